@@ -1,0 +1,1 @@
+"""The Dagster project: which assets exist, what they depend on, where they are stored, when and where they run."""

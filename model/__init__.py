@@ -1,0 +1,1 @@
+"""The science: telemetry, labels, windows, networks, losses, training, detection and measures. No orchestration."""
