@@ -32,7 +32,11 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class WindowData:
-    """A split on a device: features of F frames, and W windows of `length` consecutive frames by their first row."""
+    """A split on a device: features of F frames, and W windows of `length` consecutive frames by their first row.
+
+    N is the most detections that a frame of the split has, at least 1: slots that no frame uses change no network's
+    answer and would only cost time.
+    """
 
     path: Path
     tasks: tuple[str, ...]
@@ -67,7 +71,9 @@ class WindowData:
         """
         split = read_split(path)
         _check(path, split, tasks)
-        mask = torch.from_numpy(split.detection_mask).to(device)
+        slots = np.flatnonzero(split.detection_mask.any(axis=0))
+        used = int(slots[-1]) + 1 if slots.size else 1
+        mask = torch.from_numpy(split.detection_mask[:, :used]).to(device)
         last = split.window_start.astype(np.int64) + split.window.length - 1
         labels = torch.from_numpy(split.labels[last][:, [split.label_names.index(task) for task in tasks]]).to(device)
         return cls(
@@ -77,7 +83,7 @@ class WindowData:
             length=split.window.length,
             telemetry=telemetry_features(torch.from_numpy(split.telemetry).to(device), gear),
             detections=detection_features(
-                torch.from_numpy(split.detections).to(device),
+                torch.from_numpy(split.detections[:, :used]).to(device),
                 mask,
                 split.crop_width,
                 split.crop_height,
@@ -108,7 +114,7 @@ class WindowData:
         else:
             order = torch.randperm(len(self), generator=generator).to(device)
         offsets = torch.arange(self.length, device=device)
-        for chosen in order.split(batch_size):
+        for chosen in torch.split(order, batch_size):
             rows = self.first_row[chosen, None] + offsets
             yield Batch(
                 self.telemetry[rows],

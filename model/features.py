@@ -5,18 +5,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.errors import DataError
-
-RANGES = {
-    "SPEED": (0.0, 150.0),
-    "RPM": (650.0, 4500.0),
-    "ACCELERATOR_POS_D": (0.0, 100.0),
-    "ENGINE_LOAD": (0.0, 100.0),
-}
-"""Ranges that become [0, 1], in the order of the raw columns; GEAR follows them."""
-GEARS = 6
-GEAR_CODINGS = ("onehot", "continuous")
-TELEMETRY_DIM = {"onehot": len(RANGES) + GEARS, "continuous": len(RANGES) + 1}
-BOX_FEATURES = ("confidence", "x1", "y1", "x2", "y2", "area")
+from model.inputs import GEAR_CODINGS, GEARS, RANGES, TELEMETRY_DIM
 
 
 def telemetry_features(raw: Tensor, gear: str = "onehot") -> Tensor:

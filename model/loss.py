@@ -6,11 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-FOCAL_ALPHA = {"brake_1s": 0.2, "brake_2s": 0.2, "coast_1s": 0.3, "coast_2s": 0.3}
-FOCAL_GAMMA = {"brake_1s": 3.0, "brake_2s": 2.75, "coast_1s": 2.0, "coast_2s": 1.75}
-TASK_WEIGHTS = {"brake_1s": 1.0, "brake_2s": 0.95, "coast_1s": 0.85, "coast_2s": 0.8}
-OTHER_ALPHA, OTHER_GAMMA, OTHER_WEIGHT = 0.25, 2.0, 1.0
-"""For labels that the tables do not name."""
+from model.recipe import FOCAL_ALPHA, FOCAL_GAMMA, OTHER_ALPHA, OTHER_GAMMA, OTHER_WEIGHT, TASK_WEIGHTS
 
 
 def focal_loss(logits: Tensor, labels: Tensor, alpha: Tensor, gamma: Tensor) -> Tensor:

@@ -8,84 +8,31 @@ Each epoch draws its order and its dropout from (seed, epoch), so a resumed run 
 ends bit for bit where an uninterrupted one ends. On a GPU, kernels that add in varying order leave last-digit noise.
 """
 
-import contextlib
 import dataclasses
-import fcntl
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from model.config import fingerprint, option, to_dict
+from model.checkpoint import SCHEMA_VERSION, load_checkpoint, locked, read_checkpoint, save_checkpoint
+from model.config import fingerprint, to_dict
 from model.dataset import WindowData
 from model.errors import DataError
-from model.factory import ModelConfig, MultimodalModel, architecture_of, check_tasks, create_model_variant
-from model.features import GEAR_CODINGS
-from model.files import atomic_path, write_json
-from model.labels import DEFAULT_TASKS
-from model.loss import FOCAL_ALPHA, FOCAL_GAMMA, TASK_WEIGHTS, UnifiedFocalLoss
+from model.factory import architecture_of, create_model_variant
+from model.files import atomic_path, sha256, write_json
+from model.loss import UnifiedFocalLoss
 from model.metrics import average_precision, roc_auc
+from model.recipe import Schedule, TrainingConfig
 
-SCHEMA_VERSION = 1
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+__all__ = ["Schedule", "TrainingConfig", "TrainingResult", "evaluate", "load_checkpoint", "train", "train_one_epoch"]
+
 BEST, LATEST, HISTORY = "best_model.pt", "latest_checkpoint.pt", "training_history.json"
 Metrics = dict[str, float | int | None]
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """The recipe. Defaults are the reference recipe."""
-
-    tasks: tuple[str, ...] = option(DEFAULT_TASKS, "Labels to predict, any of the ten")
-    epochs: int = option(100, "Most epochs")
-    batch_size: int = option(256, "Windows a step")
-    learning_rate: float = option(5e-5, "Learning rate of AdamW after warm-up")
-    weight_decay_ratio: float = option(0.225, "Weight decay of AdamW as a multiple of the learning rate")
-    warmup_epochs: int = option(8, "Epochs over which the rate rises linearly to the learning rate")
-    warmup_start: float = option(0.05, "Rate of the first warm-up epoch as a share of the learning rate")
-    plateau_factor: float = option(0.85, "Factor on the rate when mean val PR-AUC stops rising")
-    plateau_patience: int = option(6, "Epochs without a better mean val PR-AUC, after warm-up, before the rate falls")
-    rate_floor: float = option(0.01, "Lowest rate as a share of the learning rate")
-    early_stop_patience: int = option(20, "Epochs without a better mean val PR-AUC, after warm-up, that end the run")
-    gradient_norm: float = option(1.0, "Gradients are clipped to this norm")
-    precision: str = option("auto", "auto | fp32 | bf16 | fp16; auto: bf16 where CUDA has it, else fp16, fp32 on CPU")
-    device: str = option("auto", "auto (CUDA if there is one, else CPU) or a torch device such as cuda:1")
-    seed: int = option(0, "Seed of weights, order and dropout")
-    focal_alpha: dict[str, float] = option(FOCAL_ALPHA, "Focal loss: weight of positives by task; others 0.25")
-    focal_gamma: dict[str, float] = option(FOCAL_GAMMA, "Focal loss: focus on hard windows by task; others 2.0")
-    task_weights: dict[str, float] = option(TASK_WEIGHTS, "Weight of a task's loss; others 1.0")
-    gear: str = option("onehot", "GEAR as onehot (6 features) or continuous (1 feature)")
-    detection_classes: bool = option(False, "Give the networks the detections' classes, one-hot")
-    embedding_dim: int = option(ModelConfig.embedding_dim, "Width of the encoders and of the fusion")
-    hidden_dim: int = option(ModelConfig.hidden_dim, "Width of the decoder")
-    attention_num_heads: int = option(ModelConfig.attention_num_heads, "Heads of every attention")
-    decoder_num_layers: int = option(ModelConfig.decoder_num_layers, "Layers of the LSTM or of the transformer")
-    dropout_prob: float = option(ModelConfig.dropout_prob, "Dropout in training")
-
-    def __post_init__(self) -> None:
-        check_tasks(self.tasks, "tasks")
-        limits = (
-            (("epochs", "batch_size", "plateau_patience", "early_stop_patience"), 1, None),
-            (("warmup_epochs", "seed", "weight_decay_ratio"), 0, None),
-            (("warmup_start", "plateau_factor", "rate_floor"), 0, 1),
-        )
-        for names, low, high in limits:
-            for name in names:
-                value = getattr(self, name)
-                if not value >= low or (high is not None and value > high):
-                    raise DataError(f"{name} {value}: expected {low} to {high if high is not None else 'any'}.")
-        for name in ("learning_rate", "gradient_norm"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise DataError(f"{name} {getattr(self, name)}: expected a positive number.")
-        for name, allowed in (("precision", PRECISIONS), ("gear", GEAR_CODINGS)):
-            if getattr(self, name) not in allowed:
-                raise DataError(f"{name} {getattr(self, name)!r}: expected one of {', '.join(allowed)}.")
 
 
 @dataclass(frozen=True)
@@ -143,46 +90,6 @@ def choose_precision(name: str, device: torch.device) -> Precision:
     if name == "auto" and device.type == "cuda":
         name = "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
     return Precision(device, "fp32" if name == "auto" else name)
-
-
-class Schedule:
-    """Rate, best epoch and end of a run as a function of the scores seen so far (higher is better)."""
-
-    def __init__(self, config: TrainingConfig) -> None:
-        self.config = config
-        self.epoch = 0
-        self.best_epoch = -1
-        self.best_score = float("-inf")
-        self._factor = 1.0
-        self._waited_for_rate = 0
-        self._waited_for_end = 0
-
-    @property
-    def rate(self) -> float:
-        """The learning rate of the coming epoch."""
-        config = self.config
-        if self.epoch < config.warmup_epochs:
-            share = config.warmup_start + (1 - config.warmup_start) * self.epoch / config.warmup_epochs
-            return config.learning_rate * share
-        return config.learning_rate * self._factor
-
-    @property
-    def ended(self) -> bool:
-        return self.epoch >= self.config.epochs or self._waited_for_end >= self.config.early_stop_patience
-
-    def step(self, score: float) -> None:
-        """Take the score of the epoch that ended."""
-        config = self.config
-        if score > self.best_score:
-            self.best_epoch, self.best_score = self.epoch, score
-            self._waited_for_rate = self._waited_for_end = 0
-        elif self.epoch >= config.warmup_epochs:
-            self._waited_for_rate += 1
-            self._waited_for_end += 1
-        if self._waited_for_rate > config.plateau_patience:
-            self._factor = max(self._factor * config.plateau_factor, config.rate_floor)
-            self._waited_for_rate = 0
-        self.epoch += 1
 
 
 def score(metrics: Mapping[str, float | int | None]) -> float:
@@ -297,7 +204,7 @@ def train(
     architecture: str,
     splits: Path,
     output: Path,
-    config: TrainingConfig = TrainingConfig(),
+    config: TrainingConfig,
     data_version: str = "",
     on_epoch: Callable[[dict[str, float | int]], None] = lambda metrics: None,
 ) -> TrainingResult:
@@ -307,7 +214,7 @@ def train(
     goes on from them. When training ends they replace best_model.pt, latest_checkpoint.pt and training_history.json.
 
     Args:
-        data_version: what the splits hold, so that a checkpoint of other data is never resumed.
+        data_version: what the splits hold, so that a run on other data is never resumed; if empty, the files' hashes.
         on_epoch: called with each epoch's figures once its checkpoint is written; figures that a split without
             positives leaves undefined are absent.
 
@@ -316,11 +223,15 @@ def train(
         FloatingPointError: a loss was not finite. Files published earlier stay.
     """
     architecture_of(architecture)
-    identity = fingerprint(architecture, data_version, to_dict(config))
-    work = output / ".work" / identity
+    files = [splits / "train.h5", splits / "val.h5"]
+    for path in files:
+        if not path.is_file():
+            raise DataError(f"{path} is missing: expected a split; build the splits first.")
+    data_version = data_version or fingerprint([sha256(path) for path in files])
+    work = output / ".work" / fingerprint(architecture, data_version, to_dict(config))
     device = choose_device(config.device)
     cuda = [device] if device.type == "cuda" else []
-    with _locked(output / ".work" / "lock", output), torch.random.fork_rng(cuda):
+    with locked(output / ".work" / "lock", output), torch.random.fork_rng(cuda):
         work.mkdir(exist_ok=True)
         try:
             run = _Run(architecture, splits, work, config, data_version, device)
@@ -438,53 +349,12 @@ class _Run:
         metrics = self.history[-1]
         content = {**self.identity, "epoch": metrics["epoch"], "state_dict": self.model.state_dict()}
         if self.schedule.best_epoch == metrics["epoch"]:
-            _save(self.work / BEST, {**content, "val_metrics": metrics})
+            save_checkpoint(self.work / BEST, {**content, "val_metrics": metrics})
         state = {"optimizer": self.optimizer.state_dict(), "scaler": self.precision.scaler.state_dict()}
-        _save(self.work / LATEST, {**content, **state, "history": self.history, "val_metrics": metrics})
+        save_checkpoint(self.work / LATEST, {**content, **state, "history": self.history, "val_metrics": metrics})
         identity = {name: value for name, value in self.identity.items() if name != "class_names"}
         best = {"best_epoch": self.schedule.best_epoch, "fingerprint": self.work.name}
         write_json(self.work / HISTORY, {**identity, **best, "epochs": self.history})
-
-
-def load_checkpoint(path: Path, architecture: str | None = None) -> tuple[MultimodalModel, dict[str, Any]]:
-    """The network of a checkpoint, on the CPU and in evaluation mode, and the rest of the checkpoint.
-
-    Raises:
-        DataError: the file is missing, cannot be read, is no checkpoint of ours, or is not of `architecture`.
-    """
-    content = read_checkpoint(path)
-    found = content["architecture"]
-    if architecture is not None and found != architecture:
-        raise DataError(f"{path} is a checkpoint of {found}: expected {architecture}; train that one or name its file.")
-    model = create_model_variant(content["model_config"])
-    try:
-        model.load_state_dict(content.pop("state_dict"))
-    except RuntimeError as error:
-        raise DataError(f"{path} does not fit its own model_config; train {found} again ({error}).") from error
-    return model.eval(), content
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's content on the CPU, as plain types and tensors. DataError as `load_checkpoint`."""
-    if not path.is_file():
-        raise DataError(f"{path} is missing: expected a checkpoint; train the architecture first.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except PermissionError as error:
-        raise DataError(f"{path} may not be read ({error}).") from error
-    except Exception as error:  # torch.load raises half a dozen kinds for a file that is cut or foreign
-        raise DataError(f"{path} cannot be read as a checkpoint; train the architecture again ({error}).") from error
-    keys = {"schema_version", "architecture", "model_config", "training_config", "data_version", "epoch", "state_dict"}
-    if not isinstance(content, dict) or not keys <= set(content):
-        raise DataError(f"{path} is no checkpoint of this project: expected the keys {', '.join(sorted(keys))}.")
-    if content["schema_version"] != SCHEMA_VERSION:
-        raise DataError(f"{path} has schema {content['schema_version']}: expected {SCHEMA_VERSION}; train again.")
-    return content
-
-
-def _save(path: Path, content: dict[str, Any]) -> None:
-    with atomic_path(path) as temporary:
-        torch.save(content, temporary)
 
 
 def _publish(work: Path, output: Path, result: TrainingResult) -> TrainingResult:
@@ -493,8 +363,12 @@ def _publish(work: Path, output: Path, result: TrainingResult) -> TrainingResult
         with atomic_path(output / name) as temporary:
             shutil.copyfile(work / name, temporary)
     shutil.rmtree(work)
-    paths = {"best_model": output / BEST, "latest_checkpoint": output / LATEST, "training_history": output / HISTORY}
-    return dataclasses.replace(result, **paths)
+    return dataclasses.replace(
+        result,
+        best_model=output / BEST,
+        latest_checkpoint=output / LATEST,
+        training_history=output / HISTORY,
+    )
 
 
 def _check_same_inputs(train_data: WindowData, val_data: WindowData) -> None:
@@ -504,34 +378,3 @@ def _check_same_inputs(train_data: WindowData, val_data: WindowData) -> None:
             raise DataError(
                 f"{name} differs: {ours} in {train_data.path}, {theirs} in {val_data.path}; make both splits again."
             )
-
-
-@contextlib.contextmanager
-def _locked(path: Path, output: Path, wait_s: float = 10.0) -> Iterator[None]:
-    """Hold `output` for this process. The system frees it when the process ends, however it ends.
-
-    A killed run may take a moment to die while its successor starts already, hence the wait.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as lock:
-        deadline = time.monotonic() + wait_s
-        while not _try_lock(lock):
-            if time.monotonic() >= deadline:
-                lock.seek(0)
-                raise DataError(
-                    f"{output} is in use: process {lock.read().strip() or 'unknown'} trains into it. Wait until that "
-                    "ends, or choose another output."
-                )
-            time.sleep(0.2)
-        lock.truncate(0)
-        lock.write(f"{os.getpid()} on {os.uname().nodename}")
-        lock.flush()
-        yield
-
-
-def _try_lock(lock: IO[str]) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -1,0 +1,69 @@
+"""Small split files for tests of networks and training, in the layout that `model.windows.read_split` reads."""
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+from model.labels import BINARY_LABELS
+from model.telemetry import FEATURES
+
+CLASSES = ("vehicle.left", "vehicle.front", "vehicle.right")
+
+
+def write_split_file(path: Path, frames: int = 240, seed: int = 0, length: int = 20, stride: int = 1) -> Path:
+    """One recording whose labels can be learnt: in stretches of 10 frames a vehicle is near or not, which is the brake
+    labels, and the pedal is released or not, which is the coast labels; the rest is noise."""
+    generator = np.random.default_rng(seed)
+    telemetry = generator.uniform((0, 650, 0, 0, 0), (150, 4500, 100, 100, 5.49), (frames, 5)).astype(np.float32)
+    telemetry[:, 4] = telemetry[:, 4].round()
+    stretch = np.arange(frames) // 10
+    near, coast = stretch % 2 == 0, stretch // 2 % 2 == 0
+    telemetry[coast, 2] *= 0.05
+    mask = np.arange(12) < generator.integers(0, 5, frames)[:, None]
+    mask[near, 0] = True
+    corner = generator.uniform((0, 0), (960, 287), (frames, 12, 2))
+    size = generator.uniform((10, 10), (100, 100), (frames, 12, 2))
+    size[near, 0] = (900, 280)
+    detections = np.zeros((frames, 12, 7), np.float32)
+    detections[..., 0] = generator.integers(0, len(CLASSES), (frames, 12))
+    detections[..., 1] = generator.uniform(0.25, 1, (frames, 12))
+    detections[..., 2:4], detections[..., 4:6], detections[..., 6] = corner, corner + size, size.prod(axis=-1)
+    detections[~mask] = 0
+    labels = np.stack([near if name.startswith("brake") else coast for name in BINARY_LABELS], axis=1).astype(np.int8)
+    arrays = {
+        "telemetry": telemetry,
+        "detections": detections,
+        "detection_mask": mask,
+        "labels": labels,
+        "targets": np.zeros((frames, 10), np.float32),
+        "time_ms": np.arange(frames, dtype=np.int64) * 500,
+        "recording": np.zeros(frames, np.int16),
+        "window_start": np.arange(0, frames - length + 1, stride, dtype=np.int32),
+    }
+    write_arrays(path, arrays, length, stride)
+    return path
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray], length: int, stride: int) -> None:
+    with h5py.File(path, "w") as file:
+        for name, values in arrays.items():
+            file[name] = values
+        file.attrs.update(
+            schema_version=1,
+            recordings=json.dumps(["2024-05-01_10-00-00"]),
+            features=json.dumps(FEATURES),
+            labels=json.dumps(BINARY_LABELS),
+            window=json.dumps({"length": length, "stride": stride, "max_gap_ms": 601, "max_detections": 12}),
+            crop_width=1920,
+            crop_height=575,
+            class_names=json.dumps(CLASSES),
+        )
+
+
+def rewrite(path: Path, **changes: np.ndarray) -> None:
+    """Replace data sets of a split file."""
+    with h5py.File(path, "a") as file:
+        for name, values in changes.items():
+            del file[name]
+            file[name] = values

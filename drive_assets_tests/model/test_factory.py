@@ -1,0 +1,177 @@
+"""The twelve networks: finite on empty frames in every precision, blind to the order of detections, strict configs."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from model.architectures import ARCHITECTURES
+from model.decoder import PRIOR
+from model.errors import DataError
+from model.factory import MultimodalModel, architecture_of, create_model_variant
+from model.loss import UnifiedFocalLoss
+
+SMALL = {"embedding_dim": 16, "hidden_dim": 32, "attention_num_heads": 4, "decoder_num_layers": 2}
+
+
+def variant(architecture: str, **more: Any) -> MultimodalModel:
+    torch.manual_seed(0)
+    return create_model_variant({**architecture_of(architecture), **SMALL, **more})
+
+
+def windows(batch: int = 6, empty: str = "some", time: int = 20, objects: int = 12) -> tuple[Tensor, Tensor, Tensor]:
+    """Random inputs; `empty` frames hold no detection: in "some" windows all, in others a few, or "all" everywhere."""
+    generator = torch.Generator().manual_seed(1)
+    telemetry = torch.rand(batch, time, 10, generator=generator)
+    count = torch.randint(0, objects + 1, (batch, time, 1), generator=generator)
+    mask = torch.arange(objects) < count
+    mask[0] = False
+    mask[1, -1] = False
+    if empty == "all":
+        mask[:] = False
+    return telemetry, torch.rand(batch, time, objects, 6, generator=generator) * mask[..., None], mask
+
+
+@pytest.mark.parametrize("empty", ["some", "all"])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_empty_frames_give_finite_outputs_losses_and_gradients(
+    architecture: str, precision: torch.dtype, empty: str
+) -> None:
+    model = variant(architecture).train()
+    loss = UnifiedFocalLoss(model.config.prediction_tasks)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision is torch.bfloat16):
+        logits = model(*windows(empty=empty))
+    labels = torch.tensor([[1.0, 0, 1, 0]] * 3 + [[0, 1.0, 0, 1]] * 3)
+    value = loss(logits, labels, torch.ones(6, 4, dtype=torch.bool))
+    value.backward()
+
+    assert list(logits) == ["brake_1s", "brake_2s", "coast_1s", "coast_2s"]
+    assert all(output.shape == (6,) and torch.isfinite(output).all() for output in logits.values())
+    assert torch.isfinite(value)
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_order_of_a_frames_detections_changes_nothing(architecture: str) -> None:
+    model = variant(architecture).eval()
+    telemetry, detections, mask = windows()
+    order = torch.rand(mask.shape, generator=torch.Generator().manual_seed(2)).argsort(dim=-1)
+    shuffled = detections.gather(2, order[..., None].expand_as(detections))
+
+    with torch.no_grad():
+        before, after = model(telemetry, detections, mask), model(telemetry, shuffled, mask.gather(2, order))
+
+    for task in before:
+        torch.testing.assert_close(before[task], after[task], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_slots_outside_the_mask_change_nothing(architecture: str) -> None:
+    model = variant(architecture).eval()
+    telemetry, detections, mask = windows()
+    mask[..., 7:] = False
+    detections = detections * mask[..., None]
+    garbage = torch.where(mask[..., None], detections, torch.full_like(detections, 7.0))
+
+    with torch.no_grad():
+        plain = model(telemetry, detections, mask)
+        dirty = model(telemetry, garbage, mask)
+        trimmed = model(telemetry, detections[:, :, :7], mask[..., :7])
+
+    for task in plain:
+        torch.testing.assert_close(dirty[task], plain[task], rtol=0, atol=1e-5)
+        torch.testing.assert_close(trimmed[task], plain[task], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_modality_and_every_frame_is_heard(architecture: str) -> None:
+    model = variant(architecture).eval()
+    telemetry, detections, mask = windows()
+    telemetry.requires_grad_()
+    detections.requires_grad_()
+
+    sum(output.sum() for output in model(telemetry, detections, mask).values()).backward()
+
+    assert telemetry.grad is not None and (telemetry.grad.abs().sum(dim=-1) > 0).all()
+    assert detections.grad is not None
+    assert torch.equal(detections.grad.abs().sum(dim=-1) > 0, mask)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_windows_of_a_batch_do_not_touch_each_other(architecture: str) -> None:
+    model = variant(architecture).eval()
+    inputs = windows()
+    with torch.no_grad():
+        together = model(*inputs)
+        alone = model(*(x[3:4] for x in inputs))
+    for task in together:
+        torch.testing.assert_close(together[task][3:4], alone[task], rtol=0, atol=1e-5)
+
+
+def test_an_untrained_network_expects_rare_positives() -> None:
+    with torch.no_grad():
+        logits = variant("attention_query_transformer").eval()(*windows())
+    for output in logits.values():
+        assert output.sigmoid().mean().item() == pytest.approx(PRIOR, abs=0.05)
+
+
+def test_the_defaults_are_the_reference_sizes() -> None:
+    config = create_model_variant({"decoder_type": "lstm"}).config
+    sizes = config.embedding_dim, config.hidden_dim, config.attention_num_heads, config.decoder_num_layers
+    assert sizes == (64, 128, 8, 4)
+    assert config.dropout_prob == 0.15
+    assert (config.telemetry_input_dim, config.detection_input_dim_per_box) == (10, 6)
+    assert config.prediction_tasks == ("brake_1s", "brake_2s", "coast_1s", "coast_2s")
+
+
+def test_other_inputs_and_tasks() -> None:
+    model = variant(
+        "simple_query_lstm",
+        telemetry_input_dim=5,
+        detection_input_dim_per_box=9,
+        prediction_tasks=["coast_5s", "brake_3s"],
+        decoder_num_layers=1,
+    )
+    logits = model(torch.rand(2, 7, 5), torch.rand(2, 7, 3, 9), torch.ones(2, 7, 3, dtype=torch.bool))
+    assert list(logits) == ["coast_5s", "brake_3s"]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"encoder": "simple"}, "Unknown model configuration encoder: expected keys of encoder_type, fusion_type"),
+        ({"encoder_type": "deep"}, "encoder_type 'deep': expected one of simple, attention"),
+        ({"fusion_type": "sum"}, "fusion_type 'sum': expected one of concat, cross_attention, query"),
+        ({"decoder_type": "gru"}, "decoder_type 'gru': expected one of lstm, transformer"),
+        ({"prediction_tasks": ["brake_9s"]}, "prediction_tasks .*expected distinct labels of brake_1s"),
+        ({"prediction_tasks": []}, "expected distinct labels"),
+        ({"prediction_tasks": "brake_1s"}, "expected distinct labels"),
+        ({"prediction_tasks": ["brake_1s", "brake_1s"]}, "expected distinct labels"),
+        ({"embedding_dim": 63}, "embedding_dim 63: expected an even multiple of 8"),
+        ({"hidden_dim": 100}, "hidden_dim 100: expected a multiple of 8"),
+        ({"decoder_num_layers": 0}, "decoder_num_layers 0: expected a whole number of at least 1"),
+        ({"decoder_num_layers": 2.0}, "decoder_num_layers 2.0: expected a whole number"),
+        ({"dropout_prob": 1.0}, "dropout_prob 1.0: expected a number from 0 to below 1"),
+    ],
+)
+def test_a_wrong_config_says_what_is_allowed(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        create_model_variant(config)
+
+
+def test_an_unknown_architecture_names_the_twelve() -> None:
+    with pytest.raises(DataError, match=r"'simple_sum_lstm'.*attention_cross_attention_transformer"):
+        architecture_of("simple_sum_lstm")
+    assert architecture_of("attention_cross_attention_lstm") == {
+        "encoder_type": "attention",
+        "fusion_type": "cross_attention",
+        "decoder_type": "lstm",
+    }
+
+
+def test_a_window_longer_than_the_positions_is_refused() -> None:
+    with pytest.raises(DataError, match="Window of 513 frames: expected at most 512"):
+        variant("simple_concat_lstm")(*windows(batch=2, time=513))
