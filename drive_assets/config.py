@@ -1,0 +1,36 @@
+"""Dagster's launchpad config, generated from the config dataclasses of `model`: no number stands in two places."""
+
+import dataclasses
+import typing
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import dagster as dg
+import pydantic
+
+from model.config import from_dict
+
+T = TypeVar("T")
+
+
+def launchpad(cls: type[Any], *, without: tuple[str, ...] = ()) -> type[dg.Config]:
+    """A Dagster `Config` with the fields, defaults and help texts of dataclass `cls`, except those in `without`."""
+    hints = typing.get_type_hints(cls)
+    fields: dict[str, Any] = {}
+    for field in dataclasses.fields(cls):
+        if field.name in without:
+            continue
+        factory = field.default_factory
+        default = field.default if factory is dataclasses.MISSING else typing.cast(Callable[[], Any], factory)()
+        kind = hints[field.name]
+        if typing.get_origin(kind) is tuple:
+            kind, default = list[typing.get_args(kind)[0]], list(default)  # type: ignore[misc]
+        description = field.metadata.get("help", "")
+        fields[field.name] = (kind, pydantic.Field(default=default, description=description))
+    return pydantic.create_model(f"{cls.__name__}Launchpad", __base__=dg.Config, __doc__=cls.__doc__, **fields)
+
+
+def to_model(config: dg.Config, cls: type[T]) -> T:
+    """The config dataclass that a launchpad's values describe; its own validation runs here."""
+    names = {field.name for field in dataclasses.fields(typing.cast(Any, cls))}
+    return from_dict(cls, {key: value for key, value in config.model_dump().items() if key in names})

@@ -1,0 +1,41 @@
+"""The three ways the graph is cut: by recording, by split, by architecture."""
+
+import dagster as dg
+
+from model.architectures import ARCHITECTURES
+from model.errors import DataError
+from model.recording import parse_recording_name
+
+RECORDINGS = dg.DynamicPartitionsDefinition(name="recordings")
+SPLITS = dg.StaticPartitionsDefinition(["train", "val", "test"])
+ARCHITECTURE_PARTITIONS = dg.StaticPartitionsDefinition(ARCHITECTURES)
+
+KEYS_PER_CALL = 1000
+
+
+def register_recordings(instance: dg.DagsterInstance, names: list[str]) -> list[str]:
+    """Add recording names as partition keys, those that are not there yet, sorted; return the new ones.
+
+    Dagster does not validate partition keys, so this is the one place that adds them.
+
+    Raises:
+        DataError: a name is not `YYYY-MM-DD_HH-MM-SS`; then none is added.
+    """
+    for name in names:
+        parse_recording_name(name)
+    new = sorted(set(names) - set(instance.get_dynamic_partitions(str(RECORDINGS.name))))
+    for start in range(0, len(new), KEYS_PER_CALL):
+        instance.add_dynamic_partitions(str(RECORDINGS.name), new[start : start + KEYS_PER_CALL])
+    return new
+
+
+def check_known(keys: list[str], known: list[str], what: str) -> None:
+    """Refuse partition keys that do not exist.
+
+    Raises:
+        DataError: naming the unknown keys and where the known ones are listed.
+    """
+    unknown = sorted(set(keys) - set(known))
+    if unknown:
+        shown = ", ".join(known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "") or "none yet"
+        raise DataError(f"Unknown {what}: {', '.join(unknown)}. Known: {shown}.")

@@ -1,0 +1,128 @@
+"""Where every file of the product lies: the one place that knows the layout of the data root."""
+
+import os
+from pathlib import Path
+
+import dagster as dg
+
+from model.errors import DataError
+
+
+def _default_data_root() -> Path:
+    checkout = Path(__file__).resolve().parents[2]
+    return (checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()) / "data"
+
+
+def data_root() -> Path:
+    """`DRIVE_ASSETS_DATA`, else `data/` in the checkout (in the current folder for an installed package)."""
+    configured = os.environ.get("DRIVE_ASSETS_DATA")
+    return Path(configured).expanduser().resolve() if configured else _default_data_root()
+
+
+def inbox_root() -> Path:
+    """`DRIVE_ASSETS_INBOX`, else `inbox/` in the data root."""
+    configured = os.environ.get("DRIVE_ASSETS_INBOX")
+    return Path(configured).expanduser().resolve() if configured else data_root() / "inbox"
+
+
+class Storage(dg.ConfigurableResource):
+    """The data root's layout as paths. Holds no state; makes no folder before something is written to it."""
+
+    data_root: str
+    inbox_root: str
+
+    @classmethod
+    def from_environment(cls) -> "Storage":
+        return cls(data_root=str(data_root()), inbox_root=str(inbox_root()))
+
+    @property
+    def root(self) -> Path:
+        return Path(self.data_root)
+
+    @property
+    def inbox(self) -> Path:
+        return Path(self.inbox_root)
+
+    @property
+    def recordings(self) -> Path:
+        return self.root / "recordings"
+
+    @property
+    def sources(self) -> Path:
+        """One JSON a recording: where it comes from."""
+        return self.root / "sources"
+
+    @property
+    def simulated(self) -> Path:
+        return self.root / "simulated"
+
+    def recording(self, name: str) -> Path:
+        return self.recordings / name
+
+    def annotations(self, name: str) -> Path:
+        return self.recording(name) / "annotations.csv"
+
+    def future_labels(self, name: str) -> Path:
+        return self.recording(name) / "future_labels.csv"
+
+    @property
+    def boxy_raw(self) -> Path:
+        return self.root / "raw" / "boxy"
+
+    @property
+    def nuimages_raw(self) -> Path:
+        return self.root / "raw" / "nuimages"
+
+    @property
+    def boxy_dataset(self) -> Path:
+        return self.root / "datasets" / "boxy_yolo"
+
+    @property
+    def nuimages_dataset(self) -> Path:
+        return self.root / "datasets" / "nuimages_yolo"
+
+    @property
+    def boxy_detector(self) -> Path:
+        return self.root / "models" / "yolo" / "yolo12n1.pt"
+
+    @property
+    def nuimages_detector(self) -> Path:
+        return self.root / "models" / "yolo" / "yolo11n_nuimages.pt"
+
+    @property
+    def splits(self) -> Path:
+        return self.root / "datasets" / "multimodal"
+
+    @property
+    def manifest(self) -> Path:
+        return self.splits / "dataset_config.json"
+
+    def split(self, name: str) -> Path:
+        return self.splits / f"{name}.h5"
+
+    def checkpoint(self, architecture: str) -> Path:
+        return self.root / "models" / "multimodal" / architecture
+
+    @property
+    def evaluations(self) -> Path:
+        return self.root / "evaluation"
+
+    def evaluation(self, architecture: str) -> Path:
+        return self.evaluations / architecture
+
+    @property
+    def cache(self) -> Path:
+        """Files that can be made again: converted networks, ultralytics' settings, unfinished trainings."""
+        return self.root / "cache"
+
+    def check_writable(self) -> None:
+        """Raises DataError if the data root cannot be written, before work is spent."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"The data root {self.root} cannot be made: {error.strerror}. {_ADVICE}") from error
+        if not os.access(self.root, os.W_OK | os.X_OK):
+            raise DataError(f"The data root {self.root} cannot be written. {_ADVICE}")
+
+
+_ADVICE = "Choose another with the environment variable DRIVE_ASSETS_DATA, or change its permissions."
