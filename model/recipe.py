@@ -5,6 +5,7 @@ Free of torch: the launchpad is made from it.
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from model.architectures import DECODERS, ENCODERS, FUSIONS
 from model.config import option
@@ -102,6 +103,13 @@ class TrainingConfig:
         for name, allowed in (("precision", PRECISIONS), ("gear", GEAR_CODINGS)):
             if getattr(self, name) not in allowed:
                 raise DataError(f"{name} {getattr(self, name)!r}: expected one of {', '.join(allowed)}.")
+        ModelConfig(prediction_tasks=self.tasks, **self.sizes)
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """The keys of `ModelConfig` that size a network."""
+        names = ("embedding_dim", "hidden_dim", "attention_num_heads", "decoder_num_layers", "dropout_prob")
+        return {name: getattr(self, name) for name in names}
 
 
 class Schedule:

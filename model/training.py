@@ -145,7 +145,7 @@ def train_one_epoch(
 def evaluate(
     model: nn.Module, data: WindowData, loss: UnifiedFocalLoss, precision: Precision, batch_size: int
 ) -> Metrics:
-    """Loss and PR-AUC and ROC-AUC of each task on a split; None where a task has not both classes.
+    """Loss, and each task's PR-AUC (None without a positive) and ROC-AUC (None without both classes), on a split.
 
     Returns:
         {"val_loss", "val_pr_auc_mean", "val_pr_auc_{task}", "val_roc_auc_{task}"}; the loss is that of all windows as
@@ -169,15 +169,15 @@ def evaluate(
     scores = stacked.sigmoid().double().cpu().numpy()
     labels, known = data.labels.cpu().numpy() > 0.5, data.label_mask.cpu().numpy()
     metrics: Metrics = {"val_loss": value, "val_pr_auc_mean": None}
-    areas = []
+    areas: list[float] = []
     for column, task in enumerate(data.tasks):
         y, p = labels[known[:, column], column], scores[known[:, column], column]
-        both = bool(y.any() and not y.all())
-        metrics[f"val_pr_auc_{task}"] = float(average_precision(y, p)) if y.any() else None
-        metrics[f"val_roc_auc_{task}"] = float(roc_auc(y, p)) if both else None
-        areas += [metrics[f"val_pr_auc_{task}"]] if y.any() else []
+        if y.any():
+            areas.append(float(average_precision(y, p)))
+        metrics[f"val_pr_auc_{task}"] = areas[-1] if y.any() else None
+        metrics[f"val_roc_auc_{task}"] = float(roc_auc(y, p)) if y.any() and not y.all() else None
     if areas:
-        metrics["val_pr_auc_mean"] = sum(areas) / len(areas)  # type: ignore[arg-type]
+        metrics["val_pr_auc_mean"] = sum(areas) / len(areas)
     return metrics
 
 
@@ -193,10 +193,7 @@ def model_config(architecture: str, config: TrainingConfig, data: WindowData) ->
         "telemetry_input_dim": data.telemetry_dim,
         "detection_input_dim_per_box": data.detection_dim,
         "prediction_tasks": list(config.tasks),
-        **{
-            name: getattr(config, name)
-            for name in ("embedding_dim", "hidden_dim", "attention_num_heads", "decoder_num_layers", "dropout_prob")
-        },
+        **config.sizes,
     }
 
 
@@ -352,9 +349,8 @@ class _Run:
             save_checkpoint(self.work / BEST, {**content, "val_metrics": metrics})
         state = {"optimizer": self.optimizer.state_dict(), "scaler": self.precision.scaler.state_dict()}
         save_checkpoint(self.work / LATEST, {**content, **state, "history": self.history, "val_metrics": metrics})
-        identity = {name: value for name, value in self.identity.items() if name != "class_names"}
         best = {"best_epoch": self.schedule.best_epoch, "fingerprint": self.work.name}
-        write_json(self.work / HISTORY, {**identity, **best, "epochs": self.history})
+        write_json(self.work / HISTORY, {**self.identity, **best, "epochs": self.history})
 
 
 def _publish(work: Path, output: Path, result: TrainingResult) -> TrainingResult:

@@ -97,14 +97,13 @@ def test_every_architecture_trains_and_its_checkpoint_loads(architecture: str, s
 def test_a_learnable_set_is_learnt(tmp_path: Path) -> None:
     write_split_file(tmp_path / "train.h5", frames=400, seed=1)
     write_split_file(tmp_path / "val.h5", frames=200, seed=2)
-    config = dataclasses.replace(CONFIG, epochs=4, batch_size=32, learning_rate=4e-3)
+    config = dataclasses.replace(CONFIG, epochs=14, batch_size=32, learning_rate=4e-3)
     result = train("attention_cross_attention_transformer", tmp_path, tmp_path / "out", config)
 
     first, best = result.history[0], result.best_metrics
     assert first["train_loss"] and result.history[-1]["train_loss"]
     assert result.history[-1]["train_loss"] < 0.5 * first["train_loss"]
-    for task in CONFIG.tasks:
-        assert (best[f"val_pr_auc_{task}"] or 0) > 0.8, task
+    assert (best["val_pr_auc_mean"] or 0) > 0.8 > 0.65 > (first["val_pr_auc_mean"] or 0)
 
 
 def test_published_files_and_history(splits: Path) -> None:
@@ -266,6 +265,7 @@ def test_the_defaults_are_the_reference_recipe() -> None:
         ({"learning_rate": float("nan")}, "learning_rate nan: expected a positive number"),
         ({"plateau_factor": 1.5}, "plateau_factor 1.5: expected 0 to 1"),
         ({"precision": "fp8"}, "precision 'fp8': expected one of auto, fp32, bf16, fp16"),
+        ({"embedding_dim": 60}, "embedding_dim 60: expected an even multiple of 8 heads"),
         ({"gear": "none"}, "gear 'none': expected one of onehot, continuous"),
     ],
 )
@@ -279,10 +279,9 @@ def test_a_wrong_recipe_says_what_is_allowed(wrong: dict[str, Any], message: str
     [
         ({"device": "warp9"}, "device 'warp9' cannot be used here"),
         ({"precision": "fp16"}, "precision fp16 on cpu: expected a CUDA device"),
-        ({"embedding_dim": 15}, "embedding_dim 15: expected an even multiple of 2 heads"),
     ],
 )
-def test_what_this_machine_or_network_cannot_do(splits: Path, change: dict[str, Any], message: str) -> None:
+def test_what_this_machine_cannot_do(splits: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         train(NAME, splits, splits / "out", dataclasses.replace(CONFIG, **change))
 
