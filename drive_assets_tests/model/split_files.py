@@ -5,8 +5,11 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+
+from model.config import to_dict
 from model.labels import BINARY_LABELS
 from model.telemetry import FEATURES
+from model.windows import SCHEMA_VERSION, WindowConfig
 
 CLASSES = ("vehicle.left", "vehicle.front", "vehicle.right")
 
@@ -50,11 +53,11 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray], length: int, stride:
         for name, values in arrays.items():
             file[name] = values
         file.attrs.update(
-            schema_version=1,
+            schema_version=SCHEMA_VERSION,
             recordings=json.dumps(["2024-05-01_10-00-00"]),
             features=json.dumps(FEATURES),
             labels=json.dumps(BINARY_LABELS),
-            window=json.dumps({"length": length, "stride": stride, "max_gap_ms": 601, "max_detections": 12}),
+            window=json.dumps(to_dict(WindowConfig(length=length, stride=stride))),
             crop_width=1920,
             crop_height=575,
             class_names=json.dumps(CLASSES),

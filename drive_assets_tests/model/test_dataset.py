@@ -6,12 +6,12 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from model.labels import BINARY_LABELS
 
 from drive_assets_tests.model.split_files import rewrite, write_split_file
 from model.dataset import WindowData
 from model.errors import DataError
 from model.features import detection_features, telemetry_features
+from model.labels import BINARY_LABELS
 
 
 @pytest.fixture

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from model.telemetry import FEATURES
 
 from model.errors import DataError
-from model.features import RANGES, detection_features, telemetry_features
+from model.features import detection_features, telemetry_features
+from model.inputs import RANGES
+from model.telemetry import FEATURES
 
 
 def test_raw_columns_are_in_the_order_of_the_telemetry() -> None:

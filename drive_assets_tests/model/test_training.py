@@ -12,13 +12,14 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from model.labels import BINARY_LABELS
 
 from drive_assets_tests.model.split_files import rewrite, write_split_file
 from model import checkpoint, training
 from model.architectures import ARCHITECTURES
 from model.config import from_dict, to_dict
 from model.errors import DataError
+from model.labels import BINARY_LABELS
+from model.loss import UnifiedFocalLoss
 from model.training import Schedule, TrainingConfig, TrainingResult, load_checkpoint, load_split, train
 
 SMALL: dict[str, Any] = {
@@ -89,7 +90,7 @@ def test_every_architecture_trains_and_its_checkpoint_loads(architecture: str, s
     assert from_dict(TrainingConfig, checkpoint["training_config"]).epochs == 2
     data = load_split(splits / "val.h5", from_dict(TrainingConfig, checkpoint["training_config"]), "cpu")
     assert not model.training
-    loss = training.UnifiedFocalLoss(CONFIG.tasks)
+    loss = UnifiedFocalLoss(CONFIG.tasks)
     again = training.evaluate(model, data, loss, training.choose_precision("fp32", torch.device("cpu")), 16)
     assert again == {name: result.best_metrics[name] for name in again}
 
