@@ -2,5 +2,6 @@
 
 from drive_assets.recordings.simulation.boxy import simulate_boxy
 from drive_assets.recordings.simulation.config import SimulationConfig
+from drive_assets.recordings.simulation.drives import simulate_drives
 
-__all__ = ["SimulationConfig", "simulate_boxy"]
+__all__ = ["SimulationConfig", "simulate_boxy", "simulate_drives"]

@@ -1,4 +1,4 @@
-"""Shapes of the vehicles as coloured polygons in metres: (right of the middle, above the road, ahead of the rear end)."""
+"""Shapes of the vehicles as coloured polygons: metres right of the middle, above the road, ahead of the rear end."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from drive_assets.recordings.simulation.camera import Points
-from drive_assets.recordings.simulation.traffic import VEHICLE_TYPES, VehicleType
+from drive_assets.recordings.simulation.demand import VEHICLE_TYPES, VehicleType
 
 Face = Literal["ground", "left", "right", "rear"]
 Pairs = list[tuple[float, float]]
@@ -38,8 +38,11 @@ def body(kind: int) -> Body:
     """The body of vehicle type number `kind`."""
     shape = VEHICLE_TYPES[kind]
     builders: dict[str, Callable[[VehicleType], Body]] = {
-        "van": _van, "truck": _truck, "lorry": _truck, "bus": _bus,
-    }  # fmt: skip
+        "van": _van,
+        "truck": _truck,
+        "lorry": _truck,
+        "bus": _bus,
+    }
     return builders.get(shape.name, _car)(shape)
 
 
@@ -79,6 +82,16 @@ def _wheel(side: int, half: float, z: float, radius: float) -> list[Part]:
         _flank(side, _circle(z, radius, radius * 0.62), half, "rim", 12),
         _flank(side, _circle(z, radius, radius * 0.2), half, "tyre", 30),
     ]
+
+
+def _mirror(side: int, inner: float, y: float, z: float, reach: float, tall: float, material: str) -> Part:
+    """A wing mirror, seen from behind beside the body."""
+    return _rear(_box(side * inner, y, side * (inner + reach), y + tall), material, z, 12)
+
+
+def _rounded(half: float, low: float, roof: float) -> Pairs:
+    """A high rear with bevelled upper corners."""
+    return [*_box(-half, low, half, roof - 0.18)[:3], (half - 0.14, roof), (0.14 - half, roof), (-half, roof - 0.18)]
 
 
 def _shadow(shape: VehicleType) -> list[Part]:
@@ -128,55 +141,62 @@ def _car(shape: VehicleType) -> Body:
         for z in (0.18 * length, 0.81 * length):
             parts += _wheel(side, half, z, 0.36 if tall else 0.32)
         lean = np.array([0, 0, inset, inset])
+        cabin = [(bottom_z, belt - 0.01), (length - 1.15, belt - 0.01), (length - 2.0, roof), (top_z, roof)]
+        pillar = 0.46 * length
+        back = [(bottom_z + 0.35, glass_low), (pillar - 0.05, glass_low)]
+        back += [(pillar - 0.05, glass_high), (top_z + 0.25, glass_high)]
+        front = [(pillar + 0.05, glass_low), (length - 1.45, glass_low)]
+        front += [(length - 2.1, glass_high), (pillar + 0.05, glass_high)]
         parts += [
-            _flank(side, [(bottom_z, belt - 0.01), (length - 1.15, belt - 0.01), (length - 2.0, roof), (top_z, roof)], half, "paint", lean=lean),
-            _flank(side, [(bottom_z + 0.35, glass_low), (0.45 * length, glass_low), (0.45 * length, glass_high), (top_z + 0.25, glass_high)], half, "glass_side", 10, lean * 0.93),
-            _flank(side, [(0.47 * length, glass_low), (length - 1.45, glass_low), (length - 2.1, glass_high), (0.47 * length, glass_high)], half, "glass_side", 10, lean * 0.93),
-            _flank(side, _box(0.455 * length, floor + 0.2, 0.46 * length, belt), half, "paint_dark", 45),
+            _flank(side, cabin, half, "paint", lean=lean),
+            _flank(side, back, half, "glass_side", 10, lean * 0.93),
+            _flank(side, front, half, "glass_side", 10, lean * 0.93),
+            _flank(side, _box(pillar, floor + 0.2, pillar + 0.02, belt), half, "paint_dark", 45),
             _flank(side, _box(0.02, belt - 0.25, 0.3, belt - 0.07), half, "lamp", 14),
-            Part(np.array([(side * (half + 0.02), belt, length - 1.75), (side * (half + 0.2), belt, length - 1.75), (side * (half + 0.2), belt + 0.15, length - 1.75), (side * (half + 0.02), belt + 0.15, length - 1.75)]), "paint_dark", "rear", 12),
-        ]  # fmt: skip
+            _mirror(side, half + 0.02, belt, length - 1.75, 0.18, 0.15, "paint_dark"),
+        ]
     parts += _both(half - 0.28, 0.0, half - 0.04, 0.4, "tyre", 0.55)
     slope_x, roof_x = half - 0.05, half - inset
-    upper = np.array([(-slope_x, belt, bottom_z), (slope_x, belt, bottom_z), (roof_x, roof - 0.07, top_z),
-                      (roof_x - 0.12, roof, top_z), (-roof_x + 0.12, roof, top_z), (-roof_x, roof - 0.07, top_z)])  # fmt: skip
 
-    def on_slope(x: float, y: float) -> tuple[float, float, float]:
-        share = (y - belt) / (roof - belt)
-        return x, y, bottom_z + share * (top_z - bottom_z)
+    def on_slope(pairs: Pairs, material: str, smallest: float = 0.0) -> Part:
+        points = [(x, y, bottom_z + (y - belt) / (roof - belt) * (top_z - bottom_z)) for x, y in pairs]
+        return Part(np.array(points), material, "rear", smallest)
 
-    window = [on_slope(-slope_x + 0.13, glass_low + 0.02), on_slope(slope_x - 0.13, glass_low + 0.02),
-              on_slope(roof_x - 0.1, glass_high), on_slope(-roof_x + 0.1, glass_high)]  # fmt: skip
-    sky = [on_slope(-slope_x + 0.17, belt + 0.28), on_slope(slope_x - 0.17, belt + 0.28), window[2], window[3]]
+    upper = [(-slope_x, belt), (slope_x, belt), (roof_x, roof - 0.07), (roof_x - 0.12, roof), (0.12 - roof_x, roof)]
+    upper.append((-roof_x, roof - 0.07))
+    pane = [(roof_x - 0.1, glass_high), (0.1 - roof_x, glass_high)]
     parts += [
-        Part(upper, "paint", "rear"),
-        Part(np.array(window), "glass", "rear"),
-        Part(np.array(sky), "glass_sky", "rear", 16),
-        *(Part(np.array([on_slope(x - 0.11, belt + 0.06), on_slope(x + 0.11, belt + 0.06), on_slope(x + 0.09, belt + 0.3), on_slope(x - 0.09, belt + 0.3)]), "seat", "rear", 40) for x in (-0.36, 0.36)),
-        Part(np.array([on_slope(-0.2, roof - 0.085), on_slope(0.2, roof - 0.085), on_slope(0.2, roof - 0.045), on_slope(-0.2, roof - 0.045)]), "lamp_high", "rear", 9),
-    ]  # fmt: skip
+        on_slope(upper, "paint"),
+        on_slope([(0.13 - slope_x, glass_low + 0.02), (slope_x - 0.13, glass_low + 0.02), *pane], "glass"),
+        on_slope([(0.17 - slope_x, belt + 0.28), (slope_x - 0.17, belt + 0.28), *pane], "glass_sky", 16),
+        *(on_slope(_box(x - 0.1, belt + 0.06, x + 0.1, belt + 0.3), "seat", 40) for x in (-0.36, 0.36)),
+        on_slope(_box(-0.2, roof - 0.085, 0.2, roof - 0.045), "lamp_high", 9),
+    ]
     if sedan:
-        parts.append(Part(np.array([(-half, belt, 0), (half, belt, 0), (slope_x, belt, bottom_z), (-slope_x, belt, bottom_z)]), "paint_light", "rear"))  # fmt: skip
-    round_bottom = [(-half + 0.06, floor), (half - 0.06, floor), (half, floor + 0.14), (half, belt - 0.1), (half - 0.05, belt), (-half + 0.05, belt), (-half, belt - 0.1), (-half, floor + 0.14)]  # fmt: skip
+        boot = [(-half, belt, 0), (half, belt, 0), (slope_x, belt, bottom_z), (-slope_x, belt, bottom_z)]
+        parts.append(Part(np.array(boot), "paint_light", "rear"))
+    corner, shoulder = (half, floor + 0.14), (half, belt - 0.1)
+    lower = [(0.06 - half, floor), (half - 0.06, floor), corner, shoulder, (half - 0.05, belt), (0.05 - half, belt)]
+    lower += [(-half, belt - 0.1), (-half, floor + 0.14)]
+    bumper = [(-half, floor + 0.34), (half, floor + 0.34), corner, lower[1], lower[0], (-half, floor + 0.14)]
     lamp_low, lamp_high = belt - 0.26, belt - 0.05
     parts += [
-        _rear(round_bottom, "paint"),
-        _rear([(-half + 0.03, belt - 0.1), (half - 0.03, belt - 0.1), (half - 0.05, belt), (-half + 0.05, belt)], "paint_light", smallest=10),
-        _rear([(-half, floor + 0.34), (half, floor + 0.34), (half, floor + 0.14), (half - 0.06, floor), (-half + 0.06, floor), (-half, floor + 0.14)], "paint_dark", smallest=10),
+        _rear(lower, "paint"),
+        _rear([(0.03 - half, belt - 0.1), (half - 0.03, belt - 0.1), lower[4], lower[5]], "paint_light", smallest=10),
+        _rear(bumper, "paint_dark", smallest=10),
         _rear(_box(-half + 0.12, floor - 0.01, half - 0.12, floor + 0.1), "black", smallest=6),
         _rear(_box(-half + 0.3, floor + 0.335, half - 0.3, floor + 0.35), "black", smallest=45),
         *_both(half - 0.01, lamp_low, half - 0.40, lamp_high, "lamp"),
         *_both(half - 0.05, lamp_low + 0.04, half - 0.28, lamp_high - 0.04, "lamp_core", smallest=8),
         *_both(half - 0.29, lamp_low + 0.03, half - 0.39, lamp_high - 0.03, "reverse", smallest=35),
         *_both(half - 0.1, floor + 0.16, half - 0.28, floor + 0.2, "reflector", smallest=30),
-        *_plate(belt - 0.33 if not sedan else belt - 0.22),
+        *_plate(belt - (0.22 if sedan else 0.33)),
         _rear(_box(-0.06, belt - 0.16, 0.06, belt - 0.07), "rim", smallest=40),
-    ]  # fmt: skip
-    outline = [(-half, floor - 0.2), (half, floor - 0.2), (half, belt), (-half, belt)]
+    ]
+    ground = _rear([(-half, floor - 0.2), (half, floor - 0.2)], "").points
+    outline = np.concatenate([ground, on_slope([*upper[1:], upper[0]], "").points])
     flank_z = [0, length, length, length - 2.0, top_z]
-    flank_y = [0, 0, belt - 0.3, roof, roof]
-    return Body(shape.width, tuple(parts), _outlines(shape, np.concatenate([_rear(outline, "").points[:2], upper[[1, 2, 3, 4, 5, 0]]]),
-                                        flank_z, flank_y, inset))  # fmt: skip
+    return Body(shape.width, tuple(parts), _outlines(shape, outline, flank_z, [0, 0, belt - 0.3, roof, roof], inset))
 
 
 def _outlines(shape: VehicleType, rear: Points, z: list[float], y: list[float], inset: float) -> dict[Face, Points]:
@@ -192,20 +212,34 @@ def _outlines(shape: VehicleType, rear: Points, z: list[float], y: list[float], 
 def _van(shape: VehicleType) -> Body:
     half, length, roof = shape.width / 2, shape.length, shape.height
     parts = _shadow(shape)
-    profile = [(0, 0.32), (length, 0.32), (length, 1.0), (length - 0.9, 1.25), (length - 1.6, roof - 0.1), (length - 1.8, roof), (0, roof)]  # fmt: skip
+    profile = [
+        (0, 0.32),
+        (length, 0.32),
+        (length, 1.0),
+        (length - 0.9, 1.25),
+        (length - 1.6, roof - 0.1),
+        (length - 1.8, roof),
+        (0, roof),
+    ]
     for side in (-1, 1):
         parts += [
             _flank(side, profile, half, "paint"),
             _flank(side, _box(0, 0.32, length - 0.1, 0.6), half, "paint_dark"),
-            _flank(side, [(length - 2.6, 1.3), (length - 1.05, 1.3), (length - 1.65, roof - 0.35), (length - 2.6, roof - 0.35)], half, "glass_side", 10),
+            _flank(
+                side,
+                [(length - 2.6, 1.3), (length - 1.05, 1.3), (length - 1.65, roof - 0.35), (length - 2.6, roof - 0.35)],
+                half,
+                "glass_side",
+                10,
+            ),
             _flank(side, _box(length * 0.33, 0.6, length * 0.335, roof - 0.2), half, "paint_dark", 40),
             *_wheel(side, half, 0.95, 0.35),
             *_wheel(side, half, length - 0.95, 0.35),
-            Part(np.array([(side * half, 1.3, length - 1.2), (side * (half + 0.22), 1.3, length - 1.2), (side * (half + 0.22), 1.65, length - 1.2), (side * half, 1.65, length - 1.2)]), "black", "rear", 10),
-        ]  # fmt: skip
+            _mirror(side, half, 1.3, length - 1.2, 0.22, 0.35, "black"),
+        ]
     parts += [
         *_both(half - 0.3, 0.0, half - 0.06, 0.5, "tyre", 0.6),
-        _rear([(-half, 0.35), (half, 0.35), (half, roof - 0.18), (half - 0.14, roof), (-half + 0.14, roof), (-half, roof - 0.18)], "paint"),
+        _rear(_rounded(half, 0.35, roof), "paint"),
         _rear(_box(-half + 0.05, roof - 0.16, half - 0.05, roof - 0.05), "paint_light", smallest=10),
         _rear(_box(-half, 0.35, half, 0.62), "black", smallest=6),
         *_both(0.07, 1.38, half - 0.2, roof - 0.4, "glass"),
@@ -215,8 +249,8 @@ def _van(shape: VehicleType) -> Body:
         *_both(half - 0.03, 0.95, half - 0.14, 1.22, "lamp_core", smallest=8),
         _rear(_box(-0.22, roof - 0.1, 0.22, roof - 0.06), "lamp_high", smallest=9),
         *_plate(0.86),
-    ]  # fmt: skip
-    rear = _rear([(-half, 0.0), (half, 0.0), (half, roof - 0.18), (half - 0.14, roof), (-half + 0.14, roof), (-half, roof - 0.18)], "").points  # fmt: skip
+    ]
+    rear = _rear(_rounded(half, 0.0, roof), "").points
     return Body(
         shape.width,
         tuple(parts),
@@ -235,13 +269,22 @@ def _truck(shape: VehicleType) -> Body:
         parts += [
             _flank(side, _box(0.4, 0.45, length - 0.5, 1.0), half - 0.1, "black"),
             _flank(side, [(cab, 0.4), (length, 0.4), (length, 2.2), (length - 0.5, 3.2), (cab, 3.4)], half, "cab"),
-            _flank(side, [(cab + 0.7, 1.7), (length - 0.1, 1.7), (length - 0.5, 2.7), (cab + 0.7, 2.7)], half, "glass_side", 8),
+            _flank(
+                side,
+                [(cab + 0.7, 1.7), (length - 0.1, 1.7), (length - 0.5, 2.7), (cab + 0.7, 2.7)],
+                half,
+                "glass_side",
+                8,
+            ),
             _flank(side, _box(0, 1.05, box_end, roof), half, "paint"),
             _flank(side, _box(0, 1.05, box_end, 1.16), half, "paint_dark"),
             _flank(side, _box(0, roof - 0.1, box_end, roof), half, "paint_light"),
             _flank(side, _box(box_end * 0.3, roof - 1.7, box_end * 0.75, roof - 0.8), half, "stripe", 6),
-            *(_flank(side, _box(z, 1.05, z + 0.03, roof), half, "paint_dark", 25) for z in np.arange(1.5, box_end, 1.5)),
-        ]  # fmt: skip
+            *(
+                _flank(side, _box(z, 1.05, z + 0.03, roof), half, "paint_dark", 25)
+                for z in np.arange(1.5, box_end, 1.5)
+            ),
+        ]
         if long:
             parts.append(_flank(side, _box(5.8, 0.5, cab - 1.8, 1.0), half, "rim", 8))
         for z in axles:
@@ -263,7 +306,7 @@ def _truck(shape: VehicleType) -> Body:
         *_both(half - 0.1, 0.81, half - 0.42, 0.93, "lamp_core", smallest=8),
         *_both(half - 0.05, 0.53, half - 0.5, 0.63, "reflector", smallest=14),
         *_plate(0.86),
-    ]  # fmt: skip
+    ]
     rear = _rear(_box(-half, 0.0, half, roof), "").points
     return Body(
         shape.width, tuple(parts), _outlines(shape, rear, [0, length, length, cab, 0], [0, 0, 2.2, 3.4, roof], 0)
@@ -278,15 +321,18 @@ def _bus(shape: VehicleType) -> Body:
             _flank(side, _box(0, 0.35, length, roof), half, "paint"),
             _flank(side, _box(0, 0.35, length, 0.7), half, "paint_dark"),
             _flank(side, _box(0.4, 1.75, length - 0.2, roof - 0.45), half, "glass_side"),
-            *(_flank(side, _box(z, 1.75, z + 0.1, roof - 0.45), half, "black", 14) for z in np.arange(1.8, length - 1, 1.6)),
+            *(
+                _flank(side, _box(z, 1.75, z + 0.1, roof - 0.45), half, "black", 14)
+                for z in np.arange(1.8, length - 1, 1.6)
+            ),
             _flank(side, _box(0, 1.1, length, 1.3), half, "stripe", 6),
             *_wheel(side, half, 3.2, 0.48),
             *_wheel(side, half, length - 2.6, 0.48),
-            Part(np.array([(side * half, 1.9, length - 0.2), (side * (half + 0.28), 1.9, length - 0.2), (side * (half + 0.28), 2.5, length - 0.2), (side * half, 2.5, length - 0.2)]), "black", "rear", 10),
-        ]  # fmt: skip
+            _mirror(side, half, 1.9, length - 0.2, 0.28, 0.6, "black"),
+        ]
     parts += [
         *_both(half - 0.6, 0.0, half - 0.08, 0.6, "tyre", 1.0),
-        _rear([(-half, 0.38), (half, 0.38), (half, roof - 0.2), (half - 0.15, roof), (-half + 0.15, roof), (-half, roof - 0.2)], "paint"),
+        _rear(_rounded(half, 0.38, roof), "paint"),
         _rear(_box(-half, 0.38, half, 0.75), "paint_dark"),
         _rear(_box(-half + 0.18, 2.0, half - 0.18, roof - 0.35), "glass"),
         _rear(_box(-half + 0.24, 2.5, half - 0.24, roof - 0.38), "glass_sky", smallest=12),
@@ -296,8 +342,8 @@ def _bus(shape: VehicleType) -> Body:
         *_both(half - 0.09, 1.0, half - 0.26, 1.3, "lamp_core", smallest=8),
         _rear(_box(-0.3, roof - 0.2, 0.3, roof - 0.14), "lamp_high", smallest=9),
         *_plate(0.65),
-    ]  # fmt: skip
-    rear = _rear([(-half, 0.0), (half, 0.0), (half, roof - 0.2), (half - 0.15, roof), (-half + 0.15, roof), (-half, roof - 0.2)], "").points  # fmt: skip
+    ]
+    rear = _rear(_rounded(half, 0.0, roof), "").points
     return Body(
         shape.width, tuple(parts), _outlines(shape, rear, [0, length, length, length, 0], [0, 0, 0.4, roof, roof], 0)
     )

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from drive_assets.recordings.simulation.camera import Camera
 from drive_assets.recordings.simulation.config import STEP_S, SimulationConfig
 from drive_assets.recordings.simulation.output import exists, new_folder, side_by_side
-from drive_assets.recordings.simulation.render import Seen, scene
+from drive_assets.recordings.simulation.render import Renderer
 from drive_assets.recordings.simulation.traffic import simulate_traffic
+from drive_assets.recordings.simulation.vehicles import Seen
 from model.config import to_dict
 from model.files import write_json
 
@@ -77,7 +78,7 @@ def _sequence(folder: Path, config: SimulationConfig, index: int) -> Labels:
     traffic = simulate_traffic(
         config.boxy_frames * config.boxy_interval_s, (config.density_min, config.density_max), seed
     )
-    renderer = scene(Camera.boxy(), traffic.road, seed, noise=0.0)
+    renderer = Renderer(Camera.boxy(), traffic.road, seed, noise=0.0)
     labels: Labels = {}
     with zipfile.ZipFile(folder / f"{sequence}.zip", "w", zipfile.ZIP_STORED) as archive:
         for frame in range(config.boxy_frames):

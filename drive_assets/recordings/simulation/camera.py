@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 NEAR_M = 0.9
-SUBPIXEL_BITS = 4
 # Where a view works out bends and hills once; in between they are interpolated.
 _GRID_M = np.concatenate([np.linspace(0, 100, 51), np.linspace(105, 700, 120)])
 

@@ -61,6 +61,11 @@ class Look:
             faces={"rear": rng.uniform(0.78, 1.05), "left": 0.8 + sun, "right": 0.8 - sun, "ground": 1.0},
         )
 
+    @classmethod
+    def of_seed(cls, seed: int) -> "Look":
+        """The look of the scene with this seed."""
+        return cls.random(np.random.default_rng([seed, 5]))
+
     @property
     def lamps_on(self) -> bool:
         """Whether tail lamps are switched on."""

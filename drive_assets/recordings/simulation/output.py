@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
+from time import time
 from typing import Any, TypeVar
 
 import cv2
@@ -16,6 +17,7 @@ from model.errors import DataError
 from model.files import fsync, write_json
 
 MARKER = ".simulation.json"
+_ABANDONED_S = 600.0
 Result = TypeVar("Result")
 
 
@@ -48,6 +50,7 @@ def new_folder(folder: Path, made_from: dict[str, Any]) -> Iterator[Path]:
     """
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}")
     try:
+        _remove_abandoned(folder)
         temporary.mkdir(parents=True)
         yield temporary
         write_json(temporary / MARKER, made_from)
@@ -62,12 +65,20 @@ def new_folder(folder: Path, made_from: dict[str, Any]) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what killed runs left of `folder`: temporary folders in which nothing was written for a while."""
+    for left in folder.parent.glob(f".{folder.name}.*"):
+        if time() - left.stat().st_mtime > _ABANDONED_S:
+            shutil.rmtree(left, ignore_errors=True)
+
+
 def side_by_side(
     task: Callable[..., Result], arguments: Sequence[tuple[Any, ...]], workers: int, done: Callable[[int, Result], None]
 ) -> list[Result]:
-    """Run `task(*arguments[i])` for all i in `workers` fresh processes; `done(i, result)` as each ends; results in order.
+    """Run `task(*arguments[i])` for all i in `workers` fresh processes and return the results in order.
 
-    Processes are spawned, so that it works from threads and forked servers alike; one alone runs in this process.
+    `done(i, result)` is called as each ends. Spawned processes work from threads and forked servers alike; one alone
+    runs in this process.
     """
     results: dict[int, Result] = {}
     if min(workers, len(arguments)) <= 1:

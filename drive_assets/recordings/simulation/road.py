@@ -1,0 +1,94 @@
+"""The motorway as SUMO's network files: three lanes, interchanges with a fourth one, and places where others slow down.
+
+The road is straight in SUMO: x runs along it, y is 0 at the left edge of the left lane and falls to the right; bends
+and hills are the renderer's.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+LANE_WIDTH_M = 3.75
+LANES = 3
+SPEED_LIMIT = 36.1
+# The edges of one block of road in driving order: name and length in metres.
+BLOCK = {"a": 400.0, "b": 400.0, "zone": 300.0, "c": 400.0, "d": 400.0, "weave": 600.0}
+BLOCK_M = sum(BLOCK.values())
+
+
+@dataclass(frozen=True)
+class Road:
+    """Where the road has its fourth (joining and leaving) lane: (start, end) in metres of x, and its end."""
+
+    weaves: tuple[tuple[float, float], ...]
+    length: float
+
+
+def write_network(folder: Path, length: float) -> Road:
+    """Write nodes, edges and connections: blocks of plain road, jam zone, plain road and interchange."""
+    blocks = int(np.ceil(length / BLOCK_M))
+    nodes, edges, links = [_node("n0", 0, 0)], [], []
+    weaves, x, previous = [], 0.0, ""
+    for block in range(blocks):
+        for part, extent in BLOCK.items():
+            start, end, edge = x, x + extent, f"{part}{block}"
+            nodes.append(_node(f"n{end:.0f}", end, 0))
+            lanes = LANES + (part == "weave")
+            edges.append(_edge(edge, f"n{start:.0f}", f"n{end:.0f}", lanes, SPEED_LIMIT))
+            shift_in, shift_out = part == "weave", previous.startswith("weave")
+            if previous:
+                links += [_link(previous, edge, lane + shift_out, lane + shift_in) for lane in range(LANES)]
+            if part == "weave":
+                weaves.append((start, end))
+                nodes += [_node(f"in{block}", start - 220, -44), _node(f"out{block}", end + 220, -44)]
+                edges += [
+                    _edge(f"on{block}", f"in{block}", f"n{start:.0f}", 1, 24, bend=(start - 60, -11.25)),
+                    _edge(f"off{block}", f"n{end:.0f}", f"out{block}", 1, 22, bend=(end + 60, -11.25)),
+                ]
+                links += [_link(f"on{block}", edge, 0, 0), _link(edge, f"off{block}", 0, 0)]
+            previous, x = edge, end
+    (folder / "n.xml").write_text(f"<nodes>{''.join(nodes)}</nodes>")
+    (folder / "e.xml").write_text(f"<edges>{''.join(edges)}</edges>")
+    (folder / "c.xml").write_text(f"<connections>{''.join(links)}</connections>")
+    return Road(tuple(weaves), x)
+
+
+def _node(name: str, x: float, y: float) -> str:
+    return f'<node id="{name}" x="{x:.1f}" y="{y:.1f}" type="priority"/>'
+
+
+def _edge(name: str, start: str, end: str, lanes: int, speed: float, bend: tuple[float, float] | None = None) -> str:
+    shape = "" if bend is None else f' shape="{bend[0]},{bend[1]}"'
+    return (
+        f'<edge id="{name}" from="{start}" to="{end}" numLanes="{lanes}" speed="{speed}" width="{LANE_WIDTH_M}" '
+        f'priority="{2 if lanes >= LANES else 1}"{shape}/>'
+    )
+
+
+def _link(start: str, end: str, start_lane: int, end_lane: int) -> str:
+    return f'<connection from="{start}" to="{end}" fromLane="{start_lane}" toLane="{end_lane}"/>'
+
+
+def jams(road: Road, duration_s: float, rng: np.random.Generator) -> str:
+    """What makes others slow down, as speed limits over time, which the ego and many others do not mind.
+
+    They only see those brake who do. In the zones it lasts, so that a jam grows upstream; elsewhere it is a matter of
+    seconds.
+    """
+    signs = []
+    for block in range(len(road.weaves)):
+        for part in BLOCK:
+            if part == "weave":
+                continue
+            zone = part == "zone"
+            steps, clock = [], float(rng.uniform(0, 30))
+            while clock < duration_s + 60:
+                held = rng.uniform(12, 35) if zone else rng.uniform(1.5, 3.5)
+                slow = rng.uniform(4, 13) if zone and rng.random() < 0.4 else rng.uniform(15, 25)
+                steps.append(f'<step time="{clock:.1f}" speed="{slow:.2f}"/>')
+                steps.append(f'<step time="{clock + held:.1f}" speed="{SPEED_LIMIT}"/>')
+                clock += held + float(rng.uniform(35, 110) if zone else rng.uniform(4, 12))
+            lanes = " ".join(f"{part}{block}_{lane}" for lane in range(LANES))
+            signs.append(f'<variableSpeedSign id="{part}{block}" lanes="{lanes}">{"".join(steps)}</variableSpeedSign>')
+    return f"<additional>{''.join(signs)}</additional>"
