@@ -172,10 +172,9 @@ def evaluate(
     areas: list[float] = []
     for column, task in enumerate(data.tasks):
         y, p = labels[known[:, column], column], scores[known[:, column], column]
-        if y.any():
-            areas.append(float(average_precision(y, p)))
-        metrics[f"val_pr_auc_{task}"] = areas[-1] if y.any() else None
-        metrics[f"val_roc_auc_{task}"] = float(roc_auc(y, p)) if y.any() and not y.all() else None
+        area = average_precision(y, p)
+        metrics |= {f"val_pr_auc_{task}": area, f"val_roc_auc_{task}": roc_auc(y, p)}
+        areas += [] if area is None else [area]
     if areas:
         metrics["val_pr_auc_mean"] = sum(areas) / len(areas)
     return metrics
