@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -85,7 +86,7 @@ def read_future_labels(path: Path) -> pd.DataFrame:
     Raises:
         DataError: missing, a column missing, or a cell of the wrong kind.
     """
-    kinds = {name: "boolean" if name in BINARY_LABELS else "float64" for name in COLUMNS[1:]}
+    kinds: dict[str, Any] = {name: "boolean" if name in BINARY_LABELS else "float64" for name in COLUMNS[1:]}
     try:
         table = pd.read_csv(path, dtype={"Time": str, **kinds})
     except FileNotFoundError:

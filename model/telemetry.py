@@ -117,7 +117,7 @@ def read_telemetry(path: Path) -> tuple[pd.DataFrame, TelemetryReport]:
 
 
 def parse_times(times: pd.Series) -> npt.NDArray[np.int64]:
-    """Milliseconds since 1970 of `YYYY-MM-DD HH-MM-SS[-fraction]` texts, fraction of 1 to 6 digits; -1 where invalid."""
+    """Milliseconds since 1970 of `YYYY-MM-DD HH-MM-SS[-fraction]` texts (1 to 6 digits); -1 where invalid."""
     parts = times.astype(object).str.extract(_TIME)
     moment = pd.to_datetime(
         parts[0] + "T" + parts[1] + ":" + parts[2] + ":" + parts[3], format="%Y-%m-%dT%H:%M:%S", errors="coerce"

@@ -78,7 +78,7 @@ class Precision:
 def choose_device(name: str) -> torch.device:
     """The device that a config names. DataError if this machine has none such."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:

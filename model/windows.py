@@ -116,7 +116,7 @@ def build_recording(recording: Path, config: WindowConfig) -> RecordingArrays:
     labels = read_future_labels(recording / "future_labels.csv")
     if not labels["Time"].equals(telemetry["Time"].astype(labels["Time"].dtype)):
         raise DataError(f"{recording / 'future_labels.csv'} does not fit {TELEMETRY}: label the recording again.")
-    annotated = pd.Index(annotations.time).get_indexer(telemetry["Time"])
+    annotated = pd.Index(annotations.time).get_indexer(pd.Index(telemetry["Time"]))
     rows, frames = np.flatnonzero(annotated >= 0), annotated[annotated >= 0]
     detections, mask = _pad(annotations.offsets, _box_values(annotations), frames, config.max_detections)
     time_ms = telemetry["t"].to_numpy()[rows]
@@ -130,7 +130,7 @@ def build_recording(recording: Path, config: WindowConfig) -> RecordingArrays:
         labels=label_values,
         targets=labels[list(TARGETS)].to_numpy(np.float32)[rows],
         time_ms=time_ms,
-        window_start=window_starts(time_ms, (label_values[:, required] >= 0).all(axis=1), config),
+        window_start=window_starts(time_ms, np.all(label_values[:, required] >= 0, axis=1), config),
     )
 
 

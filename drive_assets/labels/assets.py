@@ -1,0 +1,61 @@
+"""recording -> future_labels.csv"""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from drive_assets.batches import each_partition
+from drive_assets.config import launchpad, to_model
+from drive_assets.partitions import RECORDINGS
+from drive_assets.pictures import inline
+from drive_assets.resources.storage import Storage
+from model.files import sha256
+from model.labels import BINARY_LABELS, LabelConfig, future_labels, write_future_labels
+from model.plots import label_timeline
+from model.recording import TELEMETRY
+from model.telemetry import read_telemetry
+
+
+class LabelLaunchpad(launchpad(LabelConfig)):
+    """How the future is looked up."""
+
+
+@dg.asset(
+    name="future_labels",
+    deps=["recording"],
+    partitions_def=RECORDINGS,
+    backfill_policy=dg.BackfillPolicy.multi_run(50),
+    automation_condition=dg.AutomationCondition.eager(),
+    group_name="labels",
+    code_version="1",
+    kinds={"pandas", "csv"},
+)
+def future_labels_asset(
+    context: dg.AssetExecutionContext, config: LabelLaunchpad, storage: Storage
+) -> Iterator[dg.MaterializeResult]:
+    """Whether the driver brakes or coasts one to five seconds after each row; unknown past the end and in gaps."""
+    label_config = to_model(config, LabelConfig)
+
+    def label(name: str) -> dg.MaterializeResult:
+        telemetry, _ = read_telemetry(storage.recording(name) / TELEMETRY)
+        labels = future_labels(telemetry, label_config)
+        path = storage.future_labels(name)
+        write_future_labels(path, labels)
+        known = labels[list(BINARY_LABELS)]
+        table = [
+            dg.TableRecord(
+                {"label": label, "rate": float(known[label].mean() or 0), "unknown": int(known[label].isna().sum())}
+            )
+            for label in BINARY_LABELS
+        ]
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(sha256(path)[:12]),
+            metadata={
+                "rows": len(labels),
+                "labels": dg.MetadataValue.table(table),
+                "timeline": inline(label_timeline(telemetry, labels, name)),
+                "path": dg.MetadataValue.path(path),
+            },
+        )
+
+    yield from each_partition(context, label)

@@ -1,0 +1,44 @@
+"""The split manifest as the assets downstream of it read it."""
+
+import json
+from typing import Any
+
+from drive_assets.resources.storage import Storage
+from model.errors import DataError
+from model.files import sha256
+
+
+def read_manifest(storage: Storage) -> dict[str, Any]:
+    """The content of dataset_config.json.
+
+    Raises:
+        DataError: it is missing or broken.
+    """
+    try:
+        content: dict[str, Any] = json.loads(storage.manifest.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{storage.manifest} is missing: materialise split_manifest first.") from None
+    except ValueError as error:
+        raise DataError(f"{storage.manifest} is no JSON ({error}): materialise split_manifest again.") from error
+    return content
+
+
+def changed_recordings(storage: Storage, known: list[str]) -> dict[str, str]:
+    """Recordings whose files are not what the manifest was made from, each with what changed.
+
+    `known` are the partition keys; those with labels and annotations that the manifest neither holds nor skipped count
+    as new.
+    """
+    manifest = read_manifest(storage)
+    changes: dict[str, str] = {}
+    for name, entry in manifest["recordings"].items():
+        for file, digest in entry["content"].items():
+            path = storage.recording(name) / file
+            if not path.is_file():
+                changes[name] = f"{file} is gone"
+            elif sha256(path) != digest:
+                changes[name] = f"{file} changed"
+    for name in set(known) - set(manifest["recordings"]) - set(manifest["skipped"]):
+        if storage.annotations(name).is_file() and storage.future_labels(name).is_file():
+            changes[name] = "new"
+    return dict(sorted(changes.items()))

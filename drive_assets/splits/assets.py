@@ -1,0 +1,116 @@
+"""recordings -> split manifest -> train.h5, val.h5, test.h5"""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from drive_assets.batches import each_partition
+from drive_assets.config import launchpad, to_model
+from drive_assets.manifest import read_manifest
+from drive_assets.partitions import RECORDINGS, SPLITS
+from drive_assets.pictures import inline
+from drive_assets.resources.storage import Storage
+from model.config import from_dict
+from model.errors import DataError
+from model.files import write_json
+from model.plots import split_overview
+from model.splits import SplitConfig, build_manifest
+from model.windows import WindowConfig, write_split
+
+
+class WindowLaunchpad(launchpad(WindowConfig)):
+    """Which runs of frames are windows."""
+
+
+class SplitLaunchpad(launchpad(SplitConfig)):
+    """How recordings are shared out."""
+
+
+class ManifestLaunchpad(dg.Config):
+    """What the data set is made of."""
+
+    window: WindowLaunchpad = WindowLaunchpad()
+    split: SplitLaunchpad = SplitLaunchpad()
+
+
+@dg.asset(
+    deps=["annotations", "future_labels"],
+    group_name="splits",
+    code_version="1",
+    kinds={"json"},
+)
+def split_manifest(
+    context: dg.AssetExecutionContext, config: ManifestLaunchpad, storage: Storage
+) -> dg.MaterializeResult:
+    """Which recording goes into which split, why, and what identifies the data set (`dataset_config.json`)."""
+    storage.check_writable()
+    names = [
+        name
+        for name in context.instance.get_dynamic_partitions(str(RECORDINGS.name))
+        if storage.recording(name).is_dir()
+    ]
+    window, split = to_model(config.window, WindowConfig), to_model(config.split, SplitConfig)
+    try:
+        manifest = build_manifest(storage.recordings, names, window, split)
+    except DataError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+    write_json(storage.manifest, manifest)
+    for name, reason in manifest["skipped"].items():
+        context.log.warning(f"Skipped {name}: {reason}")
+    table = [
+        dg.TableRecord(
+            {
+                "split": name,
+                "recordings": len(part["recordings"]),
+                "windows": part["windows"],
+                "share of windows": round(part["share_of_windows"], 4),
+                **{f"{label} rate": round(part["label_rates"][label], 4) for label in ("brake_1s", "coast_1s")},
+            }
+        )
+        for name, part in manifest["splits"].items()
+    ]
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(manifest["fingerprint"]),
+        metadata={
+            "splits": dg.MetadataValue.table(table),
+            "overview": inline(split_overview(manifest)),
+            "skipped": dg.MetadataValue.json(manifest["skipped"]),
+            "assignment": dg.MetadataValue.json({n: p["recordings"] for n, p in manifest["splits"].items()}),
+            "path": dg.MetadataValue.path(storage.manifest),
+        },
+    )
+
+
+@dg.asset(
+    deps=[split_manifest, "annotations", "future_labels"],
+    partitions_def=SPLITS,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    group_name="splits",
+    code_version="1",
+    kinds={"hdf5"},
+)
+def h5_split(context: dg.AssetExecutionContext, storage: Storage) -> Iterator[dg.MaterializeResult]:
+    """The frames of a split's recordings, each once, and its windows as start rows."""
+
+    def build(name: str) -> dg.MaterializeResult:
+        manifest = read_manifest(storage)
+        members = [storage.recording(recording) for recording in manifest["splits"][name]["recordings"]]
+        window = from_dict(WindowConfig, manifest["window"])
+        report = write_split(storage.split(name), members, window, manifest["fingerprint"])
+        rates = [
+            dg.TableRecord({"label": label, "positives": count, "rate": count / max(report.windows, 1)})
+            for label, count in report.positives.items()
+        ]
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(manifest["fingerprint"]),
+            metadata={
+                "recordings": report.recordings,
+                "frames": report.frames,
+                "windows": report.windows,
+                "megabytes": report.bytes / 1e6,
+                "label_rates": dg.MetadataValue.table(rates),
+                "path": dg.MetadataValue.path(storage.split(name)),
+            },
+        )
+
+    yield from each_partition(context, build)

@@ -1,0 +1,36 @@
+"""Whether the splits still are what the recordings say."""
+
+import dagster as dg
+
+from drive_assets.manifest import changed_recordings, read_manifest
+from drive_assets.partitions import RECORDINGS
+from drive_assets.resources.storage import Storage
+from model.labels import DEFAULT_TASKS
+
+
+@dg.asset_check(asset="split_manifest")
+def manifest_is_current(context: dg.AssetCheckExecutionContext, storage: Storage) -> dg.AssetCheckResult:
+    """Compares the manifest's hashes with the recordings on disk: Dagster itself stops noticing past 100 of them."""
+    changes = changed_recordings(storage, list(context.instance.get_dynamic_partitions(str(RECORDINGS.name))))
+    return dg.AssetCheckResult(
+        passed=not changes,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="" if not changes else f"{len(changes)} recording(s) changed: materialise split_manifest again.",
+        metadata={"changed": dg.MetadataValue.json(changes)},
+    )
+
+
+@dg.asset_check(asset="split_manifest")
+def every_split_has_positives(storage: Storage) -> dg.AssetCheckResult:
+    """A split without a positive of a task cannot train or score that task."""
+    lacking = [
+        f"{task} in {name}"
+        for name, part in read_manifest(storage)["splits"].items()
+        for task in DEFAULT_TASKS
+        if part["positives"][task] == 0
+    ]
+    return dg.AssetCheckResult(
+        passed=not lacking,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="" if not lacking else f"No positive of {', '.join(lacking)}: add recordings that brake and coast.",
+    )
