@@ -1,7 +1,6 @@
 """Evaluating one checkpoint: thresholds chosen on val, figures with intervals on test, and the plots."""
 
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from model.config import from_dict, option, to_dict
+from model.config import from_dict, to_dict
 from model.dataset import WindowData
 from model.errors import DataError
 from model.events import event_figures
@@ -24,27 +23,12 @@ from model.metrics import (
     interval,
 )
 from model.plots import Predictions, evaluation_figures, save_png
-from model.recipe import TrainingConfig
+from model.recipe import EvaluationConfig, TrainingConfig
 from model.training import choose_device, load_checkpoint, load_split
 from model.windows import read_split
 
 SCHEMA_VERSION = 1
 SCORED = ("val", "test")
-
-
-@dataclass(frozen=True)
-class EvaluationConfig:
-    """How a checkpoint is scored."""
-
-    bootstrap_samples: int = option(1000, "Resamples behind each confidence interval")
-    confidence_level: float = option(0.95, "Share of resamples that an interval holds")
-    seed: int = option(0, "Seed of the resamples")
-    batch_size: int = option(1024, "Windows a step")
-    device: str = option("auto", "auto (CUDA if there is one, else CPU) or a torch device such as cuda:1")
-
-    def __post_init__(self) -> None:
-        if self.bootstrap_samples < 2 or not 0 < self.confidence_level < 1 or self.batch_size < 1:
-            raise DataError(f"{self}: expected at least 2 samples, a level within (0, 1) and a positive batch_size.")
 
 
 @torch.no_grad()

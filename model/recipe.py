@@ -1,4 +1,4 @@
-"""The recipe of a network and of its training, and the schedule that follows from it.
+"""The recipe of a network, of its training and of its evaluation, and the schedule that follows from it.
 
 Free of torch: the launchpad is made from it.
 """
@@ -110,6 +110,21 @@ class TrainingConfig:
         """The keys of `ModelConfig` that size a network."""
         names = ("embedding_dim", "hidden_dim", "attention_num_heads", "decoder_num_layers", "dropout_prob")
         return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How a checkpoint is scored."""
+
+    bootstrap_samples: int = option(1000, "Resamples behind each confidence interval")
+    confidence_level: float = option(0.95, "Share of resamples that an interval holds")
+    seed: int = option(0, "Seed of the resamples")
+    batch_size: int = option(1024, "Windows a step")
+    device: str = option("auto", "auto (CUDA if there is one, else CPU) or a torch device such as cuda:1")
+
+    def __post_init__(self) -> None:
+        if self.bootstrap_samples < 2 or not 0 < self.confidence_level < 1 or self.batch_size < 1:
+            raise DataError(f"{self}: expected at least 2 samples, a level within (0, 1) and a positive batch_size.")
 
 
 class Schedule:

@@ -1,0 +1,279 @@
+"""YOLO detectors: loading them safely, mapping their classes to vehicles, and fine-tuning them with ultralytics."""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from model.config import fingerprint, option, to_dict
+from model.errors import DataError
+from model.files import atomic_path, sha256
+
+BUNDLED = Path(__file__).parent / "pretrained" / "yolo12n_simulated.pt"
+COCO_VEHICLES = ("car", "motorcycle", "bus", "truck")
+OWN_CLASSES = ("vehicle", "vehicle.left", "vehicle.front", "vehicle.right")
+STRIDE = 32
+
+
+def check_image_size(size: int) -> None:
+    """Raises DataError unless the networks can take images of this size."""
+    if size < STRIDE or size % STRIDE:
+        near = max(STRIDE, round(size / STRIDE) * STRIDE)
+        raise DataError(f"Image size {size}: expected a multiple of {STRIDE}, such as {near}.")
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """Recipe of a detector. Defaults: highway vehicles on Boxy."""
+
+    architecture: str = option("yolo12n.yaml", "Network, built from ultralytics' own description")
+    weights: str = option("bundled", "Start from: bundled (trained on simulated frames), scratch, or a file")
+    epochs: int = option(110, "Most epochs")
+    image_size: int = option(704, "Longer side of the images, px; a multiple of 32")
+    batch: int = option(0, "Images a step over all devices; 0: 60 % of the GPU's memory, 8 on a CPU")
+    devices: str = option("auto", "auto (all GPUs, else CPU), cpu, or GPU numbers such as 0,1")
+    learning_rate: float = option(0.0075, "Initial learning rate (lr0)")
+    final_rate: float = option(0.011, "Final learning rate as a share of the initial one (lrf), cosine")
+    optimizer: str = option("AdamW", "ultralytics' name of the optimiser")
+    warmup_epochs: float = option(5.0, "Epochs of warm-up")
+    patience: int = option(15, "Epochs without a better fitness that end the run")
+    multi_scale: float = option(0.5, "Vary the image size by this share; 0 for none")
+    degrees: float = option(6.0, "Rotation, degrees")
+    perspective: float = option(0.00025, "Perspective")
+    mixup: float = option(0.075, "Chance of mixup")
+    cutmix: float = option(0.075, "Chance of cutmix")
+    copy_paste: float = option(0.1, "Chance of copy-paste")
+    mosaic: float = option(1.0, "Chance of mosaic")
+    close_mosaic: int = option(10, "Last epochs without mosaic")
+    dropout: float = option(0.175, "Dropout")
+    class_gain: float = option(0.55, "Gain of the class loss (cls)")
+    workers: int = option(8, "Loader processes a device; 0 loads in the training process")
+    seed: int = option(0, "Seed")
+
+    def __post_init__(self) -> None:
+        check_image_size(self.image_size)
+        if self.epochs < 1 or self.batch < 0 or self.patience < 0:
+            raise DataError(
+                f"epochs {self.epochs}, batch {self.batch}, patience {self.patience}: expected 1, 0, 0 or more."
+            )
+
+
+NUIMAGES_CONFIG = DetectorConfig(architecture="yolo11n.yaml", weights="scratch", epochs=60, image_size=640)
+"""The nuImages detector: other classes, other network."""
+
+
+@dataclass(frozen=True)
+class DetectorResult:
+    """What a training made."""
+
+    weights: Path
+    metrics: dict[str, float]
+    """map50, map50_95, precision and recall on val, of the best weights."""
+    epochs: int
+    batch: int
+    resumed: bool
+    files: list[Path] = field(default_factory=list)
+    """Curves, confusion matrix, pictures and figures that ultralytics wrote, in the working folder."""
+
+
+def configure_ultralytics(folder: Path) -> None:
+    """Keep ultralytics offline, silent and inside `folder`. Call before it is imported; worker processes inherit it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ.update(
+        YOLO_CONFIG_DIR=str(folder),
+        YOLO_OFFLINE="true",
+        YOLO_AUTOINSTALL="false",
+        ULTRALYTICS_SAFE_LOAD="true",
+        ULTRALYTICS_SKIP_REQUIREMENTS_CHECKS="true",
+        MPLCONFIGDIR=str(folder / "matplotlib"),
+    )
+    from ultralytics import settings
+
+    integrations = ("clearml", "comet", "dvc", "hub", "mlflow", "neptune", "raytune", "tensorboard", "wandb", "sync")
+    wanted: dict[str, Any] = {name: False for name in integrations if name in settings}
+    settings.update(wanted | {name: str(folder) for name in ("datasets_dir", "weights_dir", "runs_dir")})
+
+
+def load_detector(weights: Path) -> Any:
+    """A YOLO from a weights file. Only known classes are unpickled: a weights file cannot run code.
+
+    Raises:
+        DataError: the file is missing or holds no YOLO detector.
+    """
+    if not weights.is_file():
+        raise DataError(
+            f"Detector weights {weights} are missing: train a detector (asset boxy_detector), or name a file "
+            "(`drive-assets run --weights FILE`, or `weights` in the launchpad)."
+        )
+    from ultralytics import YOLO
+
+    try:
+        detector = YOLO(str(weights))
+        names = detector.names
+    except Exception as error:  # ultralytics and torch raise many kinds for a file that is no YOLO
+        raise DataError(f"{weights} holds no YOLO detector ({type(error).__name__}: {error}).") from error
+    if detector.task != "detect" or not names:
+        raise DataError(f"{weights} is a YOLO for {detector.task}: expected one for detect.")
+    return detector
+
+
+def vehicle_classes(
+    names: Mapping[int, str], wanted: Mapping[str, str] | None = None
+) -> tuple[dict[int, int], list[str]]:
+    """Which of a detector's classes to keep and as what.
+
+    Args:
+        names: the detector's class names by id.
+        wanted: output name by detector's name. If empty: classes named vehicle or vehicle.left, .front, .right as they
+            are, else COCO's car, motorcycle, bus and truck as vehicle.
+
+    Returns:
+        Output id by detector's class id, and the output names.
+
+    Raises:
+        DataError: the detector has none of the classes asked for.
+    """
+    ids = {name: number for number, name in names.items()}
+    if wanted:
+        missing = sorted(set(wanted) - set(ids))
+        if missing:
+            raise DataError(f"The detector has no class {', '.join(missing)}; it has {', '.join(sorted(ids))}.")
+        chosen = dict(wanted)
+    else:
+        chosen = {name: name for name in OWN_CLASSES if name in ids}
+        chosen = chosen or {name: "vehicle" for name in COCO_VEHICLES if name in ids}
+    if not chosen:
+        raise DataError(
+            f"The detector has no vehicle class (it has {', '.join(sorted(ids))}): name the ones to use in class_map."
+        )
+    outputs = list(dict.fromkeys(chosen.values()))
+    return {ids[name]: outputs.index(output) for name, output in chosen.items()}, outputs
+
+
+def train_detector(
+    dataset: Path,
+    output: Path,
+    config: DetectorConfig,
+    on_epoch: Callable[[dict[str, float | int]], None],
+    work: Path,
+) -> DetectorResult:
+    """Fine-tune a detector on `dataset` (a dataset.yaml) and publish its best weights as `output`.
+
+    A run that was killed goes on from its last epoch: working files lie in `work`/<fingerprint>.
+
+    Raises:
+        DataError: data set or starting weights missing, not enough memory for one image.
+    """
+    if not dataset.is_file():
+        raise DataError(f"{dataset} is missing: expected a YOLO data set; materialise it first.")
+    configure_ultralytics(work / "ultralytics")
+    start = _starting_weights(config)
+    folder = work / fingerprint(to_dict(config), sha256(dataset), str(dataset), _label_digest(dataset))
+    batch = config.batch or (8 if _devices(config.devices) == "cpu" else 0.6)
+    while True:
+        try:
+            trainer, resumed = _fit(dataset, folder, config, start, batch, on_epoch)
+            break
+        except RuntimeError as error:
+            if "out of memory" not in str(error).lower() or not isinstance(batch, int) or batch <= 1:
+                raise
+            batch = batch // 2
+            print(f"Out of memory: the batch is halved to {batch} images.", flush=True)
+            shutil.rmtree(folder, ignore_errors=True)
+    with atomic_path(output) as temporary:
+        shutil.copyfile(trainer.best, temporary)
+    names = {"metrics/mAP50(B)": "map50", "metrics/mAP50-95(B)": "map50_95"}
+    names |= {"metrics/precision(B)": "precision", "metrics/recall(B)": "recall"}
+    metrics = {short: float(trainer.metrics[long]) for long, short in names.items() if long in trainer.metrics}
+    kinds = (".png", ".jpg", ".csv", ".yaml")
+    files = sorted(path for path in folder.iterdir() if path.suffix in kinds)
+    shutil.rmtree(folder / "weights")  # a finished training is not resumed
+    return DetectorResult(output, metrics, trainer.epoch + 1, int(trainer.batch_size), resumed, files)
+
+
+def _fit(
+    dataset: Path,
+    folder: Path,
+    config: DetectorConfig,
+    start: Path | None,
+    batch: int | float,
+    on_epoch: Callable[[dict[str, float | int]], None],
+) -> tuple[Any, bool]:
+    from ultralytics import YOLO
+
+    last = folder / "weights" / "last.pt"
+    resumed = last.is_file()
+    detector = YOLO(str(last)) if resumed else YOLO(config.architecture)
+    if start is not None and not resumed:
+        detector.load(str(start))
+
+    def report(trainer: Any) -> None:
+        if "val/box_loss" not in trainer.metrics:  # called once more for the best weights, after the last epoch
+            return
+        figures = {**trainer.label_loss_items(trainer.tloss, prefix="train"), **trainer.metrics}
+        tidy = {name.replace("(B)", "").replace("-", "_"): float(value) for name, value in figures.items()}
+        on_epoch({"epoch": trainer.epoch, **tidy})
+
+    detector.add_callback("on_fit_epoch_end", report)
+    detector.train(
+        data=str(dataset),
+        project=str(folder.parent),
+        name=folder.name,
+        exist_ok=True,
+        resume=resumed,
+        epochs=config.epochs,
+        imgsz=config.image_size,
+        batch=batch,
+        device=_devices(config.devices),
+        optimizer=config.optimizer,
+        lr0=config.learning_rate,
+        lrf=config.final_rate,
+        cos_lr=True,
+        warmup_epochs=config.warmup_epochs,
+        patience=config.patience,
+        multi_scale=config.multi_scale,
+        degrees=config.degrees,
+        perspective=config.perspective,
+        mixup=config.mixup,
+        cutmix=config.cutmix,
+        copy_paste=config.copy_paste,
+        mosaic=config.mosaic,
+        close_mosaic=config.close_mosaic,
+        dropout=config.dropout,
+        cls=config.class_gain,
+        workers=config.workers,
+        seed=config.seed,
+        deterministic=True,
+        verbose=False,
+        plots=True,
+    )
+    return detector.trainer, resumed
+
+
+def _starting_weights(config: DetectorConfig) -> Path | None:
+    if config.weights == "scratch":
+        return None
+    path = BUNDLED if config.weights == "bundled" else Path(config.weights).expanduser()
+    if not path.is_file():
+        raise DataError(
+            f"Starting weights {config.weights!r}: no such file. Expected bundled, scratch, or the path of a weights "
+            "file that you have downloaded; nothing is downloaded here."
+        )
+    return path
+
+
+def _devices(devices: str) -> str | list[int]:
+    import torch
+
+    if devices == "auto":
+        count = torch.cuda.device_count()
+        return list(range(count)) if count else "cpu"
+    return devices if devices == "cpu" else [int(number) for number in devices.split(",")]
+
+
+def _label_digest(dataset: Path) -> str:
+    """Names and sizes of the label files: another conversion is another training."""
+    files = sorted((dataset.parent / "labels").rglob("*.txt"))
+    return fingerprint([(str(path.relative_to(dataset.parent)), path.stat().st_size) for path in files])
