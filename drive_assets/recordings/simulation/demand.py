@@ -86,12 +86,12 @@ def routes(road: Road, duration_s: float, density: tuple[float, float], rng: np.
         if block * BLOCK_M < ego_x + _FILL_AHEAD_M:
             for part, extent in BLOCK.items():
                 for _ in range(rng.poisson(crowd * extent / 1000)):
-                    where = 'departPos="random_free" departLane="random" departSpeed="22"'
+                    where = 'departPos="random_free" departLane="random" departSpeed="max"'
                     trips.append((0.0, _choose(rng), f"{part}{block}", _exit(block, blocks, rng, last), where))
         # Who joins long before the ego comes near is gone by then.
         near = max(0.0, ((block + 1) * BLOCK_M - ego_x - _FILL_AHEAD_M) / SPEED_LIMIT)
         for clock in _arrivals(rng, near, duration_s, float(crowd * rng.uniform(5, 22))):
-            where = 'departPos="0" departLane="0" departSpeed="20"'
+            where = 'departPos="0" departLane="0" departSpeed="max"'
             trips.append((clock, _choose(rng), f"on{block}", _exit(block + 1, blocks, rng, last), where))
     for clock in _arrivals(rng, 0.0, _INFLOW_S, float(densities[0]) * 100):
         trips.append(

@@ -51,9 +51,9 @@ def drive(speed: NDArray[np.float64], acceleration: NDArray[np.float64], rng: np
     for step in range(steps):
         stopped = kmh[step] < 1.0 and wanted[step] < 0.15
         if braking:
-            braking = stopped or wanted[step] < -coasting[step] - 0.1
+            braking = stopped or wanted[step] < -coasting[step] - 0.15
         else:
-            braking = off_the_pedal >= 0.3 and (stopped or wanted[step] < -coasting[step] - 0.2)
+            braking = off_the_pedal >= 0.3 and (stopped or wanted[step] < -coasting[step] - 0.25)
         pull = wanted[step] + resistance[step]
         # In between, the foot rests off the accelerator until speed is wanted again.
         pressed = not braking and not stopped and pull > (0.0 if off_the_pedal == 0 else 0.1)

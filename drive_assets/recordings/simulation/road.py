@@ -19,23 +19,24 @@ BLOCK_M = sum(BLOCK.values())
 
 @dataclass(frozen=True)
 class Road:
-    """Where the road has its fourth (joining and leaving) lane: (start, end) in metres of x, and its end."""
+    """In metres of x: where the road has its fourth lane, for joining and leaving, and where its edges start."""
 
     weaves: tuple[tuple[float, float], ...]
-    length: float
+    starts: dict[str, float]
 
 
 def write_network(folder: Path, length: float) -> Road:
     """Write nodes, edges and connections: blocks of plain road, jam zone, plain road and interchange."""
     blocks = int(np.ceil(length / BLOCK_M))
     nodes, edges, links = [_node("n0", 0, 0)], [], []
-    weaves, x, previous = [], 0.0, ""
+    weaves, starts, x, previous = [], {}, 0.0, ""
     for block in range(blocks):
         for part, extent in BLOCK.items():
             start, end, edge = x, x + extent, f"{part}{block}"
+            starts[edge] = start
             nodes.append(_node(f"n{end:.0f}", end, 0))
             lanes = LANES + (part == "weave")
-            edges.append(_edge(edge, f"n{start:.0f}", f"n{end:.0f}", lanes, SPEED_LIMIT))
+            edges.append(_edge(edge, f"n{start:.0f}", f"n{end:.0f}", lanes, SPEED_LIMIT, length=extent))
             shift_in, shift_out = part == "weave", previous.startswith("weave")
             if previous:
                 links += [_link(previous, edge, lane + shift_out, lane + shift_in) for lane in range(LANES)]
@@ -51,15 +52,25 @@ def write_network(folder: Path, length: float) -> Road:
     (folder / "n.xml").write_text(f"<nodes>{''.join(nodes)}</nodes>")
     (folder / "e.xml").write_text(f"<edges>{''.join(edges)}</edges>")
     (folder / "c.xml").write_text(f"<connections>{''.join(links)}</connections>")
-    return Road(tuple(weaves), x)
+    return Road(tuple(weaves), starts)
 
 
 def _node(name: str, x: float, y: float) -> str:
     return f'<node id="{name}" x="{x:.1f}" y="{y:.1f}" type="priority"/>'
 
 
-def _edge(name: str, start: str, end: str, lanes: int, speed: float, bend: tuple[float, float] | None = None) -> str:
+def _edge(
+    name: str,
+    start: str,
+    end: str,
+    lanes: int,
+    speed: float,
+    bend: tuple[float, float] | None = None,
+    length: float | None = None,
+) -> str:
     shape = "" if bend is None else f' shape="{bend[0]},{bend[1]}"'
+    # Without a length of its own an edge would be as short as it is drawn, cut off at its junctions.
+    shape += "" if length is None else f' length="{length}"'
     return (
         f'<edge id="{name}" from="{start}" to="{end}" numLanes="{lanes}" speed="{speed}" width="{LANE_WIDTH_M}" '
         f'priority="{2 if lanes >= LANES else 1}"{shape}/>'
@@ -88,7 +99,7 @@ def jams(road: Road, duration_s: float, rng: np.random.Generator) -> str:
                 slow = rng.uniform(4, 13) if zone and rng.random() < 0.4 else rng.uniform(15, 25)
                 steps.append(f'<step time="{clock:.1f}" speed="{slow:.2f}"/>')
                 steps.append(f'<step time="{clock + held:.1f}" speed="{SPEED_LIMIT}"/>')
-                clock += held + float(rng.uniform(35, 110) if zone else rng.uniform(4, 12))
+                clock += held + float(rng.uniform(35, 110) if zone else rng.uniform(3, 10))
             lanes = " ".join(f"{part}{block}_{lane}" for lane in range(LANES))
             signs.append(f'<variableSpeedSign id="{part}{block}" lanes="{lanes}">{"".join(steps)}</variableSpeedSign>')
     return f"<additional>{''.join(signs)}</additional>"

@@ -97,6 +97,8 @@ def simulate_traffic(duration_s: float, density: tuple[float, float], seed: int)
                 "3.5",
                 "--collision.action",
                 "none",
+                "--max-depart-delay",
+                "10",
                 "--time-to-teleport",
                 "-1",
                 "--device.fcd.explicit",
@@ -109,7 +111,7 @@ def simulate_traffic(duration_s: float, density: tuple[float, float], seed: int)
                 "fcd.csv",
                 "--fcd-output.acceleration",
                 "--fcd-output.attributes",
-                "id,x,y,speed,acceleration,type",
+                "id,x,y,lane,pos,speed,acceleration,type",
                 "--precision",
                 "3",
             ],
@@ -153,17 +155,20 @@ def _read(path: Path, road: Road, steps: int) -> Traffic:
     lit: dict[str, bool] = {}
     for rows in list(moments.values())[:steps]:
         values = np.array(
-            [[float(row[f"vehicle_{key}"]) for key in ("x", "y", "speed", "acceleration")] for row in rows]
+            [[float(row[f"vehicle_{key}"]) for key in ("x", "y", "speed", "acceleration", "pos")] for row in rows]
         )
+        # SUMO draws edges shorter than they are: along the road, x counts from the edge's start instead.
+        starts = [road.starts.get(row["vehicle_lane"].rsplit("_", 1)[0], np.nan) for row in rows]
+        values[:, 0] = np.where(np.isnan(starts), values[:, 0], np.array(starts) + values[:, 4])
         lit = {
-            row["vehicle_id"]: _brake_light(lit.get(row["vehicle_id"], False), *line[2:])
+            row["vehicle_id"]: _brake_light(lit.get(row["vehicle_id"], False), *line[2:4])
             for row, line in zip(rows, values.tolist(), strict=True)
         }
         mine = [index for index, row in enumerate(rows) if row["vehicle_id"] == EGO]
         if not mine:
             break
         others = np.array([index for index, row in enumerate(rows) if row["vehicle_id"] != EGO], np.int64)
-        ego.append(values[mine[0]])
+        ego.append(values[mine[0], :4])
         around.append(
             Snapshot(
                 number=np.array([int(rows[index]["vehicle_id"]) for index in others], np.int64),
