@@ -75,7 +75,8 @@ _annotators: dict[tuple[str, str], Any] = {}
 
 def annotate(job: Job, log: Log) -> dict[str, Any]:
     """Annotate one recording: {recording, output, weights, cache, config} -> the annotation's report."""
-    from model.annotate import AnnotationConfig, Annotator
+    from model.annotate import Annotator
+    from model.annotation_config import AnnotationConfig
 
     key = (job["weights"], str(job["config"]))
     if key not in _annotators:
@@ -113,7 +114,8 @@ def train(job: Job, log: Log) -> dict[str, Any]:
 
 def evaluate(job: Job, log: Log) -> dict[str, Any]:
     """Evaluate a checkpoint: {checkpoint, splits, output, config} -> the content of metrics.json."""
-    from model.evaluation import EvaluationConfig, evaluate_checkpoint
+    from model.evaluation import evaluate_checkpoint
+    from model.recipe import EvaluationConfig
 
     config = from_dict(EvaluationConfig, job["config"])
     metrics = evaluate_checkpoint(Path(job["checkpoint"]), Path(job["splits"]), Path(job["output"]), config)

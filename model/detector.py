@@ -9,7 +9,8 @@ from typing import Any
 
 from model.config import fingerprint, option, to_dict
 from model.errors import DataError
-from model.files import atomic_path, sha256
+from model.files import atomic_path
+from model.yolo_dataset import dataset_version
 
 BUNDLED = Path(__file__).parent / "pretrained" / "yolo12n_simulated.pt"
 COCO_VEHICLES = ("car", "motorcycle", "bus", "truck")
@@ -170,7 +171,7 @@ def train_detector(
         raise DataError(f"{dataset} is missing: expected a YOLO data set; materialise it first.")
     configure_ultralytics(work / "ultralytics")
     start = _starting_weights(config)
-    folder = work / fingerprint(to_dict(config), sha256(dataset), str(dataset), _label_digest(dataset))
+    folder = work / fingerprint(to_dict(config), str(dataset), dataset_version(dataset.parent))
     batch = config.batch or (8 if _devices(config.devices) == "cpu" else 0.6)
     while True:
         try:
@@ -271,9 +272,3 @@ def _devices(devices: str) -> str | list[int]:
         count = torch.cuda.device_count()
         return list(range(count)) if count else "cpu"
     return devices if devices == "cpu" else [int(number) for number in devices.split(",")]
-
-
-def _label_digest(dataset: Path) -> str:
-    """Names and sizes of the label files: another conversion is another training."""
-    files = sorted((dataset.parent / "labels").rglob("*.txt"))
-    return fingerprint([(str(path.relative_to(dataset.parent)), path.stat().st_size) for path in files])

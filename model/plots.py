@@ -83,7 +83,7 @@ def evaluation_figures(
 
 def pr_curves(predictions: Predictions, title: str) -> "Figure":
     """Precision over recall of each task, dashed what chance reaches."""
-    figure, (axes,) = _figure(1, f"{title}: precision and recall on test")
+    figure, (axes,) = new_figure(1, f"{title}: precision and recall on test")
     for column, task in enumerate(predictions.tasks):
         labels, scores, *_ = predictions.task(column)
         if labels.any():
@@ -98,7 +98,7 @@ def pr_curves(predictions: Predictions, title: str) -> "Figure":
 
 def roc_curves(predictions: Predictions, title: str) -> "Figure":
     """True over false positive rate of each task."""
-    figure, (axes,) = _figure(1, f"{title}: ROC on test")
+    figure, (axes,) = new_figure(1, f"{title}: ROC on test")
     for column, task in enumerate(predictions.tasks):
         labels, scores, *_ = predictions.task(column)
         if labels.any() and not labels.all():
@@ -111,7 +111,7 @@ def roc_curves(predictions: Predictions, title: str) -> "Figure":
 
 def reliability_diagram(predictions: Predictions, title: str) -> "Figure":
     """Seen rate over said probability; a point's size tells how many windows it stands for."""
-    figure, (axes,) = _figure(1, f"{title}: calibration on test")
+    figure, (axes,) = new_figure(1, f"{title}: calibration on test")
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1)
     for column, task in enumerate(predictions.tasks):
         labels, scores, *_ = predictions.task(column)
@@ -128,7 +128,7 @@ def reliability_diagram(predictions: Predictions, title: str) -> "Figure":
 
 def score_distributions(predictions: Predictions, thresholds: Mapping[str, float | None], title: str) -> "Figure":
     """Histogram of probabilities of windows with and without the event, a panel a task."""
-    figure, every = _figure(len(predictions.tasks), f"{title}: scores on test")
+    figure, every = new_figure(len(predictions.tasks), f"{title}: scores on test")
     bins = np.linspace(0, 1, 41).tolist()
     for column, (axes, task) in enumerate(zip(every, predictions.tasks, strict=False)):
         labels, scores, *_ = predictions.task(column)
@@ -143,7 +143,7 @@ def score_distributions(predictions: Predictions, thresholds: Mapping[str, float
 
 def confusion_matrices(predictions: Predictions, thresholds: Mapping[str, float | None], title: str) -> "Figure":
     """Counts of right and wrong at the threshold chosen on val, a panel a task."""
-    figure, every = _figure(len(predictions.tasks), f"{title}: confusion on test")
+    figure, every = new_figure(len(predictions.tasks), f"{title}: confusion on test")
     for column, (axes, task) in enumerate(zip(every, predictions.tasks, strict=False)):
         threshold = thresholds[task]
         axes.set_title(task)
@@ -171,7 +171,7 @@ def prediction_timeline(predictions: Predictions, thresholds: Mapping[str, float
     ]
     chosen = int(np.argmax(per_recording))
     name = predictions.recordings[chosen]
-    figure, every = _figure(len(predictions.tasks), f"{title}: {name}", columns=1, height=1.7)
+    figure, every = new_figure(len(predictions.tasks), f"{title}: {name}", columns=1, height=1.7)
     for column, (axes, task) in enumerate(zip(every, predictions.tasks, strict=False)):
         rows = (predictions.recording == chosen) & predictions.known[:, column]
         seconds = (predictions.time_ms[rows] - predictions.time_ms[predictions.recording == chosen].min()) / 1000
@@ -188,7 +188,7 @@ def prediction_timeline(predictions: Predictions, thresholds: Mapping[str, float
 
 def label_timeline(telemetry: pd.DataFrame, labels: pd.DataFrame, name: str) -> "Figure":
     """A recording's speed and pedal over time, and its future labels as rows of marks; grey where unknown."""
-    figure, (top, pedal, bottom) = _figure(3, f"Labels of {name}", columns=1, height=1.6)
+    figure, (top, pedal, bottom) = new_figure(3, f"Labels of {name}", columns=1, height=1.6)
     seconds = (telemetry["t"] - telemetry["t"].iloc[0]).to_numpy() / 1000
     top.plot(seconds, telemetry["SPEED"], color=COLOURS[0], linewidth=1)
     top.set(ylabel="km/h")
@@ -213,7 +213,7 @@ def label_timeline(telemetry: pd.DataFrame, labels: pd.DataFrame, name: str) -> 
 
 def split_overview(manifest: Mapping[str, Any]) -> "Figure":
     """Windows and label rates of the splits, beside the wanted shares."""
-    figure, (left, right) = _figure(2, "Splits")
+    figure, (left, right) = new_figure(2, "Splits")
     names = list(manifest["splits"])
     share = [manifest["splits"][name]["share_of_windows"] for name in names]
     wanted = [manifest["split"][name] for name in names]
@@ -232,7 +232,7 @@ def split_overview(manifest: Mapping[str, Any]) -> "Figure":
 
 def training_curves(epochs: Sequence[Mapping[str, Any]], title: str) -> "Figure":
     """Losses and PR-AUC by epoch."""
-    figure, (left, right) = _figure(2, title)
+    figure, (left, right) = new_figure(2, title)
     number = [epoch["epoch"] + 1 for epoch in epochs]
     for colour, name in enumerate(("train_loss", "val_loss")):
         left.plot(number, [epoch[name] for epoch in epochs], color=COLOURS[colour], label=name, marker=".")
@@ -250,7 +250,7 @@ def training_curves(epochs: Sequence[Mapping[str, Any]], title: str) -> "Figure"
 def comparison_figure(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str], best: str) -> "Figure":
     """PR-AUC on test of every variant with its interval, a panel a task, dotted what chance reaches."""
     height = 0.9 + 0.27 * len(rows)
-    figure, every = _figure(len(tasks), "Test PR-AUC by architecture", columns=len(tasks), height=height, width=2.6)
+    figure, every = new_figure(len(tasks), "Test PR-AUC by architecture", columns=len(tasks), height=height, width=2.6)
     place = np.arange(len(rows))[::-1]
     for axes, task in zip(every, tasks, strict=False):
         for y, row in zip(place, rows, strict=True):
@@ -268,7 +268,7 @@ def comparison_figure(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str], b
     return figure
 
 
-def _figure(
+def new_figure(
     panels: int, title: str, columns: int | None = None, height: float = 3.2, width: float | None = None
 ) -> tuple["Figure", list["Axes"]]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg

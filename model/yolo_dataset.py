@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from model.config import fingerprint
 from model.errors import DataError
 from model.files import fsync, write_text
 
@@ -109,6 +110,17 @@ def mosaic(dataset: Path, split: str = "train", limit: int = 75_000) -> bytes:
         tiles = [blank] * 3
     sheet = np.vstack([np.hstack(tiles[row : row + 3]) for row in range(0, len(tiles), 3)])
     return small_jpeg(sheet, limit)
+
+
+def dataset_version(dataset: Path) -> str:
+    """Twelve hex digits that identify a data set: names and contents of its label files."""
+    files = sorted((dataset / "labels").rglob("*.txt"))
+    return fingerprint([(str(path.relative_to(dataset)), path.read_text()) for path in files])
+
+
+def read_image(path: Path) -> npt.NDArray[np.uint8]:
+    """An image file as (height, width, 3) BGR."""
+    return np.asarray(cv2.imread(str(path)), np.uint8)
 
 
 def small_jpeg(image: npt.NDArray[np.uint8], limit: int) -> bytes:

@@ -1,0 +1,80 @@
+"""recording + detector -> annotations.csv"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from drive_assets.batches import Outcome, report_partitions
+from drive_assets.config import launchpad, to_model
+from drive_assets.partitions import RECORDINGS
+from drive_assets.pictures import LIMIT_BYTES, inline, inline_image
+from drive_assets.resources.compute import LocalCompute
+from drive_assets.resources.storage import Storage
+from model.annotation_config import AnnotationConfig
+from model.annotation_plots import annotation_overview, contact_sheet
+from model.annotations import read_annotations
+from model.config import to_dict
+from model.errors import DataError
+from model.files import sha256
+
+
+class AnnotationLaunchpad(launchpad(AnnotationConfig)):
+    """How frames are annotated."""
+
+    weights: str = ""
+    """Weights file of the detector; empty: the one that boxy_detector trained."""
+
+
+@dg.asset(
+    deps=["recording", "boxy_detector"],
+    partitions_def=RECORDINGS,
+    backfill_policy=dg.BackfillPolicy.multi_run(20),
+    automation_condition=dg.AutomationCondition.eager().ignore(dg.AssetSelection.assets("boxy_detector")),
+    pool="gpu",
+    retry_policy=dg.RetryPolicy(max_retries=1),
+    group_name="annotation",
+    code_version="1",
+    kinds={"yolo", "csv"},
+)
+def annotations(
+    context: dg.AssetExecutionContext, config: AnnotationLaunchpad, storage: Storage, compute: LocalCompute
+) -> Iterator[dg.MaterializeResult]:
+    """The vehicles in each frame of a recording."""
+    weights = str(storage.root / config.weights) if config.weights else str(storage.boxy_detector)
+    jobs = [
+        {
+            "recording": str(storage.recording(name)),
+            "output": str(storage.annotations(name)),
+            "weights": weights,
+            "cache": str(storage.cache),
+            "config": to_dict(to_model(config, AnnotationConfig)),
+        }
+        for name in context.partition_keys
+    ]
+    results = compute.run(context, "annotate", jobs)
+    outcomes: dict[str, Outcome] = {
+        name: DataError(result["error"]) if "error" in result else _result(storage, name, result["value"])
+        for name, result in zip(context.partition_keys, results, strict=True)
+    }
+    yield from report_partitions(context, outcomes)
+
+
+def _result(storage: Storage, name: str, report: dict[str, Any]) -> dg.MaterializeResult:
+    path = storage.annotations(name)
+    found = read_annotations(path)
+    sheet = contact_sheet(storage.recording(name), found, report["roi"], LIMIT_BYTES * 3 // 4)
+    shown = ("frames", "resumed", "without_row", "missing", "unreadable", "detections", "frames_without_vehicle")
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(sha256(path)[:12]),
+        metadata={
+            **{key: report[key] for key in shown},
+            "vehicles_per_frame": round(float(report["vehicles_per_frame"]), 3),
+            "frames_per_s": round(float(report["frames_per_s"]), 2),
+            "backend": report["backend"],
+            "classes": ", ".join(report["class_names"]),
+            "annotated_frames": inline_image(sheet, "jpeg"),
+            "overview": inline(annotation_overview(found, name)),
+            "path": dg.MetadataValue.path(path),
+        },
+    )

@@ -1,0 +1,168 @@
+"""checkpoint -> metrics and plots; all evaluations -> comparison"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from drive_assets.batches import Outcome, report_partitions
+from drive_assets.config import launchpad, to_model
+from drive_assets.manifest import read_manifest
+from drive_assets.partitions import ARCHITECTURE_PARTITIONS
+from drive_assets.pictures import LIMIT_BYTES, inline_image
+from drive_assets.resources.compute import LocalCompute
+from drive_assets.resources.mlflow import Mlflow
+from drive_assets.resources.storage import Storage
+from drive_assets.training.assets import training_key
+from model.architectures import ARCHITECTURES
+from model.comparison import compare
+from model.config import to_dict
+from model.errors import DataError
+from model.recipe import EvaluationConfig
+from model.yolo_dataset import read_image, small_jpeg
+
+REGISTERED_MODEL = "drive-assets"
+PLOTS = ("pr_curves", "roc_curves", "reliability", "score_distributions", "confusion", "timeline")
+FIGURES = ("pr_auc", "roc_auc", "f1", "mcc", "balanced_accuracy", "brier", "calibration_error")
+
+
+class EvaluationLaunchpad(launchpad(EvaluationConfig)):
+    """How a checkpoint is scored."""
+
+
+@dg.asset(
+    deps=[
+        "checkpoint",
+        dg.AssetDep("h5_split", partition_mapping=dg.SpecificPartitionsPartitionMapping(["val", "test"])),
+    ],
+    partitions_def=ARCHITECTURE_PARTITIONS,
+    automation_condition=dg.AutomationCondition.eager().ignore(dg.AssetSelection.assets("h5_split")),
+    pool="gpu",
+    group_name="evaluation",
+    code_version="1",
+    kinds={"pytorch", "mlflow"},
+)
+def evaluation(
+    context: dg.AssetExecutionContext,
+    config: EvaluationLaunchpad,
+    storage: Storage,
+    compute: LocalCompute,
+    mlflow: Mlflow,
+) -> Iterator[dg.MaterializeResult]:
+    """Figures of one architecture on test, at thresholds chosen on val, with intervals and plots."""
+    jobs = [
+        {
+            "checkpoint": str(storage.checkpoint(name) / "best_model.pt"),
+            "splits": str(storage.splits),
+            "output": str(storage.evaluation(name)),
+            "config": to_dict(to_model(config, EvaluationConfig)),
+        }
+        for name in context.partition_keys
+    ]
+    results = compute.run(context, "evaluate", jobs)
+    outcomes: dict[str, Outcome] = {}
+    for name, result in zip(context.partition_keys, results, strict=True):
+        if "error" in result:
+            outcomes[name] = DataError(result["error"])
+        else:
+            _log_to_mlflow(storage, mlflow, name, result["value"])
+            outcomes[name] = _result(storage, name, result["value"])
+    yield from report_partitions(context, outcomes)
+
+
+@dg.asset(deps=[evaluation], group_name="evaluation", code_version="1", kinds={"html", "mlflow"})
+def model_comparison(context: dg.AssetExecutionContext, storage: Storage, mlflow: Mlflow) -> dg.MaterializeResult:
+    """All evaluated architectures side by side; the best by val gets the alias `best` in MLflow's registry."""
+    version = read_manifest(storage)["fingerprint"]
+    found: dict[str, dict[str, Any]] = {}
+    for name in ARCHITECTURES:
+        path = storage.evaluation(name) / "metrics.json"
+        metrics = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        if metrics is not None and metrics["data_version"] == version:
+            found[name] = metrics
+        else:
+            context.log.warning(f"{name} is left out: {'of older splits' if metrics else 'not evaluated'}.")
+    try:
+        content = compare(found, storage.evaluations)
+    except DataError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+    best = content["best"]
+    run_id = mlflow.find(_key_of(storage, best))
+    metadata: dict[str, Any] = {}
+    if run_id is not None:
+        weights = storage.checkpoint(best) / "best_model.pt"
+        text = f"{best}, best of {len(found)} by mean PR-AUC on val"
+        metadata["registered"] = (
+            f"{REGISTERED_MODEL} version {mlflow.register_best(REGISTERED_MODEL, run_id, weights, text)}"
+        )
+        mlflow.log_files(run_id, sorted(storage.evaluations.glob("comparison.*")), "comparison")
+    table = [
+        dg.TableRecord(
+            {
+                "rank": row["rank"],
+                "architecture": row["architecture"],
+                "val mean": _text(row["val_mean_pr_auc"]),
+                "test mean": _text(row["test_mean_pr_auc"]),
+                **{task: _text(row["test"][task]["pr_auc"]) for task in content["tasks"]},
+            }
+        )
+        for row in content["variants"]
+    ]
+    picture = small_jpeg(read_image(storage.evaluations / "comparison.png"), LIMIT_BYTES * 3 // 4)
+    return dg.MaterializeResult(
+        metadata={
+            "best": best,
+            "compared": len(found),
+            "table": dg.MetadataValue.table(table),
+            "figure": inline_image(picture, "jpeg"),
+            "page": dg.MetadataValue.path(storage.evaluations / "comparison.html"),
+            **metadata,
+        },
+    )
+
+
+def _key_of(storage: Storage, architecture: str) -> str:
+    """The training key of the checkpoint on disk."""
+    history = json.loads((storage.checkpoint(architecture) / "training_history.json").read_text(encoding="utf-8"))
+    return training_key(architecture, history["data_version"], history["training_config"])
+
+
+def _log_to_mlflow(storage: Storage, mlflow: Mlflow, name: str, metrics: dict[str, Any]) -> None:
+    """Into the run of the training, so that one row in MLflow tells all of a variant."""
+    run_id = mlflow.find(_key_of(storage, name))
+    if run_id is None:
+        return
+    figures = {
+        f"test_{figure}_{task}": metrics["test"][task].get(figure) for task in metrics["tasks"] for figure in FIGURES
+    }
+    mlflow.log_figures(run_id, {**figures, "test_mean_pr_auc": metrics["test"]["mean_pr_auc"]})
+    folder = storage.evaluation(name)
+    mlflow.log_files(run_id, [folder / "metrics.json", *(folder / f"{plot}.png" for plot in PLOTS)], "evaluation")
+
+
+def _result(storage: Storage, name: str, metrics: dict[str, Any]) -> dg.MaterializeResult:
+    folder = storage.evaluation(name)
+    table = [
+        dg.TableRecord(
+            {
+                "task": task,
+                "random": _text(metrics["test"][task]["random_pr_auc"]),
+                **{figure: _text(metrics["test"][task].get(figure)) for figure in FIGURES},
+                "interval": " to ".join(_text(v) for v in metrics["test"][task]["pr_auc_interval"] or [None]),
+            }
+        )
+        for task in metrics["tasks"]
+    ]
+    plots = {plot: small_jpeg(read_image(folder / f"{plot}.png"), LIMIT_BYTES // 2) for plot in PLOTS}
+    return dg.MaterializeResult(
+        metadata={
+            "test": dg.MetadataValue.table(table),
+            **{plot: inline_image(content, "jpeg") for plot, content in plots.items()},
+            "path": dg.MetadataValue.path(folder),
+        },
+    )
+
+
+def _text(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"

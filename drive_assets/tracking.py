@@ -1,0 +1,36 @@
+"""MLflow runs around a batch of trainings: opened before the worker starts, ended whatever becomes of it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import dagster as dg
+
+from drive_assets.resources.mlflow import Mlflow
+
+
+@contextmanager
+def tracked(
+    context: dg.AssetExecutionContext,
+    mlflow: Mlflow,
+    keys: Sequence[str],
+    names: Sequence[str],
+    parameters: Sequence[Mapping[str, Any]],
+    jobs: Sequence[dict[str, Any]],
+) -> Iterator[list[str]]:
+    """Open the MLflow run of each training key, hand its id to its job, and yield the ids.
+
+    If the block raises, all end FAILED; else FINISHED. A block that knows better ends single ones itself before.
+    """
+    tags = {"dagster.run_id": context.run_id}
+    runs = [mlflow.open(key, name, values, tags) for key, name, values in zip(keys, names, parameters, strict=True)]
+    for job, run_id in zip(jobs, runs, strict=True):
+        job["run_id"] = run_id
+    try:
+        yield runs
+    except BaseException:
+        for run_id in runs:
+            mlflow.close(run_id, failed=True)
+        raise
+    for run_id in runs:
+        mlflow.close(run_id, failed=False)

@@ -1,0 +1,105 @@
+"""splits -> checkpoint of one architecture"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from drive_assets.batches import Outcome, report_partitions
+from drive_assets.config import launchpad, to_model
+from drive_assets.manifest import read_manifest
+from drive_assets.partitions import ARCHITECTURE_PARTITIONS
+from drive_assets.pictures import inline
+from drive_assets.resources.compute import LocalCompute
+from drive_assets.resources.mlflow import Mlflow
+from drive_assets.resources.storage import Storage
+from drive_assets.tracking import tracked
+from model.config import fingerprint, to_dict
+from model.errors import DataError
+from model.files import sha256
+from model.plots import training_curves
+from model.recipe import TrainingConfig
+
+TRAINING_FILES = ("best_model.pt", "latest_checkpoint.pt", "training_history.json")
+
+
+class TrainingLaunchpad(launchpad(TrainingConfig)):
+    """The recipe. Defaults are the reference recipe."""
+
+
+def training_key(architecture: str, data_version: str, recipe: dict[str, Any]) -> str:
+    """What was trained on what: names the MLflow run."""
+    return f"{architecture}/{data_version}/{fingerprint(recipe)}"
+
+
+@dg.asset(
+    deps=[dg.AssetDep("h5_split", partition_mapping=dg.SpecificPartitionsPartitionMapping(["train", "val"]))],
+    partitions_def=ARCHITECTURE_PARTITIONS,
+    pool="gpu",
+    retry_policy=dg.RetryPolicy(max_retries=2),
+    group_name="training",
+    code_version="1",
+    kinds={"pytorch", "mlflow"},
+)
+def checkpoint(
+    context: dg.AssetExecutionContext,
+    config: TrainingLaunchpad,
+    storage: Storage,
+    compute: LocalCompute,
+    mlflow: Mlflow,
+) -> Iterator[dg.MaterializeResult]:
+    """One architecture, trained: its best weights, the latest checkpoint and the history."""
+    try:
+        manifest = read_manifest(storage)
+        recipe = to_dict(to_model(config, TrainingConfig))
+    except DataError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+    version = manifest["fingerprint"]
+    jobs = [
+        {
+            "architecture": name,
+            "splits": str(storage.splits),
+            "output": str(storage.checkpoint(name)),
+            "config": recipe,
+            "data_version": version,
+        }
+        for name in context.partition_keys
+    ]
+    keys = [training_key(name, version, recipe) for name in context.partition_keys]
+    outcomes: dict[str, Outcome] = {}
+    with tracked(context, mlflow, keys, context.partition_keys, [recipe] * len(jobs), jobs) as runs:
+        profile = {name: part["windows"] for name, part in manifest["splits"].items()}
+        for run_id in runs:
+            mlflow.log_dataset(run_id, "multimodal", version, str(storage.splits), profile)
+        results = compute.run(context, "train", jobs, mlflow.env)
+        for name, run_id, result in zip(context.partition_keys, runs, results, strict=True):
+            if "error" in result:
+                outcomes[name] = DataError(result["error"])
+                mlflow.log_figures(run_id, {"failed": 1})
+                continue
+            mlflow.log_history(run_id, result["value"]["history"])
+            mlflow.log_files(run_id, [storage.checkpoint(name) / file for file in TRAINING_FILES], "checkpoint")
+            outcomes[name] = _result(storage, name, run_id, result["value"])
+    yield from report_partitions(context, outcomes)
+
+
+def _result(storage: Storage, name: str, run_id: str, result: dict[str, Any]) -> dg.MaterializeResult:
+    folder = storage.checkpoint(name)
+    history = json.loads((folder / "training_history.json").read_text(encoding="utf-8"))
+    best = {key: value for key, value in result["best_metrics"].items() if key.startswith("val_") and value is not None}
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(sha256(folder / "best_model.pt")[:12]),
+        metadata={
+            "best_epoch": result["best_epoch"],
+            "epochs": len(result["history"]),
+            "resumed_from": result["resumed_from"],
+            **{key: float(value) for key, value in best.items()},
+            "parameters": result["parameters"],
+            "windows_per_s": round(result["windows_per_s"], 1),
+            "device": f"{result['device']}, {result['precision']}",
+            "curves": inline(training_curves(history["epochs"], name)),
+            "mlflow_run": run_id,
+            "path": dg.MetadataValue.path(folder),
+        },
+    )
