@@ -1,8 +1,8 @@
 """Dagster's launchpad config, generated from the config dataclasses of `model`: no number stands in two places."""
 
 import dataclasses
+import types
 import typing
-from collections.abc import Callable
 from typing import Any, TypeVar
 
 import dagster as dg
@@ -20,11 +20,11 @@ def launchpad(cls: type[Any], *, without: tuple[str, ...] = ()) -> type[dg.Confi
     for field in dataclasses.fields(cls):
         if field.name in without:
             continue
-        factory = field.default_factory
-        default = field.default if factory is dataclasses.MISSING else typing.cast(Callable[[], Any], factory)()
-        kind = hints[field.name]
+        factory: Any = field.default_factory
+        default: Any = field.default if factory is dataclasses.MISSING else factory()
+        kind: Any = hints[field.name]
         if typing.get_origin(kind) is tuple:
-            kind, default = list[typing.get_args(kind)[0]], list(default)  # type: ignore[misc]
+            kind, default = types.GenericAlias(list, typing.get_args(kind)[:1]), list(default)
         description = field.metadata.get("help", "")
         fields[field.name] = (kind, pydantic.Field(default=default, description=description))
     return pydantic.create_model(f"{cls.__name__}Launchpad", __base__=dg.Config, __doc__=cls.__doc__, **fields)

@@ -48,9 +48,19 @@ def main() -> None:
             pipes.report_custom_message({"job": number, "result": _result(pipes, task, job)})
 
 
+def _log(pipes: PipesContext) -> Log:
+    """Lines go to the run's log, which the UI shows, and to the terminal."""
+
+    def log(line: str) -> None:
+        print(line, flush=True)
+        pipes.log.info(line)
+
+    return log
+
+
 def _result(pipes: PipesContext, task: Callable[[Job, Log], dict[str, Any]], job: Job) -> JobResult:
     try:
-        return {"value": task(job, pipes.log.info)}
+        return {"value": task(job, _log(pipes))}
     except DataError as error:
         pipes.log.error(str(error))
         return {"error": str(error)}

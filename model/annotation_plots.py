@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from model.annotations import Annotations
 from model.plots import COLOURS, new_figure
-from model.yolo_dataset import small_jpeg
+from model.yolo_dataset import read_image, small_jpeg
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,7 +48,7 @@ def annotation_overview(annotations: Annotations, name: str) -> "Figure":
 
 def _tile(path: Path, found: npt.NDArray[np.float32], roi: Sequence[int]) -> npt.NDArray[np.uint8]:
     x, y, width, height = roi
-    crop = cv2.imread(str(path))[y : y + height, x : x + width]
+    crop = read_image(path)[y : y + height, x : x + width]
     scale = TILE_WIDTH / width
     tile = cv2.resize(crop, (TILE_WIDTH, round(height * scale)), interpolation=cv2.INTER_AREA)
     tile = np.asarray(tile, np.uint8)

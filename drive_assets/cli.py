@@ -1,0 +1,164 @@
+"""`drive-assets`: a thin command line; each command does what the UI does, on the same Dagster instance."""
+
+import argparse
+import dataclasses
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from model.errors import DataError
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command and exit: 0 all succeeded, 1 something failed after the rest went on, 2 wrong input."""
+    warnings.filterwarnings("ignore", module="dagster")
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        sys.exit(0 if options.command(options) else 1)
+    except DataError as error:
+        print(f"drive-assets: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="drive-assets", description="Recorded drives to compared models.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    simulate = commands.add_parser("simulate", help="make simulated drives and a Boxy-like detector set")
+    simulate.add_argument("--recordings", type=int, help="number of drives")
+    simulate.add_argument("--duration", type=float, dest="duration_s", help="length of a drive in seconds")
+    simulate.add_argument("--seed", type=int)
+    simulate.add_argument("--fault-rate", type=float, help="share of rows with a recorder's fault")
+    simulate.add_argument("--workers", type=int, help="processes that simulate side by side")
+    simulate.add_argument("--boxy-sequences", type=int)
+    simulate.add_argument("--boxy-frames", type=int, help="frames in a sequence")
+    simulate.add_argument("--no-boxy", action="store_true", help="drives only")
+    simulate.set_defaults(command=_simulate)
+
+    ingest = commands.add_parser("ingest", help="take recordings into the data root")
+    ingest.add_argument(
+        "paths", nargs="+", type=Path, metavar="PATH", help="recording folders, zips, or folders of them"
+    )
+    ingest.set_defaults(command=_ingest)
+
+    run = commands.add_parser("run", help="materialise assets")
+    run.add_argument("--select", default="*", help="Dagster's selection syntax; default everything")
+    run.add_argument("--recordings", nargs="+", default=[], metavar="NAME", help="default all")
+    run.add_argument("--architectures", nargs="+", default=[], metavar="NAME", help="default all twelve")
+    run.add_argument("--weights", type=Path, help="detector for annotations, instead of the trained one")
+    run.add_argument("--config", type=Path, help="YAML file: config by asset name, as in the launchpad")
+    run.set_defaults(command=_run)
+
+    demo = commands.add_parser("demo", help="simulated drives through the whole graph")
+    demo.set_defaults(command=_demo)
+
+    ui = commands.add_parser("ui", help="serve Dagster and MLflow on loopback")
+    ui.add_argument("--host", default="127.0.0.1")
+    ui.add_argument("--port", type=int, default=3000)
+    ui.add_argument("--mlflow-port", type=int, default=5000)
+    ui.set_defaults(command=_ui)
+    return parser
+
+
+def _simulate(options: argparse.Namespace) -> bool:
+    from drive_assets.instance import open_instance
+    from drive_assets.partitions import register_recordings
+    from drive_assets.recordings.simulation import SimulationConfig, simulate_boxy, simulate_drives
+    from drive_assets.resources.storage import Storage
+
+    names = {field.name for field in dataclasses.fields(SimulationConfig)}
+    given = {name: value for name, value in vars(options).items() if name in names and value is not None}
+    config, storage = SimulationConfig(**given), Storage.from_environment()
+    storage.check_writable()
+    folder = storage.simulated / "recordings"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not options.no_boxy:
+        simulate_boxy(storage.simulated / "boxy", config, _tell)
+    drives = simulate_drives(folder, config, _tell)
+    register_recordings(open_instance(), [drive.name for drive in drives])
+    _tell(f"{len(drives)} drives in {folder}. Next: drive-assets run, or `make ui` and materialise.")
+    return True
+
+
+def _ingest(options: argparse.Namespace) -> bool:
+    from drive_assets.definitions import defs
+    from drive_assets.instance import open_instance
+    from drive_assets.materialize import materialize
+    from drive_assets.partitions import register_recordings
+    from drive_assets.recordings.sources import find_recordings, register
+    from drive_assets.resources.storage import Storage
+
+    storage = Storage.from_environment()
+    storage.check_writable()
+    sources, refused = [], False
+    for path in options.paths:
+        try:
+            sources += find_recordings(path)
+        except DataError as error:
+            refused = True
+            print(f"drive-assets: {error}", file=sys.stderr)
+    if not sources:
+        return False
+    register(storage, sources)
+    names = sorted({source.name for source in sources})
+    with open_instance() as instance:
+        register_recordings(instance, names)
+        return materialize(defs, instance, "recording", recordings=names, tell=_tell) and not refused
+
+
+def _run(options: argparse.Namespace) -> bool:
+    from drive_assets.definitions import defs
+    from drive_assets.instance import open_instance
+    from drive_assets.materialize import materialize
+
+    config = _read_config(options.config)
+    if options.weights is not None:
+        if not options.weights.is_file():
+            raise DataError(f"{options.weights} does not exist: expected the weights file of a YOLO detector.")
+        config.setdefault("annotations", {})["weights"] = str(options.weights.resolve())
+    with open_instance() as instance:
+        return materialize(
+            defs, instance, options.select, options.recordings, options.architectures, config, tell=_tell
+        )
+
+
+def _read_config(path: Path | None) -> dict[str, dict[str, Any]]:
+    import yaml
+
+    if path is None:
+        return {}
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise DataError(f"{path} cannot be read as YAML ({error}): expected config by asset name.") from error
+    if not isinstance(content, dict) or not all(isinstance(value, dict) for value in content.values()):
+        raise DataError(f"{path}: expected a mapping of asset names to config, such as `checkpoint: {{epochs: 5}}`.")
+    return content
+
+
+def _demo(options: argparse.Namespace) -> bool:
+    from drive_assets.definitions import defs
+    from drive_assets.demo import run_demo
+    from drive_assets.instance import open_instance
+    from drive_assets.resources.storage import Storage
+
+    with open_instance() as instance:
+        return run_demo(defs, instance, Storage.from_environment(), tell=_tell)
+
+
+def _ui(options: argparse.Namespace) -> bool:
+    from drive_assets.ui import run_ui
+
+    return run_ui(options.host, options.port, options.mlflow_port, _tell) == 0
+
+
+def _tell(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""Everything that Dagster knows of this project, assembled explicitly."""
+
+import dagster as dg
+
+from drive_assets.annotation.assets import annotations
+from drive_assets.automation import JOBS, SCHEDULES
+from drive_assets.detection.assets import boxy_dataset, boxy_detector
+from drive_assets.evaluation.assets import evaluation, model_comparison
+from drive_assets.labels.assets import future_labels_asset
+from drive_assets.recordings.assets import recording
+from drive_assets.recordings.checks import few_faults
+from drive_assets.recordings.sensors import inbox_sensor
+from drive_assets.resources.compute import LocalCompute
+from drive_assets.resources.mlflow import Mlflow
+from drive_assets.resources.storage import Storage
+from drive_assets.splits.assets import h5_split, split_manifest
+from drive_assets.splits.checks import every_split_has_positives, manifest_is_current
+from drive_assets.training.assets import checkpoint
+
+ASSETS = [
+    recording,
+    boxy_dataset,
+    boxy_detector,
+    annotations,
+    future_labels_asset,
+    split_manifest,
+    h5_split,
+    checkpoint,
+    evaluation,
+    model_comparison,
+]
+
+defs = dg.Definitions(
+    assets=ASSETS,
+    asset_checks=[few_faults, manifest_is_current, every_split_has_positives],
+    jobs=JOBS,
+    schedules=SCHEDULES,
+    sensors=[inbox_sensor],
+    resources={
+        "storage": Storage.from_environment(),
+        "compute": LocalCompute(),
+        "mlflow": Mlflow.from_environment(),
+    },
+)

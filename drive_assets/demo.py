@@ -1,0 +1,66 @@
+"""The demo: simulated drives through the whole graph, small enough for two cores and ten minutes."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import dagster as dg
+
+from drive_assets.materialize import materialize
+from drive_assets.partitions import register_recordings
+from drive_assets.recordings.simulation import SimulationConfig, simulate_boxy, simulate_drives
+from drive_assets.recordings.sources import find_recordings, register
+from drive_assets.resources.storage import Storage
+
+SIMULATION = SimulationConfig(recordings=8, duration_s=180.0, boxy_sequences=6, boxy_frames=20)
+CONFIG: dict[str, dict[str, Any]] = {
+    "boxy_detector": {
+        "epochs": 2,
+        "image_size": 512,
+        "batch": 8,
+        "workers": 0,
+        "learning_rate": 0.0003,
+        "warmup_epochs": 0.0,
+        "multi_scale": 0.0,
+        "mosaic": 0.0,
+        "mixup": 0.0,
+        "cutmix": 0.0,
+        "copy_paste": 0.0,
+        "close_mosaic": 0,
+    },
+    "split_manifest": {"window": {"stride": 1}},
+    "checkpoint": {"epochs": 5, "learning_rate": 0.001, "warmup_epochs": 1, "batch_size": 128},
+    "evaluation": {"bootstrap_samples": 500},
+}
+"""Everything else is as in the launchpad."""
+
+
+def run_demo(
+    defs: dg.Definitions, instance: dg.DagsterInstance, storage: Storage, tell: Callable[[str], None] = print
+) -> bool:
+    """Simulate, materialise the whole graph, say what was made. Returns whether all succeeded."""
+    started = time.monotonic()
+    storage.check_writable()
+    tell(
+        f"Simulating {SIMULATION.recordings} drives of {SIMULATION.duration_s:.0f} s and frames to train a detector on"
+    )
+    folder = storage.simulated / "recordings"
+    folder.mkdir(parents=True, exist_ok=True)
+    simulate_boxy(storage.simulated / "boxy", SIMULATION, tell)
+    drives = simulate_drives(folder, SIMULATION, tell)
+    sources = [source for drive in drives for source in find_recordings(drive)]
+    register(storage, sources)
+    register_recordings(instance, [source.name for source in sources])
+    names = [source.name for source in sources]
+    succeeded = materialize(defs, instance, "*", recordings=names, config=CONFIG, tell=tell)
+    minutes = (time.monotonic() - started) / 60
+    tell(
+        f"\n{'All is made' if succeeded else 'Some failed, see above'}, in {minutes:.1f} minutes, under {storage.root}:"
+    )
+    tell(f"  recordings with annotations and labels   {storage.recordings}")
+    tell(f"  detector                                 {storage.boxy_detector}")
+    tell(f"  splits                                   {storage.splits}")
+    tell(f"  12 checkpoints                           {storage.checkpoint('').parent}")
+    tell(f"  comparison of all, as a page             {storage.evaluations / 'comparison.html'}")
+    tell("Look at the graph, its plots and the MLflow runs with `make ui`.")
+    return succeeded

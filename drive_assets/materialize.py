@@ -1,0 +1,139 @@
+"""Materialising from the command line what the UI would, on the same instance, so that its runs are seen there."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from drive_assets.partitions import ARCHITECTURE_PARTITIONS, RECORDINGS, check_known
+from model.errors import DataError
+
+RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+QUIET: dict[str, Any] = {"console": {"config": {"log_level": "CRITICAL"}}}
+
+
+def materialize(
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    selection: str,
+    recordings: Sequence[str] = (),
+    architectures: Sequence[str] = (),
+    config: Mapping[str, Mapping[str, Any]] | None = None,
+    tell: Callable[[str], None] = print,
+) -> bool:
+    """Materialise the selected assets, upstream first, each for its partitions; return whether all succeeded.
+
+    A failing partition is told and takes only what follows from it along; the rest goes on.
+
+    Args:
+        selection: Dagster's selection syntax, such as `annotations` or `+model_comparison`.
+        recordings: partition keys; all known ones if empty.
+        architectures: partition keys; all twelve if empty.
+        config: run config by asset name.
+
+    Raises:
+        DataError: an unknown partition key, or a selection that selects nothing.
+    """
+    graph = defs.resolve_asset_graph()
+    try:
+        selected = dg.AssetSelection.from_string(selection).resolve(graph)
+    except Exception as error:  # the parser's own kinds
+        raise DataError(f"Selection {selection!r} cannot be understood: {error}") from error
+    ordered = [key for level in graph.toposorted_asset_keys_by_level for key in sorted(level) if key in selected]
+    if not ordered:
+        raise DataError(f"Selection {selection!r} selects nothing: name assets such as recording or model_comparison.")
+    known = list(instance.get_dynamic_partitions(str(RECORDINGS.name)))
+    check_known(list(recordings), known, "recording")
+    check_known(list(architectures), list(ARCHITECTURE_PARTITIONS.get_partition_keys()), "architecture")
+    keys_of = {RECORDINGS: sorted(recordings or known)}
+    keys_of[ARCHITECTURE_PARTITIONS] = list(architectures or ARCHITECTURE_PARTITIONS.get_partition_keys())
+    succeeded, failed = True, dict[dg.AssetKey, set[str]]()
+    for number, key in enumerate(ordered, 1):
+        definition = graph.get(key).partitions_def
+        wanted = keys_of.get(definition, list(definition.get_partition_keys()) if definition else [""])  # type: ignore[call-overload]
+        lost = set().union(*(failed.get(parent, set()) for parent in graph.get(key).parent_keys))
+        todo = [name for name in wanted if name not in lost]
+        started, name = time.monotonic(), key.to_user_string()
+        what = f" for {len(todo)} partition{'s' * (len(todo) > 1)}" if definition else ""
+        tell(f"[{number}/{len(ordered)}] {name}{what}")
+        done: set[str] = set()
+        for tags in _ranges(todo, definition, instance):
+            done |= _run(defs, instance, key, tags, config or {}, tell)
+        failed[key] = set(wanted) - done
+        if failed[key]:
+            succeeded = False
+            tell(
+                f"[{number}/{len(ordered)}] {name} FAILED{': ' + ', '.join(sorted(failed[key])) if definition else ''}"
+            )
+        else:
+            tell(f"[{number}/{len(ordered)}] {name} done in {time.monotonic() - started:.0f} s")
+    return succeeded
+
+
+def _ranges(
+    keys: Sequence[str], definition: dg.PartitionsDefinition | None, instance: dg.DagsterInstance
+) -> list[dict[str, str]]:
+    """Run tags that cover `keys` with as few contiguous ranges as possible."""
+    if definition is None:
+        return [{}] if keys else []
+    order = list(definition.get_partition_keys(dynamic_partitions_store=instance))
+    places = sorted(order.index(key) for key in keys)
+    ranges: list[list[int]] = []
+    for place in places:
+        if ranges and place == ranges[-1][1] + 1:
+            ranges[-1][1] = place
+        else:
+            ranges.append([place, place])
+    return [
+        {"dagster/partition": order[first]} if first == last else {RANGE_START: order[first], RANGE_END: order[last]}
+        for first, last in ranges
+    ]
+
+
+def _run(
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    key: dg.AssetKey,
+    tags: dict[str, str],
+    config: Mapping[str, Mapping[str, Any]],
+    tell: Callable[[str], None],
+) -> set[str]:
+    """Run one asset; return the partition keys that were materialised ("" for an asset without partitions)."""
+    name = key.to_user_string()
+    ops = {name: {"config": dict(config[name])}} if name in config else {}
+    job = defs.resolve_implicit_global_asset_job_def().get_subset(asset_selection={key})
+    result = job.execute_in_process(
+        instance=instance,
+        tags=tags,
+        partition_key=tags.get("dagster/partition"),
+        run_config={"ops": ops, "loggers": QUIET},
+        raise_on_error=False,
+    )
+    for event in result.all_events:
+        if event.is_step_failure:
+            tell(_reason(event))
+        if event.event_type_value == "ASSET_CHECK_EVALUATION":
+            check = event.asset_check_evaluation_data
+            if not check.passed:
+                tell(f"  check {check.check_name}: {check.description}")
+    return {
+        event.partition or "" for event in result.all_events if event.is_step_materialization and event.asset_key == key
+    } | _logged(instance, result.run_id, key)
+
+
+def _logged(instance: dg.DagsterInstance, run_id: str, key: dg.AssetKey) -> set[str]:
+    """Partitions whose events the asset logged itself."""
+    records = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION).records
+    events = [record.event_log_entry.dagster_event for record in records]
+    return {event.partition or "" for event in events if event is not None and event.asset_key == key}
+
+
+def _reason(event: dg.DagsterEvent) -> str:
+    data = event.step_failure_data
+    if data.user_failure_data is not None:
+        return f"  {data.user_failure_data.description}"
+    error = data.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return f"  {error.message.strip() if error else 'failed'}"

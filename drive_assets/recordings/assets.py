@@ -1,0 +1,69 @@
+"""sources -> validated recordings"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import dagster as dg
+import numpy as np
+
+from drive_assets.batches import each_partition
+from drive_assets.partitions import RECORDINGS
+from drive_assets.pictures import LIMIT_BYTES, inline_image
+from drive_assets.recordings.ingest import IngestReport, ingest
+from drive_assets.recordings.sources import lookup
+from drive_assets.resources.storage import Storage
+from model.recording import is_whole_jpeg
+from model.yolo_dataset import small_jpeg
+
+SHEET_FRAMES, SHEET_COLUMNS, TILE = 9, 3, (384, 216)
+
+
+@dg.asset(
+    partitions_def=RECORDINGS,
+    backfill_policy=dg.BackfillPolicy.multi_run(50),
+    group_name="recordings",
+    code_version="1",
+    kinds={"csv", "jpeg"},
+)
+def recording(context: dg.AssetExecutionContext, storage: Storage) -> Iterator[dg.MaterializeResult]:
+    """A drive: telemetry.csv and a JPEG a row, checked and copied into the data root."""
+
+    def take(name: str) -> dg.MaterializeResult:
+        return _result(storage.recording(name), ingest(storage, lookup(storage, name), context.log.info))
+
+    yield from each_partition(context, take)
+
+
+def _result(folder: Path, report: IngestReport) -> dg.MaterializeResult:
+    content = report.content
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(report.version),
+        metadata={
+            "change": report.change,
+            "source": report.source,
+            "frames": content.frames,
+            "usable_frames": content.usable_frames,
+            "frames_without_row": content.frames_without_row,
+            "rows_without_frame": content.rows_without_frame,
+            "truncated_frames": content.truncated_frames,
+            "megabytes": round(content.frame_bytes / 1e6, 1),
+            "telemetry": dg.MetadataValue.table(
+                [dg.TableRecord({"rows": key, "count": value}) for key, value in content.telemetry.to_dict().items()]
+            ),
+            "examples": dg.MetadataValue.json(content.examples),
+            "frames_over_the_drive": inline_image(contact_sheet(folder), "jpeg"),
+            "path": dg.MetadataValue.path(folder),
+        },
+    )
+
+
+def contact_sheet(folder: Path) -> bytes:
+    """JPEG of nine frames, evenly picked over the drive."""
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".jpg")
+    picked = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, SHEET_FRAMES).astype(int))]
+    frames = [cv2.imread(str(path)) for path in picked if is_whole_jpeg(path)]
+    tiles = [np.asarray(cv2.resize(f, TILE, interpolation=cv2.INTER_AREA), np.uint8) for f in frames if f is not None]
+    tiles += [np.full((TILE[1], TILE[0], 3), 255, np.uint8)] * (-len(tiles) % SHEET_COLUMNS)
+    rows = [np.hstack(tiles[i : i + SHEET_COLUMNS]) for i in range(0, len(tiles), SHEET_COLUMNS)]
+    return small_jpeg(np.vstack(rows), LIMIT_BYTES * 3 // 4)

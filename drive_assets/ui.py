@@ -1,0 +1,51 @@
+"""Dagster's UI with its daemon, and MLflow's UI, on loopback."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from drive_assets.instance import prepare_home
+from drive_assets.resources.mlflow import Mlflow
+
+STOP_S = 15.0
+
+
+def run_ui(host: str, port: int, mlflow_port: int, tell: Callable[[str], None] = print) -> int:
+    """Serve both until one ends or the user interrupts. Returns an exit status."""
+    home = prepare_home()
+    mlflow = Mlflow.from_environment()
+    here = Path(sys.executable).parent
+    commands = [
+        [str(here / "dagster"), "dev", "-m", "drive_assets.definitions", "-h", host, "-p", str(port)],
+    ]
+    env = {**os.environ, "PATH": f"{here}{os.pathsep}{os.environ.get('PATH', '')}"}
+    tell(f"Dagster  http://{host}:{port}")
+    if mlflow.uri.startswith(("sqlite:", "postgresql", "mysql")):
+        tell(f"MLflow   http://{host}:{mlflow_port}")
+        # The store's address may hold a password: it goes through the environment, not through the process list.
+        env["MLFLOW_BACKEND_STORE_URI"] = mlflow.uri
+        env["MLFLOW_DEFAULT_ARTIFACT_ROOT"] = Path(mlflow.artifacts).as_uri()
+        commands.append([str(here / "mlflow"), "server", "--host", host, "--port", str(mlflow_port), "--workers", "1"])
+    else:
+        tell("MLflow   the server that MLFLOW_TRACKING_URI names")
+    tell("Stop with Ctrl-C.")
+    servers = [subprocess.Popen(command, env=env, cwd=home) for command in commands]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        while all(server.poll() is None for server in servers):
+            time.sleep(0.5)
+        return 1
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        for server in servers:
+            server.send_signal(signal.SIGINT)
+        for server in servers:
+            try:
+                server.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                server.kill()
