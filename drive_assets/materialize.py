@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from drive_assets.partitions import ARCHITECTURE_PARTITIONS, RECORDINGS, check_known
+from drive_assets.partitions import ARCHITECTURE_PARTITIONS, RECORDINGS, SPLITS, check_known
 from model.errors import DataError
 
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
@@ -27,7 +27,7 @@ def materialize(
     A failing partition is told and takes only what follows from it along; the rest goes on.
 
     Args:
-        selection: Dagster's selection syntax, such as `annotations` or `+model_comparison`.
+        selection: Dagster's selection syntax, such as `annotations` or `+key:checkpoint`; several with commas between.
         recordings: partition keys; all known ones if empty.
         architectures: partition keys; all twelve if empty.
         config: run config by asset name.
@@ -37,7 +37,8 @@ def materialize(
     """
     graph = defs.resolve_asset_graph()
     try:
-        selected = dg.AssetSelection.from_string(selection).resolve(graph)
+        parts = [dg.AssetSelection.from_string(part.strip()) for part in selection.split(",")]
+        selected = set().union(*(part.resolve(graph) for part in parts))
     except Exception as error:  # the parser's own kinds
         raise DataError(f"Selection {selection!r} cannot be understood: {error}") from error
     ordered = [key for level in graph.toposorted_asset_keys_by_level for key in sorted(level) if key in selected]
@@ -46,12 +47,16 @@ def materialize(
     known = list(instance.get_dynamic_partitions(str(RECORDINGS.name)))
     check_known(list(recordings), known, "recording")
     check_known(list(architectures), list(ARCHITECTURE_PARTITIONS.get_partition_keys()), "architecture")
-    keys_of = {RECORDINGS: sorted(recordings or known)}
-    keys_of[ARCHITECTURE_PARTITIONS] = list(architectures or ARCHITECTURE_PARTITIONS.get_partition_keys())
+    keys_of: dict[dg.PartitionsDefinition | None, list[str]] = {
+        None: [""],
+        RECORDINGS: sorted(recordings or known),
+        SPLITS: list(SPLITS.get_partition_keys()),
+        ARCHITECTURE_PARTITIONS: list(architectures or ARCHITECTURE_PARTITIONS.get_partition_keys()),
+    }
     succeeded, failed = True, dict[dg.AssetKey, set[str]]()
     for number, key in enumerate(ordered, 1):
         definition = graph.get(key).partitions_def
-        wanted = keys_of.get(definition, list(definition.get_partition_keys()) if definition else [""])  # type: ignore[call-overload]
+        wanted = keys_of[definition]
         lost = set().union(*(failed.get(parent, set()) for parent in graph.get(key).parent_keys))
         todo = [name for name in wanted if name not in lost]
         started, name = time.monotonic(), key.to_user_string()

@@ -90,6 +90,8 @@ def configure_ultralytics(folder: Path) -> None:
         ULTRALYTICS_SKIP_REQUIREMENTS_CHECKS="true",
         MPLCONFIGDIR=str(folder / "matplotlib"),
     )
+    from ultralytics.utils import LOGGER
+    LOGGER.setLevel("WARNING")
     from ultralytics import settings
 
     integrations = ("clearml", "comet", "dvc", "hub", "mlflow", "neptune", "raytune", "tensorboard", "wandb", "sync")

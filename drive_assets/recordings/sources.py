@@ -42,13 +42,13 @@ def find_recordings(path: Path) -> list[Source]:
             found += _in_zip(archive)
     elif path.exists():
         raise DataError(
-            f"{path} is neither a folder nor a zip: expected a recording, a zip of some, or a folder of them."
+            f"{path} is no folder and no zip: expected a recording, a zip of some, or a folder of them."
         )
     else:
         raise DataError(f"{path} does not exist: expected a recording, a zip of some, or a folder of them.")
     if not found:
         raise DataError(
-            f"{path} holds no recording: expected folders named YYYY-MM-DD_HH-MM-SS with {TELEMETRY} in them."
+            f"{path} holds no recording: expected folders YYYY-MM-DD_HH-MM-SS with {TELEMETRY}."
         )
     for source in found:
         parse_recording_name(source.name)
@@ -66,7 +66,7 @@ def register(storage: Storage, sources: Sequence[Source]) -> None:
 
 
 def lookup(storage: Storage, name: str) -> Source:
-    """The source of a recording: the remembered one, else a simulated drive, else the inbox, else what is there already.
+    """The source of a recording: the remembered one, a simulated drive, the inbox, or what is there already.
 
     Raises:
         DataError: there is none.
