@@ -41,15 +41,11 @@ def find_recordings(path: Path) -> list[Source]:
         for archive in (p for p in inside if p.suffix.lower() == ".zip"):
             found += _in_zip(archive)
     elif path.exists():
-        raise DataError(
-            f"{path} is no folder and no zip: expected a recording, a zip of some, or a folder of them."
-        )
+        raise DataError(f"{path} is no folder and no zip: expected a recording, a zip of some, or a folder of them.")
     else:
         raise DataError(f"{path} does not exist: expected a recording, a zip of some, or a folder of them.")
     if not found:
-        raise DataError(
-            f"{path} holds no recording: expected folders YYYY-MM-DD_HH-MM-SS with {TELEMETRY}."
-        )
+        raise DataError(f"{path} holds no recording: expected folders YYYY-MM-DD_HH-MM-SS with {TELEMETRY}.")
     for source in found:
         parse_recording_name(source.name)
     names = [source.name for source in found]

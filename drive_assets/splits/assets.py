@@ -82,7 +82,11 @@ def split_manifest(
 
 
 @dg.asset(
-    deps=[split_manifest, "annotations", "future_labels"],
+    deps=[
+        split_manifest,
+        dg.AssetDep("annotations", partition_mapping=dg.AllPartitionMapping()),
+        dg.AssetDep("future_labels", partition_mapping=dg.AllPartitionMapping()),
+    ],
     partitions_def=SPLITS,
     backfill_policy=dg.BackfillPolicy.single_run(),
     group_name="splits",

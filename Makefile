@@ -1,0 +1,32 @@
+# Two commands do all: `make demo` and `make test`. Both set up .venv in the checkout first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo ui test lint clean
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch torchvision
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[simulation,cpu,test]'
+	touch $(STAMP)
+
+demo: $(STAMP)  ## simulated drives through the whole graph
+	$(BIN)/drive-assets demo
+
+ui: $(STAMP)  ## Dagster and MLflow on loopback
+	$(BIN)/drive-assets ui
+
+lint: $(STAMP)  ## style and types
+	$(BIN)/ruff format --check drive_assets model drive_assets_tests benchmarks
+	$(BIN)/ruff check drive_assets model drive_assets_tests benchmarks
+	$(BIN)/mypy
+
+test: lint  ## all checks
+	$(BIN)/dagster definitions validate -m drive_assets.definitions
+	$(BIN)/dg check defs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+clean:  ## removes the virtual environment, not the data
+	rm -rf $(VENV)

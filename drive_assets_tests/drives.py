@@ -1,0 +1,27 @@
+"""Small recordings for tests: real files, a few kB a frame, with events that recur."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+HEADER = "Time,SPEED,RPM,ACCELERATOR_POS_D,ENGINE_LOAD,BRAKE_SIGNAL,GEAR,BRAKE_FORCE,PRE_BRAKING,WHILE_BRAKING"
+
+
+def write_drive(folder: Path, rows: int = 80, seed: int = 0) -> Path:
+    """A recording of 2 Hz whose driver brakes, after coasting, every 12 seconds; its frames are noise."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    date, clock = folder.name.split("_")
+    hours, minutes, seconds = (int(part) for part in clock.split("-"))
+    lines = [HEADER]
+    for row in range(rows):
+        moment = hours * 3600 + minutes * 60 + seconds + row // 2
+        time = f"{date} {moment // 3600:02}-{moment // 60 % 60:02}-{moment % 60:02}-{5 * (row % 2)}"
+        phase = (row + 5 * seed) % 24
+        brake, pedal = 18 <= phase < 22, 0.0 if 14 <= phase < 23 else 30.0
+        lines.append(f"{time},{90 + phase},2000,{pedal},40,{brake},5,{0.3 if brake else -0.02:.4f},[],[]")
+        image = rng.integers(0, 255, (36, 64, 3), np.uint8)
+        cv2.imwrite(str(folder / f"{time}.jpg"), cv2.resize(image, (1920, 1080), interpolation=cv2.INTER_NEAREST))
+    (folder / "telemetry.csv").write_text("\n".join(lines) + "\n")
+    return folder
