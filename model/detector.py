@@ -91,6 +91,7 @@ def configure_ultralytics(folder: Path) -> None:
         MPLCONFIGDIR=str(folder / "matplotlib"),
     )
     from ultralytics.utils import LOGGER
+
     LOGGER.setLevel("WARNING")
     from ultralytics import settings
 
