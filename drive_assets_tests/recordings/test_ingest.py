@@ -1,0 +1,165 @@
+import shutil
+import zipfile
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from drive_assets.recordings.ingest import ingest
+from drive_assets.recordings.sources import Source, find_recordings, lookup, register
+from drive_assets.resources.storage import Storage
+from drive_assets_tests.drives import write_drive
+from model.errors import DataError
+
+NAME = "2024-05-01_10-00-00"
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return Storage(data_root=str(tmp_path / "data"), inbox_root=str(tmp_path / "inbox"))
+
+
+def visible(storage: Storage) -> list[str]:
+    return sorted(p.name for p in storage.recordings.iterdir() if not p.name.startswith("."))
+
+
+def test_a_folder_is_copied_and_the_source_stays(storage: Storage, tmp_path: Path) -> None:
+    drive = write_drive(tmp_path / NAME, rows=6)
+    (drive / "annotations.csv").write_text("of another tool")
+    report = ingest(storage, find_recordings(drive)[0])
+    assert (report.change, report.content.usable_frames) == ("new", 6)
+    assert not storage.annotations(NAME).exists()
+    assert len(list(drive.glob("*.jpg"))) == 6
+    assert ingest(storage, find_recordings(drive)[0]).change == "unchanged"
+
+
+def test_other_content_moves_the_earlier_version_aside_whole(storage: Storage, tmp_path: Path) -> None:
+    ingest(storage, find_recordings(write_drive(tmp_path / "a" / NAME, rows=6))[0])
+    storage.annotations(NAME).write_text("derived")
+    assert ingest(storage, find_recordings(write_drive(tmp_path / "b" / NAME, rows=8))[0]).change == "superseded"
+    assert len(list(storage.recording(NAME).glob("*.jpg"))) == 8
+    assert not storage.annotations(NAME).exists()
+    (earlier,) = (storage.recordings / ".superseded" / NAME).iterdir()
+    assert len(list(earlier.glob("*.jpg"))) == 6
+    assert (earlier / "annotations.csv").read_text() == "derived"
+
+
+def test_a_crash_between_the_two_renames_is_finished_by_the_next_call(storage: Storage, tmp_path: Path) -> None:
+    drive = write_drive(tmp_path / NAME, rows=6)
+    ready = storage.recordings / ".incoming" / f"{NAME}.ready"
+    shutil.copytree(drive, ready)
+    assert ingest(storage, Source(NAME, str(storage.recording(NAME)))).content.usable_frames == 6
+    assert visible(storage) == [NAME]
+
+
+def test_a_wrong_recording_leaves_nothing(storage: Storage, tmp_path: Path) -> None:
+    drive = write_drive(tmp_path / NAME, rows=6)
+    (drive / "telemetry.csv").write_text("Time\n")
+    with pytest.raises(DataError, match="lacks the columns"):
+        ingest(storage, find_recordings(drive)[0])
+    assert visible(storage) == []
+    assert list((storage.recordings / ".incoming").iterdir()) == []
+
+
+@pytest.mark.parametrize("prefix", ["", f"{NAME}/", f"export/{NAME}/"])
+def test_zips_with_and_without_a_folder(storage: Storage, tmp_path: Path, prefix: str) -> None:
+    drive = write_drive(tmp_path / "x" / NAME, rows=6)
+    archive = tmp_path / f"{NAME}.zip"
+    with zipfile.ZipFile(archive, "w") as opened:
+        for path in drive.iterdir():
+            opened.write(path, prefix + path.name)
+    (source,) = find_recordings(archive)
+    assert source.name == NAME
+    assert ingest(storage, source).content.usable_frames == 6
+
+
+class Entry(NamedTuple):
+    name: str
+    content: bytes = b"x"
+    mode: int = 0
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (Entry("../evil.jpg"), "leads out of the archive"),
+        (Entry("/etc/evil.jpg"), "leads out of the archive"),
+        (Entry("C:/evil.jpg"), "leads out of the archive"),
+        (Entry("link.jpg", b"/etc/passwd", 0o120777), "is a link"),
+        (Entry("bomb.jpg", bytes(30_000_000)), "absurd size"),
+        (Entry("TELEMETRY.JPG"), "differ only in case"),
+    ],
+)
+def test_hostile_zips_are_refused_by_entry_and_nothing_is_kept(
+    storage: Storage, tmp_path: Path, entry: Entry, message: str
+) -> None:
+    drive = write_drive(tmp_path / "x" / NAME, rows=4)
+    archive = tmp_path / f"{NAME}.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as opened:
+        for path in drive.iterdir():
+            opened.write(path, path.name)
+        opened.writestr("telemetry.jpg", b"x")
+        info = zipfile.ZipInfo(entry.name)
+        info.external_attr = entry.mode << 16
+        info.compress_type = zipfile.ZIP_DEFLATED
+        opened.writestr(info, entry.content)
+    with pytest.raises(DataError, match=message):
+        ingest(storage, find_recordings(archive)[0])
+    assert visible(storage) == []
+    assert not (tmp_path / "evil.jpg").exists()
+
+
+def test_a_zip_that_is_cut_says_so(storage: Storage, tmp_path: Path) -> None:
+    archive = tmp_path / f"{NAME}.zip"
+    archive.write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(DataError, match="no whole zip"):
+        find_recordings(archive)
+
+
+def test_names_that_are_no_timestamps_and_places_that_hold_nothing(tmp_path: Path) -> None:
+    write_drive(tmp_path / "a" / NAME, rows=2).rename(tmp_path / "a" / "drive")
+    with pytest.raises(DataError, match="YYYY-MM-DD_HH-MM-SS"):
+        find_recordings(tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    with pytest.raises(DataError, match="holds no recording"):
+        find_recordings(tmp_path / "b")
+    with pytest.raises(DataError, match="does not exist"):
+        find_recordings(tmp_path / "c")
+
+
+def test_a_full_disk_is_seen_before_copying(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drive = write_drive(tmp_path / NAME, rows=2)
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(DataError, match="DRIVE_ASSETS_DATA"):
+        ingest(storage, find_recordings(drive)[0])
+    assert visible(storage) == []
+
+
+def test_sources_are_remembered_and_the_inbox_is_looked_into(storage: Storage, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has no source"):
+        lookup(storage, NAME)
+    inbox = write_drive(storage.inbox / NAME, rows=2)
+    assert lookup(storage, NAME).location == str(inbox)
+    given = write_drive(tmp_path / "given" / NAME, rows=2)
+    register(storage, find_recordings(given))
+    assert lookup(storage, NAME).location == str(given)
+
+
+def _ingest(data: str, folder: str) -> None:
+    ingest(Storage(data_root=data, inbox_root=data), find_recordings(Path(folder))[0])
+
+
+def test_two_processes_at_once(storage: Storage, tmp_path: Path) -> None:
+    drives = [write_drive(tmp_path / str(n) / NAME, rows=6 + n) for n in range(2)]
+    context = get_context("spawn")
+    processes = [context.Process(target=_ingest, args=(storage.data_root, str(drive))) for drive in drives]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert visible(storage) == [NAME]
+    versions = [storage.recording(NAME), *(storage.recordings / ".superseded" / NAME).iterdir()]
+    assert sorted(len(list(path.glob("*.jpg"))) for path in versions) == [6, 7]
