@@ -51,14 +51,18 @@ class Annotations:
     def from_frames(
         cls, times: Sequence[str], filenames: Sequence[str], detections: Iterable[npt.NDArray[np.float32]]
     ) -> Self:
-        """From one (n,6) array a frame: x1, y1, x2, y2, confidence, class id. Sorts by falling confidence."""
+        """From one (n,6) array a frame: x1, y1, x2, y2, confidence, class id. Sorts by falling confidence.
+
+        Rounds to what the file holds, 0.01 px and 0.0001, so that frames read back give the same file.
+        """
         ordered = [found[np.argsort(-found[:, 4], kind="stable")] for found in detections]
         flat = np.concatenate(ordered) if ordered else np.empty((0, 6), np.float32)
         offsets = np.concatenate([[0], np.cumsum([len(found) for found in ordered])]).astype(np.int64)
-        box = flat[:, :4].astype(np.float32)
-        area = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
-        confidence = flat[:, 4].astype(np.float32)
-        return cls(list(times), list(filenames), offsets, flat[:, 5].astype(np.int16), confidence, box, area)
+        box = flat[:, :4].astype(float).round(2)
+        area = ((box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])).round(2).astype(np.float32)
+        confidence = flat[:, 4].astype(float).round(4).astype(np.float32)
+        class_id = flat[:, 5].astype(np.int16)
+        return cls(list(times), list(filenames), offsets, class_id, confidence, box.astype(np.float32), area)
 
     def frame(self, index: int) -> npt.NDArray[np.float32]:
         """(n,6) detections of a frame: x1, y1, x2, y2, confidence, class id."""

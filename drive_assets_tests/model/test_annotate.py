@@ -1,0 +1,141 @@
+import json
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from drive_assets_tests.drives import write_drive
+from model.annotate import Annotator, letterbox
+from model.annotation_config import AnnotationConfig
+from model.annotation_plots import annotation_overview, contact_sheet
+from model.annotations import read_annotations
+from model.detector import BUNDLED
+from model.errors import DataError
+from model.plots import png_bytes
+
+NAME = "2024-05-01_10-00-00"
+SMALL = AnnotationConfig(image_size=160, backend="torch", confidence=0.01, checkpoint_every=2, batch=2)
+
+
+@pytest.fixture(scope="module")
+def annotator(tmp_path_factory: pytest.TempPathFactory) -> Annotator:
+    return Annotator(BUNDLED, SMALL, tmp_path_factory.mktemp("cache"))
+
+
+def test_letterboxes_are_ultralytics_own() -> None:
+    from ultralytics.data.augment import LetterBox
+
+    rng = np.random.default_rng(0)
+    for height, width, size in ((575, 1920, 704), (575, 1920, 160), (300, 200, 320), (64, 64, 64)):
+        image = rng.integers(0, 255, (height, width, 3), np.uint8)
+        assert np.array_equal(letterbox(image, size), LetterBox((size, size), auto=True, stride=32)(image=image))
+
+
+@pytest.mark.parametrize("backend", ["torch", "openvino"])
+def test_boxes_equal_those_of_predict_on_the_real_recording(real: Path, tmp_path: Path, backend: str) -> None:
+    """OpenVINO's kernels round differently: up to 2 px and 0.02 there, and a box at the threshold may come or go."""
+    if backend == "openvino" and find_spec("openvino") is None:
+        pytest.skip("openvino is not installed: extra `cpu`")
+    (source,) = (real / "recordings").iterdir()
+    drive = tmp_path / source.name
+    drive.mkdir()
+    for path in [source / "telemetry.csv", *sorted(source.glob("*.jpg"))[:8]]:
+        shutil.copyfile(path, drive / path.name)
+    weights = real / "weights" / "yolo11n.pt"
+    annotator = Annotator(weights, AnnotationConfig(backend=backend), tmp_path / "cache")
+    report = annotator.annotate(drive, drive / "annotations.csv")
+    assert (report.frames, report.class_names) == (8, ["vehicle"])
+    assert report.vehicles_per_frame >= 4
+    found = read_annotations(drive / "annotations.csv")
+    from ultralytics import YOLO
+
+    reference = YOLO(str(weights))
+    box_limit, confidence_limit, extra = (1, 0.01, 0) if backend == "torch" else (2, 0.02, 1)
+    for index, name in enumerate(found.filename):
+        crop = cv2.imread(str(drive / name))[320:895]
+        boxes = reference.predict(crop, imgsz=704, conf=0.25, iou=0.7, classes=[2, 3, 5, 7], verbose=False)[0].boxes
+        ours, theirs = found.frame(index), np.column_stack([boxes.xyxy.numpy(), boxes.conf.numpy()])
+        assert abs(len(ours) - len(theirs)) <= extra
+        fewer, more = sorted((ours, theirs), key=len)
+        for one in fewer:
+            other = more[np.abs(more[:, :4] - one[:4]).max(axis=1).argmin()]
+            assert np.abs(other[:4] - one[:4]).max() <= box_limit
+            assert abs(other[4] - one[4]) <= confidence_limit
+
+
+def test_damaged_and_stray_frames_are_counted(annotator: Annotator, tmp_path: Path) -> None:
+    drive = write_drive(tmp_path / NAME, rows=8)
+    frames = sorted(drive.glob("*.jpg"))
+    frames[0].write_bytes(frames[0].read_bytes()[:-500])
+    frames[1].rename(drive / "2024-05-01 11-00-00-0.jpg")
+    report = annotator.annotate(drive, drive / "annotations.csv")
+    assert (report.frames, report.unreadable, report.without_row, report.missing) == (6, 1, 1, 1)
+    found = read_annotations(drive / "annotations.csv")
+    assert found.filename == [path.name for path in frames[2:]]
+    assert (np.diff(found.confidence[: found.count[0]]) <= 0).all()
+    assert len(contact_sheet(drive, found, report.roi, 60_000)) <= 60_000
+    assert png_bytes(annotation_overview(found, NAME), 75_000)[:4] == b"\x89PNG"
+
+
+def test_only_new_frames_are_run_and_a_killed_run_goes_on(annotator: Annotator, tmp_path: Path) -> None:
+    drive = write_drive(tmp_path / NAME, rows=8)
+    last = sorted(drive.glob("*.jpg"))[-1]
+    away = tmp_path / last.name
+    last.rename(away)
+    assert annotator.annotate(drive, drive / "annotations.csv").frames == 7
+    away.rename(last)
+    report = annotator.annotate(drive, drive / "annotations.csv")
+    assert (report.frames, report.resumed) == (8, 7)
+    whole = read_annotations(drive / "annotations.csv")
+    shutil.copytree(drive, tmp_path / "killed")
+    killed = tmp_path / "killed"
+    (killed / "annotations.csv").unlink()
+
+    class Killed(BaseException):
+        pass
+
+    detect, calls = annotator._detect, []
+
+    def failing(images: list, crop: tuple[int, int]) -> list:
+        calls.append(len(images))
+        if len(calls) == 3:
+            raise Killed
+        return detect(images, crop)
+
+    annotator._detect = failing  # type: ignore[method-assign]
+    try:
+        with pytest.raises(Killed):
+            annotator.annotate(killed, killed / "annotations.csv")
+    finally:
+        annotator._detect = detect  # type: ignore[method-assign]
+    assert not (killed / "annotations.csv").exists()
+    (partial,) = killed.glob(".*.partial")
+    with partial.open("a") as stream:
+        stream.write('["cut')
+    assert annotator.annotate(killed, killed / "annotations.csv").resumed == 4
+    again = read_annotations(killed / "annotations.csv")
+    assert (again.filename, again.count.tolist()) == (whole.filename, whole.count.tolist())
+    assert np.abs(again.box - whole.box).max() < 0.05  # other batches, other rounding
+    assert list(killed.glob(".*.partial")) == []
+
+
+def test_a_region_of_interest_beside_the_recording(annotator: Annotator, tmp_path: Path) -> None:
+    drive = write_drive(tmp_path / NAME, rows=2)
+    (drive / "roi.json").write_text(json.dumps({"x": 0, "y": 240, "width": 1920, "height": 575}))
+    assert annotator.annotate(drive, drive / "annotations.csv").roi == [0, 240, 1920, 575]
+    (drive / "roi.json").write_text(json.dumps({"x": 0, "y": 900, "width": 1920, "height": 575}))
+    with pytest.raises(DataError, match="does not fit"):
+        annotator.annotate(drive, drive / "annotations.csv")
+    (drive / "roi.json").write_text('{"x": 0}')
+    with pytest.raises(DataError, match=r"roi\.json: expected"):
+        annotator.annotate(drive, drive / "annotations.csv")
+
+
+def test_options_are_checked(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="multiple of 32"):
+        AnnotationConfig(image_size=700)
+    with pytest.raises(DataError, match="class_confidence names 'lorry'"):
+        Annotator(BUNDLED, AnnotationConfig(class_confidence={"lorry": 0.5}), tmp_path)

@@ -1,0 +1,68 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from model.detector import BUNDLED, DetectorConfig, load_detector, train_detector, vehicle_classes
+from model.errors import DataError
+
+COCO = {0: "person", 2: "car", 3: "motorcycle", 5: "bus", 7: "truck"}
+TINY = DetectorConfig(
+    weights="scratch", epochs=1, image_size=64, batch=4, workers=0, devices="cpu", warmup_epochs=0.0, multi_scale=0.0,
+    mosaic=0.0, mixup=0.0, cutmix=0.0, copy_paste=0.0, close_mosaic=0,
+)  # fmt: skip
+
+
+def test_classes_become_vehicles() -> None:
+    assert vehicle_classes(COCO) == ({2: 0, 3: 0, 5: 0, 7: 0}, ["vehicle"])
+    sides = {0: "vehicle.left", 1: "vehicle.front", 2: "vehicle.right"}
+    assert vehicle_classes(sides) == ({0: 0, 1: 1, 2: 2}, list(sides.values()))
+    assert vehicle_classes(COCO, {"truck": "heavy", "bus": "heavy"}) == ({7: 0, 5: 0}, ["heavy"])
+    with pytest.raises(DataError, match="no class lorry"):
+        vehicle_classes(COCO, {"lorry": "vehicle"})
+    with pytest.raises(DataError, match="no vehicle class"):
+        vehicle_classes({0: "cat"})
+
+
+def test_what_is_no_detector_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="are missing"):
+        load_detector(tmp_path / "none.pt")
+    (tmp_path / "text.pt").write_text("no weights")
+    torch.save({"weights": torch.zeros(2)}, tmp_path / "other.pt")
+    for name in ("text.pt", "other.pt"):
+        with pytest.raises(DataError, match="holds no YOLO detector"):
+            load_detector(tmp_path / name)
+
+
+def test_the_bundled_detector_loads() -> None:
+    assert vehicle_classes(load_detector(BUNDLED).names) == ({0: 0}, ["vehicle"])
+
+
+def test_sizes_and_starting_weights_are_checked_without_a_download(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="multiple of 32"):
+        DetectorConfig(image_size=700)
+    (tmp_path / "dataset.yaml").write_text("")
+    config = DetectorConfig(weights="yolo12n.pt")
+    with pytest.raises(DataError, match="nothing is downloaded"):
+        train_detector(tmp_path / "dataset.yaml", tmp_path / "out.pt", config, print, tmp_path / "work")
+
+
+def test_a_tiny_training_publishes_its_best_weights(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        (tmp_path / "images" / split).mkdir(parents=True)
+        (tmp_path / "labels" / split).mkdir(parents=True)
+        for number in range(4):
+            image = np.full((64, 64, 3), 40 * number, np.uint8)
+            image[16:48, 16:48] = 255
+            cv2.imwrite(str(tmp_path / "images" / split / f"{number}.png"), image)
+            (tmp_path / "labels" / split / f"{number}.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    (tmp_path / "dataset.yaml").write_text("train: images/train\nval: images/val\nnames:\n  0: vehicle\n")
+    epochs: list[dict[str, float | int]] = []
+    result = train_detector(tmp_path / "dataset.yaml", tmp_path / "out.pt", TINY, epochs.append, tmp_path / "work")
+    assert [epoch["epoch"] for epoch in epochs] == [0]
+    assert {"train/box_loss", "metrics/mAP50", "val/box_loss"} <= set(epochs[0])
+    assert set(result.metrics) == {"map50", "map50_95", "precision", "recall"}
+    assert load_detector(result.weights).names == {0: "vehicle"}
+    assert "results.csv" in {path.name for path in result.files}
