@@ -2,11 +2,18 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import dagster as dg
 
 from drive_assets.resources.mlflow import Mlflow
+
+
+class TrackedRuns(NamedTuple):
+    """Ids of the MLflow runs, one a job, and those of them that the block found to have failed."""
+
+    ids: list[str]
+    failed: set[str]
 
 
 @contextmanager
@@ -17,20 +24,21 @@ def tracked(
     names: Sequence[str],
     parameters: Sequence[Mapping[str, Any]],
     jobs: Sequence[dict[str, Any]],
-) -> Iterator[list[str]]:
+) -> Iterator[TrackedRuns]:
     """Open the MLflow run of each training key, hand its id to its job, and yield the ids.
 
-    If the block raises, all end FAILED; else FINISHED. A block that knows better ends single ones itself before.
+    If the block raises, all end FAILED; else those that it added to `failed` do, and the others end FINISHED.
     """
     tags = {"dagster.run_id": context.run_id}
     runs = [mlflow.open(key, name, values, tags) for key, name, values in zip(keys, names, parameters, strict=True)]
     for job, run_id in zip(jobs, runs, strict=True):
         job["run_id"] = run_id
+    failed: set[str] = set()
     try:
-        yield runs
+        yield TrackedRuns(runs, failed)
     except BaseException:
         for run_id in runs:
             mlflow.close(run_id, failed=True)
         raise
     for run_id in runs:
-        mlflow.close(run_id, failed=False)
+        mlflow.close(run_id, failed=run_id in failed)

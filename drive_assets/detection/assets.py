@@ -84,9 +84,9 @@ def boxy_detector(
             raise dg.Failure(result["error"])
         figures = result["value"]
         files = [storage.root / file for file in figures["files"]]
-        mlflow.log_figures(runs[0], figures["metrics"])
-        mlflow.log_files(runs[0], files, "training")
-        mlflow.log_files(runs[0], [storage.boxy_detector], "weights")
+        mlflow.log_figures(runs.ids[0], figures["metrics"])
+        mlflow.log_files(runs.ids[0], files, "training")
+        mlflow.log_files(runs.ids[0], [storage.boxy_detector], "weights")
     pictures = {file.stem: file for file in files if file.suffix == ".jpg"}
     shown = {
         name: inline_image(small_jpeg(read_image(pictures[name]), LIMIT_BYTES * 3 // 4), "jpeg")
@@ -100,7 +100,7 @@ def boxy_detector(
             "epochs": figures["epochs"],
             "batch": figures["batch"],
             "resumed": figures["resumed"],
-            "mlflow_run": runs[0],
+            "mlflow_run": runs.ids[0],
             **shown,
             "path": dg.MetadataValue.path(storage.boxy_detector),
         },

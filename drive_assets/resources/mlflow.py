@@ -2,8 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 TRAINING_KEY = "dagster.training_key"
-EPOCH_TEXT_LIMIT = 500
+PARAMETER_LIMIT = 500
 
 
 def tracking_uri() -> str:
@@ -99,22 +98,12 @@ class Mlflow(dg.ConfigurableResource):
     def _log_parameters(self, client: "MlflowClient", run_id: str, parameters: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
 
-        values = [Param(key, str(value)[:EPOCH_TEXT_LIMIT]) for key, value in parameters.items()]
+        values = [Param(key, str(value)[:PARAMETER_LIMIT]) for key, value in parameters.items()]
         client.log_batch(run_id, params=values)
 
     def close(self, run_id: str, failed: bool) -> None:
         """End a run: FAILED or FINISHED."""
         self.client().set_terminated(run_id, "FAILED" if failed else "FINISHED")
-
-    @contextmanager
-    def runs(self, opened: Iterable[str]) -> Iterator[None]:
-        """If the block raises, the opened runs end FAILED; otherwise its code closes each."""
-        try:
-            yield
-        except BaseException:
-            for run_id in opened:
-                self.close(run_id, failed=True)
-            raise
 
     def log_dataset(self, run_id: str, name: str, digest: str, source: str, profile: Mapping[str, Any]) -> None:
         """Record the data set that a run used, as an MLflow input."""

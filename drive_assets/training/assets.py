@@ -70,13 +70,13 @@ def checkpoint(
     outcomes: dict[str, Outcome] = {}
     with tracked(context, mlflow, keys, context.partition_keys, [recipe] * len(jobs), jobs) as runs:
         profile = {name: part["windows"] for name, part in manifest["splits"].items()}
-        for run_id in runs:
+        for run_id in runs.ids:
             mlflow.log_dataset(run_id, "multimodal", version, str(storage.splits), profile)
         results = compute.run(context, "train", jobs, mlflow.env)
-        for name, run_id, result in zip(context.partition_keys, runs, results, strict=True):
+        for name, run_id, result in zip(context.partition_keys, runs.ids, results, strict=True):
             if "error" in result:
                 outcomes[name] = DataError(result["error"])
-                mlflow.log_figures(run_id, {"failed": 1})
+                runs.failed.add(run_id)
                 continue
             mlflow.log_history(run_id, result["value"]["history"])
             mlflow.log_files(run_id, [storage.checkpoint(name) / file for file in TRAINING_FILES], "checkpoint")
