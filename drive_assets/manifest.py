@@ -6,6 +6,7 @@ from typing import Any
 from drive_assets.resources.storage import Storage
 from model.errors import DataError
 from model.files import sha256
+from model.windows import read_fingerprint
 
 
 def read_manifest(storage: Storage) -> dict[str, Any]:
@@ -21,6 +22,19 @@ def read_manifest(storage: Storage) -> dict[str, Any]:
     except ValueError as error:
         raise DataError(f"{storage.manifest} is no JSON ({error}): materialise split_manifest again.") from error
     return content
+
+
+def read_current_manifest(storage: Storage) -> dict[str, Any]:
+    """The manifest, once the split files are known to be made from it.
+
+    Raises:
+        DataError: as `read_manifest`, or a split file is missing or older.
+    """
+    manifest = read_manifest(storage)
+    for name in manifest["splits"]:
+        if read_fingerprint(storage.split(name)) != manifest["fingerprint"]:
+            raise DataError(f"{storage.split(name)} is not of the current split_manifest: materialise h5_split again.")
+    return manifest
 
 
 def changed_recordings(storage: Storage, known: list[str]) -> dict[str, str]:

@@ -123,12 +123,14 @@ def train(job: Job, log: Log) -> dict[str, Any]:
 
 
 def evaluate(job: Job, log: Log) -> dict[str, Any]:
-    """Evaluate a checkpoint: {checkpoint, splits, output, config} -> the content of metrics.json."""
+    """Evaluate a checkpoint: {architecture, checkpoint, splits, output, config} -> the content of metrics.json."""
     from model.evaluation import evaluate_checkpoint
     from model.recipe import EvaluationConfig
 
     config = from_dict(EvaluationConfig, job["config"])
-    metrics = evaluate_checkpoint(Path(job["checkpoint"]), Path(job["splits"]), Path(job["output"]), config)
+    metrics = evaluate_checkpoint(
+        Path(job["checkpoint"]), Path(job["splits"]), Path(job["output"]), config, job["architecture"]
+    )
     log(f"{metrics['architecture']} is evaluated")
     return metrics
 

@@ -25,7 +25,7 @@ from model.metrics import (
 from model.plots import Predictions, evaluation_figures, save_png
 from model.recipe import EvaluationConfig, TrainingConfig
 from model.training import choose_device, load_checkpoint, load_split
-from model.windows import read_split
+from model.windows import read_fingerprint, read_split
 
 SCHEMA_VERSION = 1
 SCORED = ("val", "test")
@@ -42,16 +42,26 @@ def predict(model: nn.Module, data: WindowData, batch_size: int) -> npt.NDArray[
     return torch.cat(outputs).sigmoid().double().cpu().numpy()
 
 
-def evaluate_checkpoint(checkpoint: Path, splits: Path, output: Path, config: EvaluationConfig) -> dict[str, Any]:
+def evaluate_checkpoint(
+    checkpoint: Path, splits: Path, output: Path, config: EvaluationConfig, architecture: str | None = None
+) -> dict[str, Any]:
     """Score a checkpoint on val and test; write metrics.json, predictions_{val,test}.npz and plots into `output`.
 
     Raises:
-        DataError: no checkpoint of ours, splits missing, or splits of other inputs than it was trained on.
+        DataError: no checkpoint of ours or not of `architecture`, splits missing, or others than it was trained on:
+            what is in test now may have been in train then.
     """
-    model, content = load_checkpoint(checkpoint)
+    model, content = load_checkpoint(checkpoint, architecture)
     training = from_dict(TrainingConfig, content["training_config"])
     device = choose_device(config.device)
     predictions = {name: _predictions(model.to(device), splits / f"{name}.h5", training, config) for name in SCORED}
+    for name in SCORED:
+        version = read_fingerprint(splits / f"{name}.h5")
+        if version and version != content["data_version"]:
+            raise DataError(
+                f"{checkpoint} was trained on data version {content['data_version']}, {splits / name}.h5 is {version}: "
+                "train again on these splits."
+            )
     if predictions["test"].class_names != tuple(content["class_names"]):
         raise DataError(
             f"{checkpoint} was trained on classes {', '.join(content['class_names'])}, the splits hold "

@@ -231,6 +231,17 @@ def read_split(path: Path) -> Split:
         raise DataError(f"{path} lacks or has too much of {error}: build the splits again.") from error
 
 
+def read_fingerprint(path: Path) -> str:
+    """The fingerprint of the manifest that a split file was made from. DataError as `read_split`."""
+    if not path.is_file():
+        raise DataError(f"{path} is missing: build the splits first.")
+    try:
+        with h5py.File(path) as file:
+            return str(file.attrs.get("fingerprint", ""))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read as an H5 file ({error}): build the splits again.") from error
+
+
 def common_classes(recordings: Sequence[Path]) -> tuple[str, ...]:
     """The class names that all recordings were annotated with. DataError if they differ."""
     found: dict[tuple[str, ...], str] = {}

@@ -53,6 +53,7 @@ def evaluation(
     """Figures of one architecture on test, at thresholds chosen on val, with intervals and plots."""
     jobs = [
         {
+            "architecture": name,
             "checkpoint": str(storage.checkpoint(name) / "best_model.pt"),
             "splits": str(storage.splits),
             "output": str(storage.evaluation(name)),

@@ -8,7 +8,7 @@ import dagster as dg
 
 from drive_assets.batches import Outcome, report_partitions
 from drive_assets.config import launchpad, to_model
-from drive_assets.manifest import read_manifest
+from drive_assets.manifest import read_current_manifest
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS
 from drive_assets.pictures import inline
 from drive_assets.resources.compute import LocalCompute
@@ -51,7 +51,7 @@ def checkpoint(
 ) -> Iterator[dg.MaterializeResult]:
     """One architecture, trained: its best weights, the latest checkpoint and the history."""
     try:
-        manifest = read_manifest(storage)
+        manifest = read_current_manifest(storage)
         recipe = to_dict(to_model(config, TrainingConfig))
     except DataError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
