@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import dagster as dg
+import h5py
 import pytest
 
 from drive_assets.instance import open_instance
@@ -70,6 +71,15 @@ def test_from_drives_to_the_comparison(data_root: Path, tmp_path: Path) -> None:
 
     _check_dagster()
     _check_mlflow(data_root, comparison["best"])
+
+    # Splits that are not of the manifest are not trained on.
+    older = data_root / "datasets" / "multimodal" / "train.h5"
+    kept = older.read_bytes()
+    with h5py.File(older, "a") as file:
+        file.attrs["fingerprint"] = "older"
+    status, told = drive_assets("run", "--select", "checkpoint", *chosen)
+    assert (status, "materialise h5_split again" in told) == (1, True)
+    older.write_bytes(kept)
 
     # The same again: annotations and trainings have nothing to redo, and MLflow gets no second run a training.
     before = (data_root / "recordings" / NAMES[0] / "annotations.csv").stat().st_mtime_ns

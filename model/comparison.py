@@ -11,7 +11,7 @@ import numpy as np
 
 from model.errors import DataError
 from model.files import atomic_path, write_json, write_text
-from model.metrics import blocks, bootstrap_average_precision, bootstrap_weights, interval
+from model.metrics import blocks, bootstrap_average_precision, bootstrap_draws, interval
 from model.plots import comparison_figure, png_bytes, save_png
 
 SCHEMA_VERSION = 1
@@ -93,7 +93,8 @@ def _difference(output: Path, name: str, best: str, tasks: list[str]) -> dict[st
         if not np.array_equal(own["time_ms"], other["time_ms"]):
             raise DataError(f"{paths[0]} and {paths[1]} hold different windows: evaluate both again.")
         result: dict[str, Any] = {}
-        weights = bootstrap_weights(blocks(own["time_ms"], own["recording"]), SAMPLES, seed=0)
+        block = blocks(own["time_ms"], own["recording"])
+        draws = bootstrap_draws(block, SAMPLES, seed=0)
         for column, task in enumerate(tasks):
             known = own["known"][:, column]
             labels = own["labels"][known, column]
@@ -101,7 +102,7 @@ def _difference(output: Path, name: str, best: str, tasks: list[str]) -> dict[st
                 result[task] = None
                 continue
             scores = [file["probabilities"][known, column] for file in (own, other)]
-            resampled = [bootstrap_average_precision(labels, s, weights[:, known]) for s in scores]
+            resampled = [bootstrap_average_precision(labels, s, block[known], draws) for s in scores]
             result[task] = interval(resampled[0] - resampled[1])
     return result
 

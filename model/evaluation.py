@@ -18,7 +18,7 @@ from model.metrics import (
     binary_metrics,
     blocks,
     bootstrap_average_precision,
-    bootstrap_weights,
+    bootstrap_draws,
     choose_threshold,
     interval,
 )
@@ -53,15 +53,16 @@ def evaluate_checkpoint(
     """
     model, content = load_checkpoint(checkpoint, architecture)
     training = from_dict(TrainingConfig, content["training_config"])
-    device = choose_device(config.device)
-    predictions = {name: _predictions(model.to(device), splits / f"{name}.h5", training, config) for name in SCORED}
     for name in SCORED:
-        version = read_fingerprint(splits / f"{name}.h5")
+        path = splits / f"{name}.h5"
+        version = read_fingerprint(path)
         if version and version != content["data_version"]:
             raise DataError(
-                f"{checkpoint} was trained on data version {content['data_version']}, {splits / name}.h5 is {version}: "
-                "train again on these splits."
+                f"{checkpoint} was trained on data version {content['data_version']}, {path} is {version}: train again "
+                "on these splits."
             )
+    device = choose_device(config.device)
+    predictions = {name: _predictions(model.to(device), splits / f"{name}.h5", training, config) for name in SCORED}
     if predictions["test"].class_names != tuple(content["class_names"]):
         raise DataError(
             f"{checkpoint} was trained on classes {', '.join(content['class_names'])}, the splits hold "
@@ -112,8 +113,9 @@ def _task_figures(
 ) -> dict[str, Any]:
     labels, scores, time_ms, recording = predictions.task(column)
     figures: dict[str, Any] = dict(binary_metrics(labels, scores, threshold))
-    weights = bootstrap_weights(blocks(time_ms, recording), config.bootstrap_samples, config.seed)
-    resampled = bootstrap_average_precision(labels, scores, weights)
+    block = blocks(time_ms, recording)
+    draws = bootstrap_draws(block, config.bootstrap_samples, config.seed)
+    resampled = bootstrap_average_precision(labels, scores, block, draws)
     figures["pr_auc_interval"] = interval(resampled, config.confidence_level)
     figures["random_pr_auc"] = figures["positive_rate"]
     if threshold is not None:

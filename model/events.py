@@ -26,6 +26,8 @@ class EventFigures:
     false_alarms: int
     hours: float
     false_alarms_per_hour: float | None
+    alarm_share: float | None
+    """Windows with an alarm, as a share: a network that always alarms foresees all, without a false alarm."""
 
 
 def event_figures(
@@ -73,6 +75,7 @@ def event_figures(
         false_alarms=false_alarms,
         hours=hours,
         false_alarms_per_hour=false_alarms / hours if hours else None,
+        alarm_share=float((scores >= threshold).mean()) if len(scores) else None,
     )
 
 

@@ -130,25 +130,27 @@ def blocks(time_ms: npt.NDArray[np.int64], recording: npt.NDArray[np.integer]) -
     return index.astype(np.int64)
 
 
-def bootstrap_weights(block: npt.NDArray[np.int64], samples: int, seed: int) -> Array:
-    """(samples,W) how often each window is drawn when its blocks are drawn with replacement (Kuensch 1989)."""
+def bootstrap_draws(block: npt.NDArray[np.int64], samples: int, seed: int) -> npt.NDArray[np.int64]:
+    """(samples,blocks) how often each block is drawn when blocks are drawn with replacement (Kuensch 1989)."""
     number = int(block.max(initial=-1)) + 1
-    draws = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), size=samples)
-    return draws[:, block].astype(float)
+    return np.random.default_rng(seed).multinomial(number, np.full(number, 1 / max(number, 1)), size=samples)
 
 
-def bootstrap_average_precision(labels: Labels, scores: Array, weights: Array) -> Array:
-    """(samples,) PR-AUC of each resample of `bootstrap_weights`; NaN for one without positives."""
+def bootstrap_average_precision(
+    labels: Labels, scores: Array, block: npt.NDArray[np.int64], draws: npt.NDArray[np.int64]
+) -> Array:
+    """(samples,) PR-AUC of each resample of `bootstrap_draws`; NaN for one without positives. `block` (W,)."""
     labels, scores = np.asarray(labels, bool), np.asarray(scores, float)
     order = np.argsort(-scores, kind="stable")
     ends = np.flatnonzero(np.diff(scores[order], append=-np.inf) != 0)
-    result = np.empty(len(weights))
-    for index, weight in enumerate(weights):
-        drawn = weight[order]
-        hits = np.cumsum(drawn * labels[order])[ends]
-        seen = np.cumsum(drawn)[ends]
-        gained = np.diff(hits, prepend=0.0) * hits / np.maximum(seen, 1)
-        result[index] = gained.sum() / hits[-1] if hits[-1] else np.nan
+    positive, of = labels[order], block[order]
+    result = np.empty(len(draws))
+    for index, drawn in enumerate(draws):
+        weight = drawn[of]
+        hits = np.cumsum(weight * positive)[ends]
+        seen = np.cumsum(weight)[ends]
+        gained = np.diff(hits, prepend=0) * hits / np.maximum(seen, 1)
+        result[index] = gained.sum() / hits[-1] if len(hits) and hits[-1] else np.nan
     return result
 
 

@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import h5py
 import pytest
 
 from drive_assets_tests.model.split_files import write_split_file
@@ -51,6 +52,19 @@ def test_an_evaluation_holds_figures_intervals_and_plots(evaluated: Path) -> Non
 def test_evaluating_again_gives_the_same(evaluated: Path, tmp_path: Path) -> None:
     best = evaluated / "models" / "simple_concat_lstm" / "best_model.pt"
     assert evaluate_checkpoint(best, evaluated, tmp_path, CONFIG) == metrics_of(evaluated)["simple_concat_lstm"]
+
+
+def test_another_architecture_or_other_splits_are_refused(evaluated: Path, tmp_path: Path) -> None:
+    best = evaluated / "models" / "simple_concat_lstm" / "best_model.pt"
+    with pytest.raises(DataError, match="is a checkpoint of simple_concat_lstm: expected attention_query_lstm"):
+        evaluate_checkpoint(best, evaluated, tmp_path, CONFIG, "attention_query_lstm")
+    for name in ("val", "test"):
+        write_split_file(tmp_path / f"{name}.h5", frames=200)
+        with h5py.File(tmp_path / f"{name}.h5", "a") as file:
+            file.attrs["fingerprint"] = "v2"
+    with pytest.raises(DataError, match=r"trained on data version v1, .*val\.h5 is v2: train again"):
+        evaluate_checkpoint(best, tmp_path, tmp_path / "evaluation", CONFIG)
+    assert not (tmp_path / "evaluation").exists()
 
 
 def test_the_comparison_is_ranked_by_val_and_written(evaluated: Path, tmp_path: Path) -> None:

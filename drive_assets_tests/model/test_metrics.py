@@ -8,7 +8,7 @@ from model.metrics import (
     binary_metrics,
     blocks,
     bootstrap_average_precision,
-    bootstrap_weights,
+    bootstrap_draws,
     choose_threshold,
     expected_calibration_error,
     interval,
@@ -75,17 +75,18 @@ def test_blocks_lie_within_recordings_and_are_drawn_whole() -> None:
     block = blocks(time_ms, recording)
     assert [len(set(block[part])) for part in ([0, 1], [2, 3], [4, 5])] == [1, 1, 1]
     assert len(set(block)) == 3
-    weights = bootstrap_weights(block, 50, seed=1)
-    assert (weights[:, 0] == weights[:, 1]).all()
-    assert (weights[:, [0, 2, 4]].sum(axis=1) == 3).all()
-    assert (weights == bootstrap_weights(block, 50, seed=1)).all()
+    draws = bootstrap_draws(block, 50, seed=1)
+    assert draws.shape == (50, 3)
+    assert (draws.sum(axis=1) == 3).all()
+    assert (draws == bootstrap_draws(block, 50, seed=1)).all()
 
 
 def test_resampled_areas_equal_those_of_repeated_windows(drawn: tuple[np.ndarray, np.ndarray]) -> None:
     labels, scores = drawn
-    weights = bootstrap_weights(np.arange(500) // 10, 5, seed=0)
-    for weight, value in zip(weights, bootstrap_average_precision(labels, scores, weights), strict=True):
-        index = np.repeat(np.arange(500), weight.astype(int))
+    block = np.arange(500) // 10
+    draws = bootstrap_draws(block, 5, seed=0)
+    for drawn, value in zip(draws, bootstrap_average_precision(labels, scores, block, draws), strict=True):
+        index = np.repeat(np.arange(500), drawn[block])
         assert value == pytest.approx(sklearn.average_precision_score(labels[index], scores[index]))
 
 
@@ -105,6 +106,7 @@ def test_events_foreseen_late_and_false_alarms() -> None:
     assert (figures.events, figures.foreseen, figures.alarms, figures.false_alarms) == (2, 1, 2, 1)
     assert figures.lead_time_s == [1.5, 1.5, 1.5]
     assert figures.hours == pytest.approx(19.5 / 3600)
+    assert figures.alarm_share == 3 / 40
     late = np.zeros(40)
     late[11:13] = 0.9  # 5.5 s: after the onset
     assert event_figures(labels, late, 0.5, time_ms, np.zeros(40, int), 1).foreseen == 0
