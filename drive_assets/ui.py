@@ -29,12 +29,15 @@ def run_ui(host: str, port: int, mlflow_port: int, tell: Callable[[str], None] =
         # The store's address may hold a password: it goes through the environment, not through the process list.
         env["MLFLOW_BACKEND_STORE_URI"] = mlflow.uri
         env["MLFLOW_DEFAULT_ARTIFACT_ROOT"] = Path(mlflow.artifacts).as_uri()
+        env["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # eight processes for features of language models
         commands.append([str(here / "mlflow"), "server", "--host", host, "--port", str(mlflow_port), "--workers", "1"])
     else:
         tell("MLflow   the server that MLFLOW_TRACKING_URI names")
     tell("Stop with Ctrl-C.")
+    # Before the servers start: they inherit a SIGINT that a shell's background job ignores, and would not end by it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     servers = [subprocess.Popen(command, env=env, cwd=home) for command in commands]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         while all(server.poll() is None for server in servers):
             time.sleep(0.5)
