@@ -156,11 +156,50 @@ def _page(content: Mapping[str, Any], picture: bytes) -> str:
 <table><thead><tr><th scope="col">#</th><th scope="col">architecture</th>{head}</tr></thead>
 <tbody>{"".join(lines)}
 <tr><td></td><td>random (rate of positives)</td><td></td><td></td>{random}</tr></tbody></table>
+<h2>Calibration and events</h2>
+{_event_tables(rows, tasks)}
+<p>At the threshold with the best F1 on val. An event is one braking or coasting; it is foreseen if an alarm comes
+before it, at most its horizon and a second ahead. Lead is the median of the foreseen ones. Always alarming foresees
+all: look at the share of time with an alarm too.</p>
 <p>Small figures are 95 % intervals from resampling blocks of 30 s; bold is the highest of a column. Intervals that
 overlap widely mean that the test split cannot tell two variants apart: see <code>difference_to_best</code> in
 comparison.json, where both are scored on the same resamples.</p>
 </body></html>
 """
+
+
+EVENT_COLUMNS = ("calibration error", "Brier", "events foreseen", "lead, s", "false alarms an hour", "time with alarm")
+
+
+def _event_tables(rows: list[dict[str, Any]], tasks: list[str]) -> str:
+    """A table a task of what a driver would notice."""
+    head = "".join(f"<th scope='col'>{column}</th>" for column in EVENT_COLUMNS)
+    tables = []
+    for task in tasks:
+        lines = []
+        for row in rows:
+            figures = row["test"][task]
+            events = figures["events"] or {}
+            lead = events.get("lead_time_s")
+            cells = [
+                _text(figures["calibration_error"], ".3f"),
+                _text(figures["brier"], ".3f"),
+                f"{events['foreseen']} of {events['events']}" if events else "undefined",
+                _text(lead[1] if lead else None, ".1f"),
+                _text(events.get("false_alarms_per_hour"), ".1f"),
+                _text(events.get("alarm_share"), ".1%"),
+            ]
+            columns = "".join(f"<td>{cell}</td>" for cell in cells)
+            lines.append(f"<tr><td>{row['rank']}</td><td>{html.escape(row['architecture'])}</td>{columns}</tr>")
+        tables.append(
+            f"<h3>{html.escape(task)}</h3><table><thead><tr><th scope='col'>#</th><th scope='col'>architecture</th>"
+            f"{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+        )
+    return "".join(tables)
+
+
+def _text(value: float | None, form: str) -> str:
+    return "undefined" if value is None else format(value, form)
 
 
 def _mean_cells(row: Mapping[str, Any]) -> list[float | None]:

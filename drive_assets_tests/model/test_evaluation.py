@@ -78,7 +78,10 @@ def test_the_comparison_is_ranked_by_val_and_written(evaluated: Path, tmp_path: 
     assert json.loads((evaluated / "evaluation" / "comparison.json").read_text()) == content
     lines = (evaluated / "evaluation" / "comparison.csv").read_text().splitlines()
     assert len(lines) == 3
-    assert "<table>" in (evaluated / "evaluation" / "comparison.html").read_text()
+    page = (evaluated / "evaluation" / "comparison.html").read_text()
+    assert page.count("<table>") == 1 + len(content["tasks"])
+    events = content["variants"][0]["test"]["brake_1s"]["events"]
+    assert f"<td>{events['foreseen']} of {events['events']}</td>" in page
     assert (evaluated / "evaluation" / "comparison.png").is_file()
 
 
