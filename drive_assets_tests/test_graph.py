@@ -27,9 +27,17 @@ evaluation: {bootstrap_samples: 20}
 """
 
 
+COMMAND = """
+import atexit, sys
+atexit.register(lambda: print("heavy:", [name for name in ("torch", "ultralytics") if name in sys.modules]))
+from drive_assets.cli import main
+main()
+"""
+
+
 def drive_assets(*arguments: str) -> tuple[int, str]:
-    """Run the command as a user does; its exit status and all that it printed."""
-    command = [sys.executable, "-m", "drive_assets.cli", *arguments]
+    """Run the command as a user does; its exit status and all that it printed, last the heavy modules it imported."""
+    command = [sys.executable, "-c", COMMAND, *arguments]
     ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     return ended.returncode, ended.stdout
 
@@ -54,6 +62,7 @@ def test_from_drives_to_the_comparison(data_root: Path, tmp_path: Path) -> None:
     chosen = ["--recordings", *NAMES, "--architectures", *TWO, "--weights", str(BUNDLED), "--config", str(config)]
     status, told = drive_assets("run", "--select", rest, *chosen)
     assert status == 0, told
+    assert told.endswith("heavy: []\n")  # GPU work and its libraries live in the worker
 
     manifest = json.loads((data_root / "datasets" / "multimodal" / "dataset_config.json").read_text())
     assert BROKEN not in manifest["recordings"]

@@ -151,6 +151,7 @@ def _result(storage: Storage, name: str, metrics: dict[str, Any]) -> dg.Material
                 "random": _text(metrics["test"][task]["random_pr_auc"]),
                 **{figure: _text(metrics["test"][task].get(figure)) for figure in FIGURES},
                 "interval": " to ".join(_text(v) for v in metrics["test"][task]["pr_auc_interval"] or [None]),
+                **_events(metrics["test"][task].get("events")),
             }
         )
         for task in metrics["tasks"]
@@ -163,6 +164,18 @@ def _result(storage: Storage, name: str, metrics: dict[str, Any]) -> dg.Material
             "path": dg.MetadataValue.path(folder),
         },
     )
+
+
+def _events(figures: dict[str, Any] | None) -> dict[str, str]:
+    """What a driver would notice, for the table."""
+    if figures is None:
+        return {"foreseen": "undefined", "lead, s": "undefined", "false alarms an hour": "undefined"}
+    lead, false = figures["lead_time_s"], figures["false_alarms_per_hour"]
+    return {
+        "foreseen": f"{figures['foreseen']} of {figures['events']}",
+        "lead, s": f"{lead[1]:.1f}" if lead else "undefined",
+        "false alarms an hour": "undefined" if false is None else f"{false:.1f}",
+    }
 
 
 def _text(value: float | None) -> str:
