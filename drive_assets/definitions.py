@@ -30,12 +30,19 @@ ASSETS = [
     model_comparison,
 ]
 
+AUTOMATION = dg.AutomationConditionSensorDefinition(
+    "automation_sensor",
+    target=dg.AssetSelection.all(),
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Annotates and labels each recording that arrives, and evaluates each checkpoint.",
+)
+
 defs = dg.Definitions(
     assets=ASSETS,
     asset_checks=[few_faults, manifest_is_current, every_split_has_positives],
     jobs=JOBS,
     schedules=SCHEDULES,
-    sensors=[inbox_sensor],
+    sensors=[inbox_sensor, AUTOMATION],
     resources={
         "storage": Storage.from_environment(),
         "compute": LocalCompute(),

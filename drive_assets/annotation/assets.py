@@ -19,6 +19,14 @@ from model.errors import DataError
 from model.files import sha256
 
 
+DETECTOR = dg.AssetSelection.assets("boxy_detector")
+ONCE_A_RECORDING = dg.AutomationCondition.eager().ignore(DETECTOR) & ~dg.AutomationCondition.any_deps_missing().allow(
+    DETECTOR
+)
+"""By itself when a recording is new or changed and there is a detector. A new detector does not set off the annotation of
+everything anew: that is a backfill, and a person's decision."""
+
+
 class AnnotationLaunchpad(launchpad(AnnotationConfig)):
     """How frames are annotated."""
 
@@ -30,7 +38,7 @@ class AnnotationLaunchpad(launchpad(AnnotationConfig)):
     deps=["recording", "boxy_detector"],
     partitions_def=RECORDINGS,
     backfill_policy=dg.BackfillPolicy.multi_run(20),
-    automation_condition=dg.AutomationCondition.eager().ignore(dg.AssetSelection.assets("boxy_detector")),
+    automation_condition=ONCE_A_RECORDING,
     pool="gpu",
     retry_policy=dg.RetryPolicy(max_retries=1),
     group_name="annotation",
