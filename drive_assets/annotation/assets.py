@@ -18,13 +18,12 @@ from model.config import to_dict
 from model.errors import DataError
 from model.files import sha256
 
-
 DETECTOR = dg.AssetSelection.assets("boxy_detector")
 ONCE_A_RECORDING = dg.AutomationCondition.eager().ignore(DETECTOR) & ~dg.AutomationCondition.any_deps_missing().allow(
     DETECTOR
 )
-"""By itself when a recording is new or changed and there is a detector. A new detector does not set off the annotation of
-everything anew: that is a backfill, and a person's decision."""
+"""By itself when a recording is new or changed and there is a detector. A new detector does not set off the annotation
+of everything anew: that is a backfill, and a person's decision."""
 
 
 class AnnotationLaunchpad(launchpad(AnnotationConfig)):
