@@ -1,6 +1,5 @@
 """Data sets and detectors on a real Dagster instance."""
 
-import shutil
 from pathlib import Path
 
 import dagster as dg
@@ -19,20 +18,19 @@ from model.detector import NUIMAGES_CONFIG, DetectorConfig
 _ = (server, zipped)
 
 
-def materialize(name: str, root: Path, config: dict | None = None) -> tuple[bool, dict, str]:
+def materialize(name: str, config: dict | None = None) -> tuple[bool, dict, str]:
     """Whether it succeeded, its metadata, and the reason of its failure."""
-    storage = Storage(data_root=str(root), inbox_root=str(root / "inbox"))
+    storage = Storage.from_environment()
     assets = [a for a in defs.assets or [] if isinstance(a, dg.AssetsDefinition)]
     with dg.instance_for_test() as instance:
         result = dg.materialize(
             assets,
             selection=[name],
             instance=instance,
-            resources={"storage": storage, "compute": LocalCompute(threads=1),
-                       "mlflow": Mlflow(tracking_uri=f"sqlite:///{root / 'mlflow.db'}")},
+            resources={"storage": storage, "compute": LocalCompute(threads=1), "mlflow": Mlflow.from_environment()},
             run_config={"ops": {name: {"config": config or {}}}},
             raise_on_error=False,
-        )  # fmt: skip
+        )
         if result.success:
             (event,) = result.asset_materializations_for_node(name)
             return True, {key: value.value for key, value in event.metadata.items()}, ""
@@ -43,61 +41,61 @@ def materialize(name: str, root: Path, config: dict | None = None) -> tuple[bool
         return False, {}, str(told)
 
 
-def test_boxy_dataset_is_fetched_and_described(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_boxy_dataset_is_fetched_and_described(
+    data_root: Path, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     frames = {"1": [test_boxy.vehicle(test_boxy.box(0, 0, 1232, 1028))], "2": []}
     given = test_boxy.write_raw(tmp_path / "given", frames)
     (given / "boxy_labels_valid.json").write_text("{}")
     server.files = {path.name: path.read_bytes() for path in given.glob("*.json")}
     server.files |= {f"boxy_raw_scaled/{path.name}": path.read_bytes() for path in given.glob("*.zip")}
     monkeypatch.setenv("DRIVE_ASSETS_BOXY_URL", server.base)
-    succeeded, metadata, _ = materialize("boxy_dataset", tmp_path / "data")
+    succeeded, metadata, _ = materialize("boxy_dataset")
     assert succeeded
     assert (metadata["images"], metadata["boxes"]) == ({"train": 2, "val": 2}, {"train": 1, "val": 1})
     assert (metadata["boxes_per_image"], metadata["images_by_boxes"]) == (0.5, {"0": 2, "1": 2})
     assert metadata["labelled_frames"].startswith("![picture](data:image/jpeg;base64,")
     assert "SECRET" not in str(metadata)
     asked = len(server.requests)
-    assert materialize("boxy_dataset", tmp_path / "data")[0] and len(server.requests) == asked
+    assert materialize("boxy_dataset")[0] and len(server.requests) == asked
 
 
-def test_secrets_in_the_launchpad_are_refused(tmp_path: Path) -> None:
+def test_secrets_in_the_launchpad_are_refused(data_root: Path) -> None:
     for name, url in (
         ("boxy_dataset", "http://me:SECRET@127.0.0.1/x"),
         ("nuimages_dataset", "http://127.0.0.1/?t=SECRET"),
     ):
-        succeeded, _, told = materialize(name, tmp_path, {"url": url})
+        succeeded, _, told = materialize(name, {"url": url})
         assert (succeeded, "set it in the environment" in told, "SECRET" in told) == (False, True, False)
 
 
-def test_nuimages_dataset_from_an_archive_in_the_raw_folder(tmp_path: Path) -> None:
+def test_nuimages_dataset_from_an_archive_in_the_raw_folder(data_root: Path, tmp_path: Path) -> None:
     mini = test_nuimages.tables("mini", ["a", "b"], [("vehicle.car", [0, 0, 800, 450]), ("animal", [0, 0, 9, 9])])
     given = test_nuimages.write_raw(tmp_path / "given", {"v1.0-mini": mini})
     members = {str(p.relative_to(given)): p.read_bytes() for p in given.rglob("*.*") if p.is_file()}
-    raw = tmp_path / "data" / "raw" / "nuimages"
-    succeeded, _, told = materialize("nuimages_dataset", tmp_path / "data")
+    raw = data_root / "raw" / "nuimages"
+    succeeded, _, told = materialize("nuimages_dataset")
     assert not succeeded and str(raw) in told and "v1.0-train" in told
     raw.mkdir(parents=True)
     test_nuimages.archive(raw / "nuimages-v1.0-mini.tgz", members)
-    succeeded, metadata, told = materialize("nuimages_dataset", tmp_path / "data")
+    succeeded, metadata, told = materialize("nuimages_dataset")
     assert succeeded, told
     assert metadata["classes"]["train"]["vehicle.car"] == 2
     assert metadata["left_out"] == {"boxes of other classes": 4}
 
 
 @pytest.mark.timeout(300)
-def test_nuimages_detector_is_trained_on_its_set(tmp_path: Path) -> None:
-    root = tmp_path / "data"
-    succeeded, _, told = materialize("nuimages_detector", root)
+def test_nuimages_detector_is_trained_on_its_set(data_root: Path) -> None:
+    succeeded, _, told = materialize("nuimages_detector")
     assert not succeeded and "materialise nuimages_dataset first" in told
     mini = test_nuimages.tables("mini", ["a", "b"], [("vehicle.car", [0, 0, 800, 450])])
-    test_nuimages.write_raw(root / "raw" / "nuimages", {"v1.0-mini": mini})
-    assert materialize("nuimages_dataset", root)[0]
+    test_nuimages.write_raw(data_root / "raw" / "nuimages", {"v1.0-mini": mini})
+    assert materialize("nuimages_dataset")[0]
     config = {"epochs": 1, "image_size": 64, "batch": 2, "workers": 0, "devices": "cpu"}
-    succeeded, metadata, told = materialize("nuimages_detector", root, config)
+    succeeded, metadata, told = materialize("nuimages_detector", config)
     assert succeeded, told
     assert {"map50", "map50_95", "precision", "recall", "mlflow_run"} <= set(metadata)
-    assert (root / "models" / "yolo" / "yolo11n_nuimages.pt").is_file()
-    shutil.rmtree(root / "cache")
+    assert (data_root / "models" / "yolo" / "yolo11n_nuimages.pt").is_file()
 
 
 def test_each_detector_has_its_recipe() -> None:

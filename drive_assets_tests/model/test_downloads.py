@@ -1,6 +1,7 @@
 """Fetching from a real server on loopback that can be told to misbehave."""
 
 import io
+import random
 import re
 import threading
 import zipfile
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from model.downloads import RETRIES, Remote
+from model.downloads import CHUNK, RETRIES, Remote
 from model.errors import DataError
 
 
@@ -92,27 +93,28 @@ def test_a_file_is_fetched_once_and_the_second_name_is_tried(server: Server, tmp
 
 
 def test_a_cut_transfer_goes_on_where_it_ended(server: Server, tmp_path: Path) -> None:
-    server.files["labels.json"] = bytes(1000)
+    content = random.Random(0).randbytes(8 * CHUNK)
+    server.files["labels.json"] = content
     server.faults = ["cut", "503", "cut"]
     waits: list[float] = []
     Remote(server.base, waits.append).fetch(["labels.json"], tmp_path / "labels.json")
-    assert (tmp_path / "labels.json").read_bytes() == bytes(1000)
-    assert [wanted for _, wanted in server.requests] == [None, "bytes=500-", "bytes=500-", "bytes=750-"]
+    assert (tmp_path / "labels.json").read_bytes() == content
+    assert [wanted for _, wanted in server.requests] == [None, *(f"bytes={part * CHUNK}-" for part in (4, 4, 6))]
     assert 7.0 in waits  # what the server asked for
 
 
 @pytest.mark.parametrize("ignored", [True, False])
 def test_a_resumed_file_is_never_mixed(server: Server, tmp_path: Path, ignored: bool) -> None:
     """The server ignores Range, or has another version by now."""
-    server.files["a.json"] = b"A" * 1000
+    server.files["a.json"] = b"A" * 4 * CHUNK
     server.faults = ["cut", *["500"] * RETRIES]
     with pytest.raises(DataError, match=r"a\.json could not be fetched"):
         Remote(server.base, lambda s: None).fetch(["a.json"], tmp_path / "a.json")
     assert not (tmp_path / "a.json").exists()
-    server.files["a.json"] = b"B" * 1000
+    server.files["a.json"] = b"B" * 4 * CHUNK
     server.ranges, server.version = not ignored, '"1"' if ignored else '"2"'
     Remote(server.base).fetch(["a.json"], tmp_path / "a.json")
-    assert (tmp_path / "a.json").read_bytes() == b"B" * 1000
+    assert (tmp_path / "a.json").read_bytes() == b"B" * 4 * CHUNK
 
 
 def test_a_damaged_zip_is_fetched_anew_once_then_refused(server: Server, tmp_path: Path) -> None:
