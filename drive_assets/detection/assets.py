@@ -39,7 +39,8 @@ class NuimagesLaunchpad(launchpad(NuimagesConfig)):
     """What of nuImages becomes a data set."""
 
     raw: str = ""
-    """Folder of the raw data set: tables and samples, or the archives; empty: raw/nuimages in the data root."""
+    """Folder of the raw data set: tables and samples, or the archives; empty: raw/nuimages in the data root,
+    else the simulated one."""
     url: str = ""
     """Address to fetch archives from; empty: DRIVE_ASSETS_NUIMAGES_URL, which may hold credentials, if set."""
     archives: list[str] = list(ARCHIVES)  # noqa: RUF012 (pydantic copies it)
@@ -75,9 +76,11 @@ def nuimages_dataset(
     context: dg.AssetExecutionContext, config: NuimagesLaunchpad, storage: Storage
 ) -> dg.MaterializeResult:
     """nuImages in YOLO's layout: front and back cameras, images linked, logs split into train and val."""
-    raw = storage.root / config.raw if config.raw else storage.nuimages_raw
     try:
         chosen, remote = to_model(config, NuimagesConfig), _remote(config.url, NUIMAGES_URL)
+        simulated = storage.simulated / "nuimages"
+        use_simulated = remote is None and simulated.is_dir() and not storage.nuimages_raw.is_dir()
+        raw = storage.root / config.raw if config.raw else simulated if use_simulated else storage.nuimages_raw
         if remote is not None:
             download_nuimages(remote, raw, config.archives, context.log.info)
         extract_nuimages(raw, context.log.info)
