@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.config import option
-from model.downloads import Remote
+from model.downloads import NotOnServer, Remote
 from model.errors import DataError
 from model.json_rows import json_items
 from model.yolo_dataset import (
@@ -130,19 +130,28 @@ def convert_boxy(
 def download_boxy(
     remote: Remote, raw: Path, config: BoxyConfig, progress: Callable[[str], None] = lambda line: None
 ) -> None:
-    """Fetch labels and the sequences' zips that are not in `raw` yet.
+    """Fetch labels and the sequences' zips that are not in `raw` yet. A zip that the server lacks is told and left out.
 
     Raises:
-        DataError: something cannot be fetched or is damaged; names the file, not the address.
+        DataError: something cannot be fetched or is damaged, or there are no labels; names the file, not the address.
     """
+
+    def fetch(names: list[str], needed: bool = False) -> None:
+        try:
+            remote.fetch(names, raw / PurePosixPath(names[-1]).name, progress)
+        except NotOnServer:
+            if needed:
+                raise
+            progress(f"{names[-1]} is not on the server: it is left out")
+
     for name in PUBLISHED_LABELS:
-        remote.fetch([name], raw / name, progress)
+        fetch([name], needed=name == PUBLISHED_LABELS[0])
     present = {path.stem for folder in (raw, raw / ZIP_FOLDER) for path in folder.glob("*.zip")}
     for sequence in sorted(_read_labels(raw, config, DatasetReport())):
         if (raw / sequence).is_dir() or present & set(_archive_stems(sequence)):
             continue
         name = f"{_archive_stems(sequence)[-1]}.zip"
-        remote.fetch([f"{ZIP_FOLDER}/{name}", name], raw / name, progress)
+        fetch([f"{ZIP_FOLDER}/{name}", name])
 
 
 def _archive_stems(sequence: str) -> tuple[str, ...]:

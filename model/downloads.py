@@ -40,7 +40,7 @@ class _Again(Exception):
         self.wait = wait
 
 
-class _Absent(Exception):
+class NotOnServer(DataError):
     """The server has no such file."""
 
 
@@ -66,7 +66,8 @@ class Remote:
         checked by its CRCs and, when damaged, fetched once more from the start.
 
         Raises:
-            DataError: none is there, access is denied, the transfer fails for good, the disk is full, or the zip is
+            NotOnServer: none is there.
+            DataError: access is denied, the transfer fails for good, the disk is full, or the zip is
                 damaged twice.
         """
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -78,9 +79,9 @@ class Remote:
                 try:
                     self._fetch(name, target, progress)
                     return
-                except _Absent:
+                except NotOnServer:
                     continue
-        raise DataError(f"{names[0]} is not on the server (404): check the base address and the names of the files.")
+        raise NotOnServer(f"{names[0]} is not on the server (404): check the base address and the names of the files.")
 
     def _fetch(self, name: str, target: Path, progress: Progress) -> None:
         partial, about = target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.about.json")
@@ -126,7 +127,7 @@ class Remote:
         with requests.get(self._url(name), headers=headers, stream=True, timeout=TIMEOUT_S) as response:
             status = response.status_code
             if status == 404:
-                raise _Absent
+                raise NotOnServer(name)
             if status == 416:
                 partial.unlink(missing_ok=True)
                 raise _Again("the server has less than was fetched before")

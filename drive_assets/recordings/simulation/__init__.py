@@ -1,4 +1,4 @@
-"""Simulated drives, and frames like Boxy's and nuImages': traffic from SUMO, frames and true boxes from our renderer."""
+"""Simulated drives, and frames like Boxy's and nuImages': traffic from SUMO, frames and boxes from our renderer."""
 
 from drive_assets.recordings.simulation.boxy import simulate_boxy
 from drive_assets.recordings.simulation.config import SimulationConfig

@@ -1,7 +1,7 @@
 """Simulated frames in the layout of nuImages v1.0-mini as published.
 
-Tables that refer to each other by tokens, and the key frames of the front camera as JPEG. Boxes hold all that is seen of
-a vehicle; it is a car, a truck or a bus. The other cameras are named and have no frames: the renderer looks ahead only.
+Tables that refer to each other by tokens, and the key frames of the front camera as JPEG. Boxes hold all that is seen
+of a vehicle; it is a car, a truck or a bus. The other cameras are named and have no frames: the renderer looks ahead only.
 """
 
 from collections.abc import Callable
@@ -97,11 +97,21 @@ def _log(folder: Path, config: SimulationConfig, index: int) -> Tables:
             {"token": key, "timestamp": timestamp, "log_token": log, "key_camera_token": f"{key}-d"}
         )
         tables["sample_data"].append(
-            {"token": f"{key}-d", "sample_token": key, "ego_pose_token": "",
-             "calibrated_sensor_token": f"calibrated-{FRONT}", "filename": file, "fileformat": "jpg", "width": WIDTH, "height": HEIGHT,
-             "timestamp": timestamp,
-             "is_key_frame": True, "prev": "", "next": ""}
-        )  # fmt: skip
+            {
+                "token": f"{key}-d",
+                "sample_token": key,
+                "ego_pose_token": "",
+                "calibrated_sensor_token": f"calibrated-{FRONT}",
+                "filename": file,
+                "fileformat": "jpg",
+                "width": WIDTH,
+                "height": HEIGHT,
+                "timestamp": timestamp,
+                "is_key_frame": True,
+                "prev": "",
+                "next": "",
+            }
+        )
         for number, one in enumerate(seen):
             x1, y1, x2, y2 = one.whole
             if one.visible < config.min_visible or min(x2 - x1, y2 - y1) < smallest:
