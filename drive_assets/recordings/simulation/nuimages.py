@@ -1,7 +1,7 @@
 """Simulated frames in the layout of nuImages v1.0-mini as published.
 
 Tables that refer to each other by tokens, and the key frames of the front camera as JPEG. Boxes hold all that is seen
-of a vehicle; it is a car, a truck or a bus. The other cameras are named and have no frames: the renderer looks ahead only.
+of a vehicle; it is a car, a truck or a bus. The other cameras are named but have no frames: the renderer looks ahead.
 """
 
 from collections.abc import Callable
