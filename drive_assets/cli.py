@@ -28,7 +28,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="drive-assets", description="Recorded drives to compared models.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    simulate = commands.add_parser("simulate", help="make simulated drives and a Boxy-like detector set")
+    simulate = commands.add_parser("simulate", help="make simulated drives, and frames like those of Boxy and nuImages")
     simulate.add_argument("--recordings", type=int, help="number of drives")
     simulate.add_argument("--duration", type=float, dest="duration_s", help="length of a drive in seconds")
     simulate.add_argument("--seed", type=int)
@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
 def _simulate(options: argparse.Namespace) -> bool:
     from drive_assets.instance import open_instance
     from drive_assets.partitions import register_recordings
-    from drive_assets.recordings.simulation import SimulationConfig, simulate_boxy, simulate_drives
+    from drive_assets.recordings.simulation import SimulationConfig, simulate_boxy, simulate_drives, simulate_nuimages
     from drive_assets.resources.storage import Storage
 
     names = {field.name for field in dataclasses.fields(SimulationConfig)}
@@ -78,6 +78,7 @@ def _simulate(options: argparse.Namespace) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
     if not options.no_boxy:
         simulate_boxy(storage.simulated / "boxy", config, _tell)
+        simulate_nuimages(storage.simulated / "nuimages", config, _tell)
     drives = simulate_drives(folder, config, _tell)
     register_recordings(open_instance(), [drive.name for drive in drives])
     _tell(f"{len(drives)} drives in {folder}. Next: drive-assets run, or `make ui` and materialise.")

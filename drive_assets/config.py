@@ -13,8 +13,11 @@ from model.config import from_dict
 T = TypeVar("T")
 
 
-def launchpad(cls: type[Any], *, without: tuple[str, ...] = ()) -> type[dg.Config]:
-    """A Dagster `Config` with the fields, defaults and help texts of dataclass `cls`, except those in `without`."""
+def launchpad(cls: type[Any], *, without: tuple[str, ...] = (), defaults: Any = None) -> type[dg.Config]:
+    """A Dagster `Config` with the fields, defaults and help texts of dataclass `cls`, except those in `without`.
+
+    `defaults`, an instance of `cls`, gives other defaults.
+    """
     hints = typing.get_type_hints(cls)
     fields: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
@@ -22,6 +25,8 @@ def launchpad(cls: type[Any], *, without: tuple[str, ...] = ()) -> type[dg.Confi
             continue
         factory: Any = field.default_factory
         default: Any = field.default if factory is dataclasses.MISSING else factory()
+        if defaults is not None:
+            default = getattr(defaults, field.name)
         kind: Any = hints[field.name]
         if typing.get_origin(kind) is tuple:
             kind, default = types.GenericAlias(list, typing.get_args(kind)[:1]), list(default)

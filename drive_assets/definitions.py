@@ -4,7 +4,7 @@ import dagster as dg
 
 from drive_assets.annotation.assets import annotations
 from drive_assets.automation import JOBS, SCHEDULES
-from drive_assets.detection.assets import boxy_dataset, boxy_detector
+from drive_assets.detection.assets import boxy_dataset, boxy_detector, nuimages_dataset, nuimages_detector
 from drive_assets.evaluation.assets import evaluation, model_comparison
 from drive_assets.labels.assets import future_labels_asset
 from drive_assets.recordings.assets import recording
@@ -21,6 +21,8 @@ ASSETS = [
     recording,
     boxy_dataset,
     boxy_detector,
+    nuimages_dataset,
+    nuimages_detector,
     annotations,
     future_labels_asset,
     split_manifest,

@@ -4,6 +4,7 @@
 or an error for each. Importing this module brings in neither torch nor ultralytics: the tasks do, when they run.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -41,6 +42,8 @@ Log = Callable[[str], None]
 
 
 def main() -> None:
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(ending, _end_with_children)
     with open_dagster_pipes() as pipes:
         _die_with_parent(pipes.get_extra("parent"))
         task = TASKS[pipes.get_extra("task")]
@@ -77,6 +80,16 @@ def _die_with_parent(parent: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGTERM)
     if os.getppid() != parent:
         sys.exit("The run that started this worker has ended already.")
+
+
+def _end_with_children(number: int, _: object) -> None:
+    """End this process and all that it started: torch's launcher of several GPUs gives each a session of its own."""
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            child.kill()
+    os._exit(128 + number)
 
 
 _annotators: dict[tuple[str, str], Any] = {}

@@ -13,6 +13,8 @@ EXPECTED: dict[str, tuple[dg.PartitionsDefinition | None, set[str]]] = {
     "recording": (RECORDINGS, set()),
     "boxy_dataset": (None, set()),
     "boxy_detector": (None, {"boxy_dataset"}),
+    "nuimages_dataset": (None, set()),
+    "nuimages_detector": (None, {"nuimages_dataset"}),
     "annotations": (RECORDINGS, {"recording", "boxy_detector"}),
     "future_labels": (RECORDINGS, {"recording"}),
     "split_manifest": (None, {"annotations", "future_labels"}),
@@ -39,7 +41,7 @@ def test_the_twelve_architectures_are_the_partitions() -> None:
 
 def test_gpu_work_is_in_the_pool_and_every_asset_has_a_code_version() -> None:
     pools = {key.to_user_string() for key in GRAPH.get_all_asset_keys() if "gpu" in (GRAPH.get(key).pools or set())}
-    assert pools == {"boxy_detector", "annotations", "checkpoint", "evaluation"}
+    assert pools == {"boxy_detector", "nuimages_detector", "annotations", "checkpoint", "evaluation"}
     assert all(GRAPH.get(key).code_version for key in GRAPH.get_all_asset_keys())
 
 

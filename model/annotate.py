@@ -1,37 +1,35 @@
-"""Recording + detector -> annotations.csv: threads decode, crop and letterbox while the network runs over batches."""
+"""Recording + detector -> annotations.csv: threads read frames while the network runs over batches of them."""
 
-import json
 import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from model.annotation_config import ROI_FILE, AnnotationConfig, region_of_interest
-from model.annotations import DETAILS, Annotations, read_annotations, write_annotations
+from model.annotation_config import PACE, AnnotationConfig, region_of_interest
+from model.annotation_progress import Progress
+from model.annotations import DETAILS, Annotations, write_annotations
+from model.backends import Keep, choose_backend
 from model.config import fingerprint, to_dict
 from model.detector import configure_ultralytics, load_detector, vehicle_classes
 from model.errors import DataError
 from model.files import sha256, write_json
-from model.recording import TELEMETRY, is_whole_jpeg
+from model.frames import Detections, OtherSize, UnreadableFrame, View, view_of
+from model.recording import TELEMETRY
 from model.telemetry import read_telemetry
 
-Frame = npt.NDArray[np.uint8]
-Detections = npt.NDArray[np.float32]
-"""(n,6) x1, y1, x2, y2 in px of the region of interest, confidence, class id."""
-STRIDE = 32
-PAD = 114
 PROGRESS_S = 5.0
 CONFIDENCE_BINS = 20
-_OPENVINO_OPTIONS = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -46,6 +44,9 @@ class AnnotationReport:
     missing: int
     """Telemetry rows without a frame."""
     unreadable: int
+    """Files that are no JPEG, cut, or damaged."""
+    other_size: int
+    """Frames of another size than most of the recording, to which the region of interest does not apply."""
     detections: int
     vehicles_per_frame: float
     frames_without_vehicle: int
@@ -57,51 +58,59 @@ class AnnotationReport:
     frames_per_s: float
 
 
+@dataclass
+class _Skipped:
+    unreadable: list[str] = field(default_factory=list)
+    other_size: list[str] = field(default_factory=list)
+
+
 class Annotator:
     """A detector, loaded once, for any number of recordings."""
 
     def __init__(self, weights: Path, config: AnnotationConfig, cache: Path) -> None:
-        """Raises DataError if `weights` are no detector or have none of the classes asked for."""
+        """Raises DataError if `weights` are no detector, have none of the classes asked for, or not this image size."""
         configure_ultralytics(cache / "ultralytics")
-        self.config, self.cache = config, cache
+        self.config = config
         detector = load_detector(weights)
-        self.class_ids, self.class_names = vehicle_classes(detector.names, config.class_map)
-        self.lowest = np.full(len(self.class_names), config.confidence, np.float32)
+        class_ids, self.class_names = vehicle_classes(detector.names, config.class_map)
+        lowest = [config.confidence] * len(self.class_names)
         for name, threshold in config.class_confidence.items():
             if name not in self.class_names:
                 raise DataError(f"class_confidence names {name!r}: expected some of {', '.join(self.class_names)}.")
-            self.lowest[self.class_names.index(name)] = threshold
+            lowest[self.class_names.index(name)] = threshold
         self.digest = sha256(weights)
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.network = detector.model.eval().to(self.device)
-        self.network.fuse(verbose=False)
-        self.half = config.half and self.device == "cuda"
-        if self.half:
-            self.network.half()
-        self.backend = _choose_backend(config.backend, self.device)
-        self._compiled: dict[tuple[int, int], Any] = {}
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        network = detector.model.eval()
+        self.stride = int(network.stride.max())
+        if config.image_size % self.stride:
+            raise DataError(f"image_size {config.image_size}: {weights} takes multiples of {self.stride}.")
+        network.fuse(verbose=False)
+        keep = Keep.of(len(detector.names), class_ids, lowest, config.iou, config.max_detections, device)
+        self.backend = choose_backend(config.backend, network, keep, config.half, device)
+        self.backend.batch = config.batch or self.backend.batch
 
-    def annotate(
-        self, recording: Path, output: Path, progress: Callable[[str], None] = lambda line: None
-    ) -> AnnotationReport:
+    def annotate(self, recording: Path, output: Path, progress: Tell = lambda line: None) -> AnnotationReport:
         """Annotate the frames of `recording` that have a telemetry row; write `output` and, beside it, its details.
 
         Frames that a killed run, or an earlier run with equal weights and options, has done are kept.
 
         Raises:
-            DataError: wrong telemetry, no readable frame, or a region of interest outside the frame.
+            DataError: wrong telemetry, no readable frame, a region of interest outside the frame, or not enough memory
+                for a single frame.
         """
         started = time.perf_counter()
         telemetry, _ = read_telemetry(recording / TELEMETRY)
         roi = region_of_interest(recording, self.config)
-        identity = fingerprint(self.digest, to_dict(self.config), roi)
+        options = {name: value for name, value in to_dict(self.config).items() if name not in PACE}
+        identity = fingerprint(self.digest, options, roi)
         wanted = [f"{name}.jpg" for name in telemetry["Time"]]
         present = {path.name for path in recording.iterdir() if path.suffix.lower() == ".jpg"}
         names = [name for name in wanted if name in present]
-        with _Progress(output, identity) as done:
+        view = view_of(recording, names, roi, self.config.image_size, self.stride)
+        with Progress(output, identity) as done:
             resumed = sum(name in done.frames for name in names)
             todo = [recording / name for name in names if name not in done.frames]
-            unreadable = self._run(todo, roi, done, f"{recording.name}:", progress)
+            skipped = self._run(todo, view, done, lambda line: progress(f"{recording.name}: {line}"))
             found = [name for name in names if name in done.frames]
             if not found:
                 raise DataError(f"{recording} has no frame that can be read: {len(names)} were tried; copy it again.")
@@ -116,211 +125,101 @@ class Annotator:
                 resumed=resumed,
                 without_row=len(present - set(wanted)),
                 missing=len(set(wanted) - present),
-                unreadable=unreadable,
+                unreadable=len(skipped.unreadable),
+                other_size=len(skipped.other_size),
                 detections=len(confidences),
                 vehicles_per_frame=len(confidences) / len(found),
                 frames_without_vehicle=int((annotations.count == 0).sum()),
                 confidence_histogram=np.histogram(confidences, CONFIDENCE_BINS, (0, 1))[0].tolist(),
                 roi=list(roi),
                 class_names=self.class_names,
-                backend=f"{self.backend} on {self.device}, {'half' if self.half else 'single'} precision",
+                backend=self.backend.name,
                 frames_per_s=(len(found) - resumed) / seconds,
             )
             write_json(output.with_name(DETAILS), {**asdict(report), "fingerprint": identity})
             done.finished()
         return report
 
-    def _run(
-        self,
-        frames: list[Path],
-        roi: tuple[int, int, int, int],
-        done: "_Progress",
-        label: str,
-        progress: Callable[[str], None],
-    ) -> int:
-        """Annotate `frames` into `done`; return how many could not be read."""
+    def _run(self, frames: list[Path], view: View, done: Progress, tell: Tell) -> _Skipped:
+        """Annotate `frames` into `done`; return what had to be left out."""
+        skipped, told, finished = _Skipped(), time.perf_counter(), 0
         threads = self.config.decode_threads or max(2, os.cpu_count() or 2)
-        unreadable, told, batch = 0, time.perf_counter(), list[tuple[str, Frame]]()
-        with ThreadPoolExecutor(threads) as pool:
-            ready = _bounded(
-                pool, lambda path: _decode(path, roi, self.config.image_size), frames, 2 * self.config.batch
+        with _pool(threads) as readers, _pool(self.backend.lanes) as lanes:
+            loading = _ahead(readers, lambda path: self.backend.load(path, view), frames, 2 * self.backend.batch)
+            batches = self._batches(loading, skipped, tell)
+            results = _ahead(
+                lanes, lambda batch: self._detect(list(batch.values()), view, tell), batches, self.backend.lanes + 1
             )
-            for number, (path, image) in enumerate(ready, 1):
-                if image is None:
-                    unreadable += 1
-                    progress(f"{label} {path.name} cannot be read and is skipped")
-                else:
-                    batch.append((path.name, image))
-                if len(batch) == self.config.batch or (batch and number == len(frames)):
-                    found = self._detect([image for _, image in batch], (roi[3], roi[2]))
-                    done.add(zip([name for name, _ in batch], found, strict=True), self.config.checkpoint_every)
-                    batch = []
+            for batch, found in results:
+                done.add(zip(batch, found.result(), strict=True), self.config.checkpoint_every)
+                finished += len(batch)
                 if time.perf_counter() - told > PROGRESS_S:
                     told = time.perf_counter()
-                    progress(f"{label} {number} of {len(frames)} frames")
-        return unreadable
+                    tell(f"{finished} of {len(frames)} frames")
+        return skipped
 
-    @torch.inference_mode()
-    def _detect(self, images: list[Frame], crop: tuple[int, int]) -> list[Detections]:
-        """Detections of letterboxed images (h,w,3) BGR, in px of the crop (height, width)."""
-        from ultralytics.utils.nms import non_max_suppression
-        from ultralytics.utils.ops import scale_boxes
+    def _batches(
+        self, loading: Iterable[tuple[Path, "Future[Any]"]], skipped: _Skipped, tell: Tell
+    ) -> Iterator[dict[str, Any]]:
+        """Loaded frames by file name, as many at once as the network takes."""
+        batch: dict[str, Any] = {}
+        for path, future in loading:
+            try:
+                batch[path.name] = future.result()
+            except UnreadableFrame as error:
+                skipped.unreadable.append(path.name)
+                tell(f"{path.name} cannot be read and is skipped ({error})")
+            except OtherSize as error:
+                skipped.other_size.append(path.name)
+                tell(f"{path.name} is skipped: it has {error}")
+            if len(batch) >= self.backend.batch:
+                yield batch
+                batch = {}
+        if batch:
+            yield batch
 
-        stacked = torch.from_numpy(np.stack(images)[..., ::-1].transpose(0, 3, 1, 2).copy()).to(self.device)
-        scaled = (stacked.half() if self.half else stacked.float()) / 255
-        raw = self._forward(scaled)
-        kept = non_max_suppression(
-            raw,
-            float(self.lowest.min()),
-            self.config.iou,
-            classes=list(self.class_ids),
-            max_det=self.config.max_detections,
-        )
-        results = []
-        for found in kept:
-            found[:, :4] = scale_boxes(tuple(scaled.shape[2:]), found[:, :4], crop)
-            values = found.float().cpu().numpy()
-            values[:, 5] = [self.class_ids[int(number)] for number in values[:, 5]]
-            results.append(values[values[:, 4] >= self.lowest[values[:, 5].astype(int)]])
-        return results
-
-    def _forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Raw predictions (B,4+classes,anchors)."""
-        if self.backend == "openvino":
-            compiled = self._openvino((int(images.shape[2]), int(images.shape[3])))
-            return torch.from_numpy(compiled(images.numpy())[0])
-        raw = self.network(images)
-        return raw[0] if isinstance(raw, (list, tuple)) else raw
-
-    def _openvino(self, size: tuple[int, int]) -> Any:
-        if size not in self._compiled:
-            import openvino
-
-            head = self.network.model[-1]
-            head.export, head.format = True, "openvino"
-            example = torch.zeros(1, 3, *size)
-            self.network(example)  # fills the head's cache of anchors, so that tracing sees the same graph each time
-            converted = openvino.convert_model(self.network, example_input=example, input=[-1, 3, *size])
-            self._compiled[size] = openvino.compile_model(converted, "CPU", _OPENVINO_OPTIONS)
-        return self._compiled[size]
+    def _detect(self, loaded: list[Any], view: View, tell: Tell) -> list[Detections]:
+        """Detections of each frame; where memory is short in halves of the batch, which later ones keep to."""
+        try:
+            return self.backend.detect(loaded, view)
+        except (RuntimeError, MemoryError) as error:
+            if not _out_of_memory(error):
+                raise
+        if len(loaded) == 1:
+            raise DataError(
+                f"There is not enough memory for one frame at image size {view.image_size}: free some, or make "
+                "image_size smaller."
+            )
+        half = len(loaded) // 2
+        self.backend.batch = min(self.backend.batch, half)
+        tell(f"out of memory: the batch is halved to {self.backend.batch} frames")
+        return self._detect(loaded[:half], view, tell) + self._detect(loaded[half:], view, tell)
 
 
-class _Progress:
-    """Frames annotated so far, in memory and in a file beside the output that outlives a killed run."""
-
-    def __init__(self, output: Path, identity: str) -> None:
-        self.path = output.with_name(f".{output.stem}.{identity}.partial")
-        self.frames: dict[str, Detections] = {}
-        self._unwritten: list[str] = []
-        details = output.with_name(DETAILS)
-        if output.is_file() and details.is_file() and _fingerprint_of(details) == identity:
-            earlier = read_annotations(output)
-            self.frames = {name: earlier.frame(index) for index, name in enumerate(earlier.filename)}
-        if self.path.is_file():
-            self._recover()
-
-    def __enter__(self) -> "_Progress":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._write()
-
-    def add(self, frames: Iterable[tuple[str, Detections]], every: int) -> None:
-        for name, found in frames:
-            self.frames[name] = found
-            self._unwritten.append(json.dumps([name, found.tolist()]) + "\n")
-        if len(self._unwritten) >= every:
-            self._write()
-
-    def finished(self) -> None:
-        self._unwritten = []
-        for left in self.path.parent.glob(f"{self.path.name.split('.')[0]}.{self.path.name.split('.')[1]}.*.partial"):
-            left.unlink()
-
-    def _write(self) -> None:
-        if self._unwritten:
-            with self.path.open("a", encoding="utf-8") as stream:
-                stream.writelines(self._unwritten)
-                stream.flush()
-                os.fsync(stream.fileno())
-            self._unwritten = []
-
-    def _recover(self) -> None:
-        """Read what a killed run left; its last line may be cut."""
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        whole = [line for line in lines if line.endswith("\n")]
-        for line in whole:
-            name, found = json.loads(line)
-            self.frames[name] = np.array(found, np.float32).reshape(-1, 6)
-        if len(whole) < len(lines):
-            self.path.write_text("".join(whole), encoding="utf-8")
+def _out_of_memory(error: Exception) -> bool:
+    text = str(error).lower()
+    return (
+        isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "out of memory" in text or "can't allocate" in text
+    )
 
 
-def _fingerprint_of(details: Path) -> str | None:
+@contextmanager
+def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads whose waiting tasks are dropped when the block ends early."""
+    pool = ThreadPoolExecutor(threads)
     try:
-        return json.loads(details.read_text(encoding="utf-8")).get("fingerprint")
-    except ValueError:
-        return None
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _bounded(
-    pool: ThreadPoolExecutor,
-    work: Callable[[Path], Frame | None],
-    items: Iterable[Path],
-    ahead: int,
-) -> Iterator[tuple[Path, Frame | None]]:
-    """Each item with its result, in order, with at most `ahead` under way or waiting."""
-    waiting: deque[tuple[Path, Future[Frame | None]]] = deque()
+def _ahead(
+    pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Iterable[Item], limit: int
+) -> Iterator[tuple[Item, "Future[Result]"]]:
+    """Each item with the future of its result, in order, with at most `limit` under way or waiting."""
+    waiting: deque[tuple[Item, Future[Result]]] = deque()
     for item in items:
         waiting.append((item, pool.submit(work, item)))
-        if len(waiting) >= ahead:
-            path, future = waiting.popleft()
-            yield path, future.result()
-    for path, future in waiting:
-        yield path, future.result()
-
-
-def _decode(path: Path, roi: tuple[int, int, int, int], image_size: int) -> Frame | None:
-    """The region of interest of a frame, letterboxed; None if the file is cut or no JPEG."""
-    if not is_whole_jpeg(path):
-        return None
-    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
-    if image is None:
-        return None
-    x, y, width, height = roi
-    if x + width > image.shape[1] or y + height > image.shape[0]:
-        raise DataError(
-            f"{path} is {image.shape[1]}x{image.shape[0]} px: the region of interest {roi} (x, y, width, height) does "
-            f"not fit. Set roi in the launchpad, or put a {ROI_FILE} beside the recording."
-        )
-    return letterbox(np.asarray(image[y : y + height, x : x + width], np.uint8), image_size)
-
-
-def letterbox(image: Frame, size: int) -> Frame:
-    """Scale an image so that its longer side is `size`, and pad the shorter to a multiple of the stride with grey.
-
-    The same pixels as ultralytics' LetterBox with `auto=True`, which its `predict` uses for images of one shape.
-    """
-    height, width = image.shape[:2]
-    ratio = min(size / height, size / width)
-    new_width, new_height = round(width * ratio), round(height * ratio)
-    pad_x, pad_y = ((size - new_width) % STRIDE) / 2, ((size - new_height) % STRIDE) / 2
-    if (new_width, new_height) != (width, height):
-        image = np.asarray(cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR), np.uint8)
-    top, bottom, left, right = (round(v) for v in (pad_y - 0.1, pad_y + 0.1, pad_x - 0.1, pad_x + 0.1))
-    padded = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=(PAD, PAD, PAD))
-    return np.asarray(padded, np.uint8)
-
-
-def _choose_backend(name: str, device: str) -> str:
-    if name == "torch" or device == "cuda":
-        return "torch"
-    try:
-        import openvino  # noqa: F401
-    except ImportError:
-        if name == "openvino":
-            raise DataError(
-                "backend openvino is not installed: install the extra `cpu`, or use backend torch."
-            ) from None
-        return "torch"
-    return "openvino"
+        if len(waiting) >= limit:
+            yield waiting.popleft()
+    yield from waiting

@@ -9,6 +9,8 @@ from model.errors import DataError
 
 ROI_FILE = "roi.json"
 BACKENDS = ("auto", "torch", "openvino")
+PACE = ("batch", "decode_threads", "checkpoint_every")
+"""Options that change how fast frames are annotated, and not what is found."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class AnnotationConfig:
     class_map: dict[str, str] = option({}, "Output class by detector's class; empty: own classes, or COCO's vehicles")
     iou: float = option(0.7, "Overlap above which the weaker of two boxes is dropped")
     max_detections: int = option(300, "Most detections a frame")
-    batch: int = option(8, "Frames the network takes at once")
+    batch: int = option(0, "Frames the network takes at once; 0: 64 on a GPU, 4 on a CPU")
     decode_threads: int = option(0, "Threads that read and decode frames; 0: as many as cores")
     backend: str = option("auto", "auto (OpenVINO on a CPU where installed), torch or openvino")
     half: bool = option(True, "Half precision on CUDA")
@@ -33,9 +35,9 @@ class AnnotationConfig:
             raise DataError(f"image_size {self.image_size}: expected a multiple of 32, such as 704.")
         if not 0 <= self.confidence <= 1 or not 0 < self.iou <= 1:
             raise DataError(f"confidence {self.confidence}, iou {self.iou}: expected from 0 to 1.")
-        for name in ("max_detections", "batch", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise DataError(f"{name} {getattr(self, name)}: expected at least 1.")
+        for name, least in (("max_detections", 1), ("checkpoint_every", 1), ("batch", 0), ("decode_threads", 0)):
+            if getattr(self, name) < least:
+                raise DataError(f"{name} {getattr(self, name)}: expected at least {least}.")
         if self.backend not in BACKENDS:
             raise DataError(f"backend {self.backend!r}: expected one of {', '.join(BACKENDS)}.")
         check_roi(tuple(self.roi), "roi")

@@ -2,10 +2,15 @@
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from model.config import fingerprint, option, to_dict
 from model.errors import DataError
@@ -16,6 +21,11 @@ BUNDLED = Path(__file__).parent / "pretrained" / "yolo12n_simulated.pt"
 COCO_VEHICLES = ("car", "motorcycle", "bus", "truck")
 OWN_CLASSES = ("vehicle", "vehicle.left", "vehicle.front", "vehicle.right")
 STRIDE = 32
+CPU_BATCH, MEMORY_SHARE = 8, 0.6
+POLL_S = 1.0
+HALVINGS = 4
+FINISHED = -1
+OnEpoch = Callable[[dict[str, float | int]], None]
 
 
 def check_image_size(size: int) -> None:
@@ -90,14 +100,22 @@ def configure_ultralytics(folder: Path) -> None:
         ULTRALYTICS_SKIP_REQUIREMENTS_CHECKS="true",
         MPLCONFIGDIR=str(folder / "matplotlib"),
     )
-    from ultralytics.utils import LOGGER
+    import matplotlib
+    from ultralytics import settings, utils
 
-    LOGGER.setLevel("WARNING")
-    from ultralytics import settings
+    utils.LOGGER.setLevel("WARNING")
 
     integrations = ("clearml", "comet", "dvc", "hub", "mlflow", "neptune", "raytune", "tensorboard", "wandb", "sync")
     wanted: dict[str, Any] = {name: False for name in integrations if name in settings}
     settings.update(wanted | {name: str(folder) for name in ("datasets_dir", "weights_dir", "runs_dir")})
+    # ultralytics would download a font, and a detector to try mixed precision on: it finds these in their place.
+    utils.WEIGHTS_DIR = folder
+    font = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    for name, source in (("Arial.ttf", font), ("Arial.Unicode.ttf", font), ("yolo26n.pt", BUNDLED)):
+        for place in {folder, Path(utils.USER_CONFIG_DIR)}:
+            if not (place / name).is_file():
+                with atomic_path(place / name) as temporary:
+                    shutil.copyfile(source, temporary)
 
 
 def load_detector(weights: Path) -> Any:
@@ -160,7 +178,7 @@ def train_detector(
     dataset: Path,
     output: Path,
     config: DetectorConfig,
-    on_epoch: Callable[[dict[str, float | int]], None],
+    on_epoch: OnEpoch,
     work: Path,
 ) -> DetectorResult:
     """Fine-tune a detector on `dataset` (a dataset.yaml) and publish its best weights as `output`.
@@ -175,52 +193,98 @@ def train_detector(
     configure_ultralytics(work / "ultralytics")
     start = _starting_weights(config)
     folder = work / fingerprint(to_dict(config), str(dataset), dataset_version(dataset.parent))
-    batch = config.batch or (8 if _devices(config.devices) == "cpu" else 0.6)
+    devices = _devices(config.devices)
+    batch = config.batch or _automatic_batch(config, devices)
+    halved = 0
     while True:
         try:
-            trainer, resumed = _fit(dataset, folder, config, start, batch, on_epoch)
+            with _told(folder / "results.csv", on_epoch):
+                resumed, batch_used = _fit(dataset, folder, config, start, batch, devices)
             break
-        except RuntimeError as error:
-            if "out of memory" not in str(error).lower() or not isinstance(batch, int) or batch <= 1:
+        except (RuntimeError, subprocess.CalledProcessError) as error:
+            # Of several GPUs' processes only the exit status is known: memory is the one cause that less batch mends.
+            short = "out of memory" in str(error).lower() or isinstance(error, subprocess.CalledProcessError)
+            count = len(devices) if isinstance(devices, list) else 1
+            if not short or (folder / "results.csv").is_file() or batch < 2 * count or halved == HALVINGS:
                 raise
-            batch = batch // 2
-            print(f"Out of memory: the batch is halved to {batch} images.", flush=True)
+            halved += 1
+            batch = max(int(batch) // 2 // count, 1) * count
+            print(f"Training failed ({error}). If memory was short: the batch is halved to {batch} images.", flush=True)
             shutil.rmtree(folder, ignore_errors=True)
+    epochs = _epochs(folder / "results.csv")
     with atomic_path(output) as temporary:
-        shutil.copyfile(trainer.best, temporary)
-    names = {"metrics/mAP50(B)": "map50", "metrics/mAP50-95(B)": "map50_95"}
-    names |= {"metrics/precision(B)": "precision", "metrics/recall(B)": "recall"}
-    metrics = {short: float(trainer.metrics[long]) for long, short in names.items() if long in trainer.metrics}
+        shutil.copyfile(folder / "weights" / "best.pt", temporary)
+    best = max(epochs, key=lambda epoch: epoch["metrics/mAP50_95"])
+    names = {"mAP50": "map50", "mAP50_95": "map50_95", "precision": "precision", "recall": "recall"}
+    metrics = {short: float(best[f"metrics/{long}"]) for long, short in names.items()}
     kinds = (".png", ".jpg", ".csv", ".yaml")
     files = sorted(path for path in folder.iterdir() if path.suffix in kinds)
     shutil.rmtree(folder / "weights")  # a finished training is not resumed
-    return DetectorResult(output, metrics, trainer.epoch + 1, int(trainer.batch_size), resumed, files)
+    return DetectorResult(output, metrics, int(epochs[-1]["epoch"]) + 1, batch_used, resumed, files)
+
+
+def _epochs(results: Path) -> list[dict[str, float | int]]:
+    """The epochs that ultralytics has written to its results.csv: `epoch` from 0, and figures by tidy names.
+
+    The file is written by the process that trains, be it this one or, with several GPUs, the first of its children. A
+    line without its end is still being written. Of an epoch that was done again after a kill the later line counts.
+    """
+    if not results.is_file():
+        return []
+    header, *lines = [line for line in results.read_text().splitlines(keepends=True) if line.endswith("\n")] or [""]
+    names = [name.strip().replace("(B)", "").replace("-", "_") for name in header.split(",")]
+    epochs: dict[int, dict[str, float | int]] = {}
+    for line in lines:
+        figures: dict[str, float | int] = dict(zip(names, map(float, line.split(",")), strict=True))
+        number = int(figures["epoch"]) - 1
+        epochs[number] = figures | {"epoch": number}
+    return list(epochs.values())
+
+
+@contextmanager
+def _told(results: Path, on_epoch: OnEpoch) -> Iterator[None]:
+    """Call `on_epoch` from a thread for each epoch that appears in `results` while the block runs.
+
+    Callbacks of ultralytics do not do: with several GPUs it trains in other processes.
+    """
+    told, ended = {epoch["epoch"] for epoch in _epochs(results)}, threading.Event()
+
+    def tell() -> None:
+        for epoch in _epochs(results):
+            if epoch["epoch"] not in told:
+                told.add(epoch["epoch"])
+                on_epoch(epoch)
+
+    def watch() -> None:
+        while not ended.wait(POLL_S):
+            tell()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+        tell()
 
 
 def _fit(
-    dataset: Path,
-    folder: Path,
-    config: DetectorConfig,
-    start: Path | None,
-    batch: int | float,
-    on_epoch: Callable[[dict[str, float | int]], None],
-) -> tuple[Any, bool]:
+    dataset: Path, folder: Path, config: DetectorConfig, start: Path | None, batch: int, devices: str | list[int]
+) -> tuple[bool, int]:
+    """Train to the end; return whether a killed training went on, and the batch used."""
     from ultralytics import YOLO
 
     last = folder / "weights" / "last.pt"
-    resumed = last.is_file()
+    epoch = _saved_epoch(last)
+    if epoch == FINISHED:  # killed before its weights were published
+        return True, int(yaml.safe_load((folder / "args.yaml").read_text())["batch"])
+    resumed = epoch is not None
+    if not resumed:
+        shutil.rmtree(folder, ignore_errors=True)
     detector = YOLO(str(last)) if resumed else YOLO(config.architecture)
     if start is not None and not resumed:
         detector.load(str(start))
-
-    def report(trainer: Any) -> None:
-        if "val/box_loss" not in trainer.metrics:  # called once more for the best weights, after the last epoch
-            return
-        figures = {**trainer.label_loss_items(trainer.tloss, prefix="train"), **trainer.metrics}
-        tidy = {name.replace("(B)", "").replace("-", "_"): float(value) for name, value in figures.items()}
-        on_epoch({"epoch": trainer.epoch, **tidy})
-
-    detector.add_callback("on_fit_epoch_end", report)
     detector.train(
         data=str(dataset),
         project=str(folder.parent),
@@ -230,7 +294,7 @@ def _fit(
         epochs=config.epochs,
         imgsz=config.image_size,
         batch=batch,
-        device=_devices(config.devices),
+        device=devices,
         optimizer=config.optimizer,
         lr0=config.learning_rate,
         lrf=config.final_rate,
@@ -253,7 +317,38 @@ def _fit(
         verbose=False,
         plots=True,
     )
-    return detector.trainer, resumed
+    used = int(detector.trainer.batch_size)
+    if used < batch:
+        print(f"Out of memory: ultralytics halved the batch to {used} images.", flush=True)
+    return resumed, used
+
+
+def _saved_epoch(checkpoint: Path) -> int | None:
+    """The epoch that ultralytics saved last; FINISHED for the last of all; None if there is none that can be read."""
+    from ultralytics.utils.patches import torch_load
+
+    try:
+        content = torch_load(checkpoint, map_location="cpu")
+        return int(content["epoch"]) if checkpoint.with_name("best.pt").is_file() else None
+    except Exception:  # a kill while it was being written leaves what torch refuses in many ways
+        return None
+
+
+def _automatic_batch(config: DetectorConfig, devices: str | list[int]) -> int:
+    """Images a step over all devices: 60 % of a GPU's memory each. ultralytics measures it for one GPU only."""
+    if isinstance(devices, str):
+        return CPU_BATCH
+    import torch
+    from ultralytics import YOLO
+    from ultralytics.utils.autobatch import check_train_batch_size
+
+    network = YOLO(config.architecture).model.to(f"cuda:{devices[0]}").train()
+    # Multi-scale training grows the images to (1 + multi_scale) times their size.
+    largest = round(config.image_size * (1 + config.multi_scale) / STRIDE) * STRIDE
+    each = int(check_train_batch_size(network, largest, amp=True, batch=MEMORY_SHARE))
+    del network
+    torch.cuda.empty_cache()
+    return each * len(devices)
 
 
 def _starting_weights(config: DetectorConfig) -> Path | None:

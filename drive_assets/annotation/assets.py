@@ -71,7 +71,16 @@ def _result(storage: Storage, name: str, report: dict[str, Any]) -> dg.Materiali
     path = storage.annotations(name)
     found = read_annotations(path)
     sheet = contact_sheet(storage.recording(name), found, report["roi"], LIMIT_BYTES * 3 // 4)
-    shown = ("frames", "resumed", "without_row", "missing", "unreadable", "detections", "frames_without_vehicle")
+    shown = (
+        "frames",
+        "resumed",
+        "without_row",
+        "missing",
+        "unreadable",
+        "other_size",
+        "detections",
+        "frames_without_vehicle",
+    )
     return dg.MaterializeResult(
         data_version=dg.DataVersion(sha256(path)[:12]),
         metadata={

@@ -1,4 +1,10 @@
-"""Boxy -> YOLO data set -> detector of highway vehicles."""
+"""Boxy and nuImages -> YOLO data sets -> detectors."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import dagster as dg
 
@@ -8,12 +14,16 @@ from drive_assets.resources.compute import LocalCompute
 from drive_assets.resources.mlflow import Mlflow
 from drive_assets.resources.storage import Storage
 from drive_assets.tracking import tracked
-from model.boxy import BoxyConfig, convert_boxy
+from model.boxy import BoxyConfig, convert_boxy, download_boxy
 from model.config import fingerprint, to_dict
-from model.detector import DetectorConfig
+from model.detector import NUIMAGES_CONFIG, DetectorConfig
+from model.downloads import Remote
 from model.errors import DataError
 from model.files import sha256
-from model.yolo_dataset import dataset_version, mosaic, read_image, small_jpeg
+from model.nuimages import ARCHIVES, NuimagesConfig, convert_nuimages, download_nuimages, extract_nuimages
+from model.yolo_dataset import DatasetReport, dataset_version, mosaic, read_image, small_jpeg
+
+BOXY_URL, NUIMAGES_URL = "DRIVE_ASSETS_BOXY_URL", "DRIVE_ASSETS_NUIMAGES_URL"
 
 
 class BoxyLaunchpad(launchpad(BoxyConfig)):
@@ -21,64 +31,157 @@ class BoxyLaunchpad(launchpad(BoxyConfig)):
 
     raw: str = ""
     """Folder of the raw data set; empty: raw/boxy in the data root, else the simulated one."""
+    url: str = ""
+    """Address to fetch what is missing from; empty: DRIVE_ASSETS_BOXY_URL, which may hold credentials, if set."""
 
 
-class DetectorLaunchpad(launchpad(DetectorConfig)):
+class NuimagesLaunchpad(launchpad(NuimagesConfig)):
+    """What of nuImages becomes a data set."""
+
+    raw: str = ""
+    """Folder of the raw data set: tables and samples, or the archives; empty: raw/nuimages in the data root,
+    else the simulated one."""
+    url: str = ""
+    """Address to fetch archives from; empty: DRIVE_ASSETS_NUIMAGES_URL, which may hold credentials, if set."""
+    archives: list[str] = list(ARCHIVES)  # noqa: RUF012 (pydantic copies it)
+    """Archives to fetch; nuimages-v1.0-mini.tgz is the small one."""
+
+
+class BoxyDetectorLaunchpad(launchpad(DetectorConfig)):
     """Recipe of the detector."""
 
 
-@dg.asset(group_name="detection", code_version="1", kinds={"yolo"})
+class NuimagesDetectorLaunchpad(launchpad(DetectorConfig, defaults=NUIMAGES_CONFIG)):
+    """Recipe of the detector."""
+
+
+@dg.asset(group_name="detection", code_version="2", kinds={"yolo"})
 def boxy_dataset(context: dg.AssetExecutionContext, config: BoxyLaunchpad, storage: Storage) -> dg.MaterializeResult:
     """Boxy in YOLO's layout: images linked or extracted once, labels, sequences split into train and val."""
-    default = storage.boxy_raw if storage.boxy_raw.is_dir() else storage.simulated / "boxy"
-    raw = storage.root / config.raw if config.raw else default
     try:
-        report = convert_boxy(raw, storage.boxy_dataset, to_model(config, BoxyConfig), context.log.info)
+        chosen, remote = to_model(config, BoxyConfig), _remote(config.url, BOXY_URL)
+        simulated = remote is None and not storage.boxy_raw.is_dir()
+        default = storage.simulated / "boxy" if simulated else storage.boxy_raw
+        raw = storage.root / config.raw if config.raw else default
+        if remote is not None:
+            download_boxy(remote, raw, chosen, context.log.info)
+        report = convert_boxy(raw, storage.boxy_dataset, chosen, context.log.info)
     except DataError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
+    return _dataset_result(context, report, raw, storage.boxy_dataset)
+
+
+@dg.asset(group_name="detection", code_version="1", kinds={"yolo"})
+def nuimages_dataset(
+    context: dg.AssetExecutionContext, config: NuimagesLaunchpad, storage: Storage
+) -> dg.MaterializeResult:
+    """nuImages in YOLO's layout: front and back cameras, images linked, logs split into train and val."""
+    try:
+        chosen, remote = to_model(config, NuimagesConfig), _remote(config.url, NUIMAGES_URL)
+        simulated = storage.simulated / "nuimages"
+        use_simulated = remote is None and simulated.is_dir() and not storage.nuimages_raw.is_dir()
+        raw = storage.root / config.raw if config.raw else simulated if use_simulated else storage.nuimages_raw
+        if remote is not None:
+            download_nuimages(remote, raw, config.archives, context.log.info)
+        extract_nuimages(raw, context.log.info)
+        report = convert_nuimages(raw, storage.nuimages_dataset, chosen, context.log.info)
+    except DataError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+    return _dataset_result(context, report, raw, storage.nuimages_dataset)
+
+
+def _remote(url: str, variable: str) -> Remote | None:
+    """Where to fetch from. Launchpad values are stored and shown, so that they must hold no secret."""
+    parts = urlsplit(url)
+    if parts.username or parts.password or parts.query:
+        raise DataError(f"url holds credentials or a token: set it in the environment instead, as {variable}.")
+    base = url or os.environ.get(variable, "")
+    return Remote(base) if base else None
+
+
+def _dataset_result(
+    context: dg.AssetExecutionContext, report: DatasetReport, raw: Path, dataset: Path
+) -> dg.MaterializeResult:
+    for problem in report.problems:
+        context.log.warning(problem)
+    images, boxes = sum(report.images.values()), sum(report.boxes.values())
     return dg.MaterializeResult(
+        data_version=dg.DataVersion(dataset_version(dataset)),
         metadata={
             "images": dg.MetadataValue.json(report.images),
             "boxes": dg.MetadataValue.json(report.boxes),
-            "boxes_per_image": sum(report.boxes.values()) / sum(report.images.values()),
+            "classes": dg.MetadataValue.json(report.classes),
+            "boxes_per_image": boxes / images,
+            "images_by_boxes": dg.MetadataValue.json(report.boxes_per_image),
+            "boxes_by_size": dg.MetadataValue.json(report.sizes),
             "median_box": dg.MetadataValue.json(report.median_box),
-            "sequences": dg.MetadataValue.json(report.groups),
+            "groups": dg.MetadataValue.json(report.groups),
             "left_out": dg.MetadataValue.json(report.dropped),
-            "labelled_frames": inline_image(mosaic(storage.boxy_dataset), "jpeg"),
+            "problems": dg.MetadataValue.json(report.problems),
+            "labelled_frames": inline_image(mosaic(dataset), "jpeg"),
             "source": dg.MetadataValue.path(raw),
-            "path": dg.MetadataValue.path(storage.boxy_dataset),
+            "path": dg.MetadataValue.path(dataset),
         },
     )
 
 
-@dg.asset(
-    deps=[boxy_dataset],
-    pool="gpu",
-    retry_policy=dg.RetryPolicy(max_retries=1),
-    group_name="detection",
-    code_version="1",
-    kinds={"yolo", "pytorch"},
-)
-def boxy_detector(
+def _detector(
+    name: str,
+    dataset_asset: dg.AssetsDefinition,
+    launchpad_class: type[dg.Config],
+    paths: Callable[[Storage], tuple[Path, Path]],
+    description: str,
+) -> dg.AssetsDefinition:
+    """A detector's asset; `paths` gives the folder of its data set and its weights file."""
+
+    @dg.asset(
+        name=name,
+        deps=[dataset_asset],
+        pool="gpu",
+        retry_policy=dg.RetryPolicy(max_retries=1),
+        group_name="detection",
+        code_version="1",
+        kinds={"yolo", "pytorch"},
+        description=description,
+    )
+    def detector(
+        context: dg.AssetExecutionContext,
+        config: launchpad_class,  # type: ignore[valid-type]
+        storage: Storage,
+        compute: LocalCompute,
+        mlflow: Mlflow,
+    ) -> dg.MaterializeResult:
+        return _train(name, *paths(storage), context, config, storage, compute, mlflow)
+
+    return detector
+
+
+def _train(
+    name: str,
+    dataset: Path,
+    weights: Path,
     context: dg.AssetExecutionContext,
-    config: DetectorLaunchpad,
+    config: dg.Config,
     storage: Storage,
     compute: LocalCompute,
     mlflow: Mlflow,
 ) -> dg.MaterializeResult:
-    """YOLO12n fine-tuned for highway vehicles."""
-    recipe = to_dict(to_model(config, DetectorConfig))
-    dataset = storage.boxy_dataset / "dataset.yaml"
-    if not dataset.is_file():
-        raise dg.Failure(f"{dataset} is missing: materialise boxy_dataset first.", allow_retries=False)
-    key = f"boxy_detector/{dataset_version(storage.boxy_dataset)}/{fingerprint(recipe)}"
-    job = {
-        "dataset": str(dataset),
-        "output": str(storage.boxy_detector),
+    try:
+        recipe = to_dict(to_model(config, DetectorConfig))
+    except DataError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+    described = dataset / "dataset.yaml"
+    if not described.is_file():
+        raise dg.Failure(f"{described} is missing: materialise {dataset.name.split('_')[0]}_dataset first.",
+                         allow_retries=False)  # fmt: skip
+    key = f"{name}/{dataset_version(dataset)}/{fingerprint(recipe)}"
+    job: dict[str, Any] = {
+        "dataset": str(described),
+        "output": str(weights),
         "work": str(storage.cache / "detector"),
         "config": recipe,
     }
-    with tracked(context, mlflow, [key], ["boxy_detector"], [recipe], [job]) as runs:
+    with tracked(context, mlflow, [key], [name], [recipe], [job]) as runs:
         (result,) = compute.run(context, "train_detector", [job], mlflow.env)
         if "error" in result:
             raise dg.Failure(result["error"])
@@ -86,22 +189,38 @@ def boxy_detector(
         files = [storage.root / file for file in figures["files"]]
         mlflow.log_figures(runs.ids[0], figures["metrics"])
         mlflow.log_files(runs.ids[0], files, "training")
-        mlflow.log_files(runs.ids[0], [storage.boxy_detector], "weights")
+        mlflow.log_files(runs.ids[0], [weights], "weights")
     pictures = {file.stem: file for file in files if file.suffix == ".jpg"}
     shown = {
-        name: inline_image(small_jpeg(read_image(pictures[name]), LIMIT_BYTES * 3 // 4), "jpeg")
-        for name in ("val_batch0_labels", "val_batch0_pred")
-        if name in pictures
+        picture: inline_image(small_jpeg(read_image(pictures[picture]), LIMIT_BYTES * 3 // 4), "jpeg")
+        for picture in ("val_batch0_labels", "val_batch0_pred")
+        if picture in pictures
     }
     return dg.MaterializeResult(
-        data_version=dg.DataVersion(sha256(storage.boxy_detector)[:12]),
+        data_version=dg.DataVersion(sha256(weights)[:12]),
         metadata={
-            **{name: float(value) for name, value in figures["metrics"].items()},
+            **{metric: float(value) for metric, value in figures["metrics"].items()},
             "epochs": figures["epochs"],
             "batch": figures["batch"],
             "resumed": figures["resumed"],
             "mlflow_run": runs.ids[0],
             **shown,
-            "path": dg.MetadataValue.path(storage.boxy_detector),
+            "path": dg.MetadataValue.path(weights),
         },
     )
+
+
+boxy_detector = _detector(
+    "boxy_detector",
+    boxy_dataset,
+    BoxyDetectorLaunchpad,
+    lambda storage: (storage.boxy_dataset, storage.boxy_detector),
+    "YOLO12n fine-tuned for highway vehicles.",
+)
+nuimages_detector = _detector(
+    "nuimages_detector",
+    nuimages_dataset,
+    NuimagesDetectorLaunchpad,
+    lambda storage: (storage.nuimages_dataset, storage.nuimages_detector),
+    "YOLO11n for people, vehicles by kind, and traffic cones.",
+)

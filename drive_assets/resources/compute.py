@@ -5,12 +5,31 @@ The protocol is Dagster Pipes: the worker gets a task and a list of jobs, and re
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
+from dagster._core.errors import DagsterPipesExecutionError
 
 from drive_assets.worker import Job, JobResult, Work
+
+
+class _KeepingReader(dg.PipesTempFileMessageReader):
+    """Keeps what a worker has reported, also where it died afterwards."""
+
+    handler: dg.PipesMessageHandler | None = None
+
+    @contextmanager
+    def read_messages(self, handler: dg.PipesMessageHandler) -> Iterator[Any]:
+        self.handler = handler
+        with super().read_messages(handler) as parameters:
+            yield parameters
+
+    def results(self) -> dict[int, JobResult]:
+        """Results by the job's number."""
+        messages = self.handler.get_custom_messages() if self.handler else []
+        return {message["job"]: message["result"] for message in messages}
 
 
 class LocalCompute(dg.ConfigurableResource):
@@ -28,21 +47,31 @@ class LocalCompute(dg.ConfigurableResource):
             env: environment of the worker besides this process's own; the place for addresses that hold secrets.
 
         Returns:
-            One result a job, in their order.
+            One result a job, in their order. If the worker died, those that it had not finished have an error.
 
         Raises:
-            dagster.Failure: the worker died; jobs that it had finished have their files.
+            dagster.Failure: the worker died before it finished any job.
         """
         work: Work = {"task": task, "jobs": list(jobs)}
-        client = dg.PipesSubprocessClient(env={**_thread_limits(self.threads), **(env or {})}, forward_termination=True)
+        reader = _KeepingReader()
+        client = dg.PipesSubprocessClient(
+            env={**_thread_limits(self.threads), **(env or {})}, message_reader=reader, forward_termination=True
+        )
         # The worker asks the kernel to be killed with its parent; it needs to know who that is.
         extra: dict[str, Any] = {**work, "parent": os.getpid()}
         command = [sys.executable, "-u", "-m", "drive_assets.worker"]
-        completed = client.run(context=context.op_execution_context, command=command, extras=extra)
-        results = {message["job"]: message for message in completed.get_custom_messages()}
-        if set(results) != set(range(len(jobs))):
-            raise dg.Failure(f"The worker for {task} ended without a result of each job; its log tells why.")
-        return [results[number]["result"] for number in range(len(jobs))]
+        how = "ended"
+        try:
+            client.run(context=context.op_execution_context, command=command, extras=extra)
+        except DagsterPipesExecutionError as error:
+            how = f"died ({error})"
+        results = reader.results()
+        died = (
+            f"The worker for {task} {how} before this was done; its log tells why. Run it again: it goes on from there."
+        )
+        if not results:
+            raise dg.Failure(died)
+        return [results.get(number, {"error": died}) for number in range(len(jobs))]
 
 
 def _thread_limits(threads: int) -> dict[str, str]:

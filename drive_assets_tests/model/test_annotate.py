@@ -1,19 +1,24 @@
 import json
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from drive_assets_tests.drives import write_drive
-from model.annotate import Annotator, letterbox
+from model.annotate import Annotator
 from model.annotation_config import AnnotationConfig
 from model.annotation_plots import annotation_overview, contact_sheet
 from model.annotations import read_annotations
+from model.backends import CudaBackend, Keep, TorchBackend, suppress
 from model.detector import BUNDLED
 from model.errors import DataError
+from model.frames import View
 from model.plots import png_bytes
 
 NAME = "2024-05-01_10-00-00"
@@ -25,18 +30,42 @@ def annotator(tmp_path_factory: pytest.TempPathFactory) -> Annotator:
     return Annotator(BUNDLED, SMALL, tmp_path_factory.mktemp("cache"))
 
 
-def test_letterboxes_are_ultralytics_own() -> None:
-    from ultralytics.data.augment import LetterBox
+def test_boxes_are_those_of_ultralytics_suppression() -> None:
+    """For any scores, classes and thresholds; in half precision as well as in single."""
+    from ultralytics.utils.nms import non_max_suppression
+    from ultralytics.utils.ops import scale_boxes
 
-    rng = np.random.default_rng(0)
-    for height, width, size in ((575, 1920, 704), (575, 1920, 160), (300, 200, 320), (64, 64, 64)):
-        image = rng.integers(0, 255, (height, width, 3), np.uint8)
-        assert np.array_equal(letterbox(image, size), LetterBox((size, size), auto=True, stride=32)(image=image))
+    view = View((1920, 1080), (0, 320, 1920, 575), 704)
+    keep = Keep.of(4, {1: 0, 3: 1}, [0.3, 0.5], 0.6, 40, "cpu")
+    generator = torch.Generator().manual_seed(0)
+    for images in (1, 3, 40):  # 40 are more boxes than one call takes
+        centre = torch.rand(images, 2, 1500, generator=generator) * torch.tensor([[704.0], [224.0]])
+        raw = torch.cat([centre, 5 + 60 * torch.rand(images, 2, 1500, generator=generator)], 1)
+        raw = torch.cat([raw, torch.rand(images, 4, 1500, generator=generator)], 1)
+        expected = non_max_suppression(raw.clone(), 0.3, 0.6, classes=[1, 3], max_det=10_000)
+        for ours, theirs in zip(suppress(raw, False, keep, view), expected, strict=True):
+            theirs = theirs[(theirs[:, 5] == 1) | (theirs[:, 4] > 0.5)][:40]
+            theirs[:, :4] = scale_boxes(view.letterboxed, theirs[:, :4], (575, 1920))
+            theirs[:, 5] = (theirs[:, 5] == 3).float()
+            assert len(ours) == 40
+            np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-3)
 
 
-@pytest.mark.parametrize("backend", ["torch", "openvino"])
+def test_end_to_end_networks_need_no_suppression() -> None:
+    view = View((1920, 1080), (0, 320, 1920, 575), 704)
+    keep = Keep.of(4, {1: 0, 3: 1}, [0.3, 0.5], 0.6, 40, "cpu")
+    rows = [[0, 6, 11, 17, 0.4, 1], [0, 6, 11, 17, 0.9, 3], [0, 6, 11, 17, 0.4, 3], [0, 6, 11, 17, 0.9, 0]]
+    (found,) = suppress(torch.tensor([rows]), True, keep, view)
+    np.testing.assert_allclose(found, [[0, 0, 30, 30, 0.9, 1], [0, 0, 30, 30, 0.4, 0]], atol=0.05)
+
+
+@pytest.mark.parametrize("backend", ["torch", "openvino", "cuda"])
 def test_boxes_equal_those_of_predict_on_the_real_recording(real: Path, tmp_path: Path, backend: str) -> None:
-    """OpenVINO's kernels round differently: up to 2 px and 0.02 there, and a box at the threshold may come or go."""
+    """OpenVINO's kernels round differently: up to 2 px and 0.02 there, and a box at the threshold may come or go.
+
+    The GPU's way (`cuda`: letterboxing by torch, batches filled up) runs here in single precision on the CPU; a grey
+    level of difference and, on a GPU, half precision have the same tolerance.
+    """
     if backend == "openvino" and find_spec("openvino") is None:
         pytest.skip("openvino is not installed: extra `cpu`")
     (source,) = (real / "recordings").iterdir()
@@ -45,7 +74,11 @@ def test_boxes_equal_those_of_predict_on_the_real_recording(real: Path, tmp_path
     for path in [source / "telemetry.csv", *sorted(source.glob("*.jpg"))[:8]]:
         shutil.copyfile(path, drive / path.name)
     weights = real / "weights" / "yolo11n.pt"
-    annotator = Annotator(weights, AnnotationConfig(backend=backend), tmp_path / "cache")
+    annotator = Annotator(weights, AnnotationConfig(backend=backend.replace("cuda", "torch")), tmp_path / "cache")
+    if backend == "cuda":
+        cpu = annotator.backend
+        assert isinstance(cpu, TorchBackend)
+        annotator.backend = CudaBackend(cpu.network, cpu.keep, half=False, device="cpu")
     report = annotator.annotate(drive, drive / "annotations.csv")
     assert (report.frames, report.class_names) == (8, ["vehicle"])
     assert report.vehicles_per_frame >= 4
@@ -80,6 +113,42 @@ def test_damaged_and_stray_frames_are_counted(annotator: Annotator, tmp_path: Pa
     assert png_bytes(annotation_overview(found, NAME), 75_000)[:4] == b"\x89PNG"
 
 
+def test_frames_of_another_size_and_damaged_data_are_counted(annotator: Annotator, tmp_path: Path) -> None:
+    drive = write_drive(tmp_path / NAME, rows=8)
+    frames = sorted(drive.glob("*.jpg"))
+    cv2.imwrite(str(frames[0]), np.zeros((480, 640, 3), np.uint8))
+    content = bytearray(frames[1].read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 4096] = bytes(4096)
+    frames[1].write_bytes(content)
+    lines: list[str] = []
+    report = annotator.annotate(drive, drive / "annotations.csv", lines.append)
+    assert (report.frames, report.unreadable, report.other_size) == (6, 1, 1)
+    assert f"{NAME}: {frames[0].name} is skipped: it has 640x480 px; the recording's frames are 1920x1080" in lines
+    assert any(line.startswith(f"{NAME}: {frames[1].name} cannot be read and is skipped") for line in lines)
+
+
+def test_out_of_memory_halves_the_batch(tmp_path: Path) -> None:
+    annotator = Annotator(BUNDLED, replace(SMALL, batch=4), tmp_path / "cache")
+    drive = write_drive(tmp_path / NAME, rows=8)
+    detect, tried, most = annotator.backend.detect, list[int](), 1
+
+    def short(loaded: list, view: View) -> list:
+        tried.append(len(loaded))
+        if len(loaded) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return detect(loaded, view)
+
+    annotator.backend.detect = short  # type: ignore[method-assign]
+    lines: list[str] = []
+    assert annotator.annotate(drive, drive / "annotations.csv", lines.append).frames == 8
+    assert lines[:2] == [f"{NAME}: out of memory: the batch is halved to {size} frames" for size in (2, 1)]
+    assert (tried[0], tried[-1]) == (4, 1)
+    most = 0
+    (drive / "annotations.csv").unlink()
+    with pytest.raises(DataError, match="not enough memory for one frame at image size 160"):
+        annotator.annotate(drive, drive / "annotations.csv")
+
+
 def test_only_new_frames_are_run_and_a_killed_run_goes_on(annotator: Annotator, tmp_path: Path) -> None:
     drive = write_drive(tmp_path / NAME, rows=8)
     last = sorted(drive.glob("*.jpg"))[-1]
@@ -99,11 +168,11 @@ def test_only_new_frames_are_run_and_a_killed_run_goes_on(annotator: Annotator, 
 
     detect, calls = annotator._detect, []
 
-    def failing(images: list, crop: tuple[int, int]) -> list:
-        calls.append(len(images))
+    def failing(loaded: list, view: View, tell: Callable) -> list:
+        calls.append(len(loaded))
         if len(calls) == 3:
             raise Killed
-        return detect(images, crop)
+        return detect(loaded, view, tell)
 
     annotator._detect = failing  # type: ignore[method-assign]
     try:

@@ -1,4 +1,8 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -49,7 +53,8 @@ def test_sizes_and_starting_weights_are_checked_without_a_download(tmp_path: Pat
         train_detector(tmp_path / "dataset.yaml", tmp_path / "out.pt", config, print, tmp_path / "work")
 
 
-def test_a_tiny_training_publishes_its_best_weights(tmp_path: Path) -> None:
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
     for split in ("train", "val"):
         (tmp_path / "images" / split).mkdir(parents=True)
         (tmp_path / "labels" / split).mkdir(parents=True)
@@ -59,10 +64,50 @@ def test_a_tiny_training_publishes_its_best_weights(tmp_path: Path) -> None:
             cv2.imwrite(str(tmp_path / "images" / split / f"{number}.png"), image)
             (tmp_path / "labels" / split / f"{number}.txt").write_text("0 0.5 0.5 0.5 0.5\n")
     (tmp_path / "dataset.yaml").write_text("train: images/train\nval: images/val\nnames:\n  0: vehicle\n")
+    return tmp_path / "dataset.yaml"
+
+
+def test_a_tiny_training_publishes_its_best_weights(dataset: Path, tmp_path: Path) -> None:
     epochs: list[dict[str, float | int]] = []
-    result = train_detector(tmp_path / "dataset.yaml", tmp_path / "out.pt", TINY, epochs.append, tmp_path / "work")
+    result = train_detector(dataset, tmp_path / "out.pt", TINY, epochs.append, tmp_path / "work")
     assert [epoch["epoch"] for epoch in epochs] == [0]
     assert {"train/box_loss", "metrics/mAP50", "val/box_loss"} <= set(epochs[0])
     assert set(result.metrics) == {"map50", "map50_95", "precision", "recall"}
+    assert (result.epochs, result.batch, result.resumed) == (1, 4, False)
     assert load_detector(result.weights).names == {0: "vehicle"}
-    assert "results.csv" in {path.name for path in result.files}
+    expected = {"results.csv", "results.png", "args.yaml", "confusion_matrix.png", "BoxPR_curve.png"}
+    assert expected | {"val_batch0_labels.jpg", "val_batch0_pred.jpg"} <= {path.name for path in result.files}
+
+
+TRAINING = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from drive_assets_tests.model.test_detector import TINY
+from model.detector import train_detector
+root, epochs = Path(sys.argv[1]), int(sys.argv[2])
+tell = lambda epoch: print("epoch", epoch["epoch"], flush=True)
+result = train_detector(root / "dataset.yaml", root / "out.pt", replace(TINY, epochs=epochs), tell, root / "work")
+print("done", result.resumed, result.epochs)
+"""
+
+
+def test_a_killed_training_goes_on_and_writes_nothing_outside_its_folder(dataset: Path, tmp_path: Path) -> None:
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    home.mkdir()
+    elsewhere.mkdir()
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "YOLO_", "MPL"))}
+    environment |= {"HOME": str(home), "TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", TRAINING, str(dataset.parent), "12"]
+    options: dict[str, Any] = {"env": environment, "cwd": elsewhere, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **options) as first:
+        assert first.stdout is not None
+        assert any(line.startswith("epoch") for line in first.stdout)
+        first.kill()
+    assert not (tmp_path / "out.pt").exists()
+    second = subprocess.run(command, **options, check=True, timeout=120).stdout.splitlines()
+    told = [int(line.split()[1]) for line in second if line.startswith("epoch")]
+    assert second[-1] == "done True 12"
+    assert told[0] > 0
+    assert told[-1] == 11
+    assert list(home.rglob("*")) == list(elsewhere.rglob("*")) == []
