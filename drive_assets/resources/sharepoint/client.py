@@ -112,6 +112,8 @@ class GraphClient:
         next_link, delta_link = page.get("@odata.nextLink"), page.get("@odata.deltaLink")
         if bool(next_link) == bool(delta_link):
             raise SharePointError(f"{advice.what} failed: the page has not one of a next and a delta link. Try later.")
+        if next_link and next_link == link:
+            raise _endless(advice.what)
         return DeltaPage([parse_item(raw) for raw in page.get("value", [])], next_link, delta_link)
 
     def delta(self, drive_id: str, link: str | None = None) -> Iterator[DeltaPage]:
@@ -212,6 +214,10 @@ class GraphClient:
 
 def _unseen(link: str, seen: set[str], what: str) -> str:
     if link in seen:
-        raise SharePointError(f"{what} failed: a next link came twice, so that it would never end. Try again later.")
+        raise _endless(what)
     seen.add(link)
     return link
+
+
+def _endless(what: str) -> SharePointError:
+    return SharePointError(f"{what} failed: a next link came twice, so that it would never end. Try again later.")
