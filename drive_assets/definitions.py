@@ -7,9 +7,11 @@ from drive_assets.automation import JOBS, SCHEDULES
 from drive_assets.detection.assets import boxy_dataset, boxy_detector
 from drive_assets.evaluation.assets import evaluation, model_comparison
 from drive_assets.labels.assets import future_labels_asset
+from drive_assets.recordings.arrivals import ArrivalRules
 from drive_assets.recordings.assets import recording
 from drive_assets.recordings.checks import few_faults
 from drive_assets.recordings.sensors import inbox_sensor
+from drive_assets.recordings.sharepoint_sensor import sharepoint_sensor
 from drive_assets.resources.compute import LocalCompute
 from drive_assets.resources.mlflow import Mlflow
 from drive_assets.resources.storage import Storage
@@ -35,9 +37,10 @@ defs = dg.Definitions(
     asset_checks=[few_faults, manifest_is_current, every_split_has_positives],
     jobs=JOBS,
     schedules=SCHEDULES,
-    sensors=[inbox_sensor],
+    sensors=[inbox_sensor, sharepoint_sensor],
     resources={
         "storage": Storage.from_environment(),
+        "arrival_rules": ArrivalRules.from_environment(),
         "compute": LocalCompute(),
         "mlflow": Mlflow.from_environment(),
     },

@@ -12,7 +12,6 @@ from urllib.parse import quote
 from drive_assets.recordings.archives import free_bytes, is_taken, listing, missing, open_archive
 from drive_assets.recordings.library import connect, version_of
 from drive_assets.recordings.sources import Remote, Source, is_recording_name
-from drive_assets.resources.sharepoint.items import Item
 from drive_assets.resources.sharepoint.settings import SharePointSettings
 from drive_assets.resources.storage import Storage
 from model.config import fingerprint
@@ -130,7 +129,7 @@ def _download_folder(cache: Path, source: Source, remote: Remote, tell: Tell) ->
 def _download_zip(cache: Path, source: Source, remote: Remote, tell: Tell) -> Download:
     client, started = connect(), time.monotonic()
     item = client.item(remote.drive, remote.item)
-    _refuse_changed(source, remote, listing_of_zip(item))
+    _refuse_changed(source, remote, listing_of_zip(item.size))
     # The name says which content it is, so that a changed zip is not continued where the earlier one was cut.
     path = cache / f"{fingerprint(item.identity)}.zip"
     for left in cache.glob("*.zip*"):
@@ -146,9 +145,9 @@ def _download_zip(cache: Path, source: Source, remote: Remote, tell: Tell) -> Do
     return Download(path, [path.name], item.size, time.monotonic() - started, item.quick_xor_hash or item.identity)
 
 
-def listing_of_zip(item: Item) -> str:
-    """The `Remote.sizes` of a zip."""
-    return str(item.size)
+def listing_of_zip(size: int) -> str:
+    """The `Remote.sizes` of a zip of `size` bytes."""
+    return str(size)
 
 
 def check_space(folder: Path, wanted: int, name: str) -> None:
