@@ -16,6 +16,25 @@ from drive_assets.resources.storage import Storage
 from model.config import fingerprint
 from model.errors import DataError
 
+
+def seconds_from_environment(variable: str, default: float) -> float:
+    """A number of seconds that the environment may replace.
+
+    Raises:
+        DataError: it is none.
+    """
+    text = os.environ.get(variable, "").strip() or str(default)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise DataError(f"{variable} must be a number of seconds, such as {default:.0f}, not {text!r}.")
+    return seconds
+
+
+INTERVAL_S = max(1, round(seconds_from_environment("DRIVE_ASSETS_SENSOR_INTERVAL_S", 30)))
+"""Between two ticks of a sensor."""
 SHOWN = 5
 """Names that a tick lists of each kind."""
 
@@ -43,16 +62,7 @@ class ArrivalRules(dg.ConfigurableResource):
         Raises:
             DataError: it is no number of seconds.
         """
-        text = os.environ.get("DRIVE_ASSETS_SETTLING_S", "").strip()
-        if not text:
-            return cls()
-        try:
-            seconds = float(text)
-        except ValueError:
-            seconds = -1.0
-        if not 0 <= seconds < float("inf"):
-            raise DataError(f"DRIVE_ASSETS_SETTLING_S must be a number of seconds, such as 600, not {text!r}.")
-        return cls(settling_s=seconds)
+        return cls(settling_s=seconds_from_environment("DRIVE_ASSETS_SETTLING_S", 600.0))
 
 
 @dataclass(frozen=True)

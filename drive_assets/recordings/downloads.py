@@ -116,12 +116,13 @@ def _download_folder(cache: Path, source: Source, remote: Remote, tell: Tell) ->
     there = sum((cache / item.name).stat().st_size for item in items if (cache / item.name).is_file())
     check_space(cache, total - there, source.name)
     progress = Progress(source.name, total, tell)
-    client.download_all(
+    items = client.download_all(
         remote.drive,
         [(item, cache / item.name) for item in items],
         settings.workers if settings else 1,
         lambda files, size: progress(size),
     )
+    _refuse_changed(source, remote, listing([(item.name, item.size) for item in items]))
     content = fingerprint(sorted(version_of(item) for item in items))
     return Download(cache, names, total, time.monotonic() - started, content)
 
@@ -140,7 +141,10 @@ def _download_zip(cache: Path, source: Source, remote: Remote, tell: Tell) -> Do
         there = partial.stat().st_size if partial.is_file() else 0
         # JPEGs do not shrink in a zip: what is unpacked is as large again.
         check_space(cache, 2 * item.size - there, source.name)
-        item = client.download(remote.drive, item, path, Progress(source.name, item.size, tell))
+        made = client.download(remote.drive, item, path, Progress(source.name, item.size, tell))
+        if made.identity != item.identity:
+            path.unlink()
+            _refuse_changed(source, remote, "")
     _remove_hostile(path, source.location)
     return Download(path, [path.name], item.size, time.monotonic() - started, item.quick_xor_hash or item.identity)
 

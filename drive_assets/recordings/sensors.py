@@ -8,7 +8,7 @@ import dagster as dg
 
 from drive_assets.recordings import arrivals
 from drive_assets.recordings.archives import listing, missing, open_archive
-from drive_assets.recordings.arrivals import Arrival, ArrivalRules, Tick, age_text, rival, sizes_of
+from drive_assets.recordings.arrivals import INTERVAL_S, Arrival, ArrivalRules, Tick, age_text, rival, sizes_of
 from drive_assets.recordings.sources import Source, find_recordings, is_recording_name
 from drive_assets.resources.storage import Storage
 from model.config import fingerprint
@@ -18,7 +18,7 @@ from model.recording import TELEMETRY
 
 @dg.sensor(
     target=dg.AssetSelection.assets("recording"),
-    minimum_interval_seconds=30,
+    minimum_interval_seconds=INTERVAL_S,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Takes recordings from the inbox folder once they are complete and settled.",
 )

@@ -9,7 +9,7 @@ import dagster as dg
 
 from drive_assets.recordings import arrivals
 from drive_assets.recordings.archives import listing, missing, open_archive
-from drive_assets.recordings.arrivals import Arrival, ArrivalRules, Tick, age_text, key_of, rival
+from drive_assets.recordings.arrivals import INTERVAL_S, Arrival, ArrivalRules, Tick, age_text, key_of, rival
 from drive_assets.recordings.downloads import listing_of_zip
 from drive_assets.recordings.drive_map import DriveMap, Entry
 from drive_assets.recordings.library import SET_UP, Place, connect, find_place, settings_key
@@ -54,7 +54,7 @@ def library_path(storage: Storage) -> DriveMap:
 
 @dg.sensor(
     target=dg.AssetSelection.assets("recording"),
-    minimum_interval_seconds=30,
+    minimum_interval_seconds=INTERVAL_S,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Takes recordings from SharePoint once they are complete and settled. Set up by environment variables.",
 )
