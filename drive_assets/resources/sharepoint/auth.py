@@ -46,7 +46,6 @@ class MsalTokens:
         self._clock = pace.clock
         self._on_device_code = on_device_code
         self._lock = threading.Lock()
-        self._app: msal.ClientApplication | None = None
         self._cache: msal.SerializableTokenCache | None = None
         self._token = ""
         self._good_until = 0.0
@@ -57,7 +56,7 @@ class MsalTokens:
 
         Raises:
             AccessError: the credentials are refused, or a user must sign in.
-            Trouble: asking again can help. The msal application is dropped, since it remembers failures.
+            Trouble: asking again can help.
         """
         with self._lock:
             if not self._token or self._clock.now() >= self._good_until:
@@ -90,7 +89,6 @@ class MsalTokens:
         if failure is None and "access_token" not in answer:
             failure = _refusal(answer)
         if failure is not None:
-            self._app = None
             raise failure
         lifetime = float(answer.get("expires_in", 3600))
         self._token, self._refused = answer["access_token"], False
@@ -104,31 +102,28 @@ class MsalTokens:
         return Trouble(answer.error(SIGNING_IN), paused=wait is not None)
 
     def _ask(self) -> dict[str, Any]:
-        scopes = [self._settings.scope]
+        """msal's answer, of an application made anew: one that was used remembers failures and refused tokens."""
         if self._settings.auth == "device_code":
-            return self._ask_user(scopes)
-        if self._refused:
-            self._app = None  # its cache would give the refused token again
-        self._app = self._app or self._confidential()
-        return self._app.acquire_token_for_client(scopes)
+            return self._ask_user()
+        return self._confidential().acquire_token_for_client([self._settings.scope])
 
-    def _ask_user(self, scopes: list[str]) -> dict[str, Any]:
-        self._app = self._app or self._public()
-        accounts = self._app.get_accounts()
+    def _ask_user(self) -> dict[str, Any]:
+        scopes, app = [self._settings.scope], self._public()
+        accounts = app.get_accounts()
         answer = None
         if accounts:
-            answer = self._app.acquire_token_silent_with_error(scopes, accounts[0], force_refresh=self._refused)
+            answer = app.acquire_token_silent_with_error(scopes, accounts[0], force_refresh=self._refused)
         if answer is None or answer.get("error") == "invalid_grant":
             if self._on_device_code is None:
                 raise AccessError(
                     "Nobody is signed in to SharePoint, or not any more: run `drive-assets sharepoint check`, with "
                     "SHAREPOINT_TOKEN_CACHE set to a file that the daemon reads too."
                 )
-            flow = self._app.initiate_device_flow(scopes)
+            flow = app.initiate_device_flow(scopes)
             if "message" not in flow:
                 return flow
             self._on_device_code(flow["message"])
-            answer = self._app.acquire_token_by_device_flow(flow)
+            answer = app.acquire_token_by_device_flow(flow)
         self._keep_cache()
         return answer
 
