@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
+from drive_assets.recordings import downloads
 from drive_assets.recordings.ingest import ingest
 from drive_assets.recordings.sources import Source, find_recordings, lookup, register
 from drive_assets.resources.storage import Storage
@@ -201,3 +202,17 @@ def test_two_processes_at_once(storage: Storage, tmp_path: Path) -> None:
     assert visible(storage) == [NAME]
     versions = [storage.recording(NAME), *(storage.recordings / ".superseded" / NAME).iterdir()]
     assert sorted(len(list(path.glob("*.jpg"))) for path in versions) == [6, 7]
+
+
+def test_progress_is_a_line_every_few_seconds_with_share_and_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = [100.0]
+    monkeypatch.setattr(downloads.time, "monotonic", lambda: moment[0])
+    told: list[str] = []
+    progress = downloads.Progress("week.zip", 100_000_000, told.append)
+    for second in range(12):
+        moment[0] = 100.0 + second
+        progress(20_000_000 + 4_000_000 * second)  # 20 MB were there from an earlier try
+    assert told == [
+        "week.zip: 40% of 100.0 MB, 4.0 MB/s, 15 s left",
+        "week.zip: 60% of 100.0 MB, 4.0 MB/s, 10 s left",
+    ]
