@@ -13,8 +13,8 @@ from drive_assets_tests.resources.clock import TestClock
 
 DRIVE = "2026-03-01_10-00-00"
 BIG = random.Random(1).randbytes(3_000_007)
-"""More than two of the download's chunks and of the remote file's blocks. Of an odd size, since quickXorHash does not see
-that a multiple of 320 bytes is inverted."""
+"""More than two of the download's chunks and of the remote file's blocks. Of an odd size, since quickXorHash does not
+see that a multiple of 320 bytes is inverted."""
 
 
 @pytest.fixture
