@@ -2,13 +2,13 @@
 
     python benchmarks/sharepoint.py [--size-mib 1024] [--files 5000]
 
-The server runs in a process of its own and speaks TLS on loopback. Ratios count; the machine's speed cancels.
+The server runs in a process of its own and speaks TLS on loopback. Ratios count; the machine's speed cancels. Delta rounds
+are timed in benchmarks/sharepoint_sensor.py.
 """
 
 import argparse
 import os
 import random
-import resource
 import subprocess
 import tempfile
 import time
@@ -131,18 +131,6 @@ def small_files(folder: Path, files: int) -> None:
         )
 
 
-def listing(folder: Path, files: int) -> None:
-    """The client's part of a delta round; what the sensor makes of it is not in these figures."""
-    served = folder / "many"
-    with library(served) as (client, drive_id, _):
-        begin, number = time.perf_counter(), 0
-        for page in client.delta(drive_id):
-            number += len(page.items)
-        seconds = time.perf_counter() - begin
-        print(f"a delta round of {number:,} items with the server's time: {number / seconds:,.0f} items/s")
-    print(f"most memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MiB")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size-mib", type=int, default=1024)
@@ -152,7 +140,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         one_zip(Path(name), asked.size_mib)
         small_files(Path(name), asked.files)
-        listing(Path(name), asked.files)
 
 
 if __name__ == "__main__":
