@@ -2,8 +2,8 @@
 
     python benchmarks/sharepoint.py [--size-mib 1024] [--files 5000]
 
-The server runs in a process of its own and speaks TLS on loopback. Ratios count; the machine's speed cancels. Delta rounds
-are timed in benchmarks/sharepoint_sensor.py.
+The server runs in a process of its own and speaks TLS on loopback. Ratios count; the machine's speed cancels. Delta
+rounds are timed in benchmarks/sharepoint_sensor.py.
 """
 
 import argparse
