@@ -14,7 +14,7 @@ from pydantic import Field
 
 from drive_assets.manifest import changed_recordings, read_manifest
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS, RECORDINGS
-from drive_assets.recordings.sharepoint_sensor import library_path
+from drive_assets.recordings.sharepoint_sensor import open_map
 from drive_assets.resources.storage import Storage
 from model.errors import DataError
 
@@ -113,7 +113,7 @@ def _request(changed: str) -> dg.RunRequest:
 
 @dg.op(description="Have the SharePoint sensor list the whole library anew and compare it by id.")
 def ask_for_a_full_round(context: dg.OpExecutionContext, storage: Storage) -> None:
-    with library_path(storage) as known:
+    with open_map(storage) as known:
         known.want_full_round()
     context.log.info("The next ticks of sharepoint_sensor list the whole library, and say what they find.")
 

@@ -217,7 +217,7 @@ class DriveMap:
 
     def _take_over(self, item: Item, generation: int, now: float) -> set[str]:
         """Returns ids of folders and zips to look at again."""
-        query = "SELECT parent, name, version FROM items WHERE id = ?"
+        query = "SELECT parent, name, version, malware FROM items WHERE id = ?"
         old = self._db.execute(query, (item.id,)).fetchone()
         is_zip = not item.is_folder and item.name.lower().endswith(".zip")
         if not (item.is_folder or is_zip or is_taken(item.name)):
@@ -225,7 +225,7 @@ class DriveMap:
                 self._db.execute("DELETE FROM items WHERE id = ?", (item.id,))
             return set()
         version = item.name if item.is_folder else version_of(item)
-        if old == (item.parent_id, item.name, version):
+        if old == (item.parent_id, item.name, version, int(item.malware)):
             self._db.execute("UPDATE items SET generation = ? WHERE id = ?", (generation, item.id))
             return set()
         flags = (int(item.is_folder), item.size, version, int(item.malware), now, generation)
@@ -233,7 +233,9 @@ class DriveMap:
             "INSERT INTO items VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL) ON CONFLICT(id) DO UPDATE SET "
             "parent = excluded.parent, name = excluded.name, folder = excluded.folder, size = excluded.size, "
             "version = excluded.version, malware = excluded.malware, seen = excluded.seen, "
-            "generation = excluded.generation",
+            "generation = excluded.generation, "
+            # What moves from one recording to another is new there.
+            "taken = CASE WHEN parent IS excluded.parent THEN taken END",
             (item.id, item.parent_id, item.name, *flags),
         )
         if is_zip:

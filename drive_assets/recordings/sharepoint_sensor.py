@@ -48,7 +48,7 @@ class Cursor:
         return cls(**json.loads(text)) if text else cls()
 
 
-def library_path(storage: Storage) -> DriveMap:
+def open_map(storage: Storage) -> DriveMap:
     return DriveMap(storage.root / "sharepoint" / "library.sqlite")
 
 
@@ -69,7 +69,7 @@ def sharepoint_sensor(
     started, tick = time.monotonic(), Tick(arrival_rules)
     cursor = Cursor.parse(context.cursor)
     client = connect(patience_s=arrival_rules.slice_s / 2)
-    with library_path(storage) as known:
+    with open_map(storage) as known:
         try:
             place = known.place(settings_key(settings)) or _find_place(client, settings, known)
             cursor = _read_changes(

@@ -44,8 +44,9 @@ def storage(tmp_path: Path) -> Storage:
     return Storage(data_root=str(tmp_path / "data"), inbox_root=str(tmp_path / "inbox"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def instance() -> Iterator[dg.DagsterInstance]:
+    """One for a module: what the sensors remember is in their cursor and in the data root, not here."""
     with dg.instance_for_test() as instance:
         yield instance
 
@@ -126,3 +127,13 @@ def write_zip(path: Path, drives: list[Path], inside: str = "{name}/") -> Path:
 
 def drive(folder: Path, name: str, rows: int = 3, seed: int = 0) -> Path:
     return write_drive(folder / name, rows=rows, seed=seed)
+
+
+def sketch(folder: Path, name: str, rows: int = 3) -> Path:
+    """The files of a recording as far as a sensor looks at them: names and a few bytes."""
+    made = folder / name
+    made.mkdir(parents=True)
+    for number in range(rows):
+        (made / f"{name[:10]} {number}.jpg").write_bytes(f"{name} {number}".encode())
+    (made / "telemetry.csv").write_text(f"Time\n{name}\n")
+    return made

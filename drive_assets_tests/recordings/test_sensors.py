@@ -23,17 +23,6 @@ NAME, OTHER = "2024-05-01_10-00-00", "2024-05-02_10-00-00"
 
 
 @pytest.fixture
-def storage(tmp_path: Path) -> Storage:
-    return Storage(data_root=str(tmp_path / "data"), inbox_root=str(tmp_path / "inbox"))
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.instance_for_test() as instance:
-        yield instance
-
-
-@pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Eleven minutes from now: all that is there is settled."""
     real = arrivals.now

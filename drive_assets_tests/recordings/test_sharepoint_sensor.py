@@ -12,12 +12,12 @@ from drive_assets.automation import sharepoint_reconciliation
 from drive_assets.recordings.arrivals import ArrivalRules
 from drive_assets.recordings.drive_map import DriveMap
 from drive_assets.recordings.ingest import ingest
-from drive_assets.recordings.sharepoint_sensor import library_path, sharepoint_sensor
+from drive_assets.recordings.sharepoint_sensor import open_map, sharepoint_sensor
 from drive_assets.recordings.sources import find_recordings, lookup
 from drive_assets.resources.sharepoint.items import SharePointError
 from drive_assets.resources.storage import Storage
 from drive_assets_tests.graph_server import Fault, GraphServer
-from drive_assets_tests.recordings.conftest import Clock, Sensor, drive, write_zip
+from drive_assets_tests.recordings.conftest import Clock, Sensor, drive, sketch, write_zip
 
 DAYS = [f"2024-05-{day:02}_10-00-00" for day in range(1, 29)]
 
@@ -40,7 +40,7 @@ def test_without_settings_it_says_how_to_set_it_up(
 
 
 def test_a_recording_is_requested_once_it_is_settled_and_only_once(sensor: Sensor, library: Path) -> None:
-    drive(library, DAYS[0])
+    sketch(library, DAYS[0])
     assert sensor.tick() == []
     assert f"1 not settled: {DAYS[0]} changed 0 s ago, 10 min are waited for" in sensor.said
     sensor.clock.ahead += 590
@@ -53,7 +53,7 @@ def test_a_recording_is_requested_once_it_is_settled_and_only_once(sensor: Senso
 
 
 def test_a_file_that_comes_late_is_waited_for_again(sensor: Sensor, library: Path) -> None:
-    folder = drive(library, DAYS[0])
+    folder = sketch(library, DAYS[0])
     sensor.tick()
     sensor.clock.ahead += 590
     (folder / "late.jpg").write_bytes(b"x")
@@ -65,7 +65,7 @@ def test_a_file_that_comes_late_is_waited_for_again(sensor: Sensor, library: Pat
 
 
 def test_a_tick_without_a_change_makes_one_request(sensor: Sensor, library: Path, server: GraphServer) -> None:
-    drive(library, DAYS[0])
+    sketch(library, DAYS[0])
     sensor.take_all()
     before = graph_requests(server)
     assert sensor.tick() == []
@@ -73,7 +73,7 @@ def test_a_tick_without_a_change_makes_one_request(sensor: Sensor, library: Path
 
 
 def test_a_changed_recording_is_requested_anew_and_so_is_its_first_content_again(sensor: Sensor, library: Path) -> None:
-    folder = drive(library, DAYS[0])
+    folder = sketch(library, DAYS[0])
     first = (folder / "telemetry.csv").read_bytes()
     keys = []
     for content in (first, first + b"\n", first):
@@ -84,7 +84,7 @@ def test_a_changed_recording_is_requested_anew_and_so_is_its_first_content_again
 
 
 def test_what_is_incomplete_is_named_with_what_it_lacks(sensor: Sensor, library: Path) -> None:
-    folder = drive(library, DAYS[0])
+    folder = sketch(library, DAYS[0])
     (folder / "telemetry.csv").rename(library.parent / "telemetry.csv")
     (library / DAYS[1]).mkdir()
     assert sensor.take_all() == []
@@ -94,21 +94,21 @@ def test_what_is_incomplete_is_named_with_what_it_lacks(sensor: Sensor, library:
 
 
 def test_a_folder_with_telemetry_and_a_wrong_name_is_named(sensor: Sensor, library: Path) -> None:
-    drive(library, DAYS[0]).rename(library / "my drive")
+    sketch(library, DAYS[0]).rename(library / "my drive")
     assert sensor.take_all() == []
     assert "1 not named YYYY-MM-DD_HH-MM-SS: my drive" in sensor.said
 
 
 def test_only_what_lies_in_the_configured_folder_counts_at_any_depth(sensor: Sensor, library: Path) -> None:
-    drive(library / "2024" / "May", DAYS[0])
-    drive(library.parent / "Office", DAYS[1])
+    sketch(library / "2024" / "May", DAYS[0])
+    sketch(library.parent / "Office", DAYS[1])
     assert sensor.take_all() == [DAYS[0]]
 
 
 def test_a_folder_that_is_moved_in_brings_its_recordings_and_one_that_is_moved_out_is_reported(
     sensor: Sensor, library: Path
 ) -> None:
-    drive(library.parent / "Office" / "May", DAYS[0])
+    sketch(library.parent / "Office" / "May", DAYS[0])
     assert sensor.take_all() == []
     (library.parent / "Office" / "May").rename(library / "May")
     assert sensor.tick() == [DAYS[0]]  # which settled where it was before
@@ -118,10 +118,19 @@ def test_a_folder_that_is_moved_in_brings_its_recordings_and_one_that_is_moved_o
 
 
 def test_a_renamed_recording_is_another_one(sensor: Sensor, library: Path) -> None:
-    folder = drive(library, DAYS[0])
+    folder = sketch(library, DAYS[0])
     assert sensor.take_all() == [DAYS[0]]
     folder.rename(library / DAYS[1])
     assert sensor.take_all() == [DAYS[1]]
+
+
+def test_a_file_that_moves_from_one_recording_to_another_changes_that_one(sensor: Sensor, library: Path) -> None:
+    for day in DAYS[:2]:
+        sketch(library, day)
+    assert sensor.take_all() == DAYS[:2]
+    frame = next((library / DAYS[0]).glob("*.jpg"))
+    frame.rename(library / DAYS[1] / frame.name)
+    assert sensor.take_all() == DAYS[1:2]
 
 
 def test_a_deletion_is_reported_and_not_followed(sensor: Sensor, library: Path, storage: Storage) -> None:
@@ -152,7 +161,7 @@ def test_what_was_deleted_and_uploaded_again_with_other_content_is_a_new_version
 
 
 def test_zips_of_one_and_of_several_recordings(sensor: Sensor, library: Path, tmp_path: Path, storage: Storage) -> None:
-    given = [drive(tmp_path / "given", day) for day in DAYS[:4]]
+    given = [sketch(tmp_path / "given", day) for day in DAYS[:4]]
     write_zip(library / f"{DAYS[0]}.zip", given[:1], inside="")
     write_zip(library / "week.zip", given[1:], inside="export/{name}/")
     with zipfile.ZipFile(library / "slides.zip", "w") as other:
@@ -178,8 +187,8 @@ def test_hostile_and_broken_zips_are_refused_by_name_and_not_read_twice(
 
 
 def test_two_items_that_claim_one_name(sensor: Sensor, library: Path, tmp_path: Path) -> None:
-    drive(library, DAYS[0])
-    write_zip(library / f"{DAYS[0]}.zip", [drive(tmp_path / "given", DAYS[0], rows=5)])
+    sketch(library, DAYS[0])
+    write_zip(library / f"{DAYS[0]}.zip", [sketch(tmp_path / "given", DAYS[0], rows=5)])
     assert sensor.take_all() == [DAYS[0]]
     first = sensor.keys
     assert sensor.tick() == []
@@ -202,7 +211,7 @@ def test_a_recording_that_is_there_from_elsewhere_with_other_content_is_not_repl
 
 def test_a_tick_requests_a_bounded_number_and_the_next_goes_on(sensor: Sensor, library: Path) -> None:
     for day in DAYS[:5]:
-        drive(library, day, rows=1)
+        sketch(library, day, rows=1)
     sensor.rules = ArrivalRules(most_a_tick=2)
     assert sensor.take_all() == DAYS[:2]
     assert sensor.tick() == DAYS[2:4]
@@ -213,7 +222,7 @@ def test_a_round_too_long_for_a_tick_goes_on_in_the_next_and_nothing_is_requeste
     sensor: Sensor, library: Path
 ) -> None:
     for day in DAYS[:9]:
-        drive(library, day, rows=4)
+        sketch(library, day, rows=4)
     sensor.rules = ArrivalRules(slice_s=0.0, settling_s=0.0)
     for page in (1, 2):
         assert sensor.tick() == []
@@ -226,7 +235,7 @@ def test_errors_of_the_service_lose_neither_cursor_nor_recordings(
     sensor: Sensor, library: Path, server: GraphServer
 ) -> None:
     for day in DAYS[:9]:
-        drive(library, day, rows=4)
+        sketch(library, day, rows=4)
     server.fail(Fault("denied", count=1, match="delta", after=2))
     sensor.tick()
     assert "1 page not read, the next tick goes on" in sensor.said
@@ -246,18 +255,18 @@ def test_errors_of_the_service_lose_neither_cursor_nor_recordings(
 def test_a_link_that_is_gone_starts_over_and_nothing_is_requested_twice(
     sensor: Sensor, library: Path, server: GraphServer, code: str, location: bool
 ) -> None:
-    drive(library, DAYS[0])
-    drive(library, DAYS[1])
+    sketch(library, DAYS[0])
+    sketch(library, DAYS[1])
     assert sensor.take_all() == DAYS[:2]
     shutil.rmtree(library / DAYS[0])
-    drive(library, DAYS[2])
+    sketch(library, DAYS[2])
     server.fail(Fault("gone", code=code, location=location))
     assert sensor.take_all() == DAYS[2:3]
     assert sensor.cursor is not None and json.loads(sensor.cursor)["generation"] == 2
 
 
 def test_a_link_that_is_gone_reports_what_is_deleted(sensor: Sensor, library: Path, server: GraphServer) -> None:
-    drive(library, DAYS[0])
+    sketch(library, DAYS[0])
     assert sensor.take_all() == DAYS[:1]
     shutil.rmtree(library / DAYS[0])
     server.fail(Fault("gone"))
@@ -270,7 +279,7 @@ def test_what_graph_may_do_in_a_round_changes_nothing(
     sensor: Sensor, library: Path, server: GraphServer, kind: str
 ) -> None:
     for day in DAYS[:6]:
-        drive(library / "deep" / "er", day, rows=4)
+        sketch(library / "deep" / "er", day, rows=4)
     server.fail(Fault(kind, count=None if kind.startswith("missing") else 3))
     assert sensor.take_all() == DAYS[:6]
     assert sensor.tick() == []
@@ -280,7 +289,7 @@ def test_a_next_link_that_leads_to_itself_is_an_error_and_the_cursor_stays(
     sensor: Sensor, library: Path, server: GraphServer
 ) -> None:
     for day in DAYS[:9]:
-        drive(library, day, rows=4)
+        sketch(library, day, rows=4)
     server.fail(Fault("repeated_next", count=2, after=1))
     assert sensor.tick() == []
     assert "a next link came twice" in sensor.said and "the next tick goes on" in sensor.said
@@ -302,7 +311,7 @@ def test_next_links_that_lead_in_a_circle_are_noticed_and_a_repeated_tick_is_not
 
 
 def test_a_tick_that_is_lost_is_repeated_with_the_same_keys(sensor: Sensor, library: Path) -> None:
-    folder = drive(library, DAYS[0])
+    folder = sketch(library, DAYS[0])
     sensor.tick()
     sensor.clock.settle()
     assert sensor.tick(is_lost=True) == [DAYS[0]]
@@ -318,7 +327,7 @@ def test_a_tick_that_is_lost_is_repeated_with_the_same_keys(sensor: Sensor, libr
 def test_a_lost_map_and_a_reset_cursor_make_a_whole_round_with_the_same_keys(
     sensor: Sensor, library: Path, storage: Storage
 ) -> None:
-    drive(library, DAYS[0])
+    sketch(library, DAYS[0])
     assert sensor.take_all() == [DAYS[0]]
     keys = sensor.keys
     shutil.rmtree(storage.root / "sharepoint")
@@ -332,8 +341,8 @@ def test_a_lost_map_and_a_reset_cursor_make_a_whole_round_with_the_same_keys(
 def test_the_reconciliation_finds_what_the_list_of_changes_lost(
     sensor: Sensor, library: Path, server: GraphServer, storage: Storage, instance: dg.DagsterInstance
 ) -> None:
-    drive(library, DAYS[0])
-    drive(library, DAYS[1])
+    sketch(library, DAYS[0])
+    sketch(library, DAYS[1])
     assert sensor.take_all() == DAYS[:2]
     server.fail(Fault("missing_tombstone", count=None))
     shutil.rmtree(library / DAYS[0])
@@ -347,16 +356,18 @@ def test_the_reconciliation_finds_what_the_list_of_changes_lost(
 
 
 def test_malware_is_not_taken(sensor: Sensor, library: Path, server: GraphServer) -> None:
-    drive(library, DAYS[0])
-    server.fail(Fault("malware", count=None, match="telemetry.csv"))
+    sketch(library, DAYS[0])
+    server.fail(Fault("malware", match="telemetry.csv"))
     assert sensor.take_all() == []
     assert f"1 refused: {DAYS[0]} is reported to hold malware" in sensor.said
+    (library / DAYS[0] / "telemetry.csv").touch()  # shown again, and it was a false alarm
+    assert sensor.take_all() == [DAYS[0]]
 
 
 def test_a_service_that_asks_for_a_pause_longer_than_a_tick_is_left_alone(
     sensor: Sensor, library: Path, server: GraphServer
 ) -> None:
-    drive(library, DAYS[0])
+    sketch(library, DAYS[0])
     sensor.tick()
     cursor = sensor.cursor
     server.fail(Fault("throttle", retry_after=300))
@@ -368,10 +379,10 @@ def test_a_service_that_asks_for_a_pause_longer_than_a_tick_is_left_alone(
 def test_a_renamed_configured_folder_is_followed_and_a_deleted_one_is_an_error_that_says_so(
     sensor: Sensor, library: Path, clock: Clock
 ) -> None:
-    drive(library, DAYS[0])
+    sketch(library, DAYS[0])
     assert sensor.take_all() == DAYS[:1]
     library.rename(library.parent / "Rides")
-    drive(library.parent / "Rides", DAYS[1])
+    sketch(library.parent / "Rides", DAYS[1])
     assert sensor.take_all() == DAYS[1:2]
     shutil.rmtree(library.parent / "Rides")
     assert sensor.tick() == []
@@ -383,8 +394,8 @@ def test_a_renamed_configured_folder_is_followed_and_a_deleted_one_is_an_error_t
 def test_another_library_or_folder_is_begun_anew(
     sensor: Sensor, library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drive(library, DAYS[0])
-    drive(library.parent / "Office", DAYS[1])
+    sketch(library, DAYS[0])
+    sketch(library.parent / "Office", DAYS[1])
     assert sensor.take_all() == DAYS[:1]
     monkeypatch.setenv("SHAREPOINT_FOLDER", "Office")
     assert sensor.take_all() == DAYS[1:2]
@@ -392,9 +403,9 @@ def test_another_library_or_folder_is_begun_anew(
 
 def test_the_cursor_holds_links_and_numbers_only(sensor: Sensor, library: Path, storage: Storage) -> None:
     for day in DAYS[:9]:
-        drive(library, day, rows=4)
+        sketch(library, day, rows=4)
     sensor.take_all()
     assert sensor.cursor is not None and len(sensor.cursor) < 1000
     assert set(json.loads(sensor.cursor)) == {"link", "page", "is_whole", "is_full", "generation", "tick"}
-    with library_path(storage) as known:
+    with open_map(storage) as known:
         assert known.size() > 45
