@@ -58,12 +58,11 @@ def main() -> None:
     parser.add_argument("--slice", type=float, default=40.0, help="seconds that a tick may work")
     options = parser.parse_args()
 
-    from drive_assets_tests.graph_server import GraphServer
-    from drive_assets_tests.graph_server.drive import SyntheticDrive
+    from drive_assets_tests.graph_server import GraphServer, SyntheticDrive
 
     drive = SyntheticDrive(options.recordings, options.frames)
     print(f"{len(drive.entries)} items in pages of {options.page_size}")
-    with tempfile.TemporaryDirectory() as data, GraphServer(drive, page_size=options.page_size) as server:
+    with tempfile.TemporaryDirectory() as data, GraphServer(drive=drive, page_size=options.page_size) as server:
         os.environ |= server.environment()
         context = multiprocessing.get_context("spawn")
         process = context.Process(target=run_sensor, args=(str(Path(data)), options.slice))

@@ -35,6 +35,8 @@ def seconds_from_environment(variable: str, default: float) -> float:
 
 INTERVAL_S = max(1, round(seconds_from_environment("DRIVE_ASSETS_SENSOR_INTERVAL_S", 30)))
 """Between two ticks of a sensor."""
+TAGS = {"dagster/max_retries": "3"}
+"""A run whose process was lost, say with its machine, goes on by itself (`run_retries` in dagster.yaml)."""
 SHOWN = 5
 """Names that a tick lists of each kind."""
 
@@ -119,7 +121,9 @@ class Tick:
         register(storage, [arrival.source for arrival in self.requested])
         names = sorted(arrival.source.name for arrival in self.requested)
         return dg.SensorResult(
-            run_requests=[dg.RunRequest(arrival.key, partition_key=arrival.source.name) for arrival in self.requested],
+            run_requests=[
+                dg.RunRequest(arrival.key, partition_key=arrival.source.name, tags=TAGS) for arrival in self.requested
+            ],
             dynamic_partitions_requests=[
                 RECORDINGS.build_add_request(names[i : i + KEYS_PER_CALL]) for i in range(0, len(names), KEYS_PER_CALL)
             ],
