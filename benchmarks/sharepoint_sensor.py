@@ -29,7 +29,7 @@ def run_sensor(data: str, slice_s: float) -> None:
 
     rules = ArrivalRules(settling_s=SETTLING_S, slice_s=slice_s)
     storage, cursor, requested, quiet = Storage(data_root=data, inbox_root=data), None, 0, 0
-    client = connect(patience_s=slice_s / 2)
+    client = connect(patience_s=slice_s / 4)
     with dg.instance_for_test() as instance:
         while quiet < 2:
             started, before = time.perf_counter(), client.requests_made

@@ -68,7 +68,7 @@ def sharepoint_sensor(
     storage.check_writable()
     started, tick = time.monotonic(), Tick(arrival_rules)
     cursor = Cursor.parse(context.cursor)
-    client = connect(patience_s=arrival_rules.slice_s / 2)
+    client = connect(patience_s=arrival_rules.slice_s / 4)
     with open_map(storage) as known:
         try:
             place = known.place(settings_key(settings)) or _find_place(client, settings, known)
