@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo ui test lint clean
+.PHONY: demo demo-sharepoint ui test lint clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -14,6 +14,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)  ## simulated drives through the whole graph
 	$(BIN)/drive-assets demo
+
+demo-sharepoint: $(STAMP)  ## recordings that arrive in a local stand-in for SharePoint, taken by the sensor
+	$(BIN)/python -m drive_assets.demo_sharepoint
 
 ui: $(STAMP)  ## Dagster and MLflow on loopback
 	$(BIN)/drive-assets ui

@@ -6,6 +6,11 @@ import dagster as dg
 
 from model.errors import DataError
 
+
+class PassingError(DataError):
+    """What failed may succeed at the next try, with nothing put right by anyone."""
+
+
 Outcome = dg.MaterializeResult | DataError
 
 
@@ -34,7 +39,8 @@ def report_partitions(
     events are logged after it, and those of a run in which some failed are logged alone.
 
     Raises:
-        dagster.Failure: some failed; names each and its error. Not retried: input does not mend itself.
+        dagster.Failure: some failed; names each and its error. Retried, where the asset's policy says so, only if one
+            of the errors may pass by itself: input does not mend itself.
     """
     failures = {key: error for key, error in outcomes.items() if isinstance(error, DataError)}
     results = {key: result for key, result in outcomes.items() if isinstance(result, dg.MaterializeResult)}
@@ -50,4 +56,5 @@ def report_partitions(
     if failures:
         heading = f"{len(failures)} of {len(outcomes)} failed." if len(outcomes) > 1 else ""
         lines = [heading, *(f"{key}: {error}" for key, error in failures.items())]
-        raise dg.Failure("\n".join(line for line in lines if line), allow_retries=False)
+        passing = any(isinstance(error, PassingError) for error in failures.values())
+        raise dg.Failure("\n".join(line for line in lines if line), allow_retries=passing)

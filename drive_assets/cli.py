@@ -53,6 +53,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--config", type=Path, help="YAML file: config by asset name, as in the launchpad")
     run.set_defaults(command=_run)
 
+    sharepoint = commands.add_parser("sharepoint", help="recordings that arrive in a SharePoint library")
+    check = sharepoint.add_subparsers(required=True, metavar="COMMAND").add_parser(
+        "check", help="tell step by step what of the access works and what is missing"
+    )
+    check.set_defaults(command=_check_sharepoint)
+
     demo = commands.add_parser("demo", help="simulated drives through the whole graph")
     demo.set_defaults(command=_demo)
 
@@ -116,7 +122,7 @@ def _run(options: argparse.Namespace) -> bool:
     from drive_assets.instance import open_instance
     from drive_assets.materialize import materialize
 
-    config = _read_config(options.config)
+    config = read_config(options.config)
     if options.weights is not None:
         if not options.weights.is_file():
             raise DataError(f"{options.weights} does not exist: expected the weights file of a YOLO detector.")
@@ -127,7 +133,7 @@ def _run(options: argparse.Namespace) -> bool:
         )
 
 
-def _read_config(path: Path | None) -> dict[str, dict[str, Any]]:
+def read_config(path: Path | None) -> dict[str, dict[str, Any]]:
     import yaml
 
     if path is None:
@@ -139,6 +145,12 @@ def _read_config(path: Path | None) -> dict[str, dict[str, Any]]:
     if not isinstance(content, dict) or not all(isinstance(value, dict) for value in content.values()):
         raise DataError(f"{path}: expected a mapping of asset names to config, such as `checkpoint: {{epochs: 5}}`.")
     return content
+
+
+def _check_sharepoint(options: argparse.Namespace) -> bool:
+    from drive_assets.recordings.check_access import check_access
+
+    return check_access(_tell)
 
 
 def _demo(options: argparse.Namespace) -> bool:

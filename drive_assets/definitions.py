@@ -3,13 +3,15 @@
 import dagster as dg
 
 from drive_assets.annotation.assets import annotations
-from drive_assets.automation import JOBS, SCHEDULES
+from drive_assets.automation import AUTOMATION, JOBS, SCHEDULES
 from drive_assets.detection.assets import boxy_dataset, boxy_detector, nuimages_dataset, nuimages_detector
 from drive_assets.evaluation.assets import evaluation, model_comparison
 from drive_assets.labels.assets import future_labels_asset
+from drive_assets.recordings.arrivals import ArrivalRules
 from drive_assets.recordings.assets import recording
 from drive_assets.recordings.checks import few_faults
 from drive_assets.recordings.sensors import inbox_sensor
+from drive_assets.recordings.sharepoint_sensor import sharepoint_sensor
 from drive_assets.resources.compute import LocalCompute
 from drive_assets.resources.mlflow import Mlflow
 from drive_assets.resources.storage import Storage
@@ -32,21 +34,15 @@ ASSETS = [
     model_comparison,
 ]
 
-AUTOMATION = dg.AutomationConditionSensorDefinition(
-    "automation_sensor",
-    target=dg.AssetSelection.all(),
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Annotates and labels each recording that arrives, and evaluates each checkpoint.",
-)
-
 defs = dg.Definitions(
     assets=ASSETS,
     asset_checks=[few_faults, manifest_is_current, every_split_has_positives],
     jobs=JOBS,
     schedules=SCHEDULES,
-    sensors=[inbox_sensor, AUTOMATION],
+    sensors=[inbox_sensor, sharepoint_sensor, AUTOMATION],
     resources={
         "storage": Storage.from_environment(),
+        "arrival_rules": ArrivalRules.from_environment(),
         "compute": LocalCompute(),
         "mlflow": Mlflow.from_environment(),
     },

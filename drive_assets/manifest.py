@@ -37,22 +37,30 @@ def read_current_manifest(storage: Storage) -> dict[str, Any]:
     return manifest
 
 
-def changed_recordings(storage: Storage, known: list[str]) -> dict[str, str]:
+def changed_recordings(storage: Storage, known: list[str], trust_times: bool = False) -> dict[str, str]:
     """Recordings whose files are not what the manifest was made from, each with what changed.
 
-    `known` are the partition keys; those with labels and annotations that the manifest neither holds nor skipped count
-    as new.
+    Args:
+        known: the partition keys; those with labels and annotations that the manifest does not hold count as new, or as
+            changed if they are younger than the manifest, which skipped them.
+        trust_times: take files that are older than the manifest for unchanged, without reading them.
     """
     manifest = read_manifest(storage)
+    made = storage.manifest.stat().st_mtime
     changes: dict[str, str] = {}
     for name, entry in manifest["recordings"].items():
         for file, digest in entry["content"].items():
             path = storage.recording(name) / file
             if not path.is_file():
                 changes[name] = f"{file} is gone"
-            elif sha256(path) != digest:
+            elif not (trust_times and path.stat().st_ctime < made) and sha256(path) != digest:
                 changes[name] = f"{file} changed"
-    for name in set(known) - set(manifest["recordings"]) - set(manifest["skipped"]):
-        if storage.annotations(name).is_file() and storage.future_labels(name).is_file():
+    for name in set(known) - set(manifest["recordings"]):
+        files = (storage.annotations(name), storage.future_labels(name))
+        if not all(path.is_file() for path in files):
+            continue
+        if name not in manifest["skipped"]:
             changes[name] = "new"
+        elif max(path.stat().st_ctime for path in files) > made:
+            changes[name] = "changed since it was skipped"
     return dict(sorted(changes.items()))

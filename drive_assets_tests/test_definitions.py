@@ -24,6 +24,8 @@ EXPECTED: dict[str, tuple[dg.PartitionsDefinition | None, set[str]]] = {
     "model_comparison": (None, {"evaluation"}),
 }
 
+SCHEDULES = {"refresh_schedule": "refresh", "sharepoint_reconciliation_schedule": "sharepoint_reconciliation"}
+
 
 def test_keys_partitions_and_dependencies() -> None:
     found = {
@@ -54,10 +56,22 @@ def test_checks() -> None:
     }
 
 
-def test_the_code_server_imports_neither_torch_nor_ultralytics() -> None:
+def test_sensors_schedules_and_jobs() -> None:
+    running, stopped = dg.DefaultSensorStatus.RUNNING, dg.DefaultScheduleStatus.STOPPED
+    assert {sensor.name: sensor.default_status for sensor in defs.sensors or []} == {
+        "inbox_sensor": running,
+        "sharepoint_sensor": running,
+        "automation_sensor": running,
+    }
+    schedules = {name: defs.resolve_schedule_def(name) for name in SCHEDULES}
+    assert {name: schedule.job_name for name, schedule in schedules.items()} == SCHEDULES
+    assert schedules["refresh_schedule"].default_status == stopped
+
+
+def test_the_code_server_imports_nothing_heavy() -> None:
     code = (
         "import sys; from drive_assets.definitions import defs; defs.resolve_implicit_global_asset_job_def(); "
-        "print([name for name in ('torch', 'ultralytics', 'mlflow') if name in sys.modules])"
+        "print([name for name in ('torch', 'ultralytics', 'mlflow', 'msal') if name in sys.modules])"
     )
     shown = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"

@@ -7,12 +7,14 @@ import cv2
 import dagster as dg
 import numpy as np
 
-from drive_assets.batches import each_partition
+from drive_assets.batches import PassingError, each_partition
 from drive_assets.partitions import RECORDINGS
 from drive_assets.pictures import LIMIT_BYTES, inline_image
 from drive_assets.recordings.ingest import IngestReport, ingest
+from drive_assets.recordings.library import is_passing
 from drive_assets.recordings.sources import lookup
 from drive_assets.resources.storage import Storage
+from model.errors import DataError
 from model.recording import is_whole_jpeg
 from model.yolo_dataset import small_jpeg
 
@@ -25,12 +27,17 @@ SHEET_FRAMES, SHEET_COLUMNS, TILE = 9, 3, (384, 216)
     group_name="recordings",
     code_version="1",
     kinds={"csv", "jpeg"},
+    # Only what may pass by itself is retried (see `batches`): a service that does not answer, not wrong input.
+    retry_policy=dg.RetryPolicy(max_retries=3, delay=60, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS),
 )
 def recording(context: dg.AssetExecutionContext, storage: Storage) -> Iterator[dg.MaterializeResult]:
-    """A drive: telemetry.csv and a JPEG a row, checked and copied into the data root."""
+    """A drive: telemetry.csv and a JPEG a row, checked and copied, unpacked or downloaded into the data root."""
 
     def take(name: str) -> dg.MaterializeResult:
-        return _result(storage.recording(name), ingest(storage, lookup(storage, name), context.log.info))
+        try:
+            return _result(storage.recording(name), ingest(storage, lookup(storage, name), context.log.info))
+        except DataError as error:
+            raise PassingError(str(error)) if is_passing(error) else error from None
 
     yield from each_partition(context, take)
 
@@ -42,6 +49,7 @@ def _result(folder: Path, report: IngestReport) -> dg.MaterializeResult:
         metadata={
             "change": report.change,
             "source": report.source,
+            **{key: round(value, 3) if isinstance(value, float) else value for key, value in report.transfer.items()},
             "frames": content.frames,
             "usable_frames": content.usable_frames,
             "frames_without_row": content.frames_without_row,

@@ -1,3 +1,4 @@
+import copy
 import shutil
 import zipfile
 from multiprocessing import get_context
@@ -6,6 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
+from drive_assets.recordings import downloads
 from drive_assets.recordings.ingest import ingest
 from drive_assets.recordings.sources import Source, find_recordings, lookup, register
 from drive_assets.resources.storage import Storage
@@ -89,6 +91,8 @@ class Entry(NamedTuple):
         (Entry("link.jpg", b"/etc/passwd", 0o120777), "is a link"),
         (Entry("bomb.jpg", bytes(30_000_000)), "absurd size"),
         (Entry("TELEMETRY.JPG"), "differ only in case"),
+        (Entry("..\\evil.jpg"), "leads out of the archive"),
+        (Entry("telemetry\n.jpg"), "control characters"),
     ],
 )
 def test_hostile_zips_are_refused_by_entry_and_nothing_is_kept(
@@ -105,9 +109,44 @@ def test_hostile_zips_are_refused_by_entry_and_nothing_is_kept(
         info.compress_type = zipfile.ZIP_DEFLATED
         opened.writestr(info, entry.content)
     with pytest.raises(DataError, match=message):
-        ingest(storage, find_recordings(archive)[0])
+        ingest(storage, Source(NAME, str(archive), ""))
     assert visible(storage) == []
+    assert list((storage.recordings / ".incoming").iterdir()) == []
     assert not (tmp_path / "evil.jpg").exists()
+
+
+def test_a_zip_whose_entries_share_bytes_is_refused(storage: Storage, tmp_path: Path) -> None:
+    archive = tmp_path / f"{NAME}.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr("a.jpg", bytes(100_000))
+        first = opened.infolist()[0]
+        for number in range(500):
+            twin = copy.copy(first)
+            twin.filename = twin.orig_filename = f"{number}.jpg"
+            opened.filelist.append(twin)
+            opened.NameToInfo[twin.filename] = twin
+    with pytest.raises(DataError, match="entries overlap"):
+        ingest(storage, Source(NAME, str(archive), ""))
+    assert visible(storage) == []
+
+
+def test_names_in_a_zip_of_another_encoding_and_with_backslashes(storage: Storage, tmp_path: Path) -> None:
+    drive = write_drive(tmp_path / "x" / NAME, rows=4)
+    archive = tmp_path / "drives.zip"
+    with zipfile.ZipFile(archive, "w") as opened:
+        for path in drive.iterdir():
+            opened.writestr(zipfile.ZipInfo(f"M\xfcnchen\\{NAME}\\{path.name}"), path.read_bytes())
+    (source,) = find_recordings(archive)
+    assert (source.name, ingest(storage, source).content.usable_frames) == (NAME, 4)
+
+
+def test_an_entry_name_that_is_no_utf8_is_an_error_that_names_the_zip(storage: Storage, tmp_path: Path) -> None:
+    archive = tmp_path / f"{NAME}.zip"
+    with zipfile.ZipFile(archive, "w") as opened:
+        opened.writestr("\xfc\xfc.jpg", b"x")
+    archive.write_bytes(archive.read_bytes().replace("\xfc".encode(), b"\xff\xfe"))
+    with pytest.raises(DataError, match=f"{NAME}.zip is no whole zip"):
+        find_recordings(archive)
 
 
 def test_a_zip_that_is_cut_says_so(storage: Storage, tmp_path: Path) -> None:
@@ -163,3 +202,17 @@ def test_two_processes_at_once(storage: Storage, tmp_path: Path) -> None:
     assert visible(storage) == [NAME]
     versions = [storage.recording(NAME), *(storage.recordings / ".superseded" / NAME).iterdir()]
     assert sorted(len(list(path.glob("*.jpg"))) for path in versions) == [6, 7]
+
+
+def test_progress_is_a_line_every_few_seconds_with_share_and_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = [100.0]
+    monkeypatch.setattr(downloads.time, "monotonic", lambda: moment[0])
+    told: list[str] = []
+    progress = downloads.Progress("week.zip", 100_000_000, told.append)
+    for second in range(12):
+        moment[0] = 100.0 + second
+        progress(20_000_000 + 4_000_000 * second)  # 20 MB were there from an earlier try
+    assert told == [
+        "week.zip: 40% of 100.0 MB, 4.0 MB/s, 15 s left",
+        "week.zip: 60% of 100.0 MB, 4.0 MB/s, 10 s left",
+    ]

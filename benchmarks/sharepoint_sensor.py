@@ -1,0 +1,74 @@
+"""A delta round of 100,000 items through the SharePoint sensor: seconds a tick, memory, and requests without a change.
+
+    python benchmarks/sharepoint_sensor.py [--recordings 200] [--frames 499] [--page-size 200]
+
+The library is the tests' local Graph server, in another process than the sensor. Page sizes of Graph are about 200. The
+limits: a tick under 40 s, the sensor's process under 300 MiB, one request for a tick without a change.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+SETTLING_S = 1.0
+
+
+def run_sensor(data: str, slice_s: float) -> None:
+    """Tick until all is requested, in a process of its own; one line of figures for each tick, as JSON."""
+    import dagster as dg
+
+    from drive_assets.recordings.arrivals import ArrivalRules
+    from drive_assets.recordings.library import connect
+    from drive_assets.recordings.sharepoint_sensor import sharepoint_sensor
+    from drive_assets.resources.storage import Storage
+
+    rules = ArrivalRules(settling_s=SETTLING_S, slice_s=slice_s)
+    storage, cursor, requested, quiet = Storage(data_root=data, inbox_root=data), None, 0, 0
+    client = connect(patience_s=slice_s / 4)
+    with dg.instance_for_test() as instance:
+        while quiet < 2:
+            started, before = time.perf_counter(), client.requests_made
+            resources = {"storage": storage, "arrival_rules": rules}
+            with dg.build_sensor_context(instance=instance, cursor=cursor, resources=resources) as context:
+                result = sharepoint_sensor(context)
+            assert isinstance(result, dg.SensorResult)
+            cursor, runs = result.cursor, len(result.run_requests or [])
+            requested += runs
+            figures = {
+                "seconds": round(time.perf_counter() - started, 2),
+                "requests": client.requests_made - before,
+                "runs": runs,
+                "MiB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+            }
+            print(json.dumps(figures), flush=True)
+            quiet = quiet + 1 if requested and not runs else 0
+            time.sleep(SETTLING_S)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recordings", type=int, default=200)
+    parser.add_argument("--frames", type=int, default=499)
+    parser.add_argument("--page-size", type=int, default=200)
+    parser.add_argument("--slice", type=float, default=40.0, help="seconds that a tick may work")
+    options = parser.parse_args()
+
+    from drive_assets_tests.graph_server import GraphServer, SyntheticDrive
+
+    drive = SyntheticDrive(options.recordings, options.frames)
+    print(f"{len(drive.entries)} items in pages of {options.page_size}")
+    with tempfile.TemporaryDirectory() as data, GraphServer(drive=drive, page_size=options.page_size) as server:
+        os.environ |= server.environment()
+        context = multiprocessing.get_context("spawn")
+        process = context.Process(target=run_sensor, args=(str(Path(data)), options.slice))
+        process.start()
+        process.join()
+
+
+if __name__ == "__main__":
+    main()

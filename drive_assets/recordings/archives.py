@@ -1,0 +1,150 @@
+"""Zips of recordings: which they hold, whether they may be unpacked, and unpacking one."""
+
+import shutil
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from model.annotation_config import ROI_FILE
+from model.config import fingerprint
+from model.errors import DataError
+from model.recording import TELEMETRY
+
+TAKEN = (TELEMETRY, ROI_FILE, "true_annotations.csv")
+"""Files of a recording besides its frames. What is derived from a recording is not taken over."""
+LARGEST_FILE = 512 * 1024 * 1024
+LARGEST_EXPANSION = 200
+_BROKEN = (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError, ValueError, struct.error, zlib.error)
+"""What zipfile raises for archives that are cut, encrypted, of an unknown kind or that lie about themselves."""
+
+
+def is_taken(name: str) -> bool:
+    """Whether a file of this name belongs to a recording."""
+    return name in TAKEN or is_frame(name)
+
+
+def is_frame(name: str) -> bool:
+    return name.lower().endswith(".jpg")
+
+
+def listing(files: Sequence[tuple[str, int]]) -> str:
+    """Identity of a recording's files by name and size in bytes; of those that are taken."""
+    return fingerprint(sorted((name, size) for name, size in files if is_taken(name)))
+
+
+def missing(names: Sequence[str]) -> str:
+    """What a recording with these files lacks to be complete; empty if nothing."""
+    lacking = [TELEMETRY] if TELEMETRY not in names else []
+    lacking += [] if any(is_frame(name) for name in names) else ["a frame (.jpg)"]
+    return " and ".join(lacking)
+
+
+class Archive:
+    """The directory of a zip, of which no entry is hostile."""
+
+    def __init__(self, archive: zipfile.ZipFile, label: str) -> None:
+        self._zip = archive
+        self._label = label
+        self._folders: dict[str, list[zipfile.ZipInfo]] = {}
+        _refuse_hostile(label, archive)
+        for info in archive.infolist():
+            path = _path(info)
+            if not info.is_dir() and not info.filename.endswith("\\") and is_taken(path.name):
+                self._folders.setdefault("" if str(path.parent) == "." else str(path.parent), []).append(info)
+
+    def recordings(self) -> dict[str, str]:
+        """Folder in the zip of each recording, by name; that of files at the top is empty, and named as the zip.
+
+        Raises:
+            DataError: a name comes twice.
+        """
+        found: dict[str, str] = {}
+        for folder, infos in sorted(self._folders.items()):
+            if TELEMETRY in (_path(info).name for info in infos):
+                name = PurePosixPath(folder).name if folder else PurePosixPath(self._label).stem
+                if name in found:
+                    raise DataError(f"{self._label} holds {name} more than once: leave one of each.")
+                found[name] = folder
+        return found
+
+    def files(self, folder: str) -> list[tuple[str, int]]:
+        """Name and size in bytes of a recording's files.
+
+        Raises:
+            DataError: two differ only in case.
+        """
+        files = [(_path(info).name, info.file_size) for info in self._folders.get(folder, [])]
+        if len({name.lower() for name, _ in files}) < len(files):
+            raise DataError(f"{self._label} holds files whose names differ only in case, or not at all: mend the zip.")
+        return files
+
+    def unpack(self, folder: str, target: Path, tell: Callable[[int, int], None]) -> None:
+        """Write a recording's files to the folder `target`; `tell` gets the files and bytes written so far.
+
+        Raises:
+            DataError: an entry is broken.
+        """
+        written = 0
+        self.files(folder)
+        try:
+            for number, info in enumerate(self._folders.get(folder, []), 1):
+                with self._zip.open(info) as stream, (target / _path(info).name).open("wb") as out:
+                    shutil.copyfileobj(stream, out, 1 << 20)
+                written += info.file_size
+                tell(number, written)
+        except _BROKEN as error:
+            raise DataError(f"{self._label} cannot be unpacked ({error}): copy it again.") from error
+
+
+@contextmanager
+def open_archive(file: Path | IO[bytes], label: str = "") -> Iterator[Archive]:
+    """Open a zip, given by path or as a stream that can seek.
+
+    Raises:
+        DataError: it is no whole zip, or an entry is hostile: then nothing of it may be used.
+    """
+    label = label or str(file)
+    try:
+        opened = zipfile.ZipFile(file)
+    except (*_BROKEN, OSError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{label} is no whole zip ({error}): copy it again.") from error
+    with opened:
+        yield Archive(opened, label)
+
+
+def _path(info: zipfile.ZipInfo) -> PurePosixPath:
+    # Archives made on Windows may separate with backslashes.
+    return PurePosixPath(info.filename.replace("\\", "/"))
+
+
+def _refuse_hostile(label: str, archive: zipfile.ZipFile) -> None:
+    for info in archive.infolist():
+        path, mode = _path(info), info.external_attr >> 16
+        reason = ""
+        if path.is_absolute() or ".." in path.parts or (path.parts and ":" in path.parts[0]):
+            reason = "leads out of the archive"
+        elif mode and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_IFMT(mode) == 0):
+            reason = "is a link or a device"
+        elif info.file_size > LARGEST_FILE or info.file_size > LARGEST_EXPANSION * max(info.compress_size, 1024):
+            reason = "expands to an absurd size"
+        elif any(character < " " for character in info.filename):
+            reason = "has a name with control characters"
+        if reason:
+            raise DataError(f"{label}: entry {info.filename!r} {reason}. Nothing of this archive was kept.")
+    # Entries that share bytes each expand by a harmless factor, and together without end.
+    if sum(info.compress_size for info in archive.infolist()) > archive.start_dir:
+        raise DataError(f"{label}: its entries overlap. Nothing of this archive was kept.")
+
+
+def free_bytes(folder: Path) -> int:
+    """Free bytes of the disk that `folder` lies on, or will lie on."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free

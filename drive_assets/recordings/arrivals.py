@@ -1,0 +1,173 @@
+"""What the inbox and the SharePoint sensor have in common: when a recording is taken, and what a tick tells."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import dagster as dg
+from pydantic import Field
+
+from drive_assets.partitions import KEYS_PER_CALL, RECORDINGS
+from drive_assets.recordings.archives import listing
+from drive_assets.recordings.sources import Source, origin, register
+from drive_assets.resources.storage import Storage
+from model.config import fingerprint
+from model.errors import DataError
+
+
+def seconds_from_environment(variable: str, default: float) -> float:
+    """A number of seconds that the environment may replace.
+
+    Raises:
+        DataError: it is none.
+    """
+    text = os.environ.get(variable, "").strip() or str(default)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise DataError(f"{variable} must be a number of seconds, such as {default:.0f}, not {text!r}.")
+    return seconds
+
+
+INTERVAL_S = max(1, round(seconds_from_environment("DRIVE_ASSETS_SENSOR_INTERVAL_S", 30)))
+"""Between two ticks of a sensor."""
+TAGS = {"dagster/max_retries": "3"}
+"""A run whose process was lost, say with its machine, goes on by itself (`run_retries` in dagster.yaml)."""
+SHOWN = 5
+"""Names that a tick lists of each kind."""
+
+
+def now() -> float:
+    """Seconds since 1970; the one clock of both sensors."""
+    return time.time()
+
+
+class ArrivalRules(dg.ConfigurableResource):
+    """When a recording that arrives is taken, and how much a tick of a sensor does."""
+
+    settling_s: float = Field(
+        default=600.0, description="Taken once nothing in it changed for this long, so that half-copied drives are not."
+    )
+    most_a_tick: int = Field(default=200, description="Runs that one tick requests at most; the next goes on.")
+    slice_s: float = Field(
+        default=40.0, description="Seconds that one tick works at most; Dagster ends a tick after 60."
+    )
+
+    @classmethod
+    def from_environment(cls) -> "ArrivalRules":
+        """With `DRIVE_ASSETS_SETTLING_S`, if that is set.
+
+        Raises:
+            DataError: it is no number of seconds.
+        """
+        return cls(settling_s=seconds_from_environment("DRIVE_ASSETS_SETTLING_S", 600.0))
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A complete and settled recording that a sensor found."""
+
+    source: Source
+    key: str
+    """Identifies the item and its content."""
+    sizes: str
+    """`listing` of its files."""
+
+
+@dataclass
+class Tick:
+    """What a tick saw and asks for."""
+
+    rules: ArrivalRules
+    requested: list[Arrival] = field(default_factory=list)
+    told: dict[str, list[str]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.requested) >= self.rules.most_a_tick
+
+    def tell(self, kind: str, what: str) -> None:
+        """Note one thing of a kind, such as ("not settled", "2024-05-01_10-00-00 changed 20 s ago")."""
+        self.told.setdefault(kind, []).append(what)
+
+    def warn(self, kind: str, what: str) -> None:
+        """Tell what somebody should see even if the tick requests something."""
+        self.tell(kind, what)
+        self.warnings.append(f"{what}: {kind}")
+
+    def summary(self, nothing: str) -> str:
+        """All that was told, by kind, with counts and the first few of each; `nothing` if there is nothing to tell."""
+        parts = [f"{len(self.requested)} requested"] if self.requested else []
+        for kind, items in self.told.items():
+            shown = "; ".join(items[:SHOWN]) + (f"; and {len(items) - SHOWN} more" if len(items) > SHOWN else "")
+            parts.append(f"{len(items)} {kind}: {shown}")
+        return ". ".join(parts or [nothing]) + "."
+
+    def result(
+        self, context: dg.SensorEvaluationContext, storage: Storage, cursor: str, nothing: str
+    ) -> dg.SensorResult:
+        """Remember the sources, and ask for partitions and runs; the tick's text says what was seen."""
+        summary = self.summary(nothing)
+        for warning in self.warnings:
+            context.log.warning(warning)
+        if not self.requested:
+            return dg.SensorResult(skip_reason=summary, cursor=cursor)
+        context.log.info(summary)
+        register(storage, [arrival.source for arrival in self.requested])
+        names = sorted(arrival.source.name for arrival in self.requested)
+        return dg.SensorResult(
+            run_requests=[
+                dg.RunRequest(arrival.key, partition_key=arrival.source.name, tags=TAGS) for arrival in self.requested
+            ],
+            dynamic_partitions_requests=[
+                RECORDINGS.build_add_request(names[i : i + KEYS_PER_CALL]) for i in range(0, len(names), KEYS_PER_CALL)
+            ],
+            cursor=cursor,
+        )
+
+
+def rival(storage: Storage, arrival: Arrival, tick: Tick, is_gone: Callable[[Source], bool]) -> str:
+    """Why a recording's name is not free: another source holds it with other content. Empty if it is free.
+
+    A name belongs to the source that it was first requested from. Another one gets it once the first is gone from the
+    place where the other one looks; a local recording is never replaced by SharePoint's, nor the reverse.
+
+    Args:
+        is_gone: whether a source of the sensor's kind is gone.
+    """
+    name, folder = arrival.source.name, storage.recording(arrival.source.name)
+    for other in tick.requested:
+        if other.source.name == name:
+            return f"{arrival.source.location} and {other.source.location} are both {name}; the latter is taken"
+    earlier = origin(storage, name)
+    if earlier is not None:
+        is_of_a_kind = (earlier.remote is None) == (arrival.source.remote is None)
+        if earlier.is_same_place(arrival.source) or (is_of_a_kind and is_gone(earlier)):
+            return ""
+    if folder.is_dir():
+        if listing(sizes_of(folder)) == arrival.sizes:
+            return ""
+    elif earlier is None:
+        return ""
+    place = earlier.location if earlier is not None else str(folder)
+    return f"{name} is there already from {place} with other content than {arrival.source.location}"
+
+
+def sizes_of(folder: Path) -> list[tuple[str, int]]:
+    """Name and size in bytes of the files in a folder."""
+    with os.scandir(folder) as entries:
+        return [(entry.name, entry.stat().st_size) for entry in entries if entry.is_file(follow_symlinks=False)]
+
+
+def key_of(item: str, name: str, *content: object) -> str:
+    """A run key: what is requested once. The name belongs to it, since a recording that is renamed is another one."""
+    return f"{item}:{fingerprint(name, *content)}"
+
+
+def age_text(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

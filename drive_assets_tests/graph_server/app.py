@@ -1,0 +1,460 @@
+"""What Microsoft Graph answers: sites, libraries, items, delta rounds, shared links and pre-authenticated downloads."""
+
+import base64
+import hashlib
+import hmac
+import json
+import re
+import secrets
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+
+from drive_assets_tests.graph_server.drive import Drive, Entry
+from drive_assets_tests.graph_server.faults import BODY, STATUS, Fault, Faults
+from drive_assets_tests.graph_server.login import Login, LoginError
+
+SITE_HOST, SITE_PATH = "contoso.sharepoint.com", "sites/drives"
+ROUNDS = 100
+"""So many delta rounds are remembered; the links of earlier ones are answered with 410."""
+ADDRESS = re.compile(r"/(?:root|items/(?P<id>[^/:]+))(?::/?(?P<path>[^:]*?)/?(?::|$))?(?P<action>/.*)?")
+
+
+@dataclass
+class Call:
+    """A request as it came. `path` is decoded and has no query; header names are in Title-Case."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+    base: str
+    """Scheme and host that the client asked: what the answer's links begin with."""
+    item: str = ""
+    """Path of the item that is asked for, in its library."""
+
+    def __post_init__(self) -> None:
+        path, _, query = self.target.partition("?")
+        self.path = unquote(path)
+        self.query = {name.lstrip("$"): value for name, value in parse_qsl(query, keep_blank_values=True)}
+        self.where = f"{self.path}?{unquote(query)}"
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    file: Path | None = None
+    """A file whose bytes `start` to `start + length` are the body instead."""
+    start: int = 0
+    length: int = 0
+    fault: Fault | None = None
+    """How the sending of the body misbehaves."""
+
+
+class GraphError(Exception):
+    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.headers = status, code, message, headers or {}
+
+    def answer(self) -> Answer:
+        inner = {"date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S"), "request-id": secrets.token_hex(16)}
+        error = {"code": self.code, "message": self.message, "innerError": inner}
+        return as_json({"error": error}, self.status, self.headers)
+
+
+def as_json(content: object, status: int = 200, headers: dict[str, str] | None = None) -> Answer:
+    return Answer(status, {"Content-Type": "application/json", **(headers or {})}, json.dumps(content).encode())
+
+
+def not_found(what: str) -> GraphError:
+    return GraphError(404, "itemNotFound", f"The resource could not be found: {what}")
+
+
+@dataclass
+class Round:
+    """A delta round: what it shows was settled when it began."""
+
+    shown: list[tuple[Entry, bool]]
+    """Each item, and whether a stale form of it is shown."""
+    version: int
+
+
+class Graph:
+    """The service over some libraries. Stateless but for tokens, shared links and delta rounds."""
+
+    def __init__(self, drives: list[Drive], login: Login, faults: Faults, page_size: int, url_seconds: float) -> None:
+        self.drives = {drive.id: drive for drive in drives}
+        self.login, self.faults = login, faults
+        self.page_size, self.url_seconds = page_size, url_seconds
+        self.site_id = f"{SITE_HOST},{_guid(SITE_HOST)},{_guid(SITE_PATH)}"
+        self.site_url = f"https://{SITE_HOST}/{SITE_PATH}"
+        self.shared: dict[str, tuple[Drive, str, bool]] = {}
+        self._key = secrets.token_bytes(32)
+        self._born = secrets.token_hex(4)  # links of another server's life are not known
+        self._rounds: OrderedDict[str, Round] = OrderedDict()
+
+    def answer(self, call: Call) -> Answer:
+        call.item = self._item_path(call)
+        try:
+            if call.path.startswith("/v1.0/"):
+                return self._graph(call)
+            if call.path.startswith("/download/"):
+                return self._download(call)
+            return self._login(call)
+        except GraphError as error:
+            return error.answer()
+        except LoginError as error:
+            return as_json(error.body, error.status)
+
+    # The three hosts
+
+    def _login(self, call: Call) -> Answer:
+        self._fail(call, must_match=True)
+        tenant, _, action = call.path.lstrip("/").partition("/")
+        if tenant != self.login.tenant_id:
+            raise LoginError(400, "invalid_tenant", f"AADSTS90002: Tenant '{tenant}' not found.")
+        form = dict(parse_qsl(call.body.decode()))
+        if (call.method, action) == ("GET", "v2.0/.well-known/openid-configuration"):
+            return as_json(self.login.configuration(call.base))
+        if (call.method, action) == ("POST", "oauth2/v2.0/token"):
+            return as_json(self.login.token(call.base, form))
+        if (call.method, action) == ("POST", "oauth2/v2.0/devicecode"):
+            return as_json(self.login.device_code(call.base, form))
+        raise LoginError(404, "not_found", f"no such endpoint: {call.path}")
+
+    def _graph(self, call: Call) -> Answer:
+        self._fail(call)
+        if self.faults.take({"expired_token"}, call.where, call.item):
+            self.login.revoke()
+        scheme, _, token = call.headers.get("Authorization", "").partition(" ")
+        of_user = self.login.check(token) if scheme == "Bearer" else None
+        if of_user is None:
+            expired = "Lifetime validation failed, the token is expired." if token else "Access token is empty."
+            challenge = {"WWW-Authenticate": 'Bearer realm="", error="invalid_token"'}
+            raise GraphError(401, "InvalidAuthenticationToken", expired, challenge)
+        if call.method != "GET":
+            raise GraphError(405, "notAllowed", f"This server is read only: {call.method}")
+        answer = self._route(call, call.path.removeprefix("/v1.0"), of_user)
+        if fault := self.faults.take({"rate_limit"}, call.where, call.item):
+            left, reset = fault.remaining, f"{fault.retry_after or 1:g}"
+            answer.headers |= {"RateLimit-Limit": "1250", "RateLimit-Remaining": str(left), "RateLimit-Reset": reset}
+        return answer
+
+    def _download(self, call: Call) -> Answer:
+        self._fail(call)
+        if fault := self.faults.take({"expired_url"}, call.where, call.item):
+            raise GraphError(fault.status or 401, fault.code or "unauthenticated", "The download URL has expired.")
+        if "Authorization" in call.headers:
+            raise GraphError(401, "unauthenticated", "A pre-authenticated URL takes no Authorization header.")
+        _, _, drive_id, item_id = call.path.split("/", 3)
+        ends, _, signature = call.query.get("tempauth", "").partition(".")
+        if not hmac.compare_digest(self._sign(drive_id, item_id, ends), signature) or time.time() > float(ends):
+            raise GraphError(401, "unauthenticated", "The download URL is not valid any more.")
+        drive = self.drives[drive_id]
+        file = drive.file(item_id)
+        if file is None or not file.is_file():
+            drive.refresh()
+            file = drive.file(item_id)
+        if file is None or not file.is_file():
+            raise not_found(call.item)
+        headers = {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes"}
+        answer = _range(file, call.headers.get("Range"), headers, self._take_range(call))
+        answer.fault = self.faults.take(BODY, call.where, call.item)
+        return answer
+
+    def _take_range(self, call: Call) -> Fault | None:
+        if "Range" not in call.headers:
+            return None
+        return self.faults.take({"ignore_range", "wrong_range"}, call.where, call.item)
+
+    def _fail(self, call: Call, must_match: bool = False) -> None:
+        """Answer with the error that is asked for, if one is."""
+        fault = self.faults.take(set(STATUS), call.where, call.item, must_match=must_match)
+        if fault is None:
+            return
+        status, code, message = STATUS[fault.kind]
+        headers = {}
+        if fault.kind in ("throttle", "unavailable") and fault.retry_after is not None:
+            headers["Retry-After"] = f"{fault.retry_after:g}"
+        raise GraphError(fault.status or status, fault.code or code, message, headers)
+
+    # Sites and libraries
+
+    def _route(self, call: Call, path: str, of_user: bool) -> Answer:
+        path = path.rstrip("/") or "/"
+        if path == "/sites/root":
+            return as_json({"id": f"{SITE_HOST},{_guid('')},{_guid('root')}", "webUrl": f"https://{SITE_HOST}"})
+        if found := re.fullmatch(r"/sites/([^/:]+):/(.+?):?", path):
+            host, where = found.groups()
+            if host.lower() not in ("root", SITE_HOST) or where.strip("/").lower() != SITE_PATH:
+                raise not_found(f"site {host}:/{where}")
+            return as_json(self._site())
+        if found := re.fullmatch(r"/sites/([^/]+)(/drives|/drive)?", path):
+            if found[1] != self.site_id:
+                raise not_found(f"site {found[1]}")
+            shown = [self._show_drive(drive) for drive in self.drives.values()]
+            return as_json({"/drives": {"value": shown}, "/drive": shown[0], None: self._site()}[found[2]])
+        if found := re.fullmatch(r"/shares/u!([^/]+)/driveItem", path):
+            return self._shared(call, found[1], of_user)
+        if found := re.fullmatch(r"/drives/([^/]+)(/.*)?", path):
+            drive = self.drives.get(found[1])
+            if drive is None:
+                raise not_found(f"drive {found[1]}")
+            if not found[2]:
+                return as_json(self._show_drive(drive))
+            with drive.lock:
+                return self._items(call, drive, found[2])
+        raise GraphError(400, "BadRequest", f"Resource not found for the segment: {path}")
+
+    def _site(self) -> dict[str, Any]:
+        return {"id": self.site_id, "name": "drives", "displayName": "Drives", "webUrl": self.site_url}
+
+    def _show_drive(self, drive: Drive) -> dict[str, Any]:
+        return {"id": drive.id, "name": drive.name, "driveType": "documentLibrary", "webUrl": self._web_url(drive, "")}
+
+    def _web_url(self, drive: Drive, path: str) -> str:
+        library = "Shared Documents" if drive.name == "Documents" else drive.name
+        return quote(f"{self.site_url}/{library}/{path}".rstrip("/"), safe=":/")
+
+    def share(self, drive: Drive, path: str, anonymous: bool = False) -> str:
+        """A sharing link to an item, as its web page gives it. An app-only token cannot open an anonymous one."""
+        link = f"https://{SITE_HOST}/:f:/s/drives/E{secrets.token_urlsafe(24)}?e={secrets.token_hex(3)}"
+        self.shared[link] = (drive, path, anonymous)
+        return link
+
+    def _shared(self, call: Call, encoded: str, of_user: bool) -> Answer:
+        try:
+            link = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode()
+        except ValueError:
+            raise GraphError(400, "invalidRequest", "The sharing token is not valid.") from None
+        for drive in self.drives.values():
+            address, asked = self._web_url(drive, ""), quote(unquote(urlsplit(link)._replace(query="").geturl()), ":/")
+            if asked == address or asked.startswith(f"{address}/"):
+                self.shared.setdefault(link, (drive, unquote(asked.removeprefix(address)), False))
+        if link not in self.shared:
+            raise GraphError(404, "itemNotFound", "The sharing link no longer exists, or you do not have permission.")
+        drive, path, anonymous = self.shared[link]
+        if anonymous and not of_user:
+            raise GraphError(403, "accessDenied", "An app-only token cannot open an anonymous link.")
+        with drive.lock:
+            drive.refresh()
+            entry = drive.find(path, drive.root_id)
+            if entry is None:
+                raise not_found(path)
+            return as_json(self._show(call, drive, entry, whole=True))
+
+    # Items
+
+    def _items(self, call: Call, drive: Drive, tail: str) -> Answer:
+        found = ADDRESS.fullmatch(tail)
+        if found is None:
+            raise GraphError(400, "BadRequest", f"Resource not found for the segment: {tail}")
+        action = (found["action"] or "").rstrip("/")
+        if delta := re.fullmatch(r"/delta(?:\(token='(.*)'\))?", action):
+            call.query.setdefault("token", delta[1] or "")
+            if (found["id"] or drive.root_id) != drive.root_id or found["path"]:
+                raise GraphError(400, "notSupported", "Delta is supported at the root of a library only.")
+            return self._delta(call, drive)
+        if action != "/content" and "skiptoken" not in call.query:
+            drive.refresh()
+        entry = drive.entries.get(found["id"] or drive.root_id)
+        if entry is not None and found["path"]:
+            entry = drive.find(found["path"], entry.id)
+        if entry is None:
+            raise not_found(tail)
+        call.item = drive.path(entry.id)
+        if action == "":
+            return as_json(self._show(call, drive, entry, whole=True))
+        if action == "/children":
+            return self._children(call, drive, entry)
+        if action == "/content":
+            if entry.is_folder:
+                raise GraphError(400, "invalidRequest", "A folder has no content.")
+            return Answer(302, {"Location": self._download_url(call, drive, entry)})
+        raise GraphError(400, "BadRequest", f"Resource not found for the segment: {action}")
+
+    def _item_path(self, call: Call) -> str:
+        """Path of the item that a request names by id, for faults to match."""
+        found = re.match(r"(?:/v1\.0/drives/|/download/)([^/]+)/(?:items/)?([^/:]+)", call.path)
+        return self.drives[found[1]].path(found[2]) if found and found[1] in self.drives else ""
+
+    def _children(self, call: Call, drive: Drive, folder: Entry) -> Answer:
+        after = _decode(call.query.get("skiptoken", ""))
+        items = [entry for entry in drive.children(folder.id) if entry.name.lower() > after]
+        page, token = items[: self._top(call)], None
+        if len(items) > len(page):
+            token = _encode(page[-1].name.lower())
+        page, token = self._spoil_page(call, page, token, call.query.get("skiptoken"))
+        answer: dict[str, Any] = {"value": [self._show(call, drive, entry, whole=True) for entry in page]}
+        if token is not None:
+            query = {f"${name}": value for name, value in call.query.items()} | {"$skiptoken": token}
+            answer["@odata.nextLink"] = self._link(call, query)
+        return as_json(answer)
+
+    def _top(self, call: Call) -> int:
+        return max(1, min(int(call.query["top"]), 1000)) if "top" in call.query else self.page_size
+
+    def _link(self, call: Call, query: dict[str, str]) -> str:
+        path = call.target.partition("?")[0]
+        return f"{call.base}{path}?{urlencode(query, quote_via=quote)}"
+
+    def _spoil_page(self, call: Call, page: list, token: str | None, asked: str | None) -> tuple[list, str | None]:
+        if self.faults.take({"empty_page"}, call.where, call.item):
+            return [], f"{asked or ''}~"  # an empty page, then this one
+        if asked and self.faults.take({"repeated_next"}, call.where, call.item):
+            return page, asked
+        return page, token
+
+    # Delta
+
+    def _delta(self, call: Call, drive: Drive) -> Answer:
+        token = call.query.get("token", "")
+        if token and (fault := self.faults.take({"gone"}, call.where)):
+            raise self._gone(call, fault.code or "resyncRequired", fault.location)
+        key, _, offset = token.rstrip("~").partition(".")
+        if token == "latest" or key in ("", self._born):
+            drive.refresh()
+        if token == "latest":
+            return as_json({"value": [], "@odata.deltaLink": self._delta_link(call, drive.version)})
+        if key in ("", self._born):
+            key = secrets.token_hex(8)
+            since = int(offset or 0)
+            self._rounds[key] = Round(self._spoil_round(call, drive, drive.changes(since)), drive.version)
+            offset = "0"
+            while len(self._rounds) > ROUNDS:
+                self._rounds.popitem(last=False)
+        if key not in self._rounds:
+            raise self._gone(call, "resyncRequired", True)
+        start, known = int(offset), self._rounds[key]
+        page = known.shown[start : start + self._top(call)]
+        end = start + len(page)
+        following = f"{key}.{end}" if end < len(known.shown) else None
+        page, spoilt = self._spoil_page(call, page, following, token)
+        if not page and spoilt != following:
+            spoilt = f"{key}.{start}{'~' * (1 + token.count('~'))}"
+        answer: dict[str, Any] = {"value": [self._show(call, drive, entry, stale=stale) for entry, stale in page]}
+        if spoilt is None:
+            answer["@odata.deltaLink"] = self._delta_link(call, known.version)
+        else:
+            answer["@odata.nextLink"] = self._link(call, self._options(call) | {"token": spoilt})
+        return as_json(answer)
+
+    def _options(self, call: Call) -> dict[str, str]:
+        return {f"${name}": call.query[name] for name in ("top", "select") if name in call.query}
+
+    def _delta_link(self, call: Call, version: int) -> str:
+        return self._link(call, self._options(call) | {"token": f"{self._born}.{version}"})
+
+    def _gone(self, call: Call, code: str, location: bool) -> GraphError:
+        headers = {"Location": self._link(call, self._options(call))} if location else {}
+        return GraphError(410, code, "The delta token is no longer valid. Start over.", headers)
+
+    def _spoil_round(self, call: Call, drive: Drive, entries: list[Entry]) -> list[tuple[Entry, bool]]:
+        take = self.faults.take
+        if take({"missing_tombstone"}, call.where):
+            entries = [entry for entry in entries if not entry.deleted]
+        if take({"out_of_order"}, call.where):
+            entries = entries[::-1]
+        shown = [(entry, False) for entry in entries]
+        stale = [(entry, True) for entry in entries if take({"repeat_items"}, drive.path(entry.id))]
+        return stale + shown
+
+    # How an item looks
+
+    def _show(self, call: Call, drive: Drive, entry: Entry, whole: bool = False, stale: bool = False) -> dict[str, Any]:
+        """An item as JSON. Delta (not `whole`) has neither cTag nor paths; `stale`: as it was when it was empty."""
+        path = drive.path(entry.id)
+        guid, when = _guid(entry.id), _time(entry.modified_ns)
+        parent: dict[str, Any] = {"driveId": drive.id, "driveType": "documentLibrary", "siteId": self.site_id}
+        if entry.parent_id is not None:
+            parent["id"] = entry.parent_id
+            if whole:
+                above = quote(path.rpartition("/")[0])
+                parent["path"] = f"/drives/{drive.id}/root:" + (f"/{above}" if above else "")
+        item: dict[str, Any] = {"id": entry.id, "name": entry.name, "parentReference": parent}
+        if entry.deleted:
+            item["deleted"] = {"state": "deleted"}
+            if self.faults.take({"nameless"}, path):
+                del item["name"]
+        else:
+            item |= {
+                "eTag": f'"{{{guid}}},{entry.revision}"',
+                "createdDateTime": when,
+                "lastModifiedDateTime": when,
+                "fileSystemInfo": {"createdDateTime": when, "lastModifiedDateTime": when},
+                "webUrl": self._web_url(drive, path),
+                "size": 0 if stale else drive.total_size(entry),
+            }
+        if entry.is_folder:
+            item["folder"] = {"childCount": drive.child_count(entry.id)}
+        if entry.parent_id is None:
+            item["root"] = {}
+        if not entry.is_folder and not entry.deleted:
+            item["file"] = self._file_facet(drive, entry, path, stale)
+            if whole:
+                item["@microsoft.graph.downloadUrl"] = self._download_url(call, drive, entry)
+                if not self.faults.take({"missing_ctag"}, path):
+                    item["cTag"] = f'"c:{{{guid}}},{entry.revision}"'
+            if self.faults.take({"malware"}, path):
+                item["malware"] = {"description": "Malware was detected in this file."}
+        if "select" in call.query:
+            asked = {name.strip() for name in call.query["select"].split(",")}
+            return {name: value for name, value in item.items() if name in asked or name in ("id", "deleted")}
+        return item
+
+    def _file_facet(self, drive: Drive, entry: Entry, path: str, stale: bool) -> dict[str, Any]:
+        facet: dict[str, Any] = {"mimeType": "application/octet-stream"}
+        if stale:
+            facet["hashes"] = {"quickXorHash": "AAAAAAAAAAAAAAAAAAAAAAAAAAA="}
+        elif self.faults.take({"wrong_hash"}, path):
+            facet["hashes"] = {"quickXorHash": base64.b64encode(hashlib.sha1(path.encode()).digest()).decode()}
+        elif not self.faults.take({"missing_hash"}, path) and (value := drive.hash(entry)) is not None:
+            facet["hashes"] = {"quickXorHash": value}
+        return facet
+
+    def _download_url(self, call: Call, drive: Drive, entry: Entry) -> str:
+        ends = f"{time.time() + self.url_seconds:.0f}"
+        return f"{call.base}/download/{drive.id}/{entry.id}?tempauth={ends}.{self._sign(drive.id, entry.id, ends)}"
+
+    def _sign(self, drive_id: str, item_id: str, ends: str) -> str:
+        return hmac.new(self._key, f"{drive_id}/{item_id}/{ends}".encode(), hashlib.sha256).hexdigest()
+
+
+def _range(file: Path, asked: str | None, headers: dict[str, str], fault: Fault | None) -> Answer:
+    """The whole file, or the part that a Range header asks for."""
+    size = file.stat().st_size
+    found = re.fullmatch(r"bytes=(\d*)-(\d*)", asked or "")
+    if found is None or found[0] == "bytes=-" or (fault is not None and fault.kind == "ignore_range"):
+        return Answer(200, headers, file=file, length=size)
+    first, last = found.groups()
+    start = int(first) if first else max(0, size - int(last))
+    end = min(int(last), size - 1) if first and last else size - 1
+    if start >= size or end < start:
+        return Answer(416, {**headers, "Content-Range": f"bytes */{size}"})
+    if fault is not None:
+        start = start - 1 if start else start + 1
+    headers["Content-Range"] = f"bytes {start}-{end}/{size}"
+    return Answer(206, headers, file=file, start=start, length=end - start + 1)
+
+
+def _time(modified_ns: int) -> str:
+    return datetime.fromtimestamp(modified_ns // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _guid(text: str) -> str:
+    digits = hashlib.md5(text.encode()).hexdigest()
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+
+def _encode(text: str) -> str:
+    return base64.urlsafe_b64encode(text.encode()).decode()
+
+
+def _decode(token: str) -> str:
+    return base64.urlsafe_b64decode(token.rstrip("~")).decode()

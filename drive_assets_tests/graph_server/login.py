@@ -1,0 +1,154 @@
+"""The identity platform: an access token for a client secret, a signed assertion, a device code or a refresh token."""
+
+import base64
+import json
+import secrets
+import threading
+import time
+from dataclasses import dataclass, field
+
+import jwt
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
+ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+DEVICE = "urn:ietf:params:oauth:grant-type:device_code"
+
+
+class LoginError(Exception):
+    def __init__(self, status: int, error: str, description: str) -> None:
+        super().__init__(description)
+        self.status, self.body = status, {"error": error, "error_description": description}
+
+
+@dataclass
+class Login:
+    """One tenant with one registered application."""
+
+    certificate: x509.Certificate
+    token_seconds: float
+    pending: int
+    """So many polls of a device code are answered with authorization_pending before the user has signed in."""
+    tenant_id: str = field(default_factory=lambda: _guid())
+    client_id: str = field(default_factory=lambda: _guid())
+    client_secret: str = field(default_factory=lambda: f"secret~{secrets.token_urlsafe(24)}", repr=False)
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tokens: dict[str, tuple[float, bool]] = {}  # access token -> when it ends, whether a user's
+        self._polls: dict[str, int] = {}
+        self._refresh: set[str] = set()
+
+    def configuration(self, base: str) -> dict[str, object]:
+        tenant = f"{base}/{self.tenant_id}"
+        return {
+            "issuer": f"{tenant}/v2.0",
+            "authorization_endpoint": f"{tenant}/oauth2/v2.0/authorize",
+            "token_endpoint": f"{tenant}/oauth2/v2.0/token",
+            "device_authorization_endpoint": f"{tenant}/oauth2/v2.0/devicecode",
+            "token_endpoint_auth_methods_supported": ["client_secret_post", "private_key_jwt"],
+            "response_types_supported": ["code"],
+        }
+
+    def device_code(self, base: str, form: dict[str, str]) -> dict[str, object]:
+        self._check_client(form)
+        code = secrets.token_urlsafe(32)
+        self._polls[code] = self.pending
+        where, user_code = f"{base}/devicelogin", secrets.token_hex(4).upper()
+        message = f"To sign in, open {where} and enter the code {user_code}."
+        answer = {"device_code": code, "user_code": user_code, "verification_uri": where, "message": message}
+        return {**answer, "expires_in": 900, "interval": 1}
+
+    def token(self, base: str, form: dict[str, str]) -> dict[str, object]:
+        self._check_client(form)
+        grant = form.get("grant_type")
+        if grant == "client_credentials":
+            if not form.get("scope", "").endswith("/.default"):
+                raise LoginError(400, "invalid_scope", f"AADSTS1002012: scope {form.get('scope')!r} is not valid.")
+            self._check_credential(base, form)
+            return self._issue(of_user=False)
+        if grant == DEVICE:
+            left = self._polls.get(form.get("device_code", ""))
+            if left is None:
+                raise LoginError(400, "bad_verification_code", "AADSTS7000218: the device code is not known.")
+            self._polls[form["device_code"]] = left - 1
+            if left > 0:
+                raise LoginError(400, "authorization_pending", "AADSTS70016: the user has not signed in yet.")
+            del self._polls[form["device_code"]]
+            return self._issue(of_user=True)
+        if grant == "refresh_token":
+            if form.get("refresh_token") not in self._refresh:
+                raise LoginError(400, "invalid_grant", "AADSTS70008: the refresh token has expired.")
+            return self._issue(of_user=True)
+        raise LoginError(400, "unsupported_grant_type", f"AADSTS70003: grant type {grant!r} is not supported.")
+
+    def check(self, token: str) -> bool | None:
+        """Whether a good access token is a user's; None for one that is not good."""
+        ends, of_user = self._tokens.get(token, (0.0, False))
+        return of_user if time.time() < ends else None
+
+    def revoke(self) -> None:
+        """Make every access token void."""
+        with self._lock:
+            self._tokens.clear()
+
+    def _check_client(self, form: dict[str, str]) -> None:
+        if form.get("client_id") != self.client_id:
+            raise LoginError(400, "unauthorized_client", f"AADSTS700016: no application {form.get('client_id')!r}.")
+
+    def _check_credential(self, base: str, form: dict[str, str]) -> None:
+        if form.get("client_assertion_type") == ASSERTION:
+            self._check_assertion(base, form.get("client_assertion", ""))
+        elif "client_secret" not in form:
+            raise LoginError(401, "invalid_client", "AADSTS7000216: client_secret or client_assertion is required.")
+        elif form["client_secret"] != self.client_secret:
+            raise LoginError(401, "invalid_client", "AADSTS7000215: Invalid client secret provided.")
+
+    def _check_assertion(self, base: str, assertion: str) -> None:
+        thumbprints = {
+            "x5t": self.certificate.fingerprint(hashes.SHA1()),
+            "x5t#S256": self.certificate.fingerprint(hashes.SHA256()),
+        }
+        try:
+            header = jwt.get_unverified_header(assertion)
+            audience = f"{base}/{self.tenant_id}/oauth2/v2.0/token"
+            key = self.certificate.public_key()
+            claims = jwt.decode(assertion, key, algorithms=["RS256", "PS256"], audience=audience)  # type: ignore[arg-type]
+        except jwt.PyJWTError as error:
+            raise LoginError(401, "invalid_client", f"AADSTS700027: the assertion is not valid: {error}.") from error
+        named = {name: header[name].rstrip("=") for name in thumbprints if name in header}
+        if not named or any(_base64(thumbprints[name]) != value for name, value in named.items()):
+            raise LoginError(401, "invalid_client", "AADSTS700027: the certificate is not registered.")
+        if not claims.get("iss") == claims.get("sub") == self.client_id:
+            raise LoginError(401, "invalid_client", "AADSTS700021: the assertion is not this application's.")
+
+    def _issue(self, of_user: bool) -> dict[str, object]:
+        token = secrets.token_urlsafe(48)
+        with self._lock:
+            self._tokens[token] = (time.time() + self.token_seconds, of_user)
+        answer = {"token_type": "Bearer", "access_token": token, "expires_in": int(self.token_seconds)}
+        if not of_user:
+            return answer
+        refresh = secrets.token_urlsafe(48)
+        self._refresh.add(refresh)
+        now = int(time.time())
+        claims: dict[str, object] = {
+            "aud": self.client_id,
+            "iss": f"https://localhost/{self.tenant_id}/v2.0",
+            "sub": "user",
+            "oid": "user",
+        }
+        claims |= {"iat": now, "exp": now + 3600, "tid": self.tenant_id, "preferred_username": "driver@contoso.com"}
+        answer |= {"refresh_token": refresh, "scope": "Sites.Read.All"}
+        answer["id_token"] = jwt.encode(claims, secrets.token_bytes(32), algorithm="HS256")
+        answer["client_info"] = _base64(json.dumps({"uid": "user", "utid": self.tenant_id}).encode())
+        return answer
+
+
+def _base64(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).decode().rstrip("=")
+
+
+def _guid() -> str:
+    digits = secrets.token_hex(16)
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))

@@ -1,0 +1,139 @@
+"""A SharePoint library on the local Graph server, the sensor's ticks on it, and a clock that can be put forward."""
+
+import shutil
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from drive_assets.recordings import arrivals
+from drive_assets.recordings.arrivals import ArrivalRules
+from drive_assets.recordings.sharepoint_sensor import sharepoint_sensor
+from drive_assets.resources.storage import Storage
+from drive_assets_tests.drives import write_drive
+from drive_assets_tests.graph_server import GraphServer
+
+SETTLING_S = 600.0
+
+
+class Clock:
+    """The sensors' clock: the real one, put forward."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
+    def settle(self) -> None:
+        self.ahead += SETTLING_S + 1
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(arrivals, "now", clock)
+    return clock
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return Storage(data_root=str(tmp_path / "data"), inbox_root=str(tmp_path / "inbox"))
+
+
+@pytest.fixture(scope="module")
+def instance() -> Iterator[dg.DagsterInstance]:
+    """One for a module: what the sensors remember is in their cursor and in the data root, not here."""
+    with dg.instance_for_test() as instance:
+        yield instance
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    """The folder that is looked at, in a library with other things in it."""
+    root = tmp_path / "library"
+    (root / "Drives").mkdir(parents=True)
+    (root / "Office").mkdir()
+    (root / "Office" / "notes.txt").write_text("nothing to do with drives")
+    return root / "Drives"
+
+
+@pytest.fixture
+def server(library: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GraphServer]:
+    with GraphServer(library.parent, page_size=20) as server:
+        for name, value in (server.environment() | {"SHAREPOINT_FOLDER": "Drives"}).items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
+class Sensor:
+    """The SharePoint sensor as the daemon runs it: tick after tick, with the cursor of the one before."""
+
+    def __init__(self, instance: dg.DagsterInstance, storage: Storage, server: GraphServer, clock: Clock) -> None:
+        self.instance, self.storage, self.server, self.clock = instance, storage, server, clock
+        self.rules = ArrivalRules(settling_s=SETTLING_S)
+        self.cursor: str | None = None
+        self.keys: list[str | None] = []
+        """Run keys of the last tick."""
+        self.said = ""
+        """Reason and log of the last tick."""
+
+    def tick(self, is_lost: bool = False) -> list[str | None]:
+        """One tick; the partitions that it requests. A lost one is forgotten by Dagster before it is acted on."""
+        resources = {"storage": self.storage, "arrival_rules": self.rules}
+        with dg.build_sensor_context(
+            instance=self.instance, cursor=self.cursor, resources=resources, sensor_name=sharepoint_sensor.name
+        ) as context:
+            result = sharepoint_sensor(context)
+        assert isinstance(result, (dg.SensorResult, dg.SkipReason))
+        if isinstance(result, dg.SkipReason):
+            self.said, self.keys = str(result.skip_message), []
+            return []
+        if not is_lost:
+            self.cursor = result.cursor
+        skip = result.skip_reason
+        self.said = str(getattr(skip, "skip_message", skip))
+        self.keys = [request.run_key for request in result.run_requests or []]
+        added = [key for add in result.dynamic_partitions_requests or [] for key in add.partition_keys]
+        names = [request.partition_key for request in result.run_requests or []]
+        assert sorted(map(str, names)) == added
+        return sorted(names, key=str)
+
+    def take_all(self) -> list[str | None]:
+        """See what is there, wait until it is settled, and take it."""
+        assert self.tick() == []
+        self.clock.settle()
+        return self.tick()
+
+
+@pytest.fixture
+def sensor(instance: dg.DagsterInstance, storage: Storage, server: GraphServer, clock: Clock) -> Sensor:
+    return Sensor(instance, storage, server, clock)
+
+
+def write_zip(path: Path, drives: list[Path], inside: str = "{name}/") -> Path:
+    """A zip of recordings; `inside` is the folder of each in it. Written aside, so that it appears as a whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path.parent.parent / "aside.zip", "w") as archive:
+        for drive in drives:
+            for file in sorted(drive.iterdir()):
+                archive.write(file, inside.format(name=drive.name) + file.name)
+    shutil.move(path.parent.parent / "aside.zip", path)
+    return path
+
+
+def drive(folder: Path, name: str, rows: int = 3, seed: int = 0) -> Path:
+    return write_drive(folder / name, rows=rows, seed=seed)
+
+
+def sketch(folder: Path, name: str, rows: int = 3) -> Path:
+    """The files of a recording as far as a sensor looks at them: names and a few bytes."""
+    made = folder / name
+    made.mkdir(parents=True)
+    for number in range(rows):
+        (made / f"{name[:10]} {number}.jpg").write_bytes(f"{name} {number}".encode())
+    (made / "telemetry.csv").write_text(f"Time\n{name}\n")
+    return made

@@ -1,0 +1,115 @@
+"""Signing in: by secret, certificate and device code; renewal and failures (contract, dependencies; 18)."""
+
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from drive_assets.resources.sharepoint.client import GraphClient
+from drive_assets.resources.sharepoint.items import AccessError, SharePointError
+from drive_assets_tests.graph_server import Fault, GraphServer
+from drive_assets_tests.resources.clock import TestClock
+from model.errors import DataError
+
+Make = Callable[..., GraphClient]
+
+
+def sign_ins(server: GraphServer) -> int:
+    return sum(request.path.endswith("/oauth2/v2.0/token") for request in server.requests)
+
+
+def test_a_secret_signs_in_once_for_many_requests(client: GraphClient, server: GraphServer) -> None:
+    for _ in range(3):
+        client.site_id(server.site_url)
+    assert sign_ins(server) == 1
+
+
+def test_a_certificate_signs_in(make_client: Make, server: GraphServer) -> None:
+    client = make_client(client_certificate=str(server.certificate_pem), client_secret="")
+    assert client.site_id(server.site_url)
+
+
+def test_a_certificate_file_without_a_key_is_named(make_client: Make, server: GraphServer, tmp_path: Path) -> None:
+    lacking = tmp_path / "lacking.pem"
+    lacking.write_bytes(server.ca_bundle.read_bytes())
+    with pytest.raises(DataError, match=r"lacking\.pem.*holds no private key"):
+        make_client(client_certificate=str(lacking)).site_id(server.site_url)
+
+
+def test_a_wrong_secret_is_an_access_error_that_says_what_to_check(make_client: Make, server: GraphServer) -> None:
+    with pytest.raises(AccessError, match=r"invalid_client.*AADSTS7000215.*SHAREPOINT_CLIENT_ID"):
+        make_client(client_secret="wr0ng").site_id(server.site_url)
+    assert sign_ins(server) == 1, "asking again cannot help"
+
+
+def test_a_tenant_that_is_not_there_is_an_access_error(make_client: Make, server: GraphServer) -> None:
+    with pytest.raises(AccessError, match="SHAREPOINT_TENANT_ID"):
+        make_client(tenant_id="00000000-0000-0000-0000-000000000000").site_id(server.site_url)
+
+
+def test_a_failing_token_endpoint_is_asked_again_though_msal_remembers_failures(
+    client: GraphClient, server: GraphServer, clock: TestClock
+) -> None:
+    server.fail(Fault("error", count=2, match="oauth2/v2.0/token"))
+    assert client.site_id(server.site_url)
+    assert sign_ins(server) == 3
+    assert len(clock.slept) == 2
+
+
+def test_a_throttled_token_endpoint_pauses_the_client(
+    client: GraphClient, server: GraphServer, clock: TestClock
+) -> None:
+    server.fail(Fault("throttle", match="oauth2/v2.0/token", retry_after=17))
+    assert client.site_id(server.site_url)
+    assert clock.slept == [17]
+
+
+def test_a_token_is_renewed_before_it_ends(client: GraphClient, server: GraphServer, clock: TestClock) -> None:
+    client.site_id(server.site_url)
+    clock.sleep(3600 - 299)
+    client.site_id(server.site_url)
+    assert sign_ins(server) == 2
+
+
+def test_a_refused_token_is_renewed_once(client: GraphClient, server: GraphServer, clock: TestClock) -> None:
+    client.site_id(server.site_url)
+    server.fail(Fault("expired_token"))
+    assert client.site_id(server.site_url)
+    assert sign_ins(server) == 2
+    assert clock.slept == []
+
+
+def test_a_token_refused_twice_is_an_access_error(client: GraphClient, server: GraphServer) -> None:
+    server.fail(Fault("expired_token", count=None))
+    with pytest.raises(AccessError, match="HTTP 401 InvalidAuthenticationToken"):
+        client.site_id(server.site_url)
+    assert (client.requests_made, sign_ins(server)) == (2, 2)
+
+
+def test_a_device_code_is_told_to_the_user_and_kept_for_the_daemon(
+    make_client: Make, server: GraphServer, tmp_path: Path
+) -> None:
+    cache = tmp_path / "state" / "token.json"
+    variables = {"auth": "device_code", "client_secret": "", "token_cache": str(cache)}
+    with pytest.raises(AccessError, match="drive-assets sharepoint check"):
+        make_client(**variables).site_id(server.site_url)
+    messages: list[str] = []
+    assert make_client(on_device_code=messages.append, **variables).site_id(server.site_url)
+    assert len(messages) == 1 and "enter the code" in messages[0]
+    assert stat.S_IMODE(cache.stat().st_mode) == 0o600
+    assert list(cache.parent.iterdir()) == [cache]
+
+    daemon = make_client(**variables)
+    assert daemon.site_id(server.site_url)
+    server.fail(Fault("expired_token"))
+    assert daemon.site_id(server.site_url), "renewed by the refresh token, without a user"
+
+
+def test_a_login_that_cannot_be_reached_is_tried_a_bounded_number_of_times(
+    make_client: Make, server: GraphServer, clock: TestClock
+) -> None:
+    client = make_client(login_url="https://localhost:9")
+    with pytest.raises(SharePointError, match="Signing in failed: the connection to localhost failed"):
+        client.site_id(server.site_url)
+    assert len(clock.slept) == 5

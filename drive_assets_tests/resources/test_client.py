@@ -1,0 +1,220 @@
+"""Resolving, listing and delta rounds against the local Graph server (contract 1 to 12, 20)."""
+
+import re
+import urllib.parse
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from drive_assets.resources.sharepoint.client import GraphClient
+from drive_assets.resources.sharepoint.items import (
+    AccessError,
+    DeltaPage,
+    Item,
+    NotFound,
+    ResyncRequired,
+    SharePointError,
+)
+from drive_assets_tests.graph_server import Fault, GraphServer
+from drive_assets_tests.resources.conftest import BIG, DRIVE
+
+
+def names(pages: list[DeltaPage]) -> list[str]:
+    return [item.name for page in pages for item in page.items]
+
+
+def round_of(client: GraphClient, drive_id: str, link: str | None = None) -> tuple[dict[str, Item], str]:
+    """The last state of each item of a delta round, and the link for the next."""
+    pages = list(client.delta(drive_id, link))
+    assert all(page.delta_link is None for page in pages[:-1])
+    assert pages[-1].delta_link is not None
+    return {item.id: item for page in pages for item in page.items}, pages[-1].delta_link
+
+
+def test_making_a_client_asks_nothing(client: GraphClient, server: GraphServer) -> None:
+    assert client.requests_made == 0
+    assert server.requests == []
+
+
+def test_a_site_has_an_id_and_its_libraries_are_listed(client: GraphClient, server: GraphServer) -> None:
+    site = client.site_id(server.site_url)
+    assert re.fullmatch(r"[^,]+,[0-9a-f-]{36},[0-9a-f-]{36}", site)
+    drives = client.drives(site)
+    assert drives[0].id.startswith("b!")
+    assert client.requests_made == 2
+
+
+def test_a_site_that_is_not_there_is_named_and_says_what_to_set(client: GraphClient, server: GraphServer) -> None:
+    with pytest.raises(NotFound, match=r"sites/none.*HTTP 404 itemNotFound.*SHAREPOINT_SITE") as caught:
+        client.site_id(server.site_url.replace("/drives", "/none"))
+    assert (caught.value.status, caught.value.code) == (404, "itemNotFound")
+
+
+def test_items_are_found_by_path_and_by_id(client: GraphClient, drive_id: str) -> None:
+    item = client.item_by_path(drive_id, f"Drives/{DRIVE}/telemetry.csv")
+    assert (item.name, item.size, item.is_folder) == ("telemetry.csv", 1300, False)
+    assert client.item(drive_id, item.id) == item
+    root = client.item_by_path(drive_id, "")
+    assert root.is_folder and root.parent_id is None
+    with pytest.raises(NotFound, match=r"'Drives/none'.*SHAREPOINT_FOLDER"):
+        client.item_by_path(drive_id, "Drives/none")
+
+
+def test_every_segment_of_a_path_is_encoded(client: GraphClient, server: GraphServer, drive_id: str) -> None:
+    item = client.item_by_path(drive_id, "100% #1 ä+b/%41&c.txt")
+    assert (item.name, item.size) == ("%41&c.txt", 3)
+    assert drive_id in server.requests[-1].path, "b! stays"
+
+
+def test_a_shared_link_leads_to_its_drive_and_item(client: GraphClient, server: GraphServer, drive_id: str) -> None:
+    drive, item = client.shared_item(server.share(f"Drives/{DRIVE}"))
+    assert (drive, item.name, item.is_folder) == (drive_id, DRIVE, True)
+    assert server.requests[-1].path.startswith("/v1.0/shares/u!")
+    assert "=" not in server.requests[-1].path
+
+
+def test_an_anonymous_link_that_an_app_cannot_open_says_what_to_do(client: GraphClient, server: GraphServer) -> None:
+    with pytest.raises(AccessError, match="SHAREPOINT_SITE"):
+        client.shared_item(server.share("big.zip", anonymous=True))
+
+
+def test_children_are_asked_for_by_the_thousand(client: GraphClient, server: GraphServer, drive_id: str) -> None:
+    folder = client.item_by_path(drive_id, f"Drives/{DRIVE}")
+    before = client.requests_made
+    assert {child.name for child in client.children(drive_id, folder.id)} == {"telemetry.csv", "1.jpg", "2.jpg"}
+    assert client.requests_made == before + 1
+    assert "$top=1000" in urllib.parse.unquote(server.requests[-1].path)
+
+
+def test_children_past_an_empty_page_come_too(client: GraphClient, server: GraphServer, drive_id: str) -> None:
+    folder = client.item_by_path(drive_id, f"Drives/{DRIVE}")
+    server.fail(Fault("empty_page"))
+    assert len(list(client.children(drive_id, folder.id))) == 3
+
+
+def test_a_delta_round_has_every_item_and_ends_with_a_delta_link(client: GraphClient, drive_id: str) -> None:
+    items, _ = round_of(client, drive_id)
+    by_name = {item.name: item for item in items.values() if item.parent_id is not None}
+    assert set(by_name) >= {"Drives", DRIVE, "telemetry.csv", "1.jpg", "2.jpg", "big.zip"}
+    assert by_name["telemetry.csv"].parent_id == by_name[DRIVE].id
+    assert by_name["big.zip"].size == len(BIG)
+
+
+def test_a_round_without_changes_costs_one_request(client: GraphClient, drive_id: str) -> None:
+    _, link = round_of(client, drive_id)
+    before = client.requests_made
+    page = client.delta_page(drive_id, link)
+    assert (client.requests_made - before, page.items, page.next_link) == (1, [], None)
+    assert page.delta_link
+
+
+def test_a_delta_link_leads_to_what_changed_and_what_was_deleted(
+    client: GraphClient, library: Path, drive_id: str
+) -> None:
+    items, link = round_of(client, drive_id)
+    (library / "big.zip").unlink()
+    (library / "new.txt").write_bytes(b"new")
+    changed, _ = round_of(client, drive_id, link)
+    states = {item.name or items[item.id].name: item.deleted for item in changed.values() if item.parent_id}
+    assert states["big.zip"] is True
+    assert states["new.txt"] is False
+
+
+def test_a_deleted_item_may_come_without_its_name(
+    client: GraphClient, server: GraphServer, library: Path, drive_id: str
+) -> None:
+    items, link = round_of(client, drive_id)
+    (library / "big.zip").unlink()
+    server.fail(Fault("nameless"))
+    changed, _ = round_of(client, drive_id, link)
+    gone = next(item for item in changed.values() if item.deleted)
+    assert (gone.name, items[gone.id].name) == ("", "big.zip")
+
+
+def test_an_empty_page_with_a_next_link_does_not_end_a_round(
+    client: GraphClient, server: GraphServer, drive_id: str
+) -> None:
+    whole, _ = round_of(client, drive_id)
+    server.fail(Fault("empty_page"))
+    pages = list(client.delta(drive_id))
+    assert pages[0].items == [] and pages[0].next_link
+    assert {item.id for page in pages for item in page.items} == set(whole)
+
+
+def test_items_that_come_again_and_out_of_order_are_handed_on_in_their_order(
+    client: GraphClient, server: GraphServer, drive_id: str
+) -> None:
+    server.fail(Fault("repeat_items", count=2, match="telemetry.csv"))
+    pages = list(client.delta(drive_id))
+    sizes = [item.size for page in pages for item in page.items if item.name == "telemetry.csv"]
+    assert len(sizes) > 1 and sizes[-1] == 1300, "the last one wins"
+    server.fail(Fault("out_of_order"))
+    order = names(list(client.delta(drive_id)))
+    assert order.index("telemetry.csv") < order.index(DRIVE)
+
+
+def test_a_next_link_seen_twice_is_an_error(client: GraphClient, server: GraphServer, drive_id: str) -> None:
+    server.fail(Fault("repeated_next", count=None))
+    with pytest.raises(SharePointError, match="next link came twice"):
+        list(client.delta(drive_id))
+    first = client.delta_page(drive_id)
+    with pytest.raises(SharePointError, match="next link came twice"):
+        client.delta_page(drive_id, first.next_link)
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["resyncChangesApplyDifferences", "resyncChangesUploadDifferences", "resyncRequired", "syncStateNotFound"],
+)
+@pytest.mark.parametrize("with_location", [True, False])
+def test_410_of_any_code_asks_for_a_resync_at_its_location_if_there(
+    client: GraphClient, server: GraphServer, drive_id: str, code: str, with_location: bool
+) -> None:
+    whole, link = round_of(client, drive_id)
+    server.fail(Fault("gone", code=code, location=with_location))
+    with pytest.raises(ResyncRequired) as caught:
+        client.delta_page(drive_id, link)
+    assert (caught.value.status, caught.value.code) == (410, code)
+    assert (caught.value.location is not None) == with_location
+    again, _ = round_of(client, drive_id, caught.value.location)
+    assert set(again) == set(whole)
+
+
+def test_a_link_to_another_host_gets_no_token(client: GraphClient, server: GraphServer, drive_id: str) -> None:
+    asked = len(server.requests)
+    with pytest.raises(SharePointError, match="another host"):
+        client.delta_page(drive_id, server.graph_url.replace("localhost", "127.0.0.1") + "/v1.0/drives/x/root/delta")
+    assert len(server.requests) == asked
+
+
+def test_requests_name_the_company_and_the_app(make_client: Callable[..., GraphClient], server: GraphServer) -> None:
+    make_client(company="Contoso").site_id(server.site_url)
+    assert re.fullmatch(r"NONISV\|Contoso\|drive-assets/[0-9.]+", server.requests[-1].headers["User-Agent"])
+
+
+def test_an_untrusted_certificate_says_what_to_set(
+    make_client: Callable[..., GraphClient], server: GraphServer, tmp_path: Path
+) -> None:
+    import trustme
+
+    other = tmp_path / "other.pem"
+    trustme.CA().cert_pem.write_to_path(str(other))
+    with pytest.raises(SharePointError, match="SHAREPOINT_CA_BUNDLE"):
+        make_client(ca_bundle=str(other)).site_id(server.site_url)
+
+
+def test_the_bundle_given_wins_over_those_of_the_environment(
+    client: GraphClient, server: GraphServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.setenv(name, str(tmp_path / "none.pem"))
+    assert client.site_id(server.site_url)
+
+
+def test_a_password_in_netrc_does_not_replace_the_token(
+    client: GraphClient, server: GraphServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "netrc").write_text("machine localhost login someone password something\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert client.site_id(server.site_url)

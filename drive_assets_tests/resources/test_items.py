@@ -1,0 +1,78 @@
+"""What Graph's JSON becomes, with the facets that are sometimes missing (contract 8, 9, 11)."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from drive_assets.resources.sharepoint.items import Item, parse_drive, parse_item
+from drive_assets.resources.sharepoint.transport import quote_id, quote_path, scrub
+from model.errors import DataError
+
+FILE = {
+    "id": "01ABC",
+    "name": "telemetry.csv",
+    "size": 1234,
+    "eTag": '"{1},2"',
+    "cTag": '"c:{1},7"',
+    "parentReference": {"driveId": "b!x", "id": "01PARENT"},
+    "lastModifiedDateTime": "2026-03-01T10:11:12.5Z",
+    "file": {"mimeType": "text/csv", "hashes": {"quickXorHash": "SgAAAAAAAAAAAAAAAQAAAAAAAAA="}},
+}
+
+
+def test_a_file() -> None:
+    expected = Item(
+        id="01ABC",
+        name="telemetry.csv",
+        parent_id="01PARENT",
+        size=1234,
+        is_folder=False,
+        deleted=False,
+        quick_xor_hash="SgAAAAAAAAAAAAAAAQAAAAAAAAA=",
+        etag='"{1},2"',
+        modified=datetime(2026, 3, 1, 10, 11, 12, 500_000, tzinfo=UTC),
+        malware=False,
+    )
+    assert parse_item(FILE) == expected
+
+
+def test_a_folder_the_root_and_a_malicious_file() -> None:
+    assert parse_item({"id": "1", "name": "x", "folder": {"childCount": 2}}).is_folder
+    assert parse_item({"id": "1", "name": "root", "root": {}}).is_folder
+    assert parse_item({**FILE, "malware": {"description": "EICAR"}}).malware
+
+
+def test_a_deleted_item_may_have_nothing_but_its_id() -> None:
+    item = parse_item({"id": "01ABC", "deleted": {"state": "deleted"}})
+    assert (item.deleted, item.name, item.parent_id, item.modified) == (True, "", None, None)
+
+
+def test_identity_is_hash_and_size_else_etag_else_time_and_size_and_never_the_ctag() -> None:
+    without_hash = {**FILE, "file": {}}
+    without_etag = {key: value for key, value in without_hash.items() if key != "eTag"}
+    assert parse_item(FILE).identity == "SgAAAAAAAAAAAAAAAQAAAAAAAAA=:1234"
+    assert parse_item({**FILE, "eTag": "other", "cTag": "other"}).identity == parse_item(FILE).identity
+    assert parse_item(without_hash).identity == '"{1},2"'
+    assert parse_item(without_etag).identity == "2026-03-01T10:11:12.500000+00:00:1234"
+    assert parse_item({**without_etag, "cTag": "other"}).identity == parse_item(without_etag).identity
+
+
+def test_times_with_seven_digits_and_with_an_offset_are_utc() -> None:
+    text = {**FILE, "lastModifiedDateTime": "2026-03-01T12:00:00.1234567+02:00"}
+    assert parse_item(text).modified == datetime(2026, 3, 1, 10, 0, 0, 123456, tzinfo=UTC)
+
+
+def test_a_drive() -> None:
+    drive = parse_drive({"id": "b!x", "name": "Documents", "webUrl": "https://contoso.sharepoint.com/Documents"})
+    assert (drive.id, drive.name, drive.web_url) == ("b!x", "Documents", "https://contoso.sharepoint.com/Documents")
+
+
+def test_every_segment_of_a_path_is_encoded_and_ids_keep_their_exclamation_mark() -> None:
+    assert quote_path("/Drives/100% #1/ä b+c&d/") == "Drives/100%25%20%231/%C3%A4%20b%2Bc%26d"
+    assert quote_id("b!-x_Y,guid") == "b!-x_Y,guid"
+    with pytest.raises(DataError, match=r"segment \. or \.\."):
+        quote_path("a/../b")
+
+
+def test_told_texts_lose_what_follows_the_host_of_an_address() -> None:
+    assert scrub("see https://a.b/c?tempauth=x\n for  more") == "see https://a.b/... for more"

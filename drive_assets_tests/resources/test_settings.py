@@ -1,0 +1,115 @@
+"""Settings come from the environment, say what is missing and show no secret."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from drive_assets.resources.sharepoint.settings import SharePointSettings
+from model.errors import DataError
+
+LEAST = {"SHAREPOINT_TENANT_ID": "tenant", "SHAREPOINT_CLIENT_ID": "app", "SHAREPOINT_CLIENT_SECRET": "s3cret"}
+
+
+def read(**more: str) -> SharePointSettings:
+    environment = LEAST | {f"SHAREPOINT_{name}": value for name, value in more.items()}
+    settings = SharePointSettings.from_environment(environment)
+    assert settings is not None
+    return settings
+
+
+def test_without_a_tenant_nothing_is_configured() -> None:
+    assert SharePointSettings.from_environment({"SHAREPOINT_CLIENT_ID": "app"}) is None
+    assert SharePointSettings.from_environment(LEAST | {"SHAREPOINT_TENANT_ID": "  "}) is None
+
+
+@pytest.mark.parametrize(
+    ("cloud", "graph", "login"),
+    [
+        ("global", "https://graph.microsoft.com", "https://login.microsoftonline.com"),
+        ("usgov", "https://graph.microsoft.us", "https://login.microsoftonline.us"),
+        ("usdod", "https://dod-graph.microsoft.us", "https://login.microsoftonline.us"),
+        ("china", "https://microsoftgraph.chinacloudapi.cn", "https://login.chinacloudapi.cn"),
+    ],
+)
+def test_each_cloud_has_its_hosts(cloud: str, graph: str, login: str) -> None:
+    settings = read(CLOUD=cloud)
+    assert (settings.graph, settings.authority, settings.scope) == (graph, f"{login}/tenant", f"{graph}/.default")
+
+
+def test_addresses_can_be_overridden() -> None:
+    settings = read(GRAPH_URL="https://localhost:8443/v1.0/", LOGIN_URL="https://localhost:8443/")
+    assert (settings.graph, settings.authority) == ("https://localhost:8443", "https://localhost:8443/tenant")
+
+
+def test_every_variable_is_read(tmp_path: Path) -> None:
+    bundle = tmp_path / "ca.pem"
+    bundle.touch()
+    settings = read(
+        CLIENT_CERTIFICATE=str(bundle),
+        CLIENT_CERTIFICATE_PASSWORD="p4ss",
+        SITE="https://contoso.sharepoint.com/sites/x",
+        LIBRARY="Drives",
+        FOLDER="a/b",
+        CA_BUNDLE=str(bundle),
+        COMPANY="Contoso",
+        WORKERS="3",
+        TOKEN_CACHE=str(tmp_path / "cache"),
+    )
+    assert settings == SharePointSettings(
+        "tenant",
+        "app",
+        "s3cret",
+        bundle,
+        "p4ss",
+        "certificate",
+        site="https://contoso.sharepoint.com/sites/x",
+        library="Drives",
+        folder="a/b",
+        ca_bundle=bundle,
+        company="Contoso",
+        workers=3,
+        token_cache=tmp_path / "cache",
+    )
+    assert settings.verify == str(bundle)
+    assert read().verify is True
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"CLIENT_ID": ""},
+        {"CLIENT_SECRET": ""},
+        {"AUTH": "password"},
+        {"AUTH": "certificate"},
+        {"CLIENT_CERTIFICATE": "/no/such/file"},
+        {"CLOUD": "mars"},
+        {"GRAPH_URL": "http://localhost"},
+        {"LOGIN_URL": "localhost"},
+        {"SITE": "contoso.sharepoint.com/sites/x"},
+        {"SHARED_LINK": "contoso"},
+        {"CA_BUNDLE": "/no/such/file"},
+        {"COMPANY": "a|b"},
+        {"WORKERS": "0"},
+        {"WORKERS": "many"},
+    ],
+)
+def test_a_wrong_variable_is_named(wrong: dict[str, str]) -> None:
+    variable = "CLIENT_CERTIFICATE" if wrong == {"AUTH": "certificate"} else next(iter(wrong))
+    with pytest.raises(DataError, match=f"SHAREPOINT_{variable} must be set to"):
+        read(**wrong)
+
+
+def test_secrets_stand_in_no_repr(tmp_path: Path) -> None:
+    settings = read(CLIENT_CERTIFICATE_PASSWORD="p4ss", SHARED_LINK="https://contoso.sharepoint.com/:f:/l1nk")
+    assert not any(secret in repr(settings) for secret in ("s3cret", "p4ss", "l1nk"))
+
+
+def test_importing_the_client_loads_no_msal_and_its_types_no_requests() -> None:
+    package = "drive_assets.resources.sharepoint"
+    code = (
+        f"import sys, {package}.items, {package}.settings; assert not {{'msal', 'requests'}} & set(sys.modules);"
+        f"import {package}.client; assert not {{'msal', 'dagster', 'torch', 'mlflow'}} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
