@@ -26,7 +26,8 @@ CODECS = ("avc1", "mp4v")
 """H.264, which browsers play, where OpenCV has an encoder for it; else MPEG-4."""
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 BOXES = ((0, 200, 255), (255, 160, 0), (120, 220, 80), (220, 100, 220))
-BRAKE, COAST, OFF, INK, FAINT = (60, 60, 230), (60, 190, 240), (70, 70, 70), (255, 255, 255), (150, 150, 150)
+BRAKE, COAST, OFF = (60, 60, 230), (60, 190, 240), (70, 70, 70)
+INK, DARK, FAINT = (255, 255, 255), (0, 0, 0), (150, 150, 150)
 
 
 def write_video(
@@ -121,12 +122,17 @@ def _draw_bar(text: str, now: tuple[bool, bool], ahead: tuple[npt.NDArray, npt.N
             else:
                 cv2.rectangle(bar, (left, top), (left + step - 8, top + 23), OFF, 1)
             title = "now" if column == 0 else f"+{HORIZONS_S[column - 1]} s"
-            _write(bar, title if known else f"{title} ?", (left + 8, top + 17), 0.45, INK if known else FAINT)
+            _write(
+                bar,
+                title if known else f"{title} ?",
+                (left + 8, top + 17),
+                0.45,
+                FAINT if not known else DARK if value else INK,
+            )
     return bar
 
 
 def _write(image: Image, text: str, place: tuple[int, int], size: float, colour: tuple[int, int, int]) -> None:
-    cv2.putText(image, text, place, FONT, size, (0, 0, 0), 3, cv2.LINE_AA)
     cv2.putText(image, text, place, FONT, size, colour, 1, cv2.LINE_AA)
 
 
