@@ -59,6 +59,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.set_defaults(command=_check_sharepoint)
 
+    video = commands.add_parser("video", help="write a video of an annotated recording")
+    video.add_argument("recording", metavar="RECORDING", help="name of a recording")
+    video.add_argument("--output", type=Path, help="an .mp4 file; default <recording>.mp4 in the current folder")
+    video.add_argument("--speed", type=float, default=5.0, help="times faster than recorded; default 5")
+    video.set_defaults(command=_video)
+
     demo = commands.add_parser("demo", help="simulated drives through the whole graph")
     demo.set_defaults(command=_demo)
 
@@ -151,6 +157,19 @@ def _check_sharepoint(options: argparse.Namespace) -> bool:
     from drive_assets.recordings.check_access import check_access
 
     return check_access(_tell)
+
+
+def _video(options: argparse.Namespace) -> bool:
+    from drive_assets.resources.storage import Storage
+    from model.annotation_video import write_video
+    from model.recording import parse_recording_name
+
+    parse_recording_name(options.recording)
+    output = options.output or Path(f"{options.recording}.mp4")
+    recording = Storage.from_environment().recording(options.recording)
+    frames, codec = write_video(recording, output, options.speed, _tell)
+    _tell(f"{output}: {frames} frames, {codec}")
+    return True
 
 
 def _demo(options: argparse.Namespace) -> bool:

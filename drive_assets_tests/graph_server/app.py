@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from drive_assets_tests.graph_server.drive import Drive, Entry
-from drive_assets_tests.graph_server.faults import BODY, STATUS, Fault, Faults
+from drive_assets_tests.graph_server.faults import BODY, RANGE, STATUS, Fault, Faults
 from drive_assets_tests.graph_server.login import Login, LoginError
 
 SITE_HOST, SITE_PATH = "contoso.sharepoint.com", "sites/drives"
@@ -171,7 +171,7 @@ class Graph:
     def _take_range(self, call: Call) -> Fault | None:
         if "Range" not in call.headers:
             return None
-        return self.faults.take({"ignore_range", "wrong_range"}, call.where, call.item)
+        return self.faults.take(RANGE, call.where, call.item)
 
     def _fail(self, call: Call, must_match: bool = False) -> None:
         """Answer with the error that is asked for, if one is."""

@@ -17,8 +17,9 @@ TOKEN = {"expired_token"}
 DELTA = {"gone", "repeat_items", "out_of_order", "missing_tombstone"}
 LIST = {"empty_page", "repeated_next"}
 ITEM = {"wrong_hash", "missing_hash", "malware", "missing_ctag", "nameless"}
-BODY = {"cut", "stall", "corrupt", "truncate", "changed_while_read", "ignore_range", "wrong_range", "expired_url"}
-KINDS = {*STATUS, *TOKEN, *DELTA, *LIST, *ITEM, *BODY, "rate_limit"}
+RANGE = {"ignore_range", "wrong_range"}
+BODY = {"cut", "stall", "corrupt", "truncate", "changed_while_read"}
+KINDS = {*STATUS, *TOKEN, *DELTA, *LIST, *ITEM, *RANGE, *BODY, "expired_url", "rate_limit"}
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class Login:
         self._check_client(form)
         grant = form.get("grant_type")
         if grant == "client_credentials":
-            if not form.get("scope", "").endswith("/.default"):
+            if form.get("scope", "").rpartition("/")[2] != ".default":  # rclone asks for it without a host
                 raise LoginError(400, "invalid_scope", f"AADSTS1002012: scope {form.get('scope')!r} is not valid.")
             self._check_credential(base, form)
             return self._issue(of_user=False)

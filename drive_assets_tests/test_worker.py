@@ -1,0 +1,111 @@
+"""The worker as a process: one network for many recordings, and what is left when it dies."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from drive_assets.annotation.assets import annotations
+from drive_assets.partitions import RECORDINGS, register_recordings
+from drive_assets.resources.compute import LocalCompute
+from drive_assets.resources.storage import Storage
+from drive_assets_tests.drives import write_drive
+from model.detector import BUNDLED
+
+NAMES = ["2024-05-01_10-00-00", "2024-05-02_10-00-00", "2024-05-03_10-00-00"]
+FAULTS = """
+import os
+import model.annotate, model.detector
+load, annotate = model.annotate.load_detector, model.annotate.Annotator.annotate
+def counted(weights):
+    with open(os.environ["LOADS"], "a") as stream:
+        stream.write("load\\n")
+    return load(weights)
+def dying(self, recording, *arguments):
+    if recording.name == os.environ.get("DIE_AT"):
+        os.kill(os.getpid(), 9)
+    return annotate(self, recording, *arguments)
+model.annotate.load_detector, model.annotate.Annotator.annotate = counted, dying
+"""
+"""Read by the worker's interpreter at its start: counts loads of the network, and kills the worker at a recording."""
+
+
+def run(root: Path, instance: dg.DagsterInstance) -> tuple[dg.ExecuteInProcessResult, set[str]]:
+    config = {"weights": str(BUNDLED), "image_size": 160, "backend": "torch"}
+    definitions = dg.Definitions(
+        assets=[annotations],
+        resources={
+            "storage": Storage(data_root=str(root), inbox_root=str(root / "inbox")),
+            "compute": LocalCompute(threads=1),
+        },
+    )
+    result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+        instance=instance,
+        tags={"dagster/asset_partition_range_start": NAMES[0], "dagster/asset_partition_range_end": NAMES[-1]},
+        run_config={"ops": {"annotations": {"config": config}}},
+        raise_on_error=False,
+    )
+    return result, instance.get_materialized_partitions(annotations.key)
+
+
+def test_many_recordings_load_the_network_once_and_finished_ones_survive_a_dead_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, loads = tmp_path / "data", tmp_path / "loads"
+    for name in NAMES:
+        write_drive(root / "recordings" / name, rows=3)
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(FAULTS)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'site'}:{Path(__file__).parents[1]}")
+    monkeypatch.setenv("LOADS", str(loads))
+    monkeypatch.setenv("DIE_AT", NAMES[1])
+    with dg.instance_for_test() as instance:
+        register_recordings(instance, NAMES)
+        assert RECORDINGS.get_partition_keys(dynamic_partitions_store=instance) == NAMES
+        result, made = run(root, instance)
+        assert not result.success
+        assert made == {NAMES[0]}
+        (failure,) = [event for event in result.all_events if event.is_step_failure]
+        text = failure.step_failure_data.user_failure_data.description
+        assert text.startswith("2 of 3 failed.")
+        assert all(f"{name}: The worker for annotate died" in text for name in NAMES[1:])
+        assert loads.read_text() == "load\n"
+        monkeypatch.delenv("DIE_AT")
+        loads.unlink()
+        result, made = run(root, instance)
+        assert result.success
+        assert made == set(NAMES)
+        assert loads.read_text() == "load\n"
+
+
+def test_what_the_worker_started_ends_with_it() -> None:
+    """As torch's launcher of several GPUs does, the child has a session of its own."""
+    code = (
+        "import signal, subprocess, sys, time; from drive_assets import worker\n"
+        "signal.signal(signal.SIGTERM, worker._end_with_children)\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True)\n"
+        "print(child.pid, flush=True); child.wait()"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout is not None
+        child = int(worker.stdout.readline())
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(10) == 128 + signal.SIGTERM
+    until = time.monotonic() + 5
+    while _runs(child):
+        assert time.monotonic() < until, "the child outlives the worker"
+        time.sleep(0.05)
+
+
+def _runs(process: int) -> bool:
+    """Whether a process is there and no zombie that waits for its new parent."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
