@@ -1,8 +1,10 @@
 """Runs over several partitions: one materialisation each, and a failing one does not take the others with it."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import dagster as dg
+from dagster._core.errors import DagsterExecutionInterruptedError
 
 from model.errors import DataError
 
@@ -14,6 +16,19 @@ class PassingError(DataError):
 Outcome = dg.MaterializeResult | DataError
 
 
+@contextmanager
+def ended_when_terminated() -> Iterator[None]:
+    """A termination ends the step. Dagster would count it as a failure that the asset's policy retries.
+
+    Raises:
+        dagster.Failure: the run was terminated in the block; not retried.
+    """
+    try:
+        yield
+    except DagsterExecutionInterruptedError as error:
+        raise dg.Failure("The run was terminated. Run it again: it goes on from there.", allow_retries=False) from error
+
+
 def each_partition(
     context: dg.AssetExecutionContext, work: Callable[[str], dg.MaterializeResult]
 ) -> Iterator[dg.MaterializeResult]:
@@ -21,7 +36,8 @@ def each_partition(
     outcomes: dict[str, Outcome] = {}
     for number, key in enumerate(context.partition_keys, 1):
         try:
-            outcomes[key] = work(key)
+            with ended_when_terminated():
+                outcomes[key] = work(key)
         except DataError as error:
             outcomes[key] = error
             context.log.error(f"{key}: {error}")

@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
+from dagster._core.errors import DagsterExecutionInterruptedError
 
+from drive_assets.instance import process_tag
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS, RECORDINGS, SPLITS, check_known
 from model.errors import DataError
 
@@ -104,20 +106,29 @@ def _run(
     config: Mapping[str, Mapping[str, Any]],
     tell: Callable[[str], None],
 ) -> set[str]:
-    """Run one asset; return the partition keys that were materialised ("" for an asset without partitions)."""
+    """Run one asset; return the partition keys that were materialised ("" for an asset without partitions).
+
+    Raises:
+        KeyboardInterrupt: the user or the system ended it. Dagster takes the signals of a run for itself.
+    """
     name = key.to_user_string()
     ops = {name: {"config": dict(config[name])}} if name in config else {}
     job = defs.resolve_implicit_global_asset_job_def().get_subset(asset_selection={key})
-    result = job.execute_in_process(
-        instance=instance,
-        tags=tags,
-        partition_key=tags.get("dagster/partition"),
-        run_config={"ops": ops, "loggers": QUIET},
-        raise_on_error=False,
-    )
+    try:
+        result = job.execute_in_process(
+            instance=instance,
+            tags={**tags, **process_tag()},
+            partition_key=tags.get("dagster/partition"),
+            run_config={"ops": ops, "loggers": QUIET},
+            raise_on_error=False,
+        )
+    except DagsterExecutionInterruptedError:
+        raise KeyboardInterrupt from None
     for event in result.all_events:
         if event.is_step_failure:
             tell(_reason(event))
+            if _was_interrupted(event):
+                raise KeyboardInterrupt
         if event.event_type_value == "ASSET_CHECK_EVALUATION":
             check = event.asset_check_evaluation_data
             if not check.passed:
@@ -132,6 +143,15 @@ def _logged(instance: dg.DagsterInstance, run_id: str, key: dg.AssetKey) -> set[
     records = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION).records
     events = [record.event_log_entry.dagster_event for record in records]
     return {event.partition or "" for event in events if event is not None and event.asset_key == key}
+
+
+def _was_interrupted(event: dg.DagsterEvent) -> bool:
+    error = event.step_failure_data.error
+    while error is not None:
+        if error.cls_name == DagsterExecutionInterruptedError.__name__:
+            return True
+        error = error.cause
+    return False
 
 
 def _reason(event: dg.DagsterEvent) -> str:

@@ -2,12 +2,15 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import dagster as dg
 import h5py
+import psutil
 import pytest
 
 from drive_assets.instance import open_instance
@@ -81,6 +84,9 @@ def test_from_drives_to_the_comparison(data_root: Path, tmp_path: Path) -> None:
     _check_dagster()
     _check_mlflow(data_root, comparison["best"])
 
+    for how in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        _check_that_it_can_be_ended(tmp_path / "long.yaml", how)
+
     # Splits that are not of the manifest are not trained on.
     older = data_root / "datasets" / "multimodal" / "train.h5"
     kept = older.read_bytes()
@@ -97,6 +103,30 @@ def test_from_drives_to_the_comparison(data_root: Path, tmp_path: Path) -> None:
     assert status == 0, told
     assert (data_root / "recordings" / NAMES[0] / "annotations.csv").stat().st_mtime_ns == before
     assert (data_root / "evaluation" / "comparison.csv").is_file()
+
+
+def _check_that_it_can_be_ended(config: Path, how: signal.Signals) -> None:
+    """A training ends with its worker at once, though the asset's policy retries failures; the next run goes on."""
+    config.write_text(CONFIG.replace("epochs: 2", "epochs: 5000, early_stop_patience: 5000"))
+    command = [sys.executable, "-c", COMMAND, "run", "--select", "checkpoint", "--architectures", TWO[0]]
+    told = config.with_suffix(".log")
+    with told.open("w") as log, subprocess.Popen([*command, "--config", str(config)], stdout=log) as run:
+        deadline = time.monotonic() + 120
+        while f"{TWO[0]} epoch " not in told.read_text():
+            assert time.monotonic() < deadline and run.poll() is None, told.read_text()
+            time.sleep(0.2)
+        children = psutil.Process(run.pid).children(recursive=True)
+        workers = [process for process in children if "drive_assets.worker" in process.cmdline()]
+        assert len(workers) == 1
+        run.send_signal(how)
+        try:
+            status = run.wait(30)
+        finally:
+            run.kill()
+    _, alive = psutil.wait_procs(workers, 10)
+    assert not alive
+    if how != signal.SIGKILL:
+        assert (status, "The run was terminated" in told.read_text()) == (130, True)
 
 
 def _check_dagster() -> None:

@@ -107,7 +107,7 @@ def configure_ultralytics(folder: Path) -> None:
 
     integrations = ("clearml", "comet", "dvc", "hub", "mlflow", "neptune", "raytune", "tensorboard", "wandb", "sync")
     wanted: dict[str, Any] = {name: False for name in integrations if name in settings}
-    settings.update(wanted | {name: str(folder) for name in ("datasets_dir", "weights_dir", "runs_dir")})
+    settings.update(wanted | {f"{kind}_dir": str(folder / kind) for kind in ("datasets", "weights", "runs")})
     # ultralytics would download a font, and a detector to try mixed precision on: it finds these in their place.
     utils.WEIGHTS_DIR = folder
     font = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"

@@ -4,7 +4,9 @@ The protocol is Dagster Pipes: the worker gets a task and a list of jobs, and re
 """
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import dagster as dg
 from dagster._core.errors import DagsterPipesExecutionError
 
+from drive_assets.batches import ended_when_terminated
 from drive_assets.worker import Job, JobResult, Work
 
 
@@ -36,7 +39,10 @@ class LocalCompute(dg.ConfigurableResource):
     """A child process on this machine. It dies with the run that started it."""
 
     threads: int = 0
-    """Threads of torch and OpenMP in the worker; 0 leaves the choice to them."""
+    """Threads of torch and OpenMP in the worker; 0: OMP_NUM_THREADS if that is set, else one a core.
+
+    It is always set for the worker: ultralytics would take one thread.
+    """
 
     def run(
         self, context: dg.AssetExecutionContext, task: str, jobs: Sequence[Job], env: Mapping[str, str] | None = None
@@ -50,7 +56,7 @@ class LocalCompute(dg.ConfigurableResource):
             One result a job, in their order. If the worker died, those that it had not finished have an error.
 
         Raises:
-            dagster.Failure: the worker died before it finished any job.
+            dagster.Failure: the worker died before it finished any job, or the run was terminated.
         """
         work: Work = {"task": task, "jobs": list(jobs)}
         reader = _KeepingReader()
@@ -61,8 +67,12 @@ class LocalCompute(dg.ConfigurableResource):
         extra: dict[str, Any] = {**work, "parent": os.getpid()}
         command = [sys.executable, "-u", "-m", "drive_assets.worker"]
         how = "ended"
+        if threading.current_thread() is threading.main_thread():
+            # A library may have had interrupted system calls go on: then Ctrl-C is only heard when the worker ends.
+            signal.siginterrupt(signal.SIGINT, True)
         try:
-            client.run(context=context.op_execution_context, command=command, extras=extra)
+            with ended_when_terminated():
+                client.run(context=context.op_execution_context, command=command, extras=extra)
         except DagsterPipesExecutionError as error:
             how = f"died ({error})"
         results = reader.results()
@@ -75,4 +85,5 @@ class LocalCompute(dg.ConfigurableResource):
 
 
 def _thread_limits(threads: int) -> dict[str, str]:
-    return {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)} if threads else {}
+    number = str(threads or os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+    return {"OMP_NUM_THREADS": number, "MKL_NUM_THREADS": number}
