@@ -188,7 +188,8 @@ def usable_size(image: Path | bytes) -> tuple[int, int]:
                 raise UnusableImage("images that are damaged")
     except Image.DecompressionBombError as error:
         raise UnusableImage("images too large") from error
-    except (OSError, ValueError, SyntaxError) as error:  # PIL's kinds for what is no image
+    except (OSError, ValueError, SyntaxError, ImportError) as error:
+        # PIL's kinds for what is no image. Where ultralytics is imported, it has PIL look for a reader of HEIF first.
         raise UnusableImage("images that are damaged") from error
     if width * height > LARGEST_PIXELS:
         raise UnusableImage("images too large")
