@@ -1,6 +1,6 @@
 """Times the SharePoint client against curl and against itself with one worker, on the local Graph server, in one run.
 
-    python benchmarks/sharepoint.py [--size-mib 1024] [--files 5000]
+    python -m benchmarks.sharepoint [--size-mib 1024] [--files 5000]
 
 The server runs in a process of its own and speaks TLS on loopback. Ratios count; the machine's speed cancels. Delta
 rounds are timed in benchmarks/sharepoint_sensor.py.
@@ -28,7 +28,7 @@ from drive_assets.resources.sharepoint.settings import SharePointSettings
 from drive_assets.resources.sharepoint.transport import Advice
 from model.files import fsync
 
-ROUNDS = 3
+ROUNDS = 6
 FRAME_BYTES = 20_000
 LATENCY_S = 0.02
 
@@ -48,6 +48,7 @@ def library(folder: Path, latency_s: float = 0.0) -> Iterator[tuple[GraphClient,
     here, there = context.Pipe()
     process = context.Process(target=serve, args=(there, folder, latency_s), daemon=True)
     process.start()
+    there.close()  # else a server that fails is waited for
     environment, site_url = here.recv()
     settings = SharePointSettings.from_environment(environment)
     assert settings is not None
@@ -96,12 +97,13 @@ def one_zip(folder: Path, size_mib: int) -> None:
             curl(client, drive_id, item, environment["SHAREPOINT_CA_BUNDLE"], target)
             fsync(target)
 
-        for _ in range(ROUNDS):  # in turn, so that all meet the same machine
-            for who, action, arguments in (
-                ("curl", curl, (client, drive_id, item, environment["SHAREPOINT_CA_BUNDLE"], target)),
-                ("curl and fsync", curl_and_fsync, ()),
-                ("client", client.download, (drive_id, item, target)),
-            ):
+        turns: list[tuple[str, Any, tuple[Any, ...]]] = [
+            ("curl", curl, (client, drive_id, item, environment["SHAREPOINT_CA_BUNDLE"], target)),
+            ("curl and fsync", curl_and_fsync, ()),
+            ("client", client.download, (drive_id, item, target)),
+        ]
+        for number in range(ROUNDS):  # in turn, each first as often, so that all meet the same machine and disk
+            for who, action, arguments in turns[number % 3 :] + turns[: number % 3]:
                 target.unlink(missing_ok=True)
                 os.sync()
                 times[who].append(timed(action, *arguments))

@@ -1,6 +1,6 @@
 """A delta round of 100,000 items through the SharePoint sensor: seconds a tick, memory, and requests without a change.
 
-    python benchmarks/sharepoint_sensor.py [--recordings 200] [--frames 499] [--page-size 200]
+    python -m benchmarks.sharepoint_sensor [--recordings 200] [--frames 499] [--page-size 200]
 
 The library is the tests' local Graph server, in another process than the sensor. Page sizes of Graph are about 200. The
 limits: a tick under 40 s, the sensor's process under 300 MiB, one request for a tick without a change.
