@@ -25,7 +25,7 @@ def ended_when_terminated() -> Iterator[None]:
     """
     try:
         yield
-    except DagsterExecutionInterruptedError as error:
+    except (DagsterExecutionInterruptedError, KeyboardInterrupt) as error:
         raise dg.Failure("The run was terminated. Run it again: it goes on from there.", allow_retries=False) from error
 
 

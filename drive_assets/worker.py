@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypedDict
 
+import psutil
 from dagster_pipes import PipesContext, open_dagster_pipes
 
 from model.config import from_dict, to_dict
@@ -83,13 +84,17 @@ def _die_with_parent(parent: int) -> None:
 
 
 def _end_with_children(number: int, _: object) -> None:
-    """End this process and all that it started: torch's launcher of several GPUs gives each a session of its own."""
-    import psutil
+    """End this process and all that it started: torch's launcher of several GPUs gives each a session of its own.
 
-    for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            child.kill()
-    os._exit(128 + number)
+    Nothing may be imported here, since the signal may come in the midst of an import, nor anything raised: whatever is
+    running might catch it.
+    """
+    try:
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                child.kill()
+    finally:
+        os._exit(128 + number)
 
 
 _annotators: dict[tuple[str, str], Any] = {}

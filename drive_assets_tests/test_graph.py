@@ -120,7 +120,9 @@ def _check_that_it_can_be_ended(config: Path, how: signal.Signals) -> None:
         assert len(workers) == 1
         run.send_signal(how)
         try:
-            status = run.wait(30)
+            status = run.wait(60)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{how.name} is not heard: {told.read_text()[-5000:]}") from None
         finally:
             run.kill()
     _, alive = psutil.wait_procs(workers, 10)

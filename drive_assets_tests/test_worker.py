@@ -8,10 +8,12 @@ import time
 from pathlib import Path
 
 import dagster as dg
+import psutil
 import pytest
 
 from drive_assets.annotation.assets import annotations
 from drive_assets.partitions import RECORDINGS, register_recordings
+from drive_assets.resources import compute
 from drive_assets.resources.compute import LocalCompute
 from drive_assets.resources.storage import Storage
 from drive_assets_tests.drives import write_drive
@@ -101,6 +103,37 @@ def test_what_the_worker_started_ends_with_it() -> None:
     while _runs(child):
         assert time.monotonic() < until, "the child outlives the worker"
         time.sleep(0.05)
+
+
+def test_a_signal_ends_the_worker_whatever_it_is_doing() -> None:
+    """Once it came in the midst of an import whose failure is caught, and the training went on."""
+    code = (
+        "import psutil, signal, time; from drive_assets import worker\n"
+        "signal.signal(signal.SIGTERM, worker._end_with_children)\n"
+        "def broken(*_, **__): raise AttributeError('half imported')\n"
+        "psutil.Process.children = broken\n"
+        "while True:\n"
+        "    try: signal.raise_signal(signal.SIGTERM); time.sleep(60)\n"
+        "    except Exception: pass\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, timeout=30)
+    assert ended.returncode == 128 + signal.SIGTERM
+
+
+def test_a_worker_that_does_not_hear_is_killed_with_its_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = (
+        "import signal, subprocess, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True)\n"
+        "print(child.pid, flush=True); child.wait()"
+    )
+    monkeypatch.setattr(compute, "ENDING_S", 0.5)
+    worker = psutil.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    with pytest.raises(KeyboardInterrupt), compute._ended_with_block(worker):
+        child = int(worker.stdout.readline())
+        raise KeyboardInterrupt
+    assert worker.returncode == -signal.SIGKILL
+    assert not _runs(child)
 
 
 def _runs(process: int) -> bool:

@@ -4,18 +4,21 @@ The protocol is Dagster Pipes: the worker gets a task and a list of jobs, and re
 """
 
 import os
-import signal
 import sys
-import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import dagster as dg
-from dagster._core.errors import DagsterPipesExecutionError
+import psutil
 
 from drive_assets.batches import ended_when_terminated
 from drive_assets.worker import Job, JobResult, Work
+
+POLL_S = 0.1
+ENDING_S = 10.0
+"""What a worker gets to end by itself."""
 
 
 class _KeepingReader(dg.PipesTempFileMessageReader):
@@ -60,21 +63,14 @@ class LocalCompute(dg.ConfigurableResource):
         """
         work: Work = {"task": task, "jobs": list(jobs)}
         reader = _KeepingReader()
-        client = dg.PipesSubprocessClient(
-            env={**_thread_limits(self.threads), **(env or {})}, message_reader=reader, forward_termination=True
-        )
-        # The worker asks the kernel to be killed with its parent; it needs to know who that is.
-        extra: dict[str, Any] = {**work, "parent": os.getpid()}
         command = [sys.executable, "-u", "-m", "drive_assets.worker"]
-        how = "ended"
-        if threading.current_thread() is threading.main_thread():
-            # A library may have had interrupted system calls go on: then Ctrl-C is only heard when the worker ends.
-            signal.siginterrupt(signal.SIGINT, True)
-        try:
-            with ended_when_terminated():
-                client.run(context=context.op_execution_context, command=command, extras=extra)
-        except DagsterPipesExecutionError as error:
-            how = f"died ({error})"
+        with ended_when_terminated(), _session(context, work, reader) as session:
+            settings = {**os.environ, **_thread_limits(self.threads), **(env or {}), **session.get_bootstrap_env_vars()}
+            with _ended_with_block(psutil.Popen(command, env=settings)) as worker:
+                # Not wait(): where another thread gets a signal, it would go on waiting.
+                while (status := worker.poll()) is None:
+                    time.sleep(POLL_S)
+        how = "ended" if status == 0 else f"died (exit status {status})"
         results = reader.results()
         died = (
             f"The worker for {task} {how} before this was done; its log tells why. Run it again: it goes on from there."
@@ -82,6 +78,29 @@ class LocalCompute(dg.ConfigurableResource):
         if not results:
             raise dg.Failure(died)
         return [results.get(number, {"error": died}) for number in range(len(jobs))]
+
+
+def _session(
+    context: dg.AssetExecutionContext, work: Work, reader: _KeepingReader
+) -> AbstractContextManager[dg.PipesSession]:
+    # The worker asks the kernel to be killed with its parent; it needs to know who that is.
+    extras = {**work, "parent": os.getpid()}
+    return dg.open_pipes_session(context.op_execution_context, dg.PipesTempFileContextInjector(), reader, extras)
+
+
+@contextmanager
+def _ended_with_block(worker: psutil.Popen) -> Iterator[psutil.Popen]:
+    """End the worker and its children where the block ends before it, however that comes. Its files bear it."""
+    try:
+        yield worker
+    finally:
+        if worker.poll() is None:
+            children = worker.children(recursive=True)
+            worker.terminate()
+            _, alive = psutil.wait_procs([worker, *children], ENDING_S)
+            for process in alive:
+                process.kill()
+            worker.wait()
 
 
 def _thread_limits(threads: int) -> dict[str, str]:
