@@ -12,7 +12,7 @@ from drive_assets.recordings.downloads import Progress, check_space, download, l
 from drive_assets.recordings.sources import ORIGIN_FILE, Source, read_origin
 from drive_assets.resources.storage import Storage
 from model.errors import DataError
-from model.files import fsync, write_json
+from model.files import fsync, fsync_folder, write_json
 from model.recording import RecordingReport, content_hash, inspect_recording
 
 ABANDONED_S = 24 * 3600
@@ -64,7 +64,7 @@ def ingest(storage: Storage, source: Source, progress: Callable[[str], None] = l
                 transfer = _unpack(Path(source.location), source, incoming, progress)
             report, version = _inspect(storage, source, incoming)
             write_json(incoming / ORIGIN_FILE, {**source.to_dict(), "version": version})
-            fsync(incoming)
+            fsync_folder(incoming)
             change = _publish(storage, incoming, target, version)
             if source.remote is not None:
                 release(storage, source)

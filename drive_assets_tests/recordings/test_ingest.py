@@ -1,4 +1,5 @@
 import copy
+import os
 import shutil
 import zipfile
 from multiprocessing import get_context
@@ -174,6 +175,21 @@ def test_a_full_disk_is_seen_before_copying(storage: Storage, tmp_path: Path, mo
     with pytest.raises(DataError, match="DRIVE_ASSETS_DATA"):
         ingest(storage, find_recordings(drive)[0])
     assert visible(storage) == []
+
+
+def test_all_is_on_the_disk_before_it_is_seen(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drive = write_drive(tmp_path / NAME, rows=2)
+    flushed: set[str] = set()
+
+    def fsync(descriptor: int) -> None:
+        if visible(storage) == []:
+            flushed.add(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    ingest(storage, find_recordings(drive)[0])
+    assert {path.name for path in storage.recording(NAME).iterdir()} <= flushed
 
 
 def test_sources_are_remembered_and_the_inbox_is_looked_into(storage: Storage, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Downloads that are whole and right, or an error: every way in which the server can spoil them (contract 13 to 16)."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from drive_assets.resources.sharepoint import download
 from drive_assets.resources.sharepoint.client import GraphClient
 from drive_assets.resources.sharepoint.items import AccessError, Item, NotFound, Quarantined, SharePointError
 from drive_assets.resources.sharepoint.transport import MOST_FAILURES
@@ -360,6 +362,25 @@ def test_a_full_disk_is_an_error_that_keeps_what_is_there(
     client.download(drive_id, big, target)
     assert whole(target)
     assert ranges(server)[-1] == "bytes=1500000-"
+
+
+def test_a_disk_that_fails_in_the_background_is_an_error_too(
+    client: GraphClient, drive_id: str, big: Item, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It tells each failure once, so that a later flush would succeed."""
+    failures = [OSError(errno.EIO, "Input/output error")]
+
+    def fsync(descriptor: int) -> None:
+        if failures:
+            raise failures.pop()
+
+    monkeypatch.setattr(download, "FLUSH", 1 << 20)
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(DataError, match=r"big\.zip\.partial cannot be written: Input/output error"):
+        client.download(drive_id, big, target)
+    assert failures == [] and not target.exists()
+    client.download(drive_id, big, target)
+    assert whole(target)
 
 
 def test_a_kill_in_mid_download_leaves_a_part_that_the_next_process_continues(

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import cv2
 
 from model.errors import DataError
-from model.files import fsync, write_json
+from model.files import fsync, fsync_folder, write_json
 
 MARKER = ".simulation.json"
 _ABANDONED_S = 600.0
@@ -54,7 +54,7 @@ def new_folder(folder: Path, made_from: dict[str, Any]) -> Iterator[Path]:
         temporary.mkdir(parents=True)
         yield temporary
         write_json(temporary / MARKER, made_from)
-        fsync(temporary)
+        fsync_folder(temporary)
         temporary.rename(folder)
         fsync(folder.parent)
     except OSError as error:
