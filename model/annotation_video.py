@@ -137,9 +137,14 @@ def _write(image: Image, text: str, place: tuple[int, int], size: float, colour:
 
 
 def _open(path: Path, fps: float, size: tuple[int, int]) -> tuple[cv2.VideoWriter, str]:
-    for codec in CODECS:
-        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, size)
-        if writer.isOpened():
-            return writer, codec
-        writer.release()
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # an encoder that is not there is no error
+    try:
+        for codec in CODECS:
+            writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, size)
+            if writer.isOpened():
+                return writer, codec
+            writer.release()
+    finally:
+        cv2.utils.logging.setLogLevel(level)
     raise DataError(f"OpenCV has no encoder for MP4 here (tried {', '.join(CODECS)}): install opencv-python.")

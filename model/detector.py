@@ -95,6 +95,7 @@ def configure_ultralytics(folder: Path) -> None:
     os.environ.update(
         YOLO_CONFIG_DIR=str(folder),
         YOLO_OFFLINE="true",
+        YOLO_VERBOSE="false",
         YOLO_AUTOINSTALL="false",
         ULTRALYTICS_SAFE_LOAD="true",
         ULTRALYTICS_SKIP_REQUIREMENTS_CHECKS="true",
