@@ -1,6 +1,7 @@
 """A recording as a video: its frames with boxes, region of interest, telemetry, and what the driver does next."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -137,8 +138,10 @@ def _write(image: Image, text: str, place: tuple[int, int], size: float, colour:
 
 
 def _open(path: Path, fps: float, size: tuple[int, int]) -> tuple[cv2.VideoWriter, str]:
+    # An encoder that is not there is no error.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # an encoder that is not there is no error
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
         for codec in CODECS:
             writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, size)
