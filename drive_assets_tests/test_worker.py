@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import dagster as dg
-import psutil
 import pytest
 
 from drive_assets.annotation.assets import annotations
@@ -35,6 +34,14 @@ def dying(self, recording, *arguments):
 model.annotate.load_detector, model.annotate.Annotator.annotate = counted, dying
 """
 """Read by the worker's interpreter at its start: counts loads of the network, and kills the worker at a recording."""
+DEAF = """
+import signal, subprocess, sys
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+open(sys.argv[1] + "/child", "w").write(str(child.pid))
+child.wait()
+"""
+"""A worker that does not hear, with a child in a session of its own."""
 
 
 def run(root: Path, instance: dg.DagsterInstance) -> tuple[dg.ExecuteInProcessResult, set[str]]:
@@ -118,19 +125,36 @@ def test_a_signal_ends_the_worker_whatever_it_is_doing() -> None:
     assert ended.returncode == 128 + signal.SIGTERM
 
 
-def test_a_worker_that_does_not_hear_is_killed_with_its_children(monkeypatch: pytest.MonkeyPatch) -> None:
-    code = (
-        "import signal, subprocess, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True)\n"
-        "print(child.pid, flush=True); child.wait()"
-    )
+def test_a_worker_that_does_not_hear_is_killed_with_its_children(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(compute, "ENDING_S", 0.5)
-    worker = psutil.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    with pytest.raises(KeyboardInterrupt), compute._ended_with_block(worker):
-        child = int(worker.stdout.readline())
+    with (
+        pytest.raises(KeyboardInterrupt),
+        compute._ended_with_block([sys.executable, "-c", DEAF, str(tmp_path)], os.environ) as worker,
+    ):
+        child = _read(tmp_path / "child")
         raise KeyboardInterrupt
     assert worker.returncode == -signal.SIGKILL
     assert _ends(child)
+
+
+def test_what_a_killed_worker_started_ends_too(tmp_path: Path) -> None:
+    with compute._ended_with_block([sys.executable, "-c", DEAF, str(tmp_path)], os.environ) as worker:
+        child = _read(tmp_path / "child")
+        worker.kill()
+        worker.wait()
+        assert _runs(child)
+    assert _ends(child)
+
+
+def _read(file: Path) -> int:
+    """The number in a file, once it is there."""
+    until = time.monotonic() + 20
+    while not (file.is_file() and file.read_text()):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    return int(file.read_text())
 
 
 def _ends(process: int) -> bool:

@@ -19,7 +19,7 @@ from model.annotations import DETAILS, Annotations, write_annotations
 from model.backends import Keep, choose_backend
 from model.config import fingerprint, to_dict
 from model.detector import configure_ultralytics, load_detector, vehicle_classes
-from model.errors import DataError
+from model.errors import DataError, is_out_of_memory
 from model.files import sha256, write_json
 from model.frames import Detections, OtherSize, UnreadableFrame, View, view_of
 from model.recording import TELEMETRY
@@ -183,7 +183,7 @@ class Annotator:
         try:
             return self.backend.detect(loaded, view)
         except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
         if len(loaded) == 1:
             raise DataError(
@@ -194,13 +194,6 @@ class Annotator:
         self.backend.batch = min(self.backend.batch, half)
         tell(f"out of memory: the batch is halved to {self.backend.batch} frames")
         return self._detect(loaded[:half], view, tell) + self._detect(loaded[half:], view, tell)
-
-
-def _out_of_memory(error: Exception) -> bool:
-    text = str(error).lower()
-    return (
-        isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "out of memory" in text or "can't allocate" in text
-    )
 
 
 @contextmanager

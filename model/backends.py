@@ -4,9 +4,13 @@ A backend has two halves. `load` runs in many threads and makes of a file what `
 threads, each with a batch of its own, so that one lane decodes while the other's network runs.
 """
 
+import os
+import queue
+import re
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,13 +20,15 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from model.errors import DataError
+from model.errors import DataError, is_out_of_memory
 from model.frames import PAD, Detections, Frame, Jpeg, View, check_jpeg, decode, read_jpeg, read_letterboxed
 
 CPU_BATCH, CUDA_BATCH = 4, 64
 NMS_LIMIT = 20_000
 """Boxes that one NMS takes: its memory grows with their square."""
 WARM_UPS = 3
+NVJPEG_MEMORY = re.compile(r": 5\b")
+"""torchvision tells nvJPEG's status as a number; this one is ALLOCATOR_FAILURE (NVIDIA, nvJPEG documentation)."""
 
 
 class Backend(Protocol):
@@ -180,7 +186,14 @@ class CudaBackend:
         self.network = network.to(device).to(self.type).to(memory_format=torch.channels_last)
         self.name = f"torch on {device}, {'half' if half else 'single'} precision"
         self.end_to_end = _is_end_to_end(network)
-        self._local, self._lock = threading.local(), threading.Lock()
+        self._lock = threading.Lock()
+        self._streams: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        """Of the lanes. Made once, since torch caches memory a stream, and has few of them."""
+        if device != "cpu":
+            torch.cuda.synchronize()  # the streams do not wait for the network to be there
+            for _ in range(self.lanes):
+                self._streams.put(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
+        self._decoders = ThreadPoolExecutor(os.cpu_count())
         self._graphs: dict[tuple[int, ...], _Graph | None] = {}
         self._nvjpeg = True
 
@@ -193,16 +206,17 @@ class CudaBackend:
     def detect(self, loaded: Sequence[Jpeg], view: View) -> list[Detections]:
         if self.device == "cpu":
             return self._detect(loaded, view)
-        if not hasattr(self._local, "stream"):
-            self._local.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-        with torch.cuda.stream(self._local.stream):
-            try:
+        stream = self._streams.get()
+        try:
+            with torch.cuda.stream(stream):
                 return self._detect(loaded, view)
-            except torch.OutOfMemoryError:
-                with self._lock:
-                    self._graphs.clear()
-                torch.cuda.empty_cache()
-                raise
+        except torch.OutOfMemoryError:
+            with self._lock:
+                self._graphs.clear()
+            torch.cuda.empty_cache()
+            raise
+        finally:
+            self._streams.put(stream)
 
     def _detect(self, loaded: Sequence[Jpeg], view: View) -> list[Detections]:
         images = letterbox_batch(self._decode(loaded, view), view, self.type)
@@ -222,11 +236,11 @@ class CudaBackend:
             except torch.OutOfMemoryError:
                 raise
             except (RuntimeError, ImportError, AttributeError) as error:
-                if "memory" in str(error).lower() or "ALLOCATOR" in str(error):
-                    raise torch.OutOfMemoryError(str(error)) from error
+                if is_out_of_memory(error) or NVJPEG_MEMORY.search(str(error)):
+                    raise torch.OutOfMemoryError(f"nvJPEG is out of memory: {error}") from error
                 # A kind of JPEG that nvJPEG cannot read, or no nvJPEG here: then libjpeg reads it.
                 self._nvjpeg = len(loaded) == 1 or not isinstance(error, (ImportError, AttributeError))
-        crops = np.stack([decode(content, view).copy() for content in loaded])
+        crops = np.stack(list(self._decoders.map(lambda content: decode(content, view).copy(), loaded)))
         return torch.from_numpy(crops).to(self.device).flip(-1).permute(0, 3, 1, 2)
 
     def _forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -8,12 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import Any, NamedTuple
 
 from model.config import fingerprint, option, to_dict
-from model.errors import DataError
+from model.errors import DataError, is_out_of_memory
 from model.files import atomic_path
 from model.yolo_dataset import dataset_version
 
@@ -100,6 +98,7 @@ def configure_ultralytics(folder: Path) -> None:
         ULTRALYTICS_SAFE_LOAD="true",
         ULTRALYTICS_SKIP_REQUIREMENTS_CHECKS="true",
         MPLCONFIGDIR=str(folder / "matplotlib"),
+        PET_LOG_DIR=str(folder / "torchelastic"),
     )
     import matplotlib
     from ultralytics import settings, utils
@@ -109,14 +108,15 @@ def configure_ultralytics(folder: Path) -> None:
     integrations = ("clearml", "comet", "dvc", "hub", "mlflow", "neptune", "raytune", "tensorboard", "wandb", "sync")
     wanted: dict[str, Any] = {name: False for name in integrations if name in settings}
     settings.update(wanted | {f"{kind}_dir": str(folder / kind) for kind in ("datasets", "weights", "runs")})
-    # ultralytics would download a font, and a detector to try mixed precision on: it finds these in their place.
-    utils.WEIGHTS_DIR = folder
+    # ultralytics would download a font, and a detector to try mixed precision on: it finds these in their place. This
+    # process has read the settings before they were made; those that train on several GPUs read them as they are.
+    utils.WEIGHTS_DIR = folder / "weights"
     font = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-    for name, source in (("Arial.ttf", font), ("Arial.Unicode.ttf", font), ("yolo26n.pt", BUNDLED)):
-        for place in {folder, Path(utils.USER_CONFIG_DIR)}:
-            if not (place / name).is_file():
-                with atomic_path(place / name) as temporary:
-                    shutil.copyfile(source, temporary)
+    fonts = [(Path(utils.USER_CONFIG_DIR) / name, font) for name in ("Arial.ttf", "Arial.Unicode.ttf")]
+    for place, source in (*fonts, (utils.WEIGHTS_DIR / "yolo26n.pt", BUNDLED)):
+        if not place.is_file():
+            with atomic_path(place) as temporary:
+                shutil.copyfile(source, temporary)
 
 
 def load_detector(weights: Path) -> Any:
@@ -195,20 +195,26 @@ def train_detector(
     start = _starting_weights(config)
     folder = work / fingerprint(to_dict(config), str(dataset), dataset_version(dataset.parent))
     devices = _devices(config.devices)
-    batch = config.batch or _automatic_batch(config, devices)
+    saved = _saved(folder / "weights" / "last.pt")
+    if saved is None:
+        shutil.rmtree(folder, ignore_errors=True)
+    # One that goes on keeps to the batch that memory was found to allow.
+    batch = saved.batch if saved else config.batch or _automatic_batch(config, devices)
     halved = 0
     while True:
         try:
             with _told(folder / "results.csv", on_epoch):
-                resumed, batch_used = _fit(dataset, folder, config, start, batch, devices)
+                # A finished one was killed before its weights were published.
+                if saved is None or saved.epoch != FINISHED:
+                    batch = _fit(dataset, folder, config, start, batch, devices, resume=saved is not None)
             break
         except (RuntimeError, subprocess.CalledProcessError) as error:
             # Of several GPUs' processes only the exit status is known: memory is the one cause that less batch mends.
-            short = "out of memory" in str(error).lower() or isinstance(error, subprocess.CalledProcessError)
+            short = is_out_of_memory(error) or isinstance(error, subprocess.CalledProcessError)
             count = len(devices) if isinstance(devices, list) else 1
             if not short or (folder / "results.csv").is_file() or batch < 2 * count or halved == HALVINGS:
                 raise
-            halved += 1
+            halved, saved = halved + 1, None
             batch = max(int(batch) // 2 // count, 1) * count
             print(f"Training failed ({error}). If memory was short: the batch is halved to {batch} images.", flush=True)
             shutil.rmtree(folder, ignore_errors=True)
@@ -221,7 +227,7 @@ def train_detector(
     kinds = (".png", ".jpg", ".csv", ".yaml")
     files = sorted(path for path in folder.iterdir() if path.suffix in kinds)
     shutil.rmtree(folder / "weights")  # a finished training is not resumed
-    return DetectorResult(output, metrics, int(epochs[-1]["epoch"]) + 1, batch_used, resumed, files)
+    return DetectorResult(output, metrics, int(epochs[-1]["epoch"]) + 1, batch, saved is not None, files)
 
 
 def _epochs(results: Path) -> list[dict[str, float | int]]:
@@ -271,27 +277,26 @@ def _told(results: Path, on_epoch: OnEpoch) -> Iterator[None]:
 
 
 def _fit(
-    dataset: Path, folder: Path, config: DetectorConfig, start: Path | None, batch: int, devices: str | list[int]
-) -> tuple[bool, int]:
-    """Train to the end; return whether a killed training went on, and the batch used."""
+    dataset: Path,
+    folder: Path,
+    config: DetectorConfig,
+    start: Path | None,
+    batch: int,
+    devices: str | list[int],
+    resume: bool,
+) -> int:
+    """Train to the end; return the batch used."""
     from ultralytics import YOLO
 
-    last = folder / "weights" / "last.pt"
-    epoch = _saved_epoch(last)
-    if epoch == FINISHED:  # killed before its weights were published
-        return True, int(yaml.safe_load((folder / "args.yaml").read_text())["batch"])
-    resumed = epoch is not None
-    if not resumed:
-        shutil.rmtree(folder, ignore_errors=True)
-    detector = YOLO(str(last)) if resumed else YOLO(config.architecture)
-    if start is not None and not resumed:
+    detector = YOLO(str(folder / "weights" / "last.pt") if resume else config.architecture)
+    if start is not None and not resume:
         detector.load(str(start))
     detector.train(
         data=str(dataset),
         project=str(folder.parent),
         name=folder.name,
         exist_ok=True,
-        resume=resumed,
+        resume=resume,
         epochs=config.epochs,
         imgsz=config.image_size,
         batch=batch,
@@ -321,16 +326,25 @@ def _fit(
     used = int(detector.trainer.batch_size)
     if used < batch:
         print(f"Out of memory: ultralytics halved the batch to {used} images.", flush=True)
-    return resumed, used
+    return used
 
 
-def _saved_epoch(checkpoint: Path) -> int | None:
-    """The epoch that ultralytics saved last; FINISHED for the last of all; None if there is none that can be read."""
+class _Saved(NamedTuple):
+    """How far a training came."""
+
+    epoch: int
+    """FINISHED after the last of all"""
+    batch: int
+
+
+def _saved(checkpoint: Path) -> _Saved | None:
+    """What ultralytics saved last; None if there is none that can be read."""
     from ultralytics.utils.patches import torch_load
 
     try:
         content = torch_load(checkpoint, map_location="cpu")
-        return int(content["epoch"]) if checkpoint.with_name("best.pt").is_file() else None
+        saved = _Saved(int(content["epoch"]), int(content["train_args"]["batch"]))
+        return saved if checkpoint.with_name("best.pt").is_file() else None
     except Exception:  # a kill while it was being written leaves what torch refuses in many ways
         return None
 

@@ -286,7 +286,8 @@ class _Run:
         state = read_checkpoint(latest)
         self.model.load_state_dict(state["state_dict"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.precision.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty where it was not needed: the run may have begun on another kind of device
+            self.precision.scaler.load_state_dict(state["scaler"])
         self.history = state["history"]
         for metrics in self.history:
             self.schedule.step(score(metrics))

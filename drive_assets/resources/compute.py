@@ -3,9 +3,12 @@
 The protocol is Dagster Pipes: the worker gets a task and a list of jobs, and reports one result or error a job.
 """
 
+import contextlib
 import os
+import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -17,6 +20,8 @@ from drive_assets.batches import ended_when_terminated
 from drive_assets.worker import Job, JobResult, Work
 
 POLL_S = 0.1
+MARK = "DRIVE_ASSETS_WORKER"
+"""Environment variable that tells a worker's processes from others."""
 ENDING_S = 10.0
 """What a worker gets to end by itself."""
 
@@ -66,7 +71,7 @@ class LocalCompute(dg.ConfigurableResource):
         command = [sys.executable, "-u", "-m", "drive_assets.worker"]
         with ended_when_terminated(), _session(context, work, reader) as session:
             settings = {**os.environ, **_thread_limits(self.threads), **(env or {}), **session.get_bootstrap_env_vars()}
-            with _ended_with_block(psutil.Popen(command, env=settings)) as worker:
+            with _ended_with_block(command, settings) as worker:
                 # Not wait(): where another thread gets a signal, it would go on waiting.
                 while (status := worker.poll()) is None:
                     time.sleep(POLL_S)
@@ -89,17 +94,26 @@ def _session(
 
 
 @contextmanager
-def _ended_with_block(worker: psutil.Popen) -> Iterator[psutil.Popen]:
-    """End the worker and its children where the block ends before it, however that comes. Its files bear it."""
+def _ended_with_block(command: Sequence[str], env: Mapping[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
+    """A worker that ends with the block if not before, however that comes. Its files bear it.
+
+    Nothing that it started outlives it, also where it was killed: a training on several GPUs has processes with
+    sessions of their own, known by the environment that they inherit.
+    """
+    mark = uuid.uuid4().hex
+    worker = subprocess.Popen(command, env={**env, MARK: mark})
     try:
         yield worker
     finally:
         if worker.poll() is None:
-            children = worker.children(recursive=True)
             worker.terminate()
-            _, alive = psutil.wait_procs([worker, *children], ENDING_S)
-            for process in alive:
-                process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                worker.wait(ENDING_S)
+        if worker.returncode != 0:
+            for process in psutil.process_iter():
+                with contextlib.suppress(psutil.Error):
+                    if process.environ().get(MARK) == mark:
+                        process.kill()
             worker.wait()
 
 

@@ -9,8 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from model.detector import BUNDLED, DetectorConfig, load_detector, train_detector, vehicle_classes
-from model.errors import DataError
+from model.detector import (
+    BUNDLED,
+    DetectorConfig,
+    configure_ultralytics,
+    load_detector,
+    train_detector,
+    vehicle_classes,
+)
+from model.errors import DataError, is_out_of_memory
 
 COCO = {0: "person", 2: "car", 3: "motorcycle", 5: "bus", 7: "truck"}
 TINY = DetectorConfig(
@@ -77,6 +84,23 @@ def test_a_tiny_training_publishes_its_best_weights(dataset: Path, tmp_path: Pat
     assert load_detector(result.weights).names == {0: "vehicle"}
     expected = {"results.csv", "results.png", "args.yaml", "confusion_matrix.png", "BoxPR_curve.png"}
     assert expected | {"val_batch0_labels.jpg", "val_batch0_pred.jpg"} <= {path.name for path in result.files}
+    again = train_detector(dataset, tmp_path / "out.pt", TINY, epochs.append, tmp_path / "work")
+    assert ([epoch["epoch"] for epoch in epochs], again.resumed) == ([0, 0], False)
+
+
+def test_processes_of_several_gpus_find_what_they_would_download(tmp_path: Path) -> None:
+    """They read ultralytics' settings anew, and need a detector to try mixed precision on."""
+    code = (
+        "import subprocess, sys; from pathlib import Path; from model.detector import configure_ultralytics\n"
+        "configure_ultralytics(Path(sys.argv[1]))\n"
+        "look = 'from ultralytics.utils import WEIGHTS_DIR; from ultralytics.utils.checks import check_font;'\n"
+        "look += 'print((WEIGHTS_DIR / \"yolo26n.pt\").is_file(), check_font())'\n"
+        "subprocess.run([sys.executable, '-c', look], check=True)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    told = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert told.split() == ["True", str(tmp_path / "Ultralytics" / "Arial.ttf")]
 
 
 TRAINING = """
@@ -88,7 +112,7 @@ from model.detector import train_detector
 root, epochs = Path(sys.argv[1]), int(sys.argv[2])
 tell = lambda epoch: print("epoch", epoch["epoch"], flush=True)
 result = train_detector(root / "dataset.yaml", root / "out.pt", replace(TINY, epochs=epochs), tell, root / "work")
-print("done", result.resumed, result.epochs)
+print("done", result.resumed, result.epochs, result.batch)
 """
 
 
@@ -105,9 +129,22 @@ def test_a_killed_training_goes_on_and_writes_nothing_outside_its_folder(dataset
         assert any(line.startswith("epoch") for line in first.stdout)
         first.kill()
     assert not (tmp_path / "out.pt").exists()
+    (last,) = (tmp_path / "work").glob("*/weights/last.pt")
+    configure_ultralytics(tmp_path / "ultralytics")
+    content = torch.load(last, map_location="cpu", weights_only=False)
+    assert content["train_args"]["batch"] == 4
+    content["train_args"]["batch"] = 2  # as if memory had been found to be short
+    torch.save(content, last)
     second = subprocess.run(command, **options, check=True, timeout=120).stdout.splitlines()
     told = [int(line.split()[1]) for line in second if line.startswith("epoch")]
-    assert second[-1] == "done True 12"
+    assert second[-1] == "done True 12 2"
     assert told[0] > 0
     assert told[-1] == 11
     assert list(home.rglob("*")) == list(elsewhere.rglob("*")) == []
+
+
+def test_what_a_full_gpu_says_is_known() -> None:
+    for text in ("CUDA out of memory. Tried", "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR", "unable to find an engine"):
+        assert is_out_of_memory(RuntimeError(text))
+    assert is_out_of_memory(MemoryError())
+    assert not is_out_of_memory(RuntimeError("shapes do not match"))
