@@ -102,18 +102,14 @@ def _ingest(options: argparse.Namespace) -> bool:
     from drive_assets.instance import open_instance
     from drive_assets.materialize import materialize
     from drive_assets.partitions import register_recordings
-    from drive_assets.recordings.sources import find_recordings, register
+    from drive_assets.recordings.sources import find_all, register
     from drive_assets.resources.storage import Storage
 
     storage = Storage.from_environment()
     storage.check_writable()
-    sources, refused = [], False
-    for path in options.paths:
-        try:
-            sources += find_recordings(path)
-        except DataError as error:
-            refused = True
-            print(f"drive-assets: {error}", file=sys.stderr)
+    sources, refused = find_all(options.paths)
+    for reason in refused:
+        print(f"drive-assets: {reason}", file=sys.stderr)
     if not sources:
         return False
     register(storage, sources)

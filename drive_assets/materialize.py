@@ -1,5 +1,7 @@
 """Materialising from the command line what the UI would, on the same instance, so that its runs are seen there."""
 
+import difflib
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -49,6 +51,13 @@ def materialize(
     known = list(instance.get_dynamic_partitions(str(RECORDINGS.name)))
     check_known(list(recordings), known, "recording")
     check_known(list(architectures), list(ARCHITECTURE_PARTITIONS.get_partition_keys()), "architecture")
+    _check_config(defs, config or {}, ordered, graph, tell)
+    recording = dg.AssetKey("recording")
+    if not recordings and recording not in selected:
+        there = instance.get_materialized_partitions(recording)
+        if absent := sorted(set(known) - there):
+            tell(f"Left out, as they are not taken yet (select recording too): {', '.join(absent)}")
+            known = sorted(set(known) & there)
     keys_of: dict[dg.PartitionsDefinition | None, list[str]] = {
         None: [""],
         RECORDINGS: sorted(recordings or known),
@@ -76,6 +85,37 @@ def materialize(
         else:
             tell(f"[{number}/{len(ordered)}] {name} done in {time.monotonic() - started:.0f} s")
     return succeeded
+
+
+def _check_config(
+    defs: dg.Definitions,
+    config: Mapping[str, Mapping[str, Any]],
+    ordered: Sequence[dg.AssetKey],
+    graph: Any,
+    tell: Callable[[str], None],
+) -> None:
+    """Before anything runs: a misspelt option must not let hours of training run with the default.
+
+    Raises:
+        DataError: config of an unknown asset, an unknown option, or a value that is not what the option holds.
+    """
+    known = [key.to_user_string() for key in graph.get_all_asset_keys()]
+    for name, options in config.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            raise DataError(f"Config for {name!r}: no such asset." + (f" Is {near[0]} meant?" if near else ""))
+        if dg.AssetKey(name) not in ordered:
+            tell(f"The config of {name} is not used: it is not selected.")
+            continue
+        job = defs.resolve_implicit_global_asset_job_def().get_subset(asset_selection={dg.AssetKey(name)})
+        try:
+            dg.validate_run_config(job, {"ops": {name: {"config": dict(options)}}})
+        except dg.DagsterInvalidConfigError as error:
+            # Dagster then lists all that it would take, with the types.
+            reasons = [re.split(r" at path root|\. Expected: ", reason.message)[0] for reason in error.errors]
+            raise DataError(
+                f"Config for {name} is wrong: {'; '.join(reasons)}. Its options and their types stand in the launchpad."
+            ) from None
 
 
 def _ranges(
@@ -124,6 +164,12 @@ def _run(
         )
     except DagsterExecutionInterruptedError:
         raise KeyboardInterrupt from None
+    materialized = [event for event in result.all_events if event.is_step_materialization and event.asset_key == key]
+    logged = _logged(instance, result.run_id, key)
+    for event in {event.partition or "": event for event in [*materialized, *logged]}.values():
+        summary = event.step_materialization_data.materialization.metadata.get("summary")
+        if summary is not None:
+            tell(f"  {event.partition or name}: {summary.value}")
     for event in result.all_events:
         if event.is_step_failure:
             tell(_reason(event))
@@ -133,16 +179,14 @@ def _run(
             check = event.asset_check_evaluation_data
             if not check.passed:
                 tell(f"  check {check.check_name}: {check.description}")
-    return {
-        event.partition or "" for event in result.all_events if event.is_step_materialization and event.asset_key == key
-    } | _logged(instance, result.run_id, key)
+    return {event.partition or "" for event in [*materialized, *logged]}
 
 
-def _logged(instance: dg.DagsterInstance, run_id: str, key: dg.AssetKey) -> set[str]:
-    """Partitions whose events the asset logged itself."""
+def _logged(instance: dg.DagsterInstance, run_id: str, key: dg.AssetKey) -> list[dg.DagsterEvent]:
+    """The events that the asset logged itself."""
     records = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION).records
     events = [record.event_log_entry.dagster_event for record in records]
-    return {event.partition or "" for event in events if event is not None and event.asset_key == key}
+    return [event for event in events if event is not None and event.asset_key == key]
 
 
 def _was_interrupted(event: dg.DagsterEvent) -> bool:

@@ -51,6 +51,10 @@ def test_checks() -> None:
     names = {f"{key.asset_key.to_user_string()}:{key.name}" for key in GRAPH.asset_check_keys}
     assert names == {
         "recording:few_faults",
+        "boxy_detector:finds_vehicles",
+        "nuimages_detector:finds_vehicles",
+        "annotations:plausible_detections",
+        "split_manifest:one_detector",
         "split_manifest:manifest_is_current",
         "split_manifest:every_split_has_positives",
     }

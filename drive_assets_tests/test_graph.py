@@ -173,6 +173,24 @@ def test_unknown_names_are_refused(data_root: Path) -> None:
     assert (status, "Unknown recording" in told) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ("checkpoints: {epochs: 3}", "no such asset. Is checkpoint meant?"),
+        ("checkpoint: {epoch: 3}", 'unexpected config entry "epoch"'),
+        ("checkpoint: {epochs: ten}", "epochs"),
+    ],
+)
+def test_a_misspelt_option_is_refused_before_anything_runs(
+    data_root: Path, tmp_path: Path, config: str, words: str
+) -> None:
+    (tmp_path / "config.yaml").write_text(config)
+    status, told = drive_assets("run", "--select", "checkpoint", "--config", str(tmp_path / "config.yaml"))
+    assert status == 2
+    assert words in told
+    assert "Traceback" not in told
+
+
 def test_training_without_splits_says_what_to_do(data_root: Path) -> None:
     status, told = drive_assets("run", "--select", "checkpoint", "--architectures", "simple_concat_lstm")
     assert (status, "materialise split_manifest first" in told) == (1, True)

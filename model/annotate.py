@@ -37,6 +37,8 @@ class AnnotationReport:
     """What annotating a recording found."""
 
     recording: str
+    weights: str
+    """Name and start of the SHA-256 of the detector's file"""
     frames: int
     resumed: int
     """Of the frames, those that an earlier run had done."""
@@ -79,6 +81,7 @@ class Annotator:
                 raise DataError(f"class_confidence names {name!r}: expected some of {', '.join(self.class_names)}.")
             lowest[self.class_names.index(name)] = threshold
         self.digest = sha256(weights)
+        self.weights = f"{weights.name} {self.digest[:12]}"
         device = "cuda" if torch.cuda.is_available() else "cpu"
         network = detector.model.eval()
         self.stride = int(network.stride.max())
@@ -121,6 +124,7 @@ class Annotator:
             confidences = annotations.confidence
             report = AnnotationReport(
                 recording=recording.name,
+                weights=self.weights,
                 frames=len(found),
                 resumed=resumed,
                 without_row=len(present - set(wanted)),

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from model.telemetry import MAX_STEP_MS
 
 MERGE_S = 2.0
-"""Alarms and events closer than this are one."""
+"""Alarms and events closer than this are one; so are those of windows that follow each other at any stride."""
 LEAD_MARGIN_S = 1.0
 """An alarm counts for an event up to its task's horizon and this long before it."""
 
@@ -46,6 +46,8 @@ def event_figures(
     time is from the alarm's first window in that span to the onset. An alarm that reaches no event is false.
     """
     horizon, margin = round(horizon_s * 1000), round(LEAD_MARGIN_S * 1000)
+    steps = np.diff(time_ms)[np.diff(recording) == 0]
+    merge = max(round(MERGE_S * 1000), int(1.5 * np.median(steps)) if len(steps) else 0)
     events = foreseen = alarms = false_alarms = 0
     leads: list[float] = []
     driven_ms = 0
@@ -54,8 +56,8 @@ def event_figures(
         t = time_ms[rows]
         steps = np.diff(t)
         driven_ms += int(np.minimum(steps, 10 * MAX_STEP_MS).sum())
-        onsets = _runs(labels[rows], t)[:, 0] + horizon
-        said = _runs(scores[rows] >= threshold, t)
+        onsets = _runs(labels[rows], t, merge)[:, 0] + horizon
+        said = _runs(scores[rows] >= threshold, t, merge)
         # (events, alarms): the alarm's time within the span before the onset
         begins = np.maximum(said[None, :, 0], (onsets - horizon - margin)[:, None])
         reaches = (begins <= onsets[:, None]) & (begins <= said[None, :, 1])
@@ -79,10 +81,10 @@ def event_figures(
     )
 
 
-def _runs(yes: npt.NDArray[np.bool_], time_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """(n,2) first and last time of each run of `yes`, runs closer than MERGE_S joined."""
+def _runs(yes: npt.NDArray[np.bool_], time_ms: npt.NDArray[np.int64], merge_ms: int) -> npt.NDArray[np.int64]:
+    """(n,2) first and last time of each run of `yes`, runs not further apart than `merge_ms` joined."""
     times = time_ms[yes]
     if len(times) == 0:
         return np.empty((0, 2), np.int64)
-    cuts = np.flatnonzero(np.diff(times) > round(MERGE_S * 1000))
+    cuts = np.flatnonzero(np.diff(times) > merge_ms)
     return np.column_stack([times[np.concatenate([[0], cuts + 1])], times[np.append(cuts, len(times) - 1)]])

@@ -198,15 +198,17 @@ def label_timeline(telemetry: pd.DataFrame, labels: pd.DataFrame, name: str) -> 
     pedal.set(ylabel="pedal %", ylim=(0, 100))
     rows = [f"{action}_{h}s" for action in ("brake", "coast") for h in HORIZONS_S]
     states = np.stack([labels[row].astype("Float64").to_numpy(float, na_value=0.5) for row in rows])
-    marks = np.zeros((*states.shape, 3))
+    step = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 1.0
     for index, row in enumerate(rows):
-        colour = _rgb(COLOURS[1] if row.startswith("brake") else COLOURS[2])
-        marks[index] = np.where(states[index, :, None] == 1, colour, 1.0)
-    marks[states == 0.5] = 0.75
-    bottom.imshow(
-        marks, aspect="auto", extent=(0, max(float(seconds[-1]), 1e-3), len(rows), 0), interpolation="nearest"
-    )
-    bottom.set(yticks=np.arange(len(rows)) + 0.5, xlabel="seconds (rows; red brake, green coast, grey unknown)")
+        for state, colour in ((1, COLOURS[1] if row.startswith("brake") else COLOURS[2]), (0.5, "lightgrey")):
+            at = seconds[states[index] == state]
+            bottom.broken_barh([(float(second), step) for second in at], (index, 1), facecolors=colour, linewidth=0)
+    for axes in (top, pedal, bottom):  # one time axis, so that a brake stands over the labels that foresee it
+        axes.set_xlim(0, float(seconds[-1]) + step)
+    pedal.fill_between([], [], color=COLOURS[1], alpha=0.4, label="brake pedal")
+    pedal.legend(fontsize=6, loc="upper right")
+    bottom.set(yticks=np.arange(len(rows)) + 0.5, ylim=(len(rows), 0))
+    bottom.set_xlabel("seconds; coloured: the driver will brake or coast then, grey: unknown, white: will not")
     bottom.set_yticklabels(rows, fontsize=6)
     return figure
 
@@ -292,7 +294,3 @@ def new_figure(
 def _legend(axes: "Axes", note: str | None) -> None:
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=7, title=note, title_fontsize=7)
-
-
-def _rgb(colour: str) -> tuple[float, ...]:
-    return tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))

@@ -17,7 +17,7 @@ from model.inputs import RANGES
 from model.labels import BINARY_LABELS, DEFAULT_TASKS
 from model.recording import TELEMETRY
 from model.telemetry import FEATURES
-from model.windows import SCHEMA_VERSION, WindowConfig, build_recording, common_classes
+from model.windows import SCHEMA_VERSION, RecordingArrays, WindowConfig, build_recording, common_classes
 
 SPLITS = ("train", "val", "test")
 EXHAUSTIVE_UP_TO = 9
@@ -62,9 +62,8 @@ class RecordingStats:
     """SHA-256 of each file that its windows come from."""
 
 
-def recording_stats(recording: Path, config: WindowConfig) -> RecordingStats:
-    """Count a recording's windows and positives. DataError as `build_recording`."""
-    arrays = build_recording(recording, config)
+def recording_stats(recording: Path, arrays: RecordingArrays, config: WindowConfig) -> RecordingStats:
+    """Count a recording's windows and positives."""
     positives = (arrays.window_labels(config.length) == 1).sum(axis=0)
     return RecordingStats(
         name=recording.name,
@@ -73,6 +72,22 @@ def recording_stats(recording: Path, config: WindowConfig) -> RecordingStats:
         positives=dict(zip(BINARY_LABELS, positives.tolist(), strict=True)),
         content={name: sha256(recording / name) for name in _FILES},
     )
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """What tells a drive from another. Two cars may record at the same time, but not the same."""
+
+    time_ms: npt.NDArray[np.int64]
+    """(F,)"""
+    telemetry: npt.NDArray[np.float32]
+    """(F,5)"""
+
+    def repeat(self, other: "_Samples") -> bool:
+        if self.time_ms[0] > other.time_ms[-1] or other.time_ms[0] > self.time_ms[-1]:
+            return False
+        _, mine, theirs = np.intersect1d(self.time_ms, other.time_ms, return_indices=True)
+        return len(mine) > 0 and float((self.telemetry[mine] == other.telemetry[theirs]).all(axis=1).mean()) > 0.5
 
 
 def assign_splits(stats: Sequence[RecordingStats], config: SplitConfig) -> dict[str, list[str]]:
@@ -108,22 +123,27 @@ def assign_splits(stats: Sequence[RecordingStats], config: SplitConfig) -> dict[
 def build_manifest(recordings: Path, names: Sequence[str], window: WindowConfig, split: SplitConfig) -> dict[str, Any]:
     """The content of dataset_config.json: what goes into the splits, why, and what identifies it.
 
-    Recordings that lack annotations or labels, or have no window, are listed as skipped, with the reason.
+    Recordings that lack annotations or labels, have no window, or hold a drive that another one holds (it could come
+    into two splits), are listed as skipped, with the reason.
 
     Raises:
         DataError: too few recordings are left; tells how many were skipped and why.
     """
-    stats, skipped = [], {}
+    stats, skipped, samples = [], {}, dict[str, _Samples]()
     for name in sorted(names):
         try:
-            found = recording_stats(recordings / name, window)
+            arrays = build_recording(recordings / name, window)
         except DataError as error:
             skipped[name] = str(error)
             continue
-        if found.windows:
-            stats.append(found)
-        else:
+        these = _Samples(arrays.time_ms, arrays.telemetry)
+        if not len(arrays.window_start):
             skipped[name] = f"no window of {window.length} frames without a gap and with known labels"
+        elif same := next((other for other, those in samples.items() if these.repeat(those)), None):
+            skipped[name] = f"the drive that {same} holds, with the same times and telemetry: remove one of them"
+        else:
+            samples[name] = these
+            stats.append(recording_stats(recordings / name, arrays, window))
     try:
         assigned = assign_splits(stats, split)
     except DataError as error:

@@ -84,9 +84,11 @@ def _result(storage: Storage, name: str, report: dict[str, Any]) -> dg.Materiali
     return dg.MaterializeResult(
         data_version=dg.DataVersion(sha256(path)[:12]),
         metadata={
+            "summary": f"{report['vehicles_per_frame']:.1f} vehicles a frame in {report['frames']:,} frames",
             **{key: report[key] for key in shown},
             "vehicles_per_frame": round(float(report["vehicles_per_frame"]), 3),
             "frames_per_s": round(float(report["frames_per_s"]), 2),
+            "weights": report["weights"],
             "backend": report["backend"],
             "classes": ", ".join(report["class_names"]),
             "annotated_frames": inline_image(sheet, "jpeg"),

@@ -77,17 +77,20 @@ def model_comparison(context: dg.AssetExecutionContext, storage: Storage, mlflow
     """All evaluated architectures side by side; the best by val gets the alias `best` in MLflow's registry."""
     version = read_manifest(storage)["fingerprint"]
     found: dict[str, dict[str, Any]] = {}
+    left_out: dict[str, str] = {}
     for name in ARCHITECTURES:
         path = storage.evaluation(name) / "metrics.json"
         metrics = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
         if metrics is not None and metrics["data_version"] == version:
             found[name] = metrics
         else:
-            context.log.warning(f"{name} is left out: {'of older splits' if metrics else 'not evaluated'}.")
+            left_out[name] = "of older splits: train and evaluate again" if metrics else "not evaluated"
+            context.log.warning(f"{name} is left out: {left_out[name]}.")
     try:
         content = compare(found, storage.evaluations)
     except DataError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
+        reasons = "\n".join(f"  {name}: {reason}" for name, reason in left_out.items())
+        raise dg.Failure(f"{error}\n{reasons}", allow_retries=False) from error
     best = content["best"]
     run_id = mlflow.find(_key_of(storage, best))
     metadata: dict[str, Any] = {}
@@ -113,7 +116,10 @@ def model_comparison(context: dg.AssetExecutionContext, storage: Storage, mlflow
     picture = small_jpeg(read_image(storage.evaluations / "comparison.png"), LIMIT_BYTES * 3 // 4)
     return dg.MaterializeResult(
         metadata={
+            "summary": f"{best} is the best of {len(found)} by mean PR-AUC on val"
+            + (f"; left out: {', '.join(left_out)}" if left_out else ""),
             "best": best,
+            "left_out": dg.MetadataValue.json(left_out),
             "compared": len(found),
             "table": dg.MetadataValue.table(table),
             "figure": inline_image(picture, "jpeg"),

@@ -43,10 +43,12 @@ def recording(context: dg.AssetExecutionContext, storage: Storage) -> Iterator[d
 
 
 def _result(folder: Path, report: IngestReport) -> dg.MaterializeResult:
-    content = report.content
+    content, rows = report.content, report.content.telemetry.rows
     return dg.MaterializeResult(
         data_version=dg.DataVersion(report.version),
         metadata={
+            "summary": f"{content.usable_frames:,} usable frames; {rows - content.telemetry.valid} of {rows:,} rows "
+            f"dropped, {content.truncated_frames} frames truncated, {content.rows_without_frame} missing",
             "change": report.change,
             "source": report.source,
             **{key: round(value, 3) if isinstance(value, float) else value for key, value in report.transfer.items()},

@@ -158,10 +158,12 @@ def _download(storage: Storage, source: Source, target: Path, tell: Callable[[st
 def _inspect(storage: Storage, source: Source, folder: Path) -> tuple[RecordingReport, str]:
     try:
         return inspect_recording(folder), content_hash(folder)
-    except DataError:
+    except DataError as error:
         if source.remote is not None:
             release(storage, source)
-        raise
+        # The user looks for the fault where the recording came from: the copy is gone by then.
+        place = source.location if source.member is None else f"{source.location}, {source.member or 'top'}"
+        raise DataError(str(error).replace(str(folder), place)) from error
 
 
 def _refuse_other_case(storage: Storage, name: str) -> None:

@@ -85,6 +85,30 @@ def find_recordings(path: Path) -> list[Source]:
     return found
 
 
+def find_all(paths: Sequence[Path]) -> tuple[list[Source], list[str]]:
+    """The recordings at `paths`, and why others there are none: a bad one does not take the good ones with it."""
+    found: dict[str, Source] = {}
+    refused: list[str] = []
+    for unit in (unit for path in paths for unit in _units(path)):
+        try:
+            sources = find_recordings(unit)
+        except DataError as error:
+            refused.append(str(error))
+            continue
+        for source in sources:
+            if source != found.setdefault(source.name, source):
+                refused.append(f"{source.location} holds {source.name}, as {found[source.name].location} does.")
+    return list(found.values()), refused
+
+
+def _units(path: Path) -> list[Path]:
+    """The folders and zips of recordings in a folder that is none itself; else the path."""
+    if not path.is_dir() or (path / TELEMETRY).is_file():
+        return [path]
+    inside = sorted(p for p in path.iterdir() if not p.name.startswith("."))
+    return [p for p in inside if (p / TELEMETRY).is_file() or p.suffix.lower() == ".zip"] or [path]
+
+
 def is_recording_name(name: str) -> bool:
     try:
         parse_recording_name(name)

@@ -15,6 +15,8 @@ from model.errors import DataError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+# MLflow reports its use to its makers otherwise, from here, from workers and from its server, which inherit this.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 TRAINING_KEY = "dagster.training_key"
 PARAMETER_LIMIT = 500
 

@@ -72,6 +72,11 @@ def split_manifest(
     return dg.MaterializeResult(
         data_version=dg.DataVersion(manifest["fingerprint"]),
         metadata={
+            "summary": ", ".join(
+                f"{name} {len(part['recordings'])} recordings, {part['windows']:,} windows"
+                for name, part in manifest["splits"].items()
+            )
+            + (f"; {len(manifest['skipped'])} skipped" if manifest["skipped"] else ""),
             "splits": dg.MetadataValue.table(table),
             "overview": inline(split_overview(manifest)),
             "skipped": dg.MetadataValue.json(manifest["skipped"]),

@@ -1,10 +1,13 @@
 """Whether the splits still are what the recordings say."""
 
+import json
+
 import dagster as dg
 
 from drive_assets.manifest import changed_recordings, read_manifest
 from drive_assets.partitions import RECORDINGS
 from drive_assets.resources.storage import Storage
+from model.annotations import DETAILS
 from model.labels import DEFAULT_TASKS
 
 
@@ -33,4 +36,24 @@ def every_split_has_positives(storage: Storage) -> dg.AssetCheckResult:
         passed=not lacking,
         severity=dg.AssetCheckSeverity.WARN,
         description="" if not lacking else f"No positive of {', '.join(lacking)}: add recordings that brake and coast.",
+    )
+
+
+@dg.asset_check(asset="split_manifest")
+def one_detector(storage: Storage) -> dg.AssetCheckResult:
+    """Boxes of several detectors differ in ways that a network may learn instead of the traffic."""
+    recordings: dict[str, list[str]] = {}
+    for name in read_manifest(storage)["recordings"]:
+        details = storage.annotations(name).with_name(DETAILS)
+        if details.is_file():  # annotations made elsewhere have none
+            weights = json.loads(details.read_text(encoding="utf-8")).get("weights", "not known")
+            recordings.setdefault(weights, []).append(name)
+    counts = {weights: len(names) for weights, names in recordings.items()}
+    return dg.AssetCheckResult(
+        passed=len(counts) <= 1,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=""
+        if len(counts) <= 1
+        else f"Recordings by detector: {counts}. Annotate all with the same weights.",
+        metadata={"recordings_by_detector": dg.MetadataValue.json(recordings)},
     )

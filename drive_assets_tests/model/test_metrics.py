@@ -110,3 +110,12 @@ def test_events_foreseen_late_and_false_alarms() -> None:
     late = np.zeros(40)
     late[11:13] = 0.9  # 5.5 s: after the onset
     assert event_figures(labels, late, 0.5, time_ms, np.zeros(40, int), 1).foreseen == 0
+
+
+@pytest.mark.parametrize("stride", [1, 3, 5, 8])
+def test_an_event_is_one_at_any_stride_of_windows(stride: int) -> None:
+    time_ms = np.arange(0, 400, stride) * 500
+    labels = ((time_ms >= 40_000) & (time_ms < 60_000)) | ((time_ms >= 120_000) & (time_ms < 140_000))
+    recording = np.zeros(len(time_ms), int)
+    figures = event_figures(labels, labels.astype(float), 0.5, time_ms, recording, 1)
+    assert (figures.events, figures.alarms, figures.foreseen, figures.false_alarms) == (2, 2, 2, 0)

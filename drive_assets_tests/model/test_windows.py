@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +136,14 @@ def test_the_manifest_skips_with_reasons_and_changes_with_its_inputs(tmp_path: P
     assert again["fingerprint"] == manifest["fingerprint"]
     other = build_manifest(tmp_path, names, WindowConfig(stride=2), SplitConfig())
     assert other["fingerprint"] != manifest["fingerprint"]
+
+
+def test_a_drive_under_two_names_is_used_once(tmp_path: Path) -> None:
+    names = [labelled_drive(tmp_path / f"2024-05-0{n}_10-00-00", seed=n).name for n in range(1, 5)]
+    shutil.copytree(tmp_path / names[1], tmp_path / "2024-06-01_10-00-00")
+    manifest = build_manifest(tmp_path, [*names, "2024-06-01_10-00-00"], WindowConfig(stride=1), SplitConfig())
+    assert names[1] in manifest["skipped"]["2024-06-01_10-00-00"]
+    assert sorted(manifest["recordings"]) == names
 
 
 def test_recordings_report_damage_and_refuse_what_is_none(tmp_path: Path) -> None:

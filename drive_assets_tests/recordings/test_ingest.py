@@ -10,7 +10,7 @@ import pytest
 
 from drive_assets.recordings import downloads
 from drive_assets.recordings.ingest import ingest
-from drive_assets.recordings.sources import Source, find_recordings, lookup, register
+from drive_assets.recordings.sources import Source, find_all, find_recordings, lookup, register
 from drive_assets.resources.storage import Storage
 from drive_assets_tests.drives import write_drive
 from model.errors import DataError
@@ -166,6 +166,36 @@ def test_names_that_are_no_timestamps_and_places_that_hold_nothing(tmp_path: Pat
         find_recordings(tmp_path / "b")
     with pytest.raises(DataError, match="does not exist"):
         find_recordings(tmp_path / "c")
+
+
+def test_a_bad_recording_does_not_take_the_good_ones_with_it(tmp_path: Path) -> None:
+    good = write_drive(tmp_path / "all" / NAME, rows=2)
+    write_drive(tmp_path / "all" / "2026-02-30_10-00-00", rows=2)
+    write_drive(tmp_path / "all" / "2026-03-30_10-00-00", rows=2).rename(tmp_path / "all" / "mydrive")
+    (tmp_path / "all" / "2026-01-09_10-00-00.zip").write_bytes(b"no zip")
+    twice = write_drive(tmp_path / "again" / NAME, rows=2)
+    found, refused = find_all([tmp_path / "all", twice, tmp_path / "none"])
+    assert [source.location for source in found] == [str(good)]
+    told = "\n".join(refused)
+    for words in (
+        "2026-02-30_10-00-00",
+        "mydrive",
+        "no whole zip",
+        f"{twice} holds {NAME}, as {good}",
+        "none does not",
+    ):
+        assert words in told
+    assert len(refused) == 5
+
+
+def test_a_fault_is_told_where_the_recording_came_from(storage: Storage, tmp_path: Path) -> None:
+    drive = write_drive(tmp_path / NAME, rows=4)
+    text = (drive / "telemetry.csv").read_text()
+    (drive / "telemetry.csv").write_text(text.replace(",2000,", ",fast,"))
+    with pytest.raises(DataError, match="'fast' is not a number") as caught:
+        ingest(storage, find_recordings(drive)[0])
+    assert str(drive / "telemetry.csv") in str(caught.value)
+    assert ".incoming" not in str(caught.value)
 
 
 def test_a_full_disk_is_seen_before_copying(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,29 @@
+"""Whether a detector learnt enough to annotate with."""
+
+import dagster as dg
+
+LEAST_MAP50 = 0.1
+"""Below this on its own validation images a detector misses most vehicles, or sees them everywhere."""
+
+
+def _check(asset: str) -> dg.AssetChecksDefinition:
+    @dg.asset_check(asset=asset, name="finds_vehicles", description="mAP50 on val is not near nothing.")
+    def finds_vehicles(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        event = context.instance.get_latest_materialization_event(dg.AssetKey(asset))
+        made = event.asset_materialization if event else None
+        value = made.metadata["map50"].value if made else None
+        map50 = float(value) if isinstance(value, (int, float)) else 0.0
+        passed = map50 >= LEAST_MAP50
+        return dg.AssetCheckResult(
+            passed=passed,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=""
+            if passed
+            else f"mAP50 {map50:.2f}: train longer or on more images before annotating with it.",
+            metadata={"map50": map50},
+        )
+
+    return finds_vehicles
+
+
+DETECTOR_CHECKS = [_check("boxy_detector"), _check("nuimages_detector")]
