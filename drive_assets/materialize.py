@@ -1,7 +1,6 @@
 """Materialising from the command line what the UI would, on the same instance, so that its runs are seen there."""
 
 import difflib
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -53,7 +52,11 @@ def materialize(
     check_known(list(architectures), list(ARCHITECTURE_PARTITIONS.get_partition_keys()), "architecture")
     _check_config(defs, config or {}, ordered, graph, tell)
     recording = dg.AssetKey("recording")
-    if not recordings and recording not in selected:
+    if (
+        not recordings
+        and recording not in selected
+        and any(graph.get(key).partitions_def == RECORDINGS for key in ordered)
+    ):
         there = instance.get_materialized_partitions(recording)
         if absent := sorted(set(known) - there):
             tell(f"Left out, as they are not taken yet (select recording too): {', '.join(absent)}")
@@ -112,7 +115,12 @@ def _check_config(
             dg.validate_run_config(job, {"ops": {name: {"config": dict(options)}}})
         except dg.DagsterInvalidConfigError as error:
             # Dagster then lists all that it would take, with the types.
-            reasons = [re.split(r" at path root|\. Expected: ", reason.message)[0] for reason in error.errors]
+            reasons = [
+                reason.message.split(". Expected: ")[0]
+                .replace(f" at path root:ops:{name}:config", " at ")
+                .rstrip(".: ")
+                for reason in error.errors
+            ]
             raise DataError(
                 f"Config for {name} is wrong: {'; '.join(reasons)}. Its options and their types stand in the launchpad."
             ) from None
