@@ -114,11 +114,10 @@ def _check_config(
         try:
             dg.validate_run_config(job, {"ops": {name: {"config": dict(options)}}})
         except dg.DagsterInvalidConfigError as error:
+            place = f" at path root:ops:{name}:config"
             # Dagster then lists all that it would take, with the types.
             reasons = [
-                reason.message.split(". Expected: ")[0]
-                .replace(f" at path root:ops:{name}:config", " at ")
-                .rstrip(".: ")
+                reason.message.split(". Expected: ")[0].replace(f"{place}:", " at ").replace(place, "").rstrip(". ")
                 for reason in error.errors
             ]
             raise DataError(
