@@ -88,7 +88,9 @@ class Annotator:
         if config.image_size % self.stride:
             raise DataError(f"image_size {config.image_size}: {weights} takes multiples of {self.stride}.")
         network.fuse(verbose=False)
-        keep = Keep.of(len(detector.names), class_ids, lowest, config.iou, config.max_detections, device)
+        keep = Keep.of(
+            len(detector.names), class_ids, lowest, config.iou, config.max_detections, device, config.agnostic_nms
+        )
         self.backend = choose_backend(config.backend, network, keep, config.half, device)
         self.backend.batch = config.batch or self.backend.batch
 

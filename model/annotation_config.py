@@ -23,6 +23,9 @@ class AnnotationConfig:
     class_confidence: dict[str, float] = option({}, "Other thresholds for single classes, by class name")
     class_map: dict[str, str] = option({}, "Output class by detector's class; empty: own classes, or COCO's vehicles")
     iou: float = option(0.7, "Overlap above which the weaker of two boxes is dropped")
+    agnostic_nms: bool = option(
+        False, "Drop it also where the classes differ: COCO's give one vehicle as car and truck"
+    )
     max_detections: int = option(300, "Most detections a frame")
     batch: int = option(0, "Frames the network takes at once; 0: 64 on a GPU, 4 on a CPU")
     decode_threads: int = option(0, "Threads that read and decode frames; 0: as many as cores")

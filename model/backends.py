@@ -57,16 +57,25 @@ class Keep:
     iou: float
     limit: int
     """Most detections a frame"""
+    agnostic: bool
+    """Whether boxes of different classes suppress each other"""
 
     @classmethod
     def of(
-        cls, classes: int, class_ids: Mapping[int, int], lowest: Sequence[float], iou: float, limit: int, device: str
+        cls,
+        classes: int,
+        class_ids: Mapping[int, int],
+        lowest: Sequence[float],
+        iou: float,
+        limit: int,
+        device: str,
+        agnostic: bool = False,
     ) -> "Keep":
         """Of output ids by detector's class and the lowest confidence of each output."""
         thresholds, outputs = torch.full((classes,), 2.0), np.zeros(classes, np.int64)
         for number, output in class_ids.items():
             thresholds[number], outputs[number] = lowest[output], output
-        return cls(thresholds.to(device), outputs, iou, limit)
+        return cls(thresholds.to(device), outputs, iou, limit, agnostic)
 
 
 def suppress(raw: torch.Tensor, end_to_end: bool, keep: Keep, view: View) -> list[Detections]:
@@ -98,7 +107,7 @@ def suppress(raw: torch.Tensor, end_to_end: bool, keep: Keep, view: View) -> lis
         order = confidence.argsort(descending=True)
     else:
         # Each image's classes lie in a place of their own, so that one call keeps them apart.
-        group = image * len(keep.thresholds) + number
+        group = image if keep.agnostic else image * len(keep.thresholds) + number
         order = nms(box.double() + (group * 4.0 * view.image_size)[:, None], confidence.double(), keep.iou)
     box = scale_boxes(view.letterboxed, box[order], (view.roi[3], view.roi[2]))
     rows = torch.column_stack([box, confidence[order], number[order].float(), image[order].float()]).cpu().numpy()

@@ -59,6 +59,22 @@ def test_end_to_end_networks_need_no_suppression() -> None:
     np.testing.assert_allclose(found, [[0, 0, 30, 30, 0.9, 1], [0, 0, 30, 30, 0.4, 0]], atol=0.05)
 
 
+@pytest.mark.parametrize("agnostic", [False, True])
+def test_classes_suppress_each_other_only_if_asked(agnostic: bool) -> None:
+    from ultralytics.utils.nms import non_max_suppression
+    from ultralytics.utils.ops import scale_boxes
+
+    view = View((1920, 1080), (0, 320, 1920, 575), 704)
+    keep = Keep.of(4, {1: 0, 3: 0}, [0.3], 0.6, 300, "cpu", agnostic)
+    generator = torch.Generator().manual_seed(0)
+    raw = torch.cat([torch.full((1, 4, 400), 100.0), torch.rand(1, 4, 400, generator=generator)], 1)
+    raw[:, :2] += 60 * torch.rand(1, 2, 400, generator=generator)
+    (ours,) = suppress(raw, False, keep, view)
+    (theirs,) = non_max_suppression(raw.clone(), 0.3, 0.6, classes=[1, 3], agnostic=agnostic, max_det=10_000)
+    theirs[:, :4] = scale_boxes(view.letterboxed, theirs[:, :4], (575, 1920))
+    np.testing.assert_allclose(ours[:, :5], theirs[:, :5].numpy(), atol=1e-3)
+
+
 @pytest.mark.parametrize("backend", ["torch", "openvino", "cuda"])
 def test_boxes_equal_those_of_predict_on_the_real_recording(real: Path, tmp_path: Path, backend: str) -> None:
     """OpenVINO's kernels round differently: up to 2 px and 0.02 there, and a box at the threshold may come or go.
