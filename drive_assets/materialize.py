@@ -173,7 +173,7 @@ def _run(
         raise KeyboardInterrupt from None
     materialized = [event for event in result.all_events if event.is_step_materialization and event.asset_key == key]
     logged = _logged(instance, result.run_id, key)
-    for event in {event.partition or "": event for event in [*materialized, *logged]}.values():
+    for _, event in sorted({event.partition or "": event for event in [*materialized, *logged]}.items()):
         summary = event.step_materialization_data.materialization.metadata.get("summary")
         if summary is not None:
             tell(f"  {event.partition or name}: {summary.value}")

@@ -65,6 +65,7 @@ def test_from_drives_to_the_comparison(data_root: Path, tmp_path: Path) -> None:
     chosen = ["--recordings", *NAMES, "--architectures", *TWO, "--weights", str(BUNDLED), "--config", str(config)]
     status, told = drive_assets("run", "--select", rest, *chosen)
     assert status == 0, told
+    assert "  model_comparison: " in told and "left out: " in told
     assert told.endswith("heavy: []\n")  # GPU work and its libraries live in the worker
 
     manifest = json.loads((data_root / "datasets" / "multimodal" / "dataset_config.json").read_text())

@@ -61,19 +61,13 @@ def find_recordings(path: Path) -> list[Source]:
         DataError: nothing is there, a zip is broken or hostile, a name is no timestamp, or a name comes twice.
     """
     path = path.expanduser().resolve()
-    if path.is_file() and path.suffix.lower() == ".zip":
-        found = _in_zip(path)
-    elif path.is_dir() and (path / TELEMETRY).is_file():
-        found = [Source(path.name, str(path))]
-    elif path.is_dir():
-        inside = sorted(p for p in path.iterdir() if not p.name.startswith("."))
-        found = [Source(p.name, str(p)) for p in inside if p.is_dir() and (p / TELEMETRY).is_file()]
-        for archive in (p for p in inside if p.suffix.lower() == ".zip"):
-            found += _in_zip(archive)
-    elif path.exists():
-        raise DataError(f"{path} is no folder and no zip: expected a recording, a zip of some, or a folder of them.")
-    else:
+    if not path.exists():
         raise DataError(f"{path} does not exist: expected a recording, a zip of some, or a folder of them.")
+    if path.is_file() and path.suffix.lower() != ".zip":
+        raise DataError(f"{path} is no folder and no zip: expected a recording, a zip of some, or a folder of them.")
+    found: list[Source] = []
+    for unit in _units(path):
+        found += [Source(unit.name, str(unit))] if (unit / TELEMETRY).is_file() else _in_zip(unit)
     if not found:
         raise DataError(f"{path} holds no recording: expected folders YYYY-MM-DD_HH-MM-SS with {TELEMETRY}.")
     for source in found:
@@ -89,7 +83,7 @@ def find_all(paths: Sequence[Path]) -> tuple[list[Source], list[str]]:
     """The recordings at `paths`, and why others there are none: a bad one does not take the good ones with it."""
     found: dict[str, Source] = {}
     refused: list[str] = []
-    for unit in (unit for path in paths for unit in _units(path)):
+    for unit in (unit for path in paths for unit in _units(path) or [path]):
         try:
             sources = find_recordings(unit)
         except DataError as error:
@@ -102,11 +96,11 @@ def find_all(paths: Sequence[Path]) -> tuple[list[Source], list[str]]:
 
 
 def _units(path: Path) -> list[Path]:
-    """The folders and zips of recordings in a folder that is none itself; else the path."""
+    """The folders and zips of recordings in a folder that is no recording itself; else the path."""
     if not path.is_dir() or (path / TELEMETRY).is_file():
         return [path]
     inside = sorted(p for p in path.iterdir() if not p.name.startswith("."))
-    return [p for p in inside if (p / TELEMETRY).is_file() or p.suffix.lower() == ".zip"] or [path]
+    return [p for p in inside if (p / TELEMETRY).is_file() or p.suffix.lower() == ".zip"]
 
 
 def is_recording_name(name: str) -> bool:
