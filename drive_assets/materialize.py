@@ -190,7 +190,7 @@ def _run(
 
 
 def _logged(instance: dg.DagsterInstance, run_id: str, key: dg.AssetKey) -> list[dg.DagsterEvent]:
-    """The events that the asset logged itself."""
+    """The events of the run as they are stored, also those that the asset logged itself."""
     records = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION).records
     events = [record.event_log_entry.dagster_event for record in records]
     return [event for event in events if event is not None and event.asset_key == key]
@@ -199,7 +199,7 @@ def _logged(instance: dg.DagsterInstance, run_id: str, key: dg.AssetKey) -> list
 def _was_interrupted(event: dg.DagsterEvent) -> bool:
     error = event.step_failure_data.error
     while error is not None:
-        if error.cls_name == DagsterExecutionInterruptedError.__name__:
+        if error.cls_name in (DagsterExecutionInterruptedError.__name__, KeyboardInterrupt.__name__):
             return True
         error = error.cause
     return False
