@@ -19,9 +19,9 @@ import cv2
 import numpy as np
 import torch
 
-from model.annotate import Annotator
-from model.annotation_config import AnnotationConfig
-from model.detector import BUNDLED, configure_ultralytics, load_detector
+from model.annotation.config import AnnotationConfig
+from model.annotation.pipeline import Annotator
+from model.detection.detector import BUNDLED, configure_ultralytics, load_detector
 
 HEADER = "Time,SPEED,RPM,ACCELERATOR_POS_D,ENGINE_LOAD,BRAKE_SIGNAL,GEAR,BRAKE_FORCE,PRE_BRAKING,WHILE_BRAKING"
 ROI = (0, 320, 1920, 575)

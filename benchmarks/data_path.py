@@ -19,10 +19,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from model.annotations import Annotations, write_annotations
-from model.labels import HORIZONS_S, future_labels, read_future_labels, write_future_labels
-from model.telemetry import FEATURES, read_telemetry
-from model.windows import WindowConfig, read_split, write_split
+from model.dataset.windows import WindowConfig, read_split, write_split
+from model.recording.annotations import Annotations, write_annotations
+from model.recording.labels import HORIZONS_S, future_labels, read_future_labels, write_future_labels
+from model.recording.telemetry import FEATURES, read_telemetry
 
 RECORDINGS, ROWS, DETECTIONS = 12, 3592, 6
 STRIDE_1 = WindowConfig(stride=1)

@@ -20,8 +20,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from model.boxy import BoxyConfig, convert_boxy
-from model.nuimages import CATEGORIES, CLASSES, NuimagesConfig, convert_nuimages
+from model.detection.boxy import BoxyConfig, convert_boxy
+from model.detection.nuimages import CATEGORIES, CLASSES, NuimagesConfig, convert_nuimages
 
 CAMERAS = ("CAM_FRONT", "CAM_BACK", "CAM_FRONT_LEFT", "CAM_FRONT_RIGHT", "CAM_BACK_LEFT", "CAM_BACK_RIGHT")
 MOST_LINKS = 15_000

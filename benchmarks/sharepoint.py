@@ -26,7 +26,7 @@ from drive_assets.resources.sharepoint.items import Item
 from drive_assets.resources.sharepoint.quickxorhash import QuickXorHash
 from drive_assets.resources.sharepoint.settings import SharePointSettings
 from drive_assets.resources.sharepoint.transport import Advice
-from model.files import fsync
+from model.common.files import fsync
 
 ROUNDS = 6
 FRAME_BYTES = 20_000

@@ -23,8 +23,8 @@ def run_sensor(data: str, slice_s: float) -> None:
     import dagster as dg
 
     from drive_assets.recordings.arrivals import ArrivalRules
-    from drive_assets.recordings.library import connect
-    from drive_assets.recordings.sharepoint_sensor import sharepoint_sensor
+    from drive_assets.recordings.sharepoint.library import connect
+    from drive_assets.recordings.sharepoint.sensor import sharepoint_sensor
     from drive_assets.resources.storage import Storage
 
     rules = ArrivalRules(settling_s=SETTLING_S, slice_s=slice_s)

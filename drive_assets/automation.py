@@ -14,9 +14,9 @@ from pydantic import Field
 
 from drive_assets.manifest import changed_recordings, read_manifest
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS, RECORDINGS
-from drive_assets.recordings.sharepoint_sensor import open_map
+from drive_assets.recordings.sharepoint.sensor import open_map
 from drive_assets.resources.storage import Storage
-from model.errors import DataError
+from model.common.errors import DataError
 
 REFRESHED = "split_manifest,h5_split,checkpoint,evaluation,model_comparison"
 

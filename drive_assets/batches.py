@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
 
-from model.errors import DataError
+from model.common.errors import DataError
 
 
 class PassingError(DataError):

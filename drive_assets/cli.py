@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from model.errors import DataError
+from model.common.errors import DataError
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -79,8 +79,8 @@ def _parser() -> argparse.ArgumentParser:
 def _simulate(options: argparse.Namespace) -> bool:
     from drive_assets.instance import open_instance
     from drive_assets.partitions import register_recordings
-    from drive_assets.recordings.simulation import SimulationConfig, simulate_boxy, simulate_drives, simulate_nuimages
     from drive_assets.resources.storage import Storage
+    from drive_assets.simulation import SimulationConfig, simulate_boxy, simulate_drives, simulate_nuimages
 
     names = {field.name for field in dataclasses.fields(SimulationConfig)}
     given = {name: value for name, value in vars(options).items() if name in names and value is not None}
@@ -150,15 +150,15 @@ def read_config(path: Path | None) -> dict[str, dict[str, Any]]:
 
 
 def _check_sharepoint(options: argparse.Namespace) -> bool:
-    from drive_assets.recordings.check_access import check_access
+    from drive_assets.recordings.sharepoint.check_access import check_access
 
     return check_access(_tell)
 
 
 def _video(options: argparse.Namespace) -> bool:
     from drive_assets.resources.storage import Storage
-    from model.annotation_video import write_video
-    from model.recording import parse_recording_name
+    from model.annotation.video import write_video
+    from model.recording.folder import parse_recording_name
 
     parse_recording_name(options.recording)
     output = options.output or Path(f"{options.recording}.mp4")

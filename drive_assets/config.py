@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import dagster as dg
 import pydantic
 
-from model.config import from_dict
+from model.common.config import from_dict
 
 T = TypeVar("T")
 

@@ -12,8 +12,8 @@ from drive_assets.labels.assets import future_labels_asset
 from drive_assets.recordings.arrivals import ArrivalRules
 from drive_assets.recordings.assets import recording
 from drive_assets.recordings.checks import few_faults
-from drive_assets.recordings.sensors import inbox_sensor
-from drive_assets.recordings.sharepoint_sensor import sharepoint_sensor
+from drive_assets.recordings.inbox import inbox_sensor
+from drive_assets.recordings.sharepoint.sensor import sharepoint_sensor
 from drive_assets.resources.compute import LocalCompute
 from drive_assets.resources.mlflow import Mlflow
 from drive_assets.resources.storage import Storage

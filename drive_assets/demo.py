@@ -9,9 +9,9 @@ import dagster as dg
 
 from drive_assets.materialize import materialize
 from drive_assets.partitions import register_recordings
-from drive_assets.recordings.simulation import SimulationConfig, simulate_boxy, simulate_drives, simulate_nuimages
 from drive_assets.recordings.sources import find_recordings, register
 from drive_assets.resources.storage import Storage
+from drive_assets.simulation import SimulationConfig, simulate_boxy, simulate_drives, simulate_nuimages
 
 SIMULATION = SimulationConfig(recordings=8, duration_s=180.0, boxy_sequences=6, boxy_frames=20)
 NUIMAGES = dataclasses.replace(SIMULATION, boxy_frames=8)

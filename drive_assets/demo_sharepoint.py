@@ -16,11 +16,11 @@ from pathlib import Path
 import dagster as dg
 
 from drive_assets.instance import open_instance
-from drive_assets.recordings.check_access import check_access
-from drive_assets.recordings.sharepoint_sensor import sharepoint_sensor
-from drive_assets.recordings.simulation import SimulationConfig, simulate_drives
+from drive_assets.recordings.sharepoint.check_access import check_access
+from drive_assets.recordings.sharepoint.sensor import sharepoint_sensor
 from drive_assets.resources.storage import Storage, data_root
-from model.errors import DataError
+from drive_assets.simulation import SimulationConfig, simulate_drives
+from model.common.errors import DataError
 
 SIMULATION = SimulationConfig(recordings=3, duration_s=20.0)
 SETTLING_S, INTERVAL_S = 3, 5

@@ -8,8 +8,8 @@ import dagster as dg
 import psutil
 
 from drive_assets.resources.storage import data_root
-from model.errors import DataError
-from model.files import write_text
+from model.common.errors import DataError
+from model.common.files import write_text
 
 PROCESS_TAG = "drive_assets/process"
 

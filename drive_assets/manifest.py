@@ -4,9 +4,9 @@ import json
 from typing import Any
 
 from drive_assets.resources.storage import Storage
-from model.errors import DataError
-from model.files import sha256
-from model.windows import read_fingerprint
+from model.common.errors import DataError
+from model.common.files import sha256
+from model.dataset.windows import read_fingerprint
 
 
 def read_manifest(storage: Storage) -> dict[str, Any]:

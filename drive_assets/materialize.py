@@ -10,7 +10,7 @@ from dagster._core.errors import DagsterExecutionInterruptedError
 
 from drive_assets.instance import process_tag
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS, RECORDINGS, SPLITS, check_known
-from model.errors import DataError
+from model.common.errors import DataError
 
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 QUIET: dict[str, Any] = {"console": {"config": {"log_level": "CRITICAL"}}}

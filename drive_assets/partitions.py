@@ -2,9 +2,9 @@
 
 import dagster as dg
 
-from model.architectures import ARCHITECTURES
-from model.errors import DataError
-from model.recording import parse_recording_name
+from model.common.errors import DataError
+from model.network.architectures import ARCHITECTURES
+from model.recording.folder import parse_recording_name
 
 RECORDINGS = dg.DynamicPartitionsDefinition(name="recordings")
 SPLITS = dg.StaticPartitionsDefinition(["train", "val", "test"])

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from model.plots import png_bytes
+from model.common.figures import png_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

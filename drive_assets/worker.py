@@ -18,8 +18,8 @@ from typing import Any, TypedDict
 import psutil
 from dagster_pipes import PipesContext, open_dagster_pipes
 
-from model.config import from_dict, to_dict
-from model.errors import DataError
+from model.common.config import from_dict, to_dict
+from model.common.errors import DataError
 
 Job = dict[str, Any]
 """JSON-ready arguments of a task function below."""
@@ -103,8 +103,8 @@ _annotators: dict[tuple[str, str], Any] = {}
 
 def annotate(job: Job, log: Log) -> dict[str, Any]:
     """Annotate one recording: {recording, output, weights, cache, config} -> the annotation's report."""
-    from model.annotate import Annotator
-    from model.annotation_config import AnnotationConfig
+    from model.annotation.config import AnnotationConfig
+    from model.annotation.pipeline import Annotator
 
     key = (job["weights"], str(job["config"]))
     if key not in _annotators:
@@ -118,8 +118,8 @@ def annotate(job: Job, log: Log) -> dict[str, Any]:
 
 def train_detector(job: Job, log: Log) -> dict[str, Any]:
     """Fine-tune a detector: {dataset, output, work, config, run_id} -> its figures and the pictures made."""
-    from model.detector import DetectorConfig
-    from model.detector import train_detector as train
+    from model.detection.detector import DetectorConfig
+    from model.detection.detector import train_detector as train
 
     track = EpochLog(job.get("run_id"), log)
     config = from_dict(DetectorConfig, job["config"])
@@ -129,8 +129,8 @@ def train_detector(job: Job, log: Log) -> dict[str, Any]:
 
 def train(job: Job, log: Log) -> dict[str, Any]:
     """Train one architecture: {architecture, splits, output, config, data_version, run_id} -> its result."""
-    from model.training import TrainingConfig
-    from model.training import train as train_architecture
+    from model.training.loop import TrainingConfig
+    from model.training.loop import train as train_architecture
 
     track = EpochLog(job.get("run_id"), log, job["architecture"])
     config = from_dict(TrainingConfig, job["config"])
@@ -142,8 +142,8 @@ def train(job: Job, log: Log) -> dict[str, Any]:
 
 def evaluate(job: Job, log: Log) -> dict[str, Any]:
     """Evaluate a checkpoint: {architecture, checkpoint, splits, output, config} -> the content of metrics.json."""
-    from model.evaluation import evaluate_checkpoint
-    from model.recipe import EvaluationConfig
+    from model.evaluation.config import EvaluationConfig
+    from model.evaluation.evaluate import evaluate_checkpoint
 
     config = from_dict(EvaluationConfig, job["config"])
     metrics = evaluate_checkpoint(

@@ -17,10 +17,10 @@ from drive_assets.instance import open_instance
 from drive_assets.partitions import register_recordings
 from drive_assets.resources.storage import Storage
 from drive_assets_tests.drives import write_drive
-from model.annotations import Annotations, write_annotations
-from model.errors import DataError
-from model.labels import future_labels, write_future_labels
-from model.telemetry import read_telemetry
+from model.common.errors import DataError
+from model.recording.annotations import Annotations, write_annotations
+from model.recording.labels import future_labels, write_future_labels
+from model.recording.telemetry import read_telemetry
 
 NAMES = [f"2024-05-0{day}_10-00-00" for day in range(1, 5)]
 ARCHITECTURE = "simple_concat_lstm"

@@ -15,8 +15,8 @@ import pytest
 
 from drive_assets.instance import open_instance
 from drive_assets_tests.drives import write_drive
-from model.detector import BUNDLED
-from model.windows import read_split
+from model.dataset.windows import read_split
+from model.detection.detector import BUNDLED
 
 NAMES = [f"2024-05-0{day}_10-00-00" for day in range(1, 5)]
 BROKEN = "2024-05-09_10-00-00"

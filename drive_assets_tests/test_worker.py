@@ -16,13 +16,13 @@ from drive_assets.resources import compute
 from drive_assets.resources.compute import LocalCompute
 from drive_assets.resources.storage import Storage
 from drive_assets_tests.drives import write_drive
-from model.detector import BUNDLED
+from model.detection.detector import BUNDLED
 
 NAMES = ["2024-05-01_10-00-00", "2024-05-02_10-00-00", "2024-05-03_10-00-00"]
 FAULTS = """
 import os
-import model.annotate, model.detector
-load, annotate = model.annotate.load_detector, model.annotate.Annotator.annotate
+import model.annotation.pipeline, model.detection.detector
+load, annotate = model.annotation.pipeline.load_detector, model.annotation.pipeline.Annotator.annotate
 def counted(weights):
     with open(os.environ["LOADS"], "a") as stream:
         stream.write("load\\n")
@@ -31,7 +31,7 @@ def dying(self, recording, *arguments):
     if recording.name == os.environ.get("DIE_AT"):
         os.kill(os.getpid(), 9)
     return annotate(self, recording, *arguments)
-model.annotate.load_detector, model.annotate.Annotator.annotate = counted, dying
+model.annotation.pipeline.load_detector, model.annotation.pipeline.Annotator.annotate = counted, dying
 """
 """Read by the worker's interpreter at its start: counts loads of the network, and kills the worker at a recording."""
 DEAF = """

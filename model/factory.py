@@ -6,13 +6,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from model.architectures import ARCHITECTURES, parse
-from model.config import from_dict
-from model.decoder import DECODER_TYPES, TaskHeads
-from model.encoder import ENCODER_TYPES, LONGEST_WINDOW
-from model.errors import DataError
-from model.fusion import FUSION_TYPES
-from model.recipe import ModelConfig
+from model.common.config import from_dict
+from model.common.errors import DataError
+from model.network.architectures import ARCHITECTURES, parse
+from model.network.config import ModelConfig
+from model.network.decoders import DECODER_TYPES, TaskHeads
+from model.network.encoders import ENCODER_TYPES, LONGEST_WINDOW
+from model.network.fusions import FUSION_TYPES
 
 __all__ = ["ARCHITECTURES", "ModelConfig", "MultimodalModel", "architecture_of", "create_model_variant"]
 

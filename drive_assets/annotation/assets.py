@@ -11,12 +11,12 @@ from drive_assets.partitions import RECORDINGS
 from drive_assets.pictures import LIMIT_BYTES, inline, inline_image
 from drive_assets.resources.compute import LocalCompute
 from drive_assets.resources.storage import Storage
-from model.annotation_config import AnnotationConfig
-from model.annotation_plots import annotation_overview, contact_sheet
-from model.annotations import read_annotations
-from model.config import to_dict
-from model.errors import DataError
-from model.files import sha256
+from model.annotation.config import AnnotationConfig
+from model.annotation.plots import annotation_overview, contact_sheet
+from model.common.config import to_dict
+from model.common.errors import DataError
+from model.common.files import sha256
+from model.recording.annotations import read_annotations
 
 DETECTOR = dg.AssetSelection.assets("boxy_detector")
 ONCE_A_RECORDING = dg.AutomationCondition.eager().ignore(DETECTOR) & ~dg.AutomationCondition.any_deps_missing().allow(

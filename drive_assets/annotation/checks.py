@@ -6,7 +6,7 @@ import dagster as dg
 
 from drive_assets.partitions import RECORDINGS
 from drive_assets.resources.storage import Storage
-from model.annotations import DETAILS
+from model.recording.annotations import DETAILS
 
 MOST_PER_FRAME = 60.0
 """Vehicles a frame, on average: far more than a dash camera sees on any road."""

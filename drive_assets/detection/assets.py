@@ -14,14 +14,15 @@ from drive_assets.resources.compute import LocalCompute
 from drive_assets.resources.mlflow import Mlflow
 from drive_assets.resources.storage import Storage
 from drive_assets.tracking import tracked
-from model.boxy import BoxyConfig, convert_boxy, download_boxy
-from model.config import fingerprint, to_dict
-from model.detector import NUIMAGES_CONFIG, DetectorConfig
-from model.downloads import Remote
-from model.errors import DataError
-from model.files import sha256
-from model.nuimages import ARCHIVES, NuimagesConfig, convert_nuimages, download_nuimages, extract_nuimages
-from model.yolo_dataset import DatasetReport, dataset_version, mosaic, read_image, small_jpeg
+from model.common.config import fingerprint, to_dict
+from model.common.errors import DataError
+from model.common.files import sha256
+from model.common.images import read_image, small_jpeg
+from model.detection.boxy import BoxyConfig, convert_boxy, download_boxy
+from model.detection.detector import NUIMAGES_CONFIG, DetectorConfig
+from model.detection.downloads import Remote
+from model.detection.nuimages import ARCHIVES, NuimagesConfig, convert_nuimages, download_nuimages, extract_nuimages
+from model.detection.yolo_dataset import DatasetReport, dataset_version, mosaic
 
 BOXY_URL, NUIMAGES_URL = "DRIVE_ASSETS_BOXY_URL", "DRIVE_ASSETS_NUIMAGES_URL"
 

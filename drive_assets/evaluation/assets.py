@@ -15,12 +15,12 @@ from drive_assets.resources.compute import LocalCompute
 from drive_assets.resources.mlflow import Mlflow
 from drive_assets.resources.storage import Storage
 from drive_assets.training.assets import training_key
-from model.architectures import ARCHITECTURES
-from model.comparison import compare
-from model.config import to_dict
-from model.errors import DataError
-from model.recipe import EvaluationConfig
-from model.yolo_dataset import read_image, small_jpeg
+from model.common.config import to_dict
+from model.common.errors import DataError
+from model.common.images import read_image, small_jpeg
+from model.evaluation.comparison import compare
+from model.evaluation.config import EvaluationConfig
+from model.network.architectures import ARCHITECTURES
 
 REGISTERED_MODEL = "drive-assets"
 PLOTS = ("pr_curves", "roc_curves", "reliability", "score_distributions", "confusion", "timeline")

@@ -9,11 +9,11 @@ from drive_assets.config import launchpad, to_model
 from drive_assets.partitions import RECORDINGS
 from drive_assets.pictures import inline
 from drive_assets.resources.storage import Storage
-from model.files import sha256
-from model.labels import BINARY_LABELS, LabelConfig, future_labels, write_future_labels
-from model.plots import label_timeline
-from model.recording import TELEMETRY
-from model.telemetry import read_telemetry
+from model.common.files import sha256
+from model.recording.folder import TELEMETRY
+from model.recording.labels import BINARY_LABELS, LabelConfig, future_labels, write_future_labels
+from model.recording.plots import label_timeline
+from model.recording.telemetry import read_telemetry
 
 
 class LabelLaunchpad(launchpad(LabelConfig)):

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from model.annotation_config import ROI_FILE
-from model.config import fingerprint
-from model.errors import DataError
-from model.recording import TELEMETRY
+from model.annotation.config import ROI_FILE
+from model.common.config import fingerprint
+from model.common.errors import DataError
+from model.recording.folder import TELEMETRY
 
 TAKEN = (TELEMETRY, ROI_FILE, "true_annotations.csv")
 """Files of a recording besides its frames. What is derived from a recording is not taken over."""

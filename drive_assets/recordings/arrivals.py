@@ -13,8 +13,8 @@ from drive_assets.partitions import KEYS_PER_CALL, RECORDINGS
 from drive_assets.recordings.archives import listing
 from drive_assets.recordings.sources import Source, origin, register
 from drive_assets.resources.storage import Storage
-from model.config import fingerprint
-from model.errors import DataError
+from model.common.config import fingerprint
+from model.common.errors import DataError
 
 
 def seconds_from_environment(variable: str, default: float) -> float:

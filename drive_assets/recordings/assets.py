@@ -11,12 +11,12 @@ from drive_assets.batches import PassingError, each_partition
 from drive_assets.partitions import RECORDINGS
 from drive_assets.pictures import LIMIT_BYTES, inline_image
 from drive_assets.recordings.ingest import IngestReport, ingest
-from drive_assets.recordings.library import is_passing
+from drive_assets.recordings.sharepoint.library import is_passing
 from drive_assets.recordings.sources import lookup
 from drive_assets.resources.storage import Storage
-from model.errors import DataError
-from model.recording import is_whole_jpeg
-from model.yolo_dataset import small_jpeg
+from model.common.errors import DataError
+from model.common.images import small_jpeg
+from model.recording.folder import is_whole_jpeg
 
 SHEET_FRAMES, SHEET_COLUMNS, TILE = 9, 3, (384, 216)
 

@@ -4,7 +4,7 @@ import dagster as dg
 
 from drive_assets.partitions import RECORDINGS
 from drive_assets.resources.storage import Storage
-from model.recording import inspect_recording
+from model.recording.folder import inspect_recording
 
 MOST_LOST = 0.2
 """A recording that lost more of its rows or frames than this deserves a look at the recorder."""

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from drive_assets.recordings.archives import is_taken, open_archive
-from drive_assets.recordings.downloads import Progress, check_space, download, locked, release
+from drive_assets.recordings.sharepoint.downloads import Progress, check_space, download, locked, release
 from drive_assets.recordings.sources import ORIGIN_FILE, Source, read_origin
 from drive_assets.resources.storage import Storage
-from model.errors import DataError
-from model.files import fsync, fsync_folder, write_json
-from model.recording import RecordingReport, content_hash, inspect_recording
+from model.common.errors import DataError
+from model.common.files import fsync, fsync_folder, write_json
+from model.recording.folder import RecordingReport, content_hash, inspect_recording
 
 ABANDONED_S = 24 * 3600
 

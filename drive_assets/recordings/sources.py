@@ -8,9 +8,9 @@ from typing import Any
 
 from drive_assets.recordings.archives import open_archive
 from drive_assets.resources.storage import Storage
-from model.errors import DataError
-from model.files import write_json
-from model.recording import TELEMETRY, parse_recording_name
+from model.common.errors import DataError
+from model.common.files import write_json
+from model.recording.folder import TELEMETRY, parse_recording_name
 
 ORIGIN_FILE = ".source.json"
 """In a recording's folder: the source that it was made from."""

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import dagster as dg
 
 from drive_assets.resources.storage import data_root
-from model.errors import DataError
+from model.common.errors import DataError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

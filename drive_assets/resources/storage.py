@@ -5,7 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from model.errors import DataError
+from model.common.errors import DataError
 
 
 def _default_data_root() -> Path:

@@ -10,12 +10,12 @@ from drive_assets.manifest import read_manifest
 from drive_assets.partitions import RECORDINGS, SPLITS
 from drive_assets.pictures import inline
 from drive_assets.resources.storage import Storage
-from model.config import from_dict
-from model.errors import DataError
-from model.files import write_json
-from model.plots import split_overview
-from model.splits import SplitConfig, build_manifest
-from model.windows import WindowConfig, write_split
+from model.common.config import from_dict
+from model.common.errors import DataError
+from model.common.files import write_json
+from model.dataset.plots import split_overview
+from model.dataset.splits import SplitConfig, build_manifest
+from model.dataset.windows import WindowConfig, write_split
 
 
 class WindowLaunchpad(launchpad(WindowConfig)):

@@ -7,8 +7,8 @@ import dagster as dg
 from drive_assets.manifest import changed_recordings, read_manifest
 from drive_assets.partitions import RECORDINGS
 from drive_assets.resources.storage import Storage
-from model.annotations import DETAILS
-from model.labels import DEFAULT_TASKS
+from model.recording.annotations import DETAILS
+from model.recording.labels import DEFAULT_TASKS
 
 
 @dg.asset_check(asset="split_manifest")

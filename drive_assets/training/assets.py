@@ -15,11 +15,11 @@ from drive_assets.resources.compute import LocalCompute
 from drive_assets.resources.mlflow import Mlflow
 from drive_assets.resources.storage import Storage
 from drive_assets.tracking import tracked
-from model.config import fingerprint, to_dict
-from model.errors import DataError
-from model.files import sha256
-from model.plots import training_curves
-from model.recipe import TrainingConfig
+from model.common.config import fingerprint, to_dict
+from model.common.errors import DataError
+from model.common.files import sha256
+from model.training.plots import training_curves
+from model.training.recipes import TrainingConfig
 
 TRAINING_FILES = ("best_model.pt", "latest_checkpoint.pt", "training_history.json")
 

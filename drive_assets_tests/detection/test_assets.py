@@ -10,10 +10,10 @@ from drive_assets.detection.assets import BoxyDetectorLaunchpad, NuimagesDetecto
 from drive_assets.resources.compute import LocalCompute
 from drive_assets.resources.mlflow import Mlflow
 from drive_assets.resources.storage import Storage
-from drive_assets_tests.model import test_boxy, test_nuimages
-from drive_assets_tests.model.test_downloads import Server, server, zipped
-from model.config import to_dict
-from model.detector import NUIMAGES_CONFIG, DetectorConfig
+from drive_assets_tests.model.detection import test_boxy, test_nuimages
+from drive_assets_tests.model.detection.test_downloads import Server, server, zipped
+from model.common.config import to_dict
+from model.detection.detector import NUIMAGES_CONFIG, DetectorConfig
 
 _ = (server, zipped)
 

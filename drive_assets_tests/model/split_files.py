@@ -1,4 +1,4 @@
-"""Small split files for tests of networks and training, in the layout that `model.windows.read_split` reads."""
+"""Small split files for tests of networks and training, in the layout that `model.dataset.windows.read_split` reads."""
 
 import json
 from pathlib import Path
@@ -6,10 +6,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from model.config import to_dict
-from model.labels import BINARY_LABELS
-from model.telemetry import FEATURES
-from model.windows import SCHEMA_VERSION, WindowConfig
+from model.common.config import to_dict
+from model.dataset.windows import SCHEMA_VERSION, WindowConfig
+from model.recording.labels import BINARY_LABELS
+from model.recording.telemetry import FEATURES
 
 CLASSES = ("vehicle.left", "vehicle.front", "vehicle.right")
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.architectures import ARCHITECTURES
-from model.decoder import PRIOR
-from model.errors import DataError
+from model.common.errors import DataError
 from model.factory import MultimodalModel, architecture_of, create_model_variant
-from model.loss import UnifiedFocalLoss
+from model.network.architectures import ARCHITECTURES
+from model.network.decoders import PRIOR
+from model.training.loss import UnifiedFocalLoss
 
 SMALL = {"embedding_dim": 16, "hidden_dim": 32, "attention_num_heads": 4, "decoder_num_layers": 2}
 

@@ -11,7 +11,7 @@ import pytest
 
 from drive_assets.recordings import arrivals
 from drive_assets.recordings.arrivals import ArrivalRules
-from drive_assets.recordings.sharepoint_sensor import sharepoint_sensor
+from drive_assets.recordings.sharepoint.sensor import sharepoint_sensor
 from drive_assets.resources.storage import Storage
 from drive_assets_tests.drives import write_drive
 from drive_assets_tests.graph_server import GraphServer

@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import pytest
 
-from drive_assets.recordings import downloads
 from drive_assets.recordings.ingest import ingest
+from drive_assets.recordings.sharepoint import downloads
 from drive_assets.recordings.sources import Source, find_all, find_recordings, lookup, register
 from drive_assets.resources.storage import Storage
 from drive_assets_tests.drives import write_drive
-from model.errors import DataError
+from model.common.errors import DataError
 
 NAME = "2024-05-01_10-00-00"
 

@@ -18,7 +18,7 @@ from drive_assets.resources.sharepoint.transport import MOST_FAILURES
 from drive_assets_tests.graph_server import Fault, GraphServer
 from drive_assets_tests.graph_server import Request as Asked
 from drive_assets_tests.resources.conftest import BIG, DRIVE
-from model.errors import DataError
+from model.common.errors import DataError
 
 Make = Callable[..., GraphClient]
 

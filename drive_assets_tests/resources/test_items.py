@@ -6,7 +6,7 @@ import pytest
 
 from drive_assets.resources.sharepoint.items import Item, parse_drive, parse_item
 from drive_assets.resources.sharepoint.transport import quote_id, quote_path, scrub
-from model.errors import DataError
+from model.common.errors import DataError
 
 FILE = {
     "id": "01ABC",

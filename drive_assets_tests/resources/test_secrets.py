@@ -12,7 +12,7 @@ from drive_assets.resources.sharepoint.client import GraphClient
 from drive_assets.resources.sharepoint.items import Item
 from drive_assets_tests.graph_server import Fault, GraphServer
 from drive_assets_tests.resources.clock import TestClock
-from model.errors import DataError
+from model.common.errors import DataError
 
 FAULTS = [
     Fault("throttle", count=4),

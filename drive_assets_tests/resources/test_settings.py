@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from drive_assets.resources.sharepoint.settings import SharePointSettings
-from model.errors import DataError
+from model.common.errors import DataError
 
 LEAST = {"SHAREPOINT_TENANT_ID": "tenant", "SHAREPOINT_CLIENT_ID": "app", "SHAREPOINT_CLIENT_SECRET": "s3cret"}
 

@@ -20,7 +20,7 @@ from drive_assets.resources.sharepoint.transport import (
     connection_failure,
     scrub,
 )
-from model.errors import DataError
+from model.common.errors import DataError
 
 if TYPE_CHECKING:
     import msal

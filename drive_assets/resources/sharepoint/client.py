@@ -30,7 +30,7 @@ from drive_assets.resources.sharepoint.transport import (
     quote_id,
     quote_path,
 )
-from model.files import fsync
+from model.common.files import fsync
 
 
 class GraphClient:

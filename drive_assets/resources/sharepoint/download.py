@@ -12,7 +12,7 @@ from urllib3.exceptions import HTTPError
 from drive_assets.resources.sharepoint.items import Item, Quarantined, SharePointError
 from drive_assets.resources.sharepoint.quickxorhash import QuickXorHash
 from drive_assets.resources.sharepoint.transport import Advice, Answer, Transport, Trouble
-from model.errors import DataError
+from model.common.errors import DataError
 
 CHUNK = 1 << 18
 """Bytes read at a time: enough for the hash to be fast, few enough to stay in the processor's cache meanwhile."""

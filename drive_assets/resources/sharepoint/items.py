@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from model.errors import DataError
+from model.common.errors import DataError
 
 
 class SharePointError(DataError):

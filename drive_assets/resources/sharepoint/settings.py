@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from model.errors import DataError
+from model.common.errors import DataError
 
 CLOUDS = {
     "global": ("https://graph.microsoft.com", "https://login.microsoftonline.com"),

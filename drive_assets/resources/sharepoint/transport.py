@@ -26,7 +26,7 @@ from drive_assets.resources.sharepoint.items import (
     Throttled,
 )
 from drive_assets.resources.sharepoint.settings import CLOUDS, SharePointSettings
-from model.errors import DataError
+from model.common.errors import DataError
 
 if TYPE_CHECKING:
     from urllib3.response import BaseHTTPResponse

@@ -1,0 +1,108 @@
+"""Recordings that arrive by themselves: folders and zips dropped into the inbox."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+
+from drive_assets.recordings import arrivals
+from drive_assets.recordings.archives import listing, missing, open_archive
+from drive_assets.recordings.arrivals import INTERVAL_S, Arrival, ArrivalRules, Tick, age_text, rival, sizes_of
+from drive_assets.recordings.sources import Source, find_recordings, is_recording_name
+from drive_assets.resources.storage import Storage
+from model.common.config import fingerprint
+from model.common.errors import DataError
+from model.recording.folder import TELEMETRY
+
+
+@dg.sensor(
+    target=dg.AssetSelection.assets("recording"),
+    minimum_interval_seconds=INTERVAL_S,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Takes recordings from the inbox folder once they are complete and settled.",
+)
+def inbox_sensor(
+    context: dg.SensorEvaluationContext, storage: Storage, arrival_rules: ArrivalRules
+) -> dg.SensorResult | dg.SkipReason:
+    """One run request for each complete, settled recording whose content was not requested yet."""
+    known: dict[str, str] = json.loads(context.cursor or "{}")
+    if not storage.inbox.is_dir():
+        return dg.SkipReason(f"{storage.inbox} does not exist; make it and drop recordings there.")
+    tick = Tick(arrival_rules)
+    for unit in _units(storage.inbox, tick):
+        if tick.is_full:
+            tick.tell("left for the next tick", f"{unit.name} and what follows")
+            break
+        try:
+            _look(storage, unit, known, tick)
+        except (DataError, FileNotFoundError) as error:  # not found: taken away while it was looked at
+            tick.tell("refused", f"{unit.name}: {error}")
+    return tick.result(context, storage, json.dumps(known), f"Nothing new in {storage.inbox}")
+
+
+def _units(inbox: Path, tick: Tick) -> Iterator[Path]:
+    """Folders and zips that each arrive as a whole: those in the inbox, and those in folders of it."""
+    for entry in sorted(path for path in inbox.iterdir() if not path.name.startswith(".")):
+        if _is_unit(entry):
+            yield entry
+            continue
+        inside = [path for path in sorted(entry.iterdir()) if _is_unit(path)] if entry.is_dir() else []
+        if not inside:
+            tick.tell("without a recording", f"{entry.name} is no zip, and no folder with {TELEMETRY}")
+        yield from inside
+
+
+def _is_unit(path: Path) -> bool:
+    if path.is_dir():
+        return is_recording_name(path.name) or (path / TELEMETRY).is_file()
+    return path.suffix.lower() == ".zip"
+
+
+def _look(storage: Storage, unit: Path, known: dict[str, str], tick: Tick) -> None:
+    """Request what is new in a folder or zip, or tell why not.
+
+    Raises:
+        DataError: it is no recording, or a zip is broken or hostile.
+    """
+    version, age = _state(unit)
+    wanted = tick.rules.settling_s
+    if age < wanted:
+        tick.tell("not settled", f"{unit.name} changed {age_text(age)} ago, {age_text(wanted)} are waited for")
+        return
+    if unit.is_dir() and (lacking := missing([path.name for path in unit.iterdir()])):
+        tick.tell("not complete", f"{unit.name} lacks {lacking}")
+        return
+    for source in find_recordings(unit):
+        if known.get(source.name) == version:
+            continue
+        files = _files(source)
+        if lacking := missing([name for name, _ in files]):
+            tick.tell("not complete", f"{source.name} in {unit.name} lacks {lacking}")
+            continue
+        arrival = Arrival(source, f"{source.name}:{version}", listing(files))
+        if reason := rival(storage, arrival, tick, lambda earlier: not Path(earlier.location).exists()):
+            tick.tell("not taken, since the name is taken", reason)
+            continue
+        known[source.name] = version
+        tick.requested.append(arrival)
+
+
+def _files(source: Source) -> list[tuple[str, int]]:
+    if source.member is None:
+        return sizes_of(Path(source.location))
+    with open_archive(Path(source.location)) as archive:
+        return archive.files(source.member)
+
+
+def _state(unit: Path) -> tuple[str, float]:
+    """Identity of a folder's or zip's content (names, sizes, times), and seconds since its last change.
+
+    The change is that of the inode: copying tools keep the other time of the files that they copy.
+    """
+    paths = [unit, *sorted(unit.rglob("*"))] if unit.is_dir() else [unit]
+    stats = [(path, path.stat()) for path in paths if not path.is_symlink()]
+    files = [
+        (str(path.relative_to(unit.parent)), stat.st_size, stat.st_mtime_ns) for path, stat in stats if path.is_file()
+    ]
+    return fingerprint(files), arrivals.now() - max(stat.st_ctime for _, stat in stats)

@@ -1,0 +1,144 @@
+"""Who drives on the motorway, and how: vehicle types, drivers and trips in SUMO's terms."""
+
+from dataclasses import dataclass
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+
+from drive_assets.simulation.road import BLOCK, BLOCK_M, SPEED_LIMIT, Road
+
+EGO = "ego"
+_EGO_START = ("a1", 100.0)
+# Traffic further ahead than this at the start drives away before the ego can meet it, and is left out.
+_FILL_AHEAD_M = 3500.0
+# Who enters behind the ego after this time does not catch up with it.
+_INFLOW_S = 75.0
+# Share of the drivers who mind the limits of `road.jams`; the others see them brake.
+_SHARE_THAT_SLOWS = 0.5
+
+
+@dataclass(frozen=True)
+class VehicleType:
+    """A kind of vehicle: size in metres, share of the traffic, SUMO's driver parameters."""
+
+    name: str
+    length: float
+    width: float
+    height: float
+    share: float
+    driver: dict[str, str]
+
+
+_CAR_DRIVER = {
+    "carFollowModel": "EIDM",
+    "speedDev": "0",
+    "accel": "2.0",
+    "decel": "3.2",
+    "tau": "1.2",
+    "minGap": "2.5",
+    "lcStrategic": "1.2",
+    "lcSpeedGain": "1.6",
+    "lcKeepRight": "0.9",
+    "lcAssertive": "1.3",
+}
+_TRUCK_DRIVER = {
+    "carFollowModel": "EIDM",
+    "speedDev": "0",
+    "accel": "0.8",
+    "decel": "2.6",
+    "tau": "1.6",
+    "minGap": "4",
+    "lcSpeedGain": "0.6",
+    "lcKeepRight": "1.5",
+    "vClass": "truck",
+}
+# A speed factor this high lets a driver pass every limit: its own maximal speed and the others are what it minds.
+_UNLIMITED = "12"
+_EGO_DRIVER = _CAR_DRIVER | {
+    "speedFactor": _UNLIMITED,
+    "maxSpeed": "35",
+    "tau": "0.9",
+    "accel": "2.0",
+    "lcSpeedGain": "0.4",
+}
+
+VEHICLE_TYPES = (
+    VehicleType("hatch", 4.1, 1.78, 1.47, 0.25, _CAR_DRIVER),
+    VehicleType("sedan", 4.7, 1.84, 1.44, 0.20, _CAR_DRIVER),
+    VehicleType("estate", 4.7, 1.84, 1.50, 0.15, _CAR_DRIVER),
+    VehicleType("suv", 4.6, 1.92, 1.70, 0.14, _CAR_DRIVER),
+    VehicleType("van", 5.6, 2.05, 2.45, 0.08, _CAR_DRIVER),
+    VehicleType("truck", 16.5, 2.55, 3.95, 0.13, _TRUCK_DRIVER),
+    VehicleType("lorry", 9.5, 2.50, 3.60, 0.03, _TRUCK_DRIVER),
+    VehicleType("bus", 12.5, 2.55, 3.65, 0.02, _TRUCK_DRIVER | {"vClass": "bus"}),
+)
+
+
+def routes(road: Road, duration_s: float, density: tuple[float, float], rng: np.random.Generator) -> str:
+    """The ego car, the vehicles that are on the road at the start, and those that enter later."""
+    blocks = len(road.weaves)
+    last = f"weave{blocks - 1}"
+    edge, place = _EGO_START
+    trips = [(0.0, EGO, edge, last, f'departPos="{place}" departLane="1" departSpeed="28"')]
+    densities = rng.uniform(*density, size=blocks)
+    ego_x = BLOCK_M + place
+    for block, crowd in enumerate(densities):
+        if block * BLOCK_M < ego_x + _FILL_AHEAD_M:
+            for part, extent in BLOCK.items():
+                for _ in range(rng.poisson(crowd * extent / 1000)):
+                    where = 'departPos="random_free" departLane="random" departSpeed="max"'
+                    trips.append((0.0, _choose(rng), f"{part}{block}", _exit(block, blocks, rng, last), where))
+        # Who joins long before the ego comes near is gone by then.
+        near = max(0.0, ((block + 1) * BLOCK_M - ego_x - _FILL_AHEAD_M) / SPEED_LIMIT)
+        for clock in _arrivals(rng, near, duration_s, float(crowd * rng.uniform(5, 22))):
+            where = 'departPos="0" departLane="0" departSpeed="max"'
+            trips.append((clock, _choose(rng), f"on{block}", _exit(block + 1, blocks, rng, last), where))
+    for clock in _arrivals(rng, 0.0, _INFLOW_S, float(densities[0]) * 100):
+        trips.append(
+            (
+                clock,
+                _choose(rng),
+                "a0",
+                _exit(0, blocks, rng, last),
+                'departPos="0" departLane="best" departSpeed="max"',
+            )
+        )
+    trips[1:] = sorted(trips[1:], key=lambda trip: trip[0])
+    lines = []
+    for index, (clock, kind, start, end, where) in enumerate(trips):
+        name = kind if kind == EGO else str(index)
+        lines.append(_type(name, kind, rng))
+        lines.append(f'<trip id="{name}" type="{kind}-{name}" depart="{clock:.1f}" from="{start}" to="{end}" {where}/>')
+    return f"<routes>{''.join(lines)}</routes>"
+
+
+def _type(name: str, kind: str, rng: np.random.Generator) -> str:
+    """One vehicle's own type: its size, its driver's wishes, and whether he minds a speed limit."""
+    if kind == EGO:
+        length, width, driver = 4.0, 1.74, _EGO_DRIVER
+    else:
+        shape = next(each for each in VEHICLE_TYPES if each.name == kind)
+        length, width = shape.length, shape.width
+        heavy = shape.driver is not _CAR_DRIVER
+        speed = np.clip(rng.normal(24.3, 0.7), 22.5, 26) if heavy else np.clip(rng.normal(33.5, 4.0), 26, 46)
+        minds = rng.random() < _SHARE_THAT_SLOWS
+        driver = shape.driver | {
+            "maxSpeed": f"{speed:.2f}",
+            "speedFactor": f"{rng.uniform(0.85, 1.1):.2f}" if minds else _UNLIMITED,
+        }
+    attributes = " ".join(f"{key}={quoteattr(value)}" for key, value in driver.items())
+    return f'<vType id="{kind}-{name}" length="{length}" width="{width}" {attributes}/>'
+
+
+def _exit(block: int, blocks: int, rng: np.random.Generator, last: str) -> str:
+    leave = block + int(rng.geometric(0.3)) - 1
+    return f"off{leave}" if leave < blocks - 1 else last
+
+
+def _choose(rng: np.random.Generator) -> str:
+    return VEHICLE_TYPES[rng.choice(len(VEHICLE_TYPES), p=[kind.share for kind in VEHICLE_TYPES])].name
+
+
+def _arrivals(rng: np.random.Generator, start_s: float, end_s: float, per_hour: float) -> list[float]:
+    count = rng.poisson(per_hour * max(end_s - start_s, 0) / 3600)
+    return sorted(rng.uniform(start_s, max(end_s, start_s), size=count).tolist())

@@ -1,0 +1,103 @@
+"""Where simulated data goes: made under a temporary name, renamed when complete, never over something else."""
+
+import json
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+from time import time
+from typing import Any, TypeVar
+
+import cv2
+
+from model.common.errors import DataError
+from model.common.files import fsync, fsync_folder, write_json
+
+MARKER = ".simulation.json"
+_ABANDONED_S = 600.0
+Result = TypeVar("Result")
+
+
+def exists(folder: Path, made_from: dict[str, Any]) -> bool:
+    """Whether `folder` was already made from the same options.
+
+    Raises:
+        DataError: something else lies there.
+    """
+    if not folder.exists():
+        return False
+    try:
+        found = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if found == made_from:
+        return True
+    raise DataError(
+        f"{folder} exists and was not simulated with these options; it is left as it is. "
+        "Choose another output folder or another seed, or remove it."
+    )
+
+
+@contextmanager
+def new_folder(folder: Path, made_from: dict[str, Any]) -> Iterator[Path]:
+    """Yield a temporary folder to fill; on success it becomes `folder`, on failure it is removed.
+
+    Raises:
+        DataError: `folder` cannot be written, for example because the disk is full.
+    """
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}")
+    try:
+        _remove_abandoned(folder)
+        temporary.mkdir(parents=True)
+        yield temporary
+        write_json(temporary / MARKER, made_from)
+        fsync_folder(temporary)
+        temporary.rename(folder)
+        fsync(folder.parent)
+    except OSError as error:
+        raise DataError(
+            f"{folder} cannot be written: {error}. Free or choose another place, then run again."
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what killed runs left of `folder`: temporary folders in which nothing was written for a while."""
+    for left in folder.parent.glob(f".{folder.name}.*"):
+        if time() - left.stat().st_mtime > _ABANDONED_S:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def side_by_side(
+    task: Callable[..., Result], arguments: Sequence[tuple[Any, ...]], workers: int, done: Callable[[int, Result], None]
+) -> list[Result]:
+    """Run `task(*arguments[i])` for all i in `workers` fresh processes and return the results in order.
+
+    `done(i, result)` is called as each ends. Spawned processes work from threads and forked servers alike; one alone
+    runs in this process.
+    """
+    results: dict[int, Result] = {}
+    if min(workers, len(arguments)) <= 1:
+        for index, each in enumerate(arguments):
+            results[index] = task(*each)
+            done(index, results[index])
+    else:
+        with ProcessPoolExecutor(min(workers, len(arguments)), get_context("spawn"), _one_thread) as pool:
+            running = {pool.submit(task, *each): index for index, each in enumerate(arguments)}
+            try:
+                for future in as_completed(running):
+                    index = running[future]
+                    results[index] = future.result()
+                    done(index, results[index])
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    return [results[index] for index in range(len(arguments))]
+
+
+def _one_thread() -> None:
+    cv2.setNumThreads(1)

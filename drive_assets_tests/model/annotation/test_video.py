@@ -1,0 +1,39 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from drive_assets_tests.drives import write_drive
+from model.annotation.video import BAR, WIDTH, write_video
+from model.common.errors import DataError
+from model.recording.annotations import Annotations, write_annotations
+
+NAME = "2024-05-01_10-00-00"
+
+
+def test_a_video_shows_each_annotated_frame_its_boxes_and_the_labels(tmp_path: Path) -> None:
+    drive = write_drive(tmp_path / NAME, rows=24)
+    times = sorted(path.stem for path in drive.glob("*.jpg"))
+    box = np.array([[300, 60, 900, 400, 0.9, 0]], np.float32)
+    frames = [f"{time}.jpg" for time in times]
+    with pytest.raises(DataError, match="annotate the recording first"):
+        write_video(drive, tmp_path / "out.mp4")
+    write_annotations(drive / "annotations.csv", Annotations.from_frames(times, frames, [box] * 24))
+    assert write_video(drive, tmp_path / "out.mp4")[0] == 24
+    video = cv2.VideoCapture(str(tmp_path / "out.mp4"))
+    assert video.get(cv2.CAP_PROP_FPS) == 10
+    pictures = [video.read()[1] for _ in range(24)]
+    assert pictures[0].shape == (720 + BAR, WIDTH, 3)
+    now = [picture[720 + 24, WIDTH - 16 - 420 + 55] for picture in pictures]
+    assert [int(colour[2]) > 150 for colour in now] == [18 <= row < 22 for row in range(24)]  # red while it brakes
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_what_is_no_video_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no folder"):
+        write_video(tmp_path / NAME, tmp_path / "out.mp4")
+    with pytest.raises(DataError, match=r"ends with \.mp4"):
+        write_video(tmp_path, tmp_path / "out.avi")
+    with pytest.raises(DataError, match="expected more than 0"):
+        write_video(tmp_path, tmp_path / "out.mp4", speed=0)

@@ -1,0 +1,165 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from drive_assets_tests.drives import write_drive
+from model.common.errors import DataError
+from model.dataset.splits import RecordingStats, SplitConfig, assign_splits, build_manifest
+from model.dataset.windows import WindowConfig, build_recording, read_split, window_starts, write_split
+from model.recording.annotations import Annotations, read_annotations, write_annotations
+from model.recording.folder import content_hash, inspect_recording, parse_recording_name
+from model.recording.labels import future_labels, write_future_labels
+from model.recording.telemetry import read_telemetry
+
+
+def labelled_drive(folder: Path, rows: int = 60, seed: int = 0, leave_out: tuple[int, ...] = ()) -> Path:
+    """A drive with labels, and annotations for all frames but those left out: frame i has i % 15 boxes."""
+    write_drive(folder, rows, seed)
+    table, _ = read_telemetry(folder / "telemetry.csv")
+    write_future_labels(folder / "future_labels.csv", future_labels(table))
+    kept = [i for i in range(len(table)) if i not in leave_out]
+    boxes = [np.tile(np.array([[10, 20, 110, 70, 0.5, 0]], np.float32), (i % 15, 1)) for i in kept]
+    for found in boxes:
+        found[:, 4] = np.linspace(0.3, 0.9, len(found))
+    times = [str(table["Time"].iloc[i]) for i in kept]
+    write_annotations(folder / "annotations.csv", Annotations.from_frames(times, [f"{t}.jpg" for t in times], boxes))
+    return folder
+
+
+steps = st.lists(st.sampled_from([400, 500, 600, 601, 602, 1000, 9000]), min_size=0, max_size=80)
+
+
+@given(steps, st.integers(1, 7), st.integers(1, 12), st.randoms())
+def test_no_window_crosses_a_gap_or_ends_unlabelled(gaps: list[int], stride: int, length: int, random: object) -> None:
+    time_ms = np.cumsum([0, *gaps]).astype(np.int64)
+    labelled = np.array([random.random() < 0.7 for _ in time_ms])  # type: ignore[attr-defined]
+    config = WindowConfig(length=length, stride=stride)
+    starts = window_starts(time_ms, labelled, config)
+    for start in starts:
+        frames = time_ms[start : start + length]
+        assert len(frames) == length
+        assert (np.diff(frames) <= 601).all()
+        assert labelled[start + length - 1]
+    everywhere = window_starts(time_ms, labelled, WindowConfig(length=length, stride=1))
+    possible = [
+        i
+        for i in range(len(time_ms) - length + 1)
+        if (np.diff(time_ms[i : i + length]) <= 601).all() and labelled[i + length - 1]
+    ]
+    assert everywhere.tolist() == possible
+    assert set(starts.tolist()) <= set(possible)
+
+
+def test_frames_that_were_not_annotated_break_windows(tmp_path: Path) -> None:
+    whole = build_recording(labelled_drive(tmp_path / "2024-05-01_10-00-00"), WindowConfig(stride=1))
+    cut = build_recording(labelled_drive(tmp_path / "2024-05-02_10-00-00", leave_out=(25,)), WindowConfig(stride=1))
+    assert len(whole.window_start) == 60 - 19 - 10  # the last five seconds have unknown labels
+    assert (len(whole.time_ms), len(cut.time_ms)) == (60, 59)
+    # Windows within frames 0..24 and 26..49 only.
+    assert cut.window_start.tolist() == [*range(6), *range(25, 30)]
+
+
+def test_the_most_confident_detections_are_kept_and_masked(tmp_path: Path) -> None:
+    arrays = build_recording(labelled_drive(tmp_path / "2024-05-01_10-00-00"), WindowConfig())
+    assert arrays.detection_mask.sum(axis=1).tolist() == [min(i % 15, 12) for i in range(60)]
+    assert arrays.detections[14, 0].tolist() == pytest.approx([0, 0.9, 10, 20, 110, 70, 5000])
+    assert not arrays.detections[~arrays.detection_mask].any()
+
+
+def test_a_split_file_reads_back(tmp_path: Path) -> None:
+    drives = [labelled_drive(tmp_path / f"2024-05-0{n}_10-00-00", seed=n) for n in (1, 2)]
+    report = write_split(tmp_path / "train.h5", drives, WindowConfig(stride=1), "abc")
+    split = read_split(tmp_path / "train.h5")
+    assert (split.recordings, split.fingerprint) == ((drives[0].name, drives[1].name), "abc")
+    assert split.recording.tolist() == [0] * 60 + [1] * 60
+    last = split.window_start + split.window.length - 1
+    assert (split.recording[split.window_start] == split.recording[last]).all()
+    assert (split.labels[last] >= 0).all()
+    assert report.positives["brake_1s"] == int((split.labels[last, 0] == 1).sum()) > 0
+
+
+def test_wrong_split_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is missing"):
+        read_split(tmp_path / "train.h5")
+    (tmp_path / "train.h5").write_text("no H5")
+    with pytest.raises(DataError, match="cannot be read as an H5 file"):
+        read_split(tmp_path / "train.h5")
+
+
+def test_annotations_name_a_broken_row(tmp_path: Path) -> None:
+    path = labelled_drive(tmp_path / "2024-05-01_10-00-00") / "annotations.csv"
+    lines = path.read_text().splitlines()
+    lines[4] = lines[4].replace("[0, 0, 0]", "[0, 0")
+    path.write_text("\n".join(lines))
+    with pytest.raises(DataError, match="row 5, column class_ids"):
+        read_annotations(path)
+
+
+def stats(name: str, windows: int, positives: int) -> RecordingStats:
+    labels = [f"{action}_{h}s" for action in ("brake", "coast") for h in range(1, 6)]
+    return RecordingStats(name, windows, windows, dict.fromkeys(labels, positives), {})
+
+
+@given(st.lists(st.tuples(st.integers(1, 5000), st.integers(0, 300)), min_size=3, max_size=14))
+def test_no_recording_is_in_two_splits(amounts: list[tuple[int, int]]) -> None:
+    every = [stats(f"r{i:02}", w, p) for i, (w, p) in enumerate(amounts)]
+    assigned = assign_splits(every, SplitConfig())
+    assert sorted(name for names in assigned.values() for name in names) == [s.name for s in every]
+    assert all(assigned.values())
+    assert assigned == assign_splits(every[::-1], SplitConfig())
+
+
+def test_equal_recordings_come_near_to_the_shares() -> None:
+    assigned = assign_splits([stats(f"r{i:03}", 100, 5) for i in range(40)], SplitConfig())
+    assert {name: len(names) for name, names in assigned.items()} == {"train": 30, "val": 6, "test": 4}
+
+
+def test_fixed_recordings_stay_and_too_few_are_refused() -> None:
+    every = [stats(f"r{i}", 100 * (i + 1), 5) for i in range(4)]
+    assert assign_splits(every, SplitConfig(fixed={"r3": "test"}))["test"] == ["r3"]
+    with pytest.raises(DataError, match="2 recording\\(s\\) with windows are too few: expected at least 3"):
+        assign_splits(every[:2], SplitConfig())
+
+
+def test_the_manifest_skips_with_reasons_and_changes_with_its_inputs(tmp_path: Path) -> None:
+    names = [labelled_drive(tmp_path / f"2024-05-0{n}_10-00-00", seed=n).name for n in range(1, 5)]
+    names.append(write_drive(tmp_path / "2024-05-09_10-00-00").name)
+    manifest = build_manifest(tmp_path, names, WindowConfig(stride=1), SplitConfig())
+    assert list(manifest["skipped"]) == ["2024-05-09_10-00-00"]
+    assert "annotate the recording first" in manifest["skipped"]["2024-05-09_10-00-00"]
+    assert manifest["splits"]["train"]["windows"] > 0
+    again = build_manifest(tmp_path, names[::-1], WindowConfig(stride=1), SplitConfig())
+    assert again["fingerprint"] == manifest["fingerprint"]
+    other = build_manifest(tmp_path, names, WindowConfig(stride=2), SplitConfig())
+    assert other["fingerprint"] != manifest["fingerprint"]
+
+
+def test_a_drive_under_two_names_is_used_once(tmp_path: Path) -> None:
+    names = [labelled_drive(tmp_path / f"2024-05-0{n}_10-00-00", seed=n).name for n in range(1, 5)]
+    shutil.copytree(tmp_path / names[1], tmp_path / "2024-06-01_10-00-00")
+    manifest = build_manifest(tmp_path, [*names, "2024-06-01_10-00-00"], WindowConfig(stride=1), SplitConfig())
+    assert names[1] in manifest["skipped"]["2024-06-01_10-00-00"]
+    assert sorted(manifest["recordings"]) == names
+
+
+def test_recordings_report_damage_and_refuse_what_is_none(tmp_path: Path) -> None:
+    drive = write_drive(tmp_path / "2024-05-01_10-00-00", rows=8)
+    frames = sorted(drive.glob("*.jpg"))
+    frames[0].write_bytes(frames[0].read_bytes()[:-500])
+    frames[1].unlink()
+    frames[2].rename(drive / "2024-05-01 11-00-00-0.jpg")
+    report = inspect_recording(drive)
+    assert (report.frames, report.usable_frames, report.truncated_frames) == (7, 5, 1)
+    assert (report.rows_without_frame, report.frames_without_row) == (2, 1)
+    assert content_hash(drive) != content_hash(write_drive(tmp_path / "2024-05-02_10-00-00", rows=8))
+    for name in ("2024-13-01_10-00-00", "drive", "../2024-05-01_10-00-00", "2024-05-01 10-00-00"):
+        with pytest.raises(DataError, match="YYYY-MM-DD_HH-MM-SS"):
+            parse_recording_name(name)
+    for frame in drive.glob("*.jpg"):
+        frame.unlink()
+    with pytest.raises(DataError, match="no usable frame"):
+        inspect_recording(drive)

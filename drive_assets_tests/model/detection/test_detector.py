@@ -1,0 +1,150 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from model.common.errors import DataError, is_out_of_memory
+from model.detection.detector import (
+    BUNDLED,
+    DetectorConfig,
+    configure_ultralytics,
+    load_detector,
+    train_detector,
+    vehicle_classes,
+)
+
+COCO = {0: "person", 2: "car", 3: "motorcycle", 5: "bus", 7: "truck"}
+TINY = DetectorConfig(
+    weights="scratch", epochs=1, image_size=64, batch=4, workers=0, devices="cpu", warmup_epochs=0.0, multi_scale=0.0,
+    mosaic=0.0, mixup=0.0, cutmix=0.0, copy_paste=0.0, close_mosaic=0,
+)  # fmt: skip
+
+
+def test_classes_become_vehicles() -> None:
+    assert vehicle_classes(COCO) == ({2: 0, 3: 0, 5: 0, 7: 0}, ["vehicle"])
+    sides = {0: "vehicle.left", 1: "vehicle.front", 2: "vehicle.right"}
+    assert vehicle_classes(sides) == ({0: 0, 1: 1, 2: 2}, list(sides.values()))
+    assert vehicle_classes(COCO, {"truck": "heavy", "bus": "heavy"}) == ({7: 0, 5: 0}, ["heavy"])
+    with pytest.raises(DataError, match="no class lorry"):
+        vehicle_classes(COCO, {"lorry": "vehicle"})
+    with pytest.raises(DataError, match="no vehicle class"):
+        vehicle_classes({0: "cat"})
+
+
+def test_what_is_no_detector_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="are missing"):
+        load_detector(tmp_path / "none.pt")
+    (tmp_path / "text.pt").write_text("no weights")
+    torch.save({"weights": torch.zeros(2)}, tmp_path / "other.pt")
+    for name in ("text.pt", "other.pt"):
+        with pytest.raises(DataError, match="holds no YOLO detector"):
+            load_detector(tmp_path / name)
+
+
+def test_the_bundled_detector_loads() -> None:
+    assert vehicle_classes(load_detector(BUNDLED).names) == ({0: 0}, ["vehicle"])
+
+
+def test_sizes_and_starting_weights_are_checked_without_a_download(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="multiple of 32"):
+        DetectorConfig(image_size=700)
+    (tmp_path / "dataset.yaml").write_text("")
+    config = DetectorConfig(weights="yolo12n.pt")
+    with pytest.raises(DataError, match="nothing is downloaded"):
+        train_detector(tmp_path / "dataset.yaml", tmp_path / "out.pt", config, print, tmp_path / "work")
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    for split in ("train", "val"):
+        (tmp_path / "images" / split).mkdir(parents=True)
+        (tmp_path / "labels" / split).mkdir(parents=True)
+        for number in range(4):
+            image = np.full((64, 64, 3), 40 * number, np.uint8)
+            image[16:48, 16:48] = 255
+            cv2.imwrite(str(tmp_path / "images" / split / f"{number}.png"), image)
+            (tmp_path / "labels" / split / f"{number}.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    (tmp_path / "dataset.yaml").write_text("train: images/train\nval: images/val\nnames:\n  0: vehicle\n")
+    return tmp_path / "dataset.yaml"
+
+
+def test_a_tiny_training_publishes_its_best_weights(dataset: Path, tmp_path: Path) -> None:
+    epochs: list[dict[str, float | int]] = []
+    result = train_detector(dataset, tmp_path / "out.pt", TINY, epochs.append, tmp_path / "work")
+    assert [epoch["epoch"] for epoch in epochs] == [0]
+    assert {"train/box_loss", "metrics/mAP50", "val/box_loss"} <= set(epochs[0])
+    assert set(result.metrics) == {"map50", "map50_95", "precision", "recall"}
+    assert (result.epochs, result.batch, result.resumed) == (1, 4, False)
+    assert load_detector(result.weights).names == {0: "vehicle"}
+    expected = {"results.csv", "results.png", "args.yaml", "confusion_matrix.png", "BoxPR_curve.png"}
+    assert expected | {"val_batch0_labels.jpg", "val_batch0_pred.jpg"} <= {path.name for path in result.files}
+    again = train_detector(dataset, tmp_path / "out.pt", TINY, epochs.append, tmp_path / "work")
+    assert ([epoch["epoch"] for epoch in epochs], again.resumed) == ([0, 0], False)
+
+
+def test_processes_of_several_gpus_find_what_they_would_download(tmp_path: Path) -> None:
+    """They read ultralytics' settings anew, and need a detector to try mixed precision on."""
+    code = (
+        "import subprocess, sys; from pathlib import Path; from model.detection.detector import configure_ultralytics\n"
+        "configure_ultralytics(Path(sys.argv[1]))\n"
+        "look = 'from ultralytics.utils import WEIGHTS_DIR; from ultralytics.utils.checks import check_font;'\n"
+        "look += 'print((WEIGHTS_DIR / \"yolo26n.pt\").is_file(), check_font())'\n"
+        "subprocess.run([sys.executable, '-c', look], check=True)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    told = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert told.split() == ["True", str(tmp_path / "Ultralytics" / "Arial.ttf")]
+
+
+TRAINING = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from drive_assets_tests.model.detection.test_detector import TINY
+from model.detection.detector import train_detector
+root, epochs = Path(sys.argv[1]), int(sys.argv[2])
+tell = lambda epoch: print("epoch", epoch["epoch"], flush=True)
+result = train_detector(root / "dataset.yaml", root / "out.pt", replace(TINY, epochs=epochs), tell, root / "work")
+print("done", result.resumed, result.epochs, result.batch)
+"""
+
+
+def test_a_killed_training_goes_on_and_writes_nothing_outside_its_folder(dataset: Path, tmp_path: Path) -> None:
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    home.mkdir()
+    elsewhere.mkdir()
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "YOLO_", "MPL"))}
+    environment |= {"HOME": str(home), "TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[3])}
+    command = [sys.executable, "-c", TRAINING, str(dataset.parent), "12"]
+    options: dict[str, Any] = {"env": environment, "cwd": elsewhere, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **options) as first:
+        assert first.stdout is not None
+        assert any(line.startswith("epoch") for line in first.stdout)
+        first.kill()
+    assert not (tmp_path / "out.pt").exists()
+    (last,) = (tmp_path / "work").glob("*/weights/last.pt")
+    configure_ultralytics(tmp_path / "ultralytics")
+    content = torch.load(last, map_location="cpu", weights_only=False)
+    assert content["train_args"]["batch"] == 4
+    content["train_args"]["batch"] = 2  # as if memory had been found to be short
+    torch.save(content, last)
+    second = subprocess.run(command, **options, check=True, timeout=120).stdout.splitlines()
+    told = [int(line.split()[1]) for line in second if line.startswith("epoch")]
+    assert second[-1] == "done True 12 2"
+    assert told[0] > 0
+    assert told[-1] == 11
+    assert list(home.rglob("*")) == list(elsewhere.rglob("*")) == []
+
+
+def test_what_a_full_gpu_says_is_known() -> None:
+    for text in ("CUDA out of memory. Tried", "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR", "unable to find an engine"):
+        assert is_out_of_memory(RuntimeError(text))
+    assert is_out_of_memory(MemoryError())
+    assert not is_out_of_memory(RuntimeError("shapes do not match"))

@@ -1,0 +1,136 @@
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.common.errors import DataError
+from model.detection import json_rows as module
+from model.detection.json_rows import json_items, json_rows
+from model.detection.yolo_dataset import (
+    UnusableImage,
+    dataset_version,
+    label_texts,
+    link_or_copy,
+    replaced_folder,
+    usable_size,
+)
+
+
+def encoded(kind: str, width: int = 64, height: int = 32) -> bytes:
+    return cv2.imencode(kind, np.zeros((height, width, 3), np.uint8))[1].tobytes()
+
+
+@pytest.mark.parametrize("kind", [".png", ".jpg"])
+def test_sizes_are_read_and_cut_images_refused(kind: str, tmp_path: Path) -> None:
+    whole = encoded(kind)
+    path = tmp_path / f"image{kind}"
+    path.write_bytes(whole)
+    assert usable_size(whole) == usable_size(path) == (64, 32)
+    for content in (whole[:-4], whole[:30], b"", b"GIF89a", b"\0" * 500):
+        path.write_bytes(content)
+        for image in (path, content):
+            with pytest.raises(UnusableImage, match="damaged"):
+                usable_size(image)
+
+
+def test_huge_images_are_refused_by_their_header(tmp_path: Path) -> None:
+    whole = bytearray(encoded(".png"))
+    whole[16:24] = (60_000).to_bytes(4, "big") * 2
+    from zlib import crc32
+
+    whole[29:33] = crc32(whole[12:29]).to_bytes(4, "big")
+    with pytest.raises(UnusableImage, match="too large"):
+        usable_size(bytes(whole))
+
+
+def test_label_texts_follow_the_counts() -> None:
+    counts, classes = np.array([1, 0, 2]), np.array([3, 0, 1])
+    boxes = np.array([[0.0, 0, 0.5, 1], [0.2, 0.2, 0.4, 0.4], [0, 0, 1, 1]])
+    assert list(label_texts(counts, classes, boxes)) == [
+        "3 0.250000 0.500000 0.500000 1.000000\n",
+        "",
+        "0 0.300000 0.300000 0.200000 0.200000\n1 0.500000 0.500000 1.000000 1.000000\n",
+    ]
+
+
+def test_the_version_follows_labels_and_classes(tmp_path: Path) -> None:
+    (tmp_path / "labels" / "train").mkdir(parents=True)
+    (tmp_path / "dataset.yaml").write_text("a")
+    (tmp_path / "labels" / "train" / "1.txt").write_text("")
+    versions = {dataset_version(tmp_path)}
+    (tmp_path / "dataset.yaml").write_text("b")
+    versions.add(dataset_version(tmp_path))
+    (tmp_path / "labels" / "train" / "1.txt").write_text("0 0.5 0.5 1 1\n")
+    versions.add(dataset_version(tmp_path))
+    assert len(versions) == 3
+
+
+def test_where_no_hard_link_can_be_made_a_symbolic_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_text("image")
+
+    def across(*_: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr("os.link", across)
+    link_or_copy(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").is_symlink() and (tmp_path / "b").read_text() == "image"
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    output = tmp_path / "set"
+    with replaced_folder(output) as (new, earlier):
+        (new / "a").write_text("1")
+        assert earlier == []
+    with pytest.raises(RuntimeError), replaced_folder(output) as (new, earlier):
+        (new / "a").write_text("2")
+        assert earlier == [output]
+        raise RuntimeError
+    assert (output / "a").read_text() == "1"
+    output.rename(tmp_path / ".set.old")  # killed between the two renames
+    with replaced_folder(output) as (new, earlier):
+        assert (earlier[0] / "a").read_text() == "1"
+    assert {path.name for path in tmp_path.iterdir()} == {"set", ".set.lock"}
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.lists(st.dictionaries(st.text(), VALUES, max_size=4)), indent=st.sampled_from([None, 0, 2]))
+def test_rows_are_those_of_json_wherever_the_chunks_end(
+    rows: list, indent: int | None, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("json") / "rows.json"
+    path.write_text(json.dumps(rows, indent=indent, ensure_ascii=False), encoding="utf-8")
+    items = {str(number): row for number, row in enumerate(rows)}
+    whole = path.with_name("items.json")
+    whole.write_text(json.dumps(items, indent=indent))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "CHUNK", 7)
+        assert list(json_rows(path)) == rows
+        assert dict(json_items(whole)) == items
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", "[{}", '[{"a": }]', "[{} x]", '[{"a": "b]'])
+def test_broken_json_is_named(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "table.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match=r"table\.json"):
+        list(json_rows(path))
+
+
+def test_a_member_without_end_is_not_read_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHUNK", 100)
+    monkeypatch.setattr(module, "LARGEST_MEMBER", 1000)
+    path = tmp_path / "table.json"
+    path.write_text('[{"token": "a"}, {"token" "b"},' + '{"token": "c"},' * 1000 + "{}]")
+    with pytest.raises(DataError, match="after 1 entries"):
+        list(json_rows(path))

@@ -1,0 +1,95 @@
+import json
+from pathlib import Path
+
+import h5py
+import pytest
+
+from drive_assets_tests.model.split_files import write_split_file
+from model.common.errors import DataError
+from model.evaluation.comparison import compare
+from model.evaluation.config import EvaluationConfig
+from model.evaluation.evaluate import evaluate_checkpoint
+from model.training.loop import train
+from model.training.recipes import TrainingConfig
+
+SMALL = TrainingConfig(
+    epochs=1, batch_size=64, embedding_dim=16, hidden_dim=16, attention_num_heads=4, decoder_num_layers=1
+)
+CONFIG = EvaluationConfig(bootstrap_samples=20)
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with splits, two trained architectures and their evaluations."""
+    root = tmp_path_factory.mktemp("evaluated")
+    for seed, name in enumerate(("train", "val", "test")):
+        write_split_file(root / f"{name}.h5", frames=200, seed=seed)
+    for architecture in ("simple_concat_lstm", "attention_query_transformer"):
+        result = train(architecture, root, root / "models" / architecture, SMALL, "v1")
+        evaluate_checkpoint(result.best_model, root, root / "evaluation" / architecture, CONFIG)
+    return root
+
+
+def metrics_of(root: Path) -> dict[str, dict]:
+    paths = (root / "evaluation").glob("*/metrics.json")
+    return {path.parent.name: json.loads(path.read_text()) for path in paths}
+
+
+def test_an_evaluation_holds_figures_intervals_and_plots(evaluated: Path) -> None:
+    metrics = metrics_of(evaluated)["simple_concat_lstm"]
+    task = metrics["test"]["brake_1s"]
+    assert task["threshold"] == metrics["val"]["brake_1s"]["threshold"]
+    low, high = task["pr_auc_interval"]
+    assert low <= task["pr_auc"] <= high
+    assert task["random_pr_auc"] == pytest.approx(task["positives"] / task["windows"])
+    assert task["events"]["events"] > 0
+    plots = {path.name for path in (evaluated / "evaluation" / "simple_concat_lstm").glob("*.png")}
+    assert plots == {
+        "pr_curves.png", "roc_curves.png", "reliability.png",
+        "score_distributions.png", "confusion.png", "timeline.png",
+    }  # fmt: skip
+
+
+def test_evaluating_again_gives_the_same(evaluated: Path, tmp_path: Path) -> None:
+    best = evaluated / "models" / "simple_concat_lstm" / "best_model.pt"
+    assert evaluate_checkpoint(best, evaluated, tmp_path, CONFIG) == metrics_of(evaluated)["simple_concat_lstm"]
+
+
+def test_another_architecture_or_other_splits_are_refused(evaluated: Path, tmp_path: Path) -> None:
+    best = evaluated / "models" / "simple_concat_lstm" / "best_model.pt"
+    with pytest.raises(DataError, match="is a checkpoint of simple_concat_lstm: expected attention_query_lstm"):
+        evaluate_checkpoint(best, evaluated, tmp_path, CONFIG, "attention_query_lstm")
+    for name in ("val", "test"):
+        write_split_file(tmp_path / f"{name}.h5", frames=200)
+        with h5py.File(tmp_path / f"{name}.h5", "a") as file:
+            file.attrs["fingerprint"] = "v2"
+    with pytest.raises(DataError, match=r"trained on data version v1, .*val\.h5 is v2: train again"):
+        evaluate_checkpoint(best, tmp_path, tmp_path / "evaluation", CONFIG)
+    assert not (tmp_path / "evaluation").exists()
+
+
+def test_the_comparison_is_ranked_by_val_and_written(evaluated: Path, tmp_path: Path) -> None:
+    evaluations = metrics_of(evaluated)
+    content = compare(evaluations, evaluated / "evaluation")
+    means = [row["val_mean_pr_auc"] for row in content["variants"]]
+    assert means == sorted(means, reverse=True)
+    assert content["best"] == content["variants"][0]["architecture"]
+    other = content["variants"][1]["difference_to_best"]["brake_1s"]
+    assert other[0] <= other[1]
+    assert json.loads((evaluated / "evaluation" / "comparison.json").read_text()) == content
+    lines = (evaluated / "evaluation" / "comparison.csv").read_text().splitlines()
+    assert len(lines) == 3
+    page = (evaluated / "evaluation" / "comparison.html").read_text()
+    assert page.count("<table>") == 1 + len(content["tasks"])
+    events = content["variants"][0]["test"]["brake_1s"]["events"]
+    assert f"<td>{events['foreseen']} of {events['events']}</td>" in page
+    assert (evaluated / "evaluation" / "comparison.png").is_file()
+
+
+def test_evaluations_of_different_data_are_not_compared(evaluated: Path, tmp_path: Path) -> None:
+    evaluations = metrics_of(evaluated)
+    evaluations["simple_concat_lstm"]["data_version"] = "v2"
+    with pytest.raises(DataError, match=r"differ in data_version.*simple_concat_lstm: v2"):
+        compare(evaluations, tmp_path)
+    with pytest.raises(DataError, match="No evaluation"):
+        compare({}, tmp_path)

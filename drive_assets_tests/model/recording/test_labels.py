@@ -1,0 +1,61 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.recording.labels import COLUMNS, future_labels, future_rows, read_future_labels, write_future_labels
+
+
+def telemetry(t: list[int], brake: list[bool], pedal: list[float]) -> pd.DataFrame:
+    force = [0.4 if b else -0.1 for b in brake]
+    times = [str(value) for value in t]
+    return pd.DataFrame(
+        {"Time": times, "t": t, "BRAKE_SIGNAL": brake, "ACCELERATOR_POS_D": pedal, "BRAKE_FORCE": force}
+    )
+
+
+def test_labels_by_time_with_a_gap_and_the_end() -> None:
+    table = telemetry(
+        [0, 500, 1000, 1500, 4000, 4600], [False, False, True, False, True, False], [20, 20, 5, 7.5, 0, 30]
+    )
+    labels = future_labels(table)
+    # t + 1 s: 1000, 1500, then nothing within 0.3 s of 2000 and 2500, nor past the end.
+    assert labels["brake_1s"].tolist() == [True, False, pd.NA, pd.NA, pd.NA, pd.NA]
+    assert labels["coast_1s"].tolist()[:2] == [True, False]  # 7.5 % is not below 7.5 %
+    assert labels["brake_force_1s"].fillna(-1).tolist() == [0.4, 0.0, -1, -1, -1, -1]
+    assert labels["acc_pos_1s"].fillna(-1).tolist() == [5, 7.5, -1, -1, -1, -1]
+    assert labels["brake_3s"].tolist() == [pd.NA, pd.NA, True, False, pd.NA, pd.NA]  # 4500 is nearest to 4600
+    assert tuple(labels.columns) == COLUMNS
+
+
+def test_ties_go_to_the_earlier_and_the_tolerance_is_inclusive() -> None:
+    rows, known = future_rows(np.array([0, 800, 1200]), 1000, 300)
+    assert (rows[0], known[0]) == (1, True)
+    assert future_rows(np.array([0, 1300]), 1000, 300)[1].tolist() == [True, False]
+    assert future_rows(np.array([0, 1301]), 1000, 300)[1].tolist() == [False, False]
+
+
+def test_the_file_reads_back_and_unknown_is_an_empty_cell(tmp_path: Path) -> None:
+    labels = future_labels(telemetry([0, 500, 1000], [False, True, True], [20, 20.25, 1]))
+    write_future_labels(tmp_path / "future_labels.csv", labels)
+    lines = (tmp_path / "future_labels.csv").read_text().splitlines()
+    assert lines[0] == ",".join(COLUMNS)
+    assert lines[1] == "0,True,True,0.4,1.0" + "," * 16
+    assert lines[3] == "1000" + "," * 20
+    back = read_future_labels(tmp_path / "future_labels.csv")
+    for name in COLUMNS[1:]:
+        assert back[name].fillna(-1 if "_" in name and back[name].dtype != "boolean" else False).tolist() == (
+            labels[name].fillna(-1 if labels[name].dtype != "boolean" else False).tolist()
+        )
+
+
+@given(st.lists(st.integers(0, 20_000), min_size=1, max_size=40, unique=True), st.integers(1, 5000))
+def test_future_rows_equal_a_plain_search(times: list[int], horizon: int) -> None:
+    t = np.array(sorted(times))
+    rows, known = future_rows(t, horizon, 300)
+    for index, moment in enumerate(t):
+        distances = [abs(int(other) - int(moment) - horizon) for other in t]
+        assert rows[index] == distances.index(min(distances))
+        assert known[index] == (min(distances) <= 300)

@@ -1,0 +1,341 @@
+"""Training: it learns, it is reproducible, a killed run goes on exactly, and wrong input is said plainly."""
+
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from drive_assets_tests.model.split_files import rewrite, write_split_file
+from model.common.config import from_dict, to_dict
+from model.common.errors import DataError
+from model.network.architectures import ARCHITECTURES
+from model.recording.labels import BINARY_LABELS
+from model.training import checkpoint
+from model.training import loop as training
+from model.training.loop import Schedule, TrainingConfig, TrainingResult, load_checkpoint, load_split, train
+from model.training.loss import UnifiedFocalLoss
+
+SMALL: dict[str, Any] = {
+    "epochs": 4,
+    "batch_size": 16,
+    "learning_rate": 2e-3,
+    "warmup_epochs": 1,
+    "embedding_dim": 16,
+    "hidden_dim": 16,
+    "attention_num_heads": 2,
+    "decoder_num_layers": 2,
+    "device": "cpu",
+}
+CONFIG = TrainingConfig(**SMALL)
+NAME = "simple_cross_attention_lstm"
+PUBLISHED = ["best_model.pt", "latest_checkpoint.pt", "training_history.json"]
+
+
+@pytest.fixture
+def splits(tmp_path: Path) -> Path:
+    write_split_file(tmp_path / "train.h5", frames=80, seed=1)
+    write_split_file(tmp_path / "val.h5", frames=60, seed=2)
+    return tmp_path
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def figures(result: TrainingResult) -> list[dict[str, Any]]:
+    return [{name: value for name, value in epoch.items() if name != "epoch_seconds"} for epoch in result.history]
+
+
+def assert_same_training(one: TrainingResult, other: TrainingResult) -> None:
+    assert figures(one) == figures(other)
+    for path in ("best_model", "latest_checkpoint"):
+        ours, theirs = weights(getattr(one, path)), weights(getattr(other, path))
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+class Killed(BaseException):
+    pass
+
+
+def kill_after(epoch: int) -> Any:
+    def on_epoch(metrics: dict[str, float | int]) -> None:
+        if metrics["epoch"] == epoch:
+            raise Killed
+
+    return on_epoch
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_architecture_trains_and_its_checkpoint_loads(architecture: str, splits: Path) -> None:
+    seen: list[dict[str, float | int]] = []
+    result = train(architecture, splits, splits / "out", dataclasses.replace(CONFIG, epochs=2), "v1", seen.append)
+
+    assert [epoch["epoch"] for epoch in seen] == [0, 1]
+    assert set(seen[0]) == {
+        *("epoch", "lr", "epoch_seconds", "train_loss", "val_loss", "val_pr_auc_mean"),
+        *(f"val_{kind}_auc_{task}" for kind in ("pr", "roc") for task in CONFIG.tasks),
+    }
+    assert all(math.isfinite(value) for epoch in seen for value in epoch.values())
+    assert result.best_metrics == max(result.history, key=lambda epoch: epoch["val_pr_auc_mean"] or 0)
+    model, checkpoint = load_checkpoint(result.best_model, architecture)
+    assert checkpoint["epoch"] == result.best_epoch
+    assert checkpoint["val_metrics"] == result.best_metrics
+    assert from_dict(TrainingConfig, checkpoint["training_config"]).epochs == 2
+    data = load_split(splits / "val.h5", from_dict(TrainingConfig, checkpoint["training_config"]), "cpu")
+    assert not model.training
+    loss = UnifiedFocalLoss(CONFIG.tasks)
+    again = training.evaluate(model, data, loss, training.choose_precision("fp32", torch.device("cpu")), 16)
+    assert again == {name: result.best_metrics[name] for name in again}
+
+
+def test_a_learnable_set_is_learnt(tmp_path: Path) -> None:
+    write_split_file(tmp_path / "train.h5", frames=400, seed=1)
+    write_split_file(tmp_path / "val.h5", frames=200, seed=2)
+    config = dataclasses.replace(CONFIG, epochs=14, batch_size=32, learning_rate=4e-3)
+    result = train("attention_cross_attention_transformer", tmp_path, tmp_path / "out", config)
+
+    first, best = result.history[0], result.best_metrics
+    assert first["train_loss"] and result.history[-1]["train_loss"]
+    assert result.history[-1]["train_loss"] < 0.5 * first["train_loss"]
+    assert (best["val_pr_auc_mean"] or 0) > 0.8 > 0.65 > (first["val_pr_auc_mean"] or 0)
+
+
+def test_published_files_and_history(splits: Path) -> None:
+    result = train(NAME, splits, splits / "out", CONFIG, "v1")
+
+    assert sorted(path.name for path in (splits / "out").iterdir()) == [".work", *PUBLISHED]
+    assert [path.name for path in (splits / "out" / ".work").iterdir()] == ["lock"]
+    history = json.loads(result.training_history.read_text())
+    assert history["architecture"] == NAME and history["data_version"] == "v1"
+    assert history["epochs"] == result.history and history["best_epoch"] == result.best_epoch
+    assert from_dict(TrainingConfig, history["training_config"]) == CONFIG
+    assert result.best_model == splits / "out" / "best_model.pt"
+    assert (result.device, result.precision, result.resumed_from) == ("cpu", "fp32", 0)
+    assert result.windows_per_s > 0 and result.parameters > 1000
+
+
+def test_two_runs_of_a_seed_are_equal_whatever_ran_before(splits: Path) -> None:
+    one = train(NAME, splits, splits / "one", CONFIG)
+    torch.rand(7)
+    two = train(NAME, splits, splits / "two", CONFIG)
+    other = train(NAME, splits, splits / "three", dataclasses.replace(CONFIG, seed=1))
+    assert_same_training(one, two)
+    assert figures(one) != figures(other)
+
+
+def test_training_leaves_the_callers_random_numbers_alone(splits: Path) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train(NAME, splits, splits / "out", dataclasses.replace(CONFIG, epochs=1))
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_killed_between_epochs_ends_as_an_uninterrupted_one(splits: Path, precision: str) -> None:
+    config = dataclasses.replace(CONFIG, epochs=5, plateau_patience=1, precision=precision)
+    whole = train(NAME, splits, splits / "whole", config, "v1")
+    for epoch in (0, 2, 4):
+        with pytest.raises(Killed):
+            train(NAME, splits, splits / "out", config, "v1", kill_after(epoch))
+        assert not (splits / "out" / "best_model.pt").exists()
+    resumed = train(NAME, splits, splits / "out", config, "v1")
+
+    assert resumed.resumed_from == 5
+    assert_same_training(whole, resumed)
+
+
+def test_a_process_killed_in_an_epoch_goes_on_from_the_last_one(splits: Path) -> None:
+    script = (
+        "import torch; from pathlib import Path\n"
+        "from model.common.config import from_dict; from model.training.loop import TrainingConfig, train\n"
+        f"torch.set_num_threads({torch.get_num_threads()})\n"
+        f"config = from_dict(TrainingConfig, {SMALL | {'epochs': 30}!r})\n"
+        f"train({NAME!r}, Path({str(splits)!r}), Path({str(splits / 'out')!r}), config, 'v1',"
+        " lambda metrics: print(metrics['epoch'], flush=True))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for _ in range(3):
+            process.stdout.readline()
+        process.kill()
+    config = dataclasses.replace(CONFIG, epochs=30)
+    resumed = train(NAME, splits, splits / "out", config, "v1")
+
+    assert 3 <= resumed.resumed_from < 30
+    assert_same_training(train(NAME, splits, splits / "whole", config, "v1"), resumed)
+
+
+def test_other_data_or_config_does_not_resume(splits: Path) -> None:
+    with pytest.raises(Killed):
+        train(NAME, splits, splits / "out", CONFIG, "v1", kill_after(2))
+    assert train(NAME, splits, splits / "out", CONFIG, "v2").resumed_from == 0
+    assert train(NAME, splits, splits / "out", dataclasses.replace(CONFIG, seed=3), "v1").resumed_from == 0
+    assert train(NAME, splits, splits / "out", CONFIG, "v1").resumed_from == 3
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_publishes_nothing(splits: Path) -> None:
+    before = train(NAME, splits, splits / "out", CONFIG)
+    kept = before.best_model.read_bytes()
+    with pytest.raises(FloatingPointError, match=r"loss is nan.*lower learning_rate"):
+        train(NAME, splits, splits / "out", dataclasses.replace(CONFIG, learning_rate=1e30, warmup_epochs=0))
+    assert before.best_model.read_bytes() == kept
+
+
+def test_a_task_without_positives_on_val_is_undefined_and_left_out_of_the_mean(splits: Path) -> None:
+    with h5py.File(splits / "val.h5") as file:
+        labels = file["labels"][()]
+    labels[:, BINARY_LABELS.index("brake_1s")] = 0
+    rewrite(splits / "val.h5", labels=labels)
+    seen: list[dict[str, float | int]] = []
+    result = train(NAME, splits, splits / "out", CONFIG, on_epoch=seen.append)
+
+    epoch = json.loads(result.training_history.read_text())["epochs"][0]
+    assert epoch["val_pr_auc_brake_1s"] is None and epoch["val_roc_auc_brake_1s"] is None
+    defined = [epoch[f"val_pr_auc_{task}"] for task in CONFIG.tasks[1:]]
+    assert epoch["val_pr_auc_mean"] == pytest.approx(sum(defined) / 3)
+    assert "val_pr_auc_brake_1s" not in seen[0]
+
+
+def test_without_any_positive_on_val_its_loss_decides(splits: Path) -> None:
+    with h5py.File(splits / "val.h5") as file:
+        rewritten = np.zeros_like(file["labels"][()])
+    rewrite(splits / "val.h5", labels=rewritten)
+    result = train(NAME, splits, splits / "out", CONFIG)
+    assert result.best_metrics["val_pr_auc_mean"] is None
+    assert result.best_metrics["val_loss"] == min(epoch["val_loss"] or 0 for epoch in result.history)
+
+
+def rates(config: TrainingConfig, scores: list[float]) -> list[float]:
+    schedule = Schedule(config)
+    found = []
+    for score in scores:
+        found.append(schedule.rate)
+        schedule.step(score)
+    return found
+
+
+def test_warm_up_rises_from_five_percent_over_eight_epochs() -> None:
+    found = rates(TrainingConfig(), [epoch / 100 for epoch in range(10)])
+    assert found == pytest.approx([5e-5 * (0.05 + 0.95 * epoch / 8) for epoch in range(8)] + [5e-5, 5e-5])
+
+
+def test_the_rate_falls_after_six_epochs_without_progress_and_never_below_its_floor() -> None:
+    config = TrainingConfig(warmup_epochs=0, learning_rate=1.0, early_stop_patience=1000, epochs=1000)
+    found = rates(config, [0.5] + [0.4] * 300)
+    assert found[:8] == [1.0] * 8
+    assert found[8:15] == [0.85] * 7
+    assert found[15] == pytest.approx(0.85**2)
+    assert found[-1] == 0.01
+
+
+def test_the_run_ends_twenty_epochs_after_its_best() -> None:
+    schedule = Schedule(TrainingConfig())
+    scores = iter([0.1, 0.2, 0.3, *[0.25] * 100])
+    while not schedule.ended:
+        schedule.step(next(scores))
+    assert (schedule.best_epoch, schedule.epoch) == (2, 8 + 20)
+
+
+def test_the_defaults_are_the_reference_recipe() -> None:
+    config = TrainingConfig()
+    assert (config.learning_rate, config.weight_decay_ratio, config.batch_size, config.epochs) == (
+        5e-5,
+        0.225,
+        256,
+        100,
+    )
+    assert (config.warmup_epochs, config.warmup_start) == (8, 0.05)
+    assert (config.plateau_factor, config.plateau_patience, config.rate_floor) == (0.85, 6, 0.01)
+    assert (config.early_stop_patience, config.gradient_norm) == (20, 1.0)
+    assert from_dict(TrainingConfig, to_dict(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"tasks": ("brake_7s",)}, "tasks .*expected distinct labels of brake_1s"),
+        ({"batch_size": 0}, "batch_size 0: expected 1 to any"),
+        ({"learning_rate": float("nan")}, "learning_rate nan: expected a positive number"),
+        ({"plateau_factor": 1.5}, "plateau_factor 1.5: expected 0 to 1"),
+        ({"precision": "fp8"}, "precision 'fp8': expected one of auto, fp32, bf16, fp16"),
+        ({"embedding_dim": 60}, "embedding_dim 60: expected an even multiple of 8 heads"),
+        ({"gear": "none"}, "gear 'none': expected one of onehot, continuous"),
+    ],
+)
+def test_a_wrong_recipe_says_what_is_allowed(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        TrainingConfig(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"device": "warp9"}, "device 'warp9' cannot be used here"),
+        ({"precision": "fp16"}, "precision fp16 on cpu: expected a CUDA device"),
+    ],
+)
+def test_what_this_machine_cannot_do(splits: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        train(NAME, splits, splits / "out", dataclasses.replace(CONFIG, **change))
+
+
+def test_an_unknown_architecture_makes_no_folder(splits: Path) -> None:
+    with pytest.raises(DataError, match="Unknown architecture 'simple_lstm'"):
+        train("simple_lstm", splits, splits / "out", CONFIG)
+    assert not (splits / "out").exists()
+
+
+def test_a_second_run_into_the_same_folder_is_refused(splits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "LOCK_WAIT_S", 0.0)
+
+    def second(metrics: dict[str, float | int]) -> None:
+        train(NAME, splits, splits / "out", dataclasses.replace(CONFIG, seed=9))
+
+    with pytest.raises(DataError, match=r"out is in use: process \d+ on .* trains into it"):
+        train(NAME, splits, splits / "out", CONFIG, on_epoch=second)
+    train(NAME, splits, splits / "out", CONFIG)
+
+
+def test_too_little_gpu_memory_names_the_batch_size(splits: Path) -> None:
+    def full(metrics: dict[str, float | int]) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with pytest.raises(DataError, match="batch_size 16: use a smaller batch_size"):
+        train(NAME, splits, splits / "out", CONFIG, on_epoch=full)
+
+
+def test_a_checkpoint_that_is_not_what_was_asked_for(splits: Path) -> None:
+    path = train(NAME, splits, splits / "out", dataclasses.replace(CONFIG, epochs=1)).best_model
+    with pytest.raises(DataError, match=f"is a checkpoint of {NAME}: expected simple_query_lstm"):
+        load_checkpoint(path, "simple_query_lstm")
+    with pytest.raises(DataError, match=r"absent\.pt is missing"):
+        load_checkpoint(path.with_name("absent.pt"))
+    cut = path.with_name("cut.pt")
+    cut.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(DataError, match=r"cut\.pt cannot be read as a checkpoint"):
+        load_checkpoint(cut)
+    torch.save({"weights": 1}, cut)
+    with pytest.raises(DataError, match="no checkpoint of this project: expected the keys"):
+        load_checkpoint(cut)
+    content = torch.load(path, weights_only=True)
+    torch.save({**content, "schema_version": 99}, cut)
+    with pytest.raises(DataError, match="schema 99: expected 1"):
+        load_checkpoint(cut)
+    torch.save({**content, "model_config": {**content["model_config"], "hidden_dim": 32}}, cut)
+    with pytest.raises(DataError, match="does not fit its own model_config"):
+        load_checkpoint(cut)
+
+
+def test_splits_that_do_not_belong_together(splits: Path) -> None:
+    write_split_file(splits / "val.h5", frames=60, length=10)
+    with pytest.raises(DataError, match=r"length differs: 20 in .*train\.h5, 10 in .*val\.h5"):
+        train(NAME, splits, splits / "out", CONFIG)

@@ -1,0 +1,72 @@
+"""`drive-assets sharepoint check`: each step that can be missing, named."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from drive_assets.recordings.sharepoint.check_access import STEPS, check_access
+from drive_assets_tests.graph_server import Fault, GraphServer
+from drive_assets_tests.recordings.conftest import drive
+
+DAY = "2024-05-01_10-00-00"
+
+
+def failed(told: list[str]) -> list[str]:
+    return [line.split()[1] for line in told if line.startswith("FAIL")]
+
+
+def test_all_works(server: GraphServer, library: Path) -> None:
+    drive(library, DAY)
+    command = [sys.executable, "-m", "drive_assets.cli", "sharepoint", "check"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    lines = ended.stdout.splitlines()
+    assert [line.split()[1] for line in lines[:-1]] == list(STEPS)
+    assert "1 folders named as recordings" in ended.stdout and "the first byte of" in ended.stdout
+    assert server.client_secret not in ended.stdout + ended.stderr
+
+
+def test_an_empty_folder_is_no_failure(server: GraphServer) -> None:
+    told: list[str] = []
+    assert check_access(told.append)
+    assert any("no file lies there yet" in line for line in told)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "step"),
+    [
+        ("SHAREPOINT_TENANT_ID", "", "settings"),
+        ("SHAREPOINT_SITE", "", "settings"),
+        ("SHAREPOINT_CLIENT_SECRET", "wrong", "sign-in"),
+        ("SHAREPOINT_SITE", "https://contoso.sharepoint.com/sites/none", "site"),
+        ("SHAREPOINT_LIBRARY", "None", "library"),
+        ("SHAREPOINT_FOLDER", "Drivers", "folder"),
+    ],
+)
+def test_what_is_wrong_is_the_one_step_that_fails(
+    server: GraphServer, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, step: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    told: list[str] = []
+    assert not check_access(told.append)
+    assert failed(told) == [step]
+    assert [line.split()[1] for line in told if line.startswith("ok")] == list(STEPS[: STEPS.index(step)])
+    assert f"Not reached: {', '.join(STEPS[STEPS.index(step) + 1 :])}." in told[-1]
+
+
+def test_a_site_that_the_app_was_not_given(server: GraphServer) -> None:
+    server.fail(Fault("denied", count=None, match="/sites/"))
+    told: list[str] = []
+    assert not check_access(told.append)
+    assert failed(told) == ["site"]
+    assert "403" in "".join(told)
+
+
+def test_a_download_that_is_denied(server: GraphServer, library: Path) -> None:
+    drive(library, DAY)
+    server.fail(Fault("denied", count=None, match="/content"))
+    told: list[str] = []
+    assert not check_access(told.append)
+    assert failed(told) == ["download"]

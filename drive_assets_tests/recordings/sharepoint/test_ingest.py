@@ -1,0 +1,367 @@
+"""Recordings downloaded from the local Graph server: each kind, cut, killed, changed, hostile, with a full disk."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from drive_assets.definitions import defs
+from drive_assets.partitions import register_recordings
+from drive_assets.recordings.assets import recording
+from drive_assets.recordings.ingest import ingest
+from drive_assets.recordings.sharepoint import downloads, library
+from drive_assets.recordings.sources import lookup
+from drive_assets.resources.sharepoint.client import GraphClient
+from drive_assets.resources.sharepoint.items import NotFound, Quarantined
+from drive_assets.resources.sharepoint.settings import SharePointSettings
+from drive_assets.resources.sharepoint.transport import MOST_FAILURES
+from drive_assets.resources.storage import Storage
+from drive_assets_tests.graph_server import Fault, GraphServer
+from drive_assets_tests.recordings.conftest import Sensor, drive, write_zip
+from drive_assets_tests.resources.clock import TestClock
+from model.common.errors import DataError
+
+DAYS = [f"2024-05-{day:02}_10-00-00" for day in range(1, 29)]
+INGEST = (
+    "import sys; from drive_assets.recordings.ingest import ingest; "
+    "from drive_assets.recordings.sources import lookup; from drive_assets.resources.storage import Storage; "
+    "s = Storage(data_root=sys.argv[1], inbox_root=sys.argv[1]); print(ingest(s, lookup(s, sys.argv[2])).change)"
+)
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A client that does not wait between its tries."""
+    settings = SharePointSettings.from_environment()
+    assert settings is not None
+    client = GraphClient(settings, TestClock())
+    monkeypatch.setattr(library, "_client", lambda settings, patience_s: client)
+    yield
+
+
+def visible(storage: Storage) -> list[str]:
+    folder = storage.recordings
+    return sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.is_dir() else []
+
+
+def cached(storage: Storage) -> list[str]:
+    folder = storage.cache / "downloads"
+    return sorted(p.name for p in folder.glob("[!.]*")) if folder.is_dir() else []
+
+
+def contents(server: GraphServer) -> list[str]:
+    """Downloads of files: the requests for their addresses."""
+    return [request.path for request in server.requests if request.path.endswith("/content")]
+
+
+def same_files(made: Path, given: Path) -> bool:
+    return all((made / path.name).read_bytes() == path.read_bytes() for path in given.iterdir())
+
+
+def test_a_folder(sensor: Sensor, library: Path, storage: Storage) -> None:
+    given = drive(library, DAYS[0], rows=6)
+    (given / "annotations.csv").write_text("of another tool")
+    sensor.take_all()
+    (given / "annotations.csv").unlink()
+    report = ingest(storage, lookup(storage, DAYS[0]))
+    assert (report.change, report.content.usable_frames) == ("new", 6)
+    assert {"downloaded_megabytes", "download_s", "fingerprint"} <= set(report.transfer)
+    assert report.source == f"sharepoint:Documents/Drives/{DAYS[0]}"
+    assert same_files(storage.recording(DAYS[0]), given)
+    assert cached(storage) == []
+
+
+def test_a_recording_that_is_there_is_not_downloaded_again(
+    sensor: Sensor, library: Path, storage: Storage, server: GraphServer
+) -> None:
+    drive(library, DAYS[0])
+    sensor.take_all()
+    ingest(storage, lookup(storage, DAYS[0]))
+    before = len(server.requests)
+    assert ingest(storage, lookup(storage, DAYS[0])).change == "unchanged"
+    assert len(server.requests) == before
+    next(storage.recording(DAYS[0]).glob("*.jpg")).unlink()  # lost here: it is fetched again
+    assert ingest(storage, lookup(storage, DAYS[0])).change == "superseded"
+
+
+def test_a_zip(sensor: Sensor, library: Path, storage: Storage, tmp_path: Path) -> None:
+    given = drive(tmp_path / "given", DAYS[0], rows=6)
+    write_zip(library / f"{DAYS[0]}.zip", [given], inside="")
+    assert sensor.take_all() == [DAYS[0]]
+    told: list[str] = []
+    report = ingest(storage, lookup(storage, DAYS[0]), told.append)
+    assert {"downloaded_megabytes", "download_s", "unpack_s", "quick_xor_hash"} <= set(report.transfer)
+    assert same_files(storage.recording(DAYS[0]), given)
+    assert any("MB downloaded in" in line for line in told)
+    assert cached(storage) == []
+
+
+def test_recordings_of_one_zip_share_its_download(
+    sensor: Sensor, library: Path, storage: Storage, tmp_path: Path, server: GraphServer
+) -> None:
+    write_zip(library / "week.zip", [drive(tmp_path / "given", day) for day in DAYS[:3]])
+    assert sensor.take_all() == DAYS[:3]
+    before = len(contents(server))
+    running = [
+        subprocess.Popen([sys.executable, "-c", INGEST, storage.data_root, day], stdout=subprocess.PIPE)
+        for day in DAYS[:2]
+    ]
+    assert [process.communicate()[0].strip() for process in running] == [b"new", b"new"]
+    assert len(cached(storage)) == 1
+    assert ingest(storage, lookup(storage, DAYS[2])).change == "new"
+    assert len(contents(server)) == before + 1
+    assert (visible(storage), cached(storage)) == (DAYS[:3], [])
+
+
+def test_what_changed_since_it_was_requested_is_left_to_the_sensor(
+    sensor: Sensor, library: Path, storage: Storage
+) -> None:
+    given = drive(library, DAYS[0])
+    sensor.take_all()
+    (given / "late.jpg").write_bytes(b"x")
+    with pytest.raises(DataError, match="changed since it was requested"):
+        ingest(storage, lookup(storage, DAYS[0]))
+    (given / "telemetry.csv").unlink()
+    with pytest.raises(DataError, match=r"lacks telemetry\.csv by now"):
+        ingest(storage, lookup(storage, DAYS[0]))
+    shutil.rmtree(given)
+    with pytest.raises(NotFound):
+        ingest(storage, lookup(storage, DAYS[0]))
+    assert visible(storage) == []
+
+
+def test_a_hash_that_is_missing_now_and_then_is_no_change(
+    sensor: Sensor, library: Path, storage: Storage, server: GraphServer
+) -> None:
+    drive(library, DAYS[0])
+    server.fail(Fault("missing_hash", count=2))
+    sensor.take_all()
+    assert ingest(storage, lookup(storage, DAYS[0])).change == "new"
+
+
+def start(storage: Storage, name: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", INGEST, storage.data_root, name])
+
+
+def wait_until(condition: object, seconds: float = 30) -> None:
+    assert callable(condition)
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_download_that_is_killed_goes_on_at_the_next_try(
+    sensor: Sensor, library: Path, storage: Storage, tmp_path: Path, server: GraphServer
+) -> None:
+    given = drive(tmp_path / "given", DAYS[0], rows=12)
+    size = write_zip(library / f"{DAYS[0]}.zip", [given]).stat().st_size
+    sensor.take_all()
+    server.fail(Fault("stall", match="/download/", at=size // 2, seconds=20))
+    process = start(storage, DAYS[0])
+    partials = lambda: list((storage.cache / "downloads").rglob("*.partial"))  # noqa: E731
+    wait_until(lambda: any(path.stat().st_size for path in partials()))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert visible(storage) == []
+    there = partials()[0].stat().st_size
+    asked = len(server.requests)
+    assert ingest(storage, lookup(storage, DAYS[0])).change == "new"
+    ranges = [request.headers.get("Range") for request in server.requests[asked:] if "/download/" in request.path]
+    assert ranges == [f"bytes={there}-"]
+    assert same_files(storage.recording(DAYS[0]), given)
+    assert (visible(storage), cached(storage)) == ([DAYS[0]], [])
+
+
+def test_files_of_a_killed_download_are_not_asked_for_again(
+    sensor: Sensor, library: Path, storage: Storage, server: GraphServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = drive(library, DAYS[0], rows=12)
+    sensor.take_all()
+    last = sorted(path.name for path in given.iterdir())[-1]
+    server.fail(Fault("stall", match=last, at=1, seconds=20, count=1))
+    monkeypatch.setenv("SHAREPOINT_WORKERS", "1")
+    process = start(storage, DAYS[0])
+    wait_until(lambda: len(list((storage.cache / "downloads").rglob("*.jpg"))) == 12)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert visible(storage) == []
+    before = len(contents(server))
+    assert ingest(storage, lookup(storage, DAYS[0])).change == "new"
+    assert len(contents(server)) == before + 1
+    assert same_files(storage.recording(DAYS[0]), given)
+
+
+def test_a_full_disk_is_seen_before_the_download(
+    sensor: Sensor, library: Path, storage: Storage, server: GraphServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drive(library, DAYS[0])
+    sensor.take_all()
+    monkeypatch.setattr(downloads, "free_bytes", lambda folder: 1000)
+    with pytest.raises(DataError, match=f"{DAYS[0]} needs .* DRIVE_ASSETS_DATA"):
+        ingest(storage, lookup(storage, DAYS[0]))
+    assert (contents(server), visible(storage)) == ([], [])
+
+
+def test_a_disk_that_fills_up_meanwhile_is_an_error_and_the_next_try_goes_on(
+    sensor: Sensor, library: Path, storage: Storage, tmp_path: Path
+) -> None:
+    given = drive(tmp_path / "given", DAYS[0], rows=12)
+    size = write_zip(library / f"{DAYS[0]}.zip", [given]).stat().st_size
+    sensor.take_all()
+    # No file may grow beyond a part of the zip: the write fails as on a full disk.
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size // 2}, {size // 2})); "
+    ended = subprocess.run(
+        [sys.executable, "-c", limit + INGEST, storage.data_root, DAYS[0]], capture_output=True, text=True
+    )
+    assert ended.returncode == 1
+    assert "DataError" in ended.stderr and "cannot be written: File too large" in ended.stderr
+    assert visible(storage) == []
+    assert ingest(storage, lookup(storage, DAYS[0])).change == "new"
+    assert same_files(storage.recording(DAYS[0]), given)
+
+
+def test_a_zip_that_turned_hostile_is_refused_and_nothing_of_it_is_kept(
+    sensor: Sensor, library: Path, storage: Storage, tmp_path: Path
+) -> None:
+    given = drive(tmp_path / "given", DAYS[0])
+    path = write_zip(library / f"{DAYS[0]}.zip", [given])
+    sensor.take_all()
+    content = path.read_bytes()
+    path.write_bytes(content.replace(f"{DAYS[0]}/telemetry.csv".encode(), b"../../2024-05-01_10/telemetry.csv"))
+    assert path.stat().st_size == len(content)
+    with pytest.raises(DataError, match="leads out of the archive"):
+        ingest(storage, lookup(storage, DAYS[0]))
+    assert (visible(storage), cached(storage)) == ([], [])
+
+
+def test_content_that_is_not_what_the_library_says_is_quarantined(
+    sensor: Sensor, library: Path, storage: Storage, tmp_path: Path, server: GraphServer
+) -> None:
+    write_zip(library / f"{DAYS[0]}.zip", [drive(tmp_path / "given", DAYS[0])])
+    sensor.take_all()
+    server.fail(Fault("wrong_hash", count=None))
+    with pytest.raises(Quarantined):
+        ingest(storage, lookup(storage, DAYS[0]))
+    assert visible(storage) == []
+
+
+def test_a_wrong_recording_is_refused_and_its_download_removed(sensor: Sensor, library: Path, storage: Storage) -> None:
+    (drive(library, DAYS[0]) / "telemetry.csv").write_text("Time\n")
+    sensor.take_all()
+    with pytest.raises(DataError, match="lacks the columns"):
+        ingest(storage, lookup(storage, DAYS[0]))
+    assert (visible(storage), cached(storage)) == ([], [])
+
+
+def materialize(instance: dg.DagsterInstance, storage: Storage, name: str) -> dg.ExecuteInProcessResult:
+    register_recordings(instance, [name])
+    job = defs.resolve_implicit_global_asset_job_def().get_subset(asset_selection={dg.AssetKey("recording")})
+    return job.execute_in_process(
+        instance=instance, partition_key=name, resources={"storage": storage}, raise_on_error=False
+    )
+
+
+def test_the_asset_shows_where_a_recording_came_from_and_how_it_came(
+    sensor: Sensor, library: Path, storage: Storage, tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    write_zip(library / f"{DAYS[0]}.zip", [drive(tmp_path / "given", DAYS[0])])
+    sensor.take_all()
+    assert materialize(instance, storage, DAYS[0]).success
+    event = instance.get_latest_materialization_event(dg.AssetKey("recording"))
+    assert event is not None and event.asset_materialization is not None
+    metadata = event.asset_materialization.metadata
+    assert metadata["source"].value == f"sharepoint:Documents/Drives/{DAYS[0]}.zip"
+    assert {"downloaded_megabytes", "download_s", "unpack_s", "quick_xor_hash", "frames_over_the_drive"} <= set(
+        metadata
+    )
+
+
+def test_only_errors_that_pass_are_retried(
+    sensor: Sensor,
+    library: Path,
+    storage: Storage,
+    server: GraphServer,
+    instance: dg.DagsterInstance,
+    hasty: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drive(library, DAYS[0])
+    drive(library, DAYS[1])
+    sensor.take_all()
+    monkeypatch.setattr(recording.op, "_retry_policy", dg.RetryPolicy(max_retries=1))
+    server.fail(Fault("denied", match="children"))
+    result = materialize(instance, storage, DAYS[0])
+    assert not result.success
+    assert [event.event_type_value for event in result.all_events].count("STEP_UP_FOR_RETRY") == 0
+    server.fail(Fault("error", count=MOST_FAILURES, match="children"))
+    result = materialize(instance, storage, DAYS[1])
+    assert result.success
+    assert [event.event_type_value for event in result.all_events].count("STEP_UP_FOR_RETRY") == 1
+
+
+def test_neither_secrets_nor_download_addresses_are_anywhere(
+    sensor: Sensor,
+    library: Path,
+    storage: Storage,
+    server: GraphServer,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    caplog.set_level("DEBUG")
+    home = tmp_path / "home"
+    with dg.instance_for_test(temp_dir=str(home.mkdir() or home)) as instance:
+        sensor.instance = instance
+        drive(library, DAYS[0])
+        write_zip(library / f"{DAYS[1]}.zip", [drive(tmp_path / "given", DAYS[1])])
+        drive(library, DAYS[2])
+        sensor.take_all()
+        server.fail(Fault("cut", match="/download/", count=3))
+        server.fail(Fault("expired_url", count=1))
+        assert materialize(instance, storage, DAYS[0]).success
+        assert materialize(instance, storage, DAYS[1]).success
+        server.fail(Fault("wrong_hash", count=None))
+        assert not materialize(instance, storage, DAYS[2]).success
+    private = private_texts(server)
+    assert len(private) >= 5
+    out = capfd.readouterr()
+    shown = {"log": caplog.text, "out": out.out, "err": out.err}
+    for path in [*home.rglob("*"), *storage.root.rglob("*")]:
+        if path.is_file() and path.suffix != ".jpg":
+            shown[str(path)] = path.read_bytes().decode("latin-1")
+    assert len(shown) > 10
+    for where, text in shown.items():
+        for secret in private:
+            assert secret not in text, f"{where} holds {secret[:6]}..."
+
+
+def private_texts(server: GraphServer) -> set[str]:
+    """The client's secret, each token, and the secret part of each download address that was used."""
+    tokens = {
+        request.headers["Authorization"].split()[-1]
+        for request in server.requests
+        if "Authorization" in request.headers
+    }
+    downloads = {request.path for request in server.requests if request.path.startswith("/download/")}
+    assert tokens and downloads
+    return {server.client_secret, "tempauth", *tokens, *downloads}
+
+
+def test_what_was_abandoned_is_removed_after_a_week(sensor: Sensor, library: Path, storage: Storage) -> None:
+    left = storage.cache / "downloads" / "ABC"
+    left.mkdir(parents=True)
+    (left / "x.zip.partial").write_bytes(b"x")
+    for path in (left / "x.zip.partial", left):
+        os.utime(path, (0, 0))
+    drive(library, DAYS[0])
+    sensor.take_all()
+    ingest(storage, lookup(storage, DAYS[0]))
+    assert not left.exists()

@@ -1,0 +1,159 @@
+"""The inbox sensor on a real instance: what is settled and complete is requested once."""
+
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from drive_assets.recordings import arrivals
+from drive_assets.recordings.arrivals import ArrivalRules
+from drive_assets.recordings.inbox import inbox_sensor
+from drive_assets.recordings.ingest import ingest
+from drive_assets.recordings.sources import find_recordings, lookup
+from drive_assets.resources.storage import Storage
+from drive_assets_tests.drives import write_drive
+from model.common.errors import DataError
+
+NAME, OTHER = "2024-05-01_10-00-00", "2024-05-02_10-00-00"
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Eleven minutes from now: all that is there is settled."""
+    real = arrivals.now
+    monkeypatch.setattr(arrivals, "now", lambda: real() + 660)
+    yield
+
+
+def tick(
+    instance: dg.DagsterInstance, storage: Storage, cursor: str | None = None, rules: ArrivalRules | None = None
+) -> dg.SensorResult | dg.SkipReason:
+    resources = {"storage": storage, "arrival_rules": rules or ArrivalRules()}
+    with dg.build_sensor_context(instance=instance, cursor=cursor, resources=resources) as context:
+        result = inbox_sensor(context)
+    assert isinstance(result, (dg.SensorResult, dg.SkipReason))
+    return result
+
+
+def names(result: dg.SensorResult | dg.SkipReason) -> list[str | None]:
+    return (
+        [request.partition_key for request in result.run_requests or []] if isinstance(result, dg.SensorResult) else []
+    )
+
+
+def reason(result: dg.SensorResult | dg.SkipReason) -> str:
+    skip = result if isinstance(result, dg.SkipReason) else result.skip_reason
+    return str(getattr(skip, "skip_message", skip))
+
+
+def test_a_missing_inbox_says_what_to_do(instance: dg.DagsterInstance, storage: Storage) -> None:
+    assert "make it and drop recordings there" in reason(tick(instance, storage))
+
+
+def test_a_recording_is_not_taken_before_it_is_settled_whatever_times_its_files_have(
+    instance: dg.DagsterInstance, storage: Storage
+) -> None:
+    drive = write_drive(storage.inbox / NAME, rows=4)
+    for path in [drive, *drive.iterdir()]:
+        os.utime(path, (0, 0))  # as `cp -p` and `rsync -t` leave them
+    result = tick(instance, storage)
+    assert names(result) == []
+    assert f"1 not settled: {NAME} changed 0 s ago, 10 min are waited for" in reason(result)
+
+
+def test_a_settled_recording_is_requested_once_and_again_when_it_changed(
+    instance: dg.DagsterInstance, storage: Storage, later: None
+) -> None:
+    drive = write_drive(storage.inbox / NAME, rows=4)
+    result = tick(instance, storage)
+    assert isinstance(result, dg.SensorResult)
+    assert names(result) == [NAME]
+    assert [list(add.partition_keys) for add in result.dynamic_partitions_requests or []] == [[NAME]]
+    assert names(tick(instance, storage, result.cursor)) == []
+    (drive / "telemetry.csv").write_text((drive / "telemetry.csv").read_text() + "\n")
+    changed = tick(instance, storage, result.cursor)
+    assert isinstance(changed, dg.SensorResult)
+    assert (changed.run_requests or [])[0].run_key != (result.run_requests or [])[0].run_key
+
+
+def test_what_is_no_recording_does_not_stop_the_others_and_is_named(
+    instance: dg.DagsterInstance, storage: Storage, later: None
+) -> None:
+    write_drive(storage.inbox / NAME, rows=4)
+    (storage.inbox / OTHER).mkdir()
+    (storage.inbox / "notes").mkdir()
+    (storage.inbox / "broken.zip").write_bytes(b"PK")
+    result = tick(instance, storage)
+    assert isinstance(result, dg.SensorResult)
+    assert names(result) == [NAME]
+    told = reason(tick(instance, storage, result.cursor))
+    assert f"1 not complete: {OTHER} lacks telemetry.csv and a frame (.jpg)" in told
+    assert "1 without a recording: notes" in told
+    assert "1 refused: broken.zip: " in told and "no whole zip" in told
+
+
+def test_a_zip_of_several_recordings_and_a_folder_of_several(
+    instance: dg.DagsterInstance, storage: Storage, later: None, tmp_path: Path
+) -> None:
+    days = [f"2024-05-0{day}_10-00-00" for day in range(1, 6)]
+    storage.inbox.mkdir(parents=True)
+    with zipfile.ZipFile(storage.inbox / "week.zip", "w") as archive:
+        for day in days[:3]:
+            for path in write_drive(tmp_path / day, rows=3).iterdir():
+                archive.write(path, f"week/{day}/{path.name}")
+    for day in days[3:]:
+        write_drive(storage.inbox / "more" / day, rows=3)
+    assert sorted(map(str, names(tick(instance, storage)))) == days
+    assert ingest(storage, lookup(storage, days[1])).content.usable_frames == 3
+
+
+def test_a_tick_requests_a_bounded_number_and_the_next_goes_on(
+    instance: dg.DagsterInstance, storage: Storage, later: None
+) -> None:
+    for day in range(1, 6):
+        write_drive(storage.inbox / f"2024-05-0{day}_10-00-00", rows=2)
+    found: list[str | None] = []
+    cursor: str | None = None
+    for expected in (2, 2, 1, 0):
+        result = tick(instance, storage, cursor, ArrivalRules(most_a_tick=2))
+        assert isinstance(result, dg.SensorResult)
+        assert len(names(result)) == expected
+        found, cursor = found + names(result), result.cursor
+    assert len(set(found)) == 5
+
+
+def test_a_recording_that_is_there_from_elsewhere_with_other_content_is_not_replaced(
+    instance: dg.DagsterInstance, storage: Storage, later: None, tmp_path: Path
+) -> None:
+    given = write_drive(tmp_path / "given" / NAME, rows=6)
+    ingest(storage, find_recordings(given)[0])
+    write_drive(storage.inbox / NAME, rows=4)
+    result = tick(instance, storage)
+    assert names(result) == []
+    assert f"{NAME} is there already from {given} with other content than {storage.inbox / NAME}" in reason(result)
+    shutil.rmtree(given)  # the first is gone: the name is free, and the earlier version will be kept aside
+    assert names(tick(instance, storage)) == [NAME]
+
+
+def test_two_that_claim_one_name(instance: dg.DagsterInstance, storage: Storage, later: None) -> None:
+    drive = write_drive(storage.inbox / NAME, rows=4)
+    shutil.make_archive(str(storage.inbox / NAME), "zip", drive)
+    (drive / "telemetry.csv").write_text("Time\n")
+    result = tick(instance, storage)
+    assert isinstance(result, dg.SensorResult)
+    assert names(result) == [NAME]
+    assert f"than {storage.inbox / NAME}.zip" in reason(tick(instance, storage, result.cursor))
+    assert set(json.loads(result.cursor or "")) == {NAME}
+
+
+def test_the_settling_time_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRIVE_ASSETS_SETTLING_S", "90")
+    assert ArrivalRules.from_environment().settling_s == 90
+    monkeypatch.setenv("DRIVE_ASSETS_SETTLING_S", "soon")
+    with pytest.raises(DataError, match="DRIVE_ASSETS_SETTLING_S must be a number of seconds"):
+        ArrivalRules.from_environment()

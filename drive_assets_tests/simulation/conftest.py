@@ -1,0 +1,16 @@
+"""One small faulty drive, shared by the tests of a process: 40 s in frames of a third of the recorder's size."""
+
+from pathlib import Path
+
+import pytest
+
+from drive_assets.simulation import SimulationConfig, simulate_drives
+
+SMALL = SimulationConfig(
+    recordings=1, duration_s=40, seed=3, fault_rate=0.15, image_width=640, image_height=360, workers=1
+)
+
+
+@pytest.fixture(scope="session")
+def faulty_drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return simulate_drives(tmp_path_factory.mktemp("drives"), SMALL, lambda line: None)[0]

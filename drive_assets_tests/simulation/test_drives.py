@@ -1,0 +1,147 @@
+"""Simulated recordings: the recorder's format, its faults, reproducibility and safety of what is already there."""
+
+import csv
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from drive_assets.simulation import SimulationConfig, simulate_drives
+from drive_assets.simulation.drives import region
+from drive_assets_tests.simulation.conftest import SMALL
+from model.common.errors import DataError
+from model.recording.annotations import read_annotations
+from model.recording.folder import inspect_recording, parse_recording_name
+from model.recording.telemetry import read_telemetry
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "telemetry.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_telemetry_is_written_as_the_recorder_does(faulty_drive: Path) -> None:
+    assert parse_recording_name(faulty_drive.name)
+    header, *lines = (faulty_drive / "telemetry.csv").read_text().splitlines()
+    assert header == (
+        "Time,SPEED,RPM,ACCELERATOR_POS_D,ENGINE_LOAD,BRAKE_SIGNAL,GEAR,BRAKE_FORCE,PRE_BRAKING,WHILE_BRAKING"
+    )
+    time = r"\d{4}-\d{2}-\d{2} \d{2}-\d{2}-\d{2}-\d"
+    sound = rf"{time},\d+,\d+\.\d\d,\d+\.\d\d,\d+\.\d\d,(True|False),[0-5]?,-?\d\.\d{{4}},\[\],\[\]"
+    failed = "(No Frame|Incomplete Data)" + ",No Data" * 9
+    assert [line for line in lines if not re.fullmatch(f"{sound}|{failed}", line)] == []
+
+
+def test_the_projects_reader_counts_the_recorders_faults(faulty_drive: Path) -> None:
+    report = inspect_recording(faulty_drive)
+    kinds = Counter(row["Time"] for row in rows(faulty_drive))
+    assert report.telemetry.no_frame == kinds["No Frame"]
+    assert report.telemetry.incomplete == kinds["Incomplete Data"]
+    assert report.telemetry.no_frame + report.telemetry.incomplete > 0
+    assert report.telemetry.repeated == sum(count - 1 for time, count in kinds.items() if time[0].isdigit())
+    assert report.rows_without_frame + report.frames_without_row + report.truncated_frames > 0
+
+
+def test_frames_and_boxes_belong_to_the_rows(faulty_drive: Path) -> None:
+    annotations = read_annotations(faulty_drive / "true_annotations.csv")
+    times = {row["Time"] for row in rows(faulty_drive)}
+    assert len(annotations) == inspect_recording(faulty_drive).usable_frames
+    assert set(annotations.time) <= times
+    assert annotations.filename == [f"{time}.jpg" for time in annotations.time]
+    frame = cv2.imread(str(faulty_drive / annotations.filename[0]))
+    assert frame is not None and frame.shape == (360, 640, 3)
+    x, y, width, height = region(SMALL)
+    assert (x, width) == (0, 640) and 0 < y < y + height < 360
+    assert (annotations.box >= 0).all() and (annotations.box <= np.array((width, height, width, height))).all()
+    sides = annotations.box[:, 2:] - annotations.box[:, :2]
+    assert len(sides) and sides.min() >= SMALL.min_box_px * 640 / 1920
+
+
+def test_a_fault_free_drive_has_a_frame_for_each_row_half_a_second_apart(tmp_path: Path) -> None:
+    [drive] = simulate_drives(tmp_path, replace(SMALL, duration_s=12, fault_rate=0.0), lambda line: None)
+    table, telemetry = read_telemetry(drive / "telemetry.csv")
+    report = inspect_recording(drive)
+    assert (telemetry.rows, telemetry.valid, report.usable_frames) == (24, 24, 24)
+    assert (telemetry.gaps, report.rows_without_frame, report.frames_without_row, report.truncated_frames) == (
+        0,
+        0,
+        0,
+        0,
+    )
+    assert set(np.diff(table["t"])) <= {400, 500, 600}
+
+
+def test_equal_options_give_equal_bytes_however_many_workers(tmp_path: Path) -> None:
+    config = replace(SMALL, recordings=2, duration_s=6, image_width=320, image_height=180)
+    alone = simulate_drives(tmp_path / "one", config, lambda line: None)
+    together = simulate_drives(tmp_path / "two", replace(config, workers=2), lambda line: None)
+    assert [files(folder) for folder in alone] == [files(folder) for folder in together]
+    assert files(alone[0])["telemetry.csv"] != files(alone[1])["telemetry.csv"]
+
+
+def test_a_rerun_makes_only_what_is_missing(tmp_path: Path) -> None:
+    config = replace(SMALL, duration_s=5, image_width=320, image_height=180)
+    [first] = simulate_drives(tmp_path, config, lambda line: None)
+    made = first.stat().st_mtime_ns
+    told: list[str] = []
+    folders = simulate_drives(tmp_path, replace(config, recordings=2), told.append)
+    assert folders[0] == first and first.stat().st_mtime_ns == made
+    assert [line.split(":")[0].split(" 20")[0] for line in told] == [
+        "1 of 2 drives are there already, kept",
+        "drive 2/2",
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(folder.name for folder in folders)
+
+
+def test_another_recording_is_never_overwritten(tmp_path: Path) -> None:
+    config = replace(SMALL, duration_s=5, image_width=320, image_height=180)
+    [drive] = simulate_drives(tmp_path, config, lambda line: None)
+    before = files(drive)
+    with pytest.raises(DataError, match=rf"{drive.name} exists and was not simulated with these options"):
+        simulate_drives(tmp_path, replace(config, duration_s=6), lambda line: None)
+    assert files(drive) == before
+
+
+def test_a_place_that_cannot_be_written_is_an_error_that_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file, not a folder")
+    config = replace(SMALL, duration_s=5, image_width=320, image_height=180)
+    with pytest.raises(DataError, match="cannot be written"):
+        simulate_drives(tmp_path / "taken", config, lambda line: None)
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_a_full_disk_is_an_error_that_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[Path] = []
+
+    def write_bytes(path: Path, data: bytes) -> int:
+        if len(written) == 3:
+            raise OSError(28, "No space left on device", str(path))
+        written.append(path)
+        return len(data)
+
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    with pytest.raises(DataError, match="No space left on device"):
+        simulate_drives(tmp_path, replace(SMALL, duration_s=5, image_width=320, image_height=180), lambda line: None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_sumo_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("SUMO_HOME", raising=False)
+    with pytest.raises(DataError, match=r"pip install 'drive-assets\[simulation\]'"):
+        simulate_drives(tmp_path / "out", SMALL, lambda line: None)
+
+
+@pytest.mark.parametrize("wrong", [{"fault_rate": 0.9}, {"recordings": 0}, {"density_min": 60.0, "density_max": 20.0}])
+def test_options_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(DataError, match=f"simulation config: {next(iter(wrong))}"):
+        SimulationConfig(**wrong)  # type: ignore[arg-type]

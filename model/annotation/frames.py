@@ -1,0 +1,184 @@
+"""Frames from JPEG files to what a detector sees: checked, decoded, cut to the region of interest, letterboxed."""
+
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+
+from model.annotation.config import ROI_FILE
+from model.common.errors import DataError
+
+Frame = npt.NDArray[np.uint8]
+"""(height, width, 3) BGR"""
+Jpeg = npt.NDArray[np.uint8]
+"""(n,) a file's bytes"""
+Detections = npt.NDArray[np.float32]
+"""(n,6) x1, y1, x2, y2 in px of the region of interest, confidence, class id."""
+STRIDE = 32
+PAD = 114
+SIZES_LOOKED_AT = 64
+SMALLEST_SCALE = 8
+"""What libjpeg can shrink by while it decodes."""
+_scratch = threading.local()
+
+
+class UnreadableFrame(Exception):
+    """A file is no JPEG, is cut, or its data is damaged."""
+
+
+class OtherSize(Exception):
+    """A frame's size is not that of its recording."""
+
+
+class Geometry(NamedTuple):
+    """Where a region of interest lies in its letterbox, px."""
+
+    width: int
+    height: int
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+@dataclass(frozen=True)
+class View:
+    """What of a recording's frames the network sees."""
+
+    frame: tuple[int, int]
+    """Width and height of the recording's frames, px"""
+    roi: tuple[int, int, int, int]
+    """x, y, width, height, px"""
+    image_size: int
+    stride: int = STRIDE
+
+    @property
+    def geometry(self) -> Geometry:
+        return letterbox_geometry(self.roi[2], self.roi[3], self.image_size, self.stride)
+
+    @property
+    def letterboxed(self) -> tuple[int, int]:
+        """Height and width of the network's input, px."""
+        g = self.geometry
+        return g.top + g.height + g.bottom, g.left + g.width + g.right
+
+
+def view_of(
+    recording: Path, names: Sequence[str], roi: tuple[int, int, int, int], image_size: int, stride: int = STRIDE
+) -> View:
+    """The view of a recording: its frames have the size that most of those looked at have.
+
+    Raises:
+        DataError: none of those can be read, or the region of interest does not fit.
+    """
+    sizes: Counter[tuple[int, int]] = Counter()
+    picked: Any = np.unique(np.linspace(0, len(names) - 1, SIZES_LOOKED_AT).astype(int)) if names else []
+    for index in picked:
+        try:
+            sizes[jpeg_size(np.fromfile(recording / names[index], np.uint8))] += 1
+        except UnreadableFrame:
+            continue
+    if not sizes:
+        raise DataError(f"{recording} has no frame that can be read: {len(picked)} were tried; copy it again.")
+    (frame, _), *_ = sizes.most_common(1)
+    x, y, width, height = roi
+    if x + width > frame[0] or y + height > frame[1]:
+        raise DataError(
+            f"{recording} has frames of {frame[0]}x{frame[1]} px: the region of interest {roi} (x, y, width, height) "
+            f"does not fit. Set roi in the launchpad, or put a {ROI_FILE} beside the recording."
+        )
+    return View(frame, roi, image_size, stride)
+
+
+def jpeg_size(content: Jpeg) -> tuple[int, int]:
+    """Width and height that a JPEG's header tells, px; nothing is decoded.
+
+    Raises:
+        UnreadableFrame: there is no such header.
+    """
+    try:
+        height, width, *_ = simplejpeg.decode_jpeg_header(content)
+    except ValueError as error:
+        raise UnreadableFrame(str(error)) from error
+    return int(width), int(height)
+
+
+def read_jpeg(path: Path, view: View) -> Jpeg:
+    """A file's bytes, if it holds a JPEG of the view's size.
+
+    Raises:
+        UnreadableFrame, OtherSize
+    """
+    content = np.fromfile(path, np.uint8)
+    size = jpeg_size(content)
+    if size != view.frame:
+        raise OtherSize(f"{size[0]}x{size[1]} px; the recording's frames are {view.frame[0]}x{view.frame[1]}")
+    return content
+
+
+def check_jpeg(content: Jpeg) -> None:
+    """Read all of a JPEG's data without making the picture, at 60 % of the cost of decoding.
+
+    Raises:
+        UnreadableFrame: the data is cut or damaged. OpenCV and nvJPEG make a picture, grey in part, of such a file.
+    """
+    try:
+        simplejpeg.decode_jpeg(content, "GRAY", min_height=1, min_width=1, min_factor=SMALLEST_SCALE)
+    except ValueError as error:
+        raise UnreadableFrame(str(error)) from error
+
+
+def decode(content: Jpeg, view: View) -> Frame:
+    """The region of interest. It lies in a buffer of this thread, which the next call overwrites.
+
+    Raises:
+        UnreadableFrame: the data is cut or damaged; libjpeg's warnings count.
+    """
+    width, height = view.frame
+    buffer: Frame | None = getattr(_scratch, "buffer", None)
+    if buffer is None or buffer.shape != (height, width, 3):
+        buffer = _scratch.buffer = np.empty((height, width, 3), np.uint8)  # once: new pages cost as much as decoding
+    try:
+        image = simplejpeg.decode_jpeg(content, "BGR", buffer=buffer)
+    except ValueError as error:
+        raise UnreadableFrame(str(error)) from error
+    x, y, roi_width, roi_height = view.roi
+    return np.asarray(image[y : y + roi_height, x : x + roi_width])
+
+
+def read_letterboxed(path: Path, view: View) -> Frame:
+    """The region of interest of a file, letterboxed.
+
+    Raises:
+        UnreadableFrame, OtherSize
+    """
+    return letterbox(decode(read_jpeg(path, view), view), view.image_size, view.stride)
+
+
+def letterbox_geometry(width: int, height: int, size: int, stride: int = STRIDE) -> Geometry:
+    """How an image is scaled so that its longer side is `size`, and padded to a multiple of the stride."""
+    ratio = min(size / height, size / width)
+    new_width, new_height = max(round(width * ratio), 1), max(round(height * ratio), 1)
+    pad_x, pad_y = ((size - new_width) % stride) / 2, ((size - new_height) % stride) / 2
+    top, bottom, left, right = (round(v) for v in (pad_y - 0.1, pad_y + 0.1, pad_x - 0.1, pad_x + 0.1))
+    return Geometry(new_width, new_height, top, bottom, left, right)
+
+
+def letterbox(image: Frame, size: int, stride: int = STRIDE) -> Frame:
+    """Scale an image so that its longer side is `size`, and pad the shorter to a multiple of the stride with grey.
+
+    The same pixels as ultralytics' LetterBox with `auto=True`, which its `predict` uses for images of one shape.
+    """
+    height, width = image.shape[:2]
+    g = letterbox_geometry(width, height, size, stride)
+    if (g.width, g.height) != (width, height):
+        image = np.asarray(cv2.resize(image, (g.width, g.height), interpolation=cv2.INTER_LINEAR), np.uint8)
+    padded = cv2.copyMakeBorder(image, g.top, g.bottom, g.left, g.right, cv2.BORDER_CONSTANT, value=(PAD, PAD, PAD))
+    return np.asarray(padded, np.uint8)

@@ -1,0 +1,224 @@
+"""Recording + detector -> annotations.csv: threads read frames while the network runs over batches of them."""
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from model.annotation.backends import Keep, choose_backend
+from model.annotation.config import PACE, AnnotationConfig, region_of_interest
+from model.annotation.frames import Detections, OtherSize, UnreadableFrame, View, view_of
+from model.annotation.progress import Progress
+from model.common.config import fingerprint, to_dict
+from model.common.errors import DataError, is_out_of_memory
+from model.common.files import sha256, write_json
+from model.detection.detector import configure_ultralytics, load_detector, vehicle_classes
+from model.recording.annotations import DETAILS, Annotations, write_annotations
+from model.recording.folder import TELEMETRY
+from model.recording.telemetry import read_telemetry
+
+PROGRESS_S = 5.0
+CONFIDENCE_BINS = 20
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class AnnotationReport:
+    """What annotating a recording found."""
+
+    recording: str
+    weights: str
+    """Name and start of the SHA-256 of the detector's file"""
+    frames: int
+    resumed: int
+    """Of the frames, those that an earlier run had done."""
+    without_row: int
+    missing: int
+    """Telemetry rows without a frame."""
+    unreadable: int
+    """Files that are no JPEG, cut, or damaged."""
+    other_size: int
+    """Frames of another size than most of the recording, to which the region of interest does not apply."""
+    detections: int
+    vehicles_per_frame: float
+    frames_without_vehicle: int
+    confidence_histogram: list[int]
+    """Detections by confidence, 20 bins of 0.05."""
+    roi: list[int]
+    class_names: list[str]
+    backend: str
+    frames_per_s: float
+
+
+@dataclass
+class _Skipped:
+    unreadable: list[str] = field(default_factory=list)
+    other_size: list[str] = field(default_factory=list)
+
+
+class Annotator:
+    """A detector, loaded once, for any number of recordings."""
+
+    def __init__(self, weights: Path, config: AnnotationConfig, cache: Path) -> None:
+        """Raises DataError if `weights` are no detector, have none of the classes asked for, or not this image size."""
+        configure_ultralytics(cache / "ultralytics")
+        self.config = config
+        detector = load_detector(weights)
+        class_ids, self.class_names = vehicle_classes(detector.names, config.class_map)
+        lowest = [config.confidence] * len(self.class_names)
+        for name, threshold in config.class_confidence.items():
+            if name not in self.class_names:
+                raise DataError(f"class_confidence names {name!r}: expected some of {', '.join(self.class_names)}.")
+            lowest[self.class_names.index(name)] = threshold
+        self.digest = sha256(weights)
+        self.weights = f"{weights.name} {self.digest[:12]}"
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        network = detector.model.eval()
+        self.stride = int(network.stride.max())
+        if config.image_size % self.stride:
+            raise DataError(f"image_size {config.image_size}: {weights} takes multiples of {self.stride}.")
+        network.fuse(verbose=False)
+        keep = Keep.of(
+            len(detector.names), class_ids, lowest, config.iou, config.max_detections, device, config.agnostic_nms
+        )
+        self.backend = choose_backend(config.backend, network, keep, config.half, device)
+        self.backend.batch = config.batch or self.backend.batch
+
+    def annotate(self, recording: Path, output: Path, progress: Tell = lambda line: None) -> AnnotationReport:
+        """Annotate the frames of `recording` that have a telemetry row; write `output` and, beside it, its details.
+
+        Frames that a killed run, or an earlier run with equal weights and options, has done are kept.
+
+        Raises:
+            DataError: wrong telemetry, no readable frame, a region of interest outside the frame, or not enough memory
+                for a single frame.
+        """
+        started = time.perf_counter()
+        telemetry, _ = read_telemetry(recording / TELEMETRY)
+        roi = region_of_interest(recording, self.config)
+        options = {name: value for name, value in to_dict(self.config).items() if name not in PACE}
+        identity = fingerprint(self.digest, options, roi)
+        wanted = [f"{name}.jpg" for name in telemetry["Time"]]
+        present = {path.name for path in recording.iterdir() if path.suffix.lower() == ".jpg"}
+        names = [name for name in wanted if name in present]
+        view = view_of(recording, names, roi, self.config.image_size, self.stride)
+        with Progress(output, identity) as done:
+            resumed = sum(name in done.frames for name in names)
+            todo = [recording / name for name in names if name not in done.frames]
+            skipped = self._run(todo, view, done, lambda line: progress(f"{recording.name}: {line}"))
+            found = [name for name in names if name in done.frames]
+            if not found:
+                raise DataError(f"{recording} has no frame that can be read: {len(names)} were tried; copy it again.")
+            times = [name.removesuffix(".jpg") for name in found]
+            annotations = Annotations.from_frames(times, found, [done.frames[name] for name in found])
+            write_annotations(output, annotations)
+            seconds = max(time.perf_counter() - started, 1e-9)
+            confidences = annotations.confidence
+            report = AnnotationReport(
+                recording=recording.name,
+                weights=self.weights,
+                frames=len(found),
+                resumed=resumed,
+                without_row=len(present - set(wanted)),
+                missing=len(set(wanted) - present),
+                unreadable=len(skipped.unreadable),
+                other_size=len(skipped.other_size),
+                detections=len(confidences),
+                vehicles_per_frame=len(confidences) / len(found),
+                frames_without_vehicle=int((annotations.count == 0).sum()),
+                confidence_histogram=np.histogram(confidences, CONFIDENCE_BINS, (0, 1))[0].tolist(),
+                roi=list(roi),
+                class_names=self.class_names,
+                backend=self.backend.name,
+                frames_per_s=(len(found) - resumed) / seconds,
+            )
+            write_json(output.with_name(DETAILS), {**asdict(report), "fingerprint": identity})
+            done.finished()
+        return report
+
+    def _run(self, frames: list[Path], view: View, done: Progress, tell: Tell) -> _Skipped:
+        """Annotate `frames` into `done`; return what had to be left out."""
+        skipped, told, finished = _Skipped(), time.perf_counter(), 0
+        threads = self.config.decode_threads or max(2, os.cpu_count() or 2)
+        with _pool(threads) as readers, _pool(self.backend.lanes) as lanes:
+            loading = _ahead(readers, lambda path: self.backend.load(path, view), frames, 2 * self.backend.batch)
+            batches = self._batches(loading, skipped, tell)
+            results = _ahead(
+                lanes, lambda batch: self._detect(list(batch.values()), view, tell), batches, self.backend.lanes + 1
+            )
+            for batch, found in results:
+                done.add(zip(batch, found.result(), strict=True), self.config.checkpoint_every)
+                finished += len(batch)
+                if time.perf_counter() - told > PROGRESS_S:
+                    told = time.perf_counter()
+                    tell(f"{finished} of {len(frames)} frames")
+        return skipped
+
+    def _batches(
+        self, loading: Iterable[tuple[Path, "Future[Any]"]], skipped: _Skipped, tell: Tell
+    ) -> Iterator[dict[str, Any]]:
+        """Loaded frames by file name, as many at once as the network takes."""
+        batch: dict[str, Any] = {}
+        for path, future in loading:
+            try:
+                batch[path.name] = future.result()
+            except UnreadableFrame as error:
+                skipped.unreadable.append(path.name)
+                tell(f"{path.name} cannot be read and is skipped ({error})")
+            except OtherSize as error:
+                skipped.other_size.append(path.name)
+                tell(f"{path.name} is skipped: it has {error}")
+            if len(batch) >= self.backend.batch:
+                yield batch
+                batch = {}
+        if batch:
+            yield batch
+
+    def _detect(self, loaded: list[Any], view: View, tell: Tell) -> list[Detections]:
+        """Detections of each frame; where memory is short in halves of the batch, which later ones keep to."""
+        try:
+            return self.backend.detect(loaded, view)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        if len(loaded) == 1:
+            raise DataError(
+                f"There is not enough memory for one frame at image size {view.image_size}: free some, or make "
+                "image_size smaller."
+            )
+        half = len(loaded) // 2
+        self.backend.batch = min(self.backend.batch, half)
+        tell(f"out of memory: the batch is halved to {self.backend.batch} frames")
+        return self._detect(loaded[:half], view, tell) + self._detect(loaded[half:], view, tell)
+
+
+@contextmanager
+def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads whose waiting tasks are dropped when the block ends early."""
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Iterable[Item], limit: int
+) -> Iterator[tuple[Item, "Future[Result]"]]:
+    """Each item with the future of its result, in order, with at most `limit` under way or waiting."""
+    waiting: deque[tuple[Item, Future[Result]]] = deque()
+    for item in items:
+        waiting.append((item, pool.submit(work, item)))
+        if len(waiting) >= limit:
+            yield waiting.popleft()
+    yield from waiting

@@ -1,0 +1,56 @@
+"""Looking at annotations: frames with their boxes, detections over time, confidences."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from model.common.figures import COLOURS, new_figure
+from model.common.images import read_image, small_jpeg
+from model.recording.annotations import Annotations
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TILES = 6
+TILE_WIDTH = 640
+
+
+def contact_sheet(recording: Path, annotations: Annotations, roi: Sequence[int], limit: int) -> bytes:
+    """JPEG of at most `limit` bytes: six regions of interest, evenly picked over the drive, with their boxes."""
+    picked = np.unique(np.linspace(0, len(annotations) - 1, TILES).astype(int))
+    tiles = [_tile(recording / annotations.filename[index], annotations.frame(index), roi) for index in picked]
+    tiles += [np.full_like(tiles[0], 255)] * (len(tiles) % 2)
+    return small_jpeg(np.vstack([np.hstack(tiles[row : row + 2]) for row in range(0, len(tiles), 2)]), limit)
+
+
+def draw_boxes(image: npt.NDArray[np.uint8], found: npt.NDArray[np.float32], scale: float) -> None:
+    """Draw detections (n,6) on a region of interest that was scaled by `scale`, in place."""
+    for x1, y1, x2, y2, confidence, _ in found:
+        corners = [round(float(v) * scale) for v in (x1, y1, x2, y2)]
+        cv2.rectangle(image, (corners[0], corners[1]), (corners[2], corners[3]), (0, 200, 255), 1, cv2.LINE_AA)
+        place = (corners[0], max(corners[1] - 3, 8))
+        cv2.putText(image, f"{confidence:.2f}", place, cv2.FONT_HERSHEY_SIMPLEX, 0.35, (0, 200, 255), 1, cv2.LINE_AA)
+
+
+def annotation_overview(annotations: Annotations, name: str) -> "Figure":
+    """Vehicles a frame over the drive, and the histogram of confidences."""
+    figure, (left, right) = new_figure(2, f"Detections of {name}")
+    left.plot(annotations.count, color=COLOURS[0], linewidth=0.8)
+    left.set(xlabel="frame", ylabel="vehicles", ylim=(0, None))
+    right.hist(annotations.confidence, np.linspace(0, 1, 21).tolist(), color=COLOURS[0])
+    right.set(xlabel="confidence", ylabel="detections", xlim=(0, 1))
+    return figure
+
+
+def _tile(path: Path, found: npt.NDArray[np.float32], roi: Sequence[int]) -> npt.NDArray[np.uint8]:
+    x, y, width, height = roi
+    crop = read_image(path)[y : y + height, x : x + width]
+    scale = TILE_WIDTH / width
+    tile = cv2.resize(crop, (TILE_WIDTH, round(height * scale)), interpolation=cv2.INTER_AREA)
+    tile = np.asarray(tile, np.uint8)
+    draw_boxes(tile, found, scale)
+    return tile

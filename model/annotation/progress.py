@@ -1,0 +1,73 @@
+"""Frames annotated so far: in memory, and in a file beside the output that outlives a killed run."""
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from model.annotation.frames import Detections
+from model.recording.annotations import DETAILS, read_annotations
+
+
+class Progress:
+    """What is done of a recording's frames. As a context manager it writes what is unwritten, whatever happens."""
+
+    def __init__(self, output: Path, identity: str) -> None:
+        """Recover what a killed run, or an earlier run with this `identity` (weights and options), has done."""
+        self._stem = f".{output.stem}."
+        self.path = output.with_name(f"{self._stem}{identity}.partial")
+        self.frames: dict[str, Detections] = {}
+        self._unwritten: list[str] = []
+        details = output.with_name(DETAILS)
+        if output.is_file() and details.is_file() and _fingerprint_of(details) == identity:
+            earlier = read_annotations(output)
+            self.frames = {name: earlier.frame(index) for index, name in enumerate(earlier.filename)}
+        if self.path.is_file():
+            self._recover()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._write()
+
+    def add(self, frames: Iterable[tuple[str, Detections]], every: int) -> None:
+        """Take in (file name, detections); write once `every` frames are unwritten."""
+        for name, found in frames:
+            self.frames[name] = found
+            self._unwritten.append(json.dumps([name, found.tolist()]) + "\n")
+        if len(self._unwritten) >= every:
+            self._write()
+
+    def finished(self) -> None:
+        """Drop the file: the output is written."""
+        self._unwritten = []
+        for left in self.path.parent.glob(f"{self._stem}*.partial"):
+            left.unlink()
+
+    def _write(self) -> None:
+        if self._unwritten:
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.writelines(self._unwritten)
+                stream.flush()
+                os.fsync(stream.fileno())
+            self._unwritten = []
+
+    def _recover(self) -> None:
+        """Read what a killed run left; its last line may be cut."""
+        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+        whole = [line for line in lines if line.endswith("\n")]
+        for line in whole:
+            name, found = json.loads(line)
+            self.frames[name] = np.array(found, np.float32).reshape(-1, 6)
+        if len(whole) < len(lines):
+            self.path.write_text("".join(whole), encoding="utf-8")
+
+
+def _fingerprint_of(details: Path) -> str | None:
+    try:
+        return json.loads(details.read_text(encoding="utf-8")).get("fingerprint")
+    except ValueError:
+        return None

@@ -1,0 +1,153 @@
+"""A recording as a video: its frames with boxes, region of interest, telemetry, and what the driver does next."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from model.annotation.config import AnnotationConfig, check_roi
+from model.common.errors import DataError
+from model.common.files import atomic_path
+from model.recording.annotations import DETAILS, class_names, read_annotations
+from model.recording.folder import TELEMETRY
+from model.recording.labels import HORIZONS_S, LabelConfig, future_labels
+from model.recording.telemetry import read_telemetry
+
+Image = npt.NDArray[np.uint8]
+WIDTH = 1280
+BAR = 64
+RECORDED_FPS = 2
+SPEED = 5.0
+"""How many times faster than recorded the video plays."""
+CODECS = ("avc1", "mp4v")
+"""H.264, which browsers play, where OpenCV has an encoder for it; else MPEG-4."""
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+BOXES = ((0, 200, 255), (255, 160, 0), (120, 220, 80), (220, 100, 220))
+BRAKE, COAST, OFF = (60, 60, 230), (60, 190, 240), (70, 70, 70)
+INK, DARK, FAINT = (255, 255, 255), (0, 0, 0), (150, 150, 150)
+
+
+def write_video(
+    recording: Path, output: Path, speed: float = SPEED, tell: Callable[[str], None] = lambda line: None
+) -> tuple[int, str]:
+    """Write the annotated frames of `recording` as an MP4, 1280 px wide; return the number of frames and the codec.
+
+    Raises:
+        DataError: the recording is not annotated, has no readable frame, or there is no encoder.
+    """
+    if not recording.is_dir():
+        raise DataError(f"{recording} is no folder: expected a recording.")
+    if output.suffix != ".mp4":
+        raise DataError(f"{output}: expected a file name that ends with .mp4.")
+    if speed <= 0:
+        raise DataError(f"Speed {speed}: expected more than 0.")
+    found = read_annotations(recording / "annotations.csv")
+    telemetry, _ = read_telemetry(recording / TELEMETRY)
+    labels = future_labels(telemetry)
+    speeds = telemetry["SPEED"].to_numpy(float)
+    braking = telemetry["BRAKE_SIGNAL"].to_numpy(bool)
+    coasting = telemetry["ACCELERATOR_POS_D"].to_numpy(float) < LabelConfig().coast_threshold
+    row_of = {time: row for row, time in enumerate(telemetry["Time"])}
+    roi, names = _roi(recording), class_names(recording)
+    columns = [[f"{action}_{h}s" for h in HORIZONS_S] for action in ("brake", "coast")]
+    ahead = [labels[names_].astype(object).to_numpy() for names_ in columns]
+    with atomic_path(output) as temporary:
+        writer, size, codec, written = None, (0, 0), "", 0
+        for index, name in enumerate(found.filename):
+            image = cv2.imread(str(recording / name))
+            row = row_of.get(found.time[index])
+            if image is None or row is None:
+                continue
+            frame = _draw_frame(np.asarray(image, np.uint8), found.frame(index), roi, names)
+            now = (bool(braking[row]), bool(coasting[row]))
+            text = f"{found.time[index]}   {speeds[row]:.0f} km/h   {found.count[index]} vehicles"
+            picture = np.vstack([frame, _draw_bar(text, now, (ahead[0][row], ahead[1][row]))])
+            if writer is None:
+                size = (picture.shape[1], picture.shape[0])
+                writer, codec = _open(temporary, RECORDED_FPS * speed, size)
+            if (picture.shape[1], picture.shape[0]) == size:
+                writer.write(picture)
+                written += 1
+            if written % 500 == 0 and written:
+                tell(f"{written} of {len(found)} frames")
+        if writer is None:
+            raise DataError(f"{recording} has no annotated frame that can be read.")
+        writer.release()
+    return written, codec
+
+
+def _roi(recording: Path) -> tuple[int, ...]:
+    """The region that was annotated, as the report beside the table says; the default one if there is no report."""
+    details = recording / DETAILS
+    if not details.is_file():
+        return AnnotationConfig().roi
+    roi = tuple(json.loads(details.read_text(encoding="utf-8"))["roi"])
+    check_roi(roi, str(details))
+    return roi
+
+
+def _draw_frame(image: Image, found: npt.NDArray[np.float32], roi: tuple[int, ...], names: tuple[str, ...]) -> Image:
+    scale = WIDTH / image.shape[1]
+    height = round(image.shape[0] * scale) // 2 * 2  # encoders want even sizes
+    frame = np.asarray(cv2.resize(image, (WIDTH, height), interpolation=cv2.INTER_AREA), np.uint8)
+    x, y, width, tall = roi
+    corners = [round(v * scale) for v in (x, y, x + width, y + tall)]
+    cv2.rectangle(frame, (corners[0], corners[1]), (corners[2] - 1, corners[3]), FAINT, 1)
+    for x1, y1, x2, y2, confidence, class_id in found:
+        left, top, right, bottom = (round(float(v) * scale) for v in (x1 + x, y1 + y, x2 + x, y2 + y))
+        colour = BOXES[int(class_id) % len(BOXES)]
+        cv2.rectangle(frame, (left, top), (right, bottom), colour, 2, cv2.LINE_AA)
+        label = f"{confidence:.2f}" if len(names) == 1 else f"{names[int(class_id)]} {confidence:.2f}"
+        _write(frame, label, (left, max(top - 5, 14)), 0.45, colour)
+    return frame
+
+
+def _draw_bar(text: str, now: tuple[bool, bool], ahead: tuple[npt.NDArray, npt.NDArray]) -> Image:
+    """Time and speed on the left; on the right, for braking and coasting, a box for now and one a horizon."""
+    bar = np.full((BAR, WIDTH, 3), 25, np.uint8)
+    _write(bar, text, (16, 40), 0.6, INK)
+    start, step = WIDTH - 70 * (len(HORIZONS_S) + 1) - 16, 70
+    for line, (name, colour) in enumerate((("brake", BRAKE), ("coast", COAST))):
+        top = 6 + 27 * line
+        _write(bar, name, (start - 64, top + 17), 0.5, INK)
+        for column, value in enumerate([now[line], *ahead[line]]):
+            left = start + step * column
+            known = value is True or value is False or isinstance(value, np.bool_)
+            fill = colour if known and value else OFF
+            if known:
+                cv2.rectangle(bar, (left, top), (left + step - 8, top + 23), fill, -1)
+            else:
+                cv2.rectangle(bar, (left, top), (left + step - 8, top + 23), OFF, 1)
+            title = "now" if column == 0 else f"+{HORIZONS_S[column - 1]} s"
+            _write(
+                bar,
+                title if known else f"{title} ?",
+                (left + 8, top + 17),
+                0.45,
+                FAINT if not known else DARK if value else INK,
+            )
+    return bar
+
+
+def _write(image: Image, text: str, place: tuple[int, int], size: float, colour: tuple[int, int, int]) -> None:
+    cv2.putText(image, text, place, FONT, size, colour, 1, cv2.LINE_AA)
+
+
+def _open(path: Path, fps: float, size: tuple[int, int]) -> tuple[cv2.VideoWriter, str]:
+    # An encoder that is not there is no error.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        for codec in CODECS:
+            writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, size)
+            if writer.isOpened():
+                return writer, codec
+            writer.release()
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+    raise DataError(f"OpenCV has no encoder for MP4 here (tried {', '.join(CODECS)}): install opencv-python.")

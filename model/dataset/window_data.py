@@ -1,0 +1,141 @@
+"""Windows for the networks: the whole split as frames on the device, batches gathered by index."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.common.errors import DataError
+from model.dataset.features import detection_features, telemetry_features
+from model.dataset.windows import Split, read_split
+from model.recording.labels import DEFAULT_TASKS
+
+
+class Batch(NamedTuple):
+    """What a training step takes, in the order of the model's and the loss's arguments."""
+
+    telemetry_seq: Tensor
+    """(B,T,10) float32"""
+    detection_seq: Tensor
+    """(B,T,N,6) float32"""
+    detection_mask: Tensor
+    """(B,T,N) bool"""
+    labels: Tensor
+    """(B,tasks) float32, 0 or 1; 0 where unknown"""
+    label_mask: Tensor
+    """(B,tasks) bool, False where unknown"""
+
+
+@dataclass(frozen=True)
+class WindowData:
+    """A split on a device: features of F frames, and W windows of `length` consecutive frames by their first row.
+
+    N is the most detections that a frame of the split has, at least 1: slots that no frame uses change no network's
+    answer and would only cost time.
+    """
+
+    path: Path
+    tasks: tuple[str, ...]
+    class_names: tuple[str, ...]
+    length: int
+    telemetry: Tensor
+    """(F,10) float32"""
+    detections: Tensor
+    """(F,N,6) float32"""
+    detection_mask: Tensor
+    """(F,N) bool"""
+    first_row: Tensor
+    """(W,) int64"""
+    labels: Tensor
+    """(W,tasks) float32 of each window's last frame, 0 where unknown"""
+    label_mask: Tensor
+    """(W,tasks) bool"""
+
+    @classmethod
+    def load(
+        cls,
+        path: Path,
+        device: torch.device | str = "cpu",
+        tasks: tuple[str, ...] = DEFAULT_TASKS,
+        gear: str = "onehot",
+        detection_classes: bool = False,
+    ) -> Self:
+        """Read a split's H5 file, make features once and put them on `device`.
+
+        Raises:
+            DataError: the file is missing or of another schema, has no window, a task, or a finite number where due.
+        """
+        split = read_split(path)
+        _check(path, split, tasks)
+        slots = np.flatnonzero(split.detection_mask.any(axis=0))
+        used = int(slots[-1]) + 1 if slots.size else 1
+        mask = torch.from_numpy(split.detection_mask[:, :used]).to(device)
+        last = split.window_start.astype(np.int64) + split.window.length - 1
+        labels = torch.from_numpy(split.labels[last][:, [split.label_names.index(task) for task in tasks]]).to(device)
+        return cls(
+            path=path,
+            tasks=tuple(tasks),
+            class_names=tuple(split.class_names),
+            length=split.window.length,
+            telemetry=telemetry_features(torch.from_numpy(split.telemetry).to(device), gear),
+            detections=detection_features(
+                torch.from_numpy(split.detections[:, :used]).to(device),
+                mask,
+                split.crop_width,
+                split.crop_height,
+                len(split.class_names) if detection_classes else None,
+            ),
+            detection_mask=mask,
+            first_row=torch.from_numpy(split.window_start.astype(np.int64)).to(device),
+            labels=(labels == 1).float(),
+            label_mask=labels >= 0,
+        )
+
+    def __len__(self) -> int:
+        return len(self.first_row)
+
+    @property
+    def telemetry_dim(self) -> int:
+        return self.telemetry.shape[-1]
+
+    @property
+    def detection_dim(self) -> int:
+        return self.detections.shape[-1]
+
+    def batches(self, batch_size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
+        """Every window once, in the file's order, or shuffled by a CPU `generator`; the last batch may be smaller."""
+        device = self.first_row.device
+        if generator is None:
+            order = torch.arange(len(self), device=device)
+        else:
+            order = torch.randperm(len(self), generator=generator).to(device)
+        offsets = torch.arange(self.length, device=device)
+        for chosen in torch.split(order, batch_size):
+            rows = self.first_row[chosen, None] + offsets
+            yield Batch(
+                self.telemetry[rows],
+                self.detections[rows],
+                self.detection_mask[rows],
+                self.labels[chosen],
+                self.label_mask[chosen],
+            )
+
+
+def _check(path: Path, split: Split, tasks: tuple[str, ...]) -> None:
+    if len(split.window_start) == 0:
+        raise DataError(f"{path} holds no window: expected at least one; add recordings or shorten the window.")
+    missing = [task for task in tasks if task not in split.label_names]
+    if missing:
+        raise DataError(f"{path} has no label {', '.join(missing)}: expected tasks of {', '.join(split.label_names)}.")
+    if not np.isfinite(split.telemetry).all() or not np.isfinite(split.detections).all():
+        raise DataError(f"{path} holds telemetry or detections that are not finite: make the split again.")
+    ids = split.detections[..., 0][split.detection_mask]
+    if ids.size and not (ids.min() >= 0 and ids.max() < len(split.class_names)):
+        raise DataError(
+            f"{path} holds class ids from {ids.min():.0f} to {ids.max():.0f}: expected 0 to "
+            f"{len(split.class_names) - 1} for classes {', '.join(split.class_names)}; make the split again."
+        )

@@ -1,0 +1,308 @@
+"""Boxy (Behrendt 2019) as published -> a YOLO data set: zips of half-size PNG frames, labels in full-size pixels."""
+
+import re
+import zipfile
+import zlib
+from array import array
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from model.common.config import option
+from model.common.errors import DataError
+from model.detection.downloads import NotOnServer, Remote
+from model.detection.json_rows import json_items
+from model.detection.yolo_dataset import (
+    LARGEST_FILE,
+    DatasetReport,
+    DatasetWriter,
+    UnusableImage,
+    known_images,
+    replaced_folder,
+    same_aspect,
+    split_groups,
+    usable_size,
+)
+
+FULL_WIDTH, FULL_HEIGHT = 2464, 2056
+BONNET_X, BONNET_Y = (0.35, 0.65), 0.90
+"""A box whose centre lies here is the own car's bonnet."""
+SAME_EDGE_PX = 10
+"""Rear and whole box closer than this on both sides: the vehicle is seen from straight behind."""
+CLASSES = {"vehicle": ("vehicle",), "sides": ("vehicle.left", "vehicle.front", "vehicle.right")}
+FLAWLESS = "no-issues"
+"""What the published labels say of a frame without flaws."""
+LABELS = "*labels*.json"
+PUBLISHED_LABELS = ("boxy_labels_train.json", "boxy_labels_valid.json")
+ZIP_FOLDER = "boxy_raw_scaled"
+"""Where the publisher's server has the zips, beside the labels."""
+_FRAME = re.compile(r"^\./(?P<sequence>[\w.-]+)/(?P<frame>[\w.-]+)\.png$")
+
+
+@dataclass(frozen=True)
+class BoxyConfig:
+    """What of Boxy becomes a data set."""
+
+    classes: str = option("vehicle", "vehicle: one class; sides: vehicle.left, vehicle.front, vehicle.right")
+    min_box_px: float = option(0.0, "Boxes narrower or lower than this (px of the full-size image) are dropped")
+    val_share: float = option(0.2, "Share of sequences for validation, whole")
+    sequences: tuple[str, ...] = option(
+        (), "Only these sequences (2016-10-04-13-52-40, or as in the labels); empty: all"
+    )
+
+    def __post_init__(self) -> None:
+        if self.classes not in CLASSES:
+            raise DataError(f"classes {self.classes!r}: expected one of {', '.join(CLASSES)}.")
+        if not 0 < self.val_share < 1:
+            raise DataError(f"val_share {self.val_share}: expected within (0, 1).")
+
+
+@dataclass
+class _Sequence:
+    """Labels of a sequence's frames, one after the other."""
+
+    frames: list[str] = field(default_factory=list)
+    counts: array = field(default_factory=lambda: array("q"))
+    corners: array = field(default_factory=lambda: array("d"))
+    """Eight numbers a vehicle: x1, y1, x2, y2 of all of it, then of its rear; each the other's where one is missing."""
+
+
+@dataclass(frozen=True)
+class _Boxes:
+    """Boxes of the frames of a sequence that can be used: `counts` (frames,), `classes` (boxes,), `boxes` (boxes,4)."""
+
+    frames: list[str]
+    counts: npt.NDArray[np.int64]
+    classes: npt.NDArray[np.int64]
+    boxes: npt.NDArray[np.float64]
+    """x1, y1, x2, y2 as shares of the image."""
+
+    def of(self, kept: npt.NDArray[np.bool_]) -> "_Boxes":
+        """Only the frames that are kept."""
+        boxes = np.repeat(kept, self.counts)
+        frames = [frame for frame, keep in zip(self.frames, kept.tolist(), strict=True) if keep]
+        return _Boxes(frames, self.counts[kept], self.classes[boxes], self.boxes[boxes])
+
+
+def convert_boxy(
+    raw: Path, output: Path, config: BoxyConfig, progress: Callable[[str], None] = lambda line: None
+) -> DatasetReport:
+    """Convert the raw folder (`*.zip` or extracted sequence folders, and label JSON files) to a YOLO data set.
+
+    Extracted images are linked; an image of an earlier conversion is linked, not extracted again. The result replaces
+    `output` when it is whole. Frames and zips that cannot be used are left out and counted.
+
+    Raises:
+        DataError: no labels, a label file that is broken, no usable image; names it.
+    """
+    report = DatasetReport()
+    labels = _read_labels(raw, config, report)
+    part_of = split_groups(list(labels), config.val_share)
+    with replaced_folder(output) as (new, earlier):
+        writer = DatasetWriter(new, CLASSES[config.classes], report)
+        known = known_images(earlier)
+        for number, sequence in enumerate(sorted(labels), 1):
+            part, boxes = part_of[sequence], _boxes(labels.pop(sequence), config, report)
+            report.groups[part].append(sequence)
+            kept, sizes = np.zeros(len(boxes.frames), bool), np.zeros((len(boxes.frames), 2))
+            for index, image in _images(raw, known, sequence, boxes.frames, report):
+                try:
+                    size = usable_size(image)
+                    if not same_aspect(size, (FULL_WIDTH, FULL_HEIGHT)):
+                        raise UnusableImage(f"images of another aspect than {FULL_WIDTH}x{FULL_HEIGHT}")
+                except UnusableImage as reason:
+                    report.drop(str(reason), 1, f"{sequence}/{boxes.frames[index]}.png: {reason}.")
+                    continue
+                writer.place_image(part, f"{sequence}__{boxes.frames[index]}.png", image)
+                kept[index], sizes[index] = True, size
+            used = boxes.of(kept)
+            stems = [f"{sequence}__{frame}" for frame in used.frames]
+            writer.write_labels(part, stems, used.counts, used.classes, used.boxes, sizes[kept])
+            progress(f"Sequence {number} of {len(part_of)} ({part}): {sequence}, {len(stems):,} images")
+        writer.finish(raw, "the zips of the sequences that the label files name, or their folders")
+    return report
+
+
+def download_boxy(
+    remote: Remote, raw: Path, config: BoxyConfig, progress: Callable[[str], None] = lambda line: None
+) -> None:
+    """Fetch labels and the sequences' zips that are not in `raw` yet. A zip that the server lacks is told and left out.
+
+    Raises:
+        DataError: something cannot be fetched or is damaged, or there are no labels; names the file, not the address.
+    """
+
+    def fetch(names: list[str], needed: bool = False) -> None:
+        try:
+            remote.fetch(names, raw / PurePosixPath(names[-1]).name, progress)
+        except NotOnServer:
+            if needed:
+                raise
+            progress(f"{names[-1]} is not on the server: it is left out")
+
+    for name in PUBLISHED_LABELS:
+        fetch([name], needed=name == PUBLISHED_LABELS[0])
+    present = {path.stem for folder in (raw, raw / ZIP_FOLDER) for path in folder.glob("*.zip")}
+    for sequence in sorted(_read_labels(raw, config, DatasetReport())):
+        if (raw / sequence).is_dir() or present & set(_archive_stems(sequence)):
+            continue
+        name = f"{_archive_stems(sequence)[-1]}.zip"
+        fetch([f"{ZIP_FOLDER}/{name}", name])
+
+
+def _archive_stems(sequence: str) -> tuple[str, ...]:
+    return (sequence,) if sequence.startswith("bluefox_") else (sequence, f"bluefox_{sequence}_bag")
+
+
+def _read_labels(raw: Path, config: BoxyConfig, report: DatasetReport) -> dict[str, _Sequence]:
+    """Labels of the chosen sequences. Files are read frame by frame: all of Boxy's would fill the memory."""
+    files = sorted(path for path in raw.glob(LABELS) if not path.name.startswith(".")) if raw.is_dir() else []
+    if not files:
+        raise DataError(
+            f"{raw} holds no Boxy labels: expected {PUBLISHED_LABELS[0]} beside the zips. Download them, or make a "
+            "simulated set with `drive-assets simulate`."
+        )
+    wanted = {stem for sequence in config.sequences for stem in _archive_stems(sequence)}
+    found: dict[str, _Sequence] = {}
+    seen: set[str] = set()
+    for path in files:
+        for name, label in json_items(path):
+            match = _FRAME.match(name)
+            if match is None or ".." in name:
+                raise DataError(f"{path}, label of {name!r}: expected a frame as ./<sequence>/<frame>.png.")
+            if wanted and match["sequence"] not in wanted:
+                continue
+            sequence = found.setdefault(match["sequence"], _Sequence())
+            if name in seen:
+                report.drop("labels that come twice")
+                continue
+            seen.add(name)
+            try:
+                flawed = any(flaw != FLAWLESS for flaw in label.get("flaws") or ())
+                corners = _corners(label["vehicles"])
+            except (KeyError, TypeError, AttributeError, OverflowError):
+                report.drop("labels that cannot be read", 1, f"{path}, {name}: the label cannot be read.")
+                continue
+            if flawed:
+                report.drop("images with flaws")
+                continue
+            sequence.frames.append(match["frame"])
+            sequence.counts.append(len(corners) // 8)
+            sequence.corners.extend(corners)
+    missing = [name for name in config.sequences if not found.keys() & set(_archive_stems(name))]
+    if missing:
+        raise DataError(f"sequences {', '.join(sorted(missing))}: not in the labels in {raw}.")
+    return found
+
+
+def _corners(vehicles: list[dict[str, Any]]) -> array:
+    numbers: list[float] = []
+    for vehicle in vehicles:
+        rear, whole = vehicle.get("rear"), vehicle.get("AABB")
+        whole, rear = whole or rear, rear or whole
+        if whole is None or rear is None:
+            continue
+        numbers += (whole["x1"], whole["y1"], whole["x2"], whole["y2"], rear["x1"], rear["y1"], rear["x2"], rear["y2"])
+    return array("d", numbers)
+
+
+def _boxes(sequence: _Sequence, config: BoxyConfig, report: DatasetReport) -> _Boxes:
+    """The boxes to train on: `rear` where there is one, else `AABB`; a frame with a degenerate box is left out."""
+    counts = np.array(sequence.counts, np.int64)
+    corners = np.array(sequence.corners, float).reshape(-1, 2, 4)
+    whole, rear = corners[:, 0], corners[:, 1]
+    frame_of = np.repeat(np.arange(len(counts)), counts)
+    extent = (rear[:, :2] < rear[:, 2:]).all(axis=1)  # False for what is not a number, too
+    sound = np.bincount(frame_of[~extent], minlength=len(counts)) == 0
+    report.drop("images with a degenerate box", int((~sound).sum()))
+    size = [FULL_WIDTH, FULL_HEIGHT]
+    clipped = np.clip(rear, 0, size * 2)
+    centre = (rear[:, :2] + rear[:, 2:]) / 2 / size
+    bonnet = (centre[:, 0] >= BONNET_X[0]) & (centre[:, 0] <= BONNET_X[1]) & (centre[:, 1] > BONNET_Y)
+    outside = (clipped[:, :2] >= clipped[:, 2:]).any(axis=1)
+    small = ((clipped[:, 2:] - clipped[:, :2]) < config.min_box_px).any(axis=1)
+    kept = sound[frame_of]
+    for reason, wrong in (("boxes on the bonnet", bonnet), ("boxes outside the image", outside),
+                          ("boxes too small", small)):  # fmt: skip
+        report.drop(reason, int((kept & wrong).sum()))
+        kept = kept & ~wrong
+    classes = _sides(whole, rear) if config.classes == "sides" else np.zeros(len(rear), np.int64)
+    every = np.bincount(frame_of[kept], minlength=len(counts))
+    return _Boxes(sequence.frames, every, classes[kept], clipped[kept] / (size * 2)).of(sound)
+
+
+def _sides(whole: npt.NDArray[np.float64], rear: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """0 left, 1 front, 2 right: where the vehicle drives relative to us, told by the flank that we see."""
+    left_flank, right_flank = rear[:, 0] - whole[:, 0], whole[:, 2] - rear[:, 2]
+    front = (left_flank <= SAME_EDGE_PX) & (right_flank <= SAME_EDGE_PX)
+    return np.where(front, 1, np.where(left_flank > right_flank, 2, 0))
+
+
+def _images(
+    raw: Path, known: Mapping[str, Path], sequence: str, frames: list[str], report: DatasetReport
+) -> Iterator[tuple[int, Path | bytes]]:
+    """Yield (index of the frame, a file to link or the PNG's bytes) of the frames that are there."""
+    folders = [folder / sequence for folder in (raw, raw / ZIP_FOLDER) if (folder / sequence).is_dir()]
+    files = {path.name: path for folder in folders for path in folder.iterdir()}
+    left = []
+    for index, frame in enumerate(frames):
+        path = files.get(f"{frame}.png")
+        if path is None:
+            left.append(index)
+        else:
+            yield index, path
+    names = [f"{stem}.zip" for stem in _archive_stems(sequence)]
+    archives = [path for folder in (raw, raw / ZIP_FOLDER) for name in names if (path := folder / name).is_file()]
+    if not left:
+        return
+    if not archives:
+        problem = "" if folders else f"{names[-1]} is missing in {raw}."
+        report.drop("labels whose image is missing" if folders else "images whose zip is missing", len(left), problem)
+        return
+    try:
+        with zipfile.ZipFile(archives[0]) as archive:
+            yield from _zipped(archive, known, sequence, frames, left, report)
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        problem = f"{archives[0]} is a broken zip ({error}): delete it and download it again."
+        report.drop("images whose zip is broken", len(left), problem)
+
+
+def _zipped(
+    archive: zipfile.ZipFile,
+    known: Mapping[str, Path],
+    sequence: str,
+    frames: list[str],
+    wanted: list[int],
+    report: DatasetReport,
+) -> Iterator[tuple[int, Path | bytes]]:
+    members = {PurePosixPath(info.filename).name: info for info in archive.infolist() if not info.is_dir()}
+    for index in wanted:
+        info = members.get(f"{frames[index]}.png")
+        if info is None:
+            report.drop("labels whose image is missing")
+            continue
+        if info.file_size > LARGEST_FILE:
+            report.drop("images too large")
+            continue
+        earlier = known.get(f"{sequence}__{frames[index]}.png")
+        if earlier is not None and _same(earlier, info):
+            yield index, earlier
+            continue
+        try:
+            content = archive.read(info)  # checks the CRC
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
+            report.drop("images that are damaged", 1, f"{archive.filename}, {info.filename}: {error}.")
+            continue
+        yield index, content
+
+
+def _same(path: Path, info: zipfile.ZipInfo) -> bool:
+    """Whether a file is the member: a killed run may have left a part of it, a new zip may hold another."""
+    try:
+        return path.stat().st_size == info.file_size and zlib.crc32(path.read_bytes()) == info.CRC
+    except OSError:
+        return False

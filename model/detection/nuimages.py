@@ -1,0 +1,296 @@
+"""nuImages v1.0 as published -> a YOLO data set: tables of JSON rows that refer to each other by tokens.
+
+Tables: github.com/nutonomy/nuscenes-devkit, docs/schema_nuimages.md. Those of the full set take half a gigabyte each,
+mostly masks that are not needed: they are read row by row, once, and only the columns in use are kept.
+"""
+
+import re
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from model.common.config import option
+from model.common.errors import DataError
+from model.detection.downloads import Remote, extract_archives
+from model.detection.json_rows import json_rows
+from model.detection.yolo_dataset import (
+    PARTS,
+    DatasetReport,
+    DatasetWriter,
+    UnusableImage,
+    replaced_folder,
+    same_aspect,
+    split_groups,
+    usable_size,
+)
+
+CLASSES = ("person", "vehicle.car", "vehicle.motorcycle", "vehicle.bus", "vehicle.truck", "trafficcone")
+CATEGORIES = {
+    "human.pedestrian.adult": "person",
+    "vehicle.car": "vehicle.car",
+    "vehicle.motorcycle": "vehicle.motorcycle",
+    "vehicle.bus": "vehicle.bus",
+    "vehicle.bus.rigid": "vehicle.bus",
+    "vehicle.bus.bendy": "vehicle.bus",
+    "vehicle.truck": "vehicle.truck",
+    "vehicle.trailer": "vehicle.truck",
+    "movable_object.trafficcone": "trafficcone",
+}
+PUBLISHED = {"v1.0-train": "train", "v1.0-val": "val"}
+MINI = "v1.0-mini"
+ARCHIVES = ("nuimages-v1.0-all-metadata.tgz", "nuimages-v1.0-all-samples.tgz")
+_WANTED = re.compile(r"^(\./)?(v1\.0-\w+/\w+\.json|samples/CAM_\w+/[^/]+\.jpg)$")
+_FILE = re.compile(r"^samples/\w+/[\w.+-]+\.jpg$")
+
+
+@dataclass(frozen=True)
+class NuimagesConfig:
+    """What of nuImages becomes a data set."""
+
+    cameras: tuple[str, ...] = option(("CAM_FRONT", "CAM_BACK"), "Cameras, such as CAM_FRONT_LEFT")
+    sets: tuple[str, ...] = option((), "Folders of tables; empty: v1.0-train and v1.0-val, else v1.0-mini")
+    min_box_px: float = option(0.0, "Boxes narrower or lower than this (px) are dropped")
+    val_share: float = option(0.2, "Share of logs for validation, whole, where the sets do not tell")
+
+    def __post_init__(self) -> None:
+        if not self.cameras:
+            raise DataError("cameras is empty: expected some, such as CAM_FRONT.")
+        if not 0 < self.val_share < 1:
+            raise DataError(f"val_share {self.val_share}: expected within (0, 1).")
+
+
+@dataclass
+class _Table:
+    """The annotated images of a set, and their boxes in the order of the rows."""
+
+    files: list[str] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    """Width and height, px."""
+    logs: list[str] = field(default_factory=list)
+    image_of: array = field(default_factory=lambda: array("q"))
+    classes: array = field(default_factory=lambda: array("q"))
+    corners: array = field(default_factory=lambda: array("d"))
+    """Four numbers a box: xmin, ymin, xmax, ymax, px."""
+
+
+def convert_nuimages(
+    raw: Path, output: Path, config: NuimagesConfig, progress: Callable[[str], None] = lambda line: None
+) -> DatasetReport:
+    """Convert a raw folder (`v1.0-*/*.json`, `samples/CAM_*/*.jpg`) to a YOLO data set with linked images.
+
+    Images of the published train and val sets stay in theirs, and a log is never in both. The result replaces `output`
+    when it is whole. Images and boxes that cannot be used are left out and counted.
+
+    Raises:
+        DataError: no tables, a table that is broken or lacks a column, no usable image; names it.
+    """
+    report = DatasetReport()
+    tables = {name: _read_table(raw / name, config, report, progress) for name in _sets(raw, config)}
+    part_of = _split(tables, config)
+    with replaced_folder(output) as (new, _):
+        writer = DatasetWriter(new, CLASSES, report)
+        placed: set[str] = set()
+        for name, table in tables.items():
+            counts, classes, boxes = _boxes(table, config, report)
+            sizes = np.array(table.sizes, float).reshape(-1, 2)
+            part_of_image = np.array([PARTS.index(part_of[name, log]) for log in table.logs], np.int64)
+            kept = _place_images(raw, table, part_of_image, placed, writer, report, progress)
+            for number, part in enumerate(PARTS):
+                chosen = kept & (part_of_image == number)
+                of = np.repeat(chosen, counts)
+                stems = [PurePosixPath(table.files[i]).stem for i in np.flatnonzero(chosen).tolist()]
+                writer.write_labels(part, stems, counts[chosen], classes[of], boxes[of], sizes[chosen])
+                report.groups[part] += sorted({table.logs[i] for i in np.flatnonzero(chosen).tolist()})
+        writer.finish(raw, f"images of {', '.join(config.cameras)} under samples/ as the tables name them")
+    return report
+
+
+def download_nuimages(
+    remote: Remote, raw: Path, archives: Sequence[str], progress: Callable[[str], None] = lambda line: None
+) -> None:
+    """Fetch the published archives that are not in `raw` yet.
+
+    Raises:
+        DataError: one cannot be fetched; names the file, not the address.
+    """
+    for name in archives:
+        if PurePosixPath(name).name != name:
+            raise DataError(f"archives {name!r}: expected a file name, such as {ARCHIVES[0]}.")
+        remote.fetch([name], raw / name, progress)
+
+
+def extract_nuimages(raw: Path, progress: Callable[[str], None] = lambda line: None) -> None:
+    """Extract the archives that lie in `raw`, each once: tables and key frames, not the sweeps."""
+    archives = sorted(path for path in raw.glob("*.tgz") if not path.name.startswith("."))
+    extract_archives(raw, archives, lambda name: _WANTED.match(name) is not None, progress)
+
+
+def _sets(raw: Path, config: NuimagesConfig) -> list[str]:
+    """The sets to read. Mini holds images of train, and test has no boxes: neither is read beside train and val."""
+    there = [name for name in PUBLISHED if (raw / name).is_dir()] or [MINI]
+    names = list(config.sets) or there
+    missing = [name for name in names if not (raw / name).is_dir()]
+    if missing:
+        raise DataError(
+            f"{raw} holds no {' and no '.join(missing)}: expected the tables of nuImages v1.0 (v1.0-train and "
+            "v1.0-val, or v1.0-mini, each a folder of JSON files) beside its samples/. Put the archives or their "
+            "content there, or name another folder (raw) or an address to fetch them from (url) in the launchpad."
+        )
+    return names
+
+
+def _rows(path: Path, *columns: str) -> Iterator[tuple[Any, ...]]:
+    """The columns of a table, row by row."""
+    for number, row in enumerate(json_rows(path), 1):
+        try:
+            yield tuple([row[column] for column in columns])
+        except KeyError as error:
+            raise DataError(f"{path}, row {number}: no {error}; expected {', '.join(columns)}.") from error
+
+
+def _read_table(folder: Path, config: NuimagesConfig, report: DatasetReport, progress: Callable[[str], None]) -> _Table:
+    table, image_of_token = _read_images(folder, config, report)
+    progress(f"{folder.name}: {len(table.files):,} images of {', '.join(config.cameras)}")
+    category_of = dict(_rows(folder / "category.json", "token", "name"))
+    class_of = {token: CLASSES.index(CATEGORIES[name]) for token, name in category_of.items() if name in CATEGORIES}
+    path = folder / "object_ann.json"
+    for token, category, image, box in _rows(path, "token", "category_token", "sample_data_token", "bbox"):
+        index = image_of_token.get(image, -1)
+        if index is None:  # of another camera
+            continue
+        if index < 0:
+            report.drop("boxes of an image that is not in sample_data", 1, f"{path}, {token}: no image {image}.")
+        elif category not in class_of:
+            known = category in category_of
+            problem = "" if known else f"{path}, {token}: no category {category}."
+            report.drop("boxes of other classes" if known else "boxes of an unknown category", 1, problem)
+        else:
+            try:
+                corners = array("d", box)
+            except TypeError:
+                corners = array("d")
+            if len(corners) != 4:
+                report.drop("boxes that cannot be read", 1, f"{path}, {token}: bbox {str(box)[:60]}.")
+                continue
+            table.image_of.append(index)
+            table.classes.append(class_of[category])
+            table.corners.extend(corners)
+    return table
+
+
+def _read_images(folder: Path, config: NuimagesConfig, report: DatasetReport) -> tuple[_Table, dict[str, int | None]]:
+    """The key frames of the chosen cameras, and their index by token (None: another camera's or unusable)."""
+    channel_of = dict(_rows(folder / "sensor.json", "token", "channel"))
+    unknown = sorted(set(config.cameras) - set(channel_of.values()))
+    if unknown:
+        raise DataError(
+            f"{folder / 'sensor.json'} has no {', '.join(unknown)}: it has {', '.join(sorted(channel_of.values()))}."
+        )
+    camera_of = {
+        token: channel_of.get(sensor)
+        for token, sensor in _rows(folder / "calibrated_sensor.json", "token", "sensor_token")
+    }
+    logfile_of = dict(_rows(folder / "log.json", "token", "logfile"))
+    log_of = {key: log for log, key in _rows(folder / "sample.json", "log_token", "key_camera_token")}
+    table, index_of = _Table(), dict[str, int | None]()
+    path = folder / "sample_data.json"
+    columns = ("token", "calibrated_sensor_token", "filename", "width", "height")
+    for token, sensor, file, width, height in _rows(path, *columns):
+        if token not in log_of:  # between the key frames; without boxes
+            continue
+        log, index_of[token] = log_of.pop(token), None
+        camera = camera_of.get(sensor)
+        if camera is None:
+            report.drop("images of an unknown camera", 1, f"{path}, {token}: no calibrated sensor {sensor}.")
+        elif camera not in config.cameras:
+            continue
+        elif not isinstance(file, str) or not _FILE.match(file):
+            raise DataError(f"{path}, {token}: filename {file!r}: expected samples/<camera>/<name>.jpg.")
+        elif log not in logfile_of:
+            report.drop("images of an unknown log", 1, f"{path}, {token}: its sample has log {log}, not in log.json.")
+        elif not (isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0):
+            report.drop("images without a size", 1, f"{path}, {token}: width {width}, height {height}.")
+        else:
+            index_of[token] = len(table.files)
+            table.files.append(file)
+            table.sizes.append((width, height))
+            table.logs.append(str(logfile_of[log]))
+    if log_of:
+        report.drop(
+            "samples whose image is not in sample_data",
+            len(log_of),
+            f"{folder / 'sample.json'}: key_camera_token {next(iter(log_of))} is not in sample_data.json.",
+        )
+    return table, index_of
+
+
+def _split(tables: dict[str, _Table], config: NuimagesConfig) -> dict[tuple[str, str], str]:
+    """Train or val by set and log: as published, else by log. A log that two sets share is trained on."""
+    logs = {name: set(table.logs) for name, table in tables.items()}
+    every = sorted(set().union(*logs.values()))
+    if set(PUBLISHED) <= set(tables):
+        own = dict.fromkeys(every, "train") | {
+            log: "val" for log in every if all(PUBLISHED.get(name) == "val" for name in logs if log in logs[name])
+        }
+        if len(set(own.values())) == len(PARTS):
+            return {(name, log): own[log] for name in logs for log in logs[name]}
+    part_of = split_groups(every, config.val_share) if every else {}
+    return {(name, log): part_of[log] for name in logs for log in logs[name]}
+
+
+def _boxes(
+    table: _Table, config: NuimagesConfig, report: DatasetReport
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Boxes of each image (images,), their classes (boxes,), and corners (boxes,4) as shares of it, image by image."""
+    image_of = np.array(table.image_of, np.int64)
+    order = np.argsort(image_of, kind="stable")
+    image_of, classes = image_of[order], np.array(table.classes, np.int64)[order]
+    size = np.tile(np.array(table.sizes, float).reshape(-1, 2), 2)[image_of]
+    corners = np.array(table.corners, float).reshape(-1, 4)[order]
+    clipped = np.clip(corners, 0, size)
+    sound = (corners[:, :2] < corners[:, 2:]).all(axis=1)  # False for what is not a number, too
+    inside = (clipped[:, :2] < clipped[:, 2:]).all(axis=1)
+    large = ((clipped[:, 2:] - clipped[:, :2]) >= config.min_box_px).all(axis=1)
+    report.drop("boxes without extent", int((~sound).sum()))
+    report.drop("boxes outside the image", int((sound & ~inside).sum()))
+    report.drop("boxes too small", int((sound & inside & ~large).sum()))
+    kept = sound & inside & large
+    return np.bincount(image_of[kept], minlength=len(table.files)), classes[kept], (clipped / size)[kept]
+
+
+def _place_images(
+    raw: Path,
+    table: _Table,
+    part_of_image: npt.NDArray[np.int64],
+    placed: set[str],
+    writer: DatasetWriter,
+    report: DatasetReport,
+    progress: Callable[[str], None],
+) -> npt.NDArray[np.bool_]:
+    """Link the images; which of them are there and usable. `placed` remembers names over the sets."""
+    kept = np.zeros(len(table.files), bool)
+    for index, file in enumerate(table.files):
+        name = PurePosixPath(file).name
+        if name in placed:
+            report.drop("images that come twice")
+            continue
+        image = raw / file
+        try:
+            if not image.is_file():
+                raise UnusableImage("images that are missing")
+            if not same_aspect(usable_size(image), table.sizes[index]):
+                raise UnusableImage("images of another aspect than in sample_data")
+        except UnusableImage as reason:
+            report.drop(str(reason), 1, f"{image}: {reason}.")
+            continue
+        writer.place_image(PARTS[part_of_image[index]], name, image)
+        placed.add(name)
+        kept[index] = True
+        if (index + 1) % 10_000 == 0:
+            progress(f"{index + 1:,} of {len(table.files):,} images")
+    return kept

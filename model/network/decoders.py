@@ -1,0 +1,68 @@
+"""Decoders: a fused sequence (B,T,E) to its summary (B,H), and the heads that turn it into one logit each task."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from model.network.attention import mlp
+
+PRIOR = 0.05
+"""Probability that an untrained head gives: rare positives then do not drown at the start (Lin et al. 2017, 3.3)."""
+
+FORGET_GATE = 1
+"""Of the input, forget, cell and output gates, in the order in which torch stacks them."""
+
+
+class LstmDecoder(nn.Module):
+    """A stacked LSTM; its last state.
+
+    Input weights are Glorot uniform a gate and forget gates start open (Jozefowicz et al. 2015): from PyTorch's own
+    start the signal fades over 20 frames and four layers, and the first epochs learn next to nothing.
+    """
+
+    def __init__(self, dim: int, hidden: int, heads: int, layers: int, dropout: float) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(dim, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
+        with torch.no_grad():
+            for name, parameter in self.lstm.named_parameters():
+                if name.startswith("weight_ih"):
+                    for gate in parameter.chunk(4):
+                        nn.init.xavier_uniform_(gate)
+                elif name.startswith("bias_ih"):
+                    parameter.chunk(4)[FORGET_GATE].add_(1.0)
+
+    def forward(self, fused: Tensor) -> Tensor:
+        states, _ = self.lstm(fused)
+        return states[:, -1]
+
+
+class TransformerDecoder(nn.Module):
+    """Transformer encoder layers (norm first); the last position."""
+
+    def __init__(self, dim: int, hidden: int, heads: int, layers: int, dropout: float) -> None:
+        super().__init__()
+        self.widen = nn.Linear(dim, hidden)
+        layer = nn.TransformerEncoderLayer(hidden, heads, 2 * hidden, dropout, batch_first=True, norm_first=True)
+        layer.self_attn.dropout = 0.0  # dropout on attention weights would rule out fused kernels
+        self.layers = nn.TransformerEncoder(layer, layers, norm=nn.LayerNorm(hidden), enable_nested_tensor=False)
+
+    def forward(self, fused: Tensor) -> Tensor:
+        return self.layers(self.widen(fused))[:, -1]
+
+
+class TaskHeads(nn.Module):
+    """One two-layer head each task."""
+
+    def __init__(self, hidden: int, tasks: tuple[str, ...], dropout: float) -> None:
+        super().__init__()
+        self.heads = nn.ModuleDict({task: mlp(hidden, hidden // 2, 1, dropout) for task in tasks})
+        for head in self.heads.values():
+            nn.init.constant_(head[-1].bias, math.log(PRIOR / (1 - PRIOR)))  # type: ignore[index]
+
+    def forward(self, summary: Tensor) -> dict[str, Tensor]:
+        """(B,H) -> {task: logits (B,)}."""
+        return {task: torch.squeeze(head(summary), -1) for task, head in self.heads.items()}
+
+
+DECODER_TYPES = {"lstm": LstmDecoder, "transformer": TransformerDecoder}

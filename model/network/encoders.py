@@ -1,0 +1,61 @@
+"""Encoders: telemetry and detections of a window to embeddings, one each frame and one each detection."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from model.network.attention import Attention, mlp
+
+LONGEST_WINDOW = 512
+
+
+def sinusoidal_positions(length: int, dim: int) -> Tensor:
+    """(length, dim) positions as sines and cosines of falling frequency (Vaswani et al. 2017, section 3.5)."""
+    frequencies = torch.exp(torch.arange(0, dim, 2) * (-math.log(10_000.0) / dim))
+    angles = torch.arange(length)[:, None] * frequencies
+    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)
+
+
+class SimpleEncoder(nn.Module):
+    """An MLP each modality, positions on telemetry, layer norm."""
+
+    def __init__(self, telemetry_dim: int, detection_dim: int, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.telemetry = mlp(telemetry_dim, dim, dim, dropout)
+        self.telemetry_norm = nn.LayerNorm(dim)
+        self.detection = mlp(detection_dim, dim, dim, dropout=0.0)
+        self.detection_norm = nn.LayerNorm(dim)
+        self.register_buffer("positions", sinusoidal_positions(LONGEST_WINDOW, dim), persistent=False)
+        self.positions: Tensor
+
+    def forward(self, telemetry: Tensor, detections: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """telemetry (B,T,F), detections (B,T,N,D), mask (B,T,N) -> (B,T,E), (B,T,N,E); zero where mask is False."""
+        frames = self.telemetry_norm(self.telemetry(telemetry) + self.positions[: telemetry.shape[1]])
+        objects = self.detection_norm(self.detection(detections))
+        return frames, objects * mask[..., None]
+
+
+class AttentionEncoder(SimpleEncoder):
+    """The simple encoder, then self-attention over time on telemetry and over the objects of each frame.
+
+    Objects have no positions, so their order does not matter.
+    """
+
+    def __init__(self, telemetry_dim: int, detection_dim: int, dim: int, heads: int, dropout: float) -> None:
+        super().__init__(telemetry_dim, detection_dim, dim, heads, dropout)
+        self.time_attention = Attention(dim, heads)
+        self.time_dropout = nn.Dropout(dropout)
+        self.time_norm = nn.LayerNorm(dim)
+        self.object_attention = Attention(dim, heads)
+        self.object_norm = nn.LayerNorm(dim)
+
+    def forward(self, telemetry: Tensor, detections: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        frames, objects = super().forward(telemetry, detections, mask)
+        frames = self.time_norm(frames + self.time_dropout(self.time_attention(frames, frames)))
+        sets = objects.flatten(0, 1)
+        sets = self.object_norm(sets + self.object_attention(sets, sets, mask.flatten(0, 1)))
+        return frames, sets.unflatten(0, mask.shape[:2]) * mask[..., None]
+
+
+ENCODER_TYPES = {"simple": SimpleEncoder, "attention": AttentionEncoder}

@@ -1,0 +1,39 @@
+"""A recording as a figure."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from model.common.figures import COLOURS, new_figure
+from model.recording.labels import HORIZONS_S
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def label_timeline(telemetry: pd.DataFrame, labels: pd.DataFrame, name: str) -> "Figure":
+    """A recording's speed and pedal over time, and its future labels as rows of marks; grey where unknown."""
+    figure, (top, pedal, bottom) = new_figure(3, f"Labels of {name}", columns=1, height=1.6)
+    seconds = (telemetry["t"] - telemetry["t"].iloc[0]).to_numpy() / 1000
+    top.plot(seconds, telemetry["SPEED"], color=COLOURS[0], linewidth=1)
+    top.set(ylabel="km/h")
+    pedal.plot(seconds, telemetry["ACCELERATOR_POS_D"], color=COLOURS[2], linewidth=1)
+    brake = telemetry["BRAKE_SIGNAL"].to_numpy()
+    pedal.fill_between(seconds, 0, 100, where=brake, color=COLOURS[1], alpha=0.4, step="mid", linewidth=0)
+    pedal.set(ylabel="pedal %", ylim=(0, 100))
+    rows = [f"{action}_{h}s" for action in ("brake", "coast") for h in HORIZONS_S]
+    states = np.stack([labels[row].astype("Float64").to_numpy(float, na_value=0.5) for row in rows])
+    step = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 1.0
+    for index, row in enumerate(rows):
+        for state, colour in ((1, COLOURS[1] if row.startswith("brake") else COLOURS[2]), (0.5, "lightgrey")):
+            at = seconds[states[index] == state]
+            bottom.broken_barh([(float(second), step) for second in at], (index, 1), facecolors=colour, linewidth=0)
+    for axes in (top, pedal, bottom):  # one time axis, so that a brake stands over the labels that foresee it
+        axes.set_xlim(0, float(seconds[-1]) + step)
+    pedal.fill_between([], [], color=COLOURS[1], alpha=0.4, label="brake pedal")
+    pedal.legend(fontsize=6, loc="upper right")
+    bottom.set(yticks=np.arange(len(rows)) + 0.5, ylim=(len(rows), 0))
+    bottom.set_xlabel("seconds; coloured: the driver will brake or coast then, grey: unknown, white: will not")
+    bottom.set_yticklabels(rows, fontsize=6)
+    return figure

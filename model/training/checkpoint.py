@@ -1,0 +1,89 @@
+"""Checkpoints on disk: read with care, written at once, and one process at a time in a folder."""
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from model.common.errors import DataError
+from model.common.files import atomic_path
+from model.factory import MultimodalModel, create_model_variant
+
+SCHEMA_VERSION = 1
+LOCK_WAIT_S = 10.0
+"""A killed run may take a moment to die while its successor starts already."""
+
+
+def load_checkpoint(path: Path, architecture: str | None = None) -> tuple[MultimodalModel, dict[str, Any]]:
+    """The network of a checkpoint, on the CPU and in evaluation mode, and the rest of the checkpoint.
+
+    Raises:
+        DataError: the file is missing, cannot be read, is no checkpoint of ours, or is not of `architecture`.
+    """
+    content = read_checkpoint(path)
+    found = content["architecture"]
+    if architecture is not None and found != architecture:
+        raise DataError(f"{path} is a checkpoint of {found}: expected {architecture}; train that one or name its file.")
+    model = create_model_variant(content["model_config"])
+    try:
+        model.load_state_dict(content.pop("state_dict"))
+    except RuntimeError as error:
+        raise DataError(f"{path} does not fit its own model_config; train {found} again ({error}).") from error
+    return model.eval(), content
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's content on the CPU, as plain types and tensors. DataError as `load_checkpoint`."""
+    if not path.is_file():
+        raise DataError(f"{path} is missing: expected a checkpoint; train the architecture first.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError as error:
+        raise DataError(f"{path} may not be read ({error}).") from error
+    except Exception as error:  # torch.load raises half a dozen kinds for a file that is cut or foreign
+        raise DataError(f"{path} cannot be read as a checkpoint; train the architecture again ({error}).") from error
+    keys = {"schema_version", "architecture", "model_config", "training_config", "data_version", "epoch", "state_dict"}
+    if not isinstance(content, dict) or not keys <= set(content):
+        raise DataError(f"{path} is no checkpoint of this project: expected the keys {', '.join(sorted(keys))}.")
+    if content["schema_version"] != SCHEMA_VERSION:
+        raise DataError(f"{path} has schema {content['schema_version']}: expected {SCHEMA_VERSION}; train again.")
+    return content
+
+
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write plain types and tensors to `path`, atomically."""
+    with atomic_path(path) as temporary:
+        torch.save(content, temporary)
+
+
+@contextlib.contextmanager
+def locked(path: Path, output: Path) -> Iterator[None]:
+    """Hold `output` for this process. The system frees it when the process ends, however it ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as lock:
+        deadline = time.monotonic() + LOCK_WAIT_S
+        while not _try_lock(lock):
+            if time.monotonic() >= deadline:
+                lock.seek(0)
+                raise DataError(
+                    f"{output} is in use: process {lock.read().strip() or 'unknown'} trains into it. Wait until that "
+                    "ends, or choose another output."
+                )
+            time.sleep(0.2)
+        lock.truncate(0)
+        lock.write(f"{os.getpid()} on {os.uname().nodename}")
+        lock.flush()
+        yield
+
+
+def _try_lock(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

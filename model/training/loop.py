@@ -1,0 +1,377 @@
+"""Training one architecture: the recipe, the loop, checkpoints from which a killed run goes on exactly.
+
+One figure decides what is best, when the rate falls and when to stop: the mean over tasks of the PR-AUC on val, since
+that is what the comparison ranks by. Tasks without a positive on val have no PR-AUC and are left out of the mean; if
+that is every task, val loss decides.
+
+Each epoch draws its order and its dropout from (seed, epoch), so a resumed run needs no generator's state: on a CPU it
+ends bit for bit where an uninterrupted one ends. On a GPU, kernels that add in varying order leave last-digit noise.
+"""
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model.common.config import fingerprint, to_dict
+from model.common.errors import DataError
+from model.common.files import atomic_path, sha256, write_json
+from model.dataset.window_data import WindowData
+from model.evaluation.measures import average_precision, roc_auc
+from model.factory import architecture_of, create_model_variant
+from model.training.checkpoint import SCHEMA_VERSION, load_checkpoint, locked, read_checkpoint, save_checkpoint
+from model.training.loss import UnifiedFocalLoss
+from model.training.recipes import TrainingConfig
+from model.training.schedule import Schedule
+
+__all__ = ["Schedule", "TrainingConfig", "TrainingResult", "evaluate", "load_checkpoint", "train", "train_one_epoch"]
+
+BEST, LATEST, HISTORY = "best_model.pt", "latest_checkpoint.pt", "training_history.json"
+Metrics = dict[str, float | int | None]
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training made."""
+
+    architecture: str
+    fingerprint: str
+    best_epoch: int
+    best_metrics: Metrics
+    history: list[Metrics]
+    resumed_from: int
+    """Epochs that an earlier, killed run had done."""
+    best_model: Path
+    latest_checkpoint: Path
+    training_history: Path
+    parameters: int
+    duration_s: float
+    """Of this run, without the epochs of an earlier one."""
+    windows_per_s: float
+    """Training windows a second over the history's epochs, validation included."""
+    device: str
+    precision: str
+
+
+@dataclass
+class Precision:
+    """How a step computes: autocast's type, and the scaler that fp16 needs."""
+
+    device: torch.device
+    name: str
+
+    def __post_init__(self) -> None:
+        if self.name == "fp16" and self.device.type != "cuda":
+            raise DataError(f"precision fp16 on {self.device}: expected a CUDA device; use bf16 or fp32.")
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.name == "fp16")
+
+    def autocast(self) -> torch.autocast:
+        kind = torch.float16 if self.name == "fp16" else torch.bfloat16
+        return torch.autocast(self.device.type, dtype=kind, enabled=self.name != "fp32")
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that a config names. DataError if this machine has none such."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise DataError(f"device {name!r} cannot be used here ({error}): expected auto, cpu or cuda:N.") from error
+
+
+def choose_precision(name: str, device: torch.device) -> Precision:
+    """The precision that a config names; auto is bf16 on CUDA from Ampere on, fp16 on older CUDA, else fp32."""
+    if name == "auto" and device.type == "cuda":
+        name = "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
+    return Precision(device, "fp32" if name == "auto" else name)
+
+
+def score(metrics: Mapping[str, float | int | None]) -> float:
+    """What a run maximises: mean val PR-AUC, or minus val loss where no task has a positive on val."""
+    mean = metrics["val_pr_auc_mean"]
+    return mean if mean is not None else -float(metrics["val_loss"] or 0.0)
+
+
+def train_one_epoch(
+    model: nn.Module,
+    data: WindowData,
+    loss: UnifiedFocalLoss,
+    optimizer: torch.optim.Optimizer,
+    precision: Precision,
+    batch_size: int,
+    gradient_norm: float,
+    generator: torch.Generator,
+) -> Metrics:
+    """One pass over the windows in random order -> {"train_loss": mean over windows}.
+
+    Losses stay on the device until the pass ends, so that no step waits for one.
+
+    Raises:
+        FloatingPointError: a loss was not finite; names the step.
+    """
+    model.train()
+    losses, sizes = [], []
+    scaler = precision.scaler
+    for batch in data.batches(batch_size, generator):
+        optimizer.zero_grad(set_to_none=True)
+        with precision.autocast():
+            logits = model(*batch[:3])
+        value = loss(logits, batch.labels, batch.label_mask)
+        scaler.scale(value).backward()
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(model.parameters(), gradient_norm)
+        scaler.step(optimizer)
+        scaler.update()
+        losses.append(value.detach())
+        sizes.append(len(batch.labels))
+    every = torch.stack(losses).cpu()
+    if not torch.isfinite(every).all():
+        step = int((~torch.isfinite(every)).nonzero()[0])
+        raise FloatingPointError(
+            f"Training loss is {every[step].item()} at step {step} of {len(every)} ({data.path}): lower learning_rate "
+            "or use precision fp32, and look for wrong values in the split."
+        )
+    weights = torch.tensor(sizes, dtype=torch.float64)
+    return {"train_loss": float((every.double() @ weights / weights.sum()).item())}
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, data: WindowData, loss: UnifiedFocalLoss, precision: Precision, batch_size: int
+) -> Metrics:
+    """Loss, and each task's PR-AUC (None without a positive) and ROC-AUC (None without both classes), on a split.
+
+    Returns:
+        {"val_loss", "val_pr_auc_mean", "val_pr_auc_{task}", "val_roc_auc_{task}"}; the loss is that of all windows as
+        one batch.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+    """
+    model.eval()
+    outputs: list[Tensor] = []
+    for batch in data.batches(batch_size):
+        with precision.autocast():
+            logits = model(*batch[:3])
+        outputs.append(torch.stack([logits[task] for task in data.tasks], dim=1).float())
+    stacked = torch.cat(outputs)
+    value = loss(dict(zip(data.tasks, stacked.T, strict=True)), data.labels, data.label_mask).item()
+    if not abs(value) < float("inf"):
+        raise FloatingPointError(
+            f"Validation loss is {value} ({data.path}): lower learning_rate or use precision fp32."
+        )
+    scores = stacked.sigmoid().double().cpu().numpy()
+    labels, known = data.labels.cpu().numpy() > 0.5, data.label_mask.cpu().numpy()
+    metrics: Metrics = {"val_loss": value, "val_pr_auc_mean": None}
+    areas: list[float] = []
+    for column, task in enumerate(data.tasks):
+        y, p = labels[known[:, column], column], scores[known[:, column], column]
+        area = average_precision(y, p)
+        metrics |= {f"val_pr_auc_{task}": area, f"val_roc_auc_{task}": roc_auc(y, p)}
+        areas += [] if area is None else [area]
+    if areas:
+        metrics["val_pr_auc_mean"] = sum(areas) / len(areas)
+    return metrics
+
+
+def load_split(path: Path, config: TrainingConfig, device: torch.device | str) -> WindowData:
+    """A split as the networks of `config` take it."""
+    return WindowData.load(path, device, config.tasks, config.gear, config.detection_classes)
+
+
+def model_config(architecture: str, config: TrainingConfig, data: WindowData) -> dict[str, Any]:
+    """The keys of `create_model_variant` for an architecture, sized by `config` and fed by `data`."""
+    return {
+        **architecture_of(architecture),
+        "telemetry_input_dim": data.telemetry_dim,
+        "detection_input_dim_per_box": data.detection_dim,
+        "prediction_tasks": list(config.tasks),
+        **config.sizes,
+    }
+
+
+def train(
+    architecture: str,
+    splits: Path,
+    output: Path,
+    config: TrainingConfig,
+    data_version: str = "",
+    on_epoch: Callable[[dict[str, float | int]], None] = lambda metrics: None,
+) -> TrainingResult:
+    """Train one architecture on `splits`/train.h5, watch `splits`/val.h5, publish into folder `output`.
+
+    Working files live in `output`/.work/<fingerprint of architecture, data version and config>; a run that was killed
+    goes on from them. When training ends they replace best_model.pt, latest_checkpoint.pt and training_history.json.
+
+    Args:
+        data_version: what the splits hold, so that a run on other data is never resumed; if empty, the files' hashes.
+        on_epoch: called with each epoch's figures once its checkpoint is written; figures that a split without
+            positives leaves undefined are absent.
+
+    Raises:
+        DataError: unknown architecture, wrong config or splits, `output` in use by another process, out of GPU memory.
+        FloatingPointError: a loss was not finite. Files published earlier stay.
+    """
+    architecture_of(architecture)
+    files = [splits / "train.h5", splits / "val.h5"]
+    for path in files:
+        if not path.is_file():
+            raise DataError(f"{path} is missing: expected a split; build the splits first.")
+    data_version = data_version or fingerprint([sha256(path) for path in files])
+    work = output / ".work" / fingerprint(architecture, data_version, to_dict(config))
+    device = choose_device(config.device)
+    cuda = [device] if device.type == "cuda" else []
+    with locked(output / ".work" / "lock", output), torch.random.fork_rng(cuda):
+        work.mkdir(exist_ok=True)
+        try:
+            run = _Run(architecture, splits, work, config, data_version, device)
+            result = run.to_the_end(on_epoch)
+        except torch.cuda.OutOfMemoryError as error:
+            raise DataError(
+                f"{architecture} does not fit into the memory of {device} with batch_size {config.batch_size}: use a "
+                f"smaller batch_size, or a device that nothing else uses ({error})."
+            ) from error
+        return _publish(work, output, result)
+
+
+class _Run:
+    """State of one training; every epoch leaves it, and the working folder, ready for the next."""
+
+    def __init__(
+        self,
+        architecture: str,
+        splits: Path,
+        work: Path,
+        config: TrainingConfig,
+        data_version: str,
+        device: torch.device,
+    ) -> None:
+        self.work, self.config, self.precision = work, config, choose_precision(config.precision, device)
+        self.train_data = load_split(splits / "train.h5", config, device)
+        self.val_data = load_split(splits / "val.h5", config, device)
+        _check_same_inputs(self.train_data, self.val_data)
+        sizes = model_config(architecture, config, self.train_data)
+        torch.manual_seed(config.seed)
+        self.model = create_model_variant(sizes).to(device)
+        self.loss = UnifiedFocalLoss(config.tasks, config.focal_alpha, config.focal_gamma, config.task_weights)
+        self.loss.to(device)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay_ratio * config.learning_rate,
+            fused=device.type in ("cpu", "cuda"),
+        )
+        self.schedule = Schedule(config)
+        self.history: list[Metrics] = []
+        self.identity: dict[str, Any] = {
+            "schema_version": SCHEMA_VERSION,
+            "architecture": architecture,
+            "model_config": sizes,
+            "training_config": to_dict(config),
+            "data_version": data_version,
+            "class_names": list(self.train_data.class_names),
+        }
+        self._resume()
+
+    def _resume(self) -> None:
+        latest = self.work / LATEST
+        if not latest.exists():
+            return
+        state = read_checkpoint(latest)
+        self.model.load_state_dict(state["state_dict"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"]:  # empty where it was not needed: the run may have begun on another kind of device
+            self.precision.scaler.load_state_dict(state["scaler"])
+        self.history = state["history"]
+        for metrics in self.history:
+            self.schedule.step(score(metrics))
+
+    def to_the_end(self, on_epoch: Callable[[dict[str, float | int]], None]) -> TrainingResult:
+        started, resumed_from = time.perf_counter(), len(self.history)
+        while not self.schedule.ended:
+            metrics = self._epoch()
+            on_epoch({name: value for name, value in metrics.items() if value is not None})
+        seconds = sum(float(metrics["epoch_seconds"] or 0) for metrics in self.history)
+        return TrainingResult(
+            architecture=self.identity["architecture"],
+            fingerprint=self.work.name,
+            best_epoch=self.schedule.best_epoch,
+            best_metrics=self.history[self.schedule.best_epoch],
+            history=self.history,
+            resumed_from=resumed_from,
+            best_model=self.work / BEST,
+            latest_checkpoint=self.work / LATEST,
+            training_history=self.work / HISTORY,
+            parameters=sum(parameter.numel() for parameter in self.model.parameters()),
+            duration_s=time.perf_counter() - started,
+            windows_per_s=len(self.train_data) * len(self.history) / seconds,
+            device=str(self.precision.device),
+            precision=self.precision.name,
+        )
+
+    def _epoch(self) -> Metrics:
+        config, epoch, started = self.config, self.schedule.epoch, time.perf_counter()
+        rate = self.schedule.rate
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        seed = config.seed * 1_000_003 + epoch
+        torch.manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed)
+        trained = train_one_epoch(
+            self.model,
+            self.train_data,
+            self.loss,
+            self.optimizer,
+            self.precision,
+            config.batch_size,
+            config.gradient_norm,
+            generator,
+        )
+        watched = evaluate(self.model, self.val_data, self.loss, self.precision, config.batch_size)
+        metrics: Metrics = {"epoch": epoch, "lr": rate, **trained, **watched}
+        metrics["epoch_seconds"] = time.perf_counter() - started
+        self.history.append(metrics)
+        self.schedule.step(score(metrics))
+        self._write()
+        return metrics
+
+    def _write(self) -> None:
+        """The best first: if the run dies before the latest is written, this epoch is done again, and equal."""
+        metrics = self.history[-1]
+        content = {**self.identity, "epoch": metrics["epoch"], "state_dict": self.model.state_dict()}
+        if self.schedule.best_epoch == metrics["epoch"]:
+            save_checkpoint(self.work / BEST, {**content, "val_metrics": metrics})
+        state = {"optimizer": self.optimizer.state_dict(), "scaler": self.precision.scaler.state_dict()}
+        save_checkpoint(self.work / LATEST, {**content, **state, "history": self.history, "val_metrics": metrics})
+        best = {"best_epoch": self.schedule.best_epoch, "fingerprint": self.work.name}
+        write_json(self.work / HISTORY, {**self.identity, **best, "epochs": self.history})
+
+
+def _publish(work: Path, output: Path, result: TrainingResult) -> TrainingResult:
+    """Copy the working files over the published ones, each at once, then drop the working folder."""
+    for name in (BEST, LATEST, HISTORY):
+        with atomic_path(output / name) as temporary:
+            shutil.copyfile(work / name, temporary)
+    shutil.rmtree(work)
+    return dataclasses.replace(
+        result,
+        best_model=output / BEST,
+        latest_checkpoint=output / LATEST,
+        training_history=output / HISTORY,
+    )
+
+
+def _check_same_inputs(train_data: WindowData, val_data: WindowData) -> None:
+    for name in ("class_names", "length"):
+        ours, theirs = getattr(train_data, name), getattr(val_data, name)
+        if ours != theirs:
+            raise DataError(
+                f"{name} differs: {ours} in {train_data.path}, {theirs} in {val_data.path}; make both splits again."
+            )

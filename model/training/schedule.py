@@ -1,0 +1,43 @@
+"""The learning rate, the best epoch and the end of a training, as they follow from the scores."""
+
+from model.training.recipes import TrainingConfig
+
+
+class Schedule:
+    """Rate, best epoch and end of a run as a function of the scores seen so far (higher is better)."""
+
+    def __init__(self, config: TrainingConfig) -> None:
+        self.config = config
+        self.epoch = 0
+        self.best_epoch = -1
+        self.best_score = float("-inf")
+        self._factor = 1.0
+        self._waited_for_rate = 0
+        self._waited_for_end = 0
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the coming epoch."""
+        config = self.config
+        if self.epoch < config.warmup_epochs:
+            share = config.warmup_start + (1 - config.warmup_start) * self.epoch / config.warmup_epochs
+            return config.learning_rate * share
+        return config.learning_rate * self._factor
+
+    @property
+    def ended(self) -> bool:
+        return self.epoch >= self.config.epochs or self._waited_for_end >= self.config.early_stop_patience
+
+    def step(self, score: float) -> None:
+        """Take the score of the epoch that ended."""
+        config = self.config
+        if score > self.best_score:
+            self.best_epoch, self.best_score = self.epoch, score
+            self._waited_for_rate = self._waited_for_end = 0
+        elif self.epoch >= config.warmup_epochs:
+            self._waited_for_rate += 1
+            self._waited_for_end += 1
+        if self._waited_for_rate > config.plateau_patience:
+            self._factor = max(self._factor * config.plateau_factor, config.rate_floor)
+            self._waited_for_rate = 0
+        self.epoch += 1
