@@ -1,12 +1,50 @@
-"""Configuration as frozen dataclasses: each number is defined once, explained, and recorded with its results."""
+"""Configuration: frozen pydantic models that the science and the launchpad share. Each number is defined once."""
 
 import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from model.common.errors import DataError
 
 T = TypeVar("T")
+
+
+class Config(BaseModel):
+    """Base of every config. A field has a default, a range and a sentence that says what it is, with its unit.
+
+    The launchpad's class of a config is `class Launchpad(SomeConfig, dg.Config)`: the same object, not a copy. Fields
+    are of kinds that Dagster knows: numbers, str, bool, Literal, list, dict, None.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __init__(self, **values: Any) -> None:
+        """Raises DataError if a key is unknown or a value is not what its field holds; names each."""
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise DataError(f"{type(self).__name__}: {_problems(error, type(self))}") from None
+
+    def replace(self, **values: Any) -> Self:
+        """A copy with other values, validated anew."""
+        return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | values)
+
+
+def _problems(error: ValidationError, cls: type[BaseModel]) -> str:
+    """Each problem as `field value: what was expected`."""
+    found = []
+    for problem in error.errors(include_url=False):
+        place = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            found.append(f"{place} is unknown: expected one of {', '.join(cls.model_fields)}")
+            continue
+        message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+        found.append(f"{place} {problem['input']!r}: expected {message}" if place else message)
+    return "; ".join(found) + "."
 
 
 def option(default: Any, help: str) -> Any:
@@ -18,7 +56,8 @@ def option(default: Any, help: str) -> Any:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """A config dataclass as JSON-ready values (tuples become lists)."""
-    content: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    values = config.model_dump() if isinstance(config, Config) else dataclasses.asdict(config)
+    content: dict[str, Any] = json.loads(json.dumps(values))
     return content
 
 
@@ -28,6 +67,8 @@ def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
     Raises:
         TypeError: a key is not a field of `cls`.
     """
+    if issubclass(cls, Config):
+        return cls(**values)
     return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
 
