@@ -39,6 +39,7 @@ def write_split_file(path: Path, frames: int = 240, seed: int = 0, length: int =
         "detections": detections,
         "detection_mask": mask,
         "labels": labels,
+        "state": np.stack([near, coast], axis=1).astype(np.int8),
         "targets": np.zeros((frames, 10), np.float32),
         "time_ms": np.arange(frames, dtype=np.int64) * 500,
         "recording": np.zeros(frames, np.int16),

@@ -16,10 +16,10 @@ from model.common.errors import DataError
 from model.common.files import atomic_path
 from model.recording.annotations import CROP_HEIGHT, CROP_WIDTH, class_names, read_annotations
 from model.recording.folder import TELEMETRY
-from model.recording.labels import BINARY_LABELS, TARGETS, read_future_labels
+from model.recording.labels import ACTIONS, BINARY_LABELS, TARGETS, current_state, read_future_labels
 from model.recording.telemetry import FEATURES, MAX_STEP_MS, read_telemetry
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BOX_VALUES = ("class_id", "confidence", "x1", "y1", "x2", "y2", "area")
 
 
@@ -58,6 +58,8 @@ class RecordingArrays:
     """(F,10) in the order of BINARY_LABELS: 1, 0, -1 unknown"""
     targets: npt.NDArray[np.float32]
     """(F,10) in the order of TARGETS, NaN unknown"""
+    state: npt.NDArray[np.int8]
+    """(F,2) in the order of ACTIONS: whether the driver brakes and coasts at the frame itself"""
     time_ms: npt.NDArray[np.int64]
     """(F,)"""
     window_start: npt.NDArray[np.int32]
@@ -77,6 +79,7 @@ class Split:
     detection_mask: npt.NDArray[np.bool_]
     labels: npt.NDArray[np.int8]
     targets: npt.NDArray[np.float32]
+    state: npt.NDArray[np.int8]
     time_ms: npt.NDArray[np.int64]
     recording: npt.NDArray[np.int16]
     """(F,) index into `recordings`"""
@@ -129,6 +132,7 @@ def build_recording(recording: Path, config: WindowConfig) -> RecordingArrays:
         detection_mask=mask,
         labels=label_values,
         targets=labels[list(TARGETS)].to_numpy(np.float32)[rows],
+        state=current_state(telemetry, labels)[rows],
         time_ms=time_ms,
         window_start=window_starts(time_ms, np.all(label_values[:, required] >= 0, axis=1), config),
     )
@@ -167,7 +171,7 @@ def write_split(path: Path, recordings: Sequence[Path], config: WindowConfig, fi
     first = np.concatenate([[0], np.cumsum(sizes)])
     arrays = {
         name: np.concatenate([getattr(part, name) for part in parts])
-        for name in ("telemetry", "detections", "detection_mask", "labels", "targets", "time_ms")
+        for name in ("telemetry", "detections", "detection_mask", "labels", "targets", "state", "time_ms")
     }
     arrays["recording"] = np.repeat(np.arange(len(parts), dtype=np.int16), sizes)
     starts = [part.window_start + offset for part, offset in zip(parts, first[:-1], strict=True)]
@@ -181,6 +185,7 @@ def write_split(path: Path, recordings: Sequence[Path], config: WindowConfig, fi
             recordings=json.dumps([recording.name for recording in recordings]),
             features=json.dumps(FEATURES),
             labels=json.dumps(BINARY_LABELS),
+            actions=json.dumps(ACTIONS),
             window=json.dumps(to_dict(config)),
             crop_width=CROP_WIDTH,
             crop_height=CROP_HEIGHT,

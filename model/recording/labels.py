@@ -13,7 +13,8 @@ from model.common.errors import DataError
 from model.common.files import write_text
 
 HORIZONS_S = (1, 2, 3, 4, 5)
-BINARY_LABELS = tuple(f"{action}_{h}s" for action in ("brake", "coast") for h in HORIZONS_S)
+ACTIONS = ("brake", "coast")
+BINARY_LABELS = tuple(f"{action}_{h}s" for action in ACTIONS for h in HORIZONS_S)
 TARGETS = tuple(f"{quantity}_{h}s" for quantity in ("brake_force", "acc_pos") for h in HORIZONS_S)
 DEFAULT_TASKS = ("brake_1s", "brake_2s", "coast_1s", "coast_2s")
 COLUMNS = ("Time", *(f"{name}_{h}s" for h in HORIZONS_S for name in ("brake", "coast", "brake_force", "acc_pos")))
@@ -52,6 +53,21 @@ def future_labels(telemetry: pd.DataFrame, config: LabelConfig = LabelConfig()) 
         columns[f"brake_force_{h}s"] = np.where(known, force[rows], np.nan)
         columns[f"acc_pos_{h}s"] = np.where(known, pedal[rows], np.nan)
     return pd.DataFrame(columns)
+
+
+def current_state(telemetry: pd.DataFrame, labels: pd.DataFrame) -> npt.NDArray[np.int8]:
+    """(N,2) whether the driver brakes and coasts at each row itself, by the threshold that `labels` were made with.
+
+    The table of labels does not name its coast threshold, but bounds it: above every pedal position labelled as
+    coasting, at most the lowest labelled as not. The default is used where it agrees, else the nearest that does. Only
+    a drive's first second is not covered by the labels, and no window ends there.
+    """
+    pedal = labels[[f"acc_pos_{h}s" for h in HORIZONS_S]].to_numpy(float)
+    coasts = np.column_stack([labels[f"coast_{h}s"].to_numpy(float, na_value=np.nan) for h in HORIZONS_S])
+    above = np.nextafter(pedal[coasts == 1].max(initial=-np.inf), np.inf)
+    threshold = min(max(LabelConfig().coast_threshold, above), pedal[coasts == 0].min(initial=np.inf))
+    coasting = telemetry["ACCELERATOR_POS_D"].to_numpy() < threshold
+    return np.column_stack([telemetry["BRAKE_SIGNAL"].to_numpy(bool), coasting]).astype(np.int8)
 
 
 def future_rows(

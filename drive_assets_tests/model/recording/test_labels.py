@@ -2,10 +2,19 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.recording.labels import COLUMNS, future_labels, future_rows, read_future_labels, write_future_labels
+from model.recording.labels import (
+    COLUMNS,
+    LabelConfig,
+    current_state,
+    future_labels,
+    future_rows,
+    read_future_labels,
+    write_future_labels,
+)
 
 
 def telemetry(t: list[int], brake: list[bool], pedal: list[float]) -> pd.DataFrame:
@@ -59,3 +68,13 @@ def test_future_rows_equal_a_plain_search(times: list[int], horizon: int) -> Non
         distances = [abs(int(other) - int(moment) - horizon) for other in t]
         assert rows[index] == distances.index(min(distances))
         assert known[index] == (min(distances) <= 300)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "coasting"), [(7.5, [0, 0, 1, 0, 1, 0]), (15.0, [1, 0, 1, 1, 1, 1]), (3.0, [0] * 6)]
+)
+def test_the_state_now_agrees_with_the_labels_threshold(threshold: float, coasting: list[int]) -> None:
+    table = telemetry([0, 500, 1000, 1500, 2000, 2500], [False, False, True, True, False, False], [9, 20, 5, 9, 4, 9])
+    state = current_state(table, future_labels(table, LabelConfig(coast_threshold=threshold)))
+    assert state[:, 0].tolist() == [0, 0, 1, 1, 0, 0]
+    assert state[:, 1].tolist() == coasting
