@@ -1,12 +1,10 @@
 """The twelve networks: a table of encoders, fusions and decoders, put together by a configuration."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
-from model.common.config import from_dict
 from model.common.errors import DataError
 from model.network.architectures import ARCHITECTURES, parse
 from model.network.config import ModelConfig
@@ -23,13 +21,10 @@ class MultimodalModel(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        dim, heads, dropout = config.embedding_dim, config.attention_num_heads, config.dropout_prob
-        inputs = config.telemetry_input_dim, config.detection_input_dim_per_box
-        self.encoder = ENCODER_TYPES[config.encoder_type](*inputs, dim, heads, dropout)
-        self.fusion = FUSION_TYPES[config.fusion_type](dim, heads, dropout)
-        decoder = DECODER_TYPES[config.decoder_type]
-        self.decoder = decoder(dim, config.hidden_dim, heads, config.decoder_num_layers, dropout)
-        self.heads = TaskHeads(config.hidden_dim, config.prediction_tasks, dropout)
+        self.encoder = ENCODER_TYPES[config.encoder_type](config)
+        self.fusion = FUSION_TYPES[config.fusion_type](config)
+        self.decoder = DECODER_TYPES[config.decoder_type](config)
+        self.heads = TaskHeads(config)
 
     def forward(self, telemetry_seq: Tensor, detection_seq: Tensor, detection_mask: Tensor) -> dict[str, Tensor]:
         """Logits of each task.
@@ -54,11 +49,7 @@ def create_model_variant(config: Mapping[str, Any]) -> MultimodalModel:
     Raises:
         DataError: a key or a value is not one that is allowed; the message says which are.
     """
-    allowed = [field.name for field in dataclasses.fields(ModelConfig)]
-    unknown = sorted(set(config) - set(allowed))
-    if unknown:
-        raise DataError(f"Unknown model configuration {', '.join(unknown)}: expected keys of {', '.join(allowed)}.")
-    return MultimodalModel(from_dict(ModelConfig, config))
+    return MultimodalModel(ModelConfig(**config))
 
 
 def architecture_of(name: str) -> dict[str, str]:

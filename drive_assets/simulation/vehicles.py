@@ -1,5 +1,6 @@
 """Draws the vehicles from far to near, and measures what stays visible of each."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -75,7 +76,22 @@ class Seen:
 
 def draw_vehicles(image: Image, view: View, look: Look, y: float, around: Snapshot) -> list[Seen]:
     """Draw the vehicles `around` the ego at lateral place `y`; what is seen of each, the nearest first."""
-    ids = np.zeros(image.shape[:2], np.uint8)
+
+    def paint(index: int, offset: Points) -> None:
+        kind, number = int(around.kind[index]), int(around.number[index])
+        _paint(image, view, look, body(kind), offset, _colours(kind, number), bool(around.braking[index]))
+
+    return see_vehicles(view, y, around, paint)
+
+
+def see_vehicles(
+    view: View, y: float, around: Snapshot, paint: Callable[[int, Points], None] = lambda index, offset: None
+) -> list[Seen]:
+    """What the camera sees of the vehicles `around` the ego at lateral place `y`, the nearest first.
+
+    `paint` is called for each that is seen, from far to near, with its index and its place before the camera.
+    """
+    ids = np.zeros((view.camera.height, view.camera.width), np.uint8)
     lengths = np.array([kind.length for kind in VEHICLE_TYPES])[around.kind] if len(around.kind) else np.empty(0)
     rear = around.x - lengths - view.s
     order = np.argsort(-rear, kind="stable")
@@ -83,12 +99,11 @@ def draw_vehicles(image: Image, view: View, look: Look, y: float, around: Snapsh
     drawn = []
     for place, index in enumerate(order.tolist()):
         offset = np.array((y - around.y[index], 0.0, rear[index]))
-        kind, number = int(around.kind[index]), int(around.number[index])
-        whole, area = _outline(ids, view, body(kind), offset, 2 * place + 1)
+        whole, area = _outline(ids, view, body(int(around.kind[index])), offset, 2 * place + 1)
         if whole is None:
             continue
-        _paint(image, view, look, body(kind), offset, _colours(kind, number), bool(around.braking[index]))
-        drawn.append((place, number, float(rear[index]), whole, area))
+        paint(index, offset)
+        drawn.append((place, int(around.number[index]), float(rear[index]), whole, area))
     return [seen for item in reversed(drawn) if (seen := _measure(ids, *item)) is not None]
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import dagster as dg
 
 from drive_assets.batches import Outcome, report_partitions
-from drive_assets.config import launchpad, to_model
 from drive_assets.manifest import read_current_manifest
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS
 from drive_assets.pictures import inline
@@ -24,7 +23,7 @@ from model.training.recipes import TrainingConfig
 TRAINING_FILES = ("best_model.pt", "latest_checkpoint.pt", "training_history.json")
 
 
-class TrainingLaunchpad(launchpad(TrainingConfig)):
+class TrainingLaunchpad(TrainingConfig, dg.Config):
     """The recipe. Defaults are the reference recipe."""
 
 
@@ -52,7 +51,7 @@ def checkpoint(
     """One architecture, trained: its best weights, the latest checkpoint and the history."""
     try:
         manifest = read_current_manifest(storage)
-        recipe = to_dict(to_model(config, TrainingConfig))
+        recipe = to_dict(config)
     except DataError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     version = manifest["fingerprint"]

@@ -124,7 +124,7 @@ def test_the_defaults_are_the_reference_sizes() -> None:
     assert sizes == (64, 128, 8, 4)
     assert config.dropout_prob == 0.15
     assert (config.telemetry_input_dim, config.detection_input_dim_per_box) == (10, 6)
-    assert config.prediction_tasks == ("brake_1s", "brake_2s", "coast_1s", "coast_2s")
+    assert config.prediction_tasks == ["brake_1s", "brake_2s", "coast_1s", "coast_2s"]
 
 
 def test_other_inputs_and_tasks() -> None:
@@ -142,19 +142,19 @@ def test_other_inputs_and_tasks() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"encoder": "simple"}, "Unknown model configuration encoder: expected keys of encoder_type, fusion_type"),
-        ({"encoder_type": "deep"}, "encoder_type 'deep': expected one of simple, attention"),
-        ({"fusion_type": "sum"}, "fusion_type 'sum': expected one of concat, cross_attention, query"),
-        ({"decoder_type": "gru"}, "decoder_type 'gru': expected one of lstm, transformer"),
+        ({"encoder": "simple"}, "encoder is unknown: expected one of .*encoder_type, fusion_type"),
+        ({"encoder_type": "deep"}, "encoder_type 'deep': expected 'simple' or 'attention'"),
+        ({"fusion_type": "sum"}, "fusion_type 'sum': expected 'concat', 'cross_attention' or 'query'"),
+        ({"decoder_type": "gru"}, "decoder_type 'gru': expected 'lstm' or 'transformer'"),
         ({"prediction_tasks": ["brake_9s"]}, "prediction_tasks .*expected distinct labels of brake_1s"),
         ({"prediction_tasks": []}, "expected distinct labels"),
-        ({"prediction_tasks": "brake_1s"}, "expected distinct labels"),
+        ({"prediction_tasks": "brake_1s"}, "expected a valid list"),
         ({"prediction_tasks": ["brake_1s", "brake_1s"]}, "expected distinct labels"),
         ({"embedding_dim": 63}, "embedding_dim 63: expected an even multiple of 8"),
         ({"hidden_dim": 100}, "hidden_dim 100: expected a multiple of 8"),
-        ({"decoder_num_layers": 0}, "decoder_num_layers 0: expected a whole number of at least 1"),
-        ({"decoder_num_layers": 2.0}, "decoder_num_layers 2.0: expected a whole number"),
-        ({"dropout_prob": 1.0}, "dropout_prob 1.0: expected a number from 0 to below 1"),
+        ({"decoder_num_layers": 0}, "decoder_num_layers 0: expected greater than or equal to 1"),
+        ({"decoder_num_layers": 2.5}, "decoder_num_layers 2.5: expected a valid integer"),
+        ({"dropout_prob": 1.0}, "dropout_prob 1.0: expected less than 1"),
     ],
 )
 def test_a_wrong_config_says_what_is_allowed(config: dict[str, Any], message: str) -> None:

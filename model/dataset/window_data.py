@@ -1,6 +1,6 @@
 """Windows for the networks: the whole split as frames on the device, batches gathered by index."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -60,7 +60,7 @@ class WindowData:
         cls,
         path: Path,
         device: torch.device | str = "cpu",
-        tasks: tuple[str, ...] = DEFAULT_TASKS,
+        tasks: Sequence[str] = DEFAULT_TASKS,
         gear: str = "onehot",
         detection_classes: bool = False,
     ) -> Self:
@@ -106,26 +106,30 @@ class WindowData:
     def detection_dim(self) -> int:
         return self.detections.shape[-1]
 
-    def batches(self, batch_size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
-        """Every window once, in the file's order, or shuffled by a CPU `generator`; the last batch may be smaller."""
+    def order(self, generator: torch.Generator | None = None) -> Tensor:
+        """Every window's number once (W,), in the file's order, or shuffled by a CPU `generator`."""
         device = self.first_row.device
         if generator is None:
-            order = torch.arange(len(self), device=device)
-        else:
-            order = torch.randperm(len(self), generator=generator).to(device)
-        offsets = torch.arange(self.length, device=device)
-        for chosen in torch.split(order, batch_size):
-            rows = self.first_row[chosen, None] + offsets
-            yield Batch(
-                self.telemetry[rows],
-                self.detections[rows],
-                self.detection_mask[rows],
-                self.labels[chosen],
-                self.label_mask[chosen],
-            )
+            return torch.arange(len(self), device=device)
+        return torch.randperm(len(self), generator=generator).to(device)
+
+    def gather(self, windows: Tensor) -> Batch:
+        """The batch of `windows` (B,), numbers of windows."""
+        rows = self.first_row[windows, None] + torch.arange(self.length, device=windows.device)
+        return Batch(
+            self.telemetry[rows],
+            self.detections[rows],
+            self.detection_mask[rows],
+            self.labels[windows],
+            self.label_mask[windows],
+        )
+
+    def batches(self, batch_size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
+        """Every window once, in the file's order, or shuffled by a CPU `generator`; the last batch may be smaller."""
+        return map(self.gather, torch.split(self.order(generator), batch_size))
 
 
-def _check(path: Path, split: Split, tasks: tuple[str, ...]) -> None:
+def _check(path: Path, split: Split, tasks: Sequence[str]) -> None:
     if len(split.window_start) == 0:
         raise DataError(f"{path} holds no window: expected at least one; add recordings or shorten the window.")
     missing = [task for task in tasks if task not in split.label_names]

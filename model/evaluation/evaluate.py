@@ -76,7 +76,7 @@ def evaluate_checkpoint(
         "data_version": content["data_version"],
         "epoch": content["epoch"],
         "evaluation_config": to_dict(config),
-        "tasks": list(training.tasks),
+        "tasks": training.tasks,
         "val": {},
         "test": {},
     }
@@ -99,7 +99,7 @@ def _predictions(model: nn.Module, path: Path, training: TrainingConfig, config:
     split = read_split(path)
     last = split.window_start.astype(np.int64) + split.window.length - 1
     return Predictions(
-        tasks=training.tasks,
+        tasks=tuple(training.tasks),
         labels=data.labels.cpu().numpy() > 0.5,
         known=data.label_mask.cpu().numpy(),
         probabilities=predict(model, data, config.batch_size),

@@ -1,13 +1,13 @@
 """The twelve architectures as a table: encoders x fusions x decoders. Free of torch: partitions derive from it."""
 
 from itertools import product
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from model.common.errors import DataError
 
-ENCODERS = ("simple", "attention")
-FUSIONS = ("concat", "cross_attention", "query")
-DECODERS = ("lstm", "transformer")
+Encoder = Literal["simple", "attention"]
+Fusion = Literal["concat", "cross_attention", "query"]
+Decoder = Literal["lstm", "transformer"]
 
 
 class Architecture(NamedTuple):
@@ -23,7 +23,8 @@ class Architecture(NamedTuple):
 
 
 _BY_NAME = {
-    architecture.name: architecture for architecture in (Architecture(*c) for c in product(ENCODERS, FUSIONS, DECODERS))
+    architecture.name: architecture
+    for architecture in (Architecture(*c) for c in product(*map(get_args, (Encoder, Fusion, Decoder))))
 }
 ARCHITECTURES = tuple(_BY_NAME)
 

@@ -1,11 +1,13 @@
 """Decoders: a fused sequence (B,T,E) to its summary (B,H), and the heads that turn it into one logit each task."""
 
+import functools
 import math
 
 import torch
 from torch import Tensor, nn
 
 from model.network.attention import mlp
+from model.network.config import ModelConfig
 
 PRIOR = 0.05
 """Probability that an untrained head gives: rare positives then do not drown at the start (Lin et al. 2017, 3.3)."""
@@ -21,9 +23,11 @@ class LstmDecoder(nn.Module):
     start the signal fades over 20 frames and four layers, and the first epochs learn next to nothing.
     """
 
-    def __init__(self, dim: int, hidden: int, heads: int, layers: int, dropout: float) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.lstm = nn.LSTM(dim, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
+        layers = config.decoder_num_layers
+        dropout = config.dropout_prob if layers > 1 else 0.0
+        self.lstm = nn.LSTM(config.embedding_dim, config.hidden_dim, layers, batch_first=True, dropout=dropout)
         with torch.no_grad():
             for name, parameter in self.lstm.named_parameters():
                 if name.startswith("weight_ih"):
@@ -33,19 +37,35 @@ class LstmDecoder(nn.Module):
                     parameter.chunk(4)[FORGET_GATE].add_(1.0)
 
     def forward(self, fused: Tensor) -> Tensor:
+        if fused.device.type == "cpu" and not _bf16_on_cpu():
+            # oneDNN has no bf16 LSTM for a processor without AVX-512.
+            with torch.autocast("cpu", enabled=False):
+                return self._last_state(fused.float())
+        return self._last_state(fused)
+
+    def _last_state(self, fused: Tensor) -> Tensor:
         states, _ = self.lstm(fused)
         return states[:, -1]
+
+
+@functools.cache
+def _bf16_on_cpu() -> bool:
+    supported: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return supported
 
 
 class TransformerDecoder(nn.Module):
     """Transformer encoder layers (norm first); the last position."""
 
-    def __init__(self, dim: int, hidden: int, heads: int, layers: int, dropout: float) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.widen = nn.Linear(dim, hidden)
+        hidden, heads, dropout = config.hidden_dim, config.attention_num_heads, config.dropout_prob
+        self.widen = nn.Linear(config.embedding_dim, hidden)
         layer = nn.TransformerEncoderLayer(hidden, heads, 2 * hidden, dropout, batch_first=True, norm_first=True)
         layer.self_attn.dropout = 0.0  # dropout on attention weights would rule out fused kernels
-        self.layers = nn.TransformerEncoder(layer, layers, norm=nn.LayerNorm(hidden), enable_nested_tensor=False)
+        self.layers = nn.TransformerEncoder(
+            layer, config.decoder_num_layers, norm=nn.LayerNorm(hidden), enable_nested_tensor=False
+        )
 
     def forward(self, fused: Tensor) -> Tensor:
         return self.layers(self.widen(fused))[:, -1]
@@ -54,9 +74,12 @@ class TransformerDecoder(nn.Module):
 class TaskHeads(nn.Module):
     """One two-layer head each task."""
 
-    def __init__(self, hidden: int, tasks: tuple[str, ...], dropout: float) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.heads = nn.ModuleDict({task: mlp(hidden, hidden // 2, 1, dropout) for task in tasks})
+        hidden = config.hidden_dim
+        self.heads = nn.ModuleDict(
+            {task: mlp(hidden, hidden // 2, 1, config.dropout_prob) for task in config.prediction_tasks}
+        )
         for head in self.heads.values():
             nn.init.constant_(head[-1].bias, math.log(PRIOR / (1 - PRIOR)))  # type: ignore[index]
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from model.network.attention import Attention, mlp
+from model.network.config import ModelConfig
 
 LONGEST_WINDOW = 512
 
@@ -20,11 +21,12 @@ def sinusoidal_positions(length: int, dim: int) -> Tensor:
 class SimpleEncoder(nn.Module):
     """An MLP each modality, positions on telemetry, layer norm."""
 
-    def __init__(self, telemetry_dim: int, detection_dim: int, dim: int, heads: int, dropout: float) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.telemetry = mlp(telemetry_dim, dim, dim, dropout)
+        dim = config.embedding_dim
+        self.telemetry = mlp(config.telemetry_input_dim, dim, dim, config.dropout_prob)
         self.telemetry_norm = nn.LayerNorm(dim)
-        self.detection = mlp(detection_dim, dim, dim, dropout=0.0)
+        self.detection = mlp(config.detection_input_dim_per_box, dim, dim, dropout=0.0)
         self.detection_norm = nn.LayerNorm(dim)
         self.register_buffer("positions", sinusoidal_positions(LONGEST_WINDOW, dim), persistent=False)
         self.positions: Tensor
@@ -42,12 +44,13 @@ class AttentionEncoder(SimpleEncoder):
     Objects have no positions, so their order does not matter.
     """
 
-    def __init__(self, telemetry_dim: int, detection_dim: int, dim: int, heads: int, dropout: float) -> None:
-        super().__init__(telemetry_dim, detection_dim, dim, heads, dropout)
-        self.time_attention = Attention(dim, heads)
-        self.time_dropout = nn.Dropout(dropout)
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        dim = config.embedding_dim
+        self.time_attention = Attention(dim, config.attention_num_heads)
+        self.time_dropout = nn.Dropout(config.dropout_prob)
         self.time_norm = nn.LayerNorm(dim)
-        self.object_attention = Attention(dim, heads)
+        self.object_attention = Attention(dim, config.attention_num_heads)
         self.object_norm = nn.LayerNorm(dim)
 
     def forward(self, telemetry: Tensor, detections: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from model.network.attention import Attention, masked_mean, mlp
+from model.network.config import ModelConfig
 
 QUERIES = 8
 
@@ -11,9 +12,10 @@ QUERIES = 8
 class ConcatFusion(nn.Module):
     """The masked mean of a frame's detections next to its telemetry, through an MLP."""
 
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.mlp = mlp(2 * dim, 2 * dim, dim, dropout)
+        dim = config.embedding_dim
+        self.mlp = mlp(2 * dim, 2 * dim, dim, config.dropout_prob)
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, frames: Tensor, objects: Tensor, mask: Tensor) -> Tensor:
@@ -23,11 +25,12 @@ class ConcatFusion(nn.Module):
 class CrossAttentionFusion(nn.Module):
     """Each frame's telemetry queries the frame's detections, then a residual MLP."""
 
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.attention = Attention(dim, heads)
+        dim = config.embedding_dim
+        self.attention = Attention(dim, config.attention_num_heads)
         self.attention_norm = nn.LayerNorm(dim)
-        self.mlp = mlp(dim, 2 * dim, dim, dropout)
+        self.mlp = mlp(dim, 2 * dim, dim, config.dropout_prob)
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, frames: Tensor, objects: Tensor, mask: Tensor) -> Tensor:
@@ -43,15 +46,16 @@ class QueryFusion(nn.Module):
     the mean of its detections.
     """
 
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        dim = config.embedding_dim
         self.queries = nn.Parameter(torch.randn(QUERIES, dim) * dim**-0.5)
         self.context = nn.Parameter(torch.randn(dim) * dim**-0.5)
-        self.telemetry_attention = Attention(dim, heads)
+        self.telemetry_attention = Attention(dim, config.attention_num_heads)
         self.telemetry_norm = nn.LayerNorm(dim)
-        self.object_attention = Attention(dim, heads)
+        self.object_attention = Attention(dim, config.attention_num_heads)
         self.object_norm = nn.LayerNorm(dim)
-        self.mlp = mlp(3 * dim, 2 * dim, dim, dropout)
+        self.mlp = mlp(3 * dim, 2 * dim, dim, config.dropout_prob)
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, frames: Tensor, objects: Tensor, mask: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from model.common.config import fingerprint, to_dict
 from model.common.errors import DataError
 from model.common.files import atomic_path, sha256, write_json
-from model.dataset.window_data import WindowData
+from model.dataset.window_data import Batch, WindowData
 from model.evaluation.measures import average_precision, roc_auc
 from model.factory import architecture_of, create_model_variant
 from model.training.checkpoint import SCHEMA_VERSION, load_checkpoint, locked, read_checkpoint, save_checkpoint
@@ -33,6 +33,8 @@ from model.training.schedule import Schedule
 __all__ = ["Schedule", "TrainingConfig", "TrainingResult", "evaluate", "load_checkpoint", "train", "train_one_epoch"]
 
 BEST, LATEST, HISTORY = "best_model.pt", "latest_checkpoint.pt", "training_history.json"
+BAD_BATCH = "bad_batch.pt"
+LOOK_EVERY = 50
 Metrics = dict[str, float | int | None]
 
 
@@ -75,6 +77,24 @@ class Precision:
         kind = torch.float16 if self.name == "fp16" else torch.bfloat16
         return torch.autocast(self.device.type, dtype=kind, enabled=self.name != "fp32")
 
+    def step(self, loss: Tensor, optimizer: torch.optim.Optimizer, model: nn.Module, gradient_norm: float) -> Tensor:
+        """Backward, clip, and step unless something is not finite -> whether that was so, a bool on the device.
+
+        fp16's gradients overflow now and then while its scaler finds its scale: there only the loss counts as bad.
+        """
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.unscale_(optimizer)
+        norm = nn.utils.clip_grad_norm_(model.parameters(), gradient_norm)
+        bad = ~torch.isfinite(loss.detach())
+        if self.scaler.is_enabled():
+            self.scaler.step(optimizer)
+            self.scaler.update()
+        else:
+            bad = bad | ~torch.isfinite(norm)
+            optimizer.found_inf = bad.float()  # type: ignore[attr-defined]  # fused AdamW leaves the step out on the device
+            optimizer.step()
+        return bad
+
 
 def choose_device(name: str) -> torch.device:
     """The device that a config names. DataError if this machine has none such."""
@@ -108,38 +128,37 @@ def train_one_epoch(
     batch_size: int,
     gradient_norm: float,
     generator: torch.Generator,
+    on_bad_step: Callable[[int, Batch, float], None],
 ) -> Metrics:
-    """One pass over the windows in random order -> {"train_loss": mean over windows}.
+    """One pass over the windows in random order -> {"train_loss": mean over windows, "bad_steps": steps left out}.
 
-    Losses stay on the device until the pass ends, so that no step waits for one.
+    A step with a loss or a gradient that is not finite changes no weight. What happened stays on the device and is
+    looked at after each step on a CPU, and every LOOK_EVERY steps on a GPU, so that no step waits for one.
 
-    Raises:
-        FloatingPointError: a loss was not finite; names the step.
+    Args:
+        on_bad_step: called with the step's number, its batch and its loss; what it raises ends the pass.
     """
     model.train()
-    losses, sizes = [], []
-    scaler = precision.scaler
-    for batch in data.batches(batch_size, generator):
+    values, bad, seen = [], [], 0
+    every = 1 if precision.device.type == "cpu" else LOOK_EVERY
+    chosen = torch.split(data.order(generator), batch_size)
+    for step, windows in enumerate(chosen):
+        batch = data.gather(windows)
         optimizer.zero_grad(set_to_none=True)
         with precision.autocast():
             logits = model(*batch[:3])
         value = loss(logits, batch.labels, batch.label_mask)
-        scaler.scale(value).backward()
-        scaler.unscale_(optimizer)
-        nn.utils.clip_grad_norm_(model.parameters(), gradient_norm)
-        scaler.step(optimizer)
-        scaler.update()
-        losses.append(value.detach())
-        sizes.append(len(batch.labels))
-    every = torch.stack(losses).cpu()
-    if not torch.isfinite(every).all():
-        step = int((~torch.isfinite(every)).nonzero()[0])
-        raise FloatingPointError(
-            f"Training loss is {every[step].item()} at step {step} of {len(every)} ({data.path}): lower learning_rate "
-            "or use precision fp32, and look for wrong values in the split."
-        )
-    weights = torch.tensor(sizes, dtype=torch.float64)
-    return {"train_loss": float((every.double() @ weights / weights.sum()).item())}
+        values.append(value.detach())
+        bad.append(precision.step(value, optimizer, model, gradient_norm))
+        if (step + 1) % every == 0 or step + 1 == len(chosen):
+            for found in (torch.stack(bad[seen:]).nonzero()[:, 0] + seen).tolist():
+                on_bad_step(found, data.gather(chosen[found]), values[found].item())
+            seen = step + 1
+    good = ~torch.stack(bad)
+    weights = torch.tensor([len(windows) for windows in chosen], dtype=torch.float64, device=good.device)[good]
+    losses = torch.stack(values)[good].double()
+    mean = float((losses @ weights / weights.sum()).item()) if len(losses) else None
+    return {"train_loss": mean, "bad_steps": len(bad) - len(losses)}
 
 
 @torch.no_grad()
@@ -192,7 +211,7 @@ def model_config(architecture: str, config: TrainingConfig, data: WindowData) ->
         **architecture_of(architecture),
         "telemetry_input_dim": data.telemetry_dim,
         "detection_input_dim_per_box": data.detection_dim,
-        "prediction_tasks": list(config.tasks),
+        "prediction_tasks": config.tasks,
         **config.sizes,
     }
 
@@ -270,6 +289,7 @@ class _Run:
         )
         self.schedule = Schedule(config)
         self.history: list[Metrics] = []
+        self.bad_steps = 0
         self.identity: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "architecture": architecture,
@@ -290,6 +310,7 @@ class _Run:
         if state["scaler"]:  # empty where it was not needed: the run may have begun on another kind of device
             self.precision.scaler.load_state_dict(state["scaler"])
         self.history = state["history"]
+        self.bad_steps = sum(int(metrics.get("bad_steps") or 0) for metrics in self.history)
         for metrics in self.history:
             self.schedule.step(score(metrics))
 
@@ -333,6 +354,7 @@ class _Run:
             config.batch_size,
             config.gradient_norm,
             generator,
+            self._bad_step,
         )
         watched = evaluate(self.model, self.val_data, self.loss, self.precision, config.batch_size)
         metrics: Metrics = {"epoch": epoch, "lr": rate, **trained, **watched}
@@ -341,6 +363,19 @@ class _Run:
         self.schedule.step(score(metrics))
         self._write()
         return metrics
+
+    def _bad_step(self, step: int, batch: Batch, loss: float) -> None:
+        """Count a step that was left out; past the limit keep its batch and raise FloatingPointError."""
+        self.bad_steps += 1
+        if self.bad_steps <= self.config.most_bad_steps:
+            return
+        path = self.work / BAD_BATCH
+        save_checkpoint(path, {**batch._asdict(), "epoch": self.schedule.epoch, "step": step})
+        raise FloatingPointError(
+            f"Training loss is {loss} or its gradient not finite at step {step} of epoch {self.schedule.epoch} "
+            f"({self.train_data.path}), and {self.bad_steps - 1} steps before were left out for that: lower "
+            f"learning_rate or use precision fp32, and look for wrong values in the split. The batch is in {path}."
+        )
 
     def _write(self) -> None:
         """The best first: if the run dies before the latest is written, this epoch is done again, and equal."""

@@ -1,6 +1,5 @@
 """Training: it learns, it is reproducible, a killed run goes on exactly, and wrong input is said plainly."""
 
-import dataclasses
 import json
 import math
 import subprocess
@@ -16,6 +15,7 @@ import torch
 from drive_assets_tests.model.split_files import rewrite, write_split_file
 from model.common.config import from_dict, to_dict
 from model.common.errors import DataError
+from model.factory import architecture_of, create_model_variant
 from model.network.architectures import ARCHITECTURES
 from model.recording.labels import BINARY_LABELS
 from model.training import checkpoint
@@ -76,11 +76,11 @@ def kill_after(epoch: int) -> Any:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_architecture_trains_and_its_checkpoint_loads(architecture: str, splits: Path) -> None:
     seen: list[dict[str, float | int]] = []
-    result = train(architecture, splits, splits / "out", dataclasses.replace(CONFIG, epochs=2), "v1", seen.append)
+    result = train(architecture, splits, splits / "out", CONFIG.replace(epochs=2), "v1", seen.append)
 
     assert [epoch["epoch"] for epoch in seen] == [0, 1]
     assert set(seen[0]) == {
-        *("epoch", "lr", "epoch_seconds", "train_loss", "val_loss", "val_pr_auc_mean"),
+        *("epoch", "lr", "epoch_seconds", "bad_steps", "train_loss", "val_loss", "val_pr_auc_mean"),
         *(f"val_{kind}_auc_{task}" for kind in ("pr", "roc") for task in CONFIG.tasks),
     }
     assert all(math.isfinite(value) for epoch in seen for value in epoch.values())
@@ -99,7 +99,7 @@ def test_every_architecture_trains_and_its_checkpoint_loads(architecture: str, s
 def test_a_learnable_set_is_learnt(tmp_path: Path) -> None:
     write_split_file(tmp_path / "train.h5", frames=400, seed=1)
     write_split_file(tmp_path / "val.h5", frames=200, seed=2)
-    config = dataclasses.replace(CONFIG, epochs=14, batch_size=32, learning_rate=4e-3)
+    config = CONFIG.replace(epochs=14, batch_size=32, learning_rate=4e-3)
     result = train("attention_cross_attention_transformer", tmp_path, tmp_path / "out", config)
 
     first, best = result.history[0], result.best_metrics
@@ -126,7 +126,7 @@ def test_two_runs_of_a_seed_are_equal_whatever_ran_before(splits: Path) -> None:
     one = train(NAME, splits, splits / "one", CONFIG)
     torch.rand(7)
     two = train(NAME, splits, splits / "two", CONFIG)
-    other = train(NAME, splits, splits / "three", dataclasses.replace(CONFIG, seed=1))
+    other = train(NAME, splits, splits / "three", CONFIG.replace(seed=1))
     assert_same_training(one, two)
     assert figures(one) != figures(other)
 
@@ -135,13 +135,13 @@ def test_training_leaves_the_callers_random_numbers_alone(splits: Path) -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    train(NAME, splits, splits / "out", dataclasses.replace(CONFIG, epochs=1))
+    train(NAME, splits, splits / "out", CONFIG.replace(epochs=1))
     assert torch.equal(torch.rand(3), expected)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_run_killed_between_epochs_ends_as_an_uninterrupted_one(splits: Path, precision: str) -> None:
-    config = dataclasses.replace(CONFIG, epochs=5, plateau_patience=1, precision=precision)
+    config = CONFIG.replace(epochs=5, plateau_patience=1, precision=precision)
     whole = train(NAME, splits, splits / "whole", config, "v1")
     for epoch in (0, 2, 4):
         with pytest.raises(Killed):
@@ -167,7 +167,7 @@ def test_a_process_killed_in_an_epoch_goes_on_from_the_last_one(splits: Path) ->
         for _ in range(3):
             process.stdout.readline()
         process.kill()
-    config = dataclasses.replace(CONFIG, epochs=30)
+    config = CONFIG.replace(epochs=30)
     resumed = train(NAME, splits, splits / "out", config, "v1")
 
     assert 3 <= resumed.resumed_from < 30
@@ -178,15 +178,44 @@ def test_other_data_or_config_does_not_resume(splits: Path) -> None:
     with pytest.raises(Killed):
         train(NAME, splits, splits / "out", CONFIG, "v1", kill_after(2))
     assert train(NAME, splits, splits / "out", CONFIG, "v2").resumed_from == 0
-    assert train(NAME, splits, splits / "out", dataclasses.replace(CONFIG, seed=3), "v1").resumed_from == 0
+    assert train(NAME, splits, splits / "out", CONFIG.replace(seed=3), "v1").resumed_from == 0
     assert train(NAME, splits, splits / "out", CONFIG, "v1").resumed_from == 3
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_publishes_nothing(splits: Path) -> None:
+def test_a_step_that_is_not_finite_changes_no_weight_and_is_counted(splits: Path) -> None:
+    config = CONFIG.replace(epochs=1, batch_size=61)
+    result = train(NAME, splits, splits / "clean", config)
+    assert [epoch["bad_steps"] for epoch in result.history] == [0]
+
+    data = load_split(splits / "train.h5", config, "cpu")
+    data.telemetry[:] = float("nan")
+    model = create_model_variant({**architecture_of(NAME), **config.sizes})
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    told: list[int] = []
+    metrics = training.train_one_epoch(
+        model,
+        data,
+        UnifiedFocalLoss(config.tasks),
+        optimizer,
+        training.choose_precision("fp32", torch.device("cpu")),
+        config.batch_size,
+        1.0,
+        torch.Generator().manual_seed(0),
+        lambda step, batch, loss: told.append(step),
+    )
+    assert told == [0] and metrics == {"train_loss": None, "bad_steps": 1}
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_too_many_steps_that_are_not_finite_end_the_run_keep_the_batch_and_publish_nothing(splits: Path) -> None:
     before = train(NAME, splits, splits / "out", CONFIG)
     kept = before.best_model.read_bytes()
-    with pytest.raises(FloatingPointError, match=r"loss is nan.*lower learning_rate"):
-        train(NAME, splits, splits / "out", dataclasses.replace(CONFIG, learning_rate=1e30, warmup_epochs=0))
+    with pytest.raises(FloatingPointError, match=r"loss is nan.*lower learning_rate.*bad_batch.pt"):
+        train(NAME, splits, splits / "out", CONFIG.replace(learning_rate=1e30, warmup_epochs=0, most_bad_steps=1))
+    (kept_batch,) = (splits / "out").glob(".work/*/bad_batch.pt")
+    batch = torch.load(kept_batch, weights_only=True)
+    assert (batch["epoch"], batch["telemetry_seq"].shape[1:]) == (0, (20, 10))
     assert before.best_model.read_bytes() == kept
 
 
@@ -263,12 +292,12 @@ def test_the_defaults_are_the_reference_recipe() -> None:
     ("wrong", "message"),
     [
         ({"tasks": ("brake_7s",)}, "tasks .*expected distinct labels of brake_1s"),
-        ({"batch_size": 0}, "batch_size 0: expected 1 to any"),
-        ({"learning_rate": float("nan")}, "learning_rate nan: expected a positive number"),
-        ({"plateau_factor": 1.5}, "plateau_factor 1.5: expected 0 to 1"),
-        ({"precision": "fp8"}, "precision 'fp8': expected one of auto, fp32, bf16, fp16"),
+        ({"batch_size": 0}, "batch_size 0: expected greater than or equal to 1"),
+        ({"learning_rate": float("nan")}, "learning_rate nan: expected a finite number"),
+        ({"plateau_factor": 1.5}, "plateau_factor 1.5: expected less than or equal to 1"),
+        ({"precision": "fp8"}, "precision 'fp8': expected 'auto', 'fp32', 'bf16' or 'fp16'"),
         ({"embedding_dim": 60}, "embedding_dim 60: expected an even multiple of 8 heads"),
-        ({"gear": "none"}, "gear 'none': expected one of onehot, continuous"),
+        ({"gear": "none"}, "gear 'none': expected 'onehot' or 'continuous'"),
     ],
 )
 def test_a_wrong_recipe_says_what_is_allowed(wrong: dict[str, Any], message: str) -> None:
@@ -285,7 +314,7 @@ def test_a_wrong_recipe_says_what_is_allowed(wrong: dict[str, Any], message: str
 )
 def test_what_this_machine_cannot_do(splits: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        train(NAME, splits, splits / "out", dataclasses.replace(CONFIG, **change))
+        train(NAME, splits, splits / "out", CONFIG.replace(**change))
 
 
 def test_an_unknown_architecture_makes_no_folder(splits: Path) -> None:
@@ -298,7 +327,7 @@ def test_a_second_run_into_the_same_folder_is_refused(splits: Path, monkeypatch:
     monkeypatch.setattr(checkpoint, "LOCK_WAIT_S", 0.0)
 
     def second(metrics: dict[str, float | int]) -> None:
-        train(NAME, splits, splits / "out", dataclasses.replace(CONFIG, seed=9))
+        train(NAME, splits, splits / "out", CONFIG.replace(seed=9))
 
     with pytest.raises(DataError, match=r"out is in use: process \d+ on .* trains into it"):
         train(NAME, splits, splits / "out", CONFIG, on_epoch=second)
@@ -314,7 +343,7 @@ def test_too_little_gpu_memory_names_the_batch_size(splits: Path) -> None:
 
 
 def test_a_checkpoint_that_is_not_what_was_asked_for(splits: Path) -> None:
-    path = train(NAME, splits, splits / "out", dataclasses.replace(CONFIG, epochs=1)).best_model
+    path = train(NAME, splits, splits / "out", CONFIG.replace(epochs=1)).best_model
     with pytest.raises(DataError, match=f"is a checkpoint of {NAME}: expected simple_query_lstm"):
         load_checkpoint(path, "simple_query_lstm")
     with pytest.raises(DataError, match=r"absent\.pt is missing"):
