@@ -16,7 +16,7 @@ demo: $(STAMP)  ## simulated drives through the whole graph
 	$(BIN)/drive-assets demo
 
 demo-sharepoint: $(STAMP)  ## recordings that arrive in a local stand-in for SharePoint, taken by the sensor
-	$(BIN)/python -m drive_assets.demo_sharepoint
+	$(BIN)/python -m drive_assets_tests.demo_sharepoint
 
 ui: $(STAMP)  ## Dagster and MLflow on loopback
 	$(BIN)/drive-assets ui

@@ -1,4 +1,4 @@
-"""What runs by itself: what follows a new recording; by the clock, the refresh and SharePoint's full reconciliation.
+"""What runs by itself: what follows a new recording, and by the clock the refresh.
 
 Per recording, sensors and the assets' automation conditions do it. The refresh is one job that does what the command
 line does, not a chain of conditions: nothing is trained because somebody made a split by hand.
@@ -12,27 +12,14 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from drive_assets.environment import cron_from_environment
 from drive_assets.manifest import changed_recordings, read_manifest
+from drive_assets.materialize import materialize, read_config
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS, RECORDINGS
-from drive_assets.recordings.sharepoint.sensor import open_map
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
 
 REFRESHED = "split_manifest,h5_split,checkpoint,evaluation,model_comparison"
-
-
-def cron_from_environment(variable: str, default: str) -> str:
-    """A cron schedule that the environment may replace.
-
-    Raises:
-        DataError: it is no cron schedule.
-    """
-    text = os.environ.get(variable, "").strip() or default
-    try:
-        dg.ScheduleDefinition(name="probe", job_name="probe", cron_schedule=text)
-    except dg.DagsterInvalidDefinitionError as error:
-        raise DataError(f"{variable} must be a cron schedule such as {default!r}, not {text!r}.") from error
-    return text
 
 
 class RefreshConfig(dg.Config):
@@ -47,9 +34,6 @@ class RefreshConfig(dg.Config):
 
 @dg.op(description="Make splits, checkpoints, evaluations and the comparison anew, each in a run of its own.")
 def refresh_dataset_and_models(context: dg.OpExecutionContext, config: RefreshConfig, storage: Storage) -> None:
-    from drive_assets.definitions import defs
-    from drive_assets.materialize import materialize
-
     trained = [
         name
         for name in ARCHITECTURE_PARTITIONS.get_partition_keys()
@@ -57,7 +41,7 @@ def refresh_dataset_and_models(context: dg.OpExecutionContext, config: RefreshCo
     ]
     try:
         succeeded = materialize(
-            defs,
+            context.repository_def,
             context.instance,
             REFRESHED,
             architectures=config.architectures or trained,
@@ -102,25 +86,11 @@ def _request(changed: str) -> dg.RunRequest:
     config: Mapping[str, Any] = {}
     path = os.environ.get("DRIVE_ASSETS_REFRESH_CONFIG")
     if path:
-        from drive_assets.cli import read_config
-
         config = {"assets": read_config(Path(path))}
     return dg.RunRequest(
         run_config={"ops": {refresh_dataset_and_models.name: {"config": config}}},
         tags={"drive_assets/changed": changed[:500]},
     )
-
-
-@dg.op(description="Have the SharePoint sensor list the whole library anew and compare it by id.")
-def ask_for_a_full_round(context: dg.OpExecutionContext, storage: Storage) -> None:
-    with open_map(storage) as known:
-        known.want_full_round()
-    context.log.info("The next ticks of sharepoint_sensor list the whole library, and say what they find.")
-
-
-@dg.job(description="List the whole SharePoint library anew: finds what the list of changes lost. Deletes nothing.")
-def sharepoint_reconciliation() -> None:
-    ask_for_a_full_round()
 
 
 AUTOMATION = dg.AutomationConditionSensorDefinition(
@@ -130,18 +100,4 @@ AUTOMATION = dg.AutomationConditionSensorDefinition(
     description="Annotates and labels each recording that arrives, and evaluates each checkpoint.",
 )
 
-JOBS = [refresh, sharepoint_reconciliation]
-SCHEDULES = [
-    refresh_schedule,
-    dg.ScheduleDefinition(
-        name="sharepoint_reconciliation_schedule",
-        job=sharepoint_reconciliation,
-        cron_schedule=cron_from_environment("DRIVE_ASSETS_RECONCILIATION_CRON", "0 3 * * 0"),
-        default_status=(
-            dg.DefaultScheduleStatus.RUNNING
-            if os.environ.get("SHAREPOINT_TENANT_ID")
-            else dg.DefaultScheduleStatus.STOPPED
-        ),
-        description="Once a week; on where SharePoint is set up.",
-    ),
-]
+defs = dg.Definitions(jobs=[refresh], schedules=[refresh_schedule], sensors=[AUTOMATION])

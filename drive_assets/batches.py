@@ -6,12 +6,7 @@ from contextlib import contextmanager
 import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
 
-from model.common.errors import DataError
-
-
-class PassingError(DataError):
-    """What failed may succeed at the next try, with nothing put right by anyone."""
-
+from model.common.errors import DataError, PassingError
 
 Outcome = dg.MaterializeResult | DataError
 

@@ -1,11 +1,9 @@
 """`drive-assets`: a thin command line; each command does what the UI does, on the same Dagster instance."""
 
 import argparse
-import dataclasses
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
 
 from model.common.errors import DataError
 
@@ -80,10 +78,13 @@ def _simulate(options: argparse.Namespace) -> bool:
     from drive_assets.instance import open_instance
     from drive_assets.partitions import register_recordings
     from drive_assets.resources.storage import Storage
-    from drive_assets.simulation import SimulationConfig, simulate_boxy, simulate_drives, simulate_nuimages
+    from drive_assets.simulation.boxy import simulate_boxy
+    from drive_assets.simulation.config import SimulationConfig
+    from drive_assets.simulation.drives import simulate_drives
+    from drive_assets.simulation.nuimages import simulate_nuimages
 
-    names = {field.name for field in dataclasses.fields(SimulationConfig)}
-    given = {name: value for name, value in vars(options).items() if name in names and value is not None}
+    options_of = SimulationConfig.model_fields
+    given = {name: value for name, value in vars(options).items() if name in options_of and value is not None}
     config, storage = SimulationConfig(**given), Storage.from_environment()
     storage.check_writable()
     folder = storage.simulated / "recordings"
@@ -102,7 +103,8 @@ def _ingest(options: argparse.Namespace) -> bool:
     from drive_assets.instance import open_instance
     from drive_assets.materialize import materialize
     from drive_assets.partitions import register_recordings
-    from drive_assets.recordings.sources import find_all, register
+    from drive_assets.recordings.local import find_all
+    from drive_assets.recordings.sources import register
     from drive_assets.resources.storage import Storage
 
     storage = Storage.from_environment()
@@ -116,13 +118,15 @@ def _ingest(options: argparse.Namespace) -> bool:
     names = sorted({source.name for source in sources})
     with open_instance() as instance:
         register_recordings(instance, names)
-        return materialize(defs, instance, "recording", recordings=names, tell=_tell) and not refused
+        return (
+            materialize(defs.get_repository_def(), instance, "recording", recordings=names, tell=_tell) and not refused
+        )
 
 
 def _run(options: argparse.Namespace) -> bool:
     from drive_assets.definitions import defs
     from drive_assets.instance import open_instance
-    from drive_assets.materialize import materialize
+    from drive_assets.materialize import materialize, read_config
 
     config = read_config(options.config)
     if options.weights is not None:
@@ -131,22 +135,14 @@ def _run(options: argparse.Namespace) -> bool:
         config.setdefault("annotations", {})["weights"] = str(options.weights.resolve())
     with open_instance() as instance:
         return materialize(
-            defs, instance, options.select, options.recordings, options.architectures, config, tell=_tell
+            defs.get_repository_def(),
+            instance,
+            options.select,
+            options.recordings,
+            options.architectures,
+            config,
+            tell=_tell,
         )
-
-
-def read_config(path: Path | None) -> dict[str, dict[str, Any]]:
-    import yaml
-
-    if path is None:
-        return {}
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise DataError(f"{path} cannot be read as YAML ({error}): expected config by asset name.") from error
-    if not isinstance(content, dict) or not all(isinstance(value, dict) for value in content.values()):
-        raise DataError(f"{path}: expected a mapping of asset names to config, such as `checkpoint: {{epochs: 5}}`.")
-    return content
 
 
 def _check_sharepoint(options: argparse.Namespace) -> bool:
@@ -175,7 +171,7 @@ def _demo(options: argparse.Namespace) -> bool:
     from drive_assets.resources.storage import Storage
 
     with open_instance() as instance:
-        return run_demo(defs, instance, Storage.from_environment(), tell=_tell)
+        return run_demo(defs.get_repository_def(), instance, Storage.from_environment(), tell=_tell)
 
 
 def _ui(options: argparse.Namespace) -> bool:

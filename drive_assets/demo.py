@@ -1,6 +1,5 @@
 """The demo: simulated drives through the whole graph, small enough for two cores and ten minutes."""
 
-import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,12 +8,16 @@ import dagster as dg
 
 from drive_assets.materialize import materialize
 from drive_assets.partitions import register_recordings
-from drive_assets.recordings.sources import find_recordings, register
+from drive_assets.recordings.local import find_recordings
+from drive_assets.recordings.sources import register
 from drive_assets.resources.storage import Storage
-from drive_assets.simulation import SimulationConfig, simulate_boxy, simulate_drives, simulate_nuimages
+from drive_assets.simulation.boxy import simulate_boxy
+from drive_assets.simulation.config import SimulationConfig
+from drive_assets.simulation.drives import simulate_drives
+from drive_assets.simulation.nuimages import simulate_nuimages
 
 SIMULATION = SimulationConfig(recordings=8, duration_s=180.0, boxy_sequences=6, boxy_frames=20)
-NUIMAGES = dataclasses.replace(SIMULATION, boxy_frames=8)
+NUIMAGES = SIMULATION.replace(boxy_frames=8)
 QUICK: dict[str, Any] = {
     "batch": 8,
     "workers": 0,
@@ -42,7 +45,10 @@ CONFIG: dict[str, dict[str, Any]] = {
 
 
 def run_demo(
-    defs: dg.Definitions, instance: dg.DagsterInstance, storage: Storage, tell: Callable[[str], None] = print
+    repository: dg.RepositoryDefinition,
+    instance: dg.DagsterInstance,
+    storage: Storage,
+    tell: Callable[[str], None] = print,
 ) -> bool:
     """Simulate, materialise the whole graph, say what was made. Returns whether all succeeded."""
     started = time.monotonic()
@@ -57,7 +63,7 @@ def run_demo(
     register(storage, sources)
     register_recordings(instance, [source.name for source in sources])
     names = [source.name for source in sources]
-    succeeded = materialize(defs, instance, "*", recordings=names, config=CONFIG, tell=tell)
+    succeeded = materialize(repository, instance, "*", recordings=names, config=CONFIG, tell=tell)
     minutes = (time.monotonic() - started) / 60
     tell(
         f"\n{'All is made' if succeeded else 'Some failed, see above'}, in {minutes:.1f} minutes, under {storage.root}:"

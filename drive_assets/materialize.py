@@ -3,9 +3,11 @@
 import difflib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import yaml
 from dagster._core.errors import DagsterExecutionInterruptedError
 
 from drive_assets.instance import process_tag
@@ -17,7 +19,7 @@ QUIET: dict[str, Any] = {"console": {"config": {"log_level": "CRITICAL"}}}
 
 
 def materialize(
-    defs: dg.Definitions,
+    repository: dg.RepositoryDefinition,
     instance: dg.DagsterInstance,
     selection: str,
     recordings: Sequence[str] = (),
@@ -38,7 +40,7 @@ def materialize(
     Raises:
         DataError: an unknown partition key, or a selection that selects nothing.
     """
-    graph = defs.resolve_asset_graph()
+    graph = repository.asset_graph
     try:
         parts = [dg.AssetSelection.from_string(part.strip()) for part in selection.split(",")]
         selected = set().union(*(part.resolve(graph) for part in parts))
@@ -50,7 +52,7 @@ def materialize(
     known = list(instance.get_dynamic_partitions(str(RECORDINGS.name)))
     check_known(list(recordings), known, "recording")
     check_known(list(architectures), list(ARCHITECTURE_PARTITIONS.get_partition_keys()), "architecture")
-    _check_config(defs, config or {}, ordered, graph, tell)
+    _check_config(repository, config or {}, ordered, graph, tell)
     recording = dg.AssetKey("recording")
     if (
         not recordings
@@ -78,7 +80,7 @@ def materialize(
         tell(f"[{number}/{len(ordered)}] {name}{what}")
         done: set[str] = set()
         for tags in _ranges(todo, definition, instance):
-            done |= _run(defs, instance, key, tags, config or {}, tell)
+            done |= _run(repository, instance, key, tags, config or {}, tell)
         failed[key] = set(wanted) - done
         if failed[key]:
             succeeded = False
@@ -91,7 +93,7 @@ def materialize(
 
 
 def _check_config(
-    defs: dg.Definitions,
+    repository: dg.RepositoryDefinition,
     config: Mapping[str, Mapping[str, Any]],
     ordered: Sequence[dg.AssetKey],
     graph: Any,
@@ -110,7 +112,7 @@ def _check_config(
         if dg.AssetKey(name) not in ordered:
             tell(f"The config of {name} is not used: it is not selected.")
             continue
-        job = defs.resolve_implicit_global_asset_job_def().get_subset(asset_selection={dg.AssetKey(name)})
+        job = repository.get_implicit_global_asset_job_def().get_subset(asset_selection={dg.AssetKey(name)})
         try:
             dg.validate_run_config(job, {"ops": {name: {"config": dict(options)}}})
         except dg.DagsterInvalidConfigError as error:
@@ -146,7 +148,7 @@ def _ranges(
 
 
 def _run(
-    defs: dg.Definitions,
+    repository: dg.RepositoryDefinition,
     instance: dg.DagsterInstance,
     key: dg.AssetKey,
     tags: dict[str, str],
@@ -160,7 +162,7 @@ def _run(
     """
     name = key.to_user_string()
     ops = {name: {"config": dict(config[name])}} if name in config else {}
-    job = defs.resolve_implicit_global_asset_job_def().get_subset(asset_selection={key})
+    job = repository.get_implicit_global_asset_job_def().get_subset(asset_selection={key})
     try:
         result = job.execute_in_process(
             instance=instance,
@@ -213,3 +215,20 @@ def _reason(event: dg.DagsterEvent) -> str:
     while error is not None and error.cause is not None:
         error = error.cause
     return f"  {error.message.strip() if error else 'failed'}"
+
+
+def read_config(path: Path | None) -> dict[str, dict[str, Any]]:
+    """Config by asset name from a YAML file; empty without one.
+
+    Raises:
+        DataError: it cannot be read, or is something else.
+    """
+    if path is None:
+        return {}
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise DataError(f"{path} cannot be read as YAML ({error}): expected config by asset name.") from error
+    if not isinstance(content, dict) or not all(isinstance(value, dict) for value in content.values()):
+        raise DataError(f"{path}: expected a mapping of asset names to config, such as `checkpoint: {{epochs: 5}}`.")
+    return content

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import yaml
 
-from drive_assets.automation import AUTOMATION, cron_from_environment, refresh, refresh_schedule
+from drive_assets.automation import AUTOMATION, refresh, refresh_schedule
 from drive_assets.definitions import defs
+from drive_assets.environment import cron_from_environment
 from drive_assets.instance import open_instance
 from drive_assets.partitions import register_recordings
 from drive_assets.resources.storage import Storage

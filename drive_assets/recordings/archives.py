@@ -3,6 +3,7 @@
 import shutil
 import stat
 import struct
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from drive_assets.recordings.disk import Progress, check_space
 from model.annotation.config import ROI_FILE
 from model.common.config import fingerprint
 from model.common.errors import DataError
@@ -35,13 +37,6 @@ def is_frame(name: str) -> bool:
 def listing(files: Sequence[tuple[str, int]]) -> str:
     """Identity of a recording's files by name and size in bytes; of those that are taken."""
     return fingerprint(sorted((name, size) for name, size in files if is_taken(name)))
-
-
-def missing(names: Sequence[str]) -> str:
-    """What a recording with these files lacks to be complete; empty if nothing."""
-    lacking = [TELEMETRY] if TELEMETRY not in names else []
-    lacking += [] if any(is_frame(name) for name in names) else ["a frame (.jpg)"]
-    return " and ".join(lacking)
 
 
 class Archive:
@@ -83,8 +78,8 @@ class Archive:
             raise DataError(f"{self._label} holds files whose names differ only in case, or not at all: mend the zip.")
         return files
 
-    def unpack(self, folder: str, target: Path, tell: Callable[[int, int], None]) -> None:
-        """Write a recording's files to the folder `target`; `tell` gets the files and bytes written so far.
+    def unpack(self, folder: str, target: Path, progress: Callable[[int], None]) -> None:
+        """Write a recording's files to the folder `target`; `progress` gets the bytes written so far.
 
         Raises:
             DataError: an entry is broken.
@@ -92,11 +87,11 @@ class Archive:
         written = 0
         self.files(folder)
         try:
-            for number, info in enumerate(self._folders.get(folder, []), 1):
+            for info in self._folders.get(folder, []):
                 with self._zip.open(info) as stream, (target / _path(info).name).open("wb") as out:
                     shutil.copyfileobj(stream, out, 1 << 20)
                 written += info.file_size
-                tell(number, written)
+                progress(written)
         except _BROKEN as error:
             raise DataError(f"{self._label} cannot be unpacked ({error}): copy it again.") from error
 
@@ -143,8 +138,16 @@ def _refuse_hostile(label: str, archive: zipfile.ZipFile) -> None:
         raise DataError(f"{label}: its entries overlap. Nothing of this archive was kept.")
 
 
-def free_bytes(folder: Path) -> int:
-    """Free bytes of the disk that `folder` lies on, or will lie on."""
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
+def unpack(path: Path, label: str, folder: str, target: Path, progress: Progress) -> dict[str, float | str]:
+    """Unpack one recording of a zip into the folder `target`; returns size and seconds.
+
+    Raises:
+        DataError: the zip is broken or hostile, or the disk is too full.
+    """
+    started = time.monotonic()
+    with open_archive(path, label) as archive:
+        total = sum(size for _, size in archive.files(folder))
+        check_space(target, total, target.name)
+        archive.unpack(folder, target, lambda done: progress(done, total))
+    progress.tell(f"{progress.label}: {total / 1e6:,.1f} MB unpacked")
+    return {"unpacked_megabytes": total / 1e6, "unpack_s": time.monotonic() - started}

@@ -1,37 +1,19 @@
-"""What the inbox and the SharePoint sensor have in common: when a recording is taken, and what a tick tells."""
+"""What all sensors of recordings have in common: when a recording is taken, and what a tick tells."""
 
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import dagster as dg
 from pydantic import Field
 
+from drive_assets.environment import seconds_from_environment
 from drive_assets.partitions import KEYS_PER_CALL, RECORDINGS
 from drive_assets.recordings.archives import listing
 from drive_assets.recordings.sources import Source, origin, register
 from drive_assets.resources.storage import Storage
 from model.common.config import fingerprint
-from model.common.errors import DataError
-
-
-def seconds_from_environment(variable: str, default: float) -> float:
-    """A number of seconds that the environment may replace.
-
-    Raises:
-        DataError: it is none.
-    """
-    text = os.environ.get(variable, "").strip() or str(default)
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise DataError(f"{variable} must be a number of seconds, such as {default:.0f}, not {text!r}.")
-    return seconds
-
 
 INTERVAL_S = max(1, round(seconds_from_environment("DRIVE_ASSETS_SENSOR_INTERVAL_S", 30)))
 """Between two ticks of a sensor."""
@@ -42,7 +24,7 @@ SHOWN = 5
 
 
 def now() -> float:
-    """Seconds since 1970; the one clock of both sensors."""
+    """Seconds since 1970; the one clock of all sensors."""
     return time.time()
 
 
@@ -50,11 +32,13 @@ class ArrivalRules(dg.ConfigurableResource):
     """When a recording that arrives is taken, and how much a tick of a sensor does."""
 
     settling_s: float = Field(
-        default=600.0, description="Taken once nothing in it changed for this long, so that half-copied drives are not."
+        default=600.0,
+        ge=0,
+        description="Taken once nothing in it changed for this long, so that half-copied drives are not.",
     )
-    most_a_tick: int = Field(default=200, description="Runs that one tick requests at most; the next goes on.")
+    most_a_tick: int = Field(default=200, ge=1, description="Runs that one tick requests at most; the next goes on.")
     slice_s: float = Field(
-        default=40.0, description="Seconds that one tick works at most; Dagster ends a tick after 60."
+        default=40.0, ge=0, description="Seconds that one tick works at most; Dagster ends a tick after 60."
     )
 
     @classmethod
@@ -131,24 +115,23 @@ class Tick:
         )
 
 
-def rival(storage: Storage, arrival: Arrival, tick: Tick, is_gone: Callable[[Source], bool]) -> str:
+def rival(storage: Storage, arrival: Arrival, tick: Tick) -> str:
     """Why a recording's name is not free: another source holds it with other content. Empty if it is free.
 
-    A name belongs to the source that it was first requested from. Another one gets it once the first is gone from the
-    place where the other one looks; a local recording is never replaced by SharePoint's, nor the reverse.
-
-    Args:
-        is_gone: whether a source of the sensor's kind is gone.
+    A name belongs to the source that it was first requested from. Another one of the same kind gets it once the first
+    is gone; a source of another kind never.
     """
     name, folder = arrival.source.name, storage.recording(arrival.source.name)
     for other in tick.requested:
         if other.source.name == name:
             return f"{arrival.source.location} and {other.source.location} are both {name}; the latter is taken"
     earlier = origin(storage, name)
-    if earlier is not None:
-        is_of_a_kind = (earlier.remote is None) == (arrival.source.remote is None)
-        if earlier.is_same_place(arrival.source) or (is_of_a_kind and is_gone(earlier)):
-            return ""
+    if (
+        earlier is not None
+        and earlier.kind == arrival.source.kind
+        and (earlier.place == arrival.source.place or earlier.is_gone(storage))
+    ):
+        return ""
     if folder.is_dir():
         if listing(sizes_of(folder)) == arrival.sizes:
             return ""

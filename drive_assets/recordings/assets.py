@@ -7,14 +7,12 @@ import cv2
 import dagster as dg
 import numpy as np
 
-from drive_assets.batches import PassingError, each_partition
+from drive_assets.batches import each_partition
 from drive_assets.partitions import RECORDINGS
 from drive_assets.pictures import LIMIT_BYTES, inline_image
 from drive_assets.recordings.ingest import IngestReport, ingest
-from drive_assets.recordings.sharepoint.library import is_passing
 from drive_assets.recordings.sources import lookup
 from drive_assets.resources.storage import Storage
-from model.common.errors import DataError
 from model.common.images import small_jpeg
 from model.recording.folder import is_whole_jpeg
 
@@ -34,10 +32,7 @@ def recording(context: dg.AssetExecutionContext, storage: Storage) -> Iterator[d
     """A drive: telemetry.csv and a JPEG a row, checked and copied, unpacked or downloaded into the data root."""
 
     def take(name: str) -> dg.MaterializeResult:
-        try:
-            return _result(storage.recording(name), ingest(storage, lookup(storage, name), context.log.info))
-        except DataError as error:
-            raise PassingError(str(error)) if is_passing(error) else error from None
+        return _result(storage.recording(name), ingest(storage, lookup(storage, name), context.log.info))
 
     yield from each_partition(context, take)
 

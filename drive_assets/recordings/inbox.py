@@ -7,9 +7,10 @@ from pathlib import Path
 import dagster as dg
 
 from drive_assets.recordings import arrivals
-from drive_assets.recordings.archives import listing, missing, open_archive
+from drive_assets.recordings.archives import listing, open_archive
 from drive_assets.recordings.arrivals import INTERVAL_S, Arrival, ArrivalRules, Tick, age_text, rival, sizes_of
-from drive_assets.recordings.sources import Source, find_recordings, is_recording_name
+from drive_assets.recordings.local import LocalSource, find_folder, find_recordings, in_zip
+from drive_assets.recordings.sources import Kind, Source, is_recording_name, missing
 from drive_assets.resources.storage import Storage
 from model.common.config import fingerprint
 from model.common.errors import DataError
@@ -81,14 +82,14 @@ def _look(storage: Storage, unit: Path, known: dict[str, str], tick: Tick) -> No
             tick.tell("not complete", f"{source.name} in {unit.name} lacks {lacking}")
             continue
         arrival = Arrival(source, f"{source.name}:{version}", listing(files))
-        if reason := rival(storage, arrival, tick, lambda earlier: not Path(earlier.location).exists()):
+        if reason := rival(storage, arrival, tick):
             tick.tell("not taken, since the name is taken", reason)
             continue
         known[source.name] = version
         tick.requested.append(arrival)
 
 
-def _files(source: Source) -> list[tuple[str, int]]:
+def _files(source: LocalSource) -> list[tuple[str, int]]:
     if source.member is None:
         return sizes_of(Path(source.location))
     with open_archive(Path(source.location)) as archive:
@@ -106,3 +107,14 @@ def _state(unit: Path) -> tuple[str, float]:
         (str(path.relative_to(unit.parent)), stat.st_size, stat.st_mtime_ns) for path, stat in stats if path.is_file()
     ]
     return fingerprint(files), arrivals.now() - max(stat.st_ctime for _, stat in stats)
+
+
+def _find(storage: Storage, name: str) -> Source | None:
+    """A recording of this name in the inbox, or in the data root itself, where somebody may have put it."""
+    archive = storage.inbox / f"{name}.zip"
+    inside = [source for source in in_zip(archive) if source.name == name] if archive.is_file() else []
+    folder = find_folder(storage.inbox / name) or (inside[0] if inside else None)
+    return folder or find_folder(storage.recording(name))
+
+
+KIND = Kind(LocalSource, _find, dg.Definitions(sensors=[inbox_sensor]))

@@ -3,13 +3,11 @@
 import os
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from drive_assets.recordings.archives import is_taken, open_archive
-from drive_assets.recordings.sharepoint.downloads import Progress, check_space, download, locked, release
-from drive_assets.recordings.sources import ORIGIN_FILE, Source, read_origin
+from drive_assets.recordings.disk import locked
+from drive_assets.recordings.sources import ORIGIN_FILE, Source, Tell, Transfer, read_origin, to_dict
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
 from model.common.files import fsync, fsync_folder, write_json
@@ -28,19 +26,19 @@ class IngestReport:
     source: str
     change: str
     """new, unchanged, or superseded (the earlier version was moved aside)."""
-    transfer: dict[str, float | str] = field(default_factory=dict)
+    transfer: Transfer = field(default_factory=dict)
     """Sizes, hash and seconds of the download and the copy or unpacking; empty if nothing had to be moved."""
 
 
-def ingest(storage: Storage, source: Source, progress: Callable[[str], None] = lambda line: None) -> IngestReport:
-    """Copy, unpack or download a recording into the data root. The source is only read.
+def ingest(storage: Storage, source: Source, tell: Tell = lambda line: None) -> IngestReport:
+    """Take a recording into the data root. The source is only read.
 
     The copy is made under a temporary name, flushed, checked and renamed. An earlier version with other content is
     moved whole, with all that was derived from it, to `recordings/.superseded/<name>/<time>/`.
 
     Raises:
-        DataError: the source is no recording that can be used, a zip is hostile, names clash, or the disk is too full.
-        SharePointError: it is in SharePoint and cannot be downloaded.
+        DataError: the source is no recording that can be used, a zip is hostile, names clash, or the disk is too full;
+            PassingError: the same may succeed later.
     """
     storage.check_writable()
     storage.recordings.mkdir(parents=True, exist_ok=True)
@@ -56,18 +54,12 @@ def ingest(storage: Storage, source: Source, progress: Callable[[str], None] = l
         shutil.rmtree(incoming, ignore_errors=True)
         incoming.mkdir(parents=True)
         try:
-            if source.remote is not None:
-                transfer = _download(storage, source, incoming, progress)
-            elif source.member is None:
-                transfer = _copy_folder(source, incoming, progress)
-            else:
-                transfer = _unpack(Path(source.location), source, incoming, progress)
+            transfer = source.fetch(storage, incoming, tell)
             report, version = _inspect(storage, source, incoming)
-            write_json(incoming / ORIGIN_FILE, {**source.to_dict(), "version": version})
+            write_json(incoming / ORIGIN_FILE, {**to_dict(source), "version": version})
             fsync_folder(incoming)
             change = _publish(storage, incoming, target, version)
-            if source.remote is not None:
-                release(storage, source)
+            source.release(storage)
         except OSError as error:
             raise DataError(f"{source.location} cannot be copied to {incoming}: {error}.") from error
         finally:
@@ -76,8 +68,8 @@ def ingest(storage: Storage, source: Source, progress: Callable[[str], None] = l
 
 
 def _is_there(target: Path, source: Source) -> bool:
-    """Whether just this content of this item of SharePoint is what the recording holds."""
-    if source.remote is None or not target.is_dir():
+    """Whether just this content of this source is what the recording holds, as far as that shows without reading it."""
+    if not source.identity or not target.is_dir():
         return False
     made_from = read_origin(target / ORIGIN_FILE)
     return made_from is not None and made_from[0] == source and made_from[1] == content_hash(target)
@@ -112,58 +104,13 @@ def _recover(storage: Storage, name: str) -> None:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def _copy_folder(source: Source, target: Path, tell: Callable[[str], None]) -> dict[str, float | str]:
-    started = time.monotonic()
-    files = sorted(
-        p for p in Path(source.location).iterdir() if is_taken(p.name) and p.is_file() and not p.is_symlink()
-    )
-    total, done = sum(path.stat().st_size for path in files), 0
-    check_space(target, total, source.name)
-    progress = Progress(source.name, total, tell)
-    for path in files:
-        shutil.copyfile(path, target / path.name)
-        done += path.stat().st_size
-        progress(done)
-    return {"copied_megabytes": total / 1e6, "copy_s": time.monotonic() - started}
-
-
-def _unpack(path: Path, source: Source, target: Path, tell: Callable[[str], None]) -> dict[str, float | str]:
-    started = time.monotonic()
-    with open_archive(path, source.location) as archive:
-        total = sum(size for _, size in archive.files(source.member or ""))
-        check_space(target, total, source.name)
-        progress = Progress(f"{source.name}: unpacking", total, tell)
-        archive.unpack(source.member or "", target, lambda files, size: progress(size))
-    tell(f"{source.name}: {total / 1e6:,.1f} MB unpacked")
-    return {"unpacked_megabytes": total / 1e6, "unpack_s": time.monotonic() - started}
-
-
-def _download(storage: Storage, source: Source, target: Path, tell: Callable[[str], None]) -> dict[str, float | str]:
-    got = download(storage, source, tell)
-    speed = got.bytes / 1e6 / max(got.seconds, 1e-9)
-    tell(f"{source.name}: {got.bytes / 1e6:,.1f} MB downloaded in {got.seconds:.1f} s, {speed:.1f} MB/s")
-    transfer: dict[str, float | str] = {
-        "downloaded_megabytes": got.bytes / 1e6,
-        "download_s": got.seconds,
-        "fingerprint" if source.member is None else "quick_xor_hash": got.content,
-    }
-    if source.member is not None:
-        return transfer | _unpack(got.path, source, target, tell)
-    for name in got.files:
-        # Linked, not moved: a run that is killed before the recording is published finds its download again.
-        os.link(got.path / name, target / name)
-    return transfer
-
-
 def _inspect(storage: Storage, source: Source, folder: Path) -> tuple[RecordingReport, str]:
     try:
         return inspect_recording(folder), content_hash(folder)
     except DataError as error:
-        if source.remote is not None:
-            release(storage, source)
+        source.release(storage)
         # The user looks for the fault where the recording came from: the copy is gone by then.
-        place = source.location if source.member is None else f"{source.location}, {source.member or 'top'}"
-        raise DataError(str(error).replace(str(folder), place)) from error
+        raise DataError(str(error).replace(str(folder), source.location)) from error
 
 
 def _refuse_other_case(storage: Storage, name: str) -> None:

@@ -1,106 +1,86 @@
-"""Where recordings come from: a folder, a zip of one or several, or either in SharePoint; remembered by name."""
+"""What a source of recordings is, which kinds there are, and the memory of which recording comes from where.
 
+A new kind, say an S3 bucket, is a module that has `KIND`, and its line in `KINDS`.
+"""
+
+import importlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol, cast
 
-from drive_assets.recordings.archives import open_archive
+import dagster as dg
+
+from drive_assets.recordings.archives import is_frame
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
 from model.common.files import write_json
 from model.recording.folder import TELEMETRY, parse_recording_name
 
+KINDS = (
+    "drive_assets.recordings.simulated",
+    "drive_assets.recordings.inbox",
+    "drive_assets.recordings.sharepoint.definitions",
+)
+"""A module for each kind, in the order in which they are asked for a recording that nobody named a source of. They are
+imported when they are needed: a kind may use all that is said here."""
 ORIGIN_FILE = ".source.json"
 """In a recording's folder: the source that it was made from."""
+Tell = Callable[[str], None]
+Transfer = dict[str, float | str]
+"""Sizes, hashes and seconds of what was moved, as metadata."""
+
+
+class Source(Protocol):
+    """Where one recording comes from: a frozen dataclass of JSON-ready fields."""
+
+    kind: ClassVar[str]
+    """Told apart by it; sources of different kinds never replace each other."""
+
+    @property
+    def name(self) -> str:
+        """The recording's."""
+
+    @property
+    def location(self) -> str:
+        """What it is, for people: a path or an address without secrets."""
+
+    @property
+    def place(self) -> str:
+        """Identity of the folder, zip or item, whatever version it has."""
+
+    @property
+    def identity(self) -> str:
+        """Of the content, where that is known without reading it; else empty, and ingest always reads it."""
+
+    def fetch(self, storage: Storage, target: Path, tell: Tell) -> Transfer:
+        """Write the recording's files into the empty folder `target`, or link them. The source is only read.
+
+        Raises:
+            DataError: it cannot be had, or is hostile; PassingError: the same may succeed later.
+        """
+
+    def release(self, storage: Storage) -> None:
+        """The recording is taken, or can not be used: what `fetch` keeps for another try is needed no more."""
+
+    def is_gone(self, storage: Storage) -> bool:
+        """Whether it is known to be there no more."""
 
 
 @dataclass(frozen=True)
-class Remote:
-    """An item of a SharePoint library: never an address to download it from, which is a secret of some minutes."""
+class Kind:
+    """What a module that stands in `KINDS` says of itself."""
 
-    drive: str
-    item: str
-    identity: str
-    """Of the content that was seen there: hashes where there are some."""
-    sizes: str
-    """Of the same, by names and sizes alone, which are never missing."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """One recording's source."""
-
-    name: str
-    location: str
-    """Absolute path of a folder, or of a zip; of an item of SharePoint `sharepoint:` and its path in the library."""
-    member: str | None = None
-    """Folder in the zip that holds the files, empty for its top; None if the source is a folder."""
-    remote: Remote | None = None
-
-    def is_same_place(self, other: "Source") -> bool:
-        """Whether both are one folder, or one zip, or one item of SharePoint, in whatever version."""
-        if self.remote and other.remote:
-            return (self.remote.drive, self.remote.item) == (other.remote.drive, other.remote.item)
-        return self.remote is other.remote and self.location == other.location
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    source: type[Source]
+    find: Callable[[Storage, str], Source | None]
+    """The source of a recording of this name, if one lies where this kind is looked for."""
+    defs: dg.Definitions
+    """Sensors and jobs by which recordings arrive."""
 
 
-def source_from_dict(content: dict[str, Any]) -> Source:
-    remote = content.get("remote")
-    return Source(content["name"], content["location"], content["member"], Remote(**remote) if remote else None)
-
-
-def find_recordings(path: Path) -> list[Source]:
-    """The recordings at `path`: a recording's folder, a zip, or a folder that holds some of these.
-
-    Raises:
-        DataError: nothing is there, a zip is broken or hostile, a name is no timestamp, or a name comes twice.
-    """
-    path = path.expanduser().resolve()
-    if not path.exists():
-        raise DataError(f"{path} does not exist: expected a recording, a zip of some, or a folder of them.")
-    if path.is_file() and path.suffix.lower() != ".zip":
-        raise DataError(f"{path} is no folder and no zip: expected a recording, a zip of some, or a folder of them.")
-    found: list[Source] = []
-    for unit in _units(path):
-        found += [Source(unit.name, str(unit))] if (unit / TELEMETRY).is_file() else _in_zip(unit)
-    if not found:
-        raise DataError(f"{path} holds no recording: expected folders YYYY-MM-DD_HH-MM-SS with {TELEMETRY}.")
-    for source in found:
-        parse_recording_name(source.name)
-    names = [source.name for source in found]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise DataError(f"{path} holds {', '.join(twice)} more than once: leave one of each.")
-    return found
-
-
-def find_all(paths: Sequence[Path]) -> tuple[list[Source], list[str]]:
-    """The recordings at `paths`, and why others there are none: a bad one does not take the good ones with it."""
-    found: dict[str, Source] = {}
-    refused: list[str] = []
-    for unit in (unit for path in paths for unit in _units(path) or [path]):
-        try:
-            sources = find_recordings(unit)
-        except DataError as error:
-            refused.append(str(error))
-            continue
-        for source in sources:
-            if source != found.setdefault(source.name, source):
-                refused.append(f"{source.location} holds {source.name}, as {found[source.name].location} does.")
-    return list(found.values()), refused
-
-
-def _units(path: Path) -> list[Path]:
-    """The folders and zips of recordings in a folder that is no recording itself; else the path."""
-    if not path.is_dir() or (path / TELEMETRY).is_file():
-        return [path]
-    inside = sorted(p for p in path.iterdir() if not p.name.startswith("."))
-    return [p for p in inside if (p / TELEMETRY).is_file() or p.suffix.lower() == ".zip"]
+def kinds() -> list[Kind]:
+    return [importlib.import_module(name).KIND for name in KINDS]
 
 
 def is_recording_name(name: str) -> bool:
@@ -111,31 +91,48 @@ def is_recording_name(name: str) -> bool:
     return True
 
 
+def missing(names: Sequence[str]) -> str:
+    """What a recording with these files lacks to be complete; empty if nothing."""
+    lacking = [TELEMETRY] if TELEMETRY not in names else []
+    lacking += [] if any(is_frame(name) for name in names) else ["a frame (.jpg)"]
+    return " and ".join(lacking)
+
+
+def to_dict(source: Source) -> dict[str, Any]:
+    return {"kind": source.kind, **asdict(cast(Any, source))}
+
+
+def from_dict(content: dict[str, Any]) -> Source:
+    """Raises KeyError or TypeError if it is no source."""
+    values = dict(content)
+    # Before kinds had names, a source had `remote`, filled in if it was in SharePoint.
+    remote = values.pop("remote", None) or {}
+    kind = values.pop("kind", "sharepoint" if remote else "local")
+    source = {kind.source.kind: kind.source for kind in kinds()}[kind]
+    return source(**values, **remote)
+
+
 def register(storage: Storage, sources: Sequence[Source]) -> None:
     """Remember sources, so that the `recording` asset finds them."""
     for source in sources:
-        write_json(storage.sources / f"{source.name}.json", source.to_dict())
+        write_json(_memory(storage, source.name), to_dict(source))
 
 
 def lookup(storage: Storage, name: str) -> Source:
-    """The source of a recording: the remembered one, a simulated drive, the inbox, or what is there already.
+    """The source of a recording: the remembered one, else one that a kind finds by name.
 
     Raises:
         DataError: there is none.
     """
-    parse_recording_name(name)
-    source = _read(storage.sources / f"{name}.json")
-    if source is not None and (source.remote or Path(source.location).exists()):
+    source = _remembered(storage, name)
+    if source is not None and not source.is_gone(storage):
         return source
-    for folder in (storage.simulated / "recordings" / name, storage.inbox / name, storage.recording(name)):
-        if (folder / TELEMETRY).is_file():
-            return Source(name, str(folder))
-    archive = storage.inbox / f"{name}.zip"
-    inside = [source for source in _in_zip(archive) if source.name == name] if archive.is_file() else []
-    if inside:
-        return inside[0]
+    for kind in kinds():
+        if (found := kind.find(storage, name)) is not None:
+            return found
+    gone = f" {source.location} is gone." if source is not None else ""
     raise DataError(
-        f"Recording {name} has no source: `drive-assets ingest PATH` with its folder or zip, or put it into "
+        f"Recording {name} has no source.{gone} `drive-assets ingest PATH` with its folder or zip, or put it into "
         f"{storage.inbox}."
     )
 
@@ -143,25 +140,34 @@ def lookup(storage: Storage, name: str) -> Source:
 def origin(storage: Storage, name: str) -> Source | None:
     """What a recording was made from, or will be; None if that is not known."""
     made_from = read_origin(storage.recording(name) / ORIGIN_FILE)
-    return made_from[0] if made_from else _read(storage.sources / f"{name}.json")
+    return made_from[0] if made_from else _remembered(storage, name)
 
 
 def read_origin(path: Path) -> tuple[Source, str] | None:
-    """The source in a recording's ORIGIN_FILE, and the hash of the content that was made from it."""
+    """The source in a recording's ORIGIN_FILE, and the hash of the content that was made from it.
+
+    None if it cannot be read: then the content alone decides, and the file is written anew.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        version = content.pop("version")
+        return from_dict(content), str(version)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
-    return source_from_dict(content), content["version"]
 
 
-def _read(path: Path) -> Source | None:
+def _memory(storage: Storage, name: str) -> Path:
+    parse_recording_name(name)
+    return storage.sources / f"{name}.json"
+
+
+def _remembered(storage: Storage, name: str) -> Source | None:
+    path = _memory(storage, name)
     try:
-        return source_from_dict(json.loads(path.read_text(encoding="utf-8")))
+        return from_dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
-
-
-def _in_zip(path: Path) -> list[Source]:
-    with open_archive(path) as archive:
-        return [Source(name, str(path), folder) for name, folder in archive.recordings().items()]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path} does not say where {name} comes from ({error}): remove it, and `drive-assets ingest PATH` again."
+        ) from error

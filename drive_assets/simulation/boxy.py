@@ -22,7 +22,6 @@ from drive_assets.simulation.output import exists, new_folder, side_by_side
 from drive_assets.simulation.render import Renderer
 from drive_assets.simulation.traffic import simulate_traffic
 from drive_assets.simulation.vehicles import Seen
-from model.common.config import to_dict
 from model.common.files import write_json
 
 FULL_SIZE_FACTOR = 2
@@ -41,7 +40,7 @@ def simulate_boxy(output: Path, config: SimulationConfig, progress: Callable[[st
     Raises:
         DataError: `output` holds something else or cannot be written, or SUMO is missing or fails.
     """
-    options = to_dict(config)
+    options = config.model_dump()
     made_from = {"boxy": {name: options[name] for name in _OPTIONS}}
     if exists(output, made_from):
         progress(f"{output}: already simulated with these options, kept")

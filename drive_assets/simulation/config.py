@@ -1,59 +1,59 @@
 """Options of the simulated drives and of the Boxy-like frames."""
 
-from dataclasses import dataclass
+from typing import Self
 
-from model.common.config import option
-from model.common.errors import DataError
+from pydantic import Field, model_validator
+
+from model.common.config import Config
 
 # The recorder's nominal rate and the grid of the traffic simulation; row times lie on that grid (tenths of a second).
 SAMPLE_INTERVAL_S = 0.5
 STEP_S = 0.1
 
 
-@dataclass(frozen=True)
-class SimulationConfig:
+class SimulationConfig(Config):
     """What `simulate_drives` and `simulate_boxy` make. Equal configs give byte-identical telemetry and boxes."""
 
-    recordings: int = option(8, "Number of drives")
-    duration_s: float = option(300.0, "Length of a drive in seconds (two frames a second)")
-    seed: int = option(0, "Seed of traffic, light, weather and faults")
-    fault_rate: float = option(0.01, "Share of rows with a recorder's fault (No Frame, gaps, repeats, missing frames)")
-    density_min: float = option(22.0, "Thinnest traffic, vehicles a kilometre over the three lanes")
-    density_max: float = option(52.0, "Densest traffic, vehicles a kilometre over the three lanes")
-    image_width: int = option(1920, "Frame width in px")
-    image_height: int = option(1080, "Frame height in px")
-    jpeg_quality: int = option(85, "JPEG quality of the frames, 1..100")
-    workers: int = option(2, "Processes that simulate side by side; does not change what is made")
-    min_box_px: float = option(14.0, "A true box is at least this wide and high (px of a 1920 px wide frame)")
-    min_visible: float = option(0.25, "A true box shows at least this share of its vehicle, the rest being hidden")
-    boxy_sequences: int = option(8, "Sequences of the Boxy-like set; train and validation are split by sequence")
-    boxy_frames: int = option(40, "Frames in a sequence of the Boxy-like set")
-    boxy_interval_s: float = option(2.0, "Seconds between two frames of a Boxy-like sequence")
-    boxy_flaw_rate: float = option(0.03, "Share of Boxy-like frames that are marked as flawed (image mirrored or torn)")
+    recordings: int = Field(8, ge=1, le=10_000, description="Number of drives")
+    duration_s: float = Field(300.0, ge=5, le=7_200, description="Length of a drive in seconds (two frames a second)")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of traffic, light, weather and faults")
+    fault_rate: float = Field(
+        0.01,
+        ge=0,
+        le=0.5,
+        description="Share of rows with a recorder's fault (No Frame, gaps, repeats, missing frames)",
+    )
+    density_min: float = Field(
+        22.0, ge=1, le=120, description="Thinnest traffic, vehicles a kilometre over the three lanes"
+    )
+    density_max: float = Field(
+        52.0, ge=1, le=120, description="Densest traffic, vehicles a kilometre over the three lanes"
+    )
+    image_width: int = Field(1920, ge=320, le=7_680, description="Frame width in px")
+    image_height: int = Field(1080, ge=180, le=4_320, description="Frame height in px")
+    jpeg_quality: int = Field(85, ge=1, le=100, description="JPEG quality of the frames, 1..100")
+    workers: int = Field(
+        2, ge=1, le=256, description="Processes that simulate side by side; does not change what is made"
+    )
+    min_box_px: float = Field(
+        14.0, ge=1, le=500, description="A true box is at least this wide and high (px of a 1920 px wide frame)"
+    )
+    min_visible: float = Field(
+        0.25, ge=0.01, le=1, description="A true box shows at least this share of its vehicle, the rest being hidden"
+    )
+    boxy_sequences: int = Field(
+        8, ge=1, le=1_000, description="Sequences of the Boxy-like set; train and validation are split by sequence"
+    )
+    boxy_frames: int = Field(40, ge=1, le=10_000, description="Frames in a sequence of the Boxy-like set")
+    boxy_interval_s: float = Field(
+        2.0, ge=STEP_S, le=60, description="Seconds between two frames of a Boxy-like sequence"
+    )
+    boxy_flaw_rate: float = Field(
+        0.03, ge=0, le=1, description="Share of Boxy-like frames that are marked as flawed (image mirrored or torn)"
+    )
 
-    def __post_init__(self) -> None:
-        limits: dict[str, tuple[float, float]] = {
-            "recordings": (1, 10_000),
-            "duration_s": (5, 7_200),
-            "seed": (0, 2**31 - 1),
-            "fault_rate": (0, 0.5),
-            "density_min": (1, 120),
-            "density_max": (1, 120),
-            "image_width": (320, 7_680),
-            "image_height": (180, 4_320),
-            "jpeg_quality": (1, 100),
-            "workers": (1, 256),
-            "min_box_px": (1, 500),
-            "min_visible": (0.01, 1),
-            "boxy_sequences": (1, 1_000),
-            "boxy_frames": (1, 10_000),
-            "boxy_interval_s": (STEP_S, 60),
-            "boxy_flaw_rate": (0, 1),
-        }
-        for name, (low, high) in limits.items():
-            if not low <= getattr(self, name) <= high:
-                raise DataError(f"simulation config: {name} must be from {low} to {high}, not {getattr(self, name)}")
+    @model_validator(mode="after")
+    def _density_is_a_range(self) -> Self:
         if self.density_min > self.density_max:
-            raise DataError(
-                f"simulation config: density_min ({self.density_min}) must not exceed density_max ({self.density_max})"
-            )
+            raise ValueError(f"density_min ({self.density_min}) must not exceed density_max ({self.density_max})")
+        return self

@@ -20,7 +20,6 @@ from drive_assets.simulation.recorder import Record, record, sample_steps
 from drive_assets.simulation.render import Renderer
 from drive_assets.simulation.traffic import Traffic, simulate_traffic
 from drive_assets.simulation.vehicles import Seen
-from model.common.config import to_dict
 from model.common.files import write_json
 from model.recording.annotations import CROP_HEIGHT, CROP_WIDTH, Annotations, write_annotations
 
@@ -84,7 +83,7 @@ def _drive_seed(config: SimulationConfig, index: int) -> int:
 
 
 def _made_from(config: SimulationConfig, index: int) -> dict[str, Any]:
-    options = to_dict(config)
+    options = config.model_dump()
     return {"drive": index, **{name: options[name] for name in _OPTIONS}}
 
 

@@ -14,7 +14,8 @@ from drive_assets.recordings import arrivals
 from drive_assets.recordings.arrivals import ArrivalRules
 from drive_assets.recordings.inbox import inbox_sensor
 from drive_assets.recordings.ingest import ingest
-from drive_assets.recordings.sources import find_recordings, lookup
+from drive_assets.recordings.local import find_recordings
+from drive_assets.recordings.sources import lookup
 from drive_assets.resources.storage import Storage
 from drive_assets_tests.drives import write_drive
 from model.common.errors import DataError

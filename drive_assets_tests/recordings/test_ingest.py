@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import pytest
 
+from drive_assets.recordings import disk
 from drive_assets.recordings.ingest import ingest
-from drive_assets.recordings.sharepoint import downloads
-from drive_assets.recordings.sources import Source, find_all, find_recordings, lookup, register
+from drive_assets.recordings.local import LocalSource, find_all, find_recordings
+from drive_assets.recordings.sources import lookup, register
 from drive_assets.resources.storage import Storage
 from drive_assets_tests.drives import write_drive
 from model.common.errors import DataError
@@ -52,7 +53,7 @@ def test_a_crash_between_the_two_renames_is_finished_by_the_next_call(storage: S
     drive = write_drive(tmp_path / NAME, rows=6)
     ready = storage.recordings / ".incoming" / f"{NAME}.ready"
     shutil.copytree(drive, ready)
-    assert ingest(storage, Source(NAME, str(storage.recording(NAME)))).content.usable_frames == 6
+    assert ingest(storage, LocalSource(NAME, str(storage.recording(NAME)))).content.usable_frames == 6
     assert visible(storage) == [NAME]
 
 
@@ -110,7 +111,7 @@ def test_hostile_zips_are_refused_by_entry_and_nothing_is_kept(
         info.compress_type = zipfile.ZIP_DEFLATED
         opened.writestr(info, entry.content)
     with pytest.raises(DataError, match=message):
-        ingest(storage, Source(NAME, str(archive), ""))
+        ingest(storage, LocalSource(NAME, str(archive), ""))
     assert visible(storage) == []
     assert list((storage.recordings / ".incoming").iterdir()) == []
     assert not (tmp_path / "evil.jpg").exists()
@@ -127,7 +128,7 @@ def test_a_zip_whose_entries_share_bytes_is_refused(storage: Storage, tmp_path: 
             opened.filelist.append(twin)
             opened.NameToInfo[twin.filename] = twin
     with pytest.raises(DataError, match="entries overlap"):
-        ingest(storage, Source(NAME, str(archive), ""))
+        ingest(storage, LocalSource(NAME, str(archive), ""))
     assert visible(storage) == []
 
 
@@ -252,12 +253,12 @@ def test_two_processes_at_once(storage: Storage, tmp_path: Path) -> None:
 
 def test_progress_is_a_line_every_few_seconds_with_share_and_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     moment = [100.0]
-    monkeypatch.setattr(downloads.time, "monotonic", lambda: moment[0])
+    monkeypatch.setattr(disk.time, "monotonic", lambda: moment[0])
     told: list[str] = []
-    progress = downloads.Progress("week.zip", 100_000_000, told.append)
+    progress = disk.Progress("week.zip", told.append)
     for second in range(12):
         moment[0] = 100.0 + second
-        progress(20_000_000 + 4_000_000 * second)  # 20 MB were there from an earlier try
+        progress(20_000_000 + 4_000_000 * second, 100_000_000)  # 20 MB were there from an earlier try
     assert told == [
         "week.zip: 40% of 100.0 MB, 4.0 MB/s, 15 s left",
         "week.zip: 60% of 100.0 MB, 4.0 MB/s, 10 s left",

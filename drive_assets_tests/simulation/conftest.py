@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from drive_assets.simulation import SimulationConfig, simulate_drives
+from drive_assets.simulation.config import SimulationConfig
+from drive_assets.simulation.drives import simulate_drives
 
 SMALL = SimulationConfig(
     recordings=1, duration_s=40, seed=3, fault_rate=0.15, image_width=640, image_height=360, workers=1

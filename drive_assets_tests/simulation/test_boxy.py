@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from drive_assets.simulation import SimulationConfig, simulate_boxy
+from drive_assets.simulation.boxy import simulate_boxy
+from drive_assets.simulation.config import SimulationConfig
 from model.common.errors import DataError
 
 CONFIG = SimulationConfig(boxy_sequences=3, boxy_frames=4, seed=1, workers=1, boxy_flaw_rate=0.3)

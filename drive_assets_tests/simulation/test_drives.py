@@ -3,15 +3,14 @@
 import csv
 import re
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from drive_assets.simulation import SimulationConfig, simulate_drives
-from drive_assets.simulation.drives import region
+from drive_assets.simulation.config import SimulationConfig
+from drive_assets.simulation.drives import region, simulate_drives
 from drive_assets_tests.simulation.conftest import SMALL
 from model.common.errors import DataError
 from model.recording.annotations import read_annotations
@@ -66,7 +65,7 @@ def test_frames_and_boxes_belong_to_the_rows(faulty_drive: Path) -> None:
 
 
 def test_a_fault_free_drive_has_a_frame_for_each_row_half_a_second_apart(tmp_path: Path) -> None:
-    [drive] = simulate_drives(tmp_path, replace(SMALL, duration_s=12, fault_rate=0.0), lambda line: None)
+    [drive] = simulate_drives(tmp_path, SMALL.replace(duration_s=12, fault_rate=0.0), lambda line: None)
     table, telemetry = read_telemetry(drive / "telemetry.csv")
     report = inspect_recording(drive)
     assert (telemetry.rows, telemetry.valid, report.usable_frames) == (24, 24, 24)
@@ -80,19 +79,19 @@ def test_a_fault_free_drive_has_a_frame_for_each_row_half_a_second_apart(tmp_pat
 
 
 def test_equal_options_give_equal_bytes_however_many_workers(tmp_path: Path) -> None:
-    config = replace(SMALL, recordings=2, duration_s=6, image_width=320, image_height=180)
+    config = SMALL.replace(recordings=2, duration_s=6, image_width=320, image_height=180)
     alone = simulate_drives(tmp_path / "one", config, lambda line: None)
-    together = simulate_drives(tmp_path / "two", replace(config, workers=2), lambda line: None)
+    together = simulate_drives(tmp_path / "two", config.replace(workers=2), lambda line: None)
     assert [files(folder) for folder in alone] == [files(folder) for folder in together]
     assert files(alone[0])["telemetry.csv"] != files(alone[1])["telemetry.csv"]
 
 
 def test_a_rerun_makes_only_what_is_missing(tmp_path: Path) -> None:
-    config = replace(SMALL, duration_s=5, image_width=320, image_height=180)
+    config = SMALL.replace(duration_s=5, image_width=320, image_height=180)
     [first] = simulate_drives(tmp_path, config, lambda line: None)
     made = first.stat().st_mtime_ns
     told: list[str] = []
-    folders = simulate_drives(tmp_path, replace(config, recordings=2), told.append)
+    folders = simulate_drives(tmp_path, config.replace(recordings=2), told.append)
     assert folders[0] == first and first.stat().st_mtime_ns == made
     assert [line.split(":")[0].split(" 20")[0] for line in told] == [
         "1 of 2 drives are there already, kept",
@@ -102,17 +101,17 @@ def test_a_rerun_makes_only_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_another_recording_is_never_overwritten(tmp_path: Path) -> None:
-    config = replace(SMALL, duration_s=5, image_width=320, image_height=180)
+    config = SMALL.replace(duration_s=5, image_width=320, image_height=180)
     [drive] = simulate_drives(tmp_path, config, lambda line: None)
     before = files(drive)
     with pytest.raises(DataError, match=rf"{drive.name} exists and was not simulated with these options"):
-        simulate_drives(tmp_path, replace(config, duration_s=6), lambda line: None)
+        simulate_drives(tmp_path, config.replace(duration_s=6), lambda line: None)
     assert files(drive) == before
 
 
 def test_a_place_that_cannot_be_written_is_an_error_that_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file, not a folder")
-    config = replace(SMALL, duration_s=5, image_width=320, image_height=180)
+    config = SMALL.replace(duration_s=5, image_width=320, image_height=180)
     with pytest.raises(DataError, match="cannot be written"):
         simulate_drives(tmp_path / "taken", config, lambda line: None)
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
@@ -129,7 +128,7 @@ def test_a_full_disk_is_an_error_that_leaves_nothing(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(Path, "write_bytes", write_bytes)
     with pytest.raises(DataError, match="No space left on device"):
-        simulate_drives(tmp_path, replace(SMALL, duration_s=5, image_width=320, image_height=180), lambda line: None)
+        simulate_drives(tmp_path, SMALL.replace(duration_s=5, image_width=320, image_height=180), lambda line: None)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -143,5 +142,5 @@ def test_without_sumo_the_error_says_what_to_install(tmp_path: Path, monkeypatch
 
 @pytest.mark.parametrize("wrong", [{"fault_rate": 0.9}, {"recordings": 0}, {"density_min": 60.0, "density_max": 20.0}])
 def test_options_out_of_range_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(DataError, match=f"simulation config: {next(iter(wrong))}"):
+    with pytest.raises(DataError, match=f"SimulationConfig: {next(iter(wrong))}"):
         SimulationConfig(**wrong)  # type: ignore[arg-type]

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import cv2
 
-from drive_assets.simulation import SimulationConfig, simulate_nuimages
+from drive_assets.simulation.config import SimulationConfig
+from drive_assets.simulation.nuimages import simulate_nuimages
 from model.detection.nuimages import NuimagesConfig, convert_nuimages
 
 CONFIG = SimulationConfig(boxy_sequences=3, boxy_frames=4, seed=1, workers=1)

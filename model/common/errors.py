@@ -18,3 +18,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 class DataError(ValueError):
     """Input is wrong. The message names the file, the row or key, what was expected and what to do."""
+
+
+class PassingError(DataError):
+    """What failed may succeed at the next try, with nothing put right by anyone."""

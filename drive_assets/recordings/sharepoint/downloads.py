@@ -1,27 +1,26 @@
 """Downloads from SharePoint into a cache that survives retries, so that a cut one is gone on with."""
 
-import fcntl
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from drive_assets.recordings.archives import free_bytes, is_taken, listing, missing, open_archive
+from drive_assets.recordings.archives import is_taken, listing, open_archive
+from drive_assets.recordings.disk import Progress, check_space, locked
 from drive_assets.recordings.sharepoint.library import connect, version_of
-from drive_assets.recordings.sources import Remote, Source, is_recording_name
+from drive_assets.recordings.sources import Tell, is_recording_name, missing
 from drive_assets.resources.sharepoint.settings import SharePointSettings
 from drive_assets.resources.storage import Storage
 from model.common.config import fingerprint
 from model.common.errors import DataError
 
-SPARE_BYTES = 200 * 1024 * 1024
+if TYPE_CHECKING:
+    from drive_assets.recordings.sharepoint.source import SharePointSource
+
 ABANDONED_S = 7 * 24 * 3600
 """A download that nobody went on with for this long is removed."""
-PROGRESS_S = 5.0
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -38,47 +37,23 @@ class Download:
     """quickXorHash of a zip (base64), or fingerprint of the hashes of a folder's files."""
 
 
-class Progress:
-    """Tells how far a transfer is, in a line every few seconds."""
-
-    def __init__(self, label: str, total: int, tell: Tell) -> None:
-        self._label, self._total, self._tell = label, total, tell
-        self._started = self._told = time.monotonic()
-        self._first: int | None = None
-
-    def __call__(self, done: int) -> None:
-        """`done` of the total bytes are there."""
-        now = time.monotonic()
-        self._first = done if self._first is None else self._first
-        if now - self._told < PROGRESS_S:
-            return
-        self._told = now
-        speed = (done - self._first) / (now - self._started)
-        share = done / max(self._total, 1)
-        left = f", {(self._total - done) / speed:.0f} s left" if speed > 0 else ""
-        self._tell(
-            f"{self._label}: {share:.0%} of {self._total / 1e6:,.1f} MB, {speed / 1e6:.1f} MB/s{left}",
-        )
-
-
-def download(storage: Storage, source: Source, tell: Tell) -> Download:
+def download(storage: Storage, source: "SharePointSource", tell: Tell) -> Download:
     """Download a recording's folder or zip. Several recordings of one zip share its one download.
 
     Raises:
         DataError: the item is gone or changed since it was requested, or the disk is too full; SharePointError: the
             service failed. What is there already stays for the next try.
     """
-    remote = _remote(source)
-    cache = _folder(storage, remote)
+    cache = _folder(storage, source)
     _remove_abandoned(cache.parent)
     with locked(cache.parent / ".locks" / cache.name):
         cache.mkdir(parents=True, exist_ok=True)
-        return (_download_folder if source.member is None else _download_zip)(cache, source, remote, tell)
+        return (_download_folder if source.member is None else _download_zip)(cache, source, tell)
 
 
-def release(storage: Storage, source: Source) -> None:
+def release(storage: Storage, source: "SharePointSource") -> None:
     """Say that `source` needs its download no more; it is removed once that is so for all recordings that share it."""
-    cache = _folder(storage, _remote(source))
+    cache = _folder(storage, source)
     with locked(cache.parent / ".locks" / cache.name):
         sharing: list[str] = []
         for path in cache.glob("*.zip"):
@@ -100,10 +75,10 @@ def _remove_hostile(path: Path, label: str) -> None:
         raise
 
 
-def _download_folder(cache: Path, source: Source, remote: Remote, tell: Tell) -> Download:
+def _download_folder(cache: Path, source: "SharePointSource", tell: Tell) -> Download:
     client, settings = connect(), SharePointSettings.from_environment()
     started = time.monotonic()
-    everything = client.children(remote.drive, remote.item)
+    everything = client.children(source.drive, source.item)
     items = sorted((i for i in everything if not i.is_folder and is_taken(i.name)), key=lambda item: item.name)
     names = [item.name for item in items]
     wrong = sorted(name for name in names if "/" in name or "\\" in name)
@@ -111,26 +86,26 @@ def _download_folder(cache: Path, source: Source, remote: Remote, tell: Tell) ->
         raise DataError(f"{source.location} holds names that cannot be files here, or differ only in case: {wrong}.")
     if missing(names):
         raise DataError(f"{source.location} lacks {missing(names)} by now: it is taken anew once it is complete.")
-    _refuse_changed(source, remote, listing([(item.name, item.size) for item in items]))
+    _refuse_changed(source, listing([(item.name, item.size) for item in items]))
     total = sum(item.size for item in items)
     there = sum((cache / item.name).stat().st_size for item in items if (cache / item.name).is_file())
     check_space(cache, total - there, source.name)
-    progress = Progress(source.name, total, tell)
+    progress = Progress(source.name, tell)
     items = client.download_all(
-        remote.drive,
+        source.drive,
         [(item, cache / item.name) for item in items],
         settings.workers if settings else 1,
-        lambda files, size: progress(size),
+        lambda files, size: progress(size, total),
     )
-    _refuse_changed(source, remote, listing([(item.name, item.size) for item in items]))
+    _refuse_changed(source, listing([(item.name, item.size) for item in items]))
     content = fingerprint(sorted(version_of(item) for item in items))
     return Download(cache, names, total, time.monotonic() - started, content)
 
 
-def _download_zip(cache: Path, source: Source, remote: Remote, tell: Tell) -> Download:
+def _download_zip(cache: Path, source: "SharePointSource", tell: Tell) -> Download:
     client, started = connect(), time.monotonic()
-    item = client.item(remote.drive, remote.item)
-    _refuse_changed(source, remote, listing_of_zip(item.size))
+    item = client.item(source.drive, source.item)
+    _refuse_changed(source, listing_of_zip(item.size))
     # The name says which content it is, so that a changed zip is not continued where the earlier one was cut.
     path = cache / f"{fingerprint(item.identity)}.zip"
     for left in cache.glob("*.zip*"):
@@ -141,54 +116,30 @@ def _download_zip(cache: Path, source: Source, remote: Remote, tell: Tell) -> Do
         there = partial.stat().st_size if partial.is_file() else 0
         # JPEGs do not shrink in a zip: what is unpacked is as large again.
         check_space(cache, 2 * item.size - there, source.name)
-        made = client.download(remote.drive, item, path, Progress(source.name, item.size, tell))
+        progress = Progress(source.name, tell)
+        made = client.download(source.drive, item, path, lambda done: progress(done, item.size))
         if made.identity != item.identity:
             path.unlink()
-            _refuse_changed(source, remote, "")
+            _refuse_changed(source, "")
     _remove_hostile(path, source.location)
     return Download(path, [path.name], item.size, time.monotonic() - started, item.quick_xor_hash or item.identity)
 
 
 def listing_of_zip(size: int) -> str:
-    """The `Remote.sizes` of a zip of `size` bytes."""
+    """The `sizes` of a zip of `size` bytes."""
     return str(size)
 
 
-def check_space(folder: Path, wanted: int, name: str) -> None:
-    """Raises DataError if less than `wanted` bytes, and some to spare, are free for `folder`."""
-    free = free_bytes(folder)
-    if free < wanted + SPARE_BYTES:
-        raise DataError(
-            f"{name} needs {wanted / 1e6:,.0f} MB and {free / 1e6:,.0f} MB are free at {folder}: free some, or choose "
-            "another data root with DRIVE_ASSETS_DATA."
-        )
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """One process at a time. The system frees the lock when its holder ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _refuse_changed(source: Source, remote: Remote, sizes: str) -> None:
-    if sizes != remote.sizes:
+def _refuse_changed(source: "SharePointSource", sizes: str) -> None:
+    if sizes != source.sizes:
         raise DataError(
             f"{source.location} changed since it was requested: the SharePoint sensor requests it anew once it is "
             "settled. Switch the sensor on if it is off."
         )
 
 
-def _remote(source: Source) -> Remote:
-    if source.remote is None:
-        raise ValueError(f"{source.location} is not in SharePoint")
-    return source.remote
-
-
-def _folder(storage: Storage, remote: Remote) -> Path:
-    return storage.cache / "downloads" / quote(remote.item, safe="!")
+def _folder(storage: Storage, source: "SharePointSource") -> Path:
+    return storage.cache / "downloads" / quote(source.item, safe="!")
 
 
 def _remove_abandoned(downloads: Path) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 from drive_assets.recordings.archives import is_taken
 from drive_assets.recordings.sharepoint.library import Place, version_of
 from drive_assets.resources.sharepoint.items import Item
+from drive_assets.resources.storage import Storage
+from model.common.errors import DataError
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS items(
@@ -65,11 +67,16 @@ class DriveMap:
     """The map of one library. Use as a context; each method is one transaction."""
 
     def __init__(self, path: Path) -> None:
+        """Raises DataError if the file is damaged."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._db = sqlite3.connect(path, timeout=30.0)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")
-        self._db.executescript(_SCHEMA)
+        try:
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.executescript(_SCHEMA)
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            raise DataError(f"{path} is damaged ({error}): remove it; the sensor lists the library anew.") from error
 
     def __enter__(self) -> "DriveMap":
         return self
@@ -91,6 +98,11 @@ class DriveMap:
                 self._set("settings", settings)
         text = self._meta("place")
         return Place(**json.loads(text)) if text else None
+
+    def looks_at(self, drive: str) -> bool:
+        """Whether this is the drive that is looked at."""
+        text = self._meta("place")
+        return bool(text) and json.loads(text or "")["drive"] == drive
 
     def set_place(self, place: Place | None) -> None:
         with self._db:
@@ -288,6 +300,11 @@ class DriveMap:
 
     def _set(self, key: str, value: str) -> None:
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+
+def open_map(storage: Storage) -> DriveMap:
+    """The map of the library that is looked at."""
+    return DriveMap(storage.root / "sharepoint" / "library.sqlite")
 
 
 def _hash(link: str) -> str:

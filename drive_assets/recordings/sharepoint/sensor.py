@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from drive_assets.recordings import arrivals
-from drive_assets.recordings.archives import listing, missing, open_archive
+from drive_assets.recordings.archives import listing, open_archive
 from drive_assets.recordings.arrivals import INTERVAL_S, Arrival, ArrivalRules, Tick, age_text, key_of, rival
 from drive_assets.recordings.sharepoint.downloads import listing_of_zip
-from drive_assets.recordings.sharepoint.drive_map import DriveMap, Entry
+from drive_assets.recordings.sharepoint.drive_map import DriveMap, Entry, open_map
 from drive_assets.recordings.sharepoint.library import SET_UP, Place, connect, find_place, settings_key
-from drive_assets.recordings.sources import Remote, Source, is_recording_name
+from drive_assets.recordings.sharepoint.source import SharePointSource
+from drive_assets.recordings.sources import is_recording_name, missing
 from drive_assets.resources.sharepoint.items import Item, ResyncRequired, SharePointError, Throttled
 from drive_assets.resources.sharepoint.settings import SharePointSettings
 from drive_assets.resources.storage import Storage
@@ -46,10 +47,6 @@ class Cursor:
     @classmethod
     def parse(cls, text: str | None) -> "Cursor":
         return cls(**json.loads(text)) if text else cls()
-
-
-def open_map(storage: Storage) -> DriveMap:
-    return DriveMap(storage.root / "sharepoint" / "library.sqlite")
 
 
 @dg.sensor(
@@ -203,8 +200,7 @@ class _Look:
         if self._is_unsettled(entry, max(entry.seen, content.seen)) or self._is_malware(entry, content.malware):
             return False
         identity, sizes = fingerprint(content.versions), listing(content.files)
-        remote = Remote(self.place.drive, entry.id, identity, sizes)
-        source = Source(entry.name, self._location(entry), None, remote)
+        source = SharePointSource(entry.name, self._location(entry), None, self.place.drive, entry.id, identity, sizes)
         return self._request(entry, Arrival(source, key_of(entry.id, entry.name, identity, number), sizes))
 
     def _zip(self, entry: Entry) -> bool:
@@ -226,8 +222,15 @@ class _Look:
                 self.tick.tell("not complete", f"{name} in {entry.path} lacks {lacking}")
                 done = False
             else:
-                remote = Remote(self.place.drive, entry.id, entry.version, listing_of_zip(entry.size))
-                source = Source(name, self._location(entry), folder, remote)
+                source = SharePointSource(
+                    name,
+                    self._location(entry),
+                    folder,
+                    self.place.drive,
+                    entry.id,
+                    entry.version,
+                    listing_of_zip(entry.size),
+                )
                 done &= self._request(entry, Arrival(source, key_of(entry.id, name, entry.version, number), sizes))
         return done
 
@@ -256,18 +259,13 @@ class _Look:
         return text
 
     def _request(self, entry: Entry, arrival: Arrival) -> bool:
-        reason = rival(self.storage, arrival, self.tick, self._is_gone)
+        reason = rival(self.storage, arrival, self.tick)
         if reason:
             self.tick.tell("not taken, since the name is taken", reason)
             return False
         self.known.ask(entry.id, arrival.source.name, entry.version, self.number)
         self.tick.requested.append(arrival)
         return True
-
-    def _is_gone(self, source: Source) -> bool:
-        return source.remote is not None and (
-            source.remote.drive == self.place.drive and not self.known.has(source.remote.item)
-        )
 
     def _is_unsettled(self, entry: Entry, seen: float) -> bool:
         # By the time that we saw it: upload tools keep the times of the files they send, and clocks differ.

@@ -14,9 +14,10 @@ import pytest
 
 from drive_assets.definitions import defs
 from drive_assets.partitions import register_recordings
+from drive_assets.recordings import disk
 from drive_assets.recordings.assets import recording
 from drive_assets.recordings.ingest import ingest
-from drive_assets.recordings.sharepoint import downloads, library
+from drive_assets.recordings.sharepoint import library
 from drive_assets.recordings.sources import lookup
 from drive_assets.resources.sharepoint.client import GraphClient
 from drive_assets.resources.sharepoint.items import NotFound, Quarantined
@@ -204,7 +205,7 @@ def test_a_full_disk_is_seen_before_the_download(
 ) -> None:
     drive(library, DAYS[0])
     sensor.take_all()
-    monkeypatch.setattr(downloads, "free_bytes", lambda folder: 1000)
+    monkeypatch.setattr(disk, "free_bytes", lambda folder: 1000)
     with pytest.raises(DataError, match=f"{DAYS[0]} needs .* DRIVE_ASSETS_DATA"):
         ingest(storage, lookup(storage, DAYS[0]))
     assert (contents(server), visible(storage)) == ([], [])

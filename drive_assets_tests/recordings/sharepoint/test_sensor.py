@@ -8,12 +8,13 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from drive_assets.automation import sharepoint_reconciliation
 from drive_assets.recordings.arrivals import ArrivalRules
 from drive_assets.recordings.ingest import ingest
-from drive_assets.recordings.sharepoint.drive_map import DriveMap
-from drive_assets.recordings.sharepoint.sensor import open_map, sharepoint_sensor
-from drive_assets.recordings.sources import find_recordings, lookup
+from drive_assets.recordings.local import find_recordings
+from drive_assets.recordings.sharepoint.drive_map import DriveMap, open_map
+from drive_assets.recordings.sharepoint.reconciliation import sharepoint_reconciliation
+from drive_assets.recordings.sharepoint.sensor import sharepoint_sensor
+from drive_assets.recordings.sources import lookup
 from drive_assets.resources.sharepoint.items import SharePointError
 from drive_assets.resources.storage import Storage
 from drive_assets_tests.graph_server import Fault, GraphServer

@@ -19,7 +19,9 @@ from drive_assets.instance import open_instance
 from drive_assets.recordings.sharepoint.check_access import check_access
 from drive_assets.recordings.sharepoint.sensor import sharepoint_sensor
 from drive_assets.resources.storage import Storage, data_root
-from drive_assets.simulation import SimulationConfig, simulate_drives
+from drive_assets.simulation.config import SimulationConfig
+from drive_assets.simulation.drives import simulate_drives
+from drive_assets_tests.graph_server import GraphServer
 from model.common.errors import DataError
 
 SIMULATION = SimulationConfig(recordings=3, duration_s=20.0)
@@ -31,11 +33,6 @@ STOP_S = 20.0
 
 def run_demo(tell: Callable[[str], None]) -> bool:
     """Serve two recordings, let the sensor take them, add one more, and see it taken. Whether all were."""
-    try:
-        from drive_assets_tests.graph_server import GraphServer
-    except ImportError as error:
-        raise DataError("The demo needs the tests' Graph server: run it in a checkout, with `make`.") from error
-
     started, storage = time.monotonic(), Storage.from_environment()
     storage.check_writable()
     library, made = storage.root / "library", storage.simulated / "recordings"

@@ -1,0 +1,7 @@
+"""What evaluation adds to the asset graph."""
+
+import dagster as dg
+
+from drive_assets.evaluation.assets import evaluation, model_comparison
+
+defs = dg.Definitions(assets=[evaluation, model_comparison])

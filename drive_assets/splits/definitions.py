@@ -1,0 +1,10 @@
+"""What splits add to the asset graph."""
+
+import dagster as dg
+
+from drive_assets.splits.assets import h5_split, split_manifest
+from drive_assets.splits.checks import every_split_has_positives, manifest_is_current, one_detector
+
+defs = dg.Definitions(
+    assets=[split_manifest, h5_split], asset_checks=[manifest_is_current, every_split_has_positives, one_detector]
+)

@@ -1,0 +1,142 @@
+"""The walls: which room may import which. An import inside a function counts too."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MODEL_ROOMS = ("common", "recording", "detection", "annotation", "dataset", "network", "training", "evaluation")
+"""In the order in which data flows: a room imports itself and those before it."""
+GLUE_ROOMS = ("recordings", "detection", "annotation", "labels", "splits", "training", "evaluation")
+RESOURCES = "resources"
+STARTS = ("cli", "definitions")
+"""What assembles everything, and is imported by nothing but by what starts it."""
+HEAVY = ("torch", "ultralytics", "mlflow", "msal", "sklearn")
+
+
+def modules(package: str) -> dict[str, Path]:
+    files = sorted((ROOT / package).rglob("*.py"))
+    assert files
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in files}
+
+
+def imports(path: Path, types: bool = True) -> Iterator[str]:
+    """Names of modules that a file imports; of `from a import b` both a and a.b, as b may be a module."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    skipped = {
+        id(inner)
+        for node in ast.walk(tree)
+        if not types and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imported(package: str, types: bool = True) -> list[tuple[str, str]]:
+    """(module, what it imports) of all modules of a package."""
+    return [(name, other) for name, path in modules(package).items() for other in imports(path, types)]
+
+
+def test_model_knows_nothing_of_the_glue() -> None:
+    foreign = ("dagster", "dagster_pipes", "mlflow", "msal", "drive_assets", "drive_assets_tests")
+    assert [pair for pair in imported("model") if pair[1].split(".")[0] in foreign] == []
+
+
+def test_rooms_of_model_stand_in_the_order_in_which_data_flows() -> None:
+    assert {path.name for path in (ROOT / "model").iterdir() if (path / "__init__.py").is_file()} == set(MODEL_ROOMS)
+    wrong = []
+    for name, other in imported("model"):
+        room, parts = name.split(".")[1:2], other.split(".")
+        if parts[0] != "model" or len(parts) < 2 or not room or room[0] not in MODEL_ROOMS:
+            continue  # another package, or factory, which stands on top
+        if parts[1] not in MODEL_ROOMS or MODEL_ROOMS.index(parts[1]) > MODEL_ROOMS.index(room[0]):
+            wrong.append((name, other))
+    assert wrong == []
+
+
+def test_rooms_of_the_glue_stand_in_order_and_import_neither_tests_nor_what_assembles_them() -> None:
+    wrong = []
+    for name, other in imported("drive_assets"):
+        room, parts = name.split(".")[1:2], other.split(".")
+        if parts[0] in ("drive_assets_tests", "benchmarks"):
+            wrong.append((name, other))
+        if parts[0] != "drive_assets" or len(parts) < 2:
+            continue
+        if parts[1] in STARTS and name.split(".")[1] not in STARTS:
+            wrong.append((name, other))
+        if not room or parts[1] not in GLUE_ROOMS:
+            continue
+        is_later = room[0] in GLUE_ROOMS and GLUE_ROOMS.index(parts[1]) > GLUE_ROOMS.index(room[0])
+        if is_later or room[0] == RESOURCES:
+            wrong.append((name, other))
+    assert wrong == []
+
+
+def test_no_circles() -> None:
+    """Also none that hides in functions; types alone may point back."""
+    known = modules("drive_assets") | modules("model")
+    after = {name: {other for other in imports(path, types=False) if other in known} for name, path in known.items()}
+    done: set[str] = set()
+
+    def visit(name: str, above: tuple[str, ...]) -> None:
+        assert name not in above, f"a circle: {' -> '.join((*above[above.index(name) :], name))}"
+        if name not in done:
+            for other in after[name] - {name}:
+                visit(other, (*above, name))
+            done.add(name)
+
+    for name in known:
+        visit(name, ())
+
+
+def test_the_simulator_knows_neither_dagster_nor_training() -> None:
+    allowed = ("model.common", "model.recording", "drive_assets.simulation")
+    ours = [(name, other) for name, other in imported("drive_assets.simulation".replace(".", "/"))]
+    assert ours
+    wrong = [
+        pair
+        for pair in ours
+        if pair[1].split(".")[0] in ("dagster", "torch", "mlflow")
+        or (pair[1].split(".")[0] in ("model", "drive_assets") and not pair[1].startswith(allowed))
+    ]
+    assert wrong == []
+
+
+def test_only_sharepoint_knows_sharepoint() -> None:
+    """What is about SharePoint bears it in its name; the rest does not name it, but for the table of kinds."""
+    table = ("drive_assets.recordings.sources", "drive_assets.cli")
+    wrong = {
+        name
+        for name, path in modules("drive_assets").items()
+        if "sharepoint" not in name and name not in table and ("sharepoint" in path.read_text(encoding="utf-8").lower())
+    }
+    assert wrong == set()
+
+
+@pytest.mark.parametrize("package", ["model", "drive_assets", "drive_assets_tests"])
+def test_init_files_are_empty(package: str) -> None:
+    """But for a docstring, and for the one of the glue, which silences Dagster before anything defines an asset."""
+    for name, path in modules(package).items():
+        if path.name == "__init__.py" and name not in ("drive_assets", "drive_assets_tests.graph_server"):
+            body = ast.parse(path.read_text(encoding="utf-8")).body
+            assert all(isinstance(node, ast.Expr) for node in body), path
+
+
+def test_what_a_code_server_or_a_launchpad_imports_is_light() -> None:
+    code = (
+        "import sys; from drive_assets.definitions import defs; defs.resolve_implicit_global_asset_job_def(); "
+        f"print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"
