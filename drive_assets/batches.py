@@ -1,14 +1,41 @@
-"""Runs over several partitions: one materialisation each, and a failing one does not take the others with it."""
+"""Runs over several partitions: each is recorded when it is done, and a failing one does not take the others along."""
 
-from collections.abc import Callable, Iterator, Mapping
+import errno
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import dagster as dg
+from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 from dagster._core.errors import DagsterExecutionInterruptedError
 
+from drive_assets.instance import PROCESS_TAG
 from model.common.errors import DataError, PassingError
 
-Outcome = dg.MaterializeResult | DataError
+PASSING_ERRNOS = {errno.EIO, errno.EAGAIN, errno.EBUSY, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENETDOWN}
+"""Errors of a file system, often one on another machine, that pass by themselves."""
+MAY_PASS = "may_pass"
+"""Metadata of a failure: whether the same may succeed later, with nothing put right by anyone."""
+Outcome = dg.MaterializeResult | Exception
+Event = dg.MaterializeResult | dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.Output
+
+
+@dataclass(frozen=True)
+class PartitionCheck:
+    """A check of one partition at a time, evaluated right after it is made, whatever becomes of others."""
+
+    spec: dg.AssetCheckSpec
+    evaluate: Callable[[str], dg.AssetCheckResult]
+
+    def result(self, key: str) -> dg.AssetCheckResult:
+        """What `evaluate` finds; a check that cannot be evaluated has failed, by name."""
+        try:
+            found = self.evaluate(key)
+        except Exception as error:
+            text = f"{key} could not be checked: {told(error)}"
+            found = dg.AssetCheckResult(passed=False, description=text, severity=dg.AssetCheckSeverity.WARN)
+        return found._replace(asset_key=self.spec.asset_key, check_name=self.spec.name)
 
 
 @contextmanager
@@ -21,51 +48,116 @@ def ended_when_terminated() -> Iterator[None]:
     try:
         yield
     except (DagsterExecutionInterruptedError, KeyboardInterrupt) as error:
-        raise dg.Failure("The run was terminated. Run it again: it goes on from there.", allow_retries=False) from error
+        raise dg.Failure("The run was terminated. Run it again: it resumes there.", allow_retries=False) from error
 
 
 def each_partition(
-    context: dg.AssetExecutionContext, work: Callable[[str], dg.MaterializeResult]
-) -> Iterator[dg.MaterializeResult]:
-    """Do `work` for each partition key of the run, then report as `report_partitions`."""
-    outcomes: dict[str, Outcome] = {}
-    for number, key in enumerate(context.partition_keys, 1):
-        try:
-            with ended_when_terminated():
-                outcomes[key] = work(key)
-        except DataError as error:
-            outcomes[key] = error
-            context.log.error(f"{key}: {error}")
-        if len(context.partition_keys) > 1:
-            context.log.info(f"{number} of {len(context.partition_keys)} done: {key}")
-    yield from report_partitions(context, outcomes)
+    context: dg.AssetExecutionContext,
+    work: Callable[[str], dg.MaterializeResult],
+    checks: Sequence[PartitionCheck] = (),
+) -> Iterator[Event]:
+    """Do `work` for each partition key of the run, and record what came of it before the next begins.
 
-
-def report_partitions(
-    context: dg.AssetExecutionContext, outcomes: Mapping[str, Outcome]
-) -> Iterator[dg.MaterializeResult]:
-    """Report what came of each partition key of the run.
-
-    Dagster turns the one result of a step into equal events for all its partitions. So in a run of several, the true
-    events are logged after it, and those of a run in which some failed are logged alone.
+    Whatever `work` raises is that partition's failure. A retry leaves out what an earlier try has made.
 
     Raises:
         dagster.Failure: some failed; names each and its error. Retried, where the asset's policy says so, only if one
             of the errors may pass by itself: input does not mend itself.
     """
-    failures = {key: error for key, error in outcomes.items() if isinstance(error, DataError)}
-    results = {key: result for key, result in outcomes.items() if isinstance(result, dg.MaterializeResult)}
-    if len(results) == len(outcomes) == 1:
-        yield from results.values()
-        return
-    if not failures:
-        yield dg.MaterializeResult()
-    for key, result in results.items():
-        tags = {"dagster/data_version": result.data_version.value} if result.data_version else None
-        event = dg.AssetMaterialization(context.asset_key, metadata=result.metadata, partition=key, tags=tags)
-        context.log_event(event)
+    keys = context.partition_keys
+    done = _made_by_earlier_tries(context) if context.retry_number else set()
+    failures: dict[str, Exception] = {}
+    for number, key in enumerate(keys, 1):
+        if key in done:
+            continue
+        try:
+            with ended_when_terminated():
+                result = work(key)
+        except dg.Failure:
+            raise
+        except Exception as error:
+            failures[key] = error
+            details = "" if isinstance(error, DataError) else "\n" + "".join(traceback.format_exception(error))
+            context.log.error(f"{key}: {told(error)}{details}")
+        else:
+            found = [check.result(key) for check in checks]
+            if len(keys) == 1:
+                yield result._replace(check_results=found)
+                return
+            yield from _events(context.asset_key, key, result, found)
+        if len(keys) > 1:
+            context.log.info(f"{number} of {len(keys)} done: {key}")
     if failures:
-        heading = f"{len(failures)} of {len(outcomes)} failed." if len(outcomes) > 1 else ""
-        lines = [heading, *(f"{key}: {error}" for key, error in failures.items())]
-        passing = any(isinstance(error, PassingError) for error in failures.values())
-        raise dg.Failure("\n".join(line for line in lines if line), allow_retries=passing)
+        raise _failure(context, failures)
+    # Dagster would turn the one result of a step into equal events for all its partitions, after the true ones.
+    yield dg.MaterializeResult(metadata={SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True})
+    for check in checks:
+        yield dg.Output(None, check.spec.get_python_identifier())
+
+
+def report_partitions(
+    context: dg.AssetExecutionContext, outcomes: Mapping[str, Outcome], checks: Sequence[PartitionCheck] = ()
+) -> Iterator[Event]:
+    """Record what came of each partition, as `each_partition` does."""
+
+    def outcome(key: str) -> dg.MaterializeResult:
+        found = outcomes[key]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    yield from each_partition(context, outcome, checks)
+
+
+def told(error: Exception) -> str:
+    """What a person reads of an error; of one that was not foreseen also its kind and place."""
+    if isinstance(error, DataError):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}: {error}{place}. This was not foreseen: the log has more."
+
+
+def may_pass(error: BaseException | None) -> bool:
+    """Whether the same may succeed later, with nothing put right by anyone."""
+    if isinstance(error, PassingError) or (isinstance(error, OSError) and error.errno in PASSING_ERRNOS):
+        return True
+    return error is not None and may_pass(error.__cause__)
+
+
+def _events(
+    asset: dg.AssetKey, key: str, result: dg.MaterializeResult, checks: Sequence[dg.AssetCheckResult]
+) -> Iterator[Event]:
+    tags = {"dagster/data_version": result.data_version.value} if result.data_version else None
+    yield dg.AssetMaterialization(asset, metadata=result.metadata, partition=key, tags=tags)
+    for check in checks:
+        yield dg.AssetCheckEvaluation(
+            asset_key=asset,
+            check_name=str(check.check_name),
+            passed=check.passed,
+            metadata=check.metadata,
+            severity=check.severity,
+            description=check.description,
+            partition=key,
+        )
+
+
+def _failure(context: dg.AssetExecutionContext, failures: Mapping[str, Exception]) -> dg.Failure:
+    count = len(context.partition_keys)
+    lines = [f"{len(failures)} of {count} failed."] if count > 1 else []
+    lines += [f"{key}: {told(error)}" for key, error in failures.items()]
+    passing = {key: error for key, error in failures.items() if may_pass(error)}
+    policy = context.op_execution_context.op_def.retry_policy
+    # A command retries by itself: a person can then end it while it waits.
+    by_dagster = bool(passing) and PROCESS_TAG not in context.run.tags
+    if by_dagster and policy is not None and context.retry_number < policy.max_retries:
+        reasons = "; ".join(f"{key}: {told(error)}" for key, error in passing.items())
+        context.log.warning(f"Tried again in {policy.calculate_delay(context.retry_number + 1):.0f} s. {reasons}")
+    return dg.Failure("\n".join(lines), metadata={MAY_PASS: bool(passing)}, allow_retries=by_dagster)
+
+
+def _made_by_earlier_tries(context: dg.AssetExecutionContext) -> set[str]:
+    filters = dg.DagsterEventType.ASSET_MATERIALIZATION
+    records = context.instance.get_records_for_run(context.run_id, of_type=filters).records
+    events = [record.event_log_entry.dagster_event for record in records]
+    return {event.partition for event in events if event and event.asset_key == context.asset_key and event.partition}

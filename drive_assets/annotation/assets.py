@@ -5,7 +5,8 @@ from typing import Any
 
 import dagster as dg
 
-from drive_assets.batches import Outcome, report_partitions
+from drive_assets.annotation.checks import PLAUSIBLE_DETECTIONS, plausible_detections
+from drive_assets.batches import Event, Outcome, report_partitions
 from drive_assets.config import launchpad, to_model
 from drive_assets.partitions import RECORDINGS
 from drive_assets.pictures import LIMIT_BYTES, inline, inline_image
@@ -38,6 +39,7 @@ class AnnotationLaunchpad(launchpad(AnnotationConfig)):
     partitions_def=RECORDINGS,
     backfill_policy=dg.BackfillPolicy.multi_run(20),
     automation_condition=ONCE_A_RECORDING,
+    check_specs=[PLAUSIBLE_DETECTIONS],
     pool="gpu",
     retry_policy=dg.RetryPolicy(max_retries=1),
     group_name="annotation",
@@ -46,7 +48,7 @@ class AnnotationLaunchpad(launchpad(AnnotationConfig)):
 )
 def annotations(
     context: dg.AssetExecutionContext, config: AnnotationLaunchpad, storage: Storage, compute: LocalCompute
-) -> Iterator[dg.MaterializeResult]:
+) -> Iterator[Event]:
     """The vehicles in each frame of a recording."""
     weights = str(storage.root / config.weights) if config.weights else str(storage.boxy_detector)
     jobs = [
@@ -64,7 +66,7 @@ def annotations(
         name: DataError(result["error"]) if "error" in result else _result(storage, name, result["value"])
         for name, result in zip(context.partition_keys, results, strict=True)
     }
-    yield from report_partitions(context, outcomes)
+    yield from report_partitions(context, outcomes, [plausible_detections(storage)])
 
 
 def _result(storage: Storage, name: str, report: dict[str, Any]) -> dg.MaterializeResult:

@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from drive_assets.batches import Outcome, report_partitions
+from drive_assets.batches import Event, Outcome, report_partitions
 from drive_assets.config import launchpad, to_model
 from drive_assets.manifest import read_manifest
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS
@@ -49,7 +49,7 @@ def evaluation(
     storage: Storage,
     compute: LocalCompute,
     mlflow: Mlflow,
-) -> Iterator[dg.MaterializeResult]:
+) -> Iterator[Event]:
     """Figures of one architecture on test, at thresholds chosen on val, with intervals and plots."""
     jobs = [
         {

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from drive_assets.batches import each_partition
+from drive_assets.batches import Event, each_partition
 from drive_assets.config import launchpad, to_model
 from drive_assets.partitions import RECORDINGS
 from drive_assets.pictures import inline
@@ -30,9 +30,7 @@ class LabelLaunchpad(launchpad(LabelConfig)):
     code_version="1",
     kinds={"pandas", "csv"},
 )
-def future_labels_asset(
-    context: dg.AssetExecutionContext, config: LabelLaunchpad, storage: Storage
-) -> Iterator[dg.MaterializeResult]:
+def future_labels_asset(context: dg.AssetExecutionContext, config: LabelLaunchpad, storage: Storage) -> Iterator[Event]:
     """Whether the driver brakes or coasts one to five seconds after each row; unknown past the end and in gaps."""
     label_config = to_model(config, LabelConfig)
 

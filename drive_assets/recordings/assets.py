@@ -7,9 +7,10 @@ import cv2
 import dagster as dg
 import numpy as np
 
-from drive_assets.batches import each_partition
+from drive_assets.batches import Event, each_partition
 from drive_assets.partitions import RECORDINGS
 from drive_assets.pictures import LIMIT_BYTES, inline_image
+from drive_assets.recordings.checks import FEW_FAULTS, few_faults
 from drive_assets.recordings.ingest import IngestReport, ingest
 from drive_assets.recordings.sources import lookup
 from drive_assets.resources.storage import Storage
@@ -22,19 +23,20 @@ SHEET_FRAMES, SHEET_COLUMNS, TILE = 9, 3, (384, 216)
 @dg.asset(
     partitions_def=RECORDINGS,
     backfill_policy=dg.BackfillPolicy.multi_run(50),
+    check_specs=[FEW_FAULTS],
     group_name="recordings",
     code_version="1",
     kinds={"csv", "jpeg"},
     # Only what may pass by itself is retried (see `batches`): a service that does not answer, not wrong input.
     retry_policy=dg.RetryPolicy(max_retries=3, delay=60, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS),
 )
-def recording(context: dg.AssetExecutionContext, storage: Storage) -> Iterator[dg.MaterializeResult]:
+def recording(context: dg.AssetExecutionContext, storage: Storage) -> Iterator[Event]:
     """A drive: telemetry.csv and a JPEG a row, checked and copied, unpacked or downloaded into the data root."""
 
     def take(name: str) -> dg.MaterializeResult:
         return _result(storage.recording(name), ingest(storage, lookup(storage, name), context.log.info))
 
-    yield from each_partition(context, take)
+    yield from each_partition(context, take, [few_faults(storage)])
 
 
 def _result(folder: Path, report: IngestReport) -> dg.MaterializeResult:

@@ -4,12 +4,9 @@ import dagster as dg
 
 from drive_assets.recordings.arrivals import ArrivalRules
 from drive_assets.recordings.assets import recording
-from drive_assets.recordings.checks import few_faults
 from drive_assets.recordings.sources import kinds
 
 defs = dg.Definitions.merge(
-    dg.Definitions(
-        assets=[recording], asset_checks=[few_faults], resources={"arrival_rules": ArrivalRules.from_environment()}
-    ),
+    dg.Definitions(assets=[recording], resources={"arrival_rules": ArrivalRules.from_environment()}),
     *(kind.defs for kind in kinds()),
 )

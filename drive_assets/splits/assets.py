@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from drive_assets.batches import each_partition
+from drive_assets.batches import Event, each_partition
 from drive_assets.config import launchpad, to_model
 from drive_assets.manifest import read_manifest
 from drive_assets.partitions import RECORDINGS, SPLITS
@@ -98,7 +98,7 @@ def split_manifest(
     code_version="1",
     kinds={"hdf5"},
 )
-def h5_split(context: dg.AssetExecutionContext, storage: Storage) -> Iterator[dg.MaterializeResult]:
+def h5_split(context: dg.AssetExecutionContext, storage: Storage) -> Iterator[Event]:
     """The frames of a split's recordings, each once, and its windows as start rows."""
 
     def build(name: str) -> dg.MaterializeResult:

@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from drive_assets.batches import Outcome, report_partitions
+from drive_assets.batches import Event, Outcome, report_partitions
 from drive_assets.manifest import read_current_manifest
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS
 from drive_assets.pictures import inline
@@ -47,7 +47,7 @@ def checkpoint(
     storage: Storage,
     compute: LocalCompute,
     mlflow: Mlflow,
-) -> Iterator[dg.MaterializeResult]:
+) -> Iterator[Event]:
     """One architecture, trained: its best weights, the latest checkpoint and the history."""
     try:
         manifest = read_current_manifest(storage)

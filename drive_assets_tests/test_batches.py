@@ -1,0 +1,146 @@
+"""Runs over several partitions: what is recorded, when, and what a failure, a bug or a retry does to the neighbours."""
+
+from collections.abc import Callable, Iterator
+
+import dagster as dg
+import pytest
+
+from drive_assets.batches import Event, PartitionCheck, each_partition
+from drive_assets.instance import process_tag
+from model.common.errors import DataError, PassingError
+
+KEYS = ["a", "b", "c"]
+PARTS = dg.StaticPartitionsDefinition(KEYS)
+SPEC = dg.AssetCheckSpec("small", asset="thing", partitions_def=PARTS)
+RANGE = {"dagster/asset_partition_range_start": "a", "dagster/asset_partition_range_end": "c"}
+Work = Callable[[dg.AssetExecutionContext, str], dg.MaterializeResult]
+Found = tuple[str, str | None, object]
+
+
+def run(
+    instance: dg.DagsterInstance, work: Work, tags: dict[str, str], retries: int = 1
+) -> tuple[dg.ExecuteInProcessResult, list[Found]]:
+    """The result, and (kind, partition, value) of each event as it is stored."""
+
+    def check(key: str) -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(passed={"a": True, "c": False}[key], metadata={"of": key})
+
+    @dg.asset(
+        partitions_def=PARTS,
+        check_specs=[SPEC],
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        retry_policy=dg.RetryPolicy(max_retries=retries),
+    )
+    def thing(context: dg.AssetExecutionContext) -> Iterator[Event]:
+        yield from each_partition(context, lambda key: work(context, key), [PartitionCheck(SPEC, check)])
+
+    @dg.asset(deps=[thing], partitions_def=PARTS, backfill_policy=dg.BackfillPolicy.single_run())
+    def after(context: dg.AssetExecutionContext) -> None: ...
+
+    job = dg.Definitions([thing, after]).resolve_implicit_global_asset_job_def()
+    single = tags.get("dagster/partition")
+    result = job.execute_in_process(instance=instance, tags=tags, partition_key=single, raise_on_error=False)
+    return result, stored(instance, result.run_id)
+
+
+def stored(instance: dg.DagsterInstance, run_id: str) -> list[Found]:
+    found: list[Found] = []
+    for record in instance.get_records_for_run(run_id).records:
+        event = record.event_log_entry.dagster_event
+        if event is None:
+            continue
+        if event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION:
+            made = event.step_materialization_data.materialization
+            if made.asset_key == dg.AssetKey("thing"):
+                found.append(("made", made.partition, made.metadata["of"].value))
+        elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            check = event.asset_check_evaluation_data
+            found.append(("checked", check.partition, check.passed))
+    return found
+
+
+def made(key: str) -> dg.MaterializeResult:
+    return dg.MaterializeResult(metadata={"of": key}, data_version=dg.DataVersion(f"version of {key}"))
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.instance_for_test() as instance:
+        yield instance
+
+
+def test_each_is_recorded_before_the_next_begins_and_once(instance: dg.DagsterInstance) -> None:
+    seen: list[list[Found]] = []
+
+    def work(context: dg.AssetExecutionContext, key: str) -> dg.MaterializeResult:
+        seen.append(stored(instance, context.run_id))
+        return made(key)
+
+    result, events = run(instance, work, RANGE)
+    a, b, c = [("made", key, key) for key in KEYS]
+    # The check of b cannot be evaluated: that is said, and the others are evaluated.
+    assert events == [a, ("checked", "a", True), b, ("checked", "b", False), c, ("checked", "c", False)]
+    assert seen == [[], events[:2], events[:4]]
+    assert result.success
+    assert result.asset_materializations_for_node("after")
+    record = instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=dg.AssetKey("thing"), asset_partitions=["b"]), limit=1
+    ).records[0]
+    assert record.asset_materialization is not None
+    assert (record.asset_materialization.tags or {})["dagster/data_version"] == "version of b"
+
+
+@pytest.mark.parametrize("error", [DataError("b.csv, row 3"), KeyError("SPEED"), MemoryError()])
+def test_whatever_one_raises_the_others_are_made_and_checked_and_it_is_not_retried(
+    instance: dg.DagsterInstance, error: Exception
+) -> None:
+    tries: list[str] = []
+
+    def work(context: dg.AssetExecutionContext, key: str) -> dg.MaterializeResult:
+        tries.append(key)
+        if key == "b":
+            raise error
+        return made(key)
+
+    result, events = run(instance, work, RANGE)
+    assert not result.success
+    assert events == [("made", "a", "a"), ("checked", "a", True), ("made", "c", "c"), ("checked", "c", False)]
+    assert tries == KEYS
+    (failure,) = [event for event in result.all_events if event.is_step_failure]
+    told = failure.step_failure_data.user_failure_data.description
+    assert told.startswith("1 of 3 failed.\nb: ")
+    assert ("b.csv, row 3" if isinstance(error, DataError) else f"{type(error).__name__}: ") in told
+    assert ("test_batches.py:" in told) == (not isinstance(error, DataError))
+
+
+def test_what_may_pass_is_tried_again_with_its_reason_and_what_is_made_is_not_made_again(
+    instance: dg.DagsterInstance, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries: list[str] = []
+
+    def work(context: dg.AssetExecutionContext, key: str) -> dg.MaterializeResult:
+        tries.append(key)
+        if tries.count("b") == 1 and key == "b":
+            raise PassingError("the service is busy")
+        return made(key)
+
+    result, _ = run(instance, work, RANGE)
+    assert result.success
+    assert tries == ["a", "b", "c", "b"]
+    logs = [record.event_log_entry.user_message for record in instance.get_records_for_run(result.run_id).records]
+    assert "Tried again in 0 s. b: the service is busy" in logs
+
+
+def test_a_command_retries_by_itself(instance: dg.DagsterInstance) -> None:
+    def work(context: dg.AssetExecutionContext, key: str) -> dg.MaterializeResult:
+        raise OSError(5, "Input/output error")
+
+    result, _ = run(instance, work, {"dagster/partition": "a", **process_tag()})
+    kinds = [event.event_type_value for event in result.all_events]
+    assert "STEP_UP_FOR_RETRY" not in kinds and "STEP_FAILURE" in kinds
+
+
+def test_one_partition_alone(instance: dg.DagsterInstance) -> None:
+    result, events = run(instance, lambda context, key: made(key), {"dagster/partition": "c"})
+    assert result.success
+    assert events == [("made", "c", "c"), ("checked", "c", False)]
