@@ -10,7 +10,7 @@ from drive_assets.resources.mlflow import Mlflow
 
 
 class TrackedRuns(NamedTuple):
-    """Ids of the MLflow runs, one a job, and those of them that the block found to have failed."""
+    """Ids of the MLflow runs, one a key, and those of them that the block found to have failed."""
 
     ids: list[str]
     failed: set[str]
@@ -23,16 +23,13 @@ def tracked(
     keys: Sequence[str],
     names: Sequence[str],
     parameters: Sequence[Mapping[str, Any]],
-    jobs: Sequence[dict[str, Any]],
 ) -> Iterator[TrackedRuns]:
-    """Open the MLflow run of each training key, hand its id to its job, and yield the ids.
+    """Open the MLflow run of each training key, and yield the ids.
 
     If the block raises, all end FAILED; else those that it added to `failed` do, and the others end FINISHED.
     """
     tags = {"dagster.run_id": context.run_id}
     runs = [mlflow.open(key, name, values, tags) for key, name, values in zip(keys, names, parameters, strict=True)]
-    for job, run_id in zip(jobs, runs, strict=True):
-        job["run_id"] = run_id
     failed: set[str] = set()
     try:
         yield TrackedRuns(runs, failed)

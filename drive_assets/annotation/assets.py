@@ -1,7 +1,6 @@
 """recording + detector -> annotations.csv"""
 
 from collections.abc import Iterator
-from typing import Any
 
 import dagster as dg
 
@@ -12,9 +11,10 @@ from drive_assets.partitions import RECORDINGS
 from drive_assets.pictures import LIMIT_BYTES, inline, inline_image
 from drive_assets.resources.compute import LocalCompute
 from drive_assets.resources.storage import Storage
+from drive_assets.tasks import ANNOTATE, AnnotateJob
 from model.annotation.config import AnnotationConfig
 from model.annotation.plots import annotation_overview, contact_sheet
-from model.common.config import to_dict
+from model.annotation.report import AnnotationReport
 from model.common.errors import DataError
 from model.common.files import sha256
 from model.recording.annotations import read_annotations
@@ -50,29 +50,23 @@ def annotations(
     context: dg.AssetExecutionContext, config: AnnotationLaunchpad, storage: Storage, compute: LocalCompute
 ) -> Iterator[Event]:
     """The vehicles in each frame of a recording."""
-    weights = str(storage.root / config.weights) if config.weights else str(storage.boxy_detector)
+    weights = storage.root / config.weights if config.weights else storage.boxy_detector
+    chosen = to_model(config, AnnotationConfig)
     jobs = [
-        {
-            "recording": str(storage.recording(name)),
-            "output": str(storage.annotations(name)),
-            "weights": weights,
-            "cache": str(storage.cache),
-            "config": to_dict(to_model(config, AnnotationConfig)),
-        }
+        AnnotateJob(storage.recording(name), storage.annotations(name), weights, storage.cache, chosen)
         for name in context.partition_keys
     ]
-    results = compute.run(context, "annotate", jobs)
     outcomes: dict[str, Outcome] = {
-        name: DataError(result["error"]) if "error" in result else _result(storage, name, result["value"])
-        for name, result in zip(context.partition_keys, results, strict=True)
+        name: result if isinstance(result, DataError) else _result(storage, name, result)
+        for name, result in zip(context.partition_keys, compute.run(context, ANNOTATE, jobs), strict=True)
     }
     yield from report_partitions(context, outcomes, [plausible_detections(storage)])
 
 
-def _result(storage: Storage, name: str, report: dict[str, Any]) -> dg.MaterializeResult:
+def _result(storage: Storage, name: str, report: AnnotationReport) -> dg.MaterializeResult:
     path = storage.annotations(name)
     found = read_annotations(path)
-    sheet = contact_sheet(storage.recording(name), found, report["roi"], LIMIT_BYTES * 3 // 4)
+    sheet = contact_sheet(storage.recording(name), found, report.roi, LIMIT_BYTES * 3 // 4)
     shown = (
         "frames",
         "resumed",
@@ -86,13 +80,13 @@ def _result(storage: Storage, name: str, report: dict[str, Any]) -> dg.Materiali
     return dg.MaterializeResult(
         data_version=dg.DataVersion(sha256(path)[:12]),
         metadata={
-            "summary": f"{report['vehicles_per_frame']:.1f} vehicles a frame in {report['frames']:,} frames",
-            **{key: report[key] for key in shown},
-            "vehicles_per_frame": round(float(report["vehicles_per_frame"]), 3),
-            "frames_per_s": round(float(report["frames_per_s"]), 2),
-            "weights": report["weights"],
-            "backend": report["backend"],
-            "classes": ", ".join(report["class_names"]),
+            "summary": f"{report.vehicles_per_frame:.1f} vehicles a frame in {report.frames:,} frames",
+            **{key: getattr(report, key) for key in shown},
+            "vehicles_per_frame": round(report.vehicles_per_frame, 3),
+            "frames_per_s": round(report.frames_per_s, 2),
+            "weights": report.weights,
+            "backend": report.backend,
+            "classes": ", ".join(report.class_names),
             "annotated_frames": inline_image(sheet, "jpeg"),
             "overview": inline(annotation_overview(found, name)),
             "path": dg.MetadataValue.path(path),

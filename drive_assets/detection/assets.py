@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import dagster as dg
@@ -13,9 +12,10 @@ from drive_assets.pictures import LIMIT_BYTES, inline_image
 from drive_assets.resources.compute import LocalCompute
 from drive_assets.resources.mlflow import Mlflow
 from drive_assets.resources.storage import Storage
+from drive_assets.tasks import TRAIN_DETECTOR, TrainDetectorJob
 from drive_assets.tracking import tracked
 from model.common.config import fingerprint, to_dict
-from model.common.errors import DataError
+from model.common.errors import DataError, PassingError
 from model.common.files import sha256
 from model.common.images import read_image, small_jpeg
 from model.detection.boxy import BoxyConfig, convert_boxy, download_boxy
@@ -168,31 +168,25 @@ def _train(
     mlflow: Mlflow,
 ) -> dg.MaterializeResult:
     try:
-        recipe = to_dict(to_model(config, DetectorConfig))
+        chosen = to_model(config, DetectorConfig)
     except DataError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     described = dataset / "dataset.yaml"
     if not described.is_file():
         raise dg.Failure(f"{described} is missing: materialise {dataset.name.split('_')[0]}_dataset first.",
                          allow_retries=False)  # fmt: skip
+    recipe = to_dict(chosen)
     key = f"{name}/{dataset_version(dataset)}/{fingerprint(recipe)}"
-    job: dict[str, Any] = {
-        "dataset": str(described),
-        "output": str(weights),
-        "work": str(storage.cache / "detector"),
-        "config": recipe,
-    }
-    with tracked(context, mlflow, [key], [name], [recipe], [job]) as runs:
-        (result,) = compute.run(context, "train_detector", [job], mlflow.env)
-        if "error" in result:
-            raise dg.Failure(result["error"])
-        figures = result["value"]
-        files = [storage.root / file for file in figures["files"]]
-        mlflow.log_figures(runs.ids[0], figures["metrics"])
-        mlflow.log_files(runs.ids[0], files, "training")
+    with tracked(context, mlflow, [key], [name], [recipe]) as runs:
+        job = TrainDetectorJob(described, weights, storage.cache / "detector", chosen, runs.ids[0])
+        (result,) = compute.run(context, TRAIN_DETECTOR, [job], mlflow.env)
+        if isinstance(result, DataError):
+            raise dg.Failure(str(result), allow_retries=isinstance(result, PassingError))
+        mlflow.log_figures(runs.ids[0], dict(result.metrics))
+        mlflow.log_files(runs.ids[0], result.files, "training")
         mlflow.log_files(runs.ids[0], [weights], "weights")
-    pictures = {file.stem: file for file in files if file.suffix == ".jpg"}
-    shown = {
+    pictures = {file.stem: file for file in result.files if file.suffix == ".jpg"}
+    shown: dict[str, dg.MetadataValue] = {
         picture: inline_image(small_jpeg(read_image(pictures[picture]), LIMIT_BYTES * 3 // 4), "jpeg")
         for picture in ("val_batch0_labels", "val_batch0_pred")
         if picture in pictures
@@ -200,10 +194,10 @@ def _train(
     return dg.MaterializeResult(
         data_version=dg.DataVersion(sha256(weights)[:12]),
         metadata={
-            **{metric: float(value) for metric, value in figures["metrics"].items()},
-            "epochs": figures["epochs"],
-            "batch": figures["batch"],
-            "resumed": figures["resumed"],
+            **result.metrics,
+            "epochs": result.epochs,
+            "batch": result.batch,
+            "resumed": result.resumed,
             "mlflow_run": runs.ids[0],
             **shown,
             "path": dg.MetadataValue.path(weights),

@@ -14,8 +14,8 @@ from drive_assets.pictures import LIMIT_BYTES, inline_image
 from drive_assets.resources.compute import LocalCompute
 from drive_assets.resources.mlflow import Mlflow
 from drive_assets.resources.storage import Storage
+from drive_assets.tasks import EVALUATE, EvaluateJob
 from drive_assets.training.assets import training_key
-from model.common.config import to_dict
 from model.common.errors import DataError
 from model.common.images import read_image, small_jpeg
 from model.evaluation.comparison import compare
@@ -51,24 +51,18 @@ def evaluation(
     mlflow: Mlflow,
 ) -> Iterator[Event]:
     """Figures of one architecture on test, at thresholds chosen on val, with intervals and plots."""
+    chosen = to_model(config, EvaluationConfig)
     jobs = [
-        {
-            "architecture": name,
-            "checkpoint": str(storage.checkpoint(name) / "best_model.pt"),
-            "splits": str(storage.splits),
-            "output": str(storage.evaluation(name)),
-            "config": to_dict(to_model(config, EvaluationConfig)),
-        }
+        EvaluateJob(name, storage.checkpoint(name) / "best_model.pt", storage.splits, storage.evaluation(name), chosen)
         for name in context.partition_keys
     ]
-    results = compute.run(context, "evaluate", jobs)
     outcomes: dict[str, Outcome] = {}
-    for name, result in zip(context.partition_keys, results, strict=True):
-        if "error" in result:
-            outcomes[name] = DataError(result["error"])
+    for name, result in zip(context.partition_keys, compute.run(context, EVALUATE, jobs), strict=True):
+        if isinstance(result, DataError):
+            outcomes[name] = result
         else:
-            _log_to_mlflow(storage, mlflow, name, result["value"])
-            outcomes[name] = _result(storage, name, result["value"])
+            _log_to_mlflow(storage, mlflow, name, result)
+            outcomes[name] = _result(storage, name, result)
     yield from report_partitions(context, outcomes)
 
 

@@ -11,13 +11,18 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import dagster as dg
 import psutil
 
 from drive_assets.batches import ended_when_terminated
-from drive_assets.worker import Job, JobResult, Work
+from drive_assets.tasks import Task
+from drive_assets.wire import Report, Work, from_wire, to_wire
+from model.common.errors import DataError, PassingError
+
+J = TypeVar("J")
+R = TypeVar("R")
 
 POLL_S = 0.1
 MARK = "DRIVE_ASSETS_WORKER"
@@ -37,10 +42,10 @@ class _KeepingReader(dg.PipesTempFileMessageReader):
         with super().read_messages(handler) as parameters:
             yield parameters
 
-    def results(self) -> dict[int, JobResult]:
-        """Results by the job's number."""
+    def reports(self) -> dict[int, Report]:
+        """Reports by the job's number."""
         messages = self.handler.get_custom_messages() if self.handler else []
-        return {message["job"]: message["result"] for message in messages}
+        return {report.job: report for report in (from_wire(Report, message) for message in messages)}
 
 
 class LocalCompute(dg.ConfigurableResource):
@@ -53,20 +58,26 @@ class LocalCompute(dg.ConfigurableResource):
     """
 
     def run(
-        self, context: dg.AssetExecutionContext, task: str, jobs: Sequence[Job], env: Mapping[str, str] | None = None
-    ) -> list[JobResult]:
+        self,
+        context: dg.AssetExecutionContext,
+        task: Task[J, R],
+        jobs: Sequence[J],
+        env: Mapping[str, str] | None = None,
+    ) -> list[R | DataError]:
         """Do `jobs` one after the other in one worker process.
 
         Args:
             env: environment of the worker besides this process's own; the place for addresses that hold secrets.
 
         Returns:
-            One result a job, in their order. If the worker died, those that it had not finished have an error.
+            One result or error a job, in their order. If the worker died, those that it had not finished have an error
+            that may pass.
 
         Raises:
             dagster.Failure: the worker died before it finished any job, or the run was terminated.
         """
-        work: Work = {"task": task, "jobs": list(jobs)}
+        # The worker asks the kernel to be killed with its parent; it needs to know who that is.
+        work = Work(task.name, [to_wire(job) for job in jobs], os.getpid())
         reader = _KeepingReader()
         command = [sys.executable, "-u", "-m", "drive_assets.worker"]
         with ended_when_terminated(), _session(context, work, reader) as session:
@@ -76,21 +87,26 @@ class LocalCompute(dg.ConfigurableResource):
                 while (status := worker.poll()) is None:
                     time.sleep(POLL_S)
         how = "ended" if status == 0 else f"died (exit status {status})"
-        results = reader.results()
+        reports = reader.reports()
         died = (
-            f"The worker for {task} {how} before this was done; its log tells why. Run it again: it goes on from there."
+            f"The worker for {task.name} {how} before this was done; its log tells why. Run it again: it resumes there."
         )
-        if not results:
+        if not reports:
             raise dg.Failure(died)
-        return [results.get(number, {"error": died}) for number in range(len(jobs))]
+        return [_outcome(task, reports[n]) if n in reports else PassingError(died) for n in range(len(jobs))]
+
+
+def _outcome(task: Task[J, R], report: Report) -> R | DataError:
+    if report.failed is None:
+        return from_wire(task.result, report.value)
+    return (PassingError if report.failed.passing else DataError)(report.failed.error)
 
 
 def _session(
     context: dg.AssetExecutionContext, work: Work, reader: _KeepingReader
 ) -> AbstractContextManager[dg.PipesSession]:
-    # The worker asks the kernel to be killed with its parent; it needs to know who that is.
-    extras = {**work, "parent": os.getpid()}
-    return dg.open_pipes_session(context.op_execution_context, dg.PipesTempFileContextInjector(), reader, extras)
+    injector = dg.PipesTempFileContextInjector()
+    return dg.open_pipes_session(context.op_execution_context, injector, reader, to_wire(work))
 
 
 @contextmanager

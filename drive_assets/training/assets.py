@@ -13,12 +13,14 @@ from drive_assets.pictures import inline
 from drive_assets.resources.compute import LocalCompute
 from drive_assets.resources.mlflow import Mlflow
 from drive_assets.resources.storage import Storage
+from drive_assets.tasks import TRAIN, TrainJob
 from drive_assets.tracking import tracked
 from model.common.config import fingerprint, to_dict
 from model.common.errors import DataError
 from model.common.files import sha256
 from model.training.plots import training_curves
 from model.training.recipes import TrainingConfig
+from model.training.result import TrainingResult
 
 TRAINING_FILES = ("best_model.pt", "latest_checkpoint.pt", "training_history.json")
 
@@ -51,52 +53,46 @@ def checkpoint(
     """One architecture, trained: its best weights, the latest checkpoint and the history."""
     try:
         manifest = read_current_manifest(storage)
-        recipe = to_dict(config)
     except DataError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     version = manifest["fingerprint"]
-    jobs = [
-        {
-            "architecture": name,
-            "splits": str(storage.splits),
-            "output": str(storage.checkpoint(name)),
-            "config": recipe,
-            "data_version": version,
-        }
-        for name in context.partition_keys
-    ]
-    keys = [training_key(name, version, recipe) for name in context.partition_keys]
+    names, recipe = context.partition_keys, to_dict(config)
+    keys = [training_key(name, version, recipe) for name in names]
     outcomes: dict[str, Outcome] = {}
-    with tracked(context, mlflow, keys, context.partition_keys, [recipe] * len(jobs), jobs) as runs:
+    with tracked(context, mlflow, keys, names, [recipe] * len(names)) as runs:
         profile = {name: part["windows"] for name, part in manifest["splits"].items()}
         for run_id in runs.ids:
             mlflow.log_dataset(run_id, "multimodal", version, str(storage.splits), profile)
-        results = compute.run(context, "train", jobs, mlflow.env)
-        for name, run_id, result in zip(context.partition_keys, runs.ids, results, strict=True):
-            if "error" in result:
-                outcomes[name] = DataError(result["error"])
+        jobs = [
+            TrainJob(name, storage.splits, storage.checkpoint(name), config, version, run_id)
+            for name, run_id in zip(names, runs.ids, strict=True)
+        ]
+        results = compute.run(context, TRAIN, jobs, mlflow.env)
+        for name, run_id, result in zip(names, runs.ids, results, strict=True):
+            if isinstance(result, DataError):
+                outcomes[name] = result
                 runs.failed.add(run_id)
                 continue
-            mlflow.log_history(run_id, result["value"]["history"])
+            mlflow.log_history(run_id, result.history)
             mlflow.log_files(run_id, [storage.checkpoint(name) / file for file in TRAINING_FILES], "checkpoint")
-            outcomes[name] = _result(storage, name, run_id, result["value"])
+            outcomes[name] = _result(storage, name, run_id, result)
     yield from report_partitions(context, outcomes)
 
 
-def _result(storage: Storage, name: str, run_id: str, result: dict[str, Any]) -> dg.MaterializeResult:
+def _result(storage: Storage, name: str, run_id: str, result: TrainingResult) -> dg.MaterializeResult:
     folder = storage.checkpoint(name)
     history = json.loads((folder / "training_history.json").read_text(encoding="utf-8"))
-    best = {key: value for key, value in result["best_metrics"].items() if key.startswith("val_") and value is not None}
+    best = {key: value for key, value in result.best_metrics.items() if key.startswith("val_") and value is not None}
     return dg.MaterializeResult(
         data_version=dg.DataVersion(sha256(folder / "best_model.pt")[:12]),
         metadata={
-            "best_epoch": result["best_epoch"],
-            "epochs": len(result["history"]),
-            "resumed_from": result["resumed_from"],
+            "best_epoch": result.best_epoch,
+            "epochs": len(result.history),
+            "resumed_from": result.resumed_from,
             **{key: float(value) for key, value in best.items()},
-            "parameters": result["parameters"],
-            "windows_per_s": round(result["windows_per_s"], 1),
-            "device": f"{result['device']}, {result['precision']}",
+            "parameters": result.parameters,
+            "windows_per_s": round(result.windows_per_s, 1),
+            "device": f"{result.device}, {result.precision}",
             "curves": inline(training_curves(history["epochs"], name)),
             "mlflow_run": run_id,
             "path": dg.MetadataValue.path(folder),

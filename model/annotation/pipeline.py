@@ -17,6 +17,7 @@ from model.annotation.backends import Keep, choose_backend
 from model.annotation.config import PACE, AnnotationConfig, region_of_interest
 from model.annotation.frames import Detections, OtherSize, UnreadableFrame, View, view_of
 from model.annotation.progress import Progress
+from model.annotation.report import AnnotationReport
 from model.common.config import fingerprint, to_dict
 from model.common.errors import DataError, is_out_of_memory
 from model.common.files import sha256, write_json
@@ -30,34 +31,6 @@ CONFIDENCE_BINS = 20
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class AnnotationReport:
-    """What annotating a recording found."""
-
-    recording: str
-    weights: str
-    """Name and start of the SHA-256 of the detector's file"""
-    frames: int
-    resumed: int
-    """Of the frames, those that an earlier run had done."""
-    without_row: int
-    missing: int
-    """Telemetry rows without a frame."""
-    unreadable: int
-    """Files that are no JPEG, cut, or damaged."""
-    other_size: int
-    """Frames of another size than most of the recording, to which the region of interest does not apply."""
-    detections: int
-    vehicles_per_frame: float
-    frames_without_vehicle: int
-    confidence_histogram: list[int]
-    """Detections by confidence, 20 bins of 0.05."""
-    roi: list[int]
-    class_names: list[str]
-    backend: str
-    frames_per_s: float
 
 
 @dataclass

@@ -28,6 +28,7 @@ from model.factory import architecture_of, create_model_variant
 from model.training.checkpoint import SCHEMA_VERSION, load_checkpoint, locked, read_checkpoint, save_checkpoint
 from model.training.loss import UnifiedFocalLoss
 from model.training.recipes import TrainingConfig
+from model.training.result import Metrics, TrainingResult
 from model.training.schedule import Schedule
 
 __all__ = ["Schedule", "TrainingConfig", "TrainingResult", "evaluate", "load_checkpoint", "train", "train_one_epoch"]
@@ -35,30 +36,6 @@ __all__ = ["Schedule", "TrainingConfig", "TrainingResult", "evaluate", "load_che
 BEST, LATEST, HISTORY = "best_model.pt", "latest_checkpoint.pt", "training_history.json"
 BAD_BATCH = "bad_batch.pt"
 LOOK_EVERY = 50
-Metrics = dict[str, float | int | None]
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """What a training made."""
-
-    architecture: str
-    fingerprint: str
-    best_epoch: int
-    best_metrics: Metrics
-    history: list[Metrics]
-    resumed_from: int
-    """Epochs that an earlier, killed run had done."""
-    best_model: Path
-    latest_checkpoint: Path
-    training_history: Path
-    parameters: int
-    duration_s: float
-    """Of this run, without the epochs of an earlier one."""
-    windows_per_s: float
-    """Training windows a second over the history's epochs, validation included."""
-    device: str
-    precision: str
 
 
 @dataclass

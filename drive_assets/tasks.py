@@ -1,0 +1,156 @@
+"""The tasks of the worker: what a job says, what is done for it, and what comes of it.
+
+Ops import this module for its jobs and its table. It brings in neither torch nor ultralytics: the functions do, in the
+worker, when they run.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from model.annotation.config import AnnotationConfig
+from model.annotation.report import AnnotationReport
+from model.detection.detector import DetectorConfig, DetectorResult
+from model.evaluation.config import EvaluationConfig
+from model.training.recipes import TrainingConfig
+from model.training.result import TrainingResult
+
+Log = Callable[[str], None]
+J = TypeVar("J")
+R_co = TypeVar("R_co", covariant=True)
+
+
+@dataclass(frozen=True)
+class AnnotateJob:
+    """Annotate one recording."""
+
+    recording: Path
+    output: Path
+    weights: Path
+    cache: Path
+    config: AnnotationConfig
+
+
+@dataclass(frozen=True)
+class TrainDetectorJob:
+    """Fine-tune a detector on a data set."""
+
+    dataset: Path
+    """Its dataset.yaml."""
+    output: Path
+    work: Path
+    config: DetectorConfig
+    run_id: str | None = None
+    """MLflow run to log each epoch to."""
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """Train one architecture."""
+
+    architecture: str
+    splits: Path
+    output: Path
+    config: TrainingConfig
+    data_version: str
+    run_id: str | None = None
+    """MLflow run to log each epoch to."""
+
+
+@dataclass(frozen=True)
+class EvaluateJob:
+    """Evaluate a checkpoint."""
+
+    architecture: str
+    checkpoint: Path
+    splits: Path
+    output: Path
+    config: EvaluationConfig
+
+
+_annotators: dict[tuple[Path, str], Any] = {}
+"""The network that the last job used, so that a backfill over recordings loads it once."""
+
+
+def annotate(job: AnnotateJob, log: Log) -> AnnotationReport:
+    from model.annotation.pipeline import Annotator
+
+    key = (job.weights, repr(job.config))
+    if key not in _annotators:
+        _annotators.clear()
+        _annotators[key] = Annotator(job.weights, job.config, job.cache)
+    report: AnnotationReport = _annotators[key].annotate(job.recording, job.output, log)
+    return report
+
+
+def train_detector(job: TrainDetectorJob, log: Log) -> DetectorResult:
+    from model.detection.detector import train_detector as fine_tune
+
+    return fine_tune(job.dataset, job.output, job.config, EpochLog(job.run_id, log), job.work)
+
+
+def train(job: TrainJob, log: Log) -> TrainingResult:
+    from model.training.loop import train as train_architecture
+
+    epochs = EpochLog(job.run_id, log, job.architecture)
+    return train_architecture(job.architecture, job.splits, job.output, job.config, job.data_version, epochs)
+
+
+def evaluate(job: EvaluateJob, log: Log) -> dict[str, Any]:
+    from model.evaluation.evaluate import evaluate_checkpoint
+
+    metrics = evaluate_checkpoint(job.checkpoint, job.splits, job.output, job.config, job.architecture)
+    log(f"{job.architecture} is evaluated")
+    return metrics
+
+
+@dataclass(frozen=True)
+class Task(Generic[J, R_co]):
+    """A kind of work: its name on the wire, its job's class, its result's class, and the function that does it."""
+
+    name: str
+    job: type[J]
+    result: type[R_co]
+    do: Callable[[J, Log], R_co]
+
+
+ANNOTATE = Task("annotate", AnnotateJob, AnnotationReport, annotate)
+TRAIN_DETECTOR = Task("train_detector", TrainDetectorJob, DetectorResult, train_detector)
+TRAIN = Task("train", TrainJob, TrainingResult, train)
+EVALUATE = Task("evaluate", EvaluateJob, dict[str, Any], evaluate)
+TASKS: dict[str, Task[Any, Any]] = {task.name: task for task in (ANNOTATE, TRAIN_DETECTOR, TRAIN, EVALUATE)}
+
+
+class EpochLog:
+    """Called with each epoch's figures: a line in the log, and into the MLflow run where there is one.
+
+    Training goes on without MLflow: the op logs the history file in the end.
+    """
+
+    def __init__(self, run_id: str | None, log: Log, name: str = "") -> None:
+        self.run_id, self.log, self.name = run_id, log, name
+        self.client: Any = None
+
+    def __call__(self, metrics: dict[str, float | int]) -> None:
+        figures = ", ".join(f"{key} {value:.4g}" for key, value in metrics.items() if key != "epoch")
+        self.log(f"{self.name} epoch {metrics['epoch']}: {figures}".strip())
+        if self.run_id is None:
+            return
+        try:
+            self._log_to_mlflow(metrics)
+        except Exception as error:  # whatever a tracking server throws must not end hours of training
+            self.log(
+                f"MLflow cannot be reached ({type(error).__name__}); training goes on, the figures follow at its end."
+            )
+            self.run_id = None
+
+    def _log_to_mlflow(self, metrics: dict[str, float | int]) -> None:
+        from mlflow import MlflowClient
+        from mlflow.entities import Metric
+
+        self.client = self.client or MlflowClient()
+        now, epoch = int(time.time() * 1000), int(metrics["epoch"])
+        batch = [Metric(key, float(value), now, epoch) for key, value in metrics.items() if key != "epoch"]
+        self.client.log_batch(self.run_id, metrics=batch)

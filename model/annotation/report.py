@@ -1,0 +1,31 @@
+"""What annotating a recording found. Free of torch: it passes from the worker to the op."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class AnnotationReport:
+    """What annotating a recording found."""
+
+    recording: str
+    weights: str
+    """Name and start of the SHA-256 of the detector's file"""
+    frames: int
+    resumed: int
+    """Of the frames, those that an earlier run had done."""
+    without_row: int
+    missing: int
+    """Telemetry rows without a frame."""
+    unreadable: int
+    """Files that are no JPEG, cut, or damaged."""
+    other_size: int
+    """Frames of another size than most of the recording, to which the region of interest does not apply."""
+    detections: int
+    vehicles_per_frame: float
+    frames_without_vehicle: int
+    confidence_histogram: list[int]
+    """Detections by confidence, 20 bins of 0.05."""
+    roi: list[int]
+    class_names: list[str]
+    backend: str
+    frames_per_s: float
