@@ -14,6 +14,7 @@ from model.annotation.config import AnnotationConfig
 from model.annotation.report import AnnotationReport
 from model.detection.detector import DetectorConfig, DetectorResult
 from model.evaluation.config import EvaluationConfig
+from model.evaluation.results import Evaluation
 from model.training.recipes import TrainingConfig
 from model.training.result import TrainingResult
 
@@ -98,12 +99,12 @@ def train(job: TrainJob, log: Log) -> TrainingResult:
     return train_architecture(job.architecture, job.splits, job.output, job.config, job.data_version, epochs)
 
 
-def evaluate(job: EvaluateJob, log: Log) -> dict[str, Any]:
+def evaluate(job: EvaluateJob, log: Log) -> Evaluation:
     from model.evaluation.evaluate import evaluate_checkpoint
 
-    metrics = evaluate_checkpoint(job.checkpoint, job.splits, job.output, job.config, job.architecture)
+    evaluation = evaluate_checkpoint(job.checkpoint, job.splits, job.output, job.config, job.architecture)
     log(f"{job.architecture} is evaluated")
-    return metrics
+    return evaluation
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class Task(Generic[J, R_co]):
 ANNOTATE = Task("annotate", AnnotateJob, AnnotationReport, annotate)
 TRAIN_DETECTOR = Task("train_detector", TrainDetectorJob, DetectorResult, train_detector)
 TRAIN = Task("train", TrainJob, TrainingResult, train)
-EVALUATE = Task("evaluate", EvaluateJob, dict[str, Any], evaluate)
+EVALUATE = Task("evaluate", EvaluateJob, Evaluation, evaluate)
 TASKS: dict[str, Task[Any, Any]] = {task.name: task for task in (ANNOTATE, TRAIN_DETECTOR, TRAIN, EVALUATE)}
 
 

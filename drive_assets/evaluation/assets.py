@@ -7,7 +7,6 @@ from typing import Any
 import dagster as dg
 
 from drive_assets.batches import Event, Outcome, report_partitions
-from drive_assets.config import launchpad, to_model
 from drive_assets.manifest import read_manifest
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS
 from drive_assets.pictures import LIMIT_BYTES, inline_image
@@ -18,8 +17,9 @@ from drive_assets.tasks import EVALUATE, EvaluateJob
 from drive_assets.training.assets import training_key
 from model.common.errors import DataError
 from model.common.images import read_image, small_jpeg
-from model.evaluation.comparison import compare
 from model.evaluation.config import EvaluationConfig
+from model.evaluation.pages import UNDEFINED, number
+from model.evaluation.results import EVALUATION, Evaluation, Row, TaskFigures
 from model.network.architectures import ARCHITECTURES
 
 REGISTERED_MODEL = "drive-assets"
@@ -27,7 +27,7 @@ PLOTS = ("pr_curves", "roc_curves", "reliability", "score_distributions", "confu
 FIGURES = ("pr_auc", "roc_auc", "f1", "mcc", "balanced_accuracy", "brier", "calibration_error")
 
 
-class EvaluationLaunchpad(launchpad(EvaluationConfig)):
+class EvaluationLaunchpad(EvaluationConfig, dg.Config):
     """How a checkpoint is scored."""
 
 
@@ -51,9 +51,8 @@ def evaluation(
     mlflow: Mlflow,
 ) -> Iterator[Event]:
     """Figures of one architecture on test, at thresholds chosen on val, with intervals and plots."""
-    chosen = to_model(config, EvaluationConfig)
     jobs = [
-        EvaluateJob(name, storage.checkpoint(name) / "best_model.pt", storage.splits, storage.evaluation(name), chosen)
+        EvaluateJob(name, storage.checkpoint(name) / "best_model.pt", storage.splits, storage.evaluation(name), config)
         for name in context.partition_keys
     ]
     outcomes: dict[str, Outcome] = {}
@@ -69,23 +68,18 @@ def evaluation(
 @dg.asset(deps=[evaluation], group_name="evaluation", code_version="1", kinds={"html", "mlflow"})
 def model_comparison(context: dg.AssetExecutionContext, storage: Storage, mlflow: Mlflow) -> dg.MaterializeResult:
     """All evaluated architectures side by side; the best by val gets the alias `best` in MLflow's registry."""
+    from model.evaluation.comparison import compare  # scikit-learn would weigh on the code server
+
     version = read_manifest(storage)["fingerprint"]
-    found: dict[str, dict[str, Any]] = {}
-    left_out: dict[str, str] = {}
-    for name in ARCHITECTURES:
-        path = storage.evaluation(name) / "metrics.json"
-        metrics = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-        if metrics is not None and metrics["data_version"] == version:
-            found[name] = metrics
-        else:
-            left_out[name] = "of older splits: train and evaluate again" if metrics else "not evaluated"
-            context.log.warning(f"{name} is left out: {left_out[name]}.")
+    found, left_out = _evaluations(storage, version)
+    for name, reason in left_out.items():
+        context.log.warning(f"{name} is left out: {reason}")
     try:
         content = compare(found, storage.evaluations)
     except DataError as error:
         reasons = "\n".join(f"  {name}: {reason}" for name, reason in left_out.items())
         raise dg.Failure(f"{error}\n{reasons}", allow_retries=False) from error
-    best = content["best"]
+    best = content.best
     run_id = mlflow.find(_key_of(storage, best))
     metadata: dict[str, Any] = {}
     if run_id is not None:
@@ -95,18 +89,7 @@ def model_comparison(context: dg.AssetExecutionContext, storage: Storage, mlflow
             f"{REGISTERED_MODEL} version {mlflow.register_best(REGISTERED_MODEL, run_id, weights, text)}"
         )
         mlflow.log_files(run_id, sorted(storage.evaluations.glob("comparison.*")), "comparison")
-    table = [
-        dg.TableRecord(
-            {
-                "rank": row["rank"],
-                "architecture": row["architecture"],
-                "val mean": _text(row["val_mean_pr_auc"]),
-                "test mean": _text(row["test_mean_pr_auc"]),
-                **{task: _text(row["test"][task]["pr_auc"]) for task in content["tasks"]},
-            }
-        )
-        for row in content["variants"]
-    ]
+    table = [_comparison_record(row, content.tasks) for row in content.variants]
     picture = small_jpeg(read_image(storage.evaluations / "comparison.png"), LIMIT_BYTES * 3 // 4)
     return dg.MaterializeResult(
         metadata={
@@ -123,39 +106,64 @@ def model_comparison(context: dg.AssetExecutionContext, storage: Storage, mlflow
     )
 
 
+def _evaluations(storage: Storage, version: str) -> tuple[dict[str, Evaluation], dict[str, str]]:
+    """The evaluations of a data version by architecture, and why others are left out."""
+    found: dict[str, Evaluation] = {}
+    left_out: dict[str, str] = {}
+    for name in ARCHITECTURES:
+        path = storage.evaluation(name) / EVALUATION
+        if not path.is_file():
+            left_out[name] = "not evaluated."
+            continue
+        try:
+            metrics = Evaluation.read(path)
+        except DataError as error:
+            left_out[name] = str(error)
+            continue
+        if metrics.data_version == version:
+            found[name] = metrics
+        else:
+            left_out[name] = "of older splits: train and evaluate again."
+    return found, left_out
+
+
+def _comparison_record(row: Row, tasks: list[str]) -> dg.TableRecord:
+    return dg.TableRecord(
+        {
+            "rank": row.rank,
+            "architecture": row.architecture,
+            "val mean": _text(row.val_mean_pr_auc),
+            "test mean": _text(row.test_mean_pr_auc),
+            "onset test mean": _text(row.test_mean_onset_pr_auc),
+            **{task: _text(row.test[task].pr_auc) for task in tasks},
+        }
+    )
+
+
 def _key_of(storage: Storage, architecture: str) -> str:
     """The training key of the checkpoint on disk."""
     history = json.loads((storage.checkpoint(architecture) / "training_history.json").read_text(encoding="utf-8"))
     return training_key(architecture, history["data_version"], history["training_config"])
 
 
-def _log_to_mlflow(storage: Storage, mlflow: Mlflow, name: str, metrics: dict[str, Any]) -> None:
+def _log_to_mlflow(storage: Storage, mlflow: Mlflow, name: str, metrics: Evaluation) -> None:
     """Into the run of the training, so that one row in MLflow tells all of a variant."""
     run_id = mlflow.find(_key_of(storage, name))
     if run_id is None:
         return
     figures = {
-        f"test_{figure}_{task}": metrics["test"][task].get(figure) for task in metrics["tasks"] for figure in FIGURES
+        f"test_{figure}_{task}": getattr(metrics.test[task], figure) for task in metrics.tasks for figure in FIGURES
     }
-    mlflow.log_figures(run_id, {**figures, "test_mean_pr_auc": metrics["test"]["mean_pr_auc"]})
+    onsets = {f"test_onset_pr_auc_{task}": metrics.test[task].onset.pr_auc for task in metrics.tasks}
+    means = {"test_mean_pr_auc": metrics.test.mean_pr_auc, "test_mean_onset_pr_auc": metrics.test.mean_onset_pr_auc}
+    mlflow.log_figures(run_id, figures | onsets | means)
     folder = storage.evaluation(name)
-    mlflow.log_files(run_id, [folder / "metrics.json", *(folder / f"{plot}.png" for plot in PLOTS)], "evaluation")
+    mlflow.log_files(run_id, [folder / EVALUATION, *(folder / f"{plot}.png" for plot in PLOTS)], "evaluation")
 
 
-def _result(storage: Storage, name: str, metrics: dict[str, Any]) -> dg.MaterializeResult:
+def _result(storage: Storage, name: str, metrics: Evaluation) -> dg.MaterializeResult:
     folder = storage.evaluation(name)
-    table = [
-        dg.TableRecord(
-            {
-                "task": task,
-                "random": _text(metrics["test"][task]["random_pr_auc"]),
-                **{figure: _text(metrics["test"][task].get(figure)) for figure in FIGURES},
-                "interval": " to ".join(_text(v) for v in metrics["test"][task]["pr_auc_interval"] or [None]),
-                **_events(metrics["test"][task].get("events")),
-            }
-        )
-        for task in metrics["tasks"]
-    ]
+    table = [_task_record(task, metrics.test[task]) for task in metrics.tasks]
     plots = {plot: small_jpeg(read_image(folder / f"{plot}.png"), LIMIT_BYTES // 2) for plot in PLOTS}
     return dg.MaterializeResult(
         metadata={
@@ -166,17 +174,23 @@ def _result(storage: Storage, name: str, metrics: dict[str, Any]) -> dg.Material
     )
 
 
-def _events(figures: dict[str, Any] | None) -> dict[str, str]:
-    """What a driver would notice, for the table."""
-    if figures is None:
-        return {"foreseen": "undefined", "lead, s": "undefined", "false alarms an hour": "undefined"}
-    lead, false = figures["lead_time_s"], figures["false_alarms_per_hour"]
-    return {
-        "foreseen": f"{figures['foreseen']} of {figures['events']}",
-        "lead, s": f"{lead[1]:.1f}" if lead else "undefined",
-        "false alarms an hour": "undefined" if false is None else f"{false:.1f}",
-    }
+def _task_record(task: str, figures: TaskFigures) -> dg.TableRecord:
+    events = figures.events
+    lead = events.lead_time_s[1] if events and events.lead_time_s else None
+    return dg.TableRecord(
+        {
+            "task": task,
+            "random": _text(figures.random_pr_auc),
+            **{name: _text(getattr(figures, name)) for name in FIGURES},
+            "interval": " to ".join(_text(value) for value in figures.pr_auc_interval or [None]),
+            "onset pr_auc": _text(figures.onset.pr_auc),
+            "onset interval": " to ".join(_text(value) for value in figures.onset.pr_auc_interval or [None]),
+            "foreseen": f"{events.foreseen} of {events.events}" if events else UNDEFINED,
+            "lead, s": number(lead, 1),
+            "false alarms an hour": number(events.false_alarms_per_hour if events else None, 1),
+        }
+    )
 
 
 def _text(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.4f}"
+    return number(value, 4)

@@ -1,33 +1,15 @@
 """What a driver would notice: was a braking foreseen, how long ahead, and how often was there a false alarm."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
+from model.evaluation.results import EventFigures
 from model.recording.telemetry import MAX_STEP_MS
 
 MERGE_S = 2.0
 """Alarms and events closer than this are one; so are those of windows that follow each other at any stride."""
 LEAD_MARGIN_S = 1.0
 """An alarm counts for an event up to its task's horizon and this long before it."""
-
-
-@dataclass(frozen=True)
-class EventFigures:
-    """Event-level figures of a task."""
-
-    events: int
-    foreseen: int
-    recall: float | None
-    lead_time_s: list[float] | None
-    """Quartiles of the time from alarm to onset, of foreseen events: 25 %, 50 %, 75 %."""
-    alarms: int
-    false_alarms: int
-    hours: float
-    false_alarms_per_hour: float | None
-    alarm_share: float | None
-    """Windows with an alarm, as a share: a network that always alarms foresees all, without a false alarm."""
 
 
 def event_figures(
@@ -57,12 +39,12 @@ def event_figures(
         steps = np.diff(t)
         driven_ms += int(np.minimum(steps, 10 * MAX_STEP_MS).sum())
         onsets = _runs(labels[rows], t, merge)[:, 0] + horizon
-        said = _runs(scores[rows] >= threshold, t, merge)
+        ringing = _runs(scores[rows] >= threshold, t, merge)
         # (events, alarms): the alarm's time within the span before the onset
-        begins = np.maximum(said[None, :, 0], (onsets - horizon - margin)[:, None])
-        reaches = (begins <= onsets[:, None]) & (begins <= said[None, :, 1])
+        begins = np.maximum(ringing[None, :, 0], (onsets - horizon - margin)[:, None])
+        reaches = (begins <= onsets[:, None]) & (begins <= ringing[None, :, 1])
         events += len(onsets)
-        alarms += len(said)
+        alarms += len(ringing)
         foreseen += int(reaches.any(axis=1).sum())
         false_alarms += int((~reaches.any(axis=0)).sum())
         first = np.where(reaches, begins, np.iinfo(np.int64).max).min(axis=1, initial=np.iinfo(np.int64).max)

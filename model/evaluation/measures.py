@@ -1,51 +1,27 @@
-"""Measures of one task from labels and probabilities. Plain numpy; undefined figures are None, never NaN."""
+"""Measures of one task from labels and probabilities. Undefined figures are None, never NaN."""
 
 import numpy as np
 import numpy.typing as npt
+from sklearn import metrics
 
 Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.bool_]
 CALIBRATION_BINS = 15
 BLOCK_S = 30.0
 """Windows overlap, so neighbours are all but copies: intervals come from resampling blocks of this length."""
+RECORDINGS_TO_RESAMPLE = 8
 
 
 def average_precision(labels: Labels, scores: Array) -> float | None:
     """PR-AUC as average precision: sum of precision times step in recall, ties as one step. None without positives."""
-    labels, scores = np.asarray(labels, bool), np.asarray(scores, float)
-    positives = int(labels.sum())
-    if positives == 0:
-        return None
-    hits, seen, _ = _steps(labels, scores, np.ones(len(labels)))
-    return float((np.diff(hits, prepend=0.0) * hits / seen).sum() / positives)
+    labels = np.asarray(labels, bool)
+    return float(metrics.average_precision_score(labels, scores)) if labels.any() else None
 
 
 def roc_auc(labels: Labels, scores: Array) -> float | None:
     """Area under the ROC curve, ties counted half. None unless both classes are there."""
-    labels, scores = np.asarray(labels, bool), np.asarray(scores, float)
-    positives, negatives = int(labels.sum()), int((~labels).sum())
-    if positives == 0 or negatives == 0:
-        return None
-    hits, seen, _ = _steps(labels, scores, np.ones(len(labels)))
-    true_rate = np.concatenate([[0.0], hits / positives])
-    false_rate = np.concatenate([[0.0], (seen - hits) / negatives])
-    return float(np.trapezoid(true_rate, false_rate))
-
-
-def precision_recall_curve(labels: Labels, scores: Array) -> tuple[Array, Array, Array]:
-    """Precision, recall and threshold (n,) at each distinct score, by falling threshold."""
-    hits, seen, thresholds = _steps(np.asarray(labels, bool), np.asarray(scores, float), np.ones(len(labels)))
-    return hits / seen, hits / max(float(hits[-1]), 1.0), thresholds
-
-
-def roc_curve(labels: Labels, scores: Array) -> tuple[Array, Array]:
-    """False and true positive rate (n+1,) by falling threshold, from (0, 0) on."""
-    hits, seen, _ = _steps(np.asarray(labels, bool), np.asarray(scores, float), np.ones(len(labels)))
-    misses = seen - hits
-    return (
-        np.concatenate([[0.0], misses / max(float(misses[-1]), 1.0)]),
-        np.concatenate([[0.0], hits / max(float(hits[-1]), 1.0)]),
-    )
+    labels = np.asarray(labels, bool)
+    return float(metrics.roc_auc_score(labels, scores)) if labels.any() and not labels.all() else None
 
 
 def choose_threshold(labels: Labels, scores: Array) -> float | None:
@@ -56,8 +32,10 @@ def choose_threshold(labels: Labels, scores: Array) -> float | None:
     labels = np.asarray(labels, bool)
     if not labels.any():
         return None
-    hits, seen, thresholds = _steps(labels, np.asarray(scores, float), np.ones(len(labels)))
-    return float(thresholds[np.argmax(2 * hits / (seen + labels.sum()))])
+    precision, recall, thresholds = metrics.precision_recall_curve(labels, scores)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)
+    equal = np.isclose(f1[:-1], f1[:-1].max(), rtol=1e-12, atol=0)  # the last point has no threshold
+    return float(thresholds[np.flatnonzero(equal)[-1]])
 
 
 def confusion(labels: Labels, scores: Array, threshold: float) -> dict[str, int]:
@@ -72,25 +50,29 @@ def confusion(labels: Labels, scores: Array, threshold: float) -> dict[str, int]
 
 
 def expected_calibration_error(labels: Labels, scores: Array, bins: int = CALIBRATION_BINS) -> float | None:
-    """Mean distance of said probability and seen rate over equal-width bins, weighted by their windows (Guo 2017)."""
+    """Mean distance of predicted probability and observed rate over equal bins, weighted by windows (Guo 2017)."""
     labels, scores = np.asarray(labels, bool), np.asarray(scores, float)
     if len(labels) == 0:
         return None
-    said, seen, count = reliability(labels, scores, bins)
-    return float((np.abs(said - seen) * count).sum() / len(labels))
+    predicted, observed, count = reliability(labels, scores, bins)
+    return float((np.abs(predicted - observed) * count).sum() / len(labels))
 
 
 def reliability(labels: Array | Labels, scores: Array, bins: int = CALIBRATION_BINS) -> tuple[Array, Array, Array]:
-    """Mean probability, rate of positives and windows (bins,) of each equal-width bin; zero where empty."""
+    """Mean probability, rate of positives and windows (bins,) of each equal-width bin; zero where empty.
+
+    Scikit-learn's `calibration_curve` tells neither how many windows a bin holds, which the error and the diagram
+    need, nor which bins are empty.
+    """
     index = np.minimum((np.asarray(scores) * bins).astype(int), bins - 1)
     count = np.bincount(index, minlength=bins).astype(float)
-    said = np.bincount(index, weights=scores, minlength=bins) / np.maximum(count, 1)
-    seen = np.bincount(index, weights=np.asarray(labels, float), minlength=bins) / np.maximum(count, 1)
-    return said, seen, count
+    predicted = np.bincount(index, weights=scores, minlength=bins) / np.maximum(count, 1)
+    observed = np.bincount(index, weights=np.asarray(labels, float), minlength=bins) / np.maximum(count, 1)
+    return predicted, observed, count
 
 
 def binary_metrics(labels: Labels, scores: Array, threshold: float | None) -> dict[str, float | int | None]:
-    """All figures of a task. Those that need a threshold are None without one; those undefined are None."""
+    """Figures of a task by their names in `TaskFigures`; those undefined are None."""
     labels, scores = np.asarray(labels, bool), np.asarray(scores, float)
     total, positives = len(labels), int(labels.sum())
     figures: dict[str, float | int | None] = {
@@ -103,28 +85,35 @@ def binary_metrics(labels: Labels, scores: Array, threshold: float | None) -> di
         "calibration_error": expected_calibration_error(labels, scores),
         "threshold": threshold,
     }
-    if threshold is None:
-        return figures | dict.fromkeys(
-            ("precision", "recall", "f1", "mcc", "balanced_accuracy", "tp", "fp", "fn", "tn")
-        )
-    c = confusion(labels, scores, threshold)
-    tp, fp, fn, tn = (float(c[name]) for name in ("tp", "fp", "fn", "tn"))
+    return figures if threshold is None else figures | _threshold_metrics(confusion(labels, scores, threshold))
+
+
+def _threshold_metrics(counts: dict[str, int]) -> dict[str, float | int | None]:
+    """Scikit-learn's are 0 with a warning where these are undefined, and None."""
+    tp, fp, fn, tn = (float(counts[name]) for name in ("tp", "fp", "fn", "tn"))
     spread = ((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)) ** 0.5
     recall, specificity = _ratio(tp, tp + fn), _ratio(tn, tn + fp)
-    return figures | {
+    return {
         "precision": _ratio(tp, tp + fp),
         "recall": recall,
         "f1": _ratio(2 * tp, 2 * tp + fp + fn),
         "mcc": _ratio(tp * tn - fp * fn, spread),
         "balanced_accuracy": None if recall is None or specificity is None else (recall + specificity) / 2,
-        **c,
+        **counts,
     }
 
 
 def blocks(time_ms: npt.NDArray[np.int64], recording: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-    """(W,) number of the block of `BLOCK_S` of one recording that each window ends in."""
+    """(W,) number of the unit that each window is resampled with.
+
+    That is its recording where there are at least `RECORDINGS_TO_RESAMPLE`: drives differ more from each other than
+    their parts do. With fewer it is the block of `BLOCK_S` of its recording that it ends in.
+    """
     if len(time_ms) == 0:
         return np.empty(0, np.int64)
+    of, number = np.unique(recording, return_inverse=True)
+    if len(of) >= RECORDINGS_TO_RESAMPLE:
+        return number.astype(np.int64)
     part = (time_ms - time_ms.min()) // round(BLOCK_S * 1000)
     _, index = np.unique(recording.astype(np.int64) * (int(part.max()) + 1) + part, return_inverse=True)
     return index.astype(np.int64)
@@ -136,39 +125,43 @@ def bootstrap_draws(block: npt.NDArray[np.int64], samples: int, seed: int) -> np
     return np.random.default_rng(seed).multinomial(number, np.full(number, 1 / max(number, 1)), size=samples)
 
 
-def bootstrap_average_precision(
+def bootstrap_areas(
     labels: Labels, scores: Array, block: npt.NDArray[np.int64], draws: npt.NDArray[np.int64]
-) -> Array:
-    """(samples,) PR-AUC of each resample of `bootstrap_draws`; NaN for one without positives. `block` (W,)."""
+) -> tuple[Array, Array]:
+    """PR-AUC and ROC-AUC (samples,) of each resample of `bootstrap_draws`; NaN where undefined. `block` (W,).
+
+    Undefined too are those of positives that lie in one block: nothing tells how others would differ.
+
+    Scikit-learn's would sort the windows once a resample; here they are sorted once and weighted by how often drawn.
+    """
     labels, scores = np.asarray(labels, bool), np.asarray(scores, float)
+    precision_area, roc_area = np.full(len(draws), np.nan), np.full(len(draws), np.nan)
+    if len(np.unique(block[labels])) < 2:
+        return precision_area, roc_area
     order = np.argsort(-scores, kind="stable")
     ends = np.flatnonzero(np.diff(scores[order], append=-np.inf) != 0)
     positive, of = labels[order], block[order]
-    result = np.empty(len(draws))
     for index, drawn in enumerate(draws):
         weight = drawn[of]
         hits = np.cumsum(weight * positive)[ends]
         seen = np.cumsum(weight)[ends]
-        gained = np.diff(hits, prepend=0) * hits / np.maximum(seen, 1)
-        result[index] = gained.sum() / hits[-1] if len(hits) and hits[-1] else np.nan
-    return result
+        step = np.diff(hits, prepend=0)
+        false = seen - hits
+        if hits[-1]:
+            precision_area[index] = (step * hits / np.maximum(seen, 1)).sum() / hits[-1]
+        if hits[-1] and false[-1]:
+            above = np.diff(false, prepend=0) * (hits - step / 2)
+            roc_area[index] = above.sum() / (float(hits[-1]) * float(false[-1]))
+    return precision_area, roc_area
 
 
-def interval(values: Array, level: float = 0.95) -> list[float] | None:
+def interval(values: Array, level: float = 0.95) -> tuple[float, float] | None:
     """Low and high end of the central `level` of the defined values; None if fewer than half are defined."""
     defined = values[np.isfinite(values)]
     if len(defined) < max(2, len(values) / 2):
         return None
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
-    return [float(low), float(high)]
-
-
-def _steps(labels: Labels, scores: Array, weights: Array) -> tuple[Array, Array, Array]:
-    """Weighted hits and windows at and above each distinct score, by falling score; and those scores."""
-    order = np.argsort(-scores, kind="stable")
-    ends = np.flatnonzero(np.diff(scores[order], append=-np.inf) != 0)
-    hits = np.cumsum(weights[order] * labels[order])[ends]
-    return hits, np.cumsum(weights[order])[ends], scores[order][ends]
+    return float(low), float(high)
 
 
 def _ratio(part: float, whole: float) -> float | None:

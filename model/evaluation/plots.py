@@ -1,43 +1,18 @@
 """Figures that users look at. Every function returns a matplotlib Figure; nothing touches global state."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
+from sklearn.metrics import precision_recall_curve, roc_curve
 
 from model.common.figures import COLOURS, legend, new_figure
-from model.evaluation.measures import confusion, precision_recall_curve, reliability, roc_curve
+from model.evaluation.measures import confusion, reliability
+from model.evaluation.predictions import Predictions
+from model.evaluation.results import Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What a network said of a split's windows (W), and what came."""
-
-    tasks: tuple[str, ...]
-    labels: npt.NDArray[np.bool_]
-    """(W,tasks)"""
-    known: npt.NDArray[np.bool_]
-    """(W,tasks)"""
-    probabilities: npt.NDArray[np.float64]
-    """(W,tasks)"""
-    time_ms: npt.NDArray[np.int64]
-    """(W,) of each window's last frame"""
-    recording: npt.NDArray[np.integer]
-    """(W,) index into `recordings`"""
-    recordings: tuple[str, ...]
-    class_names: tuple[str, ...]
-
-    def task(
-        self, column: int
-    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.integer]]:
-        """Labels, probabilities, times and recordings of the windows whose label is known."""
-        known = self.known[:, column]
-        return self.labels[known, column], self.probabilities[known, column], self.time_ms[known], self.recording[known]
 
 
 def evaluation_figures(
@@ -61,8 +36,7 @@ def pr_curves(predictions: Predictions, title: str) -> "Figure":
         labels, scores, *_ = predictions.task(column)
         if labels.any():
             precision, recall, _ = precision_recall_curve(labels, scores)
-            steps = np.concatenate([[0.0], recall]), np.concatenate([precision[:1], precision])
-            axes.step(*steps, where="pre", color=COLOURS[column], label=task)
+            axes.step(recall, precision, where="post", color=COLOURS[column], label=task)
             axes.axhline(labels.mean(), color=COLOURS[column], linestyle=":", linewidth=1)
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     legend(axes, "dotted: random")
@@ -75,7 +49,7 @@ def roc_curves(predictions: Predictions, title: str) -> "Figure":
     for column, task in enumerate(predictions.tasks):
         labels, scores, *_ = predictions.task(column)
         if labels.any() and not labels.all():
-            axes.plot(*roc_curve(labels, scores), color=COLOURS[column], label=task)
+            axes.plot(*roc_curve(labels, scores)[:2], color=COLOURS[column], label=task)
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1)
     axes.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1), ylim=(0, 1.02))
     legend(axes, None)
@@ -83,18 +57,18 @@ def roc_curves(predictions: Predictions, title: str) -> "Figure":
 
 
 def reliability_diagram(predictions: Predictions, title: str) -> "Figure":
-    """Seen rate over said probability; a point's size tells how many windows it stands for."""
+    """Observed rate over predicted probability; a point's size tells how many windows it stands for."""
     figure, (axes,) = new_figure(1, f"{title}: calibration on test")
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1)
     for column, task in enumerate(predictions.tasks):
         labels, scores, *_ = predictions.task(column)
         if len(labels):
-            said, seen, count = reliability(labels.astype(float), scores)
+            predicted, observed, count = reliability(labels.astype(float), scores)
             used = count > 0
             sizes = 12 + 150 * np.sqrt(count[used] / count.sum())
-            axes.plot(said[used], seen[used], color=COLOURS[column], linewidth=1, label=task)
-            axes.scatter(said[used], seen[used], s=sizes, color=COLOURS[column], alpha=0.6)
-    axes.set(xlabel="said probability", ylabel="seen rate", xlim=(0, 1), ylim=(0, 1))
+            axes.plot(predicted[used], observed[used], color=COLOURS[column], linewidth=1, label=task)
+            axes.scatter(predicted[used], observed[used], s=sizes, color=COLOURS[column], alpha=0.6)
+    axes.set(xlabel="predicted probability", ylabel="observed rate", xlim=(0, 1), ylim=(0, 1))
     legend(axes, None)
     return figure
 
@@ -133,12 +107,12 @@ def confusion_matrices(predictions: Predictions, thresholds: Mapping[str, float 
             ink = "white" if share[row, col] > 0.6 else "black"
             axes.text(col, row, f"{value:,}\n{share[row, col]:.1%}", ha="center", va="center", color=ink)
         axes.set(xticks=(0, 1), xticklabels=("no", "yes"), yticks=(0, 1), yticklabels=("no", "yes"))
-        axes.set(xlabel=f"said (at {threshold:.2f})", ylabel="came")
+        axes.set(xlabel=f"predicted (at {threshold:.2f})", ylabel="observed")
     return figure
 
 
 def prediction_timeline(predictions: Predictions, thresholds: Mapping[str, float | None], title: str) -> "Figure":
-    """Probabilities over time in the recording with most events, shaded where the event came."""
+    """Probabilities over time in the recording with most events, shaded where the event was observed."""
     per_recording = [
         int(predictions.labels[predictions.recording == number].sum()) for number in range(len(predictions.recordings))
     ]
@@ -148,9 +122,11 @@ def prediction_timeline(predictions: Predictions, thresholds: Mapping[str, float
     for column, (axes, task) in enumerate(zip(every, predictions.tasks, strict=False)):
         rows = (predictions.recording == chosen) & predictions.known[:, column]
         seconds = (predictions.time_ms[rows] - predictions.time_ms[predictions.recording == chosen].min()) / 1000
-        came = predictions.labels[rows, column]
-        axes.fill_between(seconds, 0, 1, where=came, color=COLOURS[1], alpha=0.3, step="mid", linewidth=0, label="came")
-        axes.plot(seconds, predictions.probabilities[rows, column], color=COLOURS[0], linewidth=1, label="said")
+        observed = predictions.labels[rows, column]
+        axes.fill_between(
+            seconds, 0, 1, where=observed, color=COLOURS[1], alpha=0.3, step="mid", linewidth=0, label="observed"
+        )
+        axes.plot(seconds, predictions.probabilities[rows, column], color=COLOURS[0], linewidth=1, label="predicted")
         if (threshold := thresholds[task]) is not None:
             axes.axhline(threshold, color="black", linestyle="--", linewidth=0.8, label="threshold")
         axes.set(ylabel=task, ylim=(0, 1))
@@ -159,22 +135,22 @@ def prediction_timeline(predictions: Predictions, thresholds: Mapping[str, float
     return figure
 
 
-def comparison_figure(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str], best: str) -> "Figure":
+def comparison_figure(rows: Sequence[Row], tasks: Sequence[str], best: str) -> "Figure":
     """PR-AUC on test of every variant with its interval, a panel a task, dotted what chance reaches."""
     height = 0.9 + 0.27 * len(rows)
     figure, every = new_figure(len(tasks), "Test PR-AUC by architecture", columns=len(tasks), height=height, width=2.6)
     place = np.arange(len(rows))[::-1]
     for axes, task in zip(every, tasks, strict=False):
         for y, row in zip(place, rows, strict=True):
-            colour = COLOURS[1] if row["architecture"] == best else COLOURS[0]
-            if row[task]["interval"] is not None:
-                axes.plot(row[task]["interval"], [y, y], color=colour, linewidth=1.5, alpha=0.6)
-            if row[task]["pr_auc"] is not None:
-                axes.plot(row[task]["pr_auc"], y, "o", color=colour, markersize=5)
-        random = rows[0][task]["random"]
+            colour, figures = COLOURS[1] if row.architecture == best else COLOURS[0], row.test[task]
+            if figures.pr_auc_interval is not None:
+                axes.plot(figures.pr_auc_interval, [y, y], color=colour, linewidth=1.5, alpha=0.6)
+            if figures.pr_auc is not None:
+                axes.plot(figures.pr_auc, y, "o", color=colour, markersize=5)
+        random = rows[0].test[task].random_pr_auc
         if random is not None:
             axes.axvline(random, color="grey", linestyle=":", linewidth=1)
         axes.set(title=task, xlim=(0, 1), yticks=place, ylim=(-0.7, len(rows) - 0.3))
-        axes.set_yticklabels([row["architecture"] for row in rows] if axes is every[0] else [], fontsize=8)
+        axes.set_yticklabels([row.architecture for row in rows] if axes is every[0] else [], fontsize=8)
         axes.grid(axis="x", alpha=0.3)
     return figure

@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import h5py
@@ -9,6 +8,7 @@ from model.common.errors import DataError
 from model.evaluation.comparison import compare
 from model.evaluation.config import EvaluationConfig
 from model.evaluation.evaluate import evaluate_checkpoint
+from model.evaluation.results import Comparison, Evaluation
 from model.training.loop import train
 from model.training.recipes import TrainingConfig
 
@@ -30,19 +30,19 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def metrics_of(root: Path) -> dict[str, dict]:
+def metrics_of(root: Path) -> dict[str, Evaluation]:
     paths = (root / "evaluation").glob("*/metrics.json")
-    return {path.parent.name: json.loads(path.read_text()) for path in paths}
+    return {path.parent.name: Evaluation.read(path) for path in paths}
 
 
 def test_an_evaluation_holds_figures_intervals_and_plots(evaluated: Path) -> None:
     metrics = metrics_of(evaluated)["simple_concat_lstm"]
-    task = metrics["test"]["brake_1s"]
-    assert task["threshold"] == metrics["val"]["brake_1s"]["threshold"]
-    low, high = task["pr_auc_interval"]
-    assert low <= task["pr_auc"] <= high
-    assert task["random_pr_auc"] == pytest.approx(task["positives"] / task["windows"])
-    assert task["events"]["events"] > 0
+    task = metrics.test["brake_1s"]
+    assert task.threshold == metrics.val["brake_1s"].threshold
+    low, high = task.pr_auc_interval
+    assert low <= task.pr_auc <= high
+    assert task.random_pr_auc == pytest.approx(task.positives / task.windows)
+    assert task.events.events > 0
     plots = {path.name for path in (evaluated / "evaluation" / "simple_concat_lstm").glob("*.png")}
     assert plots == {
         "pr_curves.png", "roc_curves.png", "reliability.png",
@@ -71,24 +71,25 @@ def test_another_architecture_or_other_splits_are_refused(evaluated: Path, tmp_p
 def test_the_comparison_is_ranked_by_val_and_written(evaluated: Path, tmp_path: Path) -> None:
     evaluations = metrics_of(evaluated)
     content = compare(evaluations, evaluated / "evaluation")
-    means = [row["val_mean_pr_auc"] for row in content["variants"]]
+    means = [row.val_mean_pr_auc for row in content.variants]
     assert means == sorted(means, reverse=True)
-    assert content["best"] == content["variants"][0]["architecture"]
-    other = content["variants"][1]["difference_to_best"]["brake_1s"]
-    assert other[0] <= other[1]
-    assert json.loads((evaluated / "evaluation" / "comparison.json").read_text()) == content
+    assert content.best == content.variants[0].architecture
+    low, high = content.variants[1].difference_to_best["brake_1s"]
+    assert low <= high
+    assert Comparison.read(evaluated / "evaluation" / "comparison.json") == content
     lines = (evaluated / "evaluation" / "comparison.csv").read_text().splitlines()
     assert len(lines) == 3
     page = (evaluated / "evaluation" / "comparison.html").read_text()
-    assert page.count("<table>") == 1 + len(content["tasks"])
-    events = content["variants"][0]["test"]["brake_1s"]["events"]
-    assert f"<td>{events['foreseen']} of {events['events']}</td>" in page
+    assert page.count("<table>") == 2 + len(content.tasks)
+    events = content.variants[0].test["brake_1s"].events
+    assert f"<td>{events.foreseen} of {events.events}</td>" in page
     assert (evaluated / "evaluation" / "comparison.png").is_file()
 
 
 def test_evaluations_of_different_data_are_not_compared(evaluated: Path, tmp_path: Path) -> None:
     evaluations = metrics_of(evaluated)
-    evaluations["simple_concat_lstm"]["data_version"] = "v2"
+    other = evaluations["simple_concat_lstm"].model_copy(update={"data_version": "v2"})
+    evaluations["simple_concat_lstm"] = other
     with pytest.raises(DataError, match=r"differ in data_version.*simple_concat_lstm: v2"):
         compare(evaluations, tmp_path)
     with pytest.raises(DataError, match="No evaluation"):

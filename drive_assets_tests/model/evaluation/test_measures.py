@@ -7,12 +7,11 @@ from model.evaluation.measures import (
     average_precision,
     binary_metrics,
     blocks,
-    bootstrap_average_precision,
+    bootstrap_areas,
     bootstrap_draws,
     choose_threshold,
     expected_calibration_error,
     interval,
-    precision_recall_curve,
     roc_auc,
 )
 
@@ -55,7 +54,7 @@ def test_what_is_undefined_is_none() -> None:
     assert roc_auc(none, scores) is None
     assert roc_auc(~none, scores) is None
     assert choose_threshold(none, scores) is None
-    assert binary_metrics(none, scores, None)["f1"] is None
+    assert binary_metrics(none, scores, 0.5)["recall"] is None
     assert binary_metrics(np.empty(0, bool), np.empty(0), None)["brier"] is None
 
 
@@ -63,11 +62,6 @@ def test_calibration_error_by_hand() -> None:
     scores = np.array([0.11, 0.12, 0.81, 0.82])
     # Bins (1/15 wide) hold {0.11, 0.12} and {0.81, 0.82}: |0.115 - 0.5| and |0.815 - 1|.
     assert expected_calibration_error(np.array([False, True, True, True]), scores) == pytest.approx((0.385 + 0.185) / 2)
-
-
-def test_precision_and_recall_by_hand() -> None:
-    precision, recall, thresholds = precision_recall_curve(np.array([True, False, True]), np.array([0.9, 0.8, 0.8]))
-    assert (precision.tolist(), recall.tolist(), thresholds.tolist()) == ([1.0, 2 / 3], [0.5, 1.0], [0.9, 0.8])
 
 
 def test_blocks_lie_within_recordings_and_are_drawn_whole() -> None:
@@ -85,13 +79,25 @@ def test_resampled_areas_equal_those_of_repeated_windows(drawn: tuple[np.ndarray
     labels, scores = drawn
     block = np.arange(500) // 10
     draws = bootstrap_draws(block, 5, seed=0)
-    for drawn, value in zip(draws, bootstrap_average_precision(labels, scores, block, draws), strict=True):
+    for drawn, precision, roc in zip(draws, *bootstrap_areas(labels, scores, block, draws), strict=True):
         index = np.repeat(np.arange(500), drawn[block])
-        assert value == pytest.approx(sklearn.average_precision_score(labels[index], scores[index]))
+        assert precision == pytest.approx(sklearn.average_precision_score(labels[index], scores[index]))
+        assert roc == pytest.approx(sklearn.roc_auc_score(labels[index], scores[index]))
+
+
+def test_positives_of_one_block_have_no_interval() -> None:
+    labels, scores, block = np.array([True, True, False, False]), np.linspace(0, 1, 4), np.array([0, 0, 1, 1])
+    draws = bootstrap_draws(block, 100, seed=0)
+    assert interval(bootstrap_areas(labels, scores, block, draws)[0]) is None
+
+
+def test_eight_recordings_are_resampled_whole() -> None:
+    recording = np.repeat(np.arange(8), 100)
+    assert (blocks(np.arange(800) * 500, recording) == recording).all()
 
 
 def test_intervals_need_most_resamples() -> None:
-    assert interval(np.array([0.0, 1.0, np.nan]), 0.5) == [0.25, 0.75]
+    assert interval(np.array([0.0, 1.0, np.nan]), 0.5) == (0.25, 0.75)
     assert interval(np.array([0.5, np.nan, np.nan])) is None
 
 

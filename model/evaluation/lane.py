@@ -1,0 +1,28 @@
+"""Detections in the own lane, and the lead vehicle among them."""
+
+import numpy as np
+import numpy.typing as npt
+
+from model.dataset.windows import Split
+
+LANE = (0.45, 0.55)
+"""The lane's middle as shares of the region's width: a box that overlaps it is ahead of us, not beside us."""
+
+
+def boxes_in_lane(split: Split) -> npt.NDArray[np.bool_]:
+    """(F,N) which detections overlap the lane's middle."""
+    x1, x2 = split.detections[..., 2] / split.crop_width, split.detections[..., 4] / split.crop_width
+    return np.asarray(split.detection_mask & (x1 < LANE[1]) & (x2 > LANE[0]))
+
+
+def lead_box(split: Split) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Share of the region's area and bottom edge (share of its height) of each frame's lead vehicle; NaN without one.
+
+    The lead is the box in the lane whose bottom edge is lowest: the nearest.
+    """
+    bottom = np.where(boxes_in_lane(split), split.detections[..., 5] / split.crop_height, -1.0)
+    nearest = bottom.argmax(axis=1)[:, None]
+    area = np.take_along_axis(split.detections[..., 6], nearest, 1)[:, 0] / (split.crop_width * split.crop_height)
+    edge = np.take_along_axis(bottom, nearest, 1)[:, 0]
+    none = edge < 0
+    return np.where(none, np.nan, area).astype(np.float32), np.where(none, np.nan, edge).astype(np.float32)

@@ -1,0 +1,39 @@
+"""Pages that stand alone: templates filled with results, pictures inside."""
+
+import base64
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+UNDEFINED = "undefined"
+
+
+def render(template: str, **values: Any) -> str:
+    """A template of this folder as HTML."""
+    return _environment().get_template(template).render(**values)
+
+
+@cache
+def _environment() -> Environment:
+    loader = PackageLoader("model.evaluation")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"number": number, "share": share, "picture": picture}
+    return environment
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A figure with so many digits after the point."""
+    return UNDEFINED if value is None else f"{value:.{digits}f}"
+
+
+def share(value: float | None) -> str:
+    return UNDEFINED if value is None else f"{value:.1%}"
+
+
+def picture(content: bytes) -> str:
+    """A PNG or JPEG file's bytes as the address of an <img>."""
+    kind = "png" if content.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

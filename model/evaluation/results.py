@@ -1,0 +1,166 @@
+"""What metrics.json and comparison.json hold: frozen, typed, and the same for who writes them and who reads them."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from model.common.errors import DataError
+from model.common.files import write_json
+from model.evaluation.config import EvaluationConfig
+
+SCHEMA_VERSION = 2
+EVALUATION, COMPARISON = "metrics.json", "comparison.json"
+Interval = tuple[float, float]
+"""Low and high end."""
+
+
+class Result(BaseModel):
+    """Base of what is written to a JSON file. What is undefined is None, never NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def write(self, path: Path) -> None:
+        """Write as JSON, atomically."""
+        write_json(path, self.model_dump(mode="json"))
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read what `write` wrote.
+
+        Raises:
+            DataError: missing, no JSON, or of another schema.
+        """
+        try:
+            return cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise DataError(f"{path} is missing: evaluate first.") from None
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            place = ".".join(str(part) for part in problem["loc"])
+            raise DataError(f"{path}: {place}: {problem['msg']}; it is of another version: evaluate again.") from None
+        except ValueError as error:
+            raise DataError(f"{path} is no JSON ({error}): evaluate again.") from None
+
+
+class EventFigures(Result):
+    """Events and alarms at one threshold. An alarm is a run of probabilities at or above it."""
+
+    events: int
+    foreseen: int
+    recall: float | None
+    lead_time_s: list[float] | None
+    """Quartiles of the time from alarm to onset, of foreseen events: 25 %, 50 %, 75 %."""
+    alarms: int
+    false_alarms: int
+    hours: float
+    false_alarms_per_hour: float | None
+    alarm_share: float | None
+    """Windows with an alarm, as a share: a network that always alarms foresees all, without a false alarm."""
+
+
+class OnsetFigures(Result):
+    """Figures over the windows at whose last frame the action is not going on: what is foreseen, not what goes on."""
+
+    windows: int
+    positives: int
+    positive_rate: float | None
+    """What chance reaches in PR-AUC."""
+    pr_auc: float | None
+    pr_auc_interval: Interval | None
+    roc_auc: float | None
+    roc_auc_interval: Interval | None
+
+
+class TaskFigures(Result):
+    """Figures of one task on one split. Those that need a threshold are None where val gave none."""
+
+    windows: int
+    positives: int
+    positive_rate: float | None
+    pr_auc: float | None
+    roc_auc: float | None
+    brier: float | None
+    calibration_error: float | None
+    threshold: float | None
+    """The one with the best F1 on val."""
+    precision: float | None = None
+    recall: float | None = None
+    f1: float | None = None
+    mcc: float | None = None
+    balanced_accuracy: float | None = None
+    tp: int | None = None
+    fp: int | None = None
+    fn: int | None = None
+    tn: int | None = None
+    pr_auc_interval: Interval | None = None
+    random_pr_auc: float | None = None
+    events: EventFigures | None = None
+    onset: OnsetFigures
+
+
+class SplitFigures(BaseModel):
+    """Figures of a split: the means over its tasks, and beside them the tasks by name."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+    __pydantic_extra__: dict[str, TaskFigures]
+
+    mean_pr_auc: float | None
+    mean_onset_pr_auc: float | None
+
+    def __getitem__(self, task: str) -> TaskFigures:
+        return self.__pydantic_extra__[task]
+
+    @classmethod
+    def of(cls, tasks: dict[str, TaskFigures]) -> Self:
+        onsets = [figures.onset.pr_auc for figures in tasks.values()]
+        means: dict[str, Any] = {
+            "mean_pr_auc": mean_of_defined(figures.pr_auc for figures in tasks.values()),
+            "mean_onset_pr_auc": mean_of_defined(onsets),
+        }
+        return cls(**means, **tasks)
+
+
+class Evaluation(Result):
+    """The content of metrics.json."""
+
+    schema_version: int
+    architecture: str
+    data_version: str
+    epoch: int
+    evaluation_config: EvaluationConfig
+    tasks: list[str]
+    val: SplitFigures
+    test: SplitFigures
+
+
+class Row(Result):
+    """One row of the comparison."""
+
+    rank: int
+    architecture: str
+    val_mean_pr_auc: float | None
+    test_mean_pr_auc: float | None
+    val_mean_onset_pr_auc: float | None
+    test_mean_onset_pr_auc: float | None
+    test: dict[str, TaskFigures]
+    difference_to_best: dict[str, Interval | None]
+    """By task, the paired interval of the difference in PR-AUC; None where undefined or for the best itself."""
+
+
+class Comparison(Result):
+    """The content of comparison.json."""
+
+    schema_version: int
+    data_version: str
+    tasks: list[str]
+    best: str
+    chosen_by: str
+    variants: list[Row]
+
+
+def mean_of_defined(values: Iterable[float | None]) -> float | None:
+    defined = [value for value in values if value is not None]
+    return sum(defined) / len(defined) if defined else None
