@@ -171,7 +171,7 @@ def ours_nuimages(raw: Path, output: Path) -> None:
 
 
 def ours_nuimages_all(raw: Path, output: Path) -> None:
-    convert_nuimages(raw, output, NuimagesConfig(cameras=CAMERAS))
+    convert_nuimages(raw, output, NuimagesConfig(cameras=list(CAMERAS)))
 
 
 def reference_nuimages(raw: Path, output: Path) -> None:

@@ -3,6 +3,10 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("any machine", deadline=None)  # a busy one takes its time
+settings.load_profile("any machine")
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "real"
 """Real recordings and weights, where a checkout has them beside it."""

@@ -6,20 +6,20 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import dagster as dg
+from pydantic import Field
 
-from drive_assets.config import launchpad, to_model
 from drive_assets.pictures import LIMIT_BYTES, inline_image
 from drive_assets.resources.compute import LocalCompute
 from drive_assets.resources.mlflow import Mlflow
 from drive_assets.resources.storage import Storage
 from drive_assets.tasks import TRAIN_DETECTOR, TrainDetectorJob
 from drive_assets.tracking import tracked
-from model.common.config import fingerprint, to_dict
+from model.common.config import fingerprint
 from model.common.errors import DataError, PassingError
 from model.common.files import sha256
 from model.common.images import read_image, small_jpeg
 from model.detection.boxy import BoxyConfig, convert_boxy, download_boxy
-from model.detection.detector import NUIMAGES_CONFIG, DetectorConfig
+from model.detection.detector import DetectorConfig, NuimagesDetectorConfig
 from model.detection.downloads import Remote
 from model.detection.nuimages import ARCHIVES, NuimagesConfig, convert_nuimages, download_nuimages, extract_nuimages
 from model.detection.yolo_dataset import DatasetReport, dataset_version, mosaic
@@ -27,32 +27,39 @@ from model.detection.yolo_dataset import DatasetReport, dataset_version, mosaic
 BOXY_URL, NUIMAGES_URL = "DRIVE_ASSETS_BOXY_URL", "DRIVE_ASSETS_NUIMAGES_URL"
 
 
-class BoxyLaunchpad(launchpad(BoxyConfig)):
+class BoxyLaunchpad(BoxyConfig, dg.Config):
     """What of Boxy becomes a data set."""
 
-    raw: str = ""
-    """Folder of the raw data set; empty: raw/boxy in the data root, else the simulated one."""
-    url: str = ""
-    """Address to fetch what is missing from; empty: DRIVE_ASSETS_BOXY_URL, which may hold credentials, if set."""
+    raw: str = Field(
+        "", description="Folder of the raw data set; empty: raw/boxy in the data root, else the simulated one"
+    )
+    url: str = Field(
+        "",
+        description=f"Address to fetch what is missing from; empty: {BOXY_URL}, which may hold credentials, if set",
+    )
 
 
-class NuimagesLaunchpad(launchpad(NuimagesConfig)):
+class NuimagesLaunchpad(NuimagesConfig, dg.Config):
     """What of nuImages becomes a data set."""
 
-    raw: str = ""
-    """Folder of the raw data set: tables and samples, or the archives; empty: raw/nuimages in the data root,
-    else the simulated one."""
-    url: str = ""
-    """Address to fetch archives from; empty: DRIVE_ASSETS_NUIMAGES_URL, which may hold credentials, if set."""
-    archives: list[str] = list(ARCHIVES)  # noqa: RUF012 (pydantic copies it)
-    """Archives to fetch; nuimages-v1.0-mini.tgz is the small one."""
+    raw: str = Field(
+        "",
+        description="Folder of the raw data set: tables and samples, or the archives; empty: raw/nuimages in the data "
+        "root, else the simulated one",
+    )
+    url: str = Field(
+        "", description=f"Address to fetch archives from; empty: {NUIMAGES_URL}, which may hold credentials, if set"
+    )
+    archives: list[str] = Field(
+        list(ARCHIVES), description="Archives to fetch; nuimages-v1.0-mini.tgz is the small one"
+    )
 
 
-class BoxyDetectorLaunchpad(launchpad(DetectorConfig)):
+class BoxyDetectorLaunchpad(DetectorConfig, dg.Config):
     """Recipe of the detector."""
 
 
-class NuimagesDetectorLaunchpad(launchpad(DetectorConfig, defaults=NUIMAGES_CONFIG)):
+class NuimagesDetectorLaunchpad(NuimagesDetectorConfig, dg.Config):
     """Recipe of the detector."""
 
 
@@ -60,13 +67,13 @@ class NuimagesDetectorLaunchpad(launchpad(DetectorConfig, defaults=NUIMAGES_CONF
 def boxy_dataset(context: dg.AssetExecutionContext, config: BoxyLaunchpad, storage: Storage) -> dg.MaterializeResult:
     """Boxy in YOLO's layout: images linked or extracted once, labels, sequences split into train and val."""
     try:
-        chosen, remote = to_model(config, BoxyConfig), _remote(config.url, BOXY_URL)
+        remote = _remote(config.url, BOXY_URL)
         simulated = remote is None and not storage.boxy_raw.is_dir()
         default = storage.simulated / "boxy" if simulated else storage.boxy_raw
         raw = storage.root / config.raw if config.raw else default
         if remote is not None:
-            download_boxy(remote, raw, chosen, context.log.info)
-        report = convert_boxy(raw, storage.boxy_dataset, chosen, context.log.info)
+            download_boxy(remote, raw, config, context.log.info)
+        report = convert_boxy(raw, storage.boxy_dataset, config, context.log.info)
     except DataError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     return _dataset_result(context, report, raw, storage.boxy_dataset)
@@ -78,14 +85,14 @@ def nuimages_dataset(
 ) -> dg.MaterializeResult:
     """nuImages in YOLO's layout: front and back cameras, images linked, logs split into train and val."""
     try:
-        chosen, remote = to_model(config, NuimagesConfig), _remote(config.url, NUIMAGES_URL)
+        remote = _remote(config.url, NUIMAGES_URL)
         simulated = storage.simulated / "nuimages"
         use_simulated = remote is None and simulated.is_dir() and not storage.nuimages_raw.is_dir()
         raw = storage.root / config.raw if config.raw else simulated if use_simulated else storage.nuimages_raw
         if remote is not None:
             download_nuimages(remote, raw, config.archives, context.log.info)
         extract_nuimages(raw, context.log.info)
-        report = convert_nuimages(raw, storage.nuimages_dataset, chosen, context.log.info)
+        report = convert_nuimages(raw, storage.nuimages_dataset, config, context.log.info)
     except DataError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     return _dataset_result(context, report, raw, storage.nuimages_dataset)
@@ -129,7 +136,7 @@ def _dataset_result(
 def _detector(
     name: str,
     dataset_asset: dg.AssetsDefinition,
-    launchpad_class: type[dg.Config],
+    launchpad_class: type[DetectorConfig],
     paths: Callable[[Storage], tuple[Path, Path]],
     description: str,
 ) -> dg.AssetsDefinition:
@@ -162,23 +169,19 @@ def _train(
     dataset: Path,
     weights: Path,
     context: dg.AssetExecutionContext,
-    config: dg.Config,
+    config: DetectorConfig,
     storage: Storage,
     compute: LocalCompute,
     mlflow: Mlflow,
 ) -> dg.MaterializeResult:
-    try:
-        chosen = to_model(config, DetectorConfig)
-    except DataError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
     described = dataset / "dataset.yaml"
     if not described.is_file():
         raise dg.Failure(f"{described} is missing: materialise {dataset.name.split('_')[0]}_dataset first.",
                          allow_retries=False)  # fmt: skip
-    recipe = to_dict(chosen)
+    recipe = config.model_dump(mode="json")
     key = f"{name}/{dataset_version(dataset)}/{fingerprint(recipe)}"
     with tracked(context, mlflow, [key], [name], [recipe]) as runs:
-        job = TrainDetectorJob(described, weights, storage.cache / "detector", chosen, runs.ids[0])
+        job = TrainDetectorJob(described, weights, storage.cache / "detector", config, runs.ids[0])
         (result,) = compute.run(context, TRAIN_DETECTOR, [job], mlflow.env)
         if isinstance(result, DataError):
             raise dg.Failure(str(result), allow_retries=isinstance(result, PassingError))

@@ -12,8 +12,7 @@ from drive_assets.resources.mlflow import Mlflow
 from drive_assets.resources.storage import Storage
 from drive_assets_tests.model.detection import test_boxy, test_nuimages
 from drive_assets_tests.model.detection.test_downloads import Server, server, zipped
-from model.common.config import to_dict
-from model.detection.detector import NUIMAGES_CONFIG, DetectorConfig
+from model.detection.detector import DetectorConfig, NuimagesDetectorConfig
 
 _ = (server, zipped)
 
@@ -99,5 +98,5 @@ def test_nuimages_detector_is_trained_on_its_set(data_root: Path) -> None:
 
 
 def test_each_detector_has_its_recipe() -> None:
-    assert BoxyDetectorLaunchpad().model_dump() == to_dict(DetectorConfig())
-    assert NuimagesDetectorLaunchpad().model_dump() == to_dict(NUIMAGES_CONFIG)
+    assert BoxyDetectorLaunchpad().model_dump() == DetectorConfig().model_dump()
+    assert NuimagesDetectorLaunchpad().model_dump() == NuimagesDetectorConfig().model_dump()

@@ -38,7 +38,7 @@ def test_any_chunks_hash_like_the_definition(chunks: list[bytes]) -> None:
     assert hash_of(*chunks).digest() == bit_by_bit(b"".join(chunks))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 400), st.integers(-200, 200), st.integers(0, 1000))
 def test_chunks_of_many_rows_hash_like_the_definition(head: int, difference: int, seed: int) -> None:
     data = random.Random(seed).randbytes(head + 2 * WIDE_ROW + difference)

@@ -7,12 +7,13 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
-from model.common.config import option
+from model.common.config import Config
 from model.common.errors import DataError
 from model.detection.downloads import NotOnServer, Remote
 from model.detection.json_rows import json_items
@@ -43,22 +44,19 @@ ZIP_FOLDER = "boxy_raw_scaled"
 _FRAME = re.compile(r"^\./(?P<sequence>[\w.-]+)/(?P<frame>[\w.-]+)\.png$")
 
 
-@dataclass(frozen=True)
-class BoxyConfig:
+class BoxyConfig(Config):
     """What of Boxy becomes a data set."""
 
-    classes: str = option("vehicle", "vehicle: one class; sides: vehicle.left, vehicle.front, vehicle.right")
-    min_box_px: float = option(0.0, "Boxes narrower or lower than this (px of the full-size image) are dropped")
-    val_share: float = option(0.2, "Share of sequences for validation, whole")
-    sequences: tuple[str, ...] = option(
-        (), "Only these sequences (2016-10-04-13-52-40, or as in the labels); empty: all"
+    classes: Literal["vehicle", "sides"] = Field(
+        "vehicle", description="vehicle: one class; sides: vehicle.left, vehicle.front, vehicle.right"
     )
-
-    def __post_init__(self) -> None:
-        if self.classes not in CLASSES:
-            raise DataError(f"classes {self.classes!r}: expected one of {', '.join(CLASSES)}.")
-        if not 0 < self.val_share < 1:
-            raise DataError(f"val_share {self.val_share}: expected within (0, 1).")
+    min_box_px: float = Field(
+        0.0, ge=0, description="Boxes narrower or lower than this (px of the full-size image) are dropped"
+    )
+    val_share: float = Field(0.2, gt=0, lt=1, description="Share of sequences for validation, whole")
+    sequences: list[str] = Field(
+        [], description="Only these sequences (2016-10-04-13-52-40, or as in the labels); empty: all"
+    )
 
 
 @dataclass

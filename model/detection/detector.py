@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from model.common.config import fingerprint, option, to_dict
+from pydantic import Field
+
+from model.common.config import Config, fingerprint
 from model.common.errors import DataError, is_out_of_memory
 from model.common.files import atomic_path
 from model.detection.yolo_dataset import dataset_version
@@ -26,51 +28,47 @@ FINISHED = -1
 OnEpoch = Callable[[dict[str, float | int]], None]
 
 
-def check_image_size(size: int) -> None:
-    """Raises DataError unless the networks can take images of this size."""
-    if size < STRIDE or size % STRIDE:
-        near = max(STRIDE, round(size / STRIDE) * STRIDE)
-        raise DataError(f"Image size {size}: expected a multiple of {STRIDE}, such as {near}.")
-
-
-@dataclass(frozen=True)
-class DetectorConfig:
+class DetectorConfig(Config):
     """Recipe of a detector. Defaults: highway vehicles on Boxy."""
 
-    architecture: str = option("yolo12n.yaml", "Network, built from ultralytics' own description")
-    weights: str = option("bundled", "Start from: bundled (trained on simulated frames), scratch, or a file")
-    epochs: int = option(110, "Most epochs")
-    image_size: int = option(704, "Longer side of the images, px; a multiple of 32")
-    batch: int = option(0, "Images a step over all devices; 0: 60 % of the GPU's memory, 8 on a CPU")
-    devices: str = option("auto", "auto (all GPUs, else CPU), cpu, or GPU numbers such as 0,1")
-    learning_rate: float = option(0.0075, "Initial learning rate (lr0)")
-    final_rate: float = option(0.011, "Final learning rate as a share of the initial one (lrf), cosine")
-    optimizer: str = option("AdamW", "ultralytics' name of the optimiser")
-    warmup_epochs: float = option(5.0, "Epochs of warm-up")
-    patience: int = option(15, "Epochs without a better fitness that end the run")
-    multi_scale: float = option(0.5, "Vary the image size by this share; 0 for none")
-    degrees: float = option(6.0, "Rotation, degrees")
-    perspective: float = option(0.00025, "Perspective")
-    mixup: float = option(0.075, "Chance of mixup")
-    cutmix: float = option(0.075, "Chance of cutmix")
-    copy_paste: float = option(0.1, "Chance of copy-paste")
-    mosaic: float = option(1.0, "Chance of mosaic")
-    close_mosaic: int = option(10, "Last epochs without mosaic")
-    dropout: float = option(0.175, "Dropout")
-    class_gain: float = option(0.55, "Gain of the class loss (cls)")
-    workers: int = option(8, "Loader processes a device; 0 loads in the training process")
-    seed: int = option(0, "Seed")
+    architecture: str = Field("yolo12n.yaml", description="Network, built from ultralytics' own description")
+    weights: str = Field("bundled", description="Start from: bundled (trained on simulated frames), scratch, or a file")
+    epochs: int = Field(110, ge=1, description="Most epochs")
+    image_size: int = Field(704, ge=STRIDE, multiple_of=STRIDE, description="Longer side of the images, px")
+    batch: int = Field(0, ge=0, description="Images a step over all devices; 0: 60 % of the GPU's memory, 8 on a CPU")
+    devices: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|\d+(,\d+)*)$",
+        description="auto (all GPUs, else CPU), cpu, or GPU numbers such as 0,1",
+    )
+    learning_rate: float = Field(0.0075, gt=0, description="Initial learning rate (lr0)")
+    final_rate: float = Field(
+        0.011, gt=0, le=1, description="Final learning rate as a share of the initial one (lrf), cosine"
+    )
+    optimizer: str = Field("AdamW", description="ultralytics' name of the optimiser")
+    warmup_epochs: float = Field(5.0, ge=0, description="Epochs of warm-up")
+    patience: int = Field(15, ge=0, description="Epochs without a better fitness that end the run")
+    multi_scale: float = Field(0.5, ge=0, lt=1, description="Vary the image size by this share; 0 for none")
+    degrees: float = Field(6.0, ge=0, le=180, description="Rotation, degrees")
+    perspective: float = Field(0.00025, ge=0, le=0.01, description="Perspective")
+    mixup: float = Field(0.075, ge=0, le=1, description="Chance of mixup")
+    cutmix: float = Field(0.075, ge=0, le=1, description="Chance of cutmix")
+    copy_paste: float = Field(0.1, ge=0, le=1, description="Chance of copy-paste")
+    mosaic: float = Field(1.0, ge=0, le=1, description="Chance of mosaic")
+    close_mosaic: int = Field(10, ge=0, description="Last epochs without mosaic")
+    dropout: float = Field(0.175, ge=0, lt=1, description="Dropout")
+    class_gain: float = Field(0.55, ge=0, description="Gain of the class loss (cls)")
+    workers: int = Field(8, ge=0, description="Loader processes a device; 0 loads in the training process")
+    seed: int = Field(0, ge=0, description="Seed")
 
-    def __post_init__(self) -> None:
-        check_image_size(self.image_size)
-        if self.epochs < 1 or self.batch < 0 or self.patience < 0:
-            raise DataError(
-                f"epochs {self.epochs}, batch {self.batch}, patience {self.patience}: expected 1, 0, 0 or more."
-            )
 
+class NuimagesDetectorConfig(DetectorConfig):
+    """Recipe of the nuImages detector: other classes, other network."""
 
-NUIMAGES_CONFIG = DetectorConfig(architecture="yolo11n.yaml", weights="scratch", epochs=60, image_size=640)
-"""The nuImages detector: other classes, other network."""
+    architecture: str = Field("yolo11n.yaml", description="Network, built from ultralytics' own description")
+    weights: str = Field("scratch", description="Start from: bundled (trained on simulated frames), scratch, or a file")
+    epochs: int = Field(60, ge=1, description="Most epochs")
+    image_size: int = Field(640, ge=STRIDE, multiple_of=STRIDE, description="Longer side of the images, px")
 
 
 @dataclass(frozen=True)
@@ -193,7 +191,7 @@ def train_detector(
         raise DataError(f"{dataset} is missing: expected a YOLO data set; materialise it first.")
     configure_ultralytics(work / "ultralytics")
     start = _starting_weights(config)
-    folder = work / fingerprint(to_dict(config), str(dataset), dataset_version(dataset.parent))
+    folder = work / fingerprint(config.model_dump(mode="json"), str(dataset), dataset_version(dataset.parent))
     devices = _devices(config.devices)
     saved = _saved(folder / "weights" / "last.pt")
     if saved is None:

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
-from model.common.config import option
+from model.common.config import Config
 from model.common.errors import DataError
 from model.detection.downloads import Remote, extract_archives
 from model.detection.json_rows import json_rows
@@ -48,20 +49,15 @@ _WANTED = re.compile(r"^(\./)?(v1\.0-\w+/\w+\.json|samples/CAM_\w+/[^/]+\.jpg)$"
 _FILE = re.compile(r"^samples/\w+/[\w.+-]+\.jpg$")
 
 
-@dataclass(frozen=True)
-class NuimagesConfig:
+class NuimagesConfig(Config):
     """What of nuImages becomes a data set."""
 
-    cameras: tuple[str, ...] = option(("CAM_FRONT", "CAM_BACK"), "Cameras, such as CAM_FRONT_LEFT")
-    sets: tuple[str, ...] = option((), "Folders of tables; empty: v1.0-train and v1.0-val, else v1.0-mini")
-    min_box_px: float = option(0.0, "Boxes narrower or lower than this (px) are dropped")
-    val_share: float = option(0.2, "Share of logs for validation, whole, where the sets do not tell")
-
-    def __post_init__(self) -> None:
-        if not self.cameras:
-            raise DataError("cameras is empty: expected some, such as CAM_FRONT.")
-        if not 0 < self.val_share < 1:
-            raise DataError(f"val_share {self.val_share}: expected within (0, 1).")
+    cameras: list[str] = Field(["CAM_FRONT", "CAM_BACK"], min_length=1, description="Cameras, such as CAM_FRONT_LEFT")
+    sets: list[str] = Field([], description="Folders of tables; empty: v1.0-train and v1.0-val, else v1.0-mini")
+    min_box_px: float = Field(0.0, ge=0, description="Boxes narrower or lower than this (px) are dropped")
+    val_share: float = Field(
+        0.2, gt=0, lt=1, description="Share of logs for validation, whole, where the sets do not tell"
+    )
 
 
 @dataclass

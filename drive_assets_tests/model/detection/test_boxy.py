@@ -84,7 +84,7 @@ def test_small_boxes_and_other_sequences_are_left_out(tmp_path: Path) -> None:
     assert sorted(report.groups["train"] + report.groups["val"]) == sorted(chosen)
     assert report.boxes == {"train": 1, "val": 1}
     with pytest.raises(DataError, match="not in the labels"):
-        convert_boxy(raw, tmp_path / "set", BoxyConfig(sequences=("none",)))
+        convert_boxy(raw, tmp_path / "set", BoxyConfig(sequences=["none"]))
 
 
 def test_a_second_conversion_links_the_images(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_a_zip_that_is_broken_costs_its_sequence_only(tmp_path: Path) -> None:
     raw = write_raw(tmp_path / "raw", {"1": []}, sequences=4)
     archive = sorted(raw.glob("*.zip"))[0]
     archive.write_bytes(archive.read_bytes()[:-40])
-    report = convert_boxy(raw, tmp_path / "set", BoxyConfig(sequences=()))
+    report = convert_boxy(raw, tmp_path / "set", BoxyConfig(sequences=[]))
     assert (sum(report.images.values()), report.dropped) == (3, {"images whose zip is broken": 1})
     assert archive.name in report.problems[0]
 

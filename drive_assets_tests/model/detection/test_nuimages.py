@@ -96,11 +96,11 @@ def test_published_sets_keep_their_images_and_classes_are_mapped(tmp_path: Path)
 
 def test_mini_is_split_by_log_and_other_cameras_can_be_chosen(tmp_path: Path) -> None:
     raw = write_raw(tmp_path / "raw", {"v1.0-mini": tables("mini", list("abcde"), [("vehicle.car", [0, 0, 9, 9])])})
-    report = convert_nuimages(raw, tmp_path / "set", NuimagesConfig(cameras=("CAM_FRONT_LEFT",), min_box_px=9))
+    report = convert_nuimages(raw, tmp_path / "set", NuimagesConfig(cameras=["CAM_FRONT_LEFT"], min_box_px=9))
     assert (report.images, report.groups["val"]) == ({"train": 4, "val": 1}, ["c"])
     assert all("CAM_FRONT_LEFT" in name for part in labels(tmp_path / "set").values() for name in part)
     with pytest.raises(DataError, match="has no CAM_ROOF: it has CAM_BACK, CAM_FRONT, CAM_FRONT_LEFT"):
-        convert_nuimages(raw, tmp_path / "set", NuimagesConfig(cameras=("CAM_ROOF",)))
+        convert_nuimages(raw, tmp_path / "set", NuimagesConfig(cameras=["CAM_ROOF"]))
 
 
 def test_what_refers_to_nothing_is_counted_and_the_rest_goes_on(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_what_refers_to_nothing_is_counted_and_the_rest_goes_on(tmp_path: Path) 
     (front / "j__CAM_FRONT__1.jpg").write_bytes(JPEG[:-20])
     (front / "k__CAM_FRONT__1.jpg").unlink()
     (front / "l__CAM_FRONT__1.jpg").write_bytes(cv2.imencode(".jpg", np.zeros((90, 90, 3), np.uint8))[1].tobytes())
-    report = convert_nuimages(raw, tmp_path / "set", NuimagesConfig(cameras=("CAM_FRONT",)))
+    report = convert_nuimages(raw, tmp_path / "set", NuimagesConfig(cameras=["CAM_FRONT"]))
     assert report.dropped == {
         "images of an unknown camera": 1,
         "images of an unknown log": 1,
@@ -187,7 +187,7 @@ def test_real_rows_become_labels(real: Path, tmp_path: Path) -> None:
         "log": [{"token": "l", "logfile": "n013"}, {"token": found["sample"][0]["log_token"], "logfile": "n003"}],
     }
     raw = write_raw(tmp_path / "raw", {"v1.0-mini": mini})
-    convert_nuimages(raw, tmp_path / "set", NuimagesConfig(cameras=("CAM_BACK_LEFT", "CAM_BACK_RIGHT")))
+    convert_nuimages(raw, tmp_path / "set", NuimagesConfig(cameras=["CAM_BACK_LEFT", "CAM_BACK_RIGHT"]))
     lines = {name: text for part in labels(tmp_path / "set").values() for name, text in part.items()}
     assert lines == {
         Path(image["filename"]).stem: ["1 0.085938 0.609444 0.045625 0.101111"],

@@ -103,7 +103,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows=st.lists(st.dictionaries(st.text(), VALUES, max_size=4)), indent=st.sampled_from([None, 0, 2]))
 def test_rows_are_those_of_json_wherever_the_chunks_end(
     rows: list, indent: int | None, tmp_path_factory: pytest.TempPathFactory
