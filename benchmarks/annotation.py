@@ -82,7 +82,7 @@ def batched(detector: Any, paths: list[Path]) -> None:
 
 
 def ours(annotator: Annotator, recording: Path) -> None:
-    annotator.annotate(recording, recording / "annotations.csv")
+    annotator.annotate(recording)
     for name in ("annotations.csv", "annotations.json"):
         (recording / name).unlink()
 

@@ -21,8 +21,9 @@ import numpy as np
 
 from model.dataset.windows import WindowConfig, read_split, write_split
 from model.recording.annotations import Annotations, write_annotations
-from model.recording.labels import HORIZONS_S, future_labels, read_future_labels, write_future_labels
-from model.recording.telemetry import FEATURES, read_telemetry
+from model.recording.labels import future_labels, read_future_labels, write_future_labels
+from model.recording.schema import FEATURES, HORIZONS_S
+from model.recording.telemetry import read_telemetry
 
 RECORDINGS, ROWS, DETECTIONS = 12, 3592, 6
 STRIDE_1 = WindowConfig(stride=1)

@@ -28,7 +28,6 @@ class AnnotateJob:
     """Annotate one recording."""
 
     recording: Path
-    output: Path
     weights: Path
     cache: Path
     config: AnnotationConfig
@@ -82,7 +81,7 @@ def annotate(job: AnnotateJob, log: Log) -> AnnotationReport:
     if key not in _annotators:
         _annotators.clear()
         _annotators[key] = Annotator(job.weights, job.config, job.cache)
-    report: AnnotationReport = _annotators[key].annotate(job.recording, job.output, log)
+    report: AnnotationReport = _annotators[key].annotate(job.recording, log)
     return report
 
 

@@ -6,7 +6,6 @@ import dagster as dg
 
 from drive_assets.annotation.checks import PLAUSIBLE_DETECTIONS, plausible_detections
 from drive_assets.batches import Event, Outcome, report_partitions
-from drive_assets.config import launchpad, to_model
 from drive_assets.partitions import RECORDINGS
 from drive_assets.pictures import LIMIT_BYTES, inline, inline_image
 from drive_assets.resources.compute import LocalCompute
@@ -17,7 +16,7 @@ from model.annotation.plots import annotation_overview, contact_sheet
 from model.annotation.report import AnnotationReport
 from model.common.errors import DataError
 from model.common.files import sha256
-from model.recording.annotations import read_annotations
+from model.recording.folder import Recording
 
 DETECTOR = dg.AssetSelection.assets("boxy_detector")
 ONCE_A_RECORDING = dg.AutomationCondition.eager().ignore(DETECTOR) & ~dg.AutomationCondition.any_deps_missing().allow(
@@ -27,7 +26,7 @@ ONCE_A_RECORDING = dg.AutomationCondition.eager().ignore(DETECTOR) & ~dg.Automat
 of everything anew: that is a backfill, and a person's decision."""
 
 
-class AnnotationLaunchpad(launchpad(AnnotationConfig)):
+class AnnotationLaunchpad(AnnotationConfig, dg.Config):
     """How frames are annotated."""
 
     weights: str = ""
@@ -51,11 +50,8 @@ def annotations(
 ) -> Iterator[Event]:
     """The vehicles in each frame of a recording."""
     weights = storage.root / config.weights if config.weights else storage.boxy_detector
-    chosen = to_model(config, AnnotationConfig)
-    jobs = [
-        AnnotateJob(storage.recording(name), storage.annotations(name), weights, storage.cache, chosen)
-        for name in context.partition_keys
-    ]
+    chosen = AnnotationConfig(**config.model_dump(exclude={"weights"}))
+    jobs = [AnnotateJob(storage.recording(name), weights, storage.cache, chosen) for name in context.partition_keys]
     outcomes: dict[str, Outcome] = {
         name: result if isinstance(result, DataError) else _result(storage, name, result)
         for name, result in zip(context.partition_keys, compute.run(context, ANNOTATE, jobs), strict=True)
@@ -64,9 +60,9 @@ def annotations(
 
 
 def _result(storage: Storage, name: str, report: AnnotationReport) -> dg.MaterializeResult:
-    path = storage.annotations(name)
-    found = read_annotations(path)
-    sheet = contact_sheet(storage.recording(name), found, report.roi, LIMIT_BYTES * 3 // 4)
+    recording = Recording(storage.recording(name))
+    path, found = recording.annotations_path, recording.annotations()
+    sheet = contact_sheet(recording, found, LIMIT_BYTES * 3 // 4)
     shown = (
         "frames",
         "resumed",

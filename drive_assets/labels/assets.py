@@ -5,18 +5,17 @@ from collections.abc import Iterator
 import dagster as dg
 
 from drive_assets.batches import Event, each_partition
-from drive_assets.config import launchpad, to_model
 from drive_assets.partitions import RECORDINGS
 from drive_assets.pictures import inline
 from drive_assets.resources.storage import Storage
 from model.common.files import sha256
-from model.recording.folder import TELEMETRY
-from model.recording.labels import BINARY_LABELS, LabelConfig, future_labels, write_future_labels
+from model.recording.folder import Recording
+from model.recording.labels import LabelConfig, future_labels, write_future_labels
 from model.recording.plots import label_timeline
-from model.recording.telemetry import read_telemetry
+from model.recording.schema import BINARY_LABELS
 
 
-class LabelLaunchpad(launchpad(LabelConfig)):
+class LabelLaunchpad(LabelConfig, dg.Config):
     """How the future is looked up."""
 
 
@@ -32,12 +31,12 @@ class LabelLaunchpad(launchpad(LabelConfig)):
 )
 def future_labels_asset(context: dg.AssetExecutionContext, config: LabelLaunchpad, storage: Storage) -> Iterator[Event]:
     """Whether the driver brakes or coasts one to five seconds after each row; unknown past the end and in gaps."""
-    label_config = to_model(config, LabelConfig)
 
     def label(name: str) -> dg.MaterializeResult:
-        telemetry, _ = read_telemetry(storage.recording(name) / TELEMETRY)
-        labels = future_labels(telemetry, label_config)
-        path = storage.future_labels(name)
+        own = Recording(storage.recording(name))
+        telemetry, _ = own.telemetry()
+        labels = future_labels(telemetry, config)
+        path = own.labels_path
         write_future_labels(path, labels)
         known = labels[list(BINARY_LABELS)]
         table = [

@@ -12,12 +12,11 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from drive_assets.recordings.disk import Progress, check_space
-from model.annotation.config import ROI_FILE
 from model.common.config import fingerprint
 from model.common.errors import DataError
-from model.recording.folder import TELEMETRY
+from model.recording.folder import ROI, TELEMETRY, TRUE_ANNOTATIONS, is_frame
 
-TAKEN = (TELEMETRY, ROI_FILE, "true_annotations.csv")
+TAKEN = (TELEMETRY, ROI, TRUE_ANNOTATIONS)
 """Files of a recording besides its frames. What is derived from a recording is not taken over."""
 LARGEST_FILE = 512 * 1024 * 1024
 LARGEST_EXPANSION = 200
@@ -28,10 +27,6 @@ _BROKEN = (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError, Valu
 def is_taken(name: str) -> bool:
     """Whether a file of this name belongs to a recording."""
     return name in TAKEN or is_frame(name)
-
-
-def is_frame(name: str) -> bool:
-    return name.lower().endswith(".jpg")
 
 
 def listing(files: Sequence[tuple[str, int]]) -> str:

@@ -15,7 +15,7 @@ from drive_assets.recordings.ingest import IngestReport, ingest
 from drive_assets.recordings.sources import lookup
 from drive_assets.resources.storage import Storage
 from model.common.images import small_jpeg
-from model.recording.folder import is_whole_jpeg
+from model.recording.folder import Recording, is_whole_jpeg
 
 SHEET_FRAMES, SHEET_COLUMNS, TILE = 9, 3, (384, 216)
 
@@ -67,7 +67,7 @@ def _result(folder: Path, report: IngestReport) -> dg.MaterializeResult:
 
 def contact_sheet(folder: Path) -> bytes:
     """JPEG of nine frames, evenly picked over the drive."""
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".jpg")
+    files = list(Recording(folder).frames().values())
     picked = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, SHEET_FRAMES).astype(int))]
     frames = [cv2.imread(str(path)) for path in picked if is_whole_jpeg(path)]
     tiles = [np.asarray(cv2.resize(f, TILE, interpolation=cv2.INTER_AREA), np.uint8) for f in frames if f is not None]

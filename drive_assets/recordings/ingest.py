@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from drive_assets.recordings.disk import locked
-from drive_assets.recordings.sources import ORIGIN_FILE, Source, Tell, Transfer, read_origin, to_dict
+from drive_assets.recordings.sources import Source, Tell, Transfer, read_origin, to_dict
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
 from model.common.files import fsync, fsync_folder, write_json
-from model.recording.folder import RecordingReport, content_hash, inspect_recording
+from model.recording.folder import ORIGIN, RecordingReport, content_hash, inspect_recording
 
 ABANDONED_S = 24 * 3600
 
@@ -56,7 +56,7 @@ def ingest(storage: Storage, source: Source, tell: Tell = lambda line: None) -> 
         try:
             transfer = source.fetch(storage, incoming, tell)
             report, version = _inspect(storage, source, incoming)
-            write_json(incoming / ORIGIN_FILE, {**to_dict(source), "version": version})
+            write_json(incoming / ORIGIN, {**to_dict(source), "version": version})
             fsync_folder(incoming)
             change = _publish(storage, incoming, target, version)
             source.release(storage)
@@ -71,7 +71,7 @@ def _is_there(target: Path, source: Source) -> bool:
     """Whether just this content of this source is what the recording holds, as far as that shows without reading it."""
     if not source.identity or not target.is_dir():
         return False
-    made_from = read_origin(target / ORIGIN_FILE)
+    made_from = read_origin(target / ORIGIN)
     return made_from is not None and made_from[0] == source and made_from[1] == content_hash(target)
 
 
@@ -81,7 +81,7 @@ def _publish(storage: Storage, incoming: Path, target: Path, version: str) -> st
         fsync(target.parent)
         return "new"
     if content_hash(target) == version:
-        (incoming / ORIGIN_FILE).replace(target / ORIGIN_FILE)
+        (incoming / ORIGIN).replace(target / ORIGIN)
         return "unchanged"
     aside = storage.recordings / ".superseded" / target.name / time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime())
     aside.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from drive_assets.recordings.archives import is_frame
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
 from model.common.files import write_json
-from model.recording.folder import TELEMETRY, parse_recording_name
+from model.recording.folder import ORIGIN, TELEMETRY, parse_recording_name
 
 KINDS = (
     "drive_assets.recordings.simulated",
@@ -25,8 +25,6 @@ KINDS = (
 )
 """A module for each kind, in the order in which they are asked for a recording that nobody named a source of. They are
 imported when they are needed: a kind may use all that is said here."""
-ORIGIN_FILE = ".source.json"
-"""In a recording's folder: the source that it was made from."""
 Tell = Callable[[str], None]
 Transfer = dict[str, float | str]
 """Sizes, hashes and seconds of what was moved, as metadata."""
@@ -139,12 +137,12 @@ def lookup(storage: Storage, name: str) -> Source:
 
 def origin(storage: Storage, name: str) -> Source | None:
     """What a recording was made from, or will be; None if that is not known."""
-    made_from = read_origin(storage.recording(name) / ORIGIN_FILE)
+    made_from = read_origin(storage.recording(name) / ORIGIN)
     return made_from[0] if made_from else _remembered(storage, name)
 
 
 def read_origin(path: Path) -> tuple[Source, str] | None:
-    """The source in a recording's ORIGIN_FILE, and the hash of the content that was made from it.
+    """The source in a recording's ORIGIN, and the hash of the content that was made from it.
 
     None if it cannot be read: then the content alone decides, and the file is written anew.
     """

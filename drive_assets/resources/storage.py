@@ -6,6 +6,7 @@ from pathlib import Path
 import dagster as dg
 
 from model.common.errors import DataError
+from model.recording.folder import Recording
 
 
 def _default_data_root() -> Path:
@@ -60,10 +61,10 @@ class Storage(dg.ConfigurableResource):
         return self.recordings / name
 
     def annotations(self, name: str) -> Path:
-        return self.recording(name) / "annotations.csv"
+        return Recording(self.recording(name)).annotations_path
 
     def future_labels(self, name: str) -> Path:
-        return self.recording(name) / "future_labels.csv"
+        return Recording(self.recording(name)).labels_path
 
     @property
     def boxy_raw(self) -> Path:

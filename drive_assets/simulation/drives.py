@@ -21,7 +21,8 @@ from drive_assets.simulation.render import Renderer
 from drive_assets.simulation.traffic import Traffic, simulate_traffic
 from drive_assets.simulation.vehicles import Seen
 from model.common.files import write_json
-from model.recording.annotations import CROP_HEIGHT, CROP_WIDTH, Annotations, write_annotations
+from model.recording.annotations import Annotations, write_annotations
+from model.recording.folder import DEFAULT_REGION, ROI, TELEMETRY, TRUE_ANNOTATIONS, Region, frame_name
 
 # Upper edge of the recorder's default region of interest; true boxes are in px of this crop.
 ROI_TOP = 320
@@ -103,12 +104,12 @@ def _simulate(folder: Path, config: SimulationConfig, index: int) -> DriveReport
     steps = sample_steps(config.duration_s, rng)
     recorded = record(_start(config, index), steps, controls, config.fault_rate, rng)
     with new_folder(folder, _made_from(config, index)) as temporary:
-        (temporary / "telemetry.csv").write_text(recorded.csv, encoding="utf-8")
+        (temporary / TELEMETRY).write_text(recorded.csv, encoding="utf-8")
         start = monotonic()
         annotations, frames, image_bytes = _draw(temporary, traffic, recorded, config, seed)
-        write_annotations(temporary / "true_annotations.csv", annotations)
+        write_annotations(temporary / TRUE_ANNOTATIONS, annotations)
         if (config.image_width, config.image_height) != FRAME_SIZE:
-            write_json(temporary / "roi.json", dict(zip(("x", "y", "width", "height"), region(config), strict=True)))
+            write_json(temporary / ROI, dict(zip(Region._fields, region(config), strict=True)))
     rows = sum(sample.cells is not None for sample in recorded.samples)
     return DriveReport(folder.name, rows, frames, image_bytes, recorded.faults, max(monotonic() - start, 1e-3))
 
@@ -128,12 +129,12 @@ def _draw(
         if not done:
             raise RuntimeError("OpenCV could not encode a JPEG frame")
         data = jpeg.tobytes()[: len(jpeg) // 2 if sample.truncated else None]
-        (folder / f"{sample.frame}.jpg").write_bytes(data)
+        (folder / frame_name(str(sample.frame))).write_bytes(data)
         image_bytes += len(data)
         if sample.cells is not None and sample.cells[0] == sample.frame and not sample.truncated:
             times.append(sample.frame)
             boxes.append(true_boxes(seen, crop, config))
-    return Annotations.from_frames(times, [f"{time}.jpg" for time in times], boxes), len(samples), image_bytes
+    return Annotations.from_frames(times, [frame_name(time) for time in times], boxes), len(samples), image_bytes
 
 
 def region(config: SimulationConfig) -> tuple[int, int, int, int]:
@@ -141,7 +142,8 @@ def region(config: SimulationConfig) -> tuple[int, int, int, int]:
     scale = np.array((config.image_width, config.image_height, config.image_width, config.image_height)) / (
         FRAME_SIZE * 2
     )
-    x, y, width, height = np.rint(np.array((0, ROI_TOP, CROP_WIDTH, CROP_HEIGHT)) * scale).astype(int).tolist()
+    default = np.array((0, ROI_TOP, DEFAULT_REGION.width, DEFAULT_REGION.height))
+    x, y, width, height = np.rint(default * scale).astype(int).tolist()
     return x, y, width, height
 
 

@@ -5,12 +5,10 @@ from collections.abc import Iterator
 import dagster as dg
 
 from drive_assets.batches import Event, each_partition
-from drive_assets.config import launchpad, to_model
 from drive_assets.manifest import read_manifest
 from drive_assets.partitions import RECORDINGS, SPLITS
 from drive_assets.pictures import inline
 from drive_assets.resources.storage import Storage
-from model.common.config import from_dict
 from model.common.errors import DataError
 from model.common.files import write_json
 from model.dataset.plots import split_overview
@@ -18,11 +16,11 @@ from model.dataset.splits import SplitConfig, build_manifest
 from model.dataset.windows import WindowConfig, write_split
 
 
-class WindowLaunchpad(launchpad(WindowConfig)):
+class WindowLaunchpad(WindowConfig, dg.Config):
     """Which runs of frames are windows."""
 
 
-class SplitLaunchpad(launchpad(SplitConfig)):
+class SplitLaunchpad(SplitConfig, dg.Config):
     """How recordings are shared out."""
 
 
@@ -49,9 +47,8 @@ def split_manifest(
         for name in context.instance.get_dynamic_partitions(str(RECORDINGS.name))
         if storage.recording(name).is_dir()
     ]
-    window, split = to_model(config.window, WindowConfig), to_model(config.split, SplitConfig)
     try:
-        manifest = build_manifest(storage.recordings, names, window, split)
+        manifest = build_manifest(storage.recordings, names, config.window, config.split)
     except DataError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     write_json(storage.manifest, manifest)
@@ -104,7 +101,7 @@ def h5_split(context: dg.AssetExecutionContext, storage: Storage) -> Iterator[Ev
     def build(name: str) -> dg.MaterializeResult:
         manifest = read_manifest(storage)
         members = [storage.recording(recording) for recording in manifest["splits"][name]["recordings"]]
-        window = from_dict(WindowConfig, manifest["window"])
+        window = WindowConfig(**manifest["window"])
         report = write_split(storage.split(name), members, window, manifest["fingerprint"])
         rates = [
             dg.TableRecord({"label": label, "positives": count, "rate": count / max(report.windows, 1)})

@@ -1,14 +1,12 @@
 """Whether the splits still are what the recordings say."""
 
-import json
-
 import dagster as dg
 
 from drive_assets.manifest import changed_recordings, read_manifest
 from drive_assets.partitions import RECORDINGS
 from drive_assets.resources.storage import Storage
-from model.recording.annotations import DETAILS
-from model.recording.labels import DEFAULT_TASKS
+from model.recording.folder import Recording
+from model.recording.schema import DEFAULT_TASKS
 
 
 @dg.asset_check(asset="split_manifest")
@@ -44,10 +42,9 @@ def one_detector(storage: Storage) -> dg.AssetCheckResult:
     """Boxes of several detectors differ in ways that a network may learn instead of the traffic."""
     recordings: dict[str, list[str]] = {}
     for name in read_manifest(storage)["recordings"]:
-        details = storage.annotations(name).with_name(DETAILS)
-        if details.is_file():  # annotations made elsewhere have none
-            weights = json.loads(details.read_text(encoding="utf-8")).get("weights", "not known")
-            recordings.setdefault(weights, []).append(name)
+        details = Recording(storage.recording(name)).details
+        if details:  # annotations made elsewhere have none
+            recordings.setdefault(details.get("weights", "not known"), []).append(name)
     counts = {weights: len(names) for weights, names in recordings.items()}
     return dg.AssetCheckResult(
         passed=len(counts) <= 1,

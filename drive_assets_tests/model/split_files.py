@@ -6,10 +6,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from model.common.config import to_dict
 from model.dataset.windows import SCHEMA_VERSION, WindowConfig
-from model.recording.labels import BINARY_LABELS
-from model.recording.telemetry import FEATURES
+from model.recording.schema import BINARY_LABELS, FEATURES, used_schema
 
 CLASSES = ("vehicle.left", "vehicle.front", "vehicle.right")
 
@@ -43,6 +41,7 @@ def write_split_file(path: Path, frames: int = 240, seed: int = 0, length: int =
         "targets": np.zeros((frames, 10), np.float32),
         "time_ms": np.arange(frames, dtype=np.int64) * 500,
         "recording": np.zeros(frames, np.int16),
+        "region": np.array([[1920, 575]], np.int32),
         "window_start": np.arange(0, frames - length + 1, stride, dtype=np.int32),
     }
     write_arrays(path, arrays, length, stride)
@@ -58,9 +57,8 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray], length: int, stride:
             recordings=json.dumps(["2024-05-01_10-00-00"]),
             features=json.dumps(FEATURES),
             labels=json.dumps(BINARY_LABELS),
-            window=json.dumps(to_dict(WindowConfig(length=length, stride=stride))),
-            crop_width=1920,
-            crop_height=575,
+            window=WindowConfig(length=length, stride=stride).model_dump_json(),
+            schema=used_schema(FEATURES)["fingerprint"],
             class_names=json.dumps(CLASSES),
         )
 

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
-from model.annotation.config import ROI_FILE
 from model.common.errors import DataError
+from model.recording.folder import ROI, Region
 
 Frame = npt.NDArray[np.uint8]
 """(height, width, 3) BGR"""
@@ -54,8 +54,7 @@ class View:
 
     frame: tuple[int, int]
     """Width and height of the recording's frames, px"""
-    roi: tuple[int, int, int, int]
-    """x, y, width, height, px"""
+    roi: Region
     image_size: int
     stride: int = STRIDE
 
@@ -70,19 +69,17 @@ class View:
         return g.top + g.height + g.bottom, g.left + g.width + g.right
 
 
-def view_of(
-    recording: Path, names: Sequence[str], roi: tuple[int, int, int, int], image_size: int, stride: int = STRIDE
-) -> View:
-    """The view of a recording: its frames have the size that most of those looked at have.
+def view_of(recording: Path, frames: Sequence[Path], roi: Region, image_size: int, stride: int = STRIDE) -> View:
+    """The view of a recording's frames: its frames have the size that most of those looked at have.
 
     Raises:
         DataError: none of those can be read, or the region of interest does not fit.
     """
     sizes: Counter[tuple[int, int]] = Counter()
-    picked: Any = np.unique(np.linspace(0, len(names) - 1, SIZES_LOOKED_AT).astype(int)) if names else []
+    picked: Any = np.unique(np.linspace(0, len(frames) - 1, SIZES_LOOKED_AT).astype(int)) if frames else []
     for index in picked:
         try:
-            sizes[jpeg_size(np.fromfile(recording / names[index], np.uint8))] += 1
+            sizes[jpeg_size(np.fromfile(frames[index], np.uint8))] += 1
         except UnreadableFrame:
             continue
     if not sizes:
@@ -91,8 +88,8 @@ def view_of(
     x, y, width, height = roi
     if x + width > frame[0] or y + height > frame[1]:
         raise DataError(
-            f"{recording} has frames of {frame[0]}x{frame[1]} px: the region of interest {roi} (x, y, width, height) "
-            f"does not fit. Set roi in the launchpad, or put a {ROI_FILE} beside the recording."
+            f"{recording} has frames of {frame[0]}x{frame[1]} px: the region of interest {tuple(roi)} (x, y, width, "
+            f"height) does not fit. Set roi in the launchpad, or put a {ROI} beside the recording."
         )
     return View(frame, roi, image_size, stride)
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,17 +14,16 @@ import numpy as np
 import torch
 
 from model.annotation.backends import Keep, choose_backend
-from model.annotation.config import PACE, AnnotationConfig, region_of_interest
+from model.annotation.config import PACE, AnnotationConfig
 from model.annotation.frames import Detections, OtherSize, UnreadableFrame, View, view_of
 from model.annotation.progress import Progress
 from model.annotation.report import AnnotationReport
-from model.common.config import fingerprint, to_dict
+from model.common.config import fingerprint
 from model.common.errors import DataError, is_out_of_memory
 from model.common.files import sha256, write_json
 from model.detection.detector import configure_ultralytics, load_detector, vehicle_classes
-from model.recording.annotations import DETAILS, Annotations, write_annotations
-from model.recording.folder import TELEMETRY
-from model.recording.telemetry import read_telemetry
+from model.recording.annotations import Annotations, write_annotations
+from model.recording.folder import Recording, Region
 
 PROGRESS_S = 5.0
 CONFIDENCE_BINS = 20
@@ -67,8 +66,8 @@ class Annotator:
         self.backend = choose_backend(config.backend, network, keep, config.half, device)
         self.backend.batch = config.batch or self.backend.batch
 
-    def annotate(self, recording: Path, output: Path, progress: Tell = lambda line: None) -> AnnotationReport:
-        """Annotate the frames of `recording` that have a telemetry row; write `output` and, beside it, its details.
+    def annotate(self, folder: Path, progress: Tell = lambda line: None) -> AnnotationReport:
+        """Annotate the frames of a recording that have a telemetry row; write the table and its details beside them.
 
         Frames that a killed run, or an earlier run with equal weights and options, has done are kept.
 
@@ -77,47 +76,53 @@ class Annotator:
                 for a single frame.
         """
         started = time.perf_counter()
-        telemetry, _ = read_telemetry(recording / TELEMETRY)
-        roi = region_of_interest(recording, self.config)
-        options = {name: value for name, value in to_dict(self.config).items() if name not in PACE}
-        identity = fingerprint(self.digest, options, roi)
-        wanted = [f"{name}.jpg" for name in telemetry["Time"]]
-        present = {path.name for path in recording.iterdir() if path.suffix.lower() == ".jpg"}
-        names = [name for name in wanted if name in present]
-        view = view_of(recording, names, roi, self.config.image_size, self.stride)
-        with Progress(output, identity) as done:
-            resumed = sum(name in done.frames for name in names)
-            todo = [recording / name for name in names if name not in done.frames]
+        recording = Recording(folder)
+        times = recording.telemetry()[0]["Time"].tolist()
+        roi = recording.region() or Region(*self.config.roi)
+        identity = fingerprint(self.digest, self.config.model_dump(exclude=set(PACE)), roi)
+        present = recording.frames()
+        frames = [present[time] for time in times if time in present]
+        view = view_of(folder, frames, roi, self.config.image_size, self.stride)
+        with Progress(recording, identity) as done:
+            resumed = sum(path.name in done.frames for path in frames)
+            todo = [path for path in frames if path.name not in done.frames]
             skipped = self._run(todo, view, done, lambda line: progress(f"{recording.name}: {line}"))
-            found = [name for name in names if name in done.frames]
+            found = [time for time in times if time in present and present[time].name in done.frames]
             if not found:
-                raise DataError(f"{recording} has no frame that can be read: {len(names)} were tried; copy it again.")
-            times = [name.removesuffix(".jpg") for name in found]
-            annotations = Annotations.from_frames(times, found, [done.frames[name] for name in found])
-            write_annotations(output, annotations)
-            seconds = max(time.perf_counter() - started, 1e-9)
-            confidences = annotations.confidence
-            report = AnnotationReport(
-                recording=recording.name,
-                weights=self.weights,
-                frames=len(found),
+                raise DataError(f"{folder} has no frame that can be read: {len(frames)} were tried; copy it again.")
+            names = [present[time].name for time in found]
+            annotations = Annotations.from_frames(found, names, [done.frames[name] for name in names])
+            write_annotations(recording.annotations_path, annotations)
+            report = self._report(recording, annotations, roi, skipped)
+            report = replace(
+                report,
                 resumed=resumed,
-                without_row=len(present - set(wanted)),
-                missing=len(set(wanted) - present),
-                unreadable=len(skipped.unreadable),
-                other_size=len(skipped.other_size),
-                detections=len(confidences),
-                vehicles_per_frame=len(confidences) / len(found),
-                frames_without_vehicle=int((annotations.count == 0).sum()),
-                confidence_histogram=np.histogram(confidences, CONFIDENCE_BINS, (0, 1))[0].tolist(),
-                roi=list(roi),
-                class_names=self.class_names,
-                backend=self.backend.name,
-                frames_per_s=(len(found) - resumed) / seconds,
+                without_row=len(present.keys() - set(times)),
+                missing=len(set(times) - present.keys()),
+                frames_per_s=(len(found) - resumed) / max(time.perf_counter() - started, 1e-9),
             )
-            write_json(output.with_name(DETAILS), {**asdict(report), "fingerprint": identity})
+            write_json(recording.details_path, {**asdict(report), "fingerprint": identity})
             done.finished()
         return report
+
+    def _report(
+        self, recording: Recording, annotations: Annotations, roi: Region, skipped: _Skipped
+    ) -> AnnotationReport:
+        confidences = annotations.confidence
+        return AnnotationReport(
+            recording=recording.name,
+            weights=self.weights,
+            frames=len(annotations),
+            unreadable=len(skipped.unreadable),
+            other_size=len(skipped.other_size),
+            detections=len(confidences),
+            vehicles_per_frame=len(confidences) / len(annotations),
+            frames_without_vehicle=int((annotations.count == 0).sum()),
+            confidence_histogram=np.histogram(confidences, CONFIDENCE_BINS, (0, 1))[0].tolist(),
+            roi=list(roi),
+            class_names=self.class_names,
+            backend=self.backend.name,
+        )
 
     def _run(self, frames: list[Path], view: View, done: Progress, tell: Tell) -> _Skipped:
         """Annotate `frames` into `done`; return what had to be left out."""

@@ -1,6 +1,5 @@
 """Looking at annotations: frames with their boxes, detections over time, confidences."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import numpy.typing as npt
 from model.common.figures import COLOURS, new_figure
 from model.common.images import read_image, small_jpeg
 from model.recording.annotations import Annotations
+from model.recording.folder import Recording, Region
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,10 +19,14 @@ TILES = 6
 TILE_WIDTH = 640
 
 
-def contact_sheet(recording: Path, annotations: Annotations, roi: Sequence[int], limit: int) -> bytes:
+def contact_sheet(recording: Recording, annotations: Annotations, limit: int) -> bytes:
     """JPEG of at most `limit` bytes: six regions of interest, evenly picked over the drive, with their boxes."""
     picked = np.unique(np.linspace(0, len(annotations) - 1, TILES).astype(int))
-    tiles = [_tile(recording / annotations.filename[index], annotations.frame(index), roi) for index in picked]
+    region = recording.annotated_region()
+    tiles = [
+        _tile(recording.camera_folder / annotations.filename[index], annotations.frame(index), region)
+        for index in picked
+    ]
     tiles += [np.full_like(tiles[0], 255)] * (len(tiles) % 2)
     return small_jpeg(np.vstack([np.hstack(tiles[row : row + 2]) for row in range(0, len(tiles), 2)]), limit)
 
@@ -46,7 +50,7 @@ def annotation_overview(annotations: Annotations, name: str) -> "Figure":
     return figure
 
 
-def _tile(path: Path, found: npt.NDArray[np.float32], roi: Sequence[int]) -> npt.NDArray[np.uint8]:
+def _tile(path: Path, found: npt.NDArray[np.float32], roi: Region) -> npt.NDArray[np.uint8]:
     x, y, width, height = roi
     crop = read_image(path)[y : y + height, x : x + width]
     scale = TILE_WIDTH / width

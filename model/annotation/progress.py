@@ -3,27 +3,24 @@
 import json
 import os
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 
 from model.annotation.frames import Detections
-from model.recording.annotations import DETAILS, read_annotations
+from model.common.errors import DataError
+from model.recording.folder import Recording
 
 
 class Progress:
     """What is done of a recording's frames. As a context manager it writes what is unwritten, whatever happens."""
 
-    def __init__(self, output: Path, identity: str) -> None:
+    def __init__(self, recording: Recording, identity: str) -> None:
         """Recover what a killed run, or an earlier run with this `identity` (weights and options), has done."""
+        output = recording.annotations_path
         self._stem = f".{output.stem}."
         self.path = output.with_name(f"{self._stem}{identity}.partial")
-        self.frames: dict[str, Detections] = {}
         self._unwritten: list[str] = []
-        details = output.with_name(DETAILS)
-        if output.is_file() and details.is_file() and _fingerprint_of(details) == identity:
-            earlier = read_annotations(output)
-            self.frames = {name: earlier.frame(index) for index, name in enumerate(earlier.filename)}
+        self.frames = _earlier(recording, identity)
         if self.path.is_file():
             self._recover()
 
@@ -66,8 +63,12 @@ class Progress:
             self.path.write_text("".join(whole), encoding="utf-8")
 
 
-def _fingerprint_of(details: Path) -> str | None:
+def _earlier(recording: Recording, identity: str) -> dict[str, Detections]:
+    """What an earlier run with this identity found; nothing if its files are not there or cannot be read."""
     try:
-        return json.loads(details.read_text(encoding="utf-8")).get("fingerprint")
-    except ValueError:
-        return None
+        if recording.details.get("fingerprint") == identity and recording.annotations_path.is_file():
+            found = recording.annotations()
+            return {name: found.frame(index) for index, name in enumerate(found.filename)}
+    except DataError:  # what cannot be read is made anew
+        pass
+    return {}

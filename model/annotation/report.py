@@ -11,13 +11,8 @@ class AnnotationReport:
     weights: str
     """Name and start of the SHA-256 of the detector's file"""
     frames: int
-    resumed: int
-    """Of the frames, those that an earlier run had done."""
-    without_row: int
-    missing: int
-    """Telemetry rows without a frame."""
     unreadable: int
-    """Files that are no JPEG, cut, or damaged."""
+    """Files that are no picture, cut, or damaged."""
     other_size: int
     """Frames of another size than most of the recording, to which the region of interest does not apply."""
     detections: int
@@ -28,4 +23,10 @@ class AnnotationReport:
     roi: list[int]
     class_names: list[str]
     backend: str
-    frames_per_s: float
+    resumed: int = 0
+    """Of the frames, those that an earlier run had done."""
+    without_row: int = 0
+    """Frames without a telemetry row."""
+    missing: int = 0
+    """Telemetry rows without a frame."""
+    frames_per_s: float = 0.0

@@ -1,21 +1,20 @@
 """A recording as a video: its frames with boxes, region of interest, telemetry, and what the driver does next."""
 
-import json
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from model.annotation.config import AnnotationConfig, check_roi
 from model.common.errors import DataError
 from model.common.files import atomic_path
-from model.recording.annotations import DETAILS, class_names, read_annotations
-from model.recording.folder import TELEMETRY
-from model.recording.labels import HORIZONS_S, LabelConfig, future_labels
-from model.recording.telemetry import read_telemetry
+from model.recording.annotations import Annotations
+from model.recording.folder import Recording, Region
+from model.recording.labels import current_state
+from model.recording.schema import ACTIONS, HORIZONS_S
 
 Image = npt.NDArray[np.uint8]
 WIDTH = 1280
@@ -37,7 +36,7 @@ def write_video(
     """Write the annotated frames of `recording` as an MP4, 1280 px wide; return the number of frames and the codec.
 
     Raises:
-        DataError: the recording is not annotated, has no readable frame, or there is no encoder.
+        DataError: the recording is not annotated or not labelled, has no readable frame, or there is no encoder.
     """
     if not recording.is_dir():
         raise DataError(f"{recording} is no folder: expected a recording.")
@@ -45,27 +44,17 @@ def write_video(
         raise DataError(f"{output}: expected a file name that ends with .mp4.")
     if speed <= 0:
         raise DataError(f"Speed {speed}: expected more than 0.")
-    found = read_annotations(recording / "annotations.csv")
-    telemetry, _ = read_telemetry(recording / TELEMETRY)
-    labels = future_labels(telemetry)
-    speeds = telemetry["SPEED"].to_numpy(float)
-    braking = telemetry["BRAKE_SIGNAL"].to_numpy(bool)
-    coasting = telemetry["ACCELERATOR_POS_D"].to_numpy(float) < LabelConfig().coast_threshold
-    row_of = {time: row for row, time in enumerate(telemetry["Time"])}
-    roi, names = _roi(recording), class_names(recording)
-    columns = [[f"{action}_{h}s" for h in HORIZONS_S] for action in ("brake", "coast")]
-    ahead = [labels[names_].astype(object).to_numpy() for names_ in columns]
+    own = Recording(recording)
+    scene = _Scene.of(own)
+    frames = own.frames()
     with atomic_path(output) as temporary:
         writer, size, codec, written = None, (0, 0), "", 0
-        for index, name in enumerate(found.filename):
-            image = cv2.imread(str(recording / name))
-            row = row_of.get(found.time[index])
+        for index, time in enumerate(scene.found.time):
+            image = cv2.imread(str(frames[time])) if time in frames else None
+            row = scene.row_of.get(time)
             if image is None or row is None:
                 continue
-            frame = _draw_frame(np.asarray(image, np.uint8), found.frame(index), roi, names)
-            now = (bool(braking[row]), bool(coasting[row]))
-            text = f"{found.time[index]}   {speeds[row]:.0f} km/h   {found.count[index]} vehicles"
-            picture = np.vstack([frame, _draw_bar(text, now, (ahead[0][row], ahead[1][row]))])
+            picture = scene.draw(np.asarray(image, np.uint8), index, row)
             if writer is None:
                 size = (picture.shape[1], picture.shape[0])
                 writer, codec = _open(temporary, RECORDED_FPS * speed, size)
@@ -73,24 +62,53 @@ def write_video(
                 writer.write(picture)
                 written += 1
             if written % 500 == 0 and written:
-                tell(f"{written} of {len(found)} frames")
+                tell(f"{written} of {len(scene.found)} frames")
         if writer is None:
             raise DataError(f"{recording} has no annotated frame that can be read.")
         writer.release()
     return written, codec
 
 
-def _roi(recording: Path) -> tuple[int, ...]:
-    """The region that was annotated, as the report beside the table says; the default one if there is no report."""
-    details = recording / DETAILS
-    if not details.is_file():
-        return AnnotationConfig().roi
-    roi = tuple(json.loads(details.read_text(encoding="utf-8"))["roi"])
-    check_roi(roi, str(details))
-    return roi
+@dataclass(frozen=True)
+class _Scene:
+    """What is drawn over the frames of a recording."""
+
+    found: Annotations
+    region: Region
+    class_names: tuple[str, ...]
+    speed: npt.NDArray[np.float64]
+    """(N,) km/h, of the telemetry's rows"""
+    now: npt.NDArray[np.int8]
+    """(N,2) brakes and coasts at the row itself"""
+    ahead: list[npt.NDArray[np.object_]]
+    """Brakes and coasts, (N,5) each, as future_labels.csv says: True, False or <NA>"""
+    row_of: dict[str, int]
+
+    @classmethod
+    def of(cls, recording: Recording) -> "_Scene":
+        found, (telemetry, _), labels = recording.annotations(), recording.telemetry(), recording.labels()
+        if not labels["Time"].equals(telemetry["Time"].astype(labels["Time"].dtype)):
+            raise DataError(f"{recording.labels_path} does not fit the telemetry: label the recording again.")
+        return cls(
+            found=found,
+            region=recording.annotated_region(),
+            class_names=recording.class_names(),
+            speed=telemetry["SPEED"].to_numpy(float),
+            now=current_state(telemetry, labels),
+            ahead=[labels[[f"{name}_{h}s" for h in HORIZONS_S]].astype(object).to_numpy() for name in ACTIONS],
+            row_of={time: row for row, time in enumerate(telemetry["Time"])},
+        )
+
+    def draw(self, image: Image, index: int, row: int) -> Image:
+        """Annotated frame `index`, which belongs to telemetry row `row`, with its bar."""
+        frame = _draw_frame(image, self.found.frame(index), self.region, self.class_names)
+        braking, coasting = (bool(value) for value in self.now[row])
+        text = f"{self.found.time[index]}   {self.speed[row]:.0f} km/h   {self.found.count[index]} vehicles"
+        bar = _draw_bar(text, (braking, coasting), (self.ahead[0][row], self.ahead[1][row]))
+        return np.vstack([frame, bar])
 
 
-def _draw_frame(image: Image, found: npt.NDArray[np.float32], roi: tuple[int, ...], names: tuple[str, ...]) -> Image:
+def _draw_frame(image: Image, found: npt.NDArray[np.float32], roi: Region, names: tuple[str, ...]) -> Image:
     scale = WIDTH / image.shape[1]
     height = round(image.shape[0] * scale) // 2 * 2  # encoders want even sizes
     frame = np.asarray(cv2.resize(image, (WIDTH, height), interpolation=cv2.INTER_AREA), np.uint8)

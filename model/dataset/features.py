@@ -1,39 +1,46 @@
 """Raw telemetry and detections to what the networks take: scaled to [0, 1], one-hot gear, flags. Formulas: DOMAIN."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from model.common.errors import DataError
-from model.recording.schema import GEAR_CODINGS, GEARS, RANGES, TELEMETRY_DIM
+from model.recording.schema import CHANNELS, FEATURES, GEAR_CODINGS, GEARS
 
 
-def telemetry_features(raw: Tensor, gear: str = "onehot") -> Tensor:
-    """Raw telemetry (...,5) in the order of `model.recording.telemetry.FEATURES` to features (...,10), or (...,5).
+def telemetry_features(raw: Tensor, gear: str = "onehot", inputs: Sequence[str] = FEATURES) -> Tensor:
+    """Raw telemetry (...,C), a column a channel of `inputs`, to features (...,`telemetry_dim`): 10 of the usual five.
 
-    The four of RANGES are min-max scaled and clamped to [0, 1]. The gear, 0 (neutral) to 5, is one-hot over 6, or with
+    A channel's scaling range becomes [0, 1], clamped. The gear, 0 (neutral) to 5, is one-hot over 6, or with
     gear="continuous" one number, gear / 5.
     """
-    if gear not in TELEMETRY_DIM:
+    if gear not in GEAR_CODINGS:
         raise DataError(f"Gear coding {gear!r}: expected one of {', '.join(GEAR_CODINGS)}.")
-    low, high = raw.new_tensor(list(RANGES.values())).T
-    scaled = ((raw[..., : len(RANGES)] - low) / (high - low)).clamp(0, 1)
-    gears = raw[..., len(RANGES)].round().clamp(0, GEARS - 1)
-    if gear == "continuous":
-        return torch.cat((scaled, gears[..., None] / (GEARS - 1)), dim=-1)
-    return torch.cat((scaled, functional.one_hot(gears.long(), GEARS).to(raw.dtype)), dim=-1)
+    features = []
+    for column, name in enumerate(inputs):
+        values, channel = raw[..., column], CHANNELS[name]
+        low, high = channel.scaling or (0.0, 1.0)
+        if channel.kind == "gear":
+            values = values.round().clamp(low, high)
+            if gear == "onehot":
+                features.append(functional.one_hot(values.long(), GEARS).to(raw.dtype))
+                continue
+        features.append(((values - low) / (high - low)).clamp(0, 1)[..., None])
+    return torch.cat(features, dim=-1)
 
 
-def detection_features(
-    raw: Tensor, mask: Tensor, crop_width: float, crop_height: float, classes: int | None = None
-) -> Tensor:
+def detection_features(raw: Tensor, mask: Tensor, region: Tensor, classes: int | None = None) -> Tensor:
     """Raw detections (...,N,7) to features (...,N,6), with `classes` given (...,N,6+classes); zero where mask is False.
 
-    Raw columns are class id, confidence, x1, y1, x2, y2 (pixels of the crop) and area (px2). Features are confidence,
-    the corners as shares of the crop, the area as its share, all clamped to [0, 1], then the class one-hot.
+    Raw columns are class id, confidence, x1, y1, x2, y2 (pixels of the region of interest) and area (px2). Features are
+    confidence, the corners as shares of the frame's own `region` (...,2), its width and height in px, the area as its
+    share, all clamped to [0, 1], then the class one-hot.
     """
-    scale = raw.new_tensor([1.0, crop_width, crop_height, crop_width, crop_height, crop_width * crop_height])
-    features = (raw[..., 1:] / scale).clamp(0, 1)
+    width, height = region.to(raw.dtype).unbind(-1)
+    scale = torch.stack([torch.ones_like(width), width, height, width, height, width * height], dim=-1)
+    features = (raw[..., 1:] / scale[..., None, :]).clamp(0, 1)
     if classes is not None:
         known = raw[..., 0].masked_fill(~mask, 0).long()
         features = torch.cat((features, functional.one_hot(known, classes).to(raw.dtype)), dim=-1)

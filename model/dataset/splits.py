@@ -4,45 +4,52 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field, model_validator
 
-from model.common.config import fingerprint, option, to_dict
+from model.common.config import Config, fingerprint
 from model.common.errors import DataError
 from model.common.files import sha256
-from model.dataset.windows import SCHEMA_VERSION, RecordingArrays, WindowConfig, build_recording, common_classes
-from model.recording.annotations import CROP_HEIGHT, CROP_WIDTH
-from model.recording.folder import TELEMETRY
-from model.recording.labels import BINARY_LABELS, DEFAULT_TASKS
-from model.recording.schema import RANGES
-from model.recording.telemetry import FEATURES
+from model.dataset.windows import (
+    SCHEMA_VERSION,
+    RecordingArrays,
+    WindowConfig,
+    build_recording,
+    common_classes,
+    common_inputs,
+)
+from model.recording.folder import CONTENT
+from model.recording.schema import BINARY_LABELS, DEFAULT_TASKS, used_schema
 
 SPLITS = ("train", "val", "test")
 EXHAUSTIVE_UP_TO = 9
 """Recordings of which every assignment is tried: 3^9 are 19,683."""
-_FILES = (TELEMETRY, "annotations.csv", "future_labels.csv")
 _MISSING_POSITIVES = 1.0
 """Cost of a split in which a default task has no positive; shares cost their squared error, far below 1."""
 
 
-@dataclass(frozen=True)
-class SplitConfig:
+class SplitConfig(Config):
     """How recordings are shared out."""
 
-    train: float = option(0.75, "Share of windows for training")
-    val: float = option(0.15, "Share of windows for validation: thresholds, early stop, choice of the best")
-    test: float = option(0.10, "Share of windows for the reported figures")
-    fixed: dict[str, str] = option({}, "Recordings that must go into a split, by name: train, val or test")
+    train: float = Field(0.75, gt=0, description="Share of windows for training")
+    val: float = Field(
+        0.15, gt=0, description="Share of windows for validation: thresholds, early stop, choice of the best"
+    )
+    test: float = Field(0.10, gt=0, description="Share of windows for the reported figures")
+    fixed: dict[str, str] = Field({}, description="Recordings that must go into a split, by name: train, val or test")
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
         shares = (self.train, self.val, self.test)
-        if min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
+        if abs(sum(shares) - 1) > 1e-6:
             raise DataError(f"Shares {shares}: expected three positive numbers that add up to 1.")
         wrong = {name: split for name, split in self.fixed.items() if split not in SPLITS}
         if wrong:
             raise DataError(f"fixed {wrong}: expected each recording's split to be one of {', '.join(SPLITS)}.")
+        return self
 
     @property
     def shares(self) -> npt.NDArray[np.float64]:
@@ -60,6 +67,8 @@ class RecordingStats:
     """Windows in which a label is true."""
     content: dict[str, str]
     """SHA-256 of each file that its windows come from."""
+    region: tuple[int, int]
+    """Width and height that its boxes are normalised by, px."""
 
 
 def recording_stats(recording: Path, arrays: RecordingArrays, config: WindowConfig) -> RecordingStats:
@@ -70,7 +79,8 @@ def recording_stats(recording: Path, arrays: RecordingArrays, config: WindowConf
         frames=len(arrays.time_ms),
         windows=len(arrays.window_start),
         positives=dict(zip(BINARY_LABELS, positives.tolist(), strict=True)),
-        content={name: sha256(recording / name) for name in _FILES},
+        content={name: sha256(recording / name) for name in CONTENT},
+        region=arrays.region,
     )
 
 
@@ -81,12 +91,14 @@ class _Samples:
     time_ms: npt.NDArray[np.int64]
     """(F,)"""
     telemetry: npt.NDArray[np.float32]
-    """(F,5)"""
+    """(F,C)"""
 
     def repeat(self, other: "_Samples") -> bool:
         if self.time_ms[0] > other.time_ms[-1] or other.time_ms[0] > self.time_ms[-1]:
             return False
         _, mine, theirs = np.intersect1d(self.time_ms, other.time_ms, return_indices=True)
+        if self.telemetry.shape[1] != other.telemetry.shape[1]:
+            return False
         return len(mine) > 0 and float((self.telemetry[mine] == other.telemetry[theirs]).all(axis=1).mean()) > 0.5
 
 
@@ -127,9 +139,10 @@ def build_manifest(recordings: Path, names: Sequence[str], window: WindowConfig,
     into two splits), are listed as skipped, with the reason.
 
     Raises:
-        DataError: too few recordings are left; tells how many were skipped and why.
+        DataError: too few recordings are left; tells how many were skipped and why. Or those that are left have
+            different telemetry channels.
     """
-    stats, skipped, samples = [], {}, dict[str, _Samples]()
+    stats, skipped, samples, inputs = [], {}, dict[str, _Samples](), dict[str, tuple[str, ...]]()
     for name in sorted(names):
         try:
             arrays = build_recording(recordings / name, window)
@@ -142,7 +155,7 @@ def build_manifest(recordings: Path, names: Sequence[str], window: WindowConfig,
         elif same := next((other for other, those in samples.items() if these.repeat(those)), None):
             skipped[name] = f"the drive that {same} holds, with the same times and telemetry: remove one of them"
         else:
-            samples[name] = these
+            samples[name], inputs[name] = these, arrays.inputs
             stats.append(recording_stats(recordings / name, arrays, window))
     try:
         assigned = assign_splits(stats, split)
@@ -150,21 +163,23 @@ def build_manifest(recordings: Path, names: Sequence[str], window: WindowConfig,
         reasons = "".join(f"\n  {name}: {reason}" for name, reason in list(skipped.items())[:20])
         raise DataError(f"{error} Skipped: {len(skipped)}.{reasons}") from None
     by_name = {s.name: s for s in stats}
+    channels = common_inputs(inputs)
+    schema = used_schema(channels)
     manifest: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
-        "features": list(FEATURES),
-        "ranges": {name: list(limits) for name, limits in RANGES.items()},
+        "features": list(channels),
+        "ranges": schema["scaling"],
+        "schema": schema["fingerprint"],
         "labels": list(BINARY_LABELS),
         "class_names": list(common_classes([recordings / s.name for s in stats])),
-        "crop_size": [CROP_WIDTH, CROP_HEIGHT],
-        "window": to_dict(window),
-        "split": to_dict(split),
+        "window": window.model_dump(),
+        "split": split.model_dump(),
         "splits": {name: _summary([by_name[n] for n in members], stats) for name, members in assigned.items()},
         "recordings": {s.name: asdict(s) for s in stats},
         "skipped": skipped,
     }
-    identity = {name: s.content for name, s in by_name.items()}
-    keys = ("schema_version", "labels", "class_names", "window")
+    identity = {name: [s.content, s.region] for name, s in by_name.items()}
+    keys = ("schema_version", "schema", "labels", "class_names", "window")
     manifest["fingerprint"] = fingerprint({key: manifest[key] for key in keys}, assigned, identity)
     return manifest
 

@@ -12,14 +12,14 @@ from torch import Tensor
 from model.common.errors import DataError
 from model.dataset.features import detection_features, telemetry_features
 from model.dataset.windows import Split, read_split
-from model.recording.labels import DEFAULT_TASKS
+from model.recording.schema import DEFAULT_TASKS
 
 
 class Batch(NamedTuple):
     """What a training step takes, in the order of the model's and the loss's arguments."""
 
     telemetry_seq: Tensor
-    """(B,T,10) float32"""
+    """(B,T,D) float32; D is 10 where recordings have all channels"""
     detection_seq: Tensor
     """(B,T,N,6) float32"""
     detection_mask: Tensor
@@ -41,9 +41,11 @@ class WindowData:
     path: Path
     tasks: tuple[str, ...]
     class_names: tuple[str, ...]
+    inputs: tuple[str, ...]
+    """Telemetry channels behind the features."""
     length: int
     telemetry: Tensor
-    """(F,10) float32"""
+    """(F,D) float32"""
     detections: Tensor
     """(F,N,6) float32"""
     detection_mask: Tensor
@@ -80,13 +82,13 @@ class WindowData:
             path=path,
             tasks=tuple(tasks),
             class_names=tuple(split.class_names),
+            inputs=split.feature_names,
             length=split.window.length,
-            telemetry=telemetry_features(torch.from_numpy(split.telemetry).to(device), gear),
+            telemetry=telemetry_features(torch.from_numpy(split.telemetry).to(device), gear, split.feature_names),
             detections=detection_features(
                 torch.from_numpy(split.detections[:, :used]).to(device),
                 mask,
-                split.crop_width,
-                split.crop_height,
+                torch.from_numpy(split.region[split.recording]).to(device),
                 len(split.class_names) if detection_classes else None,
             ),
             detection_mask=mask,

@@ -1,55 +1,75 @@
 """Windows of consecutive frames, and the H5 file that holds a split's frames once and its windows as start rows."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from pydantic import Field, model_validator
 
-from model.common.config import from_dict, option, to_dict
+from model.common.config import Config
 from model.common.errors import DataError
 from model.common.files import atomic_path
-from model.recording.annotations import CROP_HEIGHT, CROP_WIDTH, class_names, read_annotations
-from model.recording.folder import TELEMETRY
-from model.recording.labels import ACTIONS, BINARY_LABELS, TARGETS, current_state, read_future_labels
-from model.recording.telemetry import FEATURES, MAX_STEP_MS, read_telemetry
+from model.recording.annotations import Annotations
+from model.recording.folder import Recording
+from model.recording.labels import current_state
+from model.recording.schema import (
+    ACTIONS,
+    BINARY_LABELS,
+    BOX_VALUES,
+    FEATURES,
+    TARGETS,
+    check_inputs,
+    check_schema,
+    used_schema,
+)
+from model.recording.telemetry import MAX_STEP_MS
 
-SCHEMA_VERSION = 2
-BOX_VALUES = ("class_id", "confidence", "x1", "y1", "x2", "y2", "area")
+SCHEMA_VERSION = 3
 
 
-@dataclass(frozen=True)
-class WindowConfig:
+class WindowConfig(Config):
     """Which runs of frames are windows."""
 
-    length: int = option(20, "Frames a window; at 2 Hz 20 are 10 s")
-    stride: int = option(5, "Frames from one window's start to the next; 1 for the final training")
-    max_gap_ms: int = option(MAX_STEP_MS, "Largest step between consecutive frames, ms")
-    max_detections: int = option(12, "Detections kept a frame, the most confident")
-    required_labels: tuple[str, ...] = option(BINARY_LABELS, "Labels that must be known for a window to be used")
+    length: int = Field(20, ge=1, description="Frames a window; at 2 Hz 20 are 10 s")
+    stride: int = Field(5, ge=1, description="Frames from one window's start to the next; 1 for the final training")
+    max_gap_ms: int = Field(MAX_STEP_MS, ge=1, description="Largest step between consecutive frames, ms")
+    max_detections: int = Field(12, ge=1, description="Detections kept a frame, the most confident")
+    required_labels: list[str] = Field(
+        list(BINARY_LABELS), description="Labels that must be known for a window to be used"
+    )
+    inputs: list[str] = Field(
+        [],
+        description="Telemetry channels that the networks see; empty: all that the recordings have, which must be the "
+        "same in each",
+    )
 
-    def __post_init__(self) -> None:
-        for name in ("length", "stride", "max_gap_ms", "max_detections"):
-            if getattr(self, name) < 1:
-                raise DataError(f"{name} {getattr(self, name)}: expected at least 1.")
+    @model_validator(mode="after")
+    def _names(self) -> Self:
         unknown = set(self.required_labels) - set(BINARY_LABELS)
         if unknown:
             raise DataError(
                 f"required_labels {', '.join(sorted(unknown))}: expected some of {', '.join(BINARY_LABELS)}."
             )
+        check_inputs(self.inputs, "inputs")
+        return self
 
 
 @dataclass(frozen=True)
 class RecordingArrays:
     """The F frames of a recording that were recorded, annotated and labelled, and its windows."""
 
+    inputs: tuple[str, ...]
+    """Names of the C channels"""
+    region: tuple[int, int]
+    """Width and height of the region of interest that the boxes are in the pixels of"""
     telemetry: npt.NDArray[np.float32]
-    """(F,5) raw units, in the order of FEATURES"""
+    """(F,C) raw units"""
     detections: npt.NDArray[np.float32]
     """(F,12,7) in the order of BOX_VALUES, px of the region of interest; zero where absent"""
     detection_mask: npt.NDArray[np.bool_]
@@ -83,14 +103,14 @@ class Split:
     time_ms: npt.NDArray[np.int64]
     recording: npt.NDArray[np.int16]
     """(F,) index into `recordings`"""
+    region: npt.NDArray[np.int32]
+    """(R,2) width and height of each recording's region of interest, px"""
     window_start: npt.NDArray[np.int32]
     recordings: tuple[str, ...]
     feature_names: tuple[str, ...]
     label_names: tuple[str, ...]
     class_names: tuple[str, ...]
     window: WindowConfig
-    crop_width: int
-    crop_height: int
     fingerprint: str
     """Of the manifest that the file was made from."""
 
@@ -112,13 +132,14 @@ def build_recording(recording: Path, config: WindowConfig) -> RecordingArrays:
     A frame that was not annotated ("not looked") is left out, so that no window runs over it.
 
     Raises:
-        DataError: one of the three files is missing or wrong, or labels are older than the telemetry.
+        DataError: one of the three files is missing or wrong, labels are older than the telemetry, or a channel that
+            `config` names is not there.
     """
-    telemetry, _ = read_telemetry(recording / TELEMETRY)
-    annotations = read_annotations(recording / "annotations.csv")
-    labels = read_future_labels(recording / "future_labels.csv")
+    own = Recording(recording)
+    telemetry, annotations, labels = own.telemetry()[0], own.annotations(), own.labels()
     if not labels["Time"].equals(telemetry["Time"].astype(labels["Time"].dtype)):
-        raise DataError(f"{recording / 'future_labels.csv'} does not fit {TELEMETRY}: label the recording again.")
+        raise DataError(f"{own.labels_path} does not fit {own.telemetry_path.name}: label the recording again.")
+    inputs = _inputs(own, telemetry, config)
     annotated = pd.Index(annotations.time).get_indexer(pd.Index(telemetry["Time"]))
     rows, frames = np.flatnonzero(annotated >= 0), annotated[annotated >= 0]
     detections, mask = _pad(annotations.offsets, _box_values(annotations), frames, config.max_detections)
@@ -127,7 +148,9 @@ def build_recording(recording: Path, config: WindowConfig) -> RecordingArrays:
     label_values = np.column_stack([known[name].to_numpy(np.int8, na_value=-1) for name in BINARY_LABELS])
     required = [BINARY_LABELS.index(name) for name in config.required_labels]
     return RecordingArrays(
-        telemetry=telemetry[list(FEATURES)].to_numpy(np.float32)[rows],
+        inputs=inputs,
+        region=own.annotated_region()[2:],
+        telemetry=telemetry[list(inputs)].to_numpy(np.float32)[rows],
         detections=detections,
         detection_mask=mask,
         labels=label_values,
@@ -167,6 +190,7 @@ def write_split(path: Path, recordings: Sequence[Path], config: WindowConfig, fi
         raise DataError(f"{path}: expected at least one recording.")
     classes = common_classes(recordings)
     parts = [build_recording(recording, config) for recording in recordings]
+    inputs = common_inputs({recording.name: part.inputs for recording, part in zip(recordings, parts, strict=True)})
     sizes = [len(part.time_ms) for part in parts]
     first = np.concatenate([[0], np.cumsum(sizes)])
     arrays = {
@@ -174,6 +198,7 @@ def write_split(path: Path, recordings: Sequence[Path], config: WindowConfig, fi
         for name in ("telemetry", "detections", "detection_mask", "labels", "targets", "state", "time_ms")
     }
     arrays["recording"] = np.repeat(np.arange(len(parts), dtype=np.int16), sizes)
+    arrays["region"] = np.array([part.region for part in parts], np.int32)
     starts = [part.window_start + offset for part, offset in zip(parts, first[:-1], strict=True)]
     arrays["window_start"] = np.concatenate(starts).astype(np.int32)
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
@@ -183,12 +208,11 @@ def write_split(path: Path, recordings: Sequence[Path], config: WindowConfig, fi
             schema_version=SCHEMA_VERSION,
             fingerprint=fingerprint,
             recordings=json.dumps([recording.name for recording in recordings]),
-            features=json.dumps(FEATURES),
+            features=json.dumps(inputs),
+            schema=used_schema(inputs)["fingerprint"],
             labels=json.dumps(BINARY_LABELS),
             actions=json.dumps(ACTIONS),
-            window=json.dumps(to_dict(config)),
-            crop_width=CROP_WIDTH,
-            crop_height=CROP_HEIGHT,
+            window=config.model_dump_json(),
             class_names=json.dumps(classes),
         )
     labels = arrays["labels"][arrays["window_start"] + config.length - 1]
@@ -205,7 +229,7 @@ def read_split(path: Path) -> Split:
     """Read a split file.
 
     Raises:
-        DataError: missing, no H5 file, or of another schema.
+        DataError: missing, no H5 file, or made with another schema of channels and labels than today's.
     """
     if not path.is_file():
         raise DataError(f"{path} is missing: build the splits first.")
@@ -221,15 +245,15 @@ def read_split(path: Path) -> Split:
     except OSError as error:
         raise DataError(f"{path} cannot be read as an H5 file ({error}): build the splits again.") from error
     try:
+        inputs = tuple(json.loads(attributes["features"]))
+        check_schema(str(attributes["schema"]), inputs, str(path), "build the splits again")
         return Split(
             **arrays,
             recordings=tuple(json.loads(attributes["recordings"])),
-            feature_names=tuple(json.loads(attributes["features"])),
+            feature_names=inputs,
             label_names=tuple(json.loads(attributes["labels"])),
             class_names=tuple(json.loads(attributes["class_names"])),
-            window=from_dict(WindowConfig, json.loads(attributes["window"])),
-            crop_width=int(attributes["crop_width"]),
-            crop_height=int(attributes["crop_height"]),
+            window=WindowConfig(**json.loads(attributes["window"])),
             fingerprint=str(attributes.get("fingerprint", "")),
         )
     except (KeyError, TypeError) as error:
@@ -251,14 +275,37 @@ def common_classes(recordings: Sequence[Path]) -> tuple[str, ...]:
     """The class names that all recordings were annotated with. DataError if they differ."""
     found: dict[tuple[str, ...], str] = {}
     for recording in recordings:
-        found.setdefault(class_names(recording), recording.name)
+        found.setdefault(Recording(recording).class_names(), recording.name)
     if len(found) > 1:
         kinds = "; ".join(f"{name}: {', '.join(classes)}" for classes, name in found.items())
         raise DataError(f"Recordings were annotated with different classes ({kinds}): annotate all with one detector.")
     return next(iter(found))
 
 
-def _box_values(annotations: Any) -> npt.NDArray[np.float32]:
+def common_inputs(inputs: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """The telemetry channels that all recordings have, by name. DataError if they differ."""
+    kinds: dict[tuple[str, ...], list[str]] = {}
+    for name, channels in inputs.items():
+        kinds.setdefault(channels, []).append(name)
+    if len(kinds) > 1:
+        differing = "; ".join(f"{', '.join(channels)}: {', '.join(names)}" for channels, names in kinds.items())
+        shared = [name for name in FEATURES if all(name in channels for channels in kinds)]
+        raise DataError(
+            f"Recordings have different telemetry channels ({differing}): leave some out, or set the option inputs of "
+            f"window, for example to {shared}, so that all are used with the same."
+        )
+    return next(iter(kinds))
+
+
+def _inputs(recording: Recording, telemetry: pd.DataFrame, config: WindowConfig) -> tuple[str, ...]:
+    """The channels of a recording that the networks see, in the schema's order."""
+    lacking = [name for name in config.inputs if name not in telemetry]
+    if lacking:
+        raise DataError(f"{recording.telemetry_path} has no column {', '.join(lacking)}, which the inputs name.")
+    return tuple(name for name in FEATURES if name in (config.inputs or telemetry))
+
+
+def _box_values(annotations: Annotations) -> npt.NDArray[np.float32]:
     """(M,7) in the order of BOX_VALUES."""
     columns = (annotations.class_id, annotations.confidence, annotations.box, annotations.area)
     return np.column_stack(columns).astype(np.float32)

@@ -7,8 +7,7 @@ from pydantic import Field, model_validator
 
 from model.common.config import Config
 from model.network.architectures import Decoder, Encoder, Fusion
-from model.recording.labels import BINARY_LABELS, DEFAULT_TASKS
-from model.recording.schema import BOX_FEATURES, TELEMETRY_DIM
+from model.recording.schema import BINARY_LABELS, BOX_FEATURES, DEFAULT_TASKS, TELEMETRY_DIM
 
 
 class Sizes(Config):

@@ -15,11 +15,6 @@ from model.common.errors import DataError
 from model.common.files import atomic_path
 
 COLUMNS = ("Time", "filename", "vehicle_count", "class_ids", "confidences", "bboxes", "areas")
-DETAILS = "annotations.json"
-"""Beside the table: how it was made, with the detector's class names."""
-DEFAULT_CLASSES = ("vehicle",)
-CROP_WIDTH, CROP_HEIGHT = 1920, 575
-"""Size that boxes are normalised by, px: that of the region of interest."""
 
 
 @dataclass(frozen=True)
@@ -128,14 +123,6 @@ def read_annotations(path: Path) -> Annotations:
         )
     except (TypeError, ValueError) as error:
         raise DataError(f"{path} holds a detection that is no number or no box of four: annotate again.") from error
-
-
-def class_names(recording: Path) -> tuple[str, ...]:
-    """Names of the class ids in a recording's annotations, as the detector's report beside them says."""
-    details = recording / DETAILS
-    if not details.is_file():
-        return DEFAULT_CLASSES
-    return tuple(json.loads(details.read_text(encoding="utf-8")).get("class_names", DEFAULT_CLASSES))
 
 
 def _json_lists(path: Path, column: pd.Series) -> list[list]:

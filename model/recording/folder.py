@@ -1,21 +1,187 @@
-"""A recording on disk: its name, what its folder holds, and whether that can be used."""
+"""A recording on disk: where its files lie, how they are read, and whether it can be used.
+
+The one place that spells a recording's file names. What a camera brings (frames, region of interest, annotations) lies
+where `Recording.camera_folder` says: a second camera is one more field of `Recording`.
+"""
 
 import hashlib
+import json
 import re
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import pandas as pd
 
 from model.common.errors import DataError
+from model.recording.annotations import Annotations, read_annotations
+from model.recording.labels import read_future_labels
 from model.recording.telemetry import TelemetryReport, read_telemetry
 
 TELEMETRY = "telemetry.csv"
+ANNOTATIONS = "annotations.csv"
+TRUE_ANNOTATIONS = "true_annotations.csv"
+"""What a simulated camera truly saw, beside its frames."""
+DETAILS = "annotations.json"
+"""Beside the annotations: how they were made, with the detector's class names and the region that it saw."""
+LABELS = "future_labels.csv"
+ROI = "roi.json"
+"""The region of interest of the recording's own camera mounting."""
+ORIGIN = ".source.json"
+"""The source that the recording was made from."""
+FRAME_SUFFIX = ".jpg"
+CONTENT = (TELEMETRY, ANNOTATIONS, LABELS)
+"""Files that a data set's windows are made from."""
 NAME_FORMAT = "%Y-%m-%d_%H-%M-%S"
 EXAMPLES = 10
 """Names that a report lists of each kind of trouble."""
 _NAME = re.compile(r"\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}")
 _START, _END, _TAIL = b"\xff\xd8", b"\xff\xd9", 4096
+DEFAULT_CLASSES = ("vehicle",)
+
+
+class Region(NamedTuple):
+    """A rectangle of a frame, px."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+DEFAULT_REGION = Region(0, 320, 1920, 575)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A drive: telemetry, frames of a camera, what was found in them, and what the driver did next."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def camera_folder(self) -> Path:
+        return self.folder
+
+    @property
+    def telemetry_path(self) -> Path:
+        return self.folder / TELEMETRY
+
+    @property
+    def labels_path(self) -> Path:
+        return self.folder / LABELS
+
+    @property
+    def annotations_path(self) -> Path:
+        return self.camera_folder / ANNOTATIONS
+
+    @property
+    def details_path(self) -> Path:
+        return self.camera_folder / DETAILS
+
+    @property
+    def roi_path(self) -> Path:
+        return self.camera_folder / ROI
+
+    @property
+    def origin_path(self) -> Path:
+        return self.folder / ORIGIN
+
+    def telemetry(self) -> tuple[pd.DataFrame, TelemetryReport]:
+        """As `read_telemetry`."""
+        return read_telemetry(self.telemetry_path)
+
+    def annotations(self) -> Annotations:
+        """As `read_annotations`."""
+        return read_annotations(self.annotations_path)
+
+    def labels(self) -> pd.DataFrame:
+        """As `read_future_labels`."""
+        return read_future_labels(self.labels_path)
+
+    def frames(self) -> dict[str, Path]:
+        """Files of the camera's frames by their time, in order of time."""
+        found = sorted(path for path in self.camera_folder.iterdir() if is_frame(path.name))
+        return {frame_time(path.name): path for path in found}
+
+    def region(self) -> Region | None:
+        """The region of interest that the recording's own roi.json ({"x", "y", "width", "height"}) tells, if any.
+
+        Raises:
+            DataError: the file is none such.
+        """
+        if not self.roi_path.is_file():
+            return None
+        try:
+            content = json.loads(self.roi_path.read_text(encoding="utf-8"))
+            region = Region(*(int(content[name]) for name in Region._fields))
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f'{self.roi_path}: expected {{"x": .., "y": .., "width": .., "height": ..}} in px ({error}).'
+            ) from error
+        check_region(region, str(self.roi_path))
+        return region
+
+    @cached_property
+    def details(self) -> dict[str, Any]:
+        """How the annotations were made; empty if that is not known, as of those made elsewhere.
+
+        Raises:
+            DataError: the file is no JSON object.
+        """
+        try:
+            content = json.loads(self.details_path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise DataError(f"{self.details_path} is no JSON ({error}): annotate the recording again.") from error
+        if not isinstance(content, dict):
+            raise DataError(f"{self.details_path} is no JSON object: annotate the recording again.")
+        return content
+
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the class ids in the annotations."""
+        return tuple(self.details.get("class_names", DEFAULT_CLASSES))
+
+    def annotated_region(self) -> Region:
+        """The region of interest that the boxes are in the pixels of; the default one if that is not known.
+
+        Raises:
+            DataError: what the details tell is no region.
+        """
+        found = self.details.get("roi", DEFAULT_REGION)
+        check_region(found, str(self.details_path))
+        return Region(*found)
+
+
+def is_frame(name: str) -> bool:
+    """Whether a file of this name is a frame."""
+    return name.lower().endswith(FRAME_SUFFIX)
+
+
+def frame_name(time: str) -> str:
+    """The file of the frame that was taken at a row's Time."""
+    return f"{time}{FRAME_SUFFIX}"
+
+
+def frame_time(name: str) -> str:
+    """The Time of the row that a frame's file belongs to."""
+    return name.rpartition(".")[0]
+
+
+def check_region(region: Any, what: str) -> None:
+    """Raises DataError unless `region` is x, y, width, height of a rectangle."""
+    try:
+        x, y, width, height = (int(value) for value in region)
+    except (TypeError, ValueError):
+        x = y = width = height = -1
+    if min(x, y) < 0 or min(width, height) < 1:
+        raise DataError(f"{what} {region!r}: expected x, y, width, height in px, the last two positive.")
 
 
 @dataclass(frozen=True)
@@ -65,17 +231,18 @@ def inspect_recording(folder: Path, check_frames: bool = True) -> RecordingRepor
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder: expected a recording with {TELEMETRY} and its frames.")
-    table, telemetry = read_telemetry(folder / TELEMETRY)
-    files = {path.stem: path for path in folder.iterdir() if path.suffix.lower() == ".jpg"}
+    recording = Recording(folder)
+    table, telemetry = recording.telemetry()
+    files = recording.frames()
     rows = set(table["Time"])
-    truncated = sorted(name for name, path in files.items() if check_frames and not is_whole_jpeg(path))
+    truncated = sorted(time for time, path in files.items() if check_frames and not is_whole_jpeg(path))
     without_row = sorted(files.keys() - rows)
     without_frame = sorted(rows - files.keys())
     usable = len((files.keys() & rows) - set(truncated))
     if usable == 0:
         raise DataError(
             f"{folder} has no usable frame: {len(files)} JPEG files for {len(rows)} valid rows of {TELEMETRY}. "
-            "Expected files named <Time>.jpg beside it."
+            f"Expected files named <Time>{FRAME_SUFFIX} beside it."
         )
     return RecordingReport(
         name=folder.name,
@@ -106,7 +273,8 @@ def is_whole_jpeg(path: Path) -> bool:
 
 def content_hash(folder: Path) -> str:
     """Twelve hex digits that identify a recording: its telemetry, and its frames' names and sizes."""
-    digest = hashlib.sha256((folder / TELEMETRY).read_bytes())
-    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() == ".jpg"):
+    recording = Recording(folder)
+    digest = hashlib.sha256(recording.telemetry_path.read_bytes())
+    for path in recording.frames().values():
         digest.update(f"{path.name}\0{path.stat().st_size}\n".encode())
     return digest.hexdigest()[:12]

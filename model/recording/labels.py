@@ -1,57 +1,50 @@
 """`future_labels.csv`: what the driver will do one to five seconds from each row, looked up by time."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from pydantic import Field
 
-from model.common.config import option
+from model.common.config import Config
 from model.common.errors import DataError
 from model.common.files import write_text
-
-HORIZONS_S = (1, 2, 3, 4, 5)
-ACTIONS = ("brake", "coast")
-BINARY_LABELS = tuple(f"{action}_{h}s" for action in ACTIONS for h in HORIZONS_S)
-TARGETS = tuple(f"{quantity}_{h}s" for quantity in ("brake_force", "acc_pos") for h in HORIZONS_S)
-DEFAULT_TASKS = ("brake_1s", "brake_2s", "coast_1s", "coast_2s")
-COLUMNS = ("Time", *(f"{name}_{h}s" for h in HORIZONS_S for name in ("brake", "coast", "brake_force", "acc_pos")))
+from model.recording.schema import BINARY_LABELS, HORIZONS_S, LABEL_COLUMNS, LABELS, TIME
 
 
-@dataclass(frozen=True)
-class LabelConfig:
+class LabelConfig(Config):
     """How the future is looked up."""
 
-    coast_threshold: float = option(7.5, "Accelerator position (%) below which the car coasts")
-    tolerance_s: float = option(0.3, "A row at most this far from t + h tells the label; beyond, it is unknown")
-
-    def __post_init__(self) -> None:
-        if not 0 < self.tolerance_s < 1 or not 0 < self.coast_threshold <= 100:
-            raise DataError(f"{self}: expected tolerance_s within (0, 1) and coast_threshold within (0, 100].")
+    coast_threshold: float = Field(7.5, gt=0, le=100, description="Accelerator position (%) below which the car coasts")
+    tolerance_s: float = Field(
+        0.3, gt=0, lt=1, description="A row at most this far from t + h tells the label; beyond, it is unknown"
+    )
 
 
-def future_labels(telemetry: pd.DataFrame, config: LabelConfig = LabelConfig()) -> pd.DataFrame:
+_DEFAULT = LabelConfig()
+
+
+def future_labels(telemetry: pd.DataFrame, config: LabelConfig = _DEFAULT) -> pd.DataFrame:
     """Labels of each valid row of `read_telemetry`'s table.
 
     The row nearest to t + h tells, if it is at most `tolerance_s` away; of two as near the earlier. Otherwise, past the
     end or in a gap, the label is unknown: <NA>, never False.
 
     Returns:
-        `COLUMNS`; `brake_*` and `coast_*` nullable booleans, the rest floats, NaN where unknown.
+        `LABEL_COLUMNS`; `brake_*` and `coast_*` nullable booleans, the rest floats, NaN where unknown.
     """
-    columns: dict[str, object] = {"Time": telemetry["Time"]}
-    brake = telemetry["BRAKE_SIGNAL"].to_numpy()
-    coast = telemetry["ACCELERATOR_POS_D"].to_numpy() < config.coast_threshold
-    force = np.maximum(telemetry["BRAKE_FORCE"].to_numpy(), 0.0)
-    pedal = telemetry["ACCELERATOR_POS_D"].to_numpy()
+    quantities = _quantities(telemetry, config)
+    t, tolerance = telemetry["t"].to_numpy(), round(config.tolerance_s * 1000)
+    columns: dict[str, object] = {TIME: telemetry[TIME]}
     for h in HORIZONS_S:
-        rows, known = future_rows(telemetry["t"].to_numpy(), h * 1000, round(config.tolerance_s * 1000))
-        columns[f"brake_{h}s"] = pd.arrays.BooleanArray(brake[rows], ~known)
-        columns[f"coast_{h}s"] = pd.arrays.BooleanArray(coast[rows], ~known)
-        columns[f"brake_force_{h}s"] = np.where(known, force[rows], np.nan)
-        columns[f"acc_pos_{h}s"] = np.where(known, pedal[rows], np.nan)
+        rows, known = future_rows(t, h * 1000, tolerance)
+        for label in (label for label in LABELS if label.horizon_s == h):
+            values = quantities[label.name.removesuffix(f"_{h}s")][rows]
+            columns[label.name] = (
+                pd.arrays.BooleanArray(values, ~known) if label.binary else np.where(known, values, np.nan)
+            )
     return pd.DataFrame(columns)
 
 
@@ -70,6 +63,18 @@ def current_state(telemetry: pd.DataFrame, labels: pd.DataFrame) -> npt.NDArray[
     return np.column_stack([telemetry["BRAKE_SIGNAL"].to_numpy(bool), coasting]).astype(np.int8)
 
 
+def _quantities(telemetry: pd.DataFrame, config: LabelConfig) -> dict[str, npt.NDArray]:
+    """What each row says now of what the labels ask for. Unknown throughout where its channel lacks."""
+    pedal = telemetry["ACCELERATOR_POS_D"].to_numpy()
+    force = telemetry.get("BRAKE_FORCE")
+    return {
+        "brake": telemetry["BRAKE_SIGNAL"].to_numpy(),
+        "coast": pedal < config.coast_threshold,
+        "brake_force": np.full(len(pedal), np.nan) if force is None else np.maximum(force.to_numpy(), 0.0),
+        "acc_pos": pedal,
+    }
+
+
 def future_rows(
     t: npt.NDArray[np.int64], horizon_ms: int, tolerance_ms: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
@@ -84,7 +89,7 @@ def future_rows(
 def write_future_labels(path: Path, labels: pd.DataFrame) -> None:
     """Write the table, atomically: booleans as True and False, unknown as an empty cell."""
     columns = [labels["Time"].tolist()]
-    for name in COLUMNS[1:]:
+    for name in LABEL_COLUMNS[1:]:
         values = labels[name]
         known = values.notna().to_numpy()
         if values.dtype == "boolean":
@@ -92,7 +97,7 @@ def write_future_labels(path: Path, labels: pd.DataFrame) -> None:
         else:
             texts = _texts(values.to_numpy(float))
         columns.append(np.where(known, texts, "").tolist())
-    lines = [",".join(COLUMNS), *map(",".join, zip(*columns, strict=True))]
+    lines = [",".join(LABEL_COLUMNS), *map(",".join, zip(*columns, strict=True))]
     write_text(path, "\n".join(lines) + "\n")
 
 
@@ -102,14 +107,14 @@ def read_future_labels(path: Path) -> pd.DataFrame:
     Raises:
         DataError: missing, a column missing, or a cell of the wrong kind.
     """
-    kinds: dict[str, Any] = {name: "boolean" if name in BINARY_LABELS else "float64" for name in COLUMNS[1:]}
+    kinds: dict[str, Any] = {name: "boolean" if name in BINARY_LABELS else "float64" for name in LABEL_COLUMNS[1:]}
     try:
         table = pd.read_csv(path, dtype={"Time": str, **kinds})
     except FileNotFoundError:
         raise DataError(f"{path} is missing: label the recording first.") from None
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, ValueError, TypeError) as error:
         raise DataError(f"{path} is no table of labels ({error}): label the recording again.") from error
-    missing = [name for name in COLUMNS if name not in table.columns]
+    missing = [name for name in LABEL_COLUMNS if name not in table.columns]
     if missing:
         raise DataError(f"{path} lacks {', '.join(missing)}: label the recording again.")
     return table

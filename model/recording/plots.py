@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from model.common.figures import COLOURS, new_figure
-from model.recording.labels import HORIZONS_S
+from model.recording.schema import HORIZONS_S
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,13 +1,122 @@
-"""What the networks take: names, ranges and widths. Free of torch: the manifest and the launchpad show them."""
+"""The one table of channels and of labels: columns, features, ranges, tasks and what identifies them derive from it.
 
-RANGES = {
-    "SPEED": (0.0, 150.0),
-    "RPM": (650.0, 4500.0),
-    "ACCELERATOR_POS_D": (0.0, 100.0),
-    "ENGINE_LOAD": (0.0, 100.0),
-}
-"""Ranges that become [0, 1], in the order of the raw columns; GEAR follows them."""
+Free of torch: the manifest and the launchpad show it. A new channel or label is a line here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from model.common.config import fingerprint
+from model.common.errors import DataError
+
+Kind = Literal["number", "flag", "gear"]
+Gear = Literal["onehot", "continuous"]
+
+
+@dataclass(frozen=True)
+class Channel:
+    """A column of `telemetry.csv`."""
+
+    name: str
+    unit: str
+    kind: Kind = "number"
+    plausible: tuple[float, float] | None = None
+    """Values outside are a failed reading: the row is dropped and counted."""
+    scaling: tuple[float, float] | None = None
+    """The range that becomes [0, 1] for the networks."""
+    required: bool = False
+    """Whether a recording must have the column. One that lacks another is not fed with it."""
+    input: bool = False
+    """Whether the networks see it, in the order of the table."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """A column of `future_labels.csv`: what a channel says some seconds later."""
+
+    name: str
+    horizon_s: int
+    channel: str
+    """What it is looked up from."""
+    binary: bool
+    """Whether it is a task that a network can predict; else a number that is kept beside the tasks."""
+
+
 GEARS = 6
-GEAR_CODINGS = ("onehot", "continuous")
-TELEMETRY_DIM = {"onehot": len(RANGES) + GEARS, "continuous": len(RANGES) + 1}
-BOX_FEATURES = ("confidence", "x1", "y1", "x2", "y2", "area")
+"""0 (neutral) to 5."""
+CHANNELS = {
+    channel.name: channel
+    for channel in (
+        Channel("SPEED", "km/h", plausible=(0.0, 400.0), scaling=(0.0, 150.0), required=True, input=True),
+        Channel("RPM", "1/min", plausible=(0.0, 12_000.0), scaling=(650.0, 4500.0), input=True),
+        Channel("ACCELERATOR_POS_D", "%", plausible=(-10.0, 110.0), scaling=(0.0, 100.0), required=True, input=True),
+        Channel("ENGINE_LOAD", "%", plausible=(-10.0, 150.0), scaling=(0.0, 100.0), input=True),
+        Channel("BRAKE_SIGNAL", "", kind="flag", required=True),
+        Channel("GEAR", "", kind="gear", scaling=(0.0, GEARS - 1.0), input=True),
+        Channel("BRAKE_FORCE", "share of 9.81 m/s2", plausible=(-3.0, 3.0)),
+    )
+}
+HORIZONS_S = (1, 2, 3, 4, 5)
+ACTIONS = ("brake", "coast")
+"""What the driver does at a frame, and in the binary labels after it."""
+_QUANTITIES = (
+    (ACTIONS[0], "BRAKE_SIGNAL", True),
+    (ACTIONS[1], "ACCELERATOR_POS_D", True),
+    ("brake_force", "BRAKE_FORCE", False),
+    ("acc_pos", "ACCELERATOR_POS_D", False),
+)
+LABELS = tuple(
+    Label(f"{quantity}_{h}s", h, channel, binary) for h in HORIZONS_S for quantity, channel, binary in _QUANTITIES
+)
+"""In the order of the file's columns."""
+
+TIME = "Time"
+REQUIRED_COLUMNS = (TIME, *(name for name, channel in CHANNELS.items() if channel.required))
+FEATURES = tuple(name for name, channel in CHANNELS.items() if channel.input)
+"""Channels that the networks see of a recording that has all of them, in their order."""
+LABEL_COLUMNS = (TIME, *(label.name for label in LABELS))
+BINARY_LABELS = tuple(f"{name}_{h}s" for name, _, binary in _QUANTITIES if binary for h in HORIZONS_S)
+TARGETS = tuple(f"{name}_{h}s" for name, _, binary in _QUANTITIES if not binary for h in HORIZONS_S)
+DEFAULT_TASKS = ("brake_1s", "brake_2s", "coast_1s", "coast_2s")
+BOX_VALUES = ("class_id", "confidence", "x1", "y1", "x2", "y2", "area")
+"""What is kept of a detection, px of the region of interest."""
+BOX_FEATURES = BOX_VALUES[1:]
+"""What the networks see of it, as shares of the region."""
+GEAR_CODINGS: tuple[Gear, ...] = ("onehot", "continuous")
+
+
+def telemetry_dim(inputs: Sequence[str], gear: str = "onehot") -> int:
+    """Telemetry features a frame, of these channels."""
+    return sum(GEARS if CHANNELS[name].kind == "gear" and gear == "onehot" else 1 for name in inputs)
+
+
+TELEMETRY_DIM = {gear: telemetry_dim(FEATURES, gear) for gear in GEAR_CODINGS}
+
+
+def check_inputs(names: Sequence[str], what: str) -> None:
+    """Raises DataError unless `names` are distinct channels that can be inputs."""
+    unknown = [name for name in names if name not in FEATURES]
+    if unknown or len(set(names)) != len(names):
+        raise DataError(f"{what} {', '.join(names)}: expected distinct channels of {', '.join(FEATURES)}.")
+
+
+def used_schema(inputs: Sequence[str]) -> dict[str, Any]:
+    """What the meaning of a split and of a network's weights depends on, JSON-ready, with its fingerprint."""
+    content = {
+        "scaling": {name: list(CHANNELS[name].scaling or ()) for name in inputs},
+        "labels": [[label.name, label.horizon_s, label.channel] for label in LABELS],
+        "box_values": list(BOX_VALUES),
+    }
+    return {**content, "fingerprint": fingerprint(list(inputs), content)}
+
+
+def check_schema(found: str, inputs: Sequence[str], what: str, advice: str) -> None:
+    """Raises DataError unless `found` is the fingerprint of today's schema of these inputs."""
+    unknown = [name for name in inputs if name not in FEATURES]
+    expected = "" if unknown else used_schema(inputs)["fingerprint"]
+    if unknown or found != expected:
+        reason = f"{', '.join(unknown)} is no input now" if unknown else f"schema {found or 'unknown'}, now {expected}"
+        raise DataError(
+            f"{what} was made with other channels, scaling ranges or labels than this version has ({reason}): {advice}."
+        )

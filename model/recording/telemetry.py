@@ -8,18 +8,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from model.common.errors import DataError
+from model.recording.schema import CHANNELS, GEARS, REQUIRED_COLUMNS, TIME
 
-FEATURES = ("SPEED", "RPM", "ACCELERATOR_POS_D", "ENGINE_LOAD", "GEAR")
-"""Columns that the networks see, in their order."""
-COLUMNS = ("Time", "SPEED", "RPM", "ACCELERATOR_POS_D", "ENGINE_LOAD", "BRAKE_SIGNAL", "GEAR", "BRAKE_FORCE")
-PLAUSIBLE = {
-    "SPEED": (0.0, 400.0),
-    "RPM": (0.0, 12_000.0),
-    "ACCELERATOR_POS_D": (-10.0, 110.0),
-    "ENGINE_LOAD": (-10.0, 150.0),
-    "BRAKE_FORCE": (-3.0, 3.0),
-}
-"""Values outside are a failed reading: the row is dropped and counted."""
 FAULT_TIMES = {"No Frame": "no_frame", "Incomplete Data": "incomplete"}
 NO_DATA = "No Data"
 TRUE_FALSE = {"True": True, "False": False, "true": True, "false": False, "1": True, "0": False}
@@ -62,8 +52,8 @@ def read_telemetry(path: Path) -> tuple[pd.DataFrame, TelemetryReport]:
 
     Returns:
         A row per valid sample: `Time` (text as recorded: the frame is `<Time>.jpg`), `t` (int64, ms since 1970 in the
-        recorder's local time), SPEED (km/h), RPM, ACCELERATOR_POS_D (%), ENGINE_LOAD (%), BRAKE_FORCE (share of g)
-        as float64, BRAKE_SIGNAL bool, GEAR int8; and the report.
+        recorder's local time), and the channels that the file has: numbers float64, BRAKE_SIGNAL bool, GEAR int8; and
+        the report.
 
     Raises:
         DataError: file missing or empty, a column missing, no valid row, or a cell that is not what its column holds.
@@ -74,23 +64,22 @@ def read_telemetry(path: Path) -> tuple[pd.DataFrame, TelemetryReport]:
     t = parse_times(kept["Time"])
     _refuse(path, kept["Time"], t < 0, "Time", "YYYY-MM-DD HH-MM-SS-d")
     columns: dict[str, npt.NDArray] = {"Time": kept["Time"].to_numpy(object), "t": t}
-    for name in PLAUSIBLE:
+    for name in _present(kept, "number"):
         values = pd.to_numeric(kept[name], errors="coerce").to_numpy(float)
         _refuse(path, kept[name], ~np.isfinite(values), name, "a number")
         columns[name] = values
-    brake = kept["BRAKE_SIGNAL"].map(TRUE_FALSE)
-    _refuse(path, kept["BRAKE_SIGNAL"], brake.isna().to_numpy(), "BRAKE_SIGNAL", "True or False")
-    columns["BRAKE_SIGNAL"] = brake.to_numpy(bool)
-    given = pd.to_numeric(kept["GEAR"].replace("", "nan"), errors="coerce").to_numpy(float)
-    _refuse(path, kept["GEAR"], np.isnan(given) & (kept["GEAR"] != "").to_numpy(), "GEAR", "0 to 5, or nothing")
-    inferred = ~np.isin(given, range(6))
-    columns["GEAR"] = np.where(
-        inferred, infer_gear(columns["SPEED"], columns["RPM"], columns["ACCELERATOR_POS_D"]), given
-    ).astype(np.int8)
+    for name in _present(kept, "flag"):
+        flags = kept[name].map(TRUE_FALSE)
+        _refuse(path, kept[name], flags.isna().to_numpy(), name, "True or False")
+        columns[name] = flags.to_numpy(bool)
+    inferred = np.zeros(len(kept), bool)
+    for name in _present(kept, "gear"):
+        columns[name], inferred = _gears(path, kept[name], columns)
     table = pd.DataFrame(columns)
     plausible = np.ones(len(table), bool)
-    for name, (low, high) in PLAUSIBLE.items():
-        plausible &= table[name].between(low, high).to_numpy()
+    for name in set(table.columns) & set(CHANNELS):
+        if limits := CHANNELS[name].plausible:
+            plausible &= table[name].between(*limits).to_numpy()
     table, inferred = table[plausible], inferred[plausible]
     if table.empty:
         raise DataError(
@@ -138,6 +127,24 @@ def infer_gear(
     return np.where(neutral, 0, distance.argmin(axis=1) + 1).astype(np.int8)
 
 
+def _present(cells: pd.DataFrame, kind: str) -> list[str]:
+    return [name for name, channel in CHANNELS.items() if channel.kind == kind and name in cells.columns]
+
+
+def _gears(
+    path: Path, cells: pd.Series, columns: dict[str, npt.NDArray]
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_]]:
+    """Gears (N,), and which of them are inferred (N,): empty cells and values that are no gear."""
+    given = pd.to_numeric(cells.replace("", "nan"), errors="coerce").to_numpy(float)
+    _refuse(path, cells, np.isnan(given) & (cells != "").to_numpy(), str(cells.name), "0 to 5, or nothing")
+    inferred = ~np.isin(given, range(GEARS))
+    if "RPM" not in columns:
+        _refuse(path, cells, inferred, str(cells.name), "0 to 5, as there is no RPM to infer it from")
+        return given.astype(np.int8), inferred
+    guess = infer_gear(columns["SPEED"], columns["RPM"], columns["ACCELERATOR_POS_D"])
+    return np.where(inferred, guess, given).astype(np.int8), inferred
+
+
 def _read_cells(path: Path) -> pd.DataFrame:
     """The file's cells as text; a row's index + 2 is its line."""
     try:
@@ -151,20 +158,21 @@ def _read_cells(path: Path) -> pd.DataFrame:
     except (pd.errors.ParserError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is no CSV table ({error}): expected the recorder's telemetry.") from error
     raw.columns = raw.columns.str.strip()
-    missing = [name for name in COLUMNS if name not in raw.columns]
+    missing = [name for name in REQUIRED_COLUMNS if name not in raw.columns]
     if missing:
         raise DataError(
             f"{path} lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}: expected "
-            f"{', '.join(COLUMNS)} in its header."
+            f"{', '.join(REQUIRED_COLUMNS)} in its header, and may have {', '.join(CHANNELS)}."
         )
-    cells = raw[list(COLUMNS)].fillna("")
+    cells = raw[[TIME, *(name for name in CHANNELS if name in raw.columns)]].fillna("")
     return cells.apply(lambda column: column.str.strip())
 
 
 def _fault_kinds(raw: pd.DataFrame) -> npt.NDArray[np.object_]:
     """Why each row is to be dropped: `no_frame`, `incomplete`, or nothing. A row cut short is incomplete."""
     kinds = raw["Time"].map(FAULT_TIMES).fillna("").to_numpy(object)
-    needed = raw[[name for name in COLUMNS if name != "GEAR"]]
+    may_be_empty = "GEAR" if "RPM" in raw.columns else ""  # the gear follows from speed and engine speed
+    needed = raw[[name for name in raw.columns if name != may_be_empty]]
     incomplete = ((raw == NO_DATA).any(axis=1) | (needed == "").any(axis=1)).to_numpy()
     kinds[incomplete & (kinds == "")] = "incomplete"
     return kinds

@@ -18,8 +18,9 @@ from model.annotation.frames import (
     view_of,
 )
 from model.common.errors import DataError
+from model.recording.folder import Region
 
-ROI = (0, 320, 1920, 575)
+ROI = Region(0, 320, 1920, 575)
 VIEW = View((1920, 1080), ROI, 704)
 
 
@@ -85,8 +86,9 @@ def test_the_size_of_most_frames_counts(tmp_path: Path) -> None:
     names = [f"{number}.jpg" for number in range(4)]
     for name, (width, height) in zip(names, [(640, 480), (1920, 1080), (1920, 1080), (0, 0)], strict=True):
         (tmp_path / name).write_bytes(jpeg(width, height).tobytes() if width else b"no jpeg")
-    assert view_of(tmp_path, names, ROI, 704) == VIEW
+    frames = [tmp_path / name for name in names]
+    assert view_of(tmp_path, frames, ROI, 704) == VIEW
     with pytest.raises(DataError, match=r"1920x1080 px: the region of interest .* does not fit"):
-        view_of(tmp_path, names, (0, 600, 1920, 575), 704)
+        view_of(tmp_path, frames, Region(0, 600, 1920, 575), 704)
     with pytest.raises(DataError, match="no frame that can be read"):
-        view_of(tmp_path, names[3:], ROI, 704)
+        view_of(tmp_path, frames[3:], ROI, 704)

@@ -1,7 +1,6 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from model.common.errors import DataError
 from model.common.figures import png_bytes
 from model.detection.detector import BUNDLED
 from model.recording.annotations import read_annotations
+from model.recording.folder import DEFAULT_REGION, Recording
 
 NAME = "2024-05-01_10-00-00"
 SMALL = AnnotationConfig(image_size=160, backend="torch", confidence=0.01, checkpoint_every=2, batch=2)
@@ -35,7 +35,7 @@ def test_boxes_are_those_of_ultralytics_suppression() -> None:
     from ultralytics.utils.nms import non_max_suppression
     from ultralytics.utils.ops import scale_boxes
 
-    view = View((1920, 1080), (0, 320, 1920, 575), 704)
+    view = View((1920, 1080), DEFAULT_REGION, 704)
     keep = Keep.of(4, {1: 0, 3: 1}, [0.3, 0.5], 0.6, 40, "cpu")
     generator = torch.Generator().manual_seed(0)
     for images in (1, 3, 40):  # 40 are more boxes than one call takes
@@ -52,7 +52,7 @@ def test_boxes_are_those_of_ultralytics_suppression() -> None:
 
 
 def test_end_to_end_networks_need_no_suppression() -> None:
-    view = View((1920, 1080), (0, 320, 1920, 575), 704)
+    view = View((1920, 1080), DEFAULT_REGION, 704)
     keep = Keep.of(4, {1: 0, 3: 1}, [0.3, 0.5], 0.6, 40, "cpu")
     rows = [[0, 6, 11, 17, 0.4, 1], [0, 6, 11, 17, 0.9, 3], [0, 6, 11, 17, 0.4, 3], [0, 6, 11, 17, 0.9, 0]]
     (found,) = suppress(torch.tensor([rows]), True, keep, view)
@@ -64,7 +64,7 @@ def test_classes_suppress_each_other_only_if_asked(agnostic: bool) -> None:
     from ultralytics.utils.nms import non_max_suppression
     from ultralytics.utils.ops import scale_boxes
 
-    view = View((1920, 1080), (0, 320, 1920, 575), 704)
+    view = View((1920, 1080), DEFAULT_REGION, 704)
     keep = Keep.of(4, {1: 0, 3: 0}, [0.3], 0.6, 300, "cpu", agnostic)
     generator = torch.Generator().manual_seed(0)
     raw = torch.cat([torch.full((1, 4, 400), 100.0), torch.rand(1, 4, 400, generator=generator)], 1)
@@ -95,7 +95,7 @@ def test_boxes_equal_those_of_predict_on_the_real_recording(real: Path, tmp_path
         cpu = annotator.backend
         assert isinstance(cpu, TorchBackend)
         annotator.backend = CudaBackend(cpu.network, cpu.keep, half=False, device="cpu")
-    report = annotator.annotate(drive, drive / "annotations.csv")
+    report = annotator.annotate(drive)
     assert (report.frames, report.class_names) == (8, ["vehicle"])
     assert report.vehicles_per_frame >= 4
     found = read_annotations(drive / "annotations.csv")
@@ -120,12 +120,12 @@ def test_damaged_and_stray_frames_are_counted(annotator: Annotator, tmp_path: Pa
     frames = sorted(drive.glob("*.jpg"))
     frames[0].write_bytes(frames[0].read_bytes()[:-500])
     frames[1].rename(drive / "2024-05-01 11-00-00-0.jpg")
-    report = annotator.annotate(drive, drive / "annotations.csv")
+    report = annotator.annotate(drive)
     assert (report.frames, report.unreadable, report.without_row, report.missing) == (6, 1, 1, 1)
     found = read_annotations(drive / "annotations.csv")
     assert found.filename == [path.name for path in frames[2:]]
     assert (np.diff(found.confidence[: found.count[0]]) <= 0).all()
-    assert len(contact_sheet(drive, found, report.roi, 60_000)) <= 60_000
+    assert len(contact_sheet(Recording(drive), found, 60_000)) <= 60_000
     assert png_bytes(annotation_overview(found, NAME), 75_000)[:4] == b"\x89PNG"
 
 
@@ -137,14 +137,14 @@ def test_frames_of_another_size_and_damaged_data_are_counted(annotator: Annotato
     content[len(content) // 2 : len(content) // 2 + 4096] = bytes(4096)
     frames[1].write_bytes(content)
     lines: list[str] = []
-    report = annotator.annotate(drive, drive / "annotations.csv", lines.append)
+    report = annotator.annotate(drive, lines.append)
     assert (report.frames, report.unreadable, report.other_size) == (6, 1, 1)
     assert f"{NAME}: {frames[0].name} is skipped: it has 640x480 px; the recording's frames are 1920x1080" in lines
     assert any(line.startswith(f"{NAME}: {frames[1].name} cannot be read and is skipped") for line in lines)
 
 
 def test_out_of_memory_halves_the_batch(tmp_path: Path) -> None:
-    annotator = Annotator(BUNDLED, replace(SMALL, batch=4), tmp_path / "cache")
+    annotator = Annotator(BUNDLED, SMALL.replace(batch=4), tmp_path / "cache")
     drive = write_drive(tmp_path / NAME, rows=8)
     detect, tried, most = annotator.backend.detect, list[int](), 1
 
@@ -156,13 +156,13 @@ def test_out_of_memory_halves_the_batch(tmp_path: Path) -> None:
 
     annotator.backend.detect = short  # type: ignore[method-assign]
     lines: list[str] = []
-    assert annotator.annotate(drive, drive / "annotations.csv", lines.append).frames == 8
+    assert annotator.annotate(drive, lines.append).frames == 8
     assert lines[:2] == [f"{NAME}: out of memory: the batch is halved to {size} frames" for size in (2, 1)]
     assert (tried[0], tried[-1]) == (4, 1)
     most = 0
     (drive / "annotations.csv").unlink()
     with pytest.raises(DataError, match="not enough memory for one frame at image size 160"):
-        annotator.annotate(drive, drive / "annotations.csv")
+        annotator.annotate(drive)
 
 
 def test_only_new_frames_are_run_and_a_killed_run_goes_on(annotator: Annotator, tmp_path: Path) -> None:
@@ -170,9 +170,9 @@ def test_only_new_frames_are_run_and_a_killed_run_goes_on(annotator: Annotator, 
     last = sorted(drive.glob("*.jpg"))[-1]
     away = tmp_path / last.name
     last.rename(away)
-    assert annotator.annotate(drive, drive / "annotations.csv").frames == 7
+    assert annotator.annotate(drive).frames == 7
     away.rename(last)
-    report = annotator.annotate(drive, drive / "annotations.csv")
+    report = annotator.annotate(drive)
     assert (report.frames, report.resumed) == (8, 7)
     whole = read_annotations(drive / "annotations.csv")
     shutil.copytree(drive, tmp_path / "killed")
@@ -193,14 +193,14 @@ def test_only_new_frames_are_run_and_a_killed_run_goes_on(annotator: Annotator, 
     annotator._detect = failing  # type: ignore[method-assign]
     try:
         with pytest.raises(Killed):
-            annotator.annotate(killed, killed / "annotations.csv")
+            annotator.annotate(killed)
     finally:
         annotator._detect = detect  # type: ignore[method-assign]
     assert not (killed / "annotations.csv").exists()
     (partial,) = killed.glob(".*.partial")
     with partial.open("a") as stream:
         stream.write('["cut')
-    assert annotator.annotate(killed, killed / "annotations.csv").resumed == 4
+    assert annotator.annotate(killed).resumed == 4
     again = read_annotations(killed / "annotations.csv")
     assert (again.filename, again.count.tolist()) == (whole.filename, whole.count.tolist())
     assert np.abs(again.box - whole.box).max() < 0.05  # other batches, other rounding
@@ -210,17 +210,17 @@ def test_only_new_frames_are_run_and_a_killed_run_goes_on(annotator: Annotator, 
 def test_a_region_of_interest_beside_the_recording(annotator: Annotator, tmp_path: Path) -> None:
     drive = write_drive(tmp_path / NAME, rows=2)
     (drive / "roi.json").write_text(json.dumps({"x": 0, "y": 240, "width": 1920, "height": 575}))
-    assert annotator.annotate(drive, drive / "annotations.csv").roi == [0, 240, 1920, 575]
+    assert annotator.annotate(drive).roi == [0, 240, 1920, 575]
     (drive / "roi.json").write_text(json.dumps({"x": 0, "y": 900, "width": 1920, "height": 575}))
     with pytest.raises(DataError, match="does not fit"):
-        annotator.annotate(drive, drive / "annotations.csv")
+        annotator.annotate(drive)
     (drive / "roi.json").write_text('{"x": 0}')
     with pytest.raises(DataError, match=r"roi\.json: expected"):
-        annotator.annotate(drive, drive / "annotations.csv")
+        annotator.annotate(drive)
 
 
 def test_options_are_checked(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="multiple of 32"):
+    with pytest.raises(DataError, match=r"image_size 700: expected a multiple of 32"):
         AnnotationConfig(image_size=700)
     with pytest.raises(DataError, match="class_confidence names 'lorry'"):
         Annotator(BUNDLED, AnnotationConfig(class_confidence={"lorry": 0.5}), tmp_path)

@@ -5,12 +5,23 @@ import torch
 
 from model.common.errors import DataError
 from model.dataset.features import detection_features, telemetry_features
-from model.recording.schema import RANGES
-from model.recording.telemetry import FEATURES
+from model.recording.schema import CHANNELS, FEATURES, telemetry_dim
+
+REGION = torch.tensor([1920, 575])
 
 
-def test_raw_columns_are_in_the_order_of_the_telemetry() -> None:
-    assert (*RANGES, "GEAR") == FEATURES
+def test_the_usual_channels_are_five_and_ten_features() -> None:
+    assert FEATURES == ("SPEED", "RPM", "ACCELERATOR_POS_D", "ENGINE_LOAD", "GEAR")
+    assert [telemetry_dim(FEATURES, gear) for gear in ("onehot", "continuous")] == [10, 5]
+    scaling = {name: CHANNELS[name].scaling for name in FEATURES[:4]}
+    assert list(scaling.values()) == [(0, 150), (650, 4500), (0, 100), (0, 100)]
+
+
+def test_features_follow_the_channels_that_are_there() -> None:
+    raw = torch.tensor([[75.0, 25.0]])
+    torch.testing.assert_close(
+        telemetry_features(raw, inputs=("SPEED", "ACCELERATOR_POS_D")), torch.tensor([[0.5, 0.25]])
+    )
 
 
 def test_telemetry_is_scaled_clamped_and_its_gear_one_hot() -> None:
@@ -40,13 +51,13 @@ def test_detections_become_shares_of_the_crop_and_zero_outside_the_mask() -> Non
     raw = raw[[0, 1, 0]]
     mask = torch.tensor([True, True, False])
     expected = torch.tensor([[0.9, 0.25, 0.2, 0.5, 0.4, 0.05], [0.5, 0, 0, 1, 1, 1], [0, 0, 0, 0, 0, 0]])
-    torch.testing.assert_close(detection_features(raw, mask, 1920, 575), expected)
+    torch.testing.assert_close(detection_features(raw, mask, REGION), expected)
 
-    with_classes = detection_features(raw, mask, 1920, 575, classes=3)
+    with_classes = detection_features(raw, mask, REGION, classes=3)
     torch.testing.assert_close(with_classes[:, :6], expected)
     torch.testing.assert_close(with_classes[:, 6:], torch.tensor([[0.0, 0, 1], [0, 1, 0], [0, 0, 0]]))
 
 
 def test_classes_outside_the_mask_are_not_looked_at() -> None:
     raw = torch.full((1, 7), -1.0)
-    assert not detection_features(raw, torch.tensor([False]), 1920, 575, classes=2).any()
+    assert not detection_features(raw, torch.tensor([False]), REGION, classes=2).any()

@@ -101,7 +101,7 @@ def test_annotations_name_a_broken_row(tmp_path: Path) -> None:
 
 def stats(name: str, windows: int, positives: int) -> RecordingStats:
     labels = [f"{action}_{h}s" for action in ("brake", "coast") for h in range(1, 6)]
-    return RecordingStats(name, windows, windows, dict.fromkeys(labels, positives), {})
+    return RecordingStats(name, windows, windows, dict.fromkeys(labels, positives), {}, (1920, 575))
 
 
 @given(st.lists(st.tuples(st.integers(1, 5000), st.integers(0, 300)), min_size=3, max_size=14))

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.recording.labels import (
-    COLUMNS,
     LabelConfig,
     current_state,
     future_labels,
@@ -15,6 +14,7 @@ from model.recording.labels import (
     read_future_labels,
     write_future_labels,
 )
+from model.recording.schema import LABEL_COLUMNS
 
 
 def telemetry(t: list[int], brake: list[bool], pedal: list[float]) -> pd.DataFrame:
@@ -36,7 +36,7 @@ def test_labels_by_time_with_a_gap_and_the_end() -> None:
     assert labels["brake_force_1s"].fillna(-1).tolist() == [0.4, 0.0, -1, -1, -1, -1]
     assert labels["acc_pos_1s"].fillna(-1).tolist() == [5, 7.5, -1, -1, -1, -1]
     assert labels["brake_3s"].tolist() == [pd.NA, pd.NA, True, False, pd.NA, pd.NA]  # 4500 is nearest to 4600
-    assert tuple(labels.columns) == COLUMNS
+    assert tuple(labels.columns) == LABEL_COLUMNS
 
 
 def test_ties_go_to_the_earlier_and_the_tolerance_is_inclusive() -> None:
@@ -50,11 +50,11 @@ def test_the_file_reads_back_and_unknown_is_an_empty_cell(tmp_path: Path) -> Non
     labels = future_labels(telemetry([0, 500, 1000], [False, True, True], [20, 20.25, 1]))
     write_future_labels(tmp_path / "future_labels.csv", labels)
     lines = (tmp_path / "future_labels.csv").read_text().splitlines()
-    assert lines[0] == ",".join(COLUMNS)
+    assert lines[0] == ",".join(LABEL_COLUMNS)
     assert lines[1] == "0,True,True,0.4,1.0" + "," * 16
     assert lines[3] == "1000" + "," * 20
     back = read_future_labels(tmp_path / "future_labels.csv")
-    for name in COLUMNS[1:]:
+    for name in LABEL_COLUMNS[1:]:
         assert back[name].fillna(-1 if "_" in name and back[name].dtype != "boolean" else False).tolist() == (
             labels[name].fillna(-1 if labels[name].dtype != "boolean" else False).tolist()
         )

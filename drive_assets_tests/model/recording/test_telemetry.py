@@ -90,7 +90,7 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is empty"):
         read_telemetry(tmp_path / "telemetry.csv")
     (tmp_path / "telemetry.csv").write_text("Time,SPEED\n1,2\n")
-    with pytest.raises(DataError, match="lacks the columns RPM"):
+    with pytest.raises(DataError, match="lacks the columns ACCELERATOR_POS_D, BRAKE_SIGNAL: expected Time, SPEED"):
         read_telemetry(tmp_path / "telemetry.csv")
 
 

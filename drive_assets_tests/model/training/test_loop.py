@@ -17,7 +17,7 @@ from model.common.config import from_dict, to_dict
 from model.common.errors import DataError
 from model.factory import architecture_of, create_model_variant
 from model.network.architectures import ARCHITECTURES
-from model.recording.labels import BINARY_LABELS
+from model.recording.schema import BINARY_LABELS
 from model.training import checkpoint
 from model.training import loop as training
 from model.training.loop import Schedule, TrainingConfig, TrainingResult, load_checkpoint, load_split, train
