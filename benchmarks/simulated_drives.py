@@ -24,7 +24,8 @@ from drive_assets.simulation.render import CAMERA_SETBACK_M
 from drive_assets.simulation.traffic import Traffic, simulate_traffic
 from drive_assets.simulation.vehicles import Seen, see_vehicles
 from model.dataset.windows import WindowConfig, write_split
-from model.recording.annotations import CROP_HEIGHT, CROP_WIDTH, Annotations, write_annotations
+from model.recording.annotations import Annotations, write_annotations
+from model.recording.folder import DEFAULT_REGION
 from model.recording.labels import future_labels, write_future_labels
 from model.recording.telemetry import read_telemetry
 
@@ -125,7 +126,7 @@ def _detections(
 def _detect(seen: list[Seen], missed: dict[int, bool], rng: np.random.Generator) -> npt.NDArray[np.float32]:
     """What a detector makes of one frame; `missed` says of each vehicle whether the frame before missed it."""
     boxes = []
-    limit = np.array((CROP_WIDTH, CROP_HEIGHT, CROP_WIDTH, CROP_HEIGHT), float)
+    limit = np.array(2 * DEFAULT_REGION[2:], float)
     for one in seen:
         box = np.clip(np.array(one.whole, float) - (0, ROI_TOP, 0, ROI_TOP), 0, limit)
         size = np.tile(box[2:] - box[:2], 2)

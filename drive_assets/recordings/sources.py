@@ -12,11 +12,10 @@ from typing import Any, ClassVar, Protocol, cast
 
 import dagster as dg
 
-from drive_assets.recordings.archives import is_frame
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
 from model.common.files import write_json
-from model.recording.folder import ORIGIN, TELEMETRY, parse_recording_name
+from model.recording.folder import ORIGIN, TELEMETRY, is_frame, parse_recording_name
 
 KINDS = (
     "drive_assets.recordings.simulated",

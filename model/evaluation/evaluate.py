@@ -76,14 +76,17 @@ def _predictions(
 
 
 def _check_split(split: Split, path: Path, checkpoint: Path, content: Mapping[str, Any]) -> None:
-    """Raises DataError unless a checkpoint was trained on the data and classes that a split holds."""
+    """Raises DataError unless a checkpoint was trained on the data, classes and channels that a split holds."""
     if split.fingerprint and split.fingerprint != content["data_version"]:
         raise DataError(
             f"{checkpoint} was trained on data version {content['data_version']}, {path} is {split.fingerprint}: train "
             "again on these splits."
         )
-    if split.class_names != tuple(content["class_names"]):
-        raise DataError(
-            f"{checkpoint} was trained on classes {', '.join(content['class_names'])}, {path} holds "
-            f"{', '.join(split.class_names)}: train again."
-        )
+    for what, ours, theirs in (
+        ("classes", content["class_names"], split.class_names),
+        ("channels", content["inputs"], split.feature_names),
+    ):
+        if tuple(ours) != theirs:
+            raise DataError(
+                f"{checkpoint} was trained on {what} {', '.join(ours)}, {path} holds {', '.join(theirs)}: train again."
+            )

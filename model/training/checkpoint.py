@@ -13,8 +13,10 @@ import torch
 from model.common.errors import DataError
 from model.common.files import atomic_path
 from model.factory import MultimodalModel, create_model_variant
+from model.recording.schema import check_schema
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+KEYS = {"architecture", "model_config", "training_config", "data_version", "inputs", "schema", "epoch", "state_dict"}
 LOCK_WAIT_S = 10.0
 """A killed run may take a moment to die while its successor starts already."""
 
@@ -47,11 +49,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise DataError(f"{path} may not be read ({error}).") from error
     except Exception as error:  # torch.load raises half a dozen kinds for a file that is cut or foreign
         raise DataError(f"{path} cannot be read as a checkpoint; train the architecture again ({error}).") from error
-    keys = {"schema_version", "architecture", "model_config", "training_config", "data_version", "epoch", "state_dict"}
-    if not isinstance(content, dict) or not keys <= set(content):
-        raise DataError(f"{path} is no checkpoint of this project: expected the keys {', '.join(sorted(keys))}.")
-    if content["schema_version"] != SCHEMA_VERSION:
-        raise DataError(f"{path} has schema {content['schema_version']}: expected {SCHEMA_VERSION}; train again.")
+    version = content.get("schema_version", SCHEMA_VERSION) if isinstance(content, dict) else SCHEMA_VERSION
+    if version != SCHEMA_VERSION:
+        raise DataError(f"{path} has schema {version}: expected {SCHEMA_VERSION}; train again.")
+    if not isinstance(content, dict) or not set(content) >= KEYS:
+        raise DataError(f"{path} is no checkpoint of this project: expected the keys {', '.join(sorted(KEYS))}.")
+    check_schema(content["schema"], content["inputs"], str(path), "train again")
     return content
 
 

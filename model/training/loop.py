@@ -25,6 +25,7 @@ from model.common.files import atomic_path, sha256, write_json
 from model.dataset.window_data import Batch, WindowData
 from model.evaluation.measures import average_precision, roc_auc
 from model.factory import architecture_of, create_model_variant
+from model.recording.schema import used_schema
 from model.training.checkpoint import SCHEMA_VERSION, load_checkpoint, locked, read_checkpoint, save_checkpoint
 from model.training.loss import UnifiedFocalLoss
 from model.training.recipes import TrainingConfig
@@ -274,6 +275,9 @@ class _Run:
             "training_config": to_dict(config),
             "data_version": data_version,
             "class_names": list(self.train_data.class_names),
+            "inputs": list(self.train_data.inputs),
+            "scaling": (schema := used_schema(self.train_data.inputs))["scaling"],
+            "schema": schema["fingerprint"],
         }
         self._resume()
 
@@ -282,6 +286,11 @@ class _Run:
         if not latest.exists():
             return
         state = read_checkpoint(latest)
+        if state["inputs"] != self.identity["inputs"]:
+            raise DataError(
+                f"{latest} was trained on {', '.join(state['inputs'])}, {self.train_data.path} holds "
+                f"{', '.join(self.identity['inputs'])}: remove the folder to train anew."
+            )
         self.model.load_state_dict(state["state_dict"])
         self.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"]:  # empty where it was not needed: the run may have begun on another kind of device
@@ -381,7 +390,7 @@ def _publish(work: Path, output: Path, result: TrainingResult) -> TrainingResult
 
 
 def _check_same_inputs(train_data: WindowData, val_data: WindowData) -> None:
-    for name in ("class_names", "length"):
+    for name in ("class_names", "length", "inputs"):
         ours, theirs = getattr(train_data, name), getattr(val_data, name)
         if ours != theirs:
             raise DataError(

@@ -6,13 +6,13 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from model.network.config import Sizes, check_tasks
+from model.recording.schema import DEFAULT_TASKS
 
 FOCAL_ALPHA = {"brake_1s": 0.2, "brake_2s": 0.2, "coast_1s": 0.3, "coast_2s": 0.3}
 FOCAL_GAMMA = {"brake_1s": 3.0, "brake_2s": 2.75, "coast_1s": 2.0, "coast_2s": 1.75}
 TASK_WEIGHTS = {"brake_1s": 1.0, "brake_2s": 0.95, "coast_1s": 0.85, "coast_2s": 0.8}
 OTHER_ALPHA, OTHER_GAMMA, OTHER_WEIGHT = 0.25, 2.0, 1.0
 """For labels that the tables do not name."""
-from model.recording.schema import DEFAULT_TASKS
 
 
 class TrainingConfig(Sizes):

@@ -8,6 +8,8 @@ from drive_assets_tests.drives import write_drive
 from model.annotation.video import BAR, WIDTH, write_video
 from model.common.errors import DataError
 from model.recording.annotations import Annotations, write_annotations
+from model.recording.folder import Recording
+from model.recording.labels import LabelConfig, future_labels, write_future_labels
 
 NAME = "2024-05-01_10-00-00"
 
@@ -20,6 +22,12 @@ def test_a_video_shows_each_annotated_frame_its_boxes_and_the_labels(tmp_path: P
     with pytest.raises(DataError, match="annotate the recording first"):
         write_video(drive, tmp_path / "out.mp4")
     write_annotations(drive / "annotations.csv", Annotations.from_frames(times, frames, [box] * 24))
+    with pytest.raises(DataError, match="label the recording first"):
+        write_video(drive, tmp_path / "out.mp4")
+    recording = Recording(drive)
+    telemetry, _ = recording.telemetry()
+    # A threshold under which the pedal's 30 % are coasting too: the video must show what the file says.
+    write_future_labels(recording.labels_path, future_labels(telemetry, LabelConfig(coast_threshold=40)))
     assert write_video(drive, tmp_path / "out.mp4")[0] == 24
     video = cv2.VideoCapture(str(tmp_path / "out.mp4"))
     assert video.get(cv2.CAP_PROP_FPS) == 10
@@ -27,6 +35,10 @@ def test_a_video_shows_each_annotated_frame_its_boxes_and_the_labels(tmp_path: P
     assert pictures[0].shape == (720 + BAR, WIDTH, 3)
     now = [picture[720 + 24, WIDTH - 16 - 420 + 55] for picture in pictures]
     assert [int(colour[2]) > 150 for colour in now] == [18 <= row < 22 for row in range(24)]  # red while it brakes
+    coasts_now = [picture[720 + 6 + 27 + 18, WIDTH - 16 - 420 + 55] for picture in pictures]
+    assert all(int(colour[2]) > 150 for colour in coasts_now)  # by the default of 7.5 %, the first 14 rows do not
+    coasts_in_1s = [picture[720 + 6 + 27 + 18, WIDTH - 16 - 350 + 55] for picture in pictures]
+    assert [int(colour[2]) > 150 for colour in coasts_in_1s] == [row < 22 for row in range(24)]  # then unknown
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 

@@ -1,19 +1,28 @@
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from drive_assets_tests.drives import write_drive
 from model.common.errors import DataError
 from model.dataset.splits import RecordingStats, SplitConfig, assign_splits, build_manifest
+from model.dataset.window_data import WindowData
 from model.dataset.windows import WindowConfig, build_recording, read_split, window_starts, write_split
+from model.recording import schema
 from model.recording.annotations import Annotations, read_annotations, write_annotations
 from model.recording.folder import content_hash, inspect_recording, parse_recording_name
 from model.recording.labels import future_labels, write_future_labels
 from model.recording.telemetry import read_telemetry
+from model.training.checkpoint import load_checkpoint
+from model.training.loop import train
+from model.training.recipes import TrainingConfig
 
 
 def labelled_drive(folder: Path, rows: int = 60, seed: int = 0, leave_out: tuple[int, ...] = ()) -> Path:
@@ -163,3 +172,83 @@ def test_recordings_report_damage_and_refuse_what_is_none(tmp_path: Path) -> Non
         frame.unlink()
     with pytest.raises(DataError, match="no usable frame"):
         inspect_recording(drive)
+
+
+def scaled(folder: Path, factor: float, region: list[int]) -> Path:
+    """The drive of `labelled_drive` as a camera of another size records it."""
+    path = labelled_drive(folder) / "annotations.csv"
+    found = read_annotations(path)
+    boxes = [found.frame(i) * np.array([factor] * 4 + [1, 1], np.float32) for i in range(len(found))]
+    write_annotations(path, Annotations.from_frames(found.time, found.filename, boxes))
+    (folder / "annotations.json").write_text(json.dumps({"roi": region}))
+    return folder
+
+
+def test_a_camera_of_half_the_size_gives_the_same_features(tmp_path: Path) -> None:
+    name = "2024-05-01_10-00-00"
+    drives = [
+        scaled(tmp_path / "full" / name, 1, [0, 320, 1920, 575]),
+        scaled(tmp_path / "half" / name, 0.5, [0, 160, 960, 288]),
+        labelled_drive(tmp_path / "elsewhere" / name),  # annotated by another tool: the default region
+    ]
+    features = []
+    for drive in drives:
+        write_split(drive / "val.h5", [drive], WindowConfig())
+        features.append(WindowData.load(drive / "val.h5"))
+    full, half, elsewhere = features
+    assert full.detections.max() > 0.15
+    torch.testing.assert_close(half.detections, full.detections, atol=0.005, rtol=0)
+    assert torch.equal(elsewhere.detections, full.detections)
+    assert read_split(drives[1] / "val.h5").region.tolist() == [[960, 288]]
+
+
+def without(folder: Path, *columns: str, seed: int = 0) -> Path:
+    """A labelled drive whose telemetry lacks some columns."""
+    drive = labelled_drive(folder, seed=seed)
+    table = pd.read_csv(drive / "telemetry.csv", dtype=str).drop(columns=list(columns))
+    table.to_csv(drive / "telemetry.csv", index=False)
+    write_future_labels(drive / "future_labels.csv", future_labels(read_telemetry(drive / "telemetry.csv")[0]))
+    return drive
+
+
+def test_channels_that_lack_are_no_inputs(tmp_path: Path) -> None:
+    drive = without(tmp_path / "2024-05-01_10-00-00", "RPM", "ENGINE_LOAD", "BRAKE_FORCE")
+    write_split(tmp_path / "val.h5", [drive], WindowConfig())
+    split, data = read_split(tmp_path / "val.h5"), WindowData.load(tmp_path / "val.h5")
+    assert split.feature_names == data.inputs == ("SPEED", "ACCELERATOR_POS_D", "GEAR")
+    assert (split.telemetry.shape, data.telemetry_dim) == ((60, 3), 8)
+    assert np.isnan(split.targets[:, :5]).all() and np.isfinite(split.targets[:40, 5:]).all()
+    with pytest.raises(DataError, match="has no column RPM, which the inputs name"):
+        build_recording(drive, WindowConfig(inputs=["SPEED", "RPM"]))
+    with pytest.raises(DataError, match="inputs BRAKE_SIGNAL: expected distinct channels of SPEED"):
+        WindowConfig(inputs=["BRAKE_SIGNAL"])
+
+
+def test_recordings_of_different_channels_need_a_choice(tmp_path: Path) -> None:
+    names = [labelled_drive(tmp_path / f"2024-05-0{n}_10-00-00", seed=n).name for n in range(1, 4)]
+    names.append(without(tmp_path / "2024-06-01_10-00-00", "RPM", seed=4).name)
+    with pytest.raises(DataError, match=r"different telemetry channels .*: 2024-06-01_10-00-00") as caught:
+        build_manifest(tmp_path, names, WindowConfig(), SplitConfig())
+    assert "['SPEED', 'ACCELERATOR_POS_D', 'ENGINE_LOAD', 'GEAR']" in str(caught.value)
+    manifest = build_manifest(tmp_path, names, WindowConfig(inputs=["GEAR", "SPEED"]), SplitConfig())
+    assert (manifest["features"], sorted(manifest["recordings"])) == (["SPEED", "GEAR"], names)
+
+
+def test_a_changed_schema_changes_the_manifest_and_refuses_splits_and_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drives = [labelled_drive(tmp_path / f"2024-05-0{n}_10-00-00", seed=n) for n in range(1, 4)]
+    names = [drive.name for drive in drives]
+    before = build_manifest(tmp_path, names, WindowConfig(), SplitConfig())
+    write_split(tmp_path / "train.h5", drives[:2], WindowConfig())
+    write_split(tmp_path / "val.h5", drives[2:], WindowConfig())
+    config = TrainingConfig(epochs=1, batch_size=8)
+    result = train("simple_concat_lstm", tmp_path, tmp_path / "out", config)
+    assert load_checkpoint(result.best_model)[1]["scaling"]["SPEED"] == [0.0, 150.0]
+
+    monkeypatch.setitem(schema.CHANNELS, "SPEED", replace(schema.CHANNELS["SPEED"], scaling=(0.0, 200.0)))
+    assert build_manifest(tmp_path, names, WindowConfig(), SplitConfig())["fingerprint"] != before["fingerprint"]
+    with pytest.raises(DataError, match=r"train\.h5 was made with other channels, scaling .* build the splits again"):
+        read_split(tmp_path / "train.h5")
+    with pytest.raises(DataError, match=r"best_model\.pt was made with other channels, scaling .* train again"):
+        load_checkpoint(result.best_model)
