@@ -114,6 +114,12 @@ class Split:
     fingerprint: str
     """Of the manifest that the file was made from."""
 
+    def channel(self, name: str) -> npt.NDArray[np.float32]:
+        """(F,) raw values of a telemetry channel; NaN if it is no input of this split."""
+        if name not in self.feature_names:
+            return np.full(len(self.telemetry), np.nan, np.float32)
+        return self.telemetry[:, self.feature_names.index(name)]
+
 
 @dataclass(frozen=True)
 class SplitReport:

@@ -11,7 +11,8 @@ LANE = (0.45, 0.55)
 
 def boxes_in_lane(split: Split) -> npt.NDArray[np.bool_]:
     """(F,N) which detections overlap the lane's middle."""
-    x1, x2 = split.detections[..., 2] / split.crop_width, split.detections[..., 4] / split.crop_width
+    width = _region(split)[:, :1]
+    x1, x2 = split.detections[..., 2] / width, split.detections[..., 4] / width
     return np.asarray(split.detection_mask & (x1 < LANE[1]) & (x2 > LANE[0]))
 
 
@@ -20,9 +21,15 @@ def lead_box(split: Split) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.floa
 
     The lead is the box in the lane whose bottom edge is lowest: the nearest.
     """
-    bottom = np.where(boxes_in_lane(split), split.detections[..., 5] / split.crop_height, -1.0)
+    region = _region(split)
+    bottom = np.where(boxes_in_lane(split), split.detections[..., 5] / region[:, 1:], -1.0)
     nearest = bottom.argmax(axis=1)[:, None]
-    area = np.take_along_axis(split.detections[..., 6], nearest, 1)[:, 0] / (split.crop_width * split.crop_height)
+    area = np.take_along_axis(split.detections[..., 6], nearest, 1)[:, 0] / region.prod(axis=1)
     edge = np.take_along_axis(bottom, nearest, 1)[:, 0]
     none = edge < 0
     return np.where(none, np.nan, area).astype(np.float32), np.where(none, np.nan, edge).astype(np.float32)
+
+
+def _region(split: Split) -> npt.NDArray[np.float32]:
+    """(F,2) width and height of the region of interest of each frame's recording, px."""
+    return split.region[split.recording].astype(np.float32)

@@ -11,8 +11,7 @@ from model.common.errors import DataError
 from model.common.files import atomic_path
 from model.dataset.windows import Split
 from model.evaluation.lane import boxes_in_lane
-from model.recording.labels import ACTIONS
-from model.recording.telemetry import FEATURES
+from model.recording.schema import ACTIONS
 
 _ARRAYS = ("labels", "known", "going_on", "probabilities", "time_ms", "recording", "speed", "lane_boxes")
 _TEXTS = ("tasks", "recordings")
@@ -68,7 +67,7 @@ class Predictions:
             probabilities=probabilities,
             time_ms=split.time_ms[last],
             recording=split.recording[last],
-            speed=split.telemetry[last, FEATURES.index("SPEED")],
+            speed=split.channel("SPEED")[last],
             lane_boxes=boxes_in_lane(split)[last].sum(axis=1),
         )
 
