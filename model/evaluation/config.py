@@ -1,5 +1,7 @@
 """How a checkpoint is scored. Free of torch: the launchpad is made from it."""
 
+from typing import Annotated, Literal
+
 from pydantic import Field
 
 from model.common.config import Config
@@ -11,5 +13,13 @@ class EvaluationConfig(Config):
     bootstrap_samples: int = Field(1000, ge=2, description="Resamples behind each confidence interval")
     confidence_level: float = Field(0.95, gt=0, lt=1, description="Share of resamples that an interval holds")
     seed: int = Field(0, ge=0, description="Seed of the resamples")
+    calibration: Literal["platt", "temperature", "isotonic", "none"] = Field(
+        "platt", description="How probabilities are calibrated on val"
+    )
+    false_alarms_per_hour: list[Annotated[float, Field(gt=0)]] = Field(
+        [1.0, 3.0, 10.0], min_length=1, description="Budgets of false alarms an hour; thresholds are chosen on val"
+    )
+    alarm_off_share: float = Field(0.7, gt=0, le=1, description="An alarm ends below this share of its threshold")
+    alarm_min_s: float = Field(0.0, ge=0, description="An alarm rings once the probability was up for so long, s")
     batch_size: int = Field(1024, ge=1, description="Windows a step")
     device: str = Field("auto", description="auto (CUDA if there is one, else CPU) or a torch device such as cuda:1")

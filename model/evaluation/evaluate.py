@@ -11,8 +11,10 @@ from torch import nn
 
 from model.common.errors import DataError
 from model.common.figures import save_png
+from model.common.files import sha256
 from model.dataset.window_data import WindowData
 from model.dataset.windows import Split, read_split
+from model.evaluation import calibration
 from model.evaluation.config import EvaluationConfig
 from model.evaluation.plots import evaluation_figures
 from model.evaluation.predictions import Predictions
@@ -20,6 +22,8 @@ from model.evaluation.results import EVALUATION, SCHEMA_VERSION, Evaluation
 from model.evaluation.scoring import choose_thresholds, score
 from model.training.loop import choose_device, load_checkpoint, load_split
 from model.training.recipes import TrainingConfig
+
+SCORED = ("val", "test")
 
 
 @torch.no_grad()
@@ -38,6 +42,8 @@ def evaluate_checkpoint(
 ) -> Evaluation:
     """Score a checkpoint on val and test; write metrics.json, predictions_{val,test}.npz and plots into `output`.
 
+    The calibrator that val gives is written beside the checkpoint; every probability is calibrated by it.
+
     Raises:
         DataError: no checkpoint of ours or not of `architecture`, splits missing, or others than it was trained on:
             what is in test now may have been in train then.
@@ -45,8 +51,10 @@ def evaluate_checkpoint(
     model, content = load_checkpoint(checkpoint, architecture)
     training = TrainingConfig(**content["training_config"])
     model.to(choose_device(config.device))
-    val, test = (_predictions(model, splits / f"{name}.h5", checkpoint, content, config) for name in ("val", "test"))
-    thresholds = choose_thresholds(val)
+    raw = {name: _predictions(model, splits / f"{name}.h5", checkpoint, content, config) for name in SCORED}
+    calibrator = calibration.fit(raw["val"], config.calibration, sha256(checkpoint))
+    val, test = (calibrator.apply(raw[name]) for name in SCORED)
+    thresholds = choose_thresholds(val, config)
     evaluation = Evaluation(
         schema_version=SCHEMA_VERSION,
         architecture=content["architecture"],
@@ -54,12 +62,15 @@ def evaluate_checkpoint(
         epoch=content["epoch"],
         evaluation_config=config,
         tasks=list(training.tasks),
-        val=score(val, thresholds, config),
-        test=score(test, thresholds, config),
+        val=score(val, raw["val"], thresholds, config),
+        test=score(test, raw["test"], thresholds, config),
     )
+    calibrator.write(checkpoint.with_name(calibration.FILE))
     val.save(output / "predictions_val.npz")
     test.save(output / "predictions_test.npz")
-    for stem, figure in evaluation_figures(test, thresholds, evaluation.architecture).items():
+    for stem, figure in evaluation_figures(
+        test, {task: t.f1 for task, t in thresholds.items()}, evaluation.architecture
+    ).items():
         save_png(figure, output / f"{stem}.png")
     evaluation.write(output / EVALUATION)
     return evaluation

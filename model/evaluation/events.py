@@ -28,18 +28,14 @@ def event_figures(
     time is from the alarm's first window in that span to the onset. An alarm that reaches no event is false.
     """
     horizon, margin = round(horizon_s * 1000), round(LEAD_MARGIN_S * 1000)
-    steps = np.diff(time_ms)[np.diff(recording) == 0]
-    merge = max(round(MERGE_S * 1000), int(1.5 * np.median(steps)) if len(steps) else 0)
+    merge = merge_ms(time_ms, recording)
     events = foreseen = alarms = false_alarms = 0
     leads: list[float] = []
-    driven_ms = 0
     for number in np.unique(recording):
         rows = np.flatnonzero(recording == number)
         t = time_ms[rows]
-        steps = np.diff(t)
-        driven_ms += int(np.minimum(steps, 10 * MAX_STEP_MS).sum())
-        onsets = _runs(labels[rows], t, merge)[:, 0] + horizon
-        ringing = _runs(scores[rows] >= threshold, t, merge)
+        onsets = runs(labels[rows], t, merge)[:, 0] + horizon
+        ringing = runs(scores[rows] >= threshold, t, merge)
         # (events, alarms): the alarm's time within the span before the onset
         begins = np.maximum(ringing[None, :, 0], (onsets - horizon - margin)[:, None])
         reaches = (begins <= onsets[:, None]) & (begins <= ringing[None, :, 1])
@@ -49,7 +45,7 @@ def event_figures(
         false_alarms += int((~reaches.any(axis=0)).sum())
         first = np.where(reaches, begins, np.iinfo(np.int64).max).min(axis=1, initial=np.iinfo(np.int64).max)
         leads += ((onsets - first)[reaches.any(axis=1)] / 1000).tolist()
-    hours = driven_ms / 3_600_000
+    hours = driven_ms(time_ms, recording) / 3_600_000
     return EventFigures(
         events=events,
         foreseen=foreseen,
@@ -63,7 +59,19 @@ def event_figures(
     )
 
 
-def _runs(yes: npt.NDArray[np.bool_], time_ms: npt.NDArray[np.int64], merge_ms: int) -> npt.NDArray[np.int64]:
+def merge_ms(time_ms: npt.NDArray[np.int64], recording: npt.NDArray[np.integer]) -> int:
+    """How far apart windows (W,) may be and still belong to one event or alarm, at whatever stride."""
+    steps = np.diff(time_ms)[np.diff(recording) == 0]
+    return max(round(MERGE_S * 1000), int(1.5 * np.median(steps)) if len(steps) else 0)
+
+
+def driven_ms(time_ms: npt.NDArray[np.int64], recording: npt.NDArray[np.integer]) -> int:
+    """Time that windows (W,) cover, without gaps."""
+    steps = np.diff(time_ms)[np.diff(recording) == 0]
+    return int(np.minimum(steps, 10 * MAX_STEP_MS).sum())
+
+
+def runs(yes: npt.NDArray[np.bool_], time_ms: npt.NDArray[np.int64], merge_ms: int) -> npt.NDArray[np.int64]:
     """(n,2) first and last time of each run of `yes`, runs not further apart than `merge_ms` joined."""
     times = time_ms[yes]
     if len(times) == 0:

@@ -11,9 +11,9 @@ from model.common.errors import DataError
 from model.common.files import atomic_path
 from model.dataset.windows import Split
 from model.evaluation.lane import boxes_in_lane
-from model.recording.schema import ACTIONS
+from model.recording.schema import ACTIONS, TARGETS
 
-_ARRAYS = ("labels", "known", "going_on", "probabilities", "time_ms", "recording", "speed", "lane_boxes")
+_ARRAYS = ("labels", "known", "going_on", "probabilities", "time_ms", "recording", "speed", "lane_boxes", "brake_force")
 _TEXTS = ("tasks", "recordings")
 
 
@@ -27,6 +27,7 @@ class TaskWindows(NamedTuple):
     recording: npt.NDArray[np.integer]
     speed: npt.NDArray[np.float32]
     lane_boxes: npt.NDArray[np.int64]
+    brake_force: npt.NDArray[np.float32]
     horizon_s: float
 
 
@@ -49,9 +50,11 @@ class Predictions:
     recording: npt.NDArray[np.integer]
     """(W,) index into `recordings`"""
     speed: npt.NDArray[np.float32]
-    """(W,) km/h"""
+    """(W,) km/h; NaN if it is no input of the split"""
     lane_boxes: npt.NDArray[np.int64]
     """(W,) detections in the own lane"""
+    brake_force: npt.NDArray[np.float32]
+    """(W,tasks) at the task's horizon, share of 9.81 m/s2; NaN where unknown"""
 
     @classmethod
     def of(cls, split: Split, tasks: tuple[str, ...], probabilities: npt.NDArray[np.float64]) -> Self:
@@ -69,6 +72,7 @@ class Predictions:
             recording=split.recording[last],
             speed=split.channel("SPEED")[last],
             lane_boxes=boxes_in_lane(split)[last].sum(axis=1),
+            brake_force=split.targets[last][:, [TARGETS.index(f"brake_force_{horizon_of(task):g}s") for task in tasks]],
         )
 
     def task(self, column: int) -> TaskWindows:
@@ -82,6 +86,7 @@ class Predictions:
             self.recording[known],
             self.speed[known],
             self.lane_boxes[known],
+            self.brake_force[known, column],
             horizon_of(self.tasks[column]),
         )
 

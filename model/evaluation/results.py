@@ -74,6 +74,62 @@ class OnsetFigures(Result):
     roc_auc_interval: Interval | None
 
 
+class AlarmThreshold(Result):
+    """The threshold that val gives for a budget of false alarms an hour."""
+
+    budget: float
+    on: float | None
+    """An alarm begins at or above it; None if no threshold keeps the budget."""
+    off: float | None
+    """An alarm ends below it."""
+    reason: str | None = None
+    """Why there is none."""
+
+
+class RecallAtLead(Result):
+    """Share of events whose alarm rings at least `lead_s` before the onset."""
+
+    lead_s: float
+    recall: float | None
+    interval: Interval | None
+
+
+class AlarmFigures(Result):
+    """What the threshold of a budget reaches; terms as in `model.evaluation.alarms`."""
+
+    threshold: AlarmThreshold
+    events: int
+    foreseen: int
+    recall: float | None
+    recall_interval: Interval | None
+    lead_time_s: list[float] | None
+    """Quartiles; None for fewer than four foreseen."""
+    recall_at_lead: list[RecallAtLead]
+    alarms: int
+    false_alarms: int
+    false_alarms_per_hour: float | None
+    false_alarms_per_hour_interval: Interval | None
+    false_alarms_per_100_km: float | None
+    hours: float
+    km: float
+
+
+class CurvePoint(Result):
+    """One threshold's rate of false alarms and share of events foreseen."""
+
+    false_alarms_per_hour: float
+    foreseen: float
+
+
+class Slice(Result):
+    """Onset figures of a part of the windows."""
+
+    by: str
+    """speed, traffic or recording"""
+    part: str
+    onset: OnsetFigures
+
+
 class TaskFigures(Result):
     """Figures of one task on one split. Those that need a threshold are None where val gave none."""
 
@@ -84,6 +140,9 @@ class TaskFigures(Result):
     roc_auc: float | None
     brier: float | None
     calibration_error: float | None
+    """Of the calibrated probabilities, as all figures here."""
+    uncalibrated_error: float | None = None
+    """Before calibration."""
     threshold: float | None
     """The one with the best F1 on val."""
     precision: float | None = None
@@ -99,6 +158,10 @@ class TaskFigures(Result):
     random_pr_auc: float | None = None
     events: EventFigures | None = None
     onset: OnsetFigures
+    alarms: list[AlarmFigures] = []
+    """One a budget."""
+    alarm_curve: list[CurvePoint] = []
+    slices: list[Slice] = []
 
 
 class SplitFigures(BaseModel):

@@ -1,7 +1,10 @@
 """Predictions to figures: the same for networks and for baselines. Thresholds come from val, nothing from test."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
+from model.evaluation import alarms
+from model.evaluation.alarms import Drives
 from model.evaluation.config import EvaluationConfig
 from model.evaluation.events import event_figures
 from model.evaluation.measures import (
@@ -11,44 +14,68 @@ from model.evaluation.measures import (
     bootstrap_areas,
     bootstrap_draws,
     choose_threshold,
+    expected_calibration_error,
     interval,
     roc_auc,
 )
 from model.evaluation.predictions import Predictions, TaskWindows
-from model.evaluation.results import OnsetFigures, SplitFigures, TaskFigures
+from model.evaluation.results import AlarmThreshold, OnsetFigures, SplitFigures, TaskFigures
 
 
-def choose_thresholds(val: Predictions) -> dict[str, float | None]:
-    """The threshold of each task with the best F1 on val; None where val holds no positive."""
-    every = (val.task(column) for column in range(len(val.tasks)))
-    return {task: choose_threshold(w.labels, w.probabilities) for task, w in zip(val.tasks, every, strict=True)}
+@dataclass(frozen=True)
+class Thresholds:
+    """What val chooses for a task."""
+
+    f1: float | None
+    """The one with the best F1; None where val holds no positive."""
+    alarms: list[AlarmThreshold]
+    """One a budget."""
 
 
-def score(predictions: Predictions, thresholds: Mapping[str, float | None], config: EvaluationConfig) -> SplitFigures:
-    """All figures of a split at thresholds chosen on val."""
-    tasks = {
-        task: task_figures(predictions.task(column), thresholds[task], config)
-        for column, task in enumerate(predictions.tasks)
-    }
+def choose_thresholds(val: Predictions, config: EvaluationConfig) -> dict[str, Thresholds]:
+    """The thresholds of each task."""
+    chosen = {}
+    for column, task in enumerate(val.tasks):
+        windows = val.task(column)
+        f1 = choose_threshold(windows.labels, windows.probabilities)
+        chosen[task] = Thresholds(f1, alarms.choose_thresholds(Drives.of(windows), config))
+    return chosen
+
+
+def score(
+    predictions: Predictions, raw: Predictions, thresholds: Mapping[str, Thresholds], config: EvaluationConfig
+) -> SplitFigures:
+    """All figures of a split at thresholds chosen on val; `raw` are the predictions before calibration."""
+    tasks = {}
+    for column, task in enumerate(predictions.tasks):
+        windows = predictions.task(column)
+        before = expected_calibration_error(windows.labels, raw.task(column).probabilities)
+        tasks[task] = task_figures(windows, before, thresholds[task], config)
     return SplitFigures.of(tasks)
 
 
-def task_figures(windows: TaskWindows, threshold: float | None, config: EvaluationConfig) -> TaskFigures:
+def task_figures(
+    windows: TaskWindows, uncalibrated_error: float | None, thresholds: Thresholds, config: EvaluationConfig
+) -> TaskFigures:
     """Figures of one task's windows."""
     labels, scores = windows.labels, windows.probabilities
-    figures = binary_metrics(labels, scores, threshold)
+    figures = binary_metrics(labels, scores, thresholds.f1)
     block = blocks(windows.time_ms, windows.recording)
     draws = bootstrap_draws(block, config.bootstrap_samples, config.seed)
     events = None
-    if threshold is not None:
+    if thresholds.f1 is not None:
         where = windows.time_ms, windows.recording, windows.horizon_s
-        events = event_figures(labels, scores, threshold, *where)
+        events = event_figures(labels, scores, thresholds.f1, *where)
+    drives = Drives.of(windows)
     return TaskFigures(
         **figures,
+        uncalibrated_error=uncalibrated_error,
         pr_auc_interval=interval(bootstrap_areas(labels, scores, block, draws)[0], config.confidence_level),
         random_pr_auc=figures["positive_rate"],
         events=events,
         onset=onset_figures(windows, config),
+        alarms=[alarms.alarm_figures(drives, chosen, config) for chosen in thresholds.alarms],
+        alarm_curve=alarms.alarm_curve(drives, config),
     )
 
 

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import h5py
@@ -5,6 +6,7 @@ import pytest
 
 from drive_assets_tests.model.split_files import write_split_file
 from model.common.errors import DataError
+from model.evaluation import calibration
 from model.evaluation.comparison import compare
 from model.evaluation.config import EvaluationConfig
 from model.evaluation.evaluate import evaluate_checkpoint
@@ -48,6 +50,18 @@ def test_an_evaluation_holds_figures_intervals_and_plots(evaluated: Path) -> Non
         "pr_curves.png", "roc_curves.png", "reliability.png",
         "score_distributions.png", "confusion.png", "timeline.png",
     }  # fmt: skip
+
+
+def test_the_calibrator_lies_beside_its_checkpoint_and_is_refused_by_another(evaluated: Path, tmp_path: Path) -> None:
+    best = evaluated / "models" / "simple_concat_lstm" / "best_model.pt"
+    calibrator = calibration.load(best)
+    assert calibrator is not None
+    assert calibrator.method == "platt"
+    assert set(calibrator.curves) == set(metrics_of(evaluated)["simple_concat_lstm"].tasks)
+    (tmp_path / "best_model.pt").write_bytes(best.read_bytes() + b" ")
+    shutil.copy(best.with_name("calibration.json"), tmp_path)
+    with pytest.raises(DataError, match=r"belongs to another checkpoint than best_model\.pt"):
+        calibration.load(tmp_path / "best_model.pt")
 
 
 def test_evaluating_again_gives_the_same(evaluated: Path, tmp_path: Path) -> None:
