@@ -26,7 +26,7 @@ def test_calibration_finds_the_rates_and_keeps_the_ranking(
     assert expected_calibration_error(labels[half:], after) < 0.02
     assert np.abs(after - true[half:]).mean() < 0.02
     before = average_precision(labels[half:], told[half:])
-    assert average_precision(labels[half:], after) == pytest.approx(before, abs=1e-12 if method != "isotonic" else 0.02)
+    assert average_precision(labels[half:], after) == pytest.approx(before, abs=1e-12 if method != "isotonic" else 0.05)
 
 
 @pytest.mark.parametrize("method", ["platt", "temperature", "isotonic", "none"])
