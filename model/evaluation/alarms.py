@@ -61,7 +61,7 @@ class Drives:
     unseen: npt.NDArray[np.int64]
     """(U,2) index into `rows` and time of onsets that no window precedes: neither counted nor a reason for falseness"""
     hours: float
-    km: float
+    km: float | None
 
     @classmethod
     def of(cls, windows: TaskWindows) -> Self:
@@ -92,7 +92,7 @@ class Drives:
             np.array(strength, np.float32),
             np.array(unseen, np.int64).reshape(-1, 2),
             driven / 3_600_000,
-            metres / 1000,
+            metres / 1000 if np.isfinite(metres) else None,
         )
 
     def alarms(self, threshold: float, config: EvaluationConfig) -> tuple[list[Alarm], npt.NDArray[np.float64]]:

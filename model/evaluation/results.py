@@ -111,7 +111,8 @@ class AlarmFigures(Result):
     false_alarms_per_hour_interval: Interval | None
     false_alarms_per_100_km: float | None
     hours: float
-    km: float
+    km: float | None
+    """None if the split does not hold the speed."""
 
 
 class CurvePoint(Result):
