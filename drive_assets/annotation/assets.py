@@ -12,7 +12,7 @@ from drive_assets.resources.compute import LocalCompute
 from drive_assets.resources.storage import Storage
 from drive_assets.tasks import ANNOTATE, AnnotateJob
 from model.annotation.config import AnnotationConfig
-from model.annotation.plots import annotation_overview, contact_sheet
+from model.annotation.plots import annotated_frames, annotation_overview
 from model.annotation.report import AnnotationReport
 from model.common.errors import DataError
 from model.common.files import sha256
@@ -62,7 +62,7 @@ def annotations(
 def _result(storage: Storage, name: str, report: AnnotationReport) -> dg.MaterializeResult:
     recording = Recording(storage.recording(name))
     path, found = recording.annotations_path, recording.annotations()
-    sheet = contact_sheet(recording, found, LIMIT_BYTES * 3 // 4)
+    sheet = annotated_frames(recording, found, LIMIT_BYTES * 3 // 4)
     shown = (
         "frames",
         "resumed",

@@ -14,7 +14,7 @@ from drive_assets.recordings.checks import FEW_FAULTS, few_faults
 from drive_assets.recordings.ingest import IngestReport, ingest
 from drive_assets.recordings.sources import lookup
 from drive_assets.resources.storage import Storage
-from model.common.images import small_jpeg
+from model.common.images import contact_sheet, evenly
 from model.recording.folder import Recording, is_whole_jpeg
 
 SHEET_FRAMES, SHEET_COLUMNS, TILE = 9, 3, (384, 216)
@@ -59,18 +59,16 @@ def _result(folder: Path, report: IngestReport) -> dg.MaterializeResult:
                 [dg.TableRecord({"rows": key, "count": value}) for key, value in content.telemetry.to_dict().items()]
             ),
             "examples": dg.MetadataValue.json(content.examples),
-            "frames_over_the_drive": inline_image(contact_sheet(folder), "jpeg"),
+            "frames_over_the_drive": inline_image(frames_over_the_drive(folder), "jpeg"),
             "path": dg.MetadataValue.path(folder),
         },
     )
 
 
-def contact_sheet(folder: Path) -> bytes:
+def frames_over_the_drive(folder: Path) -> bytes:
     """JPEG of nine frames, evenly picked over the drive."""
     files = list(Recording(folder).frames().values())
-    picked = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, SHEET_FRAMES).astype(int))]
+    picked = [files[index] for index in evenly(len(files), SHEET_FRAMES)]
     frames = [cv2.imread(str(path)) for path in picked if is_whole_jpeg(path)]
     tiles = [np.asarray(cv2.resize(f, TILE, interpolation=cv2.INTER_AREA), np.uint8) for f in frames if f is not None]
-    tiles += [np.full((TILE[1], TILE[0], 3), 255, np.uint8)] * (-len(tiles) % SHEET_COLUMNS)
-    rows = [np.hstack(tiles[i : i + SHEET_COLUMNS]) for i in range(0, len(tiles), SHEET_COLUMNS)]
-    return small_jpeg(np.vstack(rows), LIMIT_BYTES * 3 // 4)
+    return contact_sheet(tiles, SHEET_COLUMNS, LIMIT_BYTES * 3 // 4)

@@ -2,11 +2,8 @@
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-
-from filelock import FileLock
 
 from model.common.errors import DataError
 
@@ -33,28 +30,6 @@ class Progress:
         share = done / max(total, 1)
         left = f", {(total - done) / speed:.0f} s left" if speed > 0 else ""
         self.tell(f"{self.label}: {share:.0%} of {total / 1e6:,.1f} MB, {speed / 1e6:.1f} MB/s{left}")
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """One process at a time. The system frees the lock when its holder ends.
-
-    Raises:
-        DataError: the file system has no locks.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire()
-    except (OSError, NotImplementedError) as error:
-        raise DataError(
-            f"{path} cannot be locked ({error}): choose a data root on a file system with locks (DRIVE_ASSETS_DATA), "
-            "or mount this one with them."
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def free_bytes(folder: Path) -> int:

@@ -6,11 +6,10 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from drive_assets.recordings.disk import locked
 from drive_assets.recordings.sources import Source, Tell, Transfer, read_origin, to_dict
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
-from model.common.files import fsync, fsync_folder, write_json
+from model.common.files import fsync, fsync_folder, locked, write_json
 from model.recording.folder import ORIGIN, RecordingReport, content_hash, inspect_recording
 
 ABANDONED_S = 24 * 3600

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.common.figures import COLOURS, new_figure
-from model.common.images import read_image, small_jpeg
+from model.common.images import contact_sheet, evenly, read_image
 from model.recording.annotations import Annotations
 from model.recording.folder import Recording, Region
 
@@ -19,16 +19,14 @@ TILES = 6
 TILE_WIDTH = 640
 
 
-def contact_sheet(recording: Recording, annotations: Annotations, limit: int) -> bytes:
+def annotated_frames(recording: Recording, annotations: Annotations, limit: int) -> bytes:
     """JPEG of at most `limit` bytes: six regions of interest, evenly picked over the drive, with their boxes."""
-    picked = np.unique(np.linspace(0, len(annotations) - 1, TILES).astype(int))
     region = recording.annotated_region()
     tiles = [
         _tile(recording.camera_folder / annotations.filename[index], annotations.frame(index), region)
-        for index in picked
+        for index in evenly(len(annotations), TILES)
     ]
-    tiles += [np.full_like(tiles[0], 255)] * (len(tiles) % 2)
-    return small_jpeg(np.vstack([np.hstack(tiles[row : row + 2]) for row in range(0, len(tiles), 2)]), limit)
+    return contact_sheet(tiles, 2, limit)
 
 
 def draw_boxes(image: npt.NDArray[np.uint8], found: npt.NDArray[np.float32], scale: float) -> None:

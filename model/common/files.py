@@ -11,6 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+from model.common.errors import DataError
+
 
 def fsync(path: Path) -> None:
     """Flush a file's or directory's content to the disk."""
@@ -49,6 +53,37 @@ def atomic_path(path: Path) -> Iterator[Path]:
         else:
             temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def locked(path: Path, wait_s: float = -1.0, in_use: str = "{holder} holds {path}") -> Iterator[None]:
+    """Hold the file `path` for this process in the block. The system frees it when the process ends, however it ends.
+
+    Args:
+        wait_s: how long to wait for another process that holds it; negative: until it ends.
+        in_use: what the error says then; {holder} becomes "process 12 on host".
+
+    Raises:
+        DataError: another process holds it; or the file system has no locks.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    named, lock = path.with_name(f"{path.name}.holder"), FileLock(path, timeout=wait_s)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        holder = named.read_text() if named.is_file() else "an unknown process"
+        raise DataError(in_use.format(holder=holder, path=path)) from error
+    except (OSError, NotImplementedError) as error:
+        raise DataError(
+            f"{path} cannot be locked ({error}): choose a data root on a file system with locks (DRIVE_ASSETS_DATA), "
+            "or mount this one with them."
+        ) from error
+    try:
+        named.write_text(f"process {os.getpid()} on {os.uname().nodename}")
+        yield
+    finally:
+        named.unlink(missing_ok=True)
+        lock.release()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,5 +1,6 @@
 """Images as arrays and as small JPEGs."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,19 @@ import numpy.typing as npt
 def read_image(path: Path) -> npt.NDArray[np.uint8]:
     """An image file as (height, width, 3) BGR."""
     return np.asarray(cv2.imread(str(path)), np.uint8)
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """At most `most` indices of `count` things, evenly picked from the first to the last."""
+    return sorted({int(index) for index in np.linspace(0, count - 1, most)}) if count else []
+
+
+def contact_sheet(tiles: Sequence[npt.NDArray[np.uint8]], columns: int, limit: int) -> bytes:
+    """Images of equal size (height, width, 3) side by side, as JPEG of at most `limit` bytes; white where none is."""
+    blank = np.full_like(tiles[0], 255) if tiles else np.full((240, 320, 3), 255, np.uint8)
+    filled = [*tiles, *[blank] * (-len(tiles) % columns or (0 if tiles else columns))]
+    rows = [np.hstack(filled[start : start + columns]) for start in range(0, len(filled), columns)]
+    return small_jpeg(np.vstack(rows), limit)
 
 
 def small_jpeg(image: npt.NDArray[np.uint8], limit: int) -> bytes:

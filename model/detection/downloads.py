@@ -3,7 +3,6 @@
 The base address may hold a user, a password or a token, so no address is ever told: errors name the file.
 """
 
-import fcntl
 import json
 import random
 import shutil
@@ -19,7 +18,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import requests
 
 from model.common.errors import DataError
-from model.common.files import fsync, write_json
+from model.common.files import fsync, locked, write_json
 
 RETRIES = 6
 TIMEOUT_S = (15.0, 60.0)
@@ -71,8 +70,7 @@ class Remote:
                 damaged twice.
         """
         target.parent.mkdir(parents=True, exist_ok=True)
-        with target.with_name(f".{target.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(target.with_name(f".{target.name}.lock")):
             if target.is_file():
                 return
             for name in names:

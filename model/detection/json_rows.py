@@ -1,4 +1,8 @@
-"""JSON files larger than the memory: the members of one top-level array or object, one at a time."""
+"""JSON files larger than the memory: the members of one top-level array or object, one at a time.
+
+Not ijson: it is as fast (yajl in C), but refuses NaN, Infinity and whole numbers beyond 64 bits, all of which Python's
+json writes. One such number in a box would then cost the whole file instead of one frame.
+"""
 
 import json
 import re

@@ -1,6 +1,5 @@
 """Data sets in YOLO's layout: images/{train,val}, labels/{train,val}, dataset.yaml."""
 
-import fcntl
 import io
 import os
 import shutil
@@ -17,8 +16,8 @@ from PIL import Image
 
 from model.common.config import fingerprint
 from model.common.errors import DataError
-from model.common.files import fsync, write_text
-from model.common.images import small_jpeg
+from model.common.files import fsync, locked, write_text
+from model.common.images import contact_sheet, evenly
 
 MOSAIC_TILES = 9
 PARTS = ("train", "val")
@@ -212,8 +211,7 @@ def replaced_folder(output: Path) -> Iterator[tuple[Path, list[Path]]]:
     output.parent.mkdir(parents=True, exist_ok=True)
     hidden = f".{output.name}"
     new, old = output.with_name(f"{hidden}.new"), output.with_name(f"{hidden}.old")
-    with output.with_name(f"{hidden}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(output.with_name(f"{hidden}.lock")):
         if old.exists() and not output.exists():  # killed between the two renames
             old.rename(output)
         shutil.rmtree(old, ignore_errors=True)
@@ -264,14 +262,9 @@ def mosaic(dataset: Path, split: str = "train", limit: int = 75_000) -> bytes:
     """JPEG of at most `limit` bytes: some images with their boxes drawn, evenly picked; an image that cannot be decoded
     shows blank."""
     images = sorted((dataset / "images" / split).iterdir())
-    picked = [images[i] for i in np.unique(np.linspace(0, len(images) - 1, MOSAIC_TILES).astype(int))] if images else []
+    picked = [images[index] for index in evenly(len(images), MOSAIC_TILES)]
     tiles = [_tile(path, dataset / "labels" / split / f"{path.stem}.txt") for path in picked]
-    blank = np.full((240, 320, 3), 255, np.uint8)
-    tiles += [blank] * (-len(tiles) % 3)
-    if not tiles:
-        tiles = [blank] * 3
-    sheet = np.vstack([np.hstack(tiles[row : row + 3]) for row in range(0, len(tiles), 3)])
-    return small_jpeg(sheet, limit)
+    return contact_sheet(tiles, 3, limit)
 
 
 def dataset_version(dataset: Path) -> str:

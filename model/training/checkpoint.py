@@ -1,12 +1,7 @@
-"""Checkpoints on disk: read with care, written at once, and one process at a time in a folder."""
+"""Checkpoints on disk: read with care, written at once."""
 
-import contextlib
-import fcntl
-import os
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
@@ -17,8 +12,6 @@ from model.recording.schema import check_schema
 
 SCHEMA_VERSION = 2
 KEYS = {"architecture", "model_config", "training_config", "data_version", "inputs", "schema", "epoch", "state_dict"}
-LOCK_WAIT_S = 10.0
-"""A killed run may take a moment to die while its successor starts already."""
 
 
 def load_checkpoint(path: Path, architecture: str | None = None) -> tuple[MultimodalModel, dict[str, Any]]:
@@ -62,31 +55,3 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write plain types and tensors to `path`, atomically."""
     with atomic_path(path) as temporary:
         torch.save(content, temporary)
-
-
-@contextlib.contextmanager
-def locked(path: Path, output: Path) -> Iterator[None]:
-    """Hold `output` for this process. The system frees it when the process ends, however it ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as lock:
-        deadline = time.monotonic() + LOCK_WAIT_S
-        while not _try_lock(lock):
-            if time.monotonic() >= deadline:
-                lock.seek(0)
-                raise DataError(
-                    f"{output} is in use: process {lock.read().strip() or 'unknown'} trains into it. Wait until that "
-                    "ends, or choose another output."
-                )
-            time.sleep(0.2)
-        lock.truncate(0)
-        lock.write(f"{os.getpid()} on {os.uname().nodename}")
-        lock.flush()
-        yield
-
-
-def _try_lock(lock: IO[str]) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

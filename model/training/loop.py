@@ -21,12 +21,12 @@ from torch import Tensor, nn
 
 from model.common.config import fingerprint, to_dict
 from model.common.errors import DataError
-from model.common.files import atomic_path, sha256, write_json
+from model.common.files import atomic_path, locked, sha256, write_json
 from model.dataset.window_data import Batch, WindowData
 from model.evaluation.measures import average_precision, roc_auc
 from model.factory import architecture_of, create_model_variant
 from model.recording.schema import used_schema
-from model.training.checkpoint import SCHEMA_VERSION, load_checkpoint, locked, read_checkpoint, save_checkpoint
+from model.training.checkpoint import SCHEMA_VERSION, load_checkpoint, read_checkpoint, save_checkpoint
 from model.training.loss import UnifiedFocalLoss
 from model.training.recipes import TrainingConfig
 from model.training.result import Metrics, TrainingResult
@@ -37,6 +37,8 @@ __all__ = ["Schedule", "TrainingConfig", "TrainingResult", "evaluate", "load_che
 BEST, LATEST, HISTORY = "best_model.pt", "latest_checkpoint.pt", "training_history.json"
 BAD_BATCH = "bad_batch.pt"
 LOOK_EVERY = 50
+LOCK_WAIT_S = 10.0
+"""A killed run may take a moment to die while its successor starts already."""
 
 
 @dataclass
@@ -225,7 +227,8 @@ def train(
     work = output / ".work" / fingerprint(architecture, data_version, to_dict(config))
     device = choose_device(config.device)
     cuda = [device] if device.type == "cuda" else []
-    with locked(output / ".work" / "lock", output), torch.random.fork_rng(cuda):
+    in_use = f"{output} is in use: {{holder}} trains into it. Wait until that ends, or choose another output."
+    with locked(output / ".work" / "lock", LOCK_WAIT_S, in_use), torch.random.fork_rng(cuda):
         work.mkdir(exist_ok=True)
         try:
             run = _Run(architecture, splits, work, config, data_version, device)

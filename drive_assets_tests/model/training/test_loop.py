@@ -18,7 +18,7 @@ from model.common.errors import DataError
 from model.factory import architecture_of, create_model_variant
 from model.network.architectures import ARCHITECTURES
 from model.recording.schema import BINARY_LABELS
-from model.training import checkpoint
+from model.training import loop
 from model.training import loop as training
 from model.training.loop import Schedule, TrainingConfig, TrainingResult, load_checkpoint, load_split, train
 from model.training.loss import UnifiedFocalLoss
@@ -324,7 +324,7 @@ def test_an_unknown_architecture_makes_no_folder(splits: Path) -> None:
 
 
 def test_a_second_run_into_the_same_folder_is_refused(splits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "LOCK_WAIT_S", 0.0)
+    monkeypatch.setattr(loop, "LOCK_WAIT_S", 0.0)
 
     def second(metrics: dict[str, float | int]) -> None:
         train(NAME, splits, splits / "out", CONFIG.replace(seed=9))
