@@ -15,7 +15,7 @@ from drive_assets.resources.mlflow import Mlflow
 from drive_assets.resources.storage import Storage
 from drive_assets.tasks import TRAIN, TrainJob
 from drive_assets.tracking import tracked
-from model.common.config import fingerprint, to_dict
+from model.common.config import fingerprint
 from model.common.errors import DataError
 from model.common.files import sha256
 from model.training.plots import training_curves
@@ -56,7 +56,7 @@ def checkpoint(
     except DataError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     version = manifest["fingerprint"]
-    names, recipe = context.partition_keys, to_dict(config)
+    names, recipe = context.partition_keys, config.model_dump(mode="json")
     keys = [training_key(name, version, recipe) for name in names]
     outcomes: dict[str, Outcome] = {}
     with tracked(context, mlflow, keys, names, [recipe] * len(names)) as runs:

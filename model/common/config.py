@@ -1,16 +1,12 @@
 """Configuration: frozen pydantic models that the science and the launchpad share. Each number is defined once."""
 
-import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from model.common.errors import DataError
-
-T = TypeVar("T")
 
 
 class Config(BaseModel):
@@ -45,31 +41,6 @@ def _problems(error: ValidationError, cls: type[BaseModel]) -> str:
         message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
         found.append(f"{place} {problem['input']!r}: expected {message}" if place else message)
     return "; ".join(found) + "."
-
-
-def option(default: Any, help: str) -> Any:
-    """A dataclass field with a default (copied if a dict) and the sentence that the launchpad shows for it."""
-    if isinstance(default, dict):
-        return dataclasses.field(default_factory=lambda: dict(default), metadata={"help": help})
-    return dataclasses.field(default=default, metadata={"help": help})
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """A config dataclass as JSON-ready values (tuples become lists)."""
-    values = config.model_dump() if isinstance(config, Config) else dataclasses.asdict(config)
-    content: dict[str, Any] = json.loads(json.dumps(values))
-    return content
-
-
-def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
-    """Build config `cls` from JSON-ready values (lists become tuples).
-
-    Raises:
-        TypeError: a key is not a field of `cls`.
-    """
-    if issubclass(cls, Config):
-        return cls(**values)
-    return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
 
 def fingerprint(*parts: Any) -> str:

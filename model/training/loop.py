@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.common.config import fingerprint, to_dict
+from model.common.config import fingerprint
 from model.common.errors import DataError
 from model.common.files import atomic_path, locked, sha256, write_json
 from model.dataset.window_data import Batch, WindowData
@@ -224,7 +224,7 @@ def train(
         if not path.is_file():
             raise DataError(f"{path} is missing: expected a split; build the splits first.")
     data_version = data_version or fingerprint([sha256(path) for path in files])
-    work = output / ".work" / fingerprint(architecture, data_version, to_dict(config))
+    work = output / ".work" / fingerprint(architecture, data_version, config.model_dump(mode="json"))
     device = choose_device(config.device)
     cuda = [device] if device.type == "cuda" else []
     in_use = f"{output} is in use: {{holder}} trains into it. Wait until that ends, or choose another output."
@@ -275,7 +275,7 @@ class _Run:
             "schema_version": SCHEMA_VERSION,
             "architecture": architecture,
             "model_config": sizes,
-            "training_config": to_dict(config),
+            "training_config": config.model_dump(mode="json"),
             "data_version": data_version,
             "class_names": list(self.train_data.class_names),
             "inputs": list(self.train_data.inputs),

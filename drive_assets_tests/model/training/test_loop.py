@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from drive_assets_tests.model.split_files import rewrite, write_split_file
-from model.common.config import from_dict, to_dict
 from model.common.errors import DataError
 from model.factory import architecture_of, create_model_variant
 from model.network.architectures import ARCHITECTURES
@@ -88,8 +87,8 @@ def test_every_architecture_trains_and_its_checkpoint_loads(architecture: str, s
     model, checkpoint = load_checkpoint(result.best_model, architecture)
     assert checkpoint["epoch"] == result.best_epoch
     assert checkpoint["val_metrics"] == result.best_metrics
-    assert from_dict(TrainingConfig, checkpoint["training_config"]).epochs == 2
-    data = load_split(splits / "val.h5", from_dict(TrainingConfig, checkpoint["training_config"]), "cpu")
+    assert TrainingConfig(**checkpoint["training_config"]).epochs == 2
+    data = load_split(splits / "val.h5", TrainingConfig(**checkpoint["training_config"]), "cpu")
     assert not model.training
     loss = UnifiedFocalLoss(CONFIG.tasks)
     again = training.evaluate(model, data, loss, training.choose_precision("fp32", torch.device("cpu")), 16)
@@ -116,7 +115,7 @@ def test_published_files_and_history(splits: Path) -> None:
     history = json.loads(result.training_history.read_text())
     assert history["architecture"] == NAME and history["data_version"] == "v1"
     assert history["epochs"] == result.history and history["best_epoch"] == result.best_epoch
-    assert from_dict(TrainingConfig, history["training_config"]) == CONFIG
+    assert TrainingConfig(**history["training_config"]) == CONFIG
     assert result.best_model == splits / "out" / "best_model.pt"
     assert (result.device, result.precision, result.resumed_from) == ("cpu", "fp32", 0)
     assert result.windows_per_s > 0 and result.parameters > 1000
@@ -156,9 +155,9 @@ def test_a_run_killed_between_epochs_ends_as_an_uninterrupted_one(splits: Path, 
 def test_a_process_killed_in_an_epoch_goes_on_from_the_last_one(splits: Path) -> None:
     script = (
         "import torch; from pathlib import Path\n"
-        "from model.common.config import from_dict; from model.training.loop import TrainingConfig, train\n"
+        "from model.training.loop import TrainingConfig, train\n"
         f"torch.set_num_threads({torch.get_num_threads()})\n"
-        f"config = from_dict(TrainingConfig, {SMALL | {'epochs': 30}!r})\n"
+        f"config = TrainingConfig(**{SMALL | {'epochs': 30}!r})\n"
         f"train({NAME!r}, Path({str(splits)!r}), Path({str(splits / 'out')!r}), config, 'v1',"
         " lambda metrics: print(metrics['epoch'], flush=True))\n"
     )
@@ -285,7 +284,7 @@ def test_the_defaults_are_the_reference_recipe() -> None:
     assert (config.warmup_epochs, config.warmup_start) == (8, 0.05)
     assert (config.plateau_factor, config.plateau_patience, config.rate_floor) == (0.85, 6, 0.01)
     assert (config.early_stop_patience, config.gradient_norm) == (20, 1.0)
-    assert from_dict(TrainingConfig, to_dict(config)) == config
+    assert TrainingConfig(**config.model_dump(mode="json")) == config
 
 
 @pytest.mark.parametrize(
