@@ -14,9 +14,10 @@ from pydantic import Field
 
 from drive_assets.environment import cron_from_environment
 from drive_assets.manifest import changed_recordings, read_manifest
-from drive_assets.materialize import materialize, read_config
-from drive_assets.partitions import ARCHITECTURE_PARTITIONS, RECORDINGS
+from drive_assets.materialize import materialize
+from drive_assets.partitions import ARCHITECTURE_PARTITIONS, recording_keys
 from drive_assets.resources.storage import Storage
+from drive_assets.run_config import read_config
 from model.common.errors import DataError
 
 REFRESHED = "split_manifest,h5_split,checkpoint,evaluation,model_comparison"
@@ -67,7 +68,7 @@ def refresh() -> None:
     description="Refreshes dataset and models if recordings changed since; off until it is switched on.",
 )
 def refresh_schedule(context: dg.ScheduleEvaluationContext, storage: Storage) -> dg.RunRequest | dg.SkipReason:
-    known = list(context.instance.get_dynamic_partitions(str(RECORDINGS.name)))
+    known = recording_keys(context.instance)
     if not storage.manifest.is_file():
         ready = [n for n in known if storage.annotations(n).is_file() and storage.future_labels(n).is_file()]
         return (

@@ -1,7 +1,9 @@
 """`drive-assets`: a thin command line; each command does what the UI does, on the same Dagster instance."""
 
 import argparse
+import signal
 import sys
+import threading
 import warnings
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from model.common.errors import DataError
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit: 0 all succeeded, 1 something failed after the rest went on, 2 wrong input."""
     warnings.filterwarnings("ignore", module="dagster")
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # also between two runs, of which Dagster hears
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
@@ -126,8 +130,11 @@ def _ingest(options: argparse.Namespace) -> bool:
 def _run(options: argparse.Namespace) -> bool:
     from drive_assets.definitions import defs
     from drive_assets.instance import open_instance
-    from drive_assets.materialize import materialize, read_config
+    from drive_assets.materialize import materialize
+    from drive_assets.resources.storage import Storage
+    from drive_assets.run_config import read_config
 
+    Storage.from_environment().check_writable()
     config = read_config(options.config)
     if options.weights is not None:
         if not options.weights.is_file():

@@ -71,7 +71,7 @@ def run_demo(
     tell(f"  recordings with annotations and labels   {storage.recordings}")
     tell(f"  detectors                                {storage.boxy_detector.parent}")
     tell(f"  splits                                   {storage.splits}")
-    tell(f"  12 checkpoints                           {storage.checkpoint('')}")
+    tell(f"  12 checkpoints                           {storage.checkpoints}")
     tell(f"  comparison of all, as a page             {storage.evaluations / 'comparison.html'}")
     tell("Look at the graph, its plots and the MLflow runs with `make ui`.")
     return succeeded

@@ -1,21 +1,30 @@
 """Materialising from the command line what the UI would, on the same instance, so that its runs are seen there."""
 
-import difflib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
-import yaml
 from dagster._core.errors import DagsterExecutionInterruptedError
 
-from drive_assets.instance import process_tag
-from drive_assets.partitions import ARCHITECTURE_PARTITIONS, RECORDINGS, SPLITS, check_known
+from drive_assets.batches import MAY_PASS
+from drive_assets.instance import hold_lease, interrupts_heard, process_tag, wait_for_pools
+from drive_assets.partitions import (
+    ARCHITECTURE_PARTITIONS,
+    RECORDINGS,
+    SPLITS,
+    check_known,
+    recording_keys,
+)
+from drive_assets.run_config import AssetConfig, check_config
 from model.common.errors import DataError
 
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 QUIET: dict[str, Any] = {"console": {"config": {"log_level": "CRITICAL"}}}
+REPLACED = {("annotations", "weights"): "boxy_detector"}
+"""Options that stand in for an upstream asset: whether it failed does not matter then."""
+Tell = Callable[[str], None]
 
 
 def materialize(
@@ -24,12 +33,12 @@ def materialize(
     selection: str,
     recordings: Sequence[str] = (),
     architectures: Sequence[str] = (),
-    config: Mapping[str, Mapping[str, Any]] | None = None,
-    tell: Callable[[str], None] = print,
+    config: AssetConfig | None = None,
+    tell: Tell = print,
 ) -> bool:
     """Materialise the selected assets, upstream first, each for its partitions; return whether all succeeded.
 
-    A failing partition is told and takes only what follows from it along; the rest goes on.
+    A failing partition is told and takes only what depends on it along; the rest goes on.
 
     Args:
         selection: Dagster's selection syntax, such as `annotations` or `+key:checkpoint`; several with commas between.
@@ -39,92 +48,181 @@ def materialize(
 
     Raises:
         DataError: an unknown partition key, or a selection that selects nothing.
+        KeyboardInterrupt: the user or the system ended it.
     """
+    config = config or {}
     graph = repository.asset_graph
-    try:
-        parts = [dg.AssetSelection.from_string(part.strip()) for part in selection.split(",")]
-        selected = set().union(*(part.resolve(graph) for part in parts))
-    except Exception as error:  # the parser's own kinds
-        raise DataError(f"Selection {selection!r} cannot be understood: {error}") from error
-    ordered = [key for level in graph.toposorted_asset_keys_by_level for key in sorted(level) if key in selected]
+    every = [key for level in graph.toposorted_asset_keys_by_level for key in sorted(level)]
+    selected = _selected(graph, selection)
+    ordered = [key for key in every if key in selected]
     if not ordered:
         raise DataError(f"Selection {selection!r} selects nothing: name assets such as recording or model_comparison.")
-    known = list(instance.get_dynamic_partitions(str(RECORDINGS.name)))
+    keys_of = _partition_keys(instance, graph, ordered, recordings, architectures, tell)
+    check_config(repository, config, ordered, tell)
+    hold_lease(instance)
+    plan = _Plan(repository, instance, ordered, keys_of, config, tell)
+    for key in every:
+        plan.make(key)
+    return not any(plan.lost[key] for key in ordered)
+
+
+def _selected(graph: Any, selection: str) -> set[dg.AssetKey]:
+    try:
+        parts = [dg.AssetSelection.from_string(part.strip()) for part in selection.split(",")]
+        return set().union(*(part.resolve(graph) for part in parts))
+    except Exception as error:  # the parser's own kinds
+        raise DataError(f"Selection {selection!r} cannot be understood: {error}") from error
+
+
+def _partition_keys(
+    instance: dg.DagsterInstance,
+    graph: Any,
+    ordered: Sequence[dg.AssetKey],
+    recordings: Sequence[str],
+    architectures: Sequence[str],
+    tell: Tell,
+) -> dict[dg.PartitionsDefinition | None, list[str]]:
+    """The keys to make of each kind of partition; [""] where there are none."""
+    known = recording_keys(instance, tell)
     check_known(list(recordings), known, "recording")
     check_known(list(architectures), list(ARCHITECTURE_PARTITIONS.get_partition_keys()), "architecture")
-    _check_config(repository, config or {}, ordered, graph, tell)
-    recording = dg.AssetKey("recording")
-    if (
-        not recordings
-        and recording not in selected
-        and any(graph.get(key).partitions_def == RECORDINGS for key in ordered)
-    ):
-        there = instance.get_materialized_partitions(recording)
+    by_recording = any(graph.get(key).partitions_def == RECORDINGS for key in ordered)
+    if not recordings and dg.AssetKey("recording") not in ordered and by_recording:
+        there = instance.get_materialized_partitions(dg.AssetKey("recording"))
         if absent := sorted(set(known) - there):
             tell(f"Left out, as they are not taken yet (select recording too): {', '.join(absent)}")
             known = sorted(set(known) & there)
-    keys_of: dict[dg.PartitionsDefinition | None, list[str]] = {
+    return {
         None: [""],
         RECORDINGS: sorted(recordings or known),
         SPLITS: list(SPLITS.get_partition_keys()),
         ARCHITECTURE_PARTITIONS: list(architectures or ARCHITECTURE_PARTITIONS.get_partition_keys()),
     }
-    succeeded, failed = True, dict[dg.AssetKey, set[str]]()
-    for number, key in enumerate(ordered, 1):
-        definition = graph.get(key).partitions_def
-        wanted = keys_of[definition]
-        lost = set().union(*(failed.get(parent, set()) for parent in graph.get(key).parent_keys))
-        todo = [name for name in wanted if name not in lost]
-        started, name = time.monotonic(), key.to_user_string()
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be made, and what cannot be made any more."""
+
+    repository: dg.RepositoryDefinition
+    instance: dg.DagsterInstance
+    ordered: Sequence[dg.AssetKey]
+    keys_of: Mapping[dg.PartitionsDefinition | None, Sequence[str]]
+    config: AssetConfig
+    tell: Tell
+    lost: dict[dg.AssetKey, set[str]] = field(default_factory=dict)
+    """Partitions that failed, or were left out as something upstream did; of assets that are not selected too."""
+
+    def make(self, key: dg.AssetKey) -> None:
+        """Make an asset's partitions, if it is selected, but for those that depend on what failed."""
+        definition = self.repository.asset_graph.get(key).partitions_def
+        wanted = self.keys_of[definition]
+        left_out = self.lost[key] = self._left_out(key, wanted)
+        if key not in self.ordered:
+            return
+        place = f"[{self.ordered.index(key) + 1}/{len(self.ordered)}] {key.to_user_string()}"
+        todo = [name for name in wanted if name not in left_out]
+        if left_out:
+            names = f" for {', '.join(sorted(left_out))}" if definition else ""
+            self.tell(f"{place} is left out{names}: what it is made from failed")
+        if not todo:
+            return
+        started = time.monotonic()
         what = f" for {len(todo)} partition{'s' * (len(todo) > 1)}" if definition else ""
-        tell(f"[{number}/{len(ordered)}] {name}{what}")
-        done: set[str] = set()
-        for tags in _ranges(todo, definition, instance):
-            done |= _run(repository, instance, key, tags, config or {}, tell)
-        failed[key] = set(wanted) - done
-        if failed[key]:
-            succeeded = False
-            tell(
-                f"[{number}/{len(ordered)}] {name} FAILED{': ' + ', '.join(sorted(failed[key])) if definition else ''}"
-            )
+        self.tell(f"{place}{what}")
+        failed = set(todo) - self._run_and_retry(key, todo)
+        self.lost[key] = left_out | failed
+        if failed:
+            self.tell(f"{place} FAILED{': ' + ', '.join(sorted(failed)) if definition else ''}")
         else:
-            tell(f"[{number}/{len(ordered)}] {name} done in {time.monotonic() - started:.0f} s")
-    return succeeded
+            self.tell(f"{place} done in {time.monotonic() - started:.0f} s")
 
+    def _left_out(self, key: dg.AssetKey, wanted: Sequence[str]) -> set[str]:
+        graph = self.repository.asset_graph
+        replaced = {
+            dg.AssetKey(parent)
+            for (asset, option), parent in REPLACED.items()
+            if asset == key.to_user_string() and self.config.get(asset, {}).get(option)
+        }
+        found: set[str] = set()
+        for parent in graph.get(key).parent_keys - replaced:
+            failed, definition = self.lost[parent], graph.get(parent).partitions_def
+            if definition == graph.get(key).partitions_def:
+                found |= failed & set(wanted)
+                continue
+            mapping = graph.get_partition_mapping(key, parent)
+            if isinstance(mapping, dg.SpecificPartitionsPartitionMapping):
+                is_lost = bool(failed & set(mapping.partition_keys))
+            else:  # made from all that are there, such as recordings of which one is broken
+                is_lost = bool(failed) and failed >= set(self.keys_of[definition])
+            found |= set(wanted) if is_lost else set()
+        return found
 
-def _check_config(
-    repository: dg.RepositoryDefinition,
-    config: Mapping[str, Mapping[str, Any]],
-    ordered: Sequence[dg.AssetKey],
-    graph: Any,
-    tell: Callable[[str], None],
-) -> None:
-    """Before anything runs: a misspelt option must not let hours of training run with the default.
+    def _run_and_retry(self, key: dg.AssetKey, todo: Sequence[str]) -> set[str]:
+        """Make these partitions; what failed and may pass is tried again, as the asset's policy says."""
+        definition = self.repository.asset_graph.get(key).partitions_def
+        policy = self.repository.asset_graph.get(key).assets_def.op.retry_policy
+        done: set[str] = set()
+        for tries in range(1, 2 + (policy.max_retries if policy else 0)):
+            passing = False
+            for tags in _ranges([name for name in todo if name not in done], definition, self.instance):
+                made, may_pass = self._run(key, tags)
+                done, passing = done | made, passing or may_pass
+            if policy is None or not passing or tries > policy.max_retries:
+                break
+            delay = policy.calculate_delay(tries)
+            self.tell(f"  Tried again in {delay:.0f} s, as that may pass by itself; Ctrl-C ends it.")
+            time.sleep(delay)
+        return done
 
-    Raises:
-        DataError: config of an unknown asset, an unknown option, or a value that is not what the option holds.
-    """
-    known = [key.to_user_string() for key in graph.get_all_asset_keys()]
-    for name, options in config.items():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            raise DataError(f"Config for {name!r}: no such asset." + (f" Is {near[0]} meant?" if near else ""))
-        if dg.AssetKey(name) not in ordered:
-            tell(f"The config of {name} is not used: it is not selected.")
-            continue
-        job = repository.get_implicit_global_asset_job_def().get_subset(asset_selection={dg.AssetKey(name)})
+    def _run(self, key: dg.AssetKey, tags: dict[str, str]) -> tuple[set[str], bool]:
+        """Run one asset once.
+
+        Returns:
+            The partition keys that were materialised ("" for an asset without partitions), and whether what failed may
+            pass by itself.
+
+        Raises:
+            KeyboardInterrupt: the user or the system ended it. Dagster takes the signals of a run for itself.
+        """
+        name = key.to_user_string()
+        ops = self._options(name)
+        wait_for_pools(self.instance, self.repository.asset_graph.get(key).pools or set(), self.tell)
+        job = self.repository.get_implicit_global_asset_job_def().get_subset(asset_selection={key})
         try:
-            dg.validate_run_config(job, {"ops": {name: {"config": dict(options)}}})
-        except dg.DagsterInvalidConfigError as error:
-            place = f" at path root:ops:{name}:config"
-            # Dagster then lists all that it would take, with the types.
-            reasons = [
-                reason.message.split(". Expected: ")[0].replace(f"{place}:", " at ").replace(place, "").rstrip(". ")
-                for reason in error.errors
-            ]
-            raise DataError(
-                f"Config for {name} is wrong: {'; '.join(reasons)}. Its options and their types stand in the launchpad."
-            ) from None
+            with interrupts_heard():
+                result = job.execute_in_process(
+                    instance=self.instance,
+                    tags={**tags, **process_tag()},
+                    partition_key=tags.get("dagster/partition"),
+                    run_config={"ops": ops, "loggers": QUIET},
+                    raise_on_error=False,
+                )
+                return self._told(key, result.all_events)
+        except DagsterExecutionInterruptedError:
+            raise KeyboardInterrupt from None
+
+    def _options(self, name: str) -> dict[str, Any]:
+        return {name: {"config": dict(self.config[name])}} if name in self.config else {}
+
+    def _told(self, key: dg.AssetKey, events: Sequence[dg.DagsterEvent]) -> tuple[set[str], bool]:
+        made = {e.partition or "": e for e in events if e.is_step_materialization and e.asset_key == key}
+        for partition, event in sorted(made.items()):
+            summary = event.step_materialization_data.materialization.metadata.get("summary")
+            if summary is not None:
+                self.tell(f"  {partition or key.to_user_string()}: {summary.value}")
+        may_pass = False
+        for event in events:
+            if event.is_step_failure:
+                self.tell(_reason(event))
+                if _was_interrupted(event):
+                    raise KeyboardInterrupt
+                may_pass |= _may_pass(event)
+            elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+                check = event.asset_check_evaluation_data
+                if not check.passed:
+                    self.tell(f"  check {check.check_name}: {check.description}")
+        return set(made), may_pass
 
 
 def _ranges(
@@ -147,55 +245,9 @@ def _ranges(
     ]
 
 
-def _run(
-    repository: dg.RepositoryDefinition,
-    instance: dg.DagsterInstance,
-    key: dg.AssetKey,
-    tags: dict[str, str],
-    config: Mapping[str, Mapping[str, Any]],
-    tell: Callable[[str], None],
-) -> set[str]:
-    """Run one asset; return the partition keys that were materialised ("" for an asset without partitions).
-
-    Raises:
-        KeyboardInterrupt: the user or the system ended it. Dagster takes the signals of a run for itself.
-    """
-    name = key.to_user_string()
-    ops = {name: {"config": dict(config[name])}} if name in config else {}
-    job = repository.get_implicit_global_asset_job_def().get_subset(asset_selection={key})
-    try:
-        result = job.execute_in_process(
-            instance=instance,
-            tags={**tags, **process_tag()},
-            partition_key=tags.get("dagster/partition"),
-            run_config={"ops": ops, "loggers": QUIET},
-            raise_on_error=False,
-        )
-    except DagsterExecutionInterruptedError:
-        raise KeyboardInterrupt from None
-    materialized = [event for event in result.all_events if event.is_step_materialization and event.asset_key == key]
-    logged = _logged(instance, result.run_id, key)
-    for _, event in sorted({event.partition or "": event for event in [*materialized, *logged]}.items()):
-        summary = event.step_materialization_data.materialization.metadata.get("summary")
-        if summary is not None:
-            tell(f"  {event.partition or name}: {summary.value}")
-    for event in result.all_events:
-        if event.is_step_failure:
-            tell(_reason(event))
-            if _was_interrupted(event):
-                raise KeyboardInterrupt
-        if event.event_type_value == "ASSET_CHECK_EVALUATION":
-            check = event.asset_check_evaluation_data
-            if not check.passed:
-                tell(f"  check {check.check_name}: {check.description}")
-    return {event.partition or "" for event in [*materialized, *logged]}
-
-
-def _logged(instance: dg.DagsterInstance, run_id: str, key: dg.AssetKey) -> list[dg.DagsterEvent]:
-    """The events of the run as they are stored, also those that the asset logged itself."""
-    records = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION).records
-    events = [record.event_log_entry.dagster_event for record in records]
-    return [event for event in events if event is not None and event.asset_key == key]
+def _may_pass(event: dg.DagsterEvent) -> bool:
+    data = event.step_failure_data.user_failure_data
+    return data is not None and MAY_PASS in data.metadata and bool(data.metadata[MAY_PASS].value)
 
 
 def _was_interrupted(event: dg.DagsterEvent) -> bool:
@@ -215,20 +267,3 @@ def _reason(event: dg.DagsterEvent) -> str:
     while error is not None and error.cause is not None:
         error = error.cause
     return f"  {error.message.strip() if error else 'failed'}"
-
-
-def read_config(path: Path | None) -> dict[str, dict[str, Any]]:
-    """Config by asset name from a YAML file; empty without one.
-
-    Raises:
-        DataError: it cannot be read, or is something else.
-    """
-    if path is None:
-        return {}
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise DataError(f"{path} cannot be read as YAML ({error}): expected config by asset name.") from error
-    if not isinstance(content, dict) or not all(isinstance(value, dict) for value in content.values()):
-        raise DataError(f"{path}: expected a mapping of asset names to config, such as `checkpoint: {{epochs: 5}}`.")
-    return content

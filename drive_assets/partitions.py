@@ -1,13 +1,16 @@
 """The three ways the graph is cut: by recording, by split, by architecture."""
 
+from collections.abc import Callable
+
 import dagster as dg
 
+from drive_assets.resources.storage import SPLIT_NAMES
 from model.common.errors import DataError
 from model.network.architectures import ARCHITECTURES
 from model.recording.folder import parse_recording_name
 
 RECORDINGS = dg.DynamicPartitionsDefinition(name="recordings")
-SPLITS = dg.StaticPartitionsDefinition(["train", "val", "test"])
+SPLITS = dg.StaticPartitionsDefinition(SPLIT_NAMES)
 ARCHITECTURE_PARTITIONS = dg.StaticPartitionsDefinition(ARCHITECTURES)
 
 KEYS_PER_CALL = 1000
@@ -27,6 +30,23 @@ def register_recordings(instance: dg.DagsterInstance, names: list[str]) -> list[
     for start in range(0, len(new), KEYS_PER_CALL):
         instance.add_dynamic_partitions(str(RECORDINGS.name), new[start : start + KEYS_PER_CALL])
     return new
+
+
+def recording_keys(instance: dg.DagsterInstance, tell: Callable[[str], None] = lambda line: None) -> list[str]:
+    """The recordings that are partitions, sorted; what is no recording's name, added past us, is told and left out."""
+    keys = instance.get_dynamic_partitions(str(RECORDINGS.name))
+    wrong = sorted(key for key in keys if not is_recording_name(key))
+    if wrong:
+        tell(f"Left out, as they are no names of recordings (YYYY-MM-DD_HH-MM-SS): {', '.join(map(repr, wrong))}")
+    return sorted(set(keys) - set(wrong))
+
+
+def is_recording_name(name: str) -> bool:
+    try:
+        parse_recording_name(name)
+    except DataError:
+        return False
+    return True
 
 
 def check_known(keys: list[str], known: list[str], what: str) -> None:

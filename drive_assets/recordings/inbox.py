@@ -6,11 +6,12 @@ from pathlib import Path
 
 import dagster as dg
 
+from drive_assets.partitions import is_recording_name
 from drive_assets.recordings import arrivals
 from drive_assets.recordings.archives import listing, open_archive
 from drive_assets.recordings.arrivals import INTERVAL_S, Arrival, ArrivalRules, Tick, age_text, rival, sizes_of
 from drive_assets.recordings.local import LocalSource, find_folder, find_recordings, in_zip
-from drive_assets.recordings.sources import Kind, Source, is_recording_name, missing
+from drive_assets.recordings.sources import Kind, Source, missing
 from drive_assets.resources.storage import Storage
 from model.common.config import fingerprint
 from model.common.errors import DataError

@@ -80,14 +80,6 @@ def kinds() -> list[Kind]:
     return [importlib.import_module(name).KIND for name in KINDS]
 
 
-def is_recording_name(name: str) -> bool:
-    try:
-        parse_recording_name(name)
-    except DataError:
-        return False
-    return True
-
-
 def missing(names: Sequence[str]) -> str:
     """What a recording with these files lacks to be complete; empty if nothing."""
     lacking = [TELEMETRY] if TELEMETRY not in names else []

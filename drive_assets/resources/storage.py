@@ -1,12 +1,15 @@
 """Where every file of the product lies: the one place that knows the layout of the data root."""
 
 import os
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
 
 from model.common.errors import DataError
-from model.recording.folder import Recording
+from model.network.architectures import ARCHITECTURES
+from model.recording.folder import Recording, parse_recording_name
 
 
 def _default_data_root() -> Path:
@@ -24,6 +27,9 @@ def inbox_root() -> Path:
     """`DRIVE_ASSETS_INBOX`, else `inbox/` in the data root."""
     configured = os.environ.get("DRIVE_ASSETS_INBOX")
     return Path(configured).expanduser().resolve() if configured else data_root() / "inbox"
+
+
+SPLIT_NAMES = ("train", "val", "test")
 
 
 class Storage(dg.ConfigurableResource):
@@ -58,6 +64,12 @@ class Storage(dg.ConfigurableResource):
         return self.root / "simulated"
 
     def recording(self, name: str) -> Path:
+        """The folder of a recording. No path is made of what is no recording's name, such as ../../outside.
+
+        Raises:
+            DataError: the name, which may come from a partition that anybody added, is none.
+        """
+        parse_recording_name(name)
         return self.recordings / name
 
     def annotations(self, name: str) -> Path:
@@ -99,16 +111,26 @@ class Storage(dg.ConfigurableResource):
         return self.splits / "dataset_config.json"
 
     def split(self, name: str) -> Path:
+        """Raises DataError if there is no such split."""
+        _require(name, SPLIT_NAMES, "split")
         return self.splits / f"{name}.h5"
 
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "models" / "multimodal"
+
     def checkpoint(self, architecture: str) -> Path:
-        return self.root / "models" / "multimodal" / architecture
+        """Raises DataError if there is no such architecture."""
+        _require(architecture, ARCHITECTURES, "architecture")
+        return self.checkpoints / architecture
 
     @property
     def evaluations(self) -> Path:
         return self.root / "evaluation"
 
     def evaluation(self, architecture: str) -> Path:
+        """Raises DataError if there is no such architecture."""
+        _require(architecture, ARCHITECTURES, "architecture")
         return self.evaluations / architecture
 
     @property
@@ -122,8 +144,21 @@ class Storage(dg.ConfigurableResource):
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DataError(f"The data root {self.root} cannot be made: {error.strerror}. {_ADVICE}") from error
-        if not os.access(self.root, os.W_OK | os.X_OK):
-            raise DataError(f"The data root {self.root} cannot be written. {_ADVICE}")
+        for folder in (self.root, self.recordings):
+            try:
+                if folder.is_dir():
+                    tempfile.TemporaryFile(dir=folder).close()
+            except OSError as error:
+                raise DataError(f"{folder} cannot be written: {error.strerror}. {_ADVICE}") from error
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Before a run of the UI or the daemon, as a command does it before all its runs."""
+        self.check_writable()
 
 
 _ADVICE = "Choose another with the environment variable DRIVE_ASSETS_DATA, or change its permissions."
+
+
+def _require(name: str, known: Sequence[str], what: str) -> None:
+    if name not in known:
+        raise DataError(f"There is no {what} {name!r}: expected one of {', '.join(known)}.")

@@ -6,7 +6,7 @@ import dagster as dg
 
 from drive_assets.batches import Event, each_partition
 from drive_assets.manifest import read_manifest
-from drive_assets.partitions import RECORDINGS, SPLITS
+from drive_assets.partitions import SPLITS, recording_keys
 from drive_assets.pictures import inline
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
@@ -42,11 +42,8 @@ def split_manifest(
 ) -> dg.MaterializeResult:
     """Which recording goes into which split, why, and what identifies the data set (`dataset_config.json`)."""
     storage.check_writable()
-    names = [
-        name
-        for name in context.instance.get_dynamic_partitions(str(RECORDINGS.name))
-        if storage.recording(name).is_dir()
-    ]
+    known = recording_keys(context.instance, context.log.warning)
+    names = [name for name in known if storage.recording(name).is_dir()]
     try:
         manifest = build_manifest(storage.recordings, names, config.window, config.split)
     except DataError as error:

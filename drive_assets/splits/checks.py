@@ -3,7 +3,7 @@
 import dagster as dg
 
 from drive_assets.manifest import changed_recordings, read_manifest
-from drive_assets.partitions import RECORDINGS
+from drive_assets.partitions import recording_keys
 from drive_assets.resources.storage import Storage
 from model.recording.folder import Recording
 from model.recording.schema import DEFAULT_TASKS
@@ -12,7 +12,7 @@ from model.recording.schema import DEFAULT_TASKS
 @dg.asset_check(asset="split_manifest")
 def manifest_is_current(context: dg.AssetCheckExecutionContext, storage: Storage) -> dg.AssetCheckResult:
     """Compares the manifest's hashes with the recordings on disk: Dagster itself stops noticing past 100 of them."""
-    changes = changed_recordings(storage, list(context.instance.get_dynamic_partitions(str(RECORDINGS.name))))
+    changes = changed_recordings(storage, recording_keys(context.instance))
     return dg.AssetCheckResult(
         passed=not changes,
         severity=dg.AssetCheckSeverity.WARN,

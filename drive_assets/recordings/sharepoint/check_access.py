@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from drive_assets.partitions import is_recording_name
 from drive_assets.recordings.sharepoint.library import SET_UP, choose_library
-from drive_assets.recordings.sources import is_recording_name
 from drive_assets.resources.sharepoint.items import Item
 from drive_assets.resources.sharepoint.settings import SharePointSettings
 from model.common.errors import DataError

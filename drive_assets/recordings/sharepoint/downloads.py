@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from drive_assets.partitions import is_recording_name
 from drive_assets.recordings.archives import is_taken, listing, open_archive
 from drive_assets.recordings.disk import Progress, check_space
 from drive_assets.recordings.sharepoint.library import connect, version_of
-from drive_assets.recordings.sources import Tell, is_recording_name, missing
+from drive_assets.recordings.sources import Tell, missing
 from drive_assets.resources.sharepoint.settings import SharePointSettings
 from drive_assets.resources.storage import Storage
 from model.common.config import fingerprint

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from drive_assets.partitions import is_recording_name
 from drive_assets.recordings import arrivals
 from drive_assets.recordings.archives import listing, open_archive
 from drive_assets.recordings.arrivals import INTERVAL_S, Arrival, ArrivalRules, Tick, age_text, key_of, rival
@@ -14,7 +15,7 @@ from drive_assets.recordings.sharepoint.downloads import listing_of_zip
 from drive_assets.recordings.sharepoint.drive_map import DriveMap, Entry, open_map
 from drive_assets.recordings.sharepoint.library import SET_UP, Place, connect, find_place, settings_key
 from drive_assets.recordings.sharepoint.source import SharePointSource
-from drive_assets.recordings.sources import is_recording_name, missing
+from drive_assets.recordings.sources import missing
 from drive_assets.resources.sharepoint.items import Item, ResyncRequired, SharePointError, Throttled
 from drive_assets.resources.sharepoint.settings import SharePointSettings
 from drive_assets.resources.storage import Storage

@@ -1,0 +1,154 @@
+"""Runs that commands execute: which are lost, what a full pool does, which signals are heard, what is refused early."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import dagster as dg
+import pytest
+from dagster._core.utils import make_new_run_id
+from dagster._utils.interrupts import capture_interrupts
+from filelock import FileLock
+
+from drive_assets import instance as instances
+from drive_assets.instance import (
+    PROCESS_TAG,
+    end_lost_runs,
+    hold_lease,
+    interrupts_heard,
+    open_instance,
+    process_tag,
+    wait_for_pools,
+)
+from drive_assets.resources.storage import Storage
+from model.common.errors import DataError
+
+ELSEWHERE = "another-host/7/1700000000"
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.instance_for_test() as instance:
+        yield instance
+
+
+def add_run(instance: dg.DagsterInstance, status: dg.DagsterRunStatus, process: str) -> str:
+    run_id = make_new_run_id()
+    tags = {PROCESS_TAG: process} if process else {}
+    instance.add_run(dg.DagsterRun(job_name="job", run_id=run_id, status=status, tags=tags))
+    return run_id
+
+
+def status_of(instance: dg.DagsterInstance, run_id: str) -> str:
+    run = instance.get_run_by_id(run_id)
+    assert run is not None
+    return run.status.value
+
+
+@pytest.mark.parametrize("status", instances.UNFINISHED)
+@pytest.mark.parametrize("process", [ELSEWHERE, f"{os.uname().nodename}/99999999/1700000000"])
+def test_runs_of_dead_processes_end_also_before_they_started_and_of_other_hosts(
+    instance: dg.DagsterInstance, status: dg.DagsterRunStatus, process: str
+) -> None:
+    lost = add_run(instance, status, process)
+    ours = add_run(instance, status, process_tag()[PROCESS_TAG])
+    of_the_daemon = add_run(instance, status, "")
+    end_lost_runs(instance)
+    assert status_of(instance, lost) == "FAILURE"
+    assert status_of(instance, ours) == status_of(instance, of_the_daemon) == status.value
+
+
+def test_a_run_of_another_host_goes_on_while_its_process_holds_its_lease(instance: dg.DagsterInstance) -> None:
+    run_id = add_run(instance, dg.DagsterRunStatus.STARTED, ELSEWHERE)
+    lease = Path(instance.root_directory) / "processes" / "another-host_7_1700000000.lock"
+    lease.parent.mkdir()
+    with FileLock(lease):
+        end_lost_runs(instance)
+        assert status_of(instance, run_id) == "STARTED"
+    lease.touch()
+    end_lost_runs(instance)
+    assert status_of(instance, run_id) == "FAILURE"
+    assert not lease.exists()
+
+
+def test_this_process_holds_a_lease(instance: dg.DagsterInstance) -> None:
+    hold_lease(instance)
+    hold_lease(instance)
+    (lease,) = (Path(instance.root_directory) / "processes").iterdir()
+    with pytest.raises(TimeoutError), FileLock(lease, timeout=0):
+        pass
+
+
+def test_a_full_pool_is_told_and_waited_for_and_places_of_lost_runs_are_freed(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, told, waits = instance.event_log_storage, list[str](), list[float]()
+    storage.set_concurrency_slots("gpu", 1)
+    holder = add_run(instance, dg.DagsterRunStatus.STARTED, process_tag()[PROCESS_TAG])
+    assert storage.claim_concurrency_slot("gpu", holder, "step").is_claimed
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            run = instance.get_run_by_id(holder)
+            assert run is not None
+            instance.report_run_failed(run)
+
+    monkeypatch.setattr(instances, "time", SimpleNamespace(sleep=sleep))
+    wait_for_pools(instance, {"gpu"}, told.append)
+    assert told == [f"  Waits for pool gpu, which run {holder[:8]} holds; Ctrl-C ends the waiting."]
+    assert len(waits) == 3
+    assert storage.get_concurrency_info("gpu").active_slot_count == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_between_two_steps_is_heard(number: signal.Signals) -> None:
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with pytest.raises(KeyboardInterrupt), interrupts_heard(), capture_interrupts():
+            os.kill(os.getpid(), number)  # Dagster notes it, and forgets it at the end of the block
+        with interrupts_heard():
+            pass
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def test_a_damaged_database_is_named_with_what_to_do(data_root: Path) -> None:
+    open_instance().dispose()
+    for path in (data_root / "dagster").rglob("*.db"):
+        path.write_bytes(b"no database" * 100)
+    with pytest.raises(DataError, match=f"files in {data_root / 'dagster'} cannot be used .*move the folder aside"):
+        open_instance()
+
+
+def test_a_percent_sign_in_the_path_is_refused(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRIVE_ASSETS_DATA", str(data_root.with_name("100%")))
+    with pytest.raises(DataError, match="100% has a % in its path"):
+        open_instance()
+
+
+@pytest.mark.parametrize("name", ["../../../outside", "2024-05-01_10-00-00/..", "", "2024-13-01_10-00-00"])
+def test_no_path_is_made_of_what_is_no_key(name: str) -> None:
+    storage = Storage(data_root="/data", inbox_root="/inbox")
+    for path in (storage.recording, storage.annotations, storage.future_labels):
+        with pytest.raises(DataError, match="expected the drive's start"):
+            path(name)
+    for path in (storage.split, storage.checkpoint, storage.evaluation):
+        with pytest.raises(DataError, match="There is no"):
+            path(name)
+
+
+def test_a_data_root_that_is_full_or_read_only_is_found_before_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = Storage(data_root=str(tmp_path), inbox_root=str(tmp_path))
+
+    def refuse(dir: Path) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("drive_assets.resources.storage.tempfile.TemporaryFile", refuse)
+    with pytest.raises(DataError, match=f"{tmp_path} cannot be written: Read-only file system"):
+        storage.check_writable()

@@ -1,0 +1,166 @@
+"""How the command materialises, on a small graph with the product's partitions: what runs, is left out, retried."""
+
+import time
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from drive_assets.batches import Event, each_partition
+from drive_assets.materialize import materialize
+from drive_assets.partitions import ARCHITECTURE_PARTITIONS, RECORDINGS, SPLITS, register_recordings
+from model.common.errors import DataError, PassingError
+
+NAMES = ["2024-05-01_10-00-00", "2024-05-02_10-00-00"]
+ONE = "simple_concat_lstm"
+
+
+class Graph:
+    """Assets that note what they make, and fail where `wrong[(asset, partition)]` holds errors."""
+
+    def __init__(self) -> None:
+        self.made: list[tuple[str, str]] = []
+        self.wrong: dict[tuple[str, str], list[Exception]] = {}
+
+    def work(self, asset: str, key: str) -> dg.MaterializeResult:
+        if errors := self.wrong.get((asset, key)):
+            raise errors.pop(0)
+        self.made.append((asset, key))
+        return dg.MaterializeResult()
+
+    def repository(self) -> dg.RepositoryDefinition:
+        def partitioned(name: str, partitions: dg.PartitionsDefinition, deps: Sequence[Any], tries: int = 0) -> Any:
+            @dg.asset(
+                name=name,
+                deps=deps,
+                partitions_def=partitions,
+                backfill_policy=dg.BackfillPolicy.multi_run(10),
+                retry_policy=dg.RetryPolicy(max_retries=tries, delay=7),
+            )
+            def one(context: dg.AssetExecutionContext) -> Iterator[Event]:
+                yield from each_partition(context, lambda key: self.work(name, key))
+
+            return one
+
+        def single(name: str, deps: Sequence[Any]) -> Any:
+            @dg.asset(name=name, deps=deps)
+            def one() -> None:
+                try:
+                    self.work(name, "")
+                except DataError as error:
+                    raise dg.Failure(str(error), allow_retries=False) from error
+
+            return one
+
+        train = dg.SpecificPartitionsPartitionMapping(["train", "val"])
+        assets = [
+            partitioned("recording", RECORDINGS, [], tries=2),
+            single("boxy_detector", []),
+            partitioned("annotations", RECORDINGS, ["recording", "boxy_detector"]),
+            single("split_manifest", ["annotations"]),
+            partitioned("h5_split", SPLITS, ["split_manifest"]),
+            partitioned("checkpoint", ARCHITECTURE_PARTITIONS, [dg.AssetDep("h5_split", partition_mapping=train)]),
+            single("model_comparison", ["checkpoint"]),
+        ]
+        return dg.Definitions(assets).get_repository_def()
+
+
+@pytest.fixture
+def graph() -> Graph:
+    return Graph()
+
+
+@pytest.fixture(scope="module")
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.instance_for_test() as instance:
+        register_recordings(instance, NAMES)
+        yield instance
+
+
+def run(
+    graph: Graph, instance: dg.DagsterInstance, selection: str = "*", **options: Any
+) -> tuple[bool, str, list[tuple[str, str]]]:
+    """Whether it succeeded, what was told, and what was made."""
+    lines: list[str] = []
+    ok = materialize(graph.repository(), instance, selection, architectures=[ONE], tell=lines.append, **options)
+    return ok, "\n".join(lines), graph.made
+
+
+def test_what_depends_on_a_failed_asset_does_not_run_and_is_named(graph: Graph, instance: dg.DagsterInstance) -> None:
+    graph.wrong["split_manifest", ""] = [DataError("too few recordings")]
+    ok, told, made = run(graph, instance, "split_manifest,checkpoint,model_comparison")
+    assert (ok, made) == (False, [])  # h5_split between them was not selected, and its files are of older splits
+    assert "too few recordings" in told
+    assert f"[2/3] checkpoint is left out for {ONE}: what it is made from failed" in told
+    assert "[3/3] model_comparison is left out: what it is made from failed" in told
+
+
+def test_a_recording_that_fails_takes_only_what_is_made_of_it_alone(graph: Graph, instance: dg.DagsterInstance) -> None:
+    graph.wrong["recording", NAMES[0]] = [DataError("row 2")]
+    ok, told, made = run(graph, instance)
+    assert not ok and f"{NAMES[0]}: row 2" in told
+    assert f"annotations is left out for {NAMES[0]}" in told
+    splits = [("h5_split", name) for name in ("train", "val", "test")]
+    assert sorted(made) == sorted(
+        [
+            ("recording", NAMES[1]),
+            ("boxy_detector", ""),
+            ("annotations", NAMES[1]),
+            ("split_manifest", ""),
+            *splits,
+            ("checkpoint", ONE),
+            ("model_comparison", ""),
+        ]
+    )
+
+
+@pytest.mark.parametrize(("split", "is_trained"), [("train", False), ("test", True)])
+def test_a_split_that_fails_takes_what_needs_this_split(
+    graph: Graph, instance: dg.DagsterInstance, split: str, is_trained: bool
+) -> None:
+    graph.wrong["h5_split", split] = [DataError("disk full")]
+    ok, _, made = run(graph, instance, "h5_split,checkpoint")
+    assert not ok
+    assert (("checkpoint", ONE) in made) == is_trained
+
+
+def test_weights_that_are_given_stand_in_for_a_detector_that_fails(
+    graph: Graph, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("drive_assets.materialize.check_config", lambda *given: None)
+    for config, expected in (({}, []), ({"annotations": {"weights": "mine.pt"}}, NAMES)):
+        graph.made.clear()
+        graph.wrong["boxy_detector", ""] = [DataError("no images")]
+        monkeypatch.setattr("drive_assets.materialize._Plan._options", lambda self, name: {})
+        run(graph, instance, "recording,boxy_detector,annotations", config=config)
+        assert [key for asset, key in graph.made if asset == "annotations"] == expected
+
+
+def test_only_what_may_pass_is_tried_again_after_a_pause_that_is_told(
+    graph: Graph, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("drive_assets.materialize.time", SimpleNamespace(sleep=slept.append, monotonic=time.monotonic))
+    graph.wrong["recording", NAMES[0]] = [PassingError("busy"), PassingError("still busy")]
+    ok, told, made = run(graph, instance, "recording")
+    assert ok and slept == [7, 7]
+    assert made == [("recording", NAMES[1]), ("recording", NAMES[0])]
+    assert f"{NAMES[0]}: busy" in told and "Tried again in 7 s, as that may pass by itself" in told
+    graph.made.clear()
+    graph.wrong["recording", NAMES[0]] = [KeyError("SPEED"), KeyError("SPEED")]
+    ok, told, made = run(graph, instance, "recording")
+    assert (ok, made, len(slept)) == (False, [("recording", NAMES[1])], 2)
+    assert f"{NAMES[0]}: KeyError: 'SPEED'" in told
+
+
+def test_a_partition_that_is_no_name_of_a_recording_is_told_and_left_out(
+    graph: Graph, instance: dg.DagsterInstance
+) -> None:
+    with dg.instance_for_test() as other:
+        register_recordings(other, NAMES)
+        other.add_dynamic_partitions(str(RECORDINGS.name), ["../../../outside"])
+        ok, told, made = run(graph, other, "recording")
+    assert ok and sorted(made) == [("recording", name) for name in NAMES]
+    assert "Left out, as they are no names of recordings" in told and "'../../../outside'" in told
