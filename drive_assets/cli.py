@@ -6,8 +6,12 @@ import sys
 import threading
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from model.common.errors import DataError
+
+if TYPE_CHECKING:
+    from drive_assets.resources.storage import Storage
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -81,7 +85,6 @@ def _parser() -> argparse.ArgumentParser:
 def _simulate(options: argparse.Namespace) -> bool:
     from drive_assets.instance import open_instance
     from drive_assets.partitions import register_recordings
-    from drive_assets.resources.storage import Storage
     from drive_assets.simulation.boxy import simulate_boxy
     from drive_assets.simulation.config import SimulationConfig
     from drive_assets.simulation.drives import simulate_drives
@@ -89,8 +92,7 @@ def _simulate(options: argparse.Namespace) -> bool:
 
     options_of = SimulationConfig.model_fields
     given = {name: value for name, value in vars(options).items() if name in options_of and value is not None}
-    config, storage = SimulationConfig(**given), Storage.from_environment()
-    storage.check_writable()
+    config, storage = SimulationConfig(**given), _storage()
     folder = storage.simulated / "recordings"
     folder.mkdir(parents=True, exist_ok=True)
     if not options.no_boxy:
@@ -109,10 +111,8 @@ def _ingest(options: argparse.Namespace) -> bool:
     from drive_assets.partitions import register_recordings
     from drive_assets.recordings.local import find_all
     from drive_assets.recordings.sources import register
-    from drive_assets.resources.storage import Storage
 
-    storage = Storage.from_environment()
-    storage.check_writable()
+    storage = _storage()
     sources, refused = find_all(options.paths)
     for reason in refused:
         print(f"drive-assets: {reason}", file=sys.stderr)
@@ -131,10 +131,9 @@ def _run(options: argparse.Namespace) -> bool:
     from drive_assets.definitions import defs
     from drive_assets.instance import open_instance
     from drive_assets.materialize import materialize
-    from drive_assets.resources.storage import Storage
     from drive_assets.run_config import read_config
 
-    Storage.from_environment().check_writable()
+    _storage()
     config = read_config(options.config)
     if options.weights is not None:
         if not options.weights.is_file():
@@ -185,6 +184,17 @@ def _ui(options: argparse.Namespace) -> bool:
     from drive_assets.ui import run_ui
 
     return run_ui(options.host, options.port, options.mlflow_port, _tell) == 0
+
+
+def _storage() -> "Storage":
+    """The data root that the environment names: it can be written, and nothing of killed processes lies in it."""
+    from drive_assets.recordings.ingest import sweep
+    from drive_assets.resources.storage import Storage
+
+    storage = Storage.from_environment()
+    storage.check_writable()
+    sweep(storage)
+    return storage
 
 
 def _tell(line: str) -> None:

@@ -8,7 +8,7 @@ import dagster as dg
 
 from drive_assets.materialize import materialize
 from drive_assets.partitions import register_recordings
-from drive_assets.recordings.local import find_recordings
+from drive_assets.recordings.local import find_all
 from drive_assets.recordings.sources import register
 from drive_assets.resources.storage import Storage
 from drive_assets.simulation.boxy import simulate_boxy
@@ -59,7 +59,7 @@ def run_demo(
     simulate_boxy(storage.simulated / "boxy", SIMULATION, tell)
     simulate_nuimages(storage.simulated / "nuimages", NUIMAGES, tell)
     drives = simulate_drives(folder, SIMULATION, tell)
-    sources = [source for drive in drives for source in find_recordings(drive)]
+    sources, _ = find_all(drives)
     register(storage, sources)
     register_recordings(instance, [source.name for source in sources])
     names = [source.name for source in sources]

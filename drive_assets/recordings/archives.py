@@ -18,6 +18,8 @@ from model.recording.folder import ROI, TELEMETRY, TRUE_ANNOTATIONS, is_frame
 
 TAKEN = (TELEMETRY, ROI, TRUE_ANNOTATIONS)
 """Files of a recording besides its frames. What is derived from a recording is not taken over."""
+ENCRYPTED = 0x1
+"""Flag of a zip's entry."""
 LARGEST_FILE = 512 * 1024 * 1024
 LARGEST_EXPANSION = 200
 _BROKEN = (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError, ValueError, struct.error, zlib.error)
@@ -25,8 +27,8 @@ _BROKEN = (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError, Valu
 
 
 def is_taken(name: str) -> bool:
-    """Whether a file of this name belongs to a recording."""
-    return name in TAKEN or is_frame(name)
+    """Whether a file of this name belongs to a recording. Those that a desktop leaves, such as ._x.jpg, do not."""
+    return name in TAKEN or (is_frame(name) and not name.startswith("."))
 
 
 def listing(files: Sequence[tuple[str, int]]) -> str:
@@ -45,6 +47,8 @@ class Archive:
         for info in archive.infolist():
             path = _path(info)
             if not info.is_dir() and not info.filename.endswith("\\") and is_taken(path.name):
+                if info.flag_bits & ENCRYPTED:
+                    raise DataError(f"{label} is encrypted: unpack it with its password, and ingest the folder.")
                 self._folders.setdefault("" if str(path.parent) == "." else str(path.parent), []).append(info)
 
     def recordings(self) -> dict[str, str]:
@@ -99,6 +103,8 @@ def open_archive(file: Path | IO[bytes], label: str = "") -> Iterator[Archive]:
         DataError: it is no whole zip, or an entry is hostile: then nothing of it may be used.
     """
     label = label or str(file)
+    if isinstance(file, Path) and not file.is_file():
+        raise DataError(f"{file} is no regular file: expected a zip.")
     try:
         opened = zipfile.ZipFile(file)
     except (*_BROKEN, OSError) as error:
@@ -124,7 +130,7 @@ def _refuse_hostile(label: str, archive: zipfile.ZipFile) -> None:
             reason = "is a link or a device"
         elif info.file_size > LARGEST_FILE or info.file_size > LARGEST_EXPANSION * max(info.compress_size, 1024):
             reason = "expands to an absurd size"
-        elif any(character < " " for character in info.filename):
+        elif is_taken(path.name) and any(character < " " for character in info.filename):
             reason = "has a name with control characters"
         if reason:
             raise DataError(f"{label}: entry {info.filename!r} {reason}. Nothing of this archive was kept.")

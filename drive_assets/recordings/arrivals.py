@@ -144,7 +144,7 @@ def rival(storage: Storage, arrival: Arrival, tick: Tick) -> str:
 def sizes_of(folder: Path) -> list[tuple[str, int]]:
     """Name and size in bytes of the files in a folder."""
     with os.scandir(folder) as entries:
-        return [(entry.name, entry.stat().st_size) for entry in entries if entry.is_file(follow_symlinks=False)]
+        return [(entry.name, entry.stat().st_size) for entry in entries if entry.is_file()]
 
 
 def key_of(item: str, name: str, *content: object) -> str:

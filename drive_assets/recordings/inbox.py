@@ -1,16 +1,18 @@
 """Recordings that arrive by themselves: folders and zips dropped into the inbox."""
 
 import json
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 
+from drive_assets.batches import told
 from drive_assets.partitions import is_recording_name
 from drive_assets.recordings import arrivals
 from drive_assets.recordings.archives import listing, open_archive
 from drive_assets.recordings.arrivals import INTERVAL_S, Arrival, ArrivalRules, Tick, age_text, rival, sizes_of
-from drive_assets.recordings.local import LocalSource, find_folder, find_recordings, in_zip
+from drive_assets.recordings.local import LocalSource, find_all, find_folder, in_zip, is_recording, is_zip
 from drive_assets.recordings.sources import Kind, Source, missing
 from drive_assets.resources.storage import Storage
 from model.common.config import fingerprint
@@ -38,35 +40,38 @@ def inbox_sensor(
             break
         try:
             _look(storage, unit, known, tick)
-        except (DataError, FileNotFoundError) as error:  # not found: taken away while it was looked at
-            tick.tell("refused", f"{unit.name}: {error}")
+        except Exception as error:  # whatever is wrong with one, the others go on
+            tick.warn("refused", f"{unit.name}: {told(error)}")
     return tick.result(context, storage, json.dumps(known), f"Nothing new in {storage.inbox}")
 
 
 def _units(inbox: Path, tick: Tick) -> Iterator[Path]:
     """Folders and zips that each arrive as a whole: those in the inbox, and those in folders of it."""
     for entry in sorted(path for path in inbox.iterdir() if not path.name.startswith(".")):
-        if _is_unit(entry):
-            yield entry
+        try:
+            units = [entry] if _is_unit(entry) else []
+            if not units and entry.is_dir() and not entry.is_symlink():
+                units = [path for path in sorted(entry.iterdir()) if _is_unit(path)]
+        except OSError as error:
+            tick.warn("refused", f"{entry.name} cannot be read: {error.strerror}")
             continue
-        inside = [path for path in sorted(entry.iterdir()) if _is_unit(path)] if entry.is_dir() else []
-        if not inside:
+        if not units:
             tick.tell("without a recording", f"{entry.name} is no zip, and no folder with {TELEMETRY}")
-        yield from inside
+        yield from units
 
 
 def _is_unit(path: Path) -> bool:
-    if path.is_dir():
-        return is_recording_name(path.name) or (path / TELEMETRY).is_file()
-    return path.suffix.lower() == ".zip"
+    return is_recording_name(path.name) or is_recording(path) if path.is_dir() else is_zip(path)
 
 
 def _look(storage: Storage, unit: Path, known: dict[str, str], tick: Tick) -> None:
     """Request what is new in a folder or zip, or tell why not.
 
     Raises:
-        DataError: it is no recording, or a zip is broken or hostile.
+        DataError: it is a link, or a zip that is broken or hostile.
     """
+    if unit.is_symlink():
+        raise DataError(f"it is a link to {unit.resolve()}: put what it points to into the inbox.")
     version, age = _state(unit)
     wanted = tick.rules.settling_s
     if age < wanted:
@@ -75,7 +80,10 @@ def _look(storage: Storage, unit: Path, known: dict[str, str], tick: Tick) -> No
     if unit.is_dir() and (lacking := missing([path.name for path in unit.iterdir()])):
         tick.tell("not complete", f"{unit.name} lacks {lacking}")
         return
-    for source in find_recordings(unit):
+    sources, refused = find_all([unit])
+    for reason in refused:
+        tick.warn("refused", f"{unit.name}: {reason}")
+    for source in sources:
         if known.get(source.name) == version:
             continue
         files = _files(source)
@@ -103,11 +111,9 @@ def _state(unit: Path) -> tuple[str, float]:
     The change is that of the inode: copying tools keep the other time of the files that they copy.
     """
     paths = [unit, *sorted(unit.rglob("*"))] if unit.is_dir() else [unit]
-    stats = [(path, path.stat()) for path in paths if not path.is_symlink()]
-    files = [
-        (str(path.relative_to(unit.parent)), stat.st_size, stat.st_mtime_ns) for path, stat in stats if path.is_file()
-    ]
-    return fingerprint(files), arrivals.now() - max(stat.st_ctime for _, stat in stats)
+    stats = [(path, path.lstat()) for path in paths]
+    files = [(str(p.relative_to(unit.parent)), s.st_size, s.st_mtime_ns) for p, s in stats if stat.S_ISREG(s.st_mode)]
+    return fingerprint(files), arrivals.now() - max(each.st_ctime for _, each in stats)
 
 
 def _find(storage: Storage, name: str) -> Source | None:

@@ -1,18 +1,18 @@
 """Copying a recording into the data root: checked before it becomes visible, never over another, never half."""
 
+import contextlib
 import os
 import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from drive_assets.partitions import is_recording_name
 from drive_assets.recordings.sources import Source, Tell, Transfer, read_origin, to_dict
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
 from model.common.files import fsync, fsync_folder, locked, write_json
 from model.recording.folder import ORIGIN, RecordingReport, content_hash, inspect_recording
-
-ABANDONED_S = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def ingest(storage: Storage, source: Source, tell: Tell = lambda line: None) -> 
     storage.recordings.mkdir(parents=True, exist_ok=True)
     target = storage.recording(source.name)
     _refuse_other_case(storage, source.name)
-    with locked(storage.recordings / ".locks" / source.name):
+    with locked(_lock(storage, source.name)):
         _recover(storage, source.name)
         if Path(source.location) == target:
             return IngestReport(inspect_recording(target), content_hash(target), "the data root", "unchanged")
@@ -93,14 +93,27 @@ def _publish(storage: Storage, incoming: Path, target: Path, version: str) -> st
 
 
 def _recover(storage: Storage, name: str) -> None:
-    """Finish a replacement that a crash cut between moving the old version aside and the new one in."""
+    """Finish what a crash cut, and remove what it left. The caller holds the recording's lock.
+
+    A replacement may be cut between moving the old version aside and the new one in.
+    """
     ready, target = storage.recordings / ".incoming" / f"{name}.ready", storage.recording(name)
     if ready.exists() and not target.exists():
         ready.rename(target)
-    shutil.rmtree(ready, ignore_errors=True)
     for left in (storage.recordings / ".incoming").glob(f"{name}.*"):
-        if time.time() - left.stat().st_mtime > ABANDONED_S:
-            shutil.rmtree(left, ignore_errors=True)
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def sweep(storage: Storage) -> None:
+    """Remove what killed processes left of recordings that nobody takes now."""
+    for name in {left.name.rpartition(".")[0] for left in (storage.recordings / ".incoming").glob("*.*")}:
+        if is_recording_name(name):
+            with contextlib.suppress(DataError), locked(_lock(storage, name), wait_s=0):
+                _recover(storage, name)
+
+
+def _lock(storage: Storage, name: str) -> Path:
+    return storage.recordings / ".locks" / name
 
 
 def _inspect(storage: Storage, source: Source, folder: Path) -> tuple[RecordingReport, str]:

@@ -1,5 +1,6 @@
 """Recordings in folders and zips of this machine, or of a file system that it mounts."""
 
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -13,6 +14,9 @@ from drive_assets.recordings.sources import Source, Tell, Transfer
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
 from model.recording.folder import TELEMETRY, parse_recording_name
+
+LINKS_VARIABLE = "DRIVE_ASSETS_LINKS"
+"""Names a folder, such as the cache of DVC or git-annex, that files of a recording may be links into."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,9 @@ class LocalSource:
 
 def _copy_folder(folder: Path, target: Path, progress: Progress) -> Transfer:
     started = time.monotonic()
-    files = sorted(p for p in folder.iterdir() if is_taken(p.name) and p.is_file() and not p.is_symlink())
+    files = sorted(path for path in folder.iterdir() if is_taken(path.name))
+    for path in files:
+        _require_file(path)
     total, done = sum(path.stat().st_size for path in files), 0
     check_space(target, total, folder.name)
     for path in files:
@@ -58,53 +64,98 @@ def _copy_folder(folder: Path, target: Path, progress: Progress) -> Transfer:
     return {"copied_megabytes": total / 1e6, "copy_s": time.monotonic() - started}
 
 
-def find_recordings(path: Path) -> list[LocalSource]:
-    """The recordings at `path`: a recording's folder, a zip, or a folder that holds some of these.
+def _require_file(path: Path) -> None:
+    """Raises DataError unless it is a regular file, or a link to one that may be followed.
 
-    Raises:
-        DataError: nothing is there, a zip is broken or hostile, a name is no timestamp, or a name comes twice.
+    A FIFO or a device would be read without end. A link in a folder that others write to may point to anything that
+    this user can read: it is followed within the folder that holds the recordings, and where LINKS_VARIABLE allows it.
     """
-    path = path.expanduser().resolve()
-    if not path.exists():
-        raise DataError(f"{path} does not exist: expected a recording, a zip of some, or a folder of them.")
-    if path.is_file() and path.suffix.lower() != ".zip":
-        raise DataError(f"{path} is no folder and no zip: expected a recording, a zip of some, or a folder of them.")
-    found: list[LocalSource] = []
-    for unit in _units(path):
-        found += [LocalSource(unit.name, str(unit))] if (unit / TELEMETRY).is_file() else in_zip(unit)
-    if not found:
-        raise DataError(f"{path} holds no recording: expected folders YYYY-MM-DD_HH-MM-SS with {TELEMETRY}.")
-    for source in found:
-        parse_recording_name(source.name)
-    names = [source.name for source in found]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise DataError(f"{path} holds {', '.join(twice)} more than once: leave one of each.")
-    return found
+    allowed = os.environ.get(LINKS_VARIABLE, "")
+    roots = [path.parent.parent.resolve(), *([Path(allowed).resolve()] if allowed else [])]
+    if path.is_symlink() and not any(path.resolve().is_relative_to(root) for root in roots):
+        raise DataError(
+            f"{path} is a link to {path.resolve()}: copy the recording with what its links point to (cp -rL), or set "
+            f"{LINKS_VARIABLE} to the folder that links may point into."
+        )
+    if not path.is_file():
+        raise DataError(f"{path} is no regular file (a folder, pipe, device or broken link): remove it.")
 
 
 def find_all(paths: Sequence[Path]) -> tuple[list[LocalSource], list[str]]:
-    """The recordings at `paths`, and why others there are none: a bad one does not take the good ones with it."""
+    """The recordings at `paths` (recordings' folders, zips, folders of these), and why other things there are none.
+
+    A bad one does not take the good ones with it.
+    """
     found: dict[str, LocalSource] = {}
     refused: list[str] = []
-    for unit in (unit for path in paths for unit in _units(path) or [path]):
-        try:
-            sources = find_recordings(unit)
-        except DataError as error:
-            refused.append(str(error))
-            continue
-        for source in sources:
-            if source != found.setdefault(source.name, source):
-                refused.append(f"{source.location} holds {source.name}, as {found[source.name].location} does.")
+    for path in paths:
+        for unit in _units(path.expanduser().resolve(), refused):
+            for source in _in_unit(unit, refused):
+                if source != found.setdefault(source.name, source):
+                    refused.append(f"{source.location} holds {source.name}, as {found[source.name].location} does.")
     return list(found.values()), refused
 
 
-def _units(path: Path) -> list[Path]:
-    """The folders and zips of recordings in a folder that is no recording itself; else the path."""
-    if not path.is_dir() or (path / TELEMETRY).is_file():
-        return [path]
-    inside = sorted(p for p in path.iterdir() if not p.name.startswith("."))
-    return [p for p in inside if (p / TELEMETRY).is_file() or p.suffix.lower() == ".zip"]
+def _in_unit(unit: Path, refused: list[str]) -> list[LocalSource]:
+    """The recordings of a folder or zip whose names are right."""
+    try:
+        sources = in_zip(unit) if unit.is_file() else [LocalSource(unit.name, str(unit))]
+    except DataError as error:
+        refused.append(str(error))
+        return []
+    good = []
+    for source in sources:
+        try:
+            parse_recording_name(source.name)
+            good.append(source)
+        except DataError as error:
+            refused.append(f"{source.location}: {error}")
+    if not sources:
+        refused.append(f"{unit} holds no recording: expected folders YYYY-MM-DD_HH-MM-SS with {TELEMETRY}.")
+    return good
+
+
+def _units(path: Path, refused: list[str]) -> list[Path]:
+    """The folders and zips of recordings at a path: itself, or what lies in it."""
+    expected = "expected a recording, a zip of some, or a folder of them."
+    try:
+        if not path.exists():
+            refused.append(f"{path} does not exist: {expected}")
+        elif path.is_file() and is_zip(path):
+            return [path]
+        elif not path.is_dir():
+            refused.append(f"{path} is no folder and no zip: {expected}")
+        elif is_recording(path):
+            return [path]
+        else:
+            inside = sorted(inner for inner in path.iterdir() if not inner.name.startswith("."))
+            units = [inner for inner in inside if is_recording(inner) or (inner.is_file() and is_zip(inner))]
+            if not units:
+                refused.append(_without_recording(path, inside))
+            return units
+    except OSError as error:
+        refused.append(f"{path} cannot be read: {error.strerror}.")
+    return []
+
+
+def _without_recording(path: Path, inside: Sequence[Path]) -> str:
+    text = f"{path} holds no recording: expected folders YYYY-MM-DD_HH-MM-SS with {TELEMETRY}."
+    other_case = [inner.name for inner in inside if inner.name.lower() == TELEMETRY]
+    if other_case:
+        return f"{text} It holds {other_case[0]}: rename that to {TELEMETRY}."
+    if any((inner / TELEMETRY).is_file() for folder in inside if folder.is_dir() for inner in folder.iterdir()):
+        return f"{text} They lie one folder deeper: give that."
+    return text
+
+
+def is_zip(path: Path) -> bool:
+    return path.suffix.lower() == ".zip"
+
+
+def is_recording(path: Path) -> bool:
+    """Whether it is a folder with telemetry; a link that `ingest` then names counts too."""
+    telemetry = path / TELEMETRY
+    return path.is_dir() and (telemetry.is_symlink() or telemetry.is_file())
 
 
 def in_zip(path: Path) -> list[LocalSource]:
@@ -115,4 +166,4 @@ def in_zip(path: Path) -> list[LocalSource]:
 
 def find_folder(folder: Path) -> Source | None:
     """The recording that a folder is, if it is one."""
-    return LocalSource(folder.name, str(folder)) if (folder / TELEMETRY).is_file() else None
+    return LocalSource(folder.name, str(folder)) if is_recording(folder) else None

@@ -11,10 +11,12 @@ import pytest
 
 from drive_assets.recordings import arrivals
 from drive_assets.recordings.arrivals import ArrivalRules
+from drive_assets.recordings.local import LocalSource, find_all
 from drive_assets.recordings.sharepoint.sensor import sharepoint_sensor
 from drive_assets.resources.storage import Storage
 from drive_assets_tests.drives import write_drive
 from drive_assets_tests.graph_server import GraphServer
+from model.common.errors import DataError
 
 SETTLING_S = 600.0
 
@@ -137,3 +139,11 @@ def sketch(folder: Path, name: str, rows: int = 3) -> Path:
         (made / f"{name[:10]} {number}.jpg").write_bytes(f"{name} {number}".encode())
     (made / "telemetry.csv").write_text(f"Time\n{name}\n")
     return made
+
+
+def find_recordings(path: Path) -> list[LocalSource]:
+    """The recordings at a path. Raises DataError if something there is none."""
+    found, refused = find_all([path])
+    if refused:
+        raise DataError(refused[0])
+    return found

@@ -14,10 +14,10 @@ from drive_assets.recordings import arrivals
 from drive_assets.recordings.arrivals import ArrivalRules
 from drive_assets.recordings.inbox import inbox_sensor
 from drive_assets.recordings.ingest import ingest
-from drive_assets.recordings.local import find_recordings
 from drive_assets.recordings.sources import lookup
 from drive_assets.resources.storage import Storage
 from drive_assets_tests.drives import write_drive
+from drive_assets_tests.recordings.conftest import find_recordings
 from model.common.errors import DataError
 
 NAME, OTHER = "2024-05-01_10-00-00", "2024-05-02_10-00-00"
@@ -158,3 +158,29 @@ def test_the_settling_time_comes_from_the_environment(monkeypatch: pytest.Monkey
     monkeypatch.setenv("DRIVE_ASSETS_SETTLING_S", "soon")
     with pytest.raises(DataError, match="DRIVE_ASSETS_SETTLING_S must be a number of seconds"):
         ArrivalRules.from_environment()
+
+
+def test_one_that_is_odd_is_told_and_the_others_go_on(
+    instance: dg.DagsterInstance, storage: Storage, later: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_drive(storage.inbox / NAME, rows=2)
+    (storage.inbox / "linked.zip").symlink_to(tmp_path / "none.zip")
+    write_drive(tmp_path / "elsewhere" / OTHER, rows=2)
+    (storage.inbox / OTHER).symlink_to(tmp_path / "elsewhere" / OTHER)
+    os.mkfifo(storage.inbox / "pipe.zip")
+    (storage.inbox / "closed").mkdir()
+    listed = Path.iterdir
+
+    def iterdir(path: Path) -> Iterator[Path]:
+        if path.name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    result = tick(instance, storage)
+    assert isinstance(result, dg.SensorResult)
+    assert names(result) == [NAME]
+    told = reason(tick(instance, storage, result.cursor))
+    assert "closed cannot be read: Permission denied" in told
+    assert "linked.zip: it is a link to" in told and f"{OTHER}: it is a link to" in told
+    assert "pipe.zip is no folder and no zip" in told

@@ -1,4 +1,5 @@
 import copy
+import json
 import os
 import shutil
 import zipfile
@@ -7,13 +8,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from filelock import FileLock
 
 from drive_assets.recordings import disk
-from drive_assets.recordings.ingest import ingest
-from drive_assets.recordings.local import LocalSource, find_all, find_recordings
-from drive_assets.recordings.sources import lookup, register
+from drive_assets.recordings.ingest import ingest, sweep
+from drive_assets.recordings.local import LocalSource, find_all
+from drive_assets.recordings.sources import lookup, origin, register, to_dict
 from drive_assets.resources.storage import Storage
 from drive_assets_tests.drives import write_drive
+from drive_assets_tests.recordings.conftest import find_recordings
 from model.common.errors import DataError
 
 NAME = "2024-05-01_10-00-00"
@@ -263,3 +266,136 @@ def test_progress_is_a_line_every_few_seconds_with_share_and_speed(monkeypatch: 
         "week.zip: 40% of 100.0 MB, 4.0 MB/s, 15 s left",
         "week.zip: 60% of 100.0 MB, 4.0 MB/s, 10 s left",
     ]
+
+
+def zip_of(path: Path, entries: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(zipfile.ZipInfo(name), content)
+    return path
+
+
+def files_of(drive: Path, prefix: str = "") -> dict[str, bytes]:
+    return {prefix + path.name: path.read_bytes() for path in drive.iterdir()}
+
+
+def test_a_zip_with_one_bad_name_gives_the_others_and_names_the_zip(tmp_path: Path) -> None:
+    other = "2024-05-02_10-00-00"
+    drive = write_drive(tmp_path / "x" / NAME, rows=2)
+    names = (NAME, other, f"{NAME} - Copy")
+    week = zip_of(tmp_path / "week.zip", {k: v for name in names for k, v in files_of(drive, f"{name}/").items()})
+    found, refused = find_all([week])
+    assert [source.name for source in found] == [NAME, other]
+    assert len(refused) == 1 and refused[0].startswith(f"{week}: Recording name '{NAME} - Copy'")
+
+
+def test_what_a_desktop_leaves_in_a_zip_is_ignored(storage: Storage, tmp_path: Path) -> None:
+    drive = write_drive(tmp_path / "x" / NAME, rows=2)
+    left = {
+        f"{NAME}/Icon\r": b"",
+        f"{NAME}/.DS_Store": b"x",
+        f"{NAME}/._{NAME}.jpg": b"x",
+        f"__MACOSX/{NAME}/._telemetry.csv": b"x",
+    }
+    archive = zip_of(tmp_path / "mac.zip", files_of(drive, f"{NAME}/") | left)
+    (source,) = find_recordings(archive)
+    report = ingest(storage, source)
+    assert (report.content.frames, report.content.frames_without_row) == (2, 0)
+
+
+def test_an_encrypted_zip_says_so(tmp_path: Path) -> None:
+    archive = zip_of(tmp_path / "secret.zip", files_of(write_drive(tmp_path / "x" / NAME, rows=1), f"{NAME}/"))
+    content = bytearray(archive.read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        place = -1
+        while (place := content.find(signature, place + 1)) >= 0:
+            content[place + offset] |= 1
+    archive.write_bytes(content)
+    _, refused = find_all([archive])
+    assert refused == [f"{archive} is encrypted: unpack it with its password, and ingest the folder."]
+
+
+def test_links_are_followed_where_that_is_allowed_and_else_named(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drive = write_drive(tmp_path / "given" / NAME, rows=2)
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    for number, path in enumerate(sorted(drive.iterdir())):
+        path.rename(cache / str(number))
+        path.symlink_to(cache / str(number))
+    (source,) = find_recordings(tmp_path / "given")
+    with pytest.raises(DataError, match=r"is a link to .*/cache/.*cp -rL.*DRIVE_ASSETS_LINKS"):
+        ingest(storage, source)
+    monkeypatch.setenv("DRIVE_ASSETS_LINKS", str(cache))
+    assert ingest(storage, source).content.usable_frames == 2
+    assert not any(path.is_symlink() for path in storage.recording(NAME).iterdir())
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "broken link", "folder"])
+def test_only_regular_files_are_opened(storage: Storage, tmp_path: Path, kind: str) -> None:
+    drive = write_drive(tmp_path / NAME, rows=2)
+    odd = drive / "odd.jpg"
+    if kind == "fifo":
+        os.mkfifo(odd)
+    elif kind == "device":
+        odd.symlink_to("/dev/zero")
+    elif kind == "broken link":
+        odd.symlink_to(drive / "none.jpg")
+    else:
+        odd.mkdir()
+    with pytest.raises(DataError, match=r"odd\.jpg is (a link to /dev/zero|no regular file)"):
+        ingest(storage, find_recordings(drive)[0])
+
+
+def test_a_pipe_or_device_that_is_given_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.zip")
+    os.mkfifo(tmp_path / "pipe")
+    _, refused = find_all([tmp_path / "x.zip", tmp_path / "pipe", Path("/dev/zero")])
+    assert len(refused) == 3 and all("is no folder and no zip" in reason for reason in refused)
+
+
+def test_a_name_of_telemetry_in_other_case_and_a_folder_too_high_say_what_to_do(tmp_path: Path) -> None:
+    drive = write_drive(tmp_path / "a" / "b" / NAME, rows=1)
+    assert "They lie one folder deeper" in find_all([tmp_path / "a"])[1][0]
+    (drive / "telemetry.csv").rename(drive / "TELEMETRY.CSV")
+    assert "It holds TELEMETRY.CSV: rename that to telemetry.csv" in find_all([drive])[1][0]
+
+
+def test_what_killed_processes_left_is_removed_by_the_next_command(storage: Storage, tmp_path: Path) -> None:
+    incoming = storage.recordings / ".incoming"
+    for name in (f"{NAME}.4711", "2024-05-02_10-00-00.12"):
+        (incoming / name).mkdir(parents=True)
+        (incoming / name / "x.jpg").write_bytes(b"x")
+    (storage.recordings / ".locks").mkdir()
+    with FileLock(storage.recordings / ".locks" / NAME):
+        sweep(storage)
+        assert [path.name for path in incoming.iterdir()] == [f"{NAME}.4711"]  # somebody is taking this one now
+    sweep(storage)
+    assert list(incoming.iterdir()) == []
+
+
+def test_junk_in_what_is_remembered(storage: Storage, tmp_path: Path) -> None:
+    drive = write_drive(tmp_path / NAME, rows=2)
+    ingest(storage, find_recordings(drive)[0])
+    (storage.recording(NAME) / ".source.json").write_text("{")
+    assert origin(storage, NAME) is None
+    ingest(storage, find_recordings(drive)[0])
+    assert origin(storage, NAME) == find_recordings(drive)[0]  # written anew
+    storage.sources.mkdir(exist_ok=True)
+    for junk in ("{", "[]", '{"kind": "ftp"}', "\x00"):
+        (storage.sources / f"{NAME}.json").write_text(junk)
+        with pytest.raises(DataError, match=f"{NAME}.json does not say where .* comes from"):
+            lookup(storage, NAME)
+
+
+def test_sources_that_were_remembered_before_kinds_had_names(storage: Storage) -> None:
+    storage.sources.mkdir(parents=True)
+    remote = {"drive": "d", "item": "i", "identity": "hash", "sizes": "10"}
+    for old in ({"remote": remote, "member": "x"}, {"remote": None, "member": None}):
+        content = {"name": NAME, "location": "somewhere", **old}
+        (storage.sources / f"{NAME}.json").write_text(json.dumps(content))
+        source = origin(storage, NAME)
+        assert source is not None
+        assert source.kind == ("sharepoint" if old["remote"] else "local")
+        assert to_dict(source)["location"] == "somewhere"

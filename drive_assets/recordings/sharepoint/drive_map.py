@@ -117,6 +117,18 @@ class DriveMap:
     def wants_full_round(self) -> bool:
         return int(self._meta("wanted") or 0) > self.generation
 
+    def count_refusal(self) -> int:
+        """Note that the service refused a link; how often in a row it did."""
+        count = int(self._meta("refusals") or 0) + 1
+        with self._db:
+            self._set("refusals", str(count))
+        return count
+
+    def forget_refusals(self) -> None:
+        if self._meta("refusals") not in (None, "0"):
+            with self._db:
+                self._set("refusals", "0")
+
     def begin_full_round(self, after: int) -> int:
         """Number of a new full round, larger than `after`."""
         generation = max(self.generation, after) + 1

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from drive_assets.batches import told
 from drive_assets.partitions import is_recording_name
 from drive_assets.recordings import arrivals
 from drive_assets.recordings.archives import listing, open_archive
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from drive_assets.resources.sharepoint.client import GraphClient
 
 MOST_RESYNCS = 2
+REFUSALS = (400, 404)
+"""What the service says to a link that it has forgotten; also to one of a library that cannot be reached for now."""
+MOST_REFUSALS = 5
+"""Ticks in a row that a link is refused before all is listed anew."""
 SHARE_FOR_PAGES = 0.75
 """Of a tick's time; the rest is for looking at what the pages brought."""
 
@@ -114,10 +119,16 @@ def _read_changes(
             cursor = _start_over(known, cursor, error.location)
             continue
         except SharePointError as error:
+            if cursor.link is not None and error.status in REFUSALS and known.count_refusal() >= MOST_REFUSALS:
+                known.forget_refusals()
+                tick.warn("the service refuses the link to what changed, so that all is listed anew", str(error))
+                cursor = _start_over(known, cursor, None)
+                continue
             if pages == 0:
                 raise
             tick.warn("page not read, the next tick goes on", str(error))
             return cursor
+        known.forget_refusals()
         deleted = known.apply(page.items, cursor.generation, arrivals.now())
         pages += 1
         if page.delta_link is not None:
@@ -172,8 +183,8 @@ class _Look:
                     is_settled = self._outside(entry)
                 else:
                     is_settled = self._folder(entry) if entry.is_folder else self._zip(entry)
-            except SharePointError as error:
-                self.tick.tell("not read", f"{entry.path}: {error}")
+            except Exception as error:  # whatever is wrong with one, the others go on
+                self.tick.tell("not read", f"{entry.path}: {told(error)}")
                 is_settled = False
             if is_settled:
                 settled.append(entry.id)

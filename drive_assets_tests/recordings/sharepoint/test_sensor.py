@@ -10,15 +10,15 @@ import pytest
 
 from drive_assets.recordings.arrivals import ArrivalRules
 from drive_assets.recordings.ingest import ingest
-from drive_assets.recordings.local import find_recordings
 from drive_assets.recordings.sharepoint.drive_map import DriveMap, open_map
 from drive_assets.recordings.sharepoint.reconciliation import sharepoint_reconciliation
-from drive_assets.recordings.sharepoint.sensor import sharepoint_sensor
+from drive_assets.recordings.sharepoint.sensor import MOST_REFUSALS, sharepoint_sensor
 from drive_assets.recordings.sources import lookup
-from drive_assets.resources.sharepoint.items import SharePointError
+from drive_assets.resources.sharepoint.client import GraphClient
+from drive_assets.resources.sharepoint.items import DeltaPage, SharePointError
 from drive_assets.resources.storage import Storage
 from drive_assets_tests.graph_server import Fault, GraphServer
-from drive_assets_tests.recordings.conftest import Clock, Sensor, drive, sketch, write_zip
+from drive_assets_tests.recordings.conftest import Clock, Sensor, drive, find_recordings, sketch, write_zip
 
 DAYS = [f"2024-05-{day:02}_10-00-00" for day in range(1, 29)]
 
@@ -410,3 +410,30 @@ def test_the_cursor_holds_links_and_numbers_only(sensor: Sensor, library: Path, 
     assert set(json.loads(sensor.cursor)) == {"link", "page", "is_whole", "is_full", "generation", "tick"}
     with open_map(storage) as known:
         assert known.size() > 45
+
+
+@pytest.mark.parametrize("status", [400, 404])
+def test_a_link_that_is_refused_for_good_is_given_up_after_some_ticks_and_all_is_listed_anew(
+    sensor: Sensor, library: Path, server: GraphServer, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    sketch(library, DAYS[0])
+    assert sensor.take_all() == DAYS[:1]
+    sketch(library, DAYS[1])
+    assert sensor.cursor is not None
+    kept = json.loads(sensor.cursor)["link"]
+    ask = GraphClient.delta_page
+
+    def refuse(client: GraphClient, drive: str, link: str | None = None) -> DeltaPage:
+        if link == kept:
+            raise SharePointError(f"HTTP {status}", status)
+        return ask(client, drive, link)
+
+    monkeypatch.setattr(GraphClient, "delta_page", refuse)
+    for _ in range(MOST_REFUSALS - 1):
+        with pytest.raises(SharePointError):
+            sensor.tick()
+    assert sensor.tick() == []
+    assert "1 the service refuses the link to what changed, so that all is listed anew" in sensor.said
+    sensor.clock.settle()
+    assert sensor.tick() == DAYS[1:2]
+    assert "refuses" not in sensor.said
