@@ -190,10 +190,12 @@ def _storage() -> "Storage":
     """The data root that the environment names: it can be written, and nothing of killed processes lies in it."""
     from drive_assets.recordings.ingest import sweep
     from drive_assets.resources.storage import Storage
+    from model.common.files import remove_abandoned
 
     storage = Storage.from_environment()
     storage.check_writable()
     sweep(storage)
+    remove_abandoned(storage.root)
     return storage
 
 

@@ -2,22 +2,19 @@
 
 import json
 import shutil
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
-from time import time
 from typing import Any, TypeVar
 
 import cv2
 
 from model.common.errors import DataError
-from model.common.files import fsync, fsync_folder, write_json
+from model.common.files import fsync, fsync_folder, remove_abandoned, temporary_sibling, write_json
 
 MARKER = ".simulation.json"
-_ABANDONED_S = 600.0
 Result = TypeVar("Result")
 
 
@@ -48,9 +45,9 @@ def new_folder(folder: Path, made_from: dict[str, Any]) -> Iterator[Path]:
     Raises:
         DataError: `folder` cannot be written, for example because the disk is full.
     """
-    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}")
+    temporary = temporary_sibling(folder)
     try:
-        _remove_abandoned(folder)
+        remove_abandoned(folder.parent, levels=0)
         temporary.mkdir(parents=True)
         yield temporary
         write_json(temporary / MARKER, made_from)
@@ -63,13 +60,6 @@ def new_folder(folder: Path, made_from: dict[str, Any]) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Remove what killed runs left of `folder`: temporary folders in which nothing was written for a while."""
-    for left in folder.parent.glob(f".{folder.name}.*"):
-        if time() - left.stat().st_mtime > _ABANDONED_S:
-            shutil.rmtree(left, ignore_errors=True)
 
 
 def side_by_side(

@@ -399,3 +399,21 @@ def test_sources_that_were_remembered_before_kinds_had_names(storage: Storage) -
         assert source is not None
         assert source.kind == ("sharepoint" if old["remote"] else "local")
         assert to_dict(source)["location"] == "somewhere"
+
+
+@pytest.mark.parametrize("file", ["frame", "roi.json"])
+def test_content_decides_not_names_and_sizes(storage: Storage, tmp_path: Path, file: str) -> None:
+    drive = write_drive(tmp_path / NAME, rows=2)
+    path = drive / "roi.json" if file == "roi.json" else sorted(drive.glob("*.jpg"))[0]
+    if file == "roi.json":
+        path.write_text('{"x": 0, "y": 100, "width": 1920, "height": 575}')
+    assert ingest(storage, find_recordings(drive)[0]).change == "new"
+    before = path.stat()
+    content = bytearray(path.read_bytes())
+    content[content.index(b"100") if file == "roi.json" else len(content) // 2] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    assert ingest(storage, find_recordings(drive)[0]).change == "superseded"
+    assert (storage.recording(NAME) / path.name).read_bytes() == content
+    assert ingest(storage, find_recordings(drive)[0]).change == "unchanged"

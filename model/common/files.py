@@ -1,19 +1,27 @@
 """Writing files so that a reader sees the old content or the new one, never a part."""
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
+import time
 import uuid
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 from filelock import FileLock, Timeout
 
 from model.common.errors import DataError
+
+DAY_S = 24 * 3600.0
+_TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8})-([0-9a-f]+)-([0-9a-f]+)-[0-9a-f]{6}(?:\.\w+)?")
 
 
 def fsync(path: Path) -> None:
@@ -33,6 +41,45 @@ def fsync_folder(folder: Path) -> None:
     fsync(folder)
 
 
+def temporary_sibling(path: Path) -> Path:
+    """A hidden name beside `path`, with its suffix, that says which process it belongs to."""
+    start = psutil.Process().create_time()
+    owner = f"{_host()}-{os.getpid():x}-{int(start):x}-{uuid.uuid4().hex[:6]}"
+    return path.with_name(f".{path.stem}.{owner}{path.suffix}")
+
+
+def remove_abandoned(root: Path, levels: int = 3) -> list[Path]:
+    """Remove temporary siblings whose processes are dead, down to some levels of folders; returns them.
+
+    Those of another host, whose processes cannot be seen, go after a day.
+    """
+    removed: list[Path] = []
+    with contextlib.suppress(OSError), os.scandir(root) as entries:
+        for entry in entries:
+            named = _TEMPORARY.fullmatch(entry.name)
+            if named and _is_abandoned(named, entry):
+                path = Path(entry.path)
+                shutil.rmtree(path, ignore_errors=True) if entry.is_dir() else path.unlink(missing_ok=True)
+                removed.append(path)
+            elif levels and not named and entry.is_dir(follow_symlinks=False):
+                removed += remove_abandoned(Path(entry.path), levels - 1)
+    return removed
+
+
+def _is_abandoned(named: "re.Match[str]", entry: "os.DirEntry[str]") -> bool:
+    host, pid, start = named.groups()
+    if host != _host():
+        return time.time() - entry.stat(follow_symlinks=False).st_mtime > DAY_S
+    try:
+        return int(psutil.Process(int(pid, 16)).create_time()) != int(start, 16)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _host() -> str:
+    return f"{zlib.crc32(os.uname().nodename.encode()):08x}"
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of `path` to write a file to; on success flush it and rename it to `path`.
@@ -41,7 +88,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     `path` stays as it was. Parent folders are made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}{path.suffix}")
+    temporary = temporary_sibling(path)
     try:
         yield temporary
         fsync(temporary)

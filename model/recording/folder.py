@@ -7,6 +7,7 @@ where `Recording.camera_folder` says: a second camera is one more field of `Reco
 import hashlib
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cached_property
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from model.common.errors import DataError
+from model.common.files import sha256
 from model.recording.annotations import Annotations, read_annotations
 from model.recording.labels import read_future_labels
 from model.recording.telemetry import TelemetryReport, read_telemetry
@@ -272,9 +274,10 @@ def is_whole_jpeg(path: Path) -> bool:
 
 
 def content_hash(folder: Path) -> str:
-    """Twelve hex digits that identify a recording: its telemetry, and its frames' names and sizes."""
+    """Twelve hex digits that identify a recording: the content of its telemetry, region of interest and frames."""
     recording = Recording(folder)
-    digest = hashlib.sha256(recording.telemetry_path.read_bytes())
-    for path in recording.frames().values():
-        digest.update(f"{path.name}\0{path.stat().st_size}\n".encode())
-    return digest.hexdigest()[:12]
+    paths = [recording.telemetry_path, recording.roi_path, *recording.frames().values()]
+    with ThreadPoolExecutor(4) as pool:  # hashing lets other threads run
+        hashes = list(pool.map(lambda path: sha256(path) if path.is_file() else "", paths))
+    names = zip(paths, hashes, strict=True)
+    return hashlib.sha256("".join(f"{path.name}\0{digest}\n" for path, digest in names).encode()).hexdigest()[:12]

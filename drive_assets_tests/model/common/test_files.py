@@ -1,10 +1,12 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from model.common.errors import DataError
-from model.common.files import locked
+from model.common.files import atomic_path, locked, remove_abandoned
 
 
 def test_a_lock_names_its_holder_and_is_free_afterwards(tmp_path: Path) -> None:
@@ -15,3 +17,29 @@ def test_a_lock_names_its_holder_and_is_free_afterwards(tmp_path: Path) -> None:
     assert str(refused.value) == f"out is in use: process {os.getpid()} on {host} trains"
     with locked(path, 0.0):
         pass
+
+
+WRITE = """
+import os, sys
+from pathlib import Path
+from model.common.files import atomic_path
+with atomic_path(Path(sys.argv[1])) as temporary:
+    temporary.write_text("half")
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_what_a_killed_process_was_writing_is_removed_and_what_a_live_one_writes_is_not(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b" / "c"
+    subprocess.run([sys.executable, "-c", WRITE, str(folder / "x.csv")], check=False)
+    (left,) = folder.iterdir()
+    assert left.name.startswith(".x.") and left.suffix == ".csv"
+    elsewhere = folder / f".y.00000000-{left.name.split('-', 1)[1]}"
+    elsewhere.write_text("of another host")
+    with atomic_path(folder / "z.csv") as ours:
+        ours.write_text("in work")
+        assert remove_abandoned(tmp_path) == [left]
+        assert sorted(folder.iterdir()) == sorted([elsewhere, ours])
+    os.utime(elsewhere, (0, 0))
+    assert remove_abandoned(tmp_path) == [elsewhere]
+    assert [path.name for path in folder.iterdir()] == ["z.csv"]
