@@ -68,6 +68,8 @@ class EvaluateJob:
     splits: Path
     output: Path
     config: EvaluationConfig
+    other_data: bool = False
+    """Score it on splits that it was not trained on too."""
 
 
 _annotators: dict[tuple[Path, str], Any] = {}
@@ -101,7 +103,9 @@ def train(job: TrainJob, log: Log) -> TrainingResult:
 def evaluate(job: EvaluateJob, log: Log) -> Evaluation:
     from model.evaluation.evaluate import evaluate_checkpoint
 
-    evaluation = evaluate_checkpoint(job.checkpoint, job.splits, job.output, job.config, job.architecture)
+    evaluation = evaluate_checkpoint(
+        job.checkpoint, job.splits, job.output, job.config, job.architecture, job.other_data
+    )
     log(f"{job.architecture} is evaluated")
     return evaluation
 

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
-from drive_assets.evaluation.assets import evaluation, model_comparison
+from drive_assets.evaluation.assets import evaluation
+from drive_assets.evaluation.comparison import model_comparison
 
 defs = dg.Definitions(assets=[evaluation, model_comparison])

@@ -1,6 +1,6 @@
 """All evaluated architectures side by side. The best is chosen on val; what it reaches is told on test."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -8,49 +8,96 @@ import pandas as pd
 from model.common.errors import DataError
 from model.common.figures import png_bytes, save_png
 from model.common.files import atomic_path, write_text
-from model.evaluation.measures import blocks, bootstrap_areas, bootstrap_draws, interval
 from model.evaluation.pages import render
+from model.evaluation.paired import Areas
 from model.evaluation.plots import comparison_figure
-from model.evaluation.predictions import Predictions
-from model.evaluation.results import COMPARISON, SCHEMA_VERSION, Comparison, Evaluation, Interval, Row
+from model.evaluation.predictions import PREDICTIONS, Predictions
+from model.evaluation.results import COMPARISON, SCHEMA_VERSION, Comparison, Difference, Evaluation, Interval, Row
 
 CSV_FIGURES = ("pr_auc", "roc_auc", "f1", "mcc", "balanced_accuracy", "brier", "calibration_error")
-SAMPLES = 500
+BASELINE_FOLDER = "baselines"
 
 
-def compare(evaluations: Mapping[str, Evaluation], output: Path) -> Comparison:
+def compare(
+    evaluations: Mapping[str, Evaluation],
+    output: Path,
+    baselines: Mapping[str, Evaluation] | None = None,
+    missing: Mapping[str, str] | None = None,
+) -> Comparison:
     """Compare evaluations by architecture and write comparison.{csv,html,json,png}.
 
     Variants are ranked by mean PR-AUC over the tasks on val: choosing by test would make the best one's test figures
-    too good. The difference of each to the best has a paired interval: both are scored on the same resampled blocks of
-    the predictions that lie beside `output` in `<architecture>/predictions_test.npz`.
+    too good. Differences have paired intervals: both are scored on the same resamples of the predictions that lie
+    beside `output` in `<architecture>/predictions_test.npz`, of baselines in `baselines/<name>`.
+
+    The files are kept in `comparisons/<data version>` too, so that a comparison on other data replaces none.
+
+    Args:
+        missing: architectures that could not be compared, and why.
 
     Raises:
         DataError: no evaluation, or evaluations of different data or tasks.
     """
-    _check_comparable(evaluations)
+    baselines = baselines or {}
+    _check_comparable({**evaluations, **baselines} if evaluations else {})
+    content = _content(evaluations, baselines, dict(missing or {}), output)
+    figure = comparison_figure([*content.variants, *content.baselines], content.tasks, content.best)
+    page = render("comparison.html", content=content, figure=png_bytes(figure, 300_000))
+    for folder in (output / "comparisons" / content.data_version, output):
+        save_png(figure, folder / "comparison.png")
+        _write_csv(folder / "comparison.csv", content)
+        write_text(folder / "comparison.html", page)
+        content.write(folder / COMPARISON)
+    return content
+
+
+def _content(
+    evaluations: Mapping[str, Evaluation], baselines: Mapping[str, Evaluation], missing: dict[str, str], output: Path
+) -> Comparison:
     first = next(iter(evaluations.values()))
-    ranked = sorted(evaluations, key=lambda name: (-(evaluations[name].val.mean_pr_auc or 0.0), name))
-    best = ranked[0]
-    content = Comparison(
+    ranked, ranked_baselines = _ranked(evaluations), _ranked(baselines)
+    by_onset = sorted(baselines, key=lambda name: (-(baselines[name].val.mean_onset_pr_auc or 0.0), name))
+    areas = {name: _areas(output / name) for name in ranked}
+    areas |= {name: _areas(output / BASELINE_FOLDER / name) for name in ranked_baselines}
+    _check_same_windows(areas)
+
+    def row(rank: int, evaluation: Evaluation) -> Row:
+        name, is_baseline = evaluation.architecture, evaluation.epoch is None
+        best = ranked[0]
+        to_best = dict.fromkeys(first.tasks) if name == best else areas[name][1].minus(areas[best][1]).tasks
+        judged = not is_baseline and bool(ranked_baselines)
+        to_baseline = areas[name][1].minus(areas[ranked_baselines[0]][1]) if judged else None
+        onset = areas[name][1].minus(areas[by_onset[0]][1]).better_onset if judged else None
+        return _row(rank, evaluation, to_best, to_baseline, onset)
+
+    return Comparison(
         schema_version=SCHEMA_VERSION,
         data_version=first.data_version,
         tasks=first.tasks,
-        best=best,
+        best=ranked[0],
         chosen_by="mean PR-AUC on val",
-        variants=[
-            _row(rank, evaluations[name], paired_differences(output, name, best, first.tasks))
-            for rank, name in enumerate(ranked, 1)
-        ],
+        missing=missing,
+        variants=[row(rank, evaluations[name]) for rank, name in enumerate(ranked, 1)],
+        baselines=[row(rank, baselines[name]) for rank, name in enumerate(ranked_baselines, 1)],
+        best_baseline=ranked_baselines[0] if ranked_baselines else None,
+        best_onset_baseline=by_onset[0] if by_onset else None,
     )
-    figure = comparison_figure(content.variants, content.tasks, best)
-    save_png(figure, output / "comparison.png")
-    _write_csv(output / "comparison.csv", content)
-    write_text(
-        output / "comparison.html", render("comparison.html", content=content, figure=png_bytes(figure, 300_000))
-    )
-    content.write(output / COMPARISON)
-    return content
+
+
+def _ranked(evaluations: Mapping[str, Evaluation]) -> list[str]:
+    return sorted(evaluations, key=lambda name: (-(evaluations[name].val.mean_pr_auc or 0.0), name))
+
+
+def _areas(folder: Path) -> tuple[Predictions, Areas]:
+    predictions = Predictions.load(folder / PREDICTIONS.format("test"))
+    return predictions, Areas.of(predictions)
+
+
+def _check_same_windows(areas: Mapping[str, tuple[Predictions, Areas]]) -> None:
+    first, (reference, _) = next(iter(areas.items()))
+    for name, (predictions, _) in areas.items():
+        if not predictions.same_windows(reference):
+            raise DataError(f"{name} and {first} were evaluated on different windows: evaluate both again.")
 
 
 def _check_comparable(evaluations: Mapping[str, Evaluation]) -> None:
@@ -63,7 +110,13 @@ def _check_comparable(evaluations: Mapping[str, Evaluation]) -> None:
             raise DataError(f"Evaluations differ in {key} ({listed}): train and evaluate all on the same splits.")
 
 
-def _row(rank: int, evaluation: Evaluation, differences: dict[str, Interval | None]) -> Row:
+def _row(
+    rank: int,
+    evaluation: Evaluation,
+    to_best: dict[str, Interval | None],
+    to_baseline: Difference | None,
+    beats_onset: bool | None,
+) -> Row:
     return Row(
         rank=rank,
         architecture=evaluation.architecture,
@@ -72,32 +125,16 @@ def _row(rank: int, evaluation: Evaluation, differences: dict[str, Interval | No
         val_mean_onset_pr_auc=evaluation.val.mean_onset_pr_auc,
         test_mean_onset_pr_auc=evaluation.test.mean_onset_pr_auc,
         test={task: evaluation.test[task] for task in evaluation.tasks},
-        difference_to_best=differences,
+        difference_to_best=to_best,
+        difference_to_baseline=to_baseline,
+        beats_baseline=to_baseline.better if to_baseline else None,
+        beats_baseline_onset=beats_onset,
     )
-
-
-def paired_differences(output: Path, name: str, other: str, tasks: Sequence[str]) -> dict[str, Interval | None]:
-    """Intervals of the difference in PR-AUC to another variant, by task; None where undefined."""
-    paths = [output / variant / "predictions_test.npz" for variant in (name, other)]
-    if name == other or not all(path.is_file() for path in paths):
-        return dict.fromkeys(tasks)
-    own, theirs = (Predictions.load(path) for path in paths)
-    if not own.same_windows(theirs):
-        raise DataError(f"{paths[0]} and {paths[1]} hold different windows: evaluate both again.")
-    block = blocks(own.time_ms, own.recording)
-    draws = bootstrap_draws(block, SAMPLES, seed=0)
-    result: dict[str, Interval | None] = {}
-    for column, task in enumerate(tasks):
-        known = own.known[:, column]
-        labels = own.labels[known, column]
-        areas = [bootstrap_areas(labels, p.probabilities[known, column], block[known], draws)[0] for p in (own, theirs)]
-        result[task] = interval(areas[0] - areas[1])
-    return result
 
 
 def _write_csv(path: Path, content: Comparison) -> None:
     rows = []
-    for row in content.variants:
+    for row in (*content.variants, *content.baselines):
         cells = row.model_dump(include={"rank", "architecture", "val_mean_pr_auc", "test_mean_pr_auc"})
         for task in content.tasks:
             figures = row.test[task]

@@ -13,13 +13,13 @@ from model.common.errors import DataError
 from model.common.figures import save_png
 from model.common.files import sha256
 from model.dataset.window_data import WindowData
-from model.dataset.windows import Split, read_split
+from model.dataset.windows import Split, read_fingerprint, read_split
 from model.evaluation import calibration
 from model.evaluation.config import EvaluationConfig
 from model.evaluation.plots import evaluation_figures
 from model.evaluation.predictions import Predictions
-from model.evaluation.results import EVALUATION, SCHEMA_VERSION, Evaluation
-from model.evaluation.scoring import choose_thresholds, score
+from model.evaluation.results import Evaluation
+from model.evaluation.scoring import evaluate_predictions
 from model.training.loop import choose_device, load_checkpoint, load_split
 from model.training.recipes import TrainingConfig
 
@@ -38,41 +38,44 @@ def predict(model: nn.Module, data: WindowData, batch_size: int) -> npt.NDArray[
 
 
 def evaluate_checkpoint(
-    checkpoint: Path, splits: Path, output: Path, config: EvaluationConfig, architecture: str | None = None
+    checkpoint: Path,
+    splits: Path,
+    output: Path,
+    config: EvaluationConfig,
+    architecture: str | None = None,
+    other_data: bool = False,
 ) -> Evaluation:
     """Score a checkpoint on val and test; write metrics.json, predictions_{val,test}.npz and plots into `output`.
 
     The calibrator that val gives is written beside the checkpoint; every probability is calibrated by it.
+
+    Args:
+        other_data: score it on splits that it was not trained on too; the evaluation then bears their data version.
 
     Raises:
         DataError: no checkpoint of ours or not of `architecture`, splits missing, or others than it was trained on:
             what is in test now may have been in train then.
     """
     model, content = load_checkpoint(checkpoint, architecture)
-    training = TrainingConfig(**content["training_config"])
     model.to(choose_device(config.device))
+    if other_data:
+        content["data_version"] = read_fingerprint(splits / "test.h5") or content["data_version"]
     raw = {name: _predictions(model, splits / f"{name}.h5", checkpoint, content, config) for name in SCORED}
-    calibrator = calibration.fit(raw["val"], config.calibration, sha256(checkpoint))
-    val, test = (calibrator.apply(raw[name]) for name in SCORED)
-    thresholds = choose_thresholds(val, config)
-    evaluation = Evaluation(
-        schema_version=SCHEMA_VERSION,
-        architecture=content["architecture"],
-        data_version=content["data_version"],
-        epoch=content["epoch"],
-        evaluation_config=config,
-        tasks=list(training.tasks),
-        val=score(val, raw["val"], thresholds, config),
-        test=score(test, raw["test"], thresholds, config),
+    evaluation, calibrator = evaluate_predictions(
+        content["architecture"],
+        content["data_version"],
+        content["epoch"],
+        raw["val"],
+        raw["test"],
+        config,
+        output,
+        sha256(checkpoint),
     )
     calibrator.write(checkpoint.with_name(calibration.FILE))
-    val.save(output / "predictions_val.npz")
-    test.save(output / "predictions_test.npz")
-    for stem, figure in evaluation_figures(
-        test, {task: t.f1 for task, t in thresholds.items()}, evaluation.architecture
-    ).items():
+    thresholds = {task: evaluation.test[task].threshold for task in evaluation.tasks}
+    test = calibrator.apply(raw["test"])
+    for stem, figure in evaluation_figures(test, thresholds, evaluation.architecture).items():
         save_png(figure, output / f"{stem}.png")
-    evaluation.write(output / EVALUATION)
     return evaluation
 
 

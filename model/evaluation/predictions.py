@@ -13,6 +13,7 @@ from model.dataset.windows import Split
 from model.evaluation.lane import boxes_in_lane
 from model.recording.schema import ACTIONS, TARGETS
 
+PREDICTIONS = "predictions_{}.npz"
 _ARRAYS = ("labels", "known", "going_on", "probabilities", "time_ms", "recording", "speed", "lane_boxes", "brake_force")
 _TEXTS = ("tasks", "recordings")
 

@@ -193,15 +193,34 @@ class Evaluation(Result):
     schema_version: int
     architecture: str
     data_version: str
-    epoch: int
+    epoch: int | None
+    """None for a baseline."""
     evaluation_config: EvaluationConfig
     tasks: list[str]
     val: SplitFigures
     test: SplitFigures
 
 
+class Difference(Result):
+    """Paired intervals of the difference in PR-AUC on test of one model to another; None where undefined."""
+
+    tasks: dict[str, Interval | None]
+    onset_tasks: dict[str, Interval | None]
+    mean: Interval | None
+    onset_mean: Interval | None
+
+    @property
+    def better(self) -> bool:
+        """Whether the mean's interval lies above zero."""
+        return self.mean is not None and self.mean[0] > 0
+
+    @property
+    def better_onset(self) -> bool:
+        return self.onset_mean is not None and self.onset_mean[0] > 0
+
+
 class Row(Result):
-    """One row of the comparison."""
+    """One row of the comparison: a network or a baseline."""
 
     rank: int
     architecture: str
@@ -212,6 +231,12 @@ class Row(Result):
     test: dict[str, TaskFigures]
     difference_to_best: dict[str, Interval | None]
     """By task, the paired interval of the difference in PR-AUC; None where undefined or for the best itself."""
+    difference_to_baseline: Difference | None = None
+    """To the best baseline; None for a baseline, or where there are none."""
+    beats_baseline: bool | None = None
+    """Whether the interval of the mean PR-AUC's difference to the best baseline lies above zero."""
+    beats_baseline_onset: bool | None = None
+    """The same, onset only, to the baseline that is best there."""
 
 
 class Comparison(Result):
@@ -222,7 +247,14 @@ class Comparison(Result):
     tasks: list[str]
     best: str
     chosen_by: str
+    missing: dict[str, str]
+    """Architectures that are not compared, and why."""
     variants: list[Row]
+    baselines: list[Row]
+    best_baseline: str | None
+    """By mean PR-AUC on val."""
+    best_onset_baseline: str | None
+    """By mean PR-AUC, onset only, on val."""
 
 
 def mean_of_defined(values: Iterable[float | None]) -> float | None:

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from model.evaluation import alarms
+from model.evaluation import alarms, calibration
 from model.evaluation.alarms import Drives
+from model.evaluation.calibration import Calibrator
 from model.evaluation.config import EvaluationConfig
 from model.evaluation.events import event_figures
 from model.evaluation.measures import (
@@ -18,8 +20,50 @@ from model.evaluation.measures import (
     interval,
     roc_auc,
 )
-from model.evaluation.predictions import Predictions, TaskWindows
-from model.evaluation.results import AlarmThreshold, OnsetFigures, SplitFigures, TaskFigures
+from model.evaluation.predictions import PREDICTIONS, Predictions, TaskWindows
+from model.evaluation.results import (
+    EVALUATION,
+    SCHEMA_VERSION,
+    AlarmThreshold,
+    Evaluation,
+    OnsetFigures,
+    SplitFigures,
+    TaskFigures,
+)
+
+
+def evaluate_predictions(
+    name: str,
+    data_version: str,
+    epoch: int | None,
+    raw_val: Predictions,
+    raw_test: Predictions,
+    config: EvaluationConfig,
+    output: Path,
+    checkpoint: str = "",
+) -> tuple[Evaluation, Calibrator]:
+    """Calibrate and choose thresholds on val, score, and write metrics.json and predictions_{val,test}.npz.
+
+    Args:
+        checkpoint: SHA-256 of the checkpoint that predicted.
+    """
+    calibrator = calibration.fit(raw_val, config.calibration, checkpoint)
+    val, test = calibrator.apply(raw_val), calibrator.apply(raw_test)
+    thresholds = choose_thresholds(val, config)
+    evaluation = Evaluation(
+        schema_version=SCHEMA_VERSION,
+        architecture=name,
+        data_version=data_version,
+        epoch=epoch,
+        evaluation_config=config,
+        tasks=list(val.tasks),
+        val=score(val, raw_val, thresholds, config),
+        test=score(test, raw_test, thresholds, config),
+    )
+    val.save(output / PREDICTIONS.format("val"))
+    test.save(output / PREDICTIONS.format("test"))
+    evaluation.write(output / EVALUATION)
+    return evaluation, calibrator
 
 
 @dataclass(frozen=True)

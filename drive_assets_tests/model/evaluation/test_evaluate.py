@@ -2,15 +2,20 @@ import shutil
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 
 from drive_assets_tests.model.split_files import write_split_file
 from model.common.errors import DataError
 from model.evaluation import calibration
+from model.evaluation.baselines import BASELINES, evaluate_baselines
+from model.evaluation.best import incumbent, judge, promote
 from model.evaluation.comparison import compare
 from model.evaluation.config import EvaluationConfig
 from model.evaluation.evaluate import evaluate_checkpoint
+from model.evaluation.predictions import Predictions
 from model.evaluation.results import Comparison, Evaluation
+from model.recording.schema import DEFAULT_TASKS
 from model.training.loop import train
 from model.training.recipes import TrainingConfig
 
@@ -94,7 +99,7 @@ def test_the_comparison_is_ranked_by_val_and_written(evaluated: Path, tmp_path: 
     lines = (evaluated / "evaluation" / "comparison.csv").read_text().splitlines()
     assert len(lines) == 3
     page = (evaluated / "evaluation" / "comparison.html").read_text()
-    assert page.count("<table>") == 2 + len(content.tasks)
+    assert page.count("<table>") == 2 + 2 * len(content.tasks)
     events = content.variants[0].test["brake_1s"].events
     assert f"<td>{events.foreseen} of {events.events}</td>" in page
     assert (evaluated / "evaluation" / "comparison.png").is_file()
@@ -108,3 +113,68 @@ def test_evaluations_of_different_data_are_not_compared(evaluated: Path, tmp_pat
         compare(evaluations, tmp_path)
     with pytest.raises(DataError, match="No evaluation"):
         compare({}, tmp_path)
+
+
+def test_baselines_are_rows_that_a_network_has_to_beat(evaluated: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "evaluation"
+    shutil.copytree(evaluated / "evaluation", folder)
+    baselines = evaluate_baselines(evaluated, folder / "baselines", tuple(DEFAULT_TASKS), "v1", CONFIG)
+    assert set(baselines) == set(BASELINES)
+    for task in DEFAULT_TASKS:  # the labels of these files are the state at the same frame
+        assert baselines["last_state"].test[task].pr_auc == 1.0
+        assert baselines["boosting_last_frame"].test["coast_1s"].pr_auc > baselines["random"].test["coast_1s"].pr_auc
+        rate = baselines["random"].test[task]
+        assert rate.pr_auc == pytest.approx(rate.random_pr_auc)
+    missing = {"simple_query_lstm": "not evaluated."}
+    content = compare(metrics_of(evaluated), folder, baselines, missing)
+    assert content.baselines[0].val_mean_pr_auc == 1.0
+    assert content.best_baseline == content.baselines[0].architecture
+    assert [row.beats_baseline for row in content.variants] == [False, False]
+    difference = content.variants[0].difference_to_baseline.mean
+    assert difference[0] < difference[1] < 0
+    page = (folder / "comparison.html").read_text()
+    assert page.index("Not compared") < page.index("Best by") < page.index("last_state (baseline)")
+    assert (folder / "comparisons" / "v1" / "comparison.html").read_text() == page
+    table = (folder / "comparison.csv").read_text()
+    assert evaluate_baselines(evaluated, folder / "baselines", tuple(DEFAULT_TASKS), "v1", CONFIG) == baselines
+    weights = evaluated / "models" / content.best / "best_model.pt"
+    verdict = judge(content, folder, weights)
+    assert not verdict.promoted
+    assert f"does not beat {content.best_baseline} (difference -" in verdict.reason
+    assert len(table.splitlines()) == 1 + 2 + len(BASELINES)
+
+
+def test_the_best_stays_until_a_better_one_comes(evaluated: Path, tmp_path: Path) -> None:
+    """The predictions of two networks are replaced: one is right always, the other knows nothing."""
+    folder = tmp_path / "evaluation"
+    shutil.copytree(evaluated / "evaluation", folder)
+    evaluations = metrics_of(evaluated)
+    good, bad = sorted(evaluations)
+    for name, right in ((good, True), (bad, False)):
+        path = folder / name / "predictions_test.npz"
+        predictions = Predictions.load(path)
+        noise = np.random.default_rng(0).random(predictions.labels.shape)
+        predictions.replace(predictions.labels.astype(float) if right else noise).save(path)
+
+    def best_of(name: str) -> tuple[Comparison, Path]:
+        return compare({name: evaluations[name]}, folder), evaluated / "models" / name / "best_model.pt"
+
+    first = judge(*arguments(folder, best_of(bad)))
+    assert first.promoted
+    kept = promote(evaluations[bad], folder, best_of(bad)[1], "bad/v1/x")
+    assert incumbent(folder) == kept
+    assert "is the best already" in judge(*arguments(folder, best_of(bad))).reason
+    verdict = judge(*arguments(folder, best_of(good)))
+    assert verdict.promoted
+    assert f"{good} beats {bad}, the best so far (difference +" in verdict.reason
+    promote(evaluations[good], folder, best_of(good)[1], "good/v1/x")
+    verdict = judge(*arguments(folder, best_of(bad)))
+    assert not verdict.promoted
+    assert "does not beat" in verdict.reason
+    weights = incumbent(folder).folder(folder) / "best_model.pt"
+    assert weights.read_bytes() == best_of(good)[1].read_bytes()
+    assert calibration.load(weights) is not None
+
+
+def arguments(folder: Path, comparison: tuple[Comparison, Path]) -> tuple[Comparison, Path, Path]:
+    return comparison[0], folder, comparison[1]

@@ -1,0 +1,146 @@
+"""all evaluations -> the comparison; the best model that is shown to be one -> MLflow's registry"""
+
+from typing import Any
+
+import dagster as dg
+
+from drive_assets.evaluation.assets import evaluation, key_of_checkpoint
+from drive_assets.manifest import read_manifest
+from drive_assets.pictures import LIMIT_BYTES, inline_image
+from drive_assets.resources.compute import LocalCompute
+from drive_assets.resources.mlflow import Mlflow
+from drive_assets.resources.storage import Storage
+from drive_assets.tasks import EVALUATE, EvaluateJob
+from model.common.errors import DataError
+from model.common.images import read_image, small_jpeg
+from model.evaluation.pages import number
+from model.evaluation.results import EVALUATION, Comparison, Evaluation, Row
+from model.network.architectures import ARCHITECTURES
+
+REGISTERED_MODEL = "drive-assets"
+
+
+@dg.asset(deps=[evaluation], group_name="evaluation", code_version="2", kinds={"html", "mlflow"})
+def model_comparison(
+    context: dg.AssetExecutionContext, storage: Storage, compute: LocalCompute, mlflow: Mlflow
+) -> dg.MaterializeResult:
+    """All evaluated architectures and the baselines; a best one that is shown to be better gets the alias `best`."""
+    from model.evaluation.baselines import evaluate_baselines  # scikit-learn would weigh on the code server
+    from model.evaluation.comparison import BASELINE_FOLDER, compare
+
+    version = read_manifest(storage)["fingerprint"]
+    found, missing = _evaluations(storage, version)
+    for name, reason in missing.items():
+        context.log.warning(f"{name} is left out: {reason}")
+    try:
+        baselines: dict[str, Evaluation] = {}
+        if found:
+            first = next(iter(found.values()))
+            folder = storage.evaluations / BASELINE_FOLDER
+            tasks, config = tuple(first.tasks), first.evaluation_config
+            baselines = evaluate_baselines(storage.splits, folder, tasks, version, config)
+        content = compare(found, storage.evaluations, baselines, missing)
+        kept = _keep_the_best(context, storage, compute, mlflow, content, found[content.best])
+    except DataError as error:
+        reasons = "\n".join(f"  {name}: {reason}" for name, reason in missing.items())
+        raise dg.Failure(f"{error}\n{reasons}", allow_retries=False) from error
+    return dg.MaterializeResult(metadata=_metadata(storage, content, kept))
+
+
+def _keep_the_best(
+    context: dg.AssetExecutionContext,
+    storage: Storage,
+    compute: LocalCompute,
+    mlflow: Mlflow,
+    content: Comparison,
+    evaluation: Evaluation,
+) -> dict[str, Any]:
+    """Let the comparison's best take the incumbent's place where it is shown to be better; what the metadata says."""
+    from model.evaluation import best
+
+    output, weights = storage.evaluations, storage.checkpoint(content.best) / best.WEIGHTS
+    unscored = _score_incumbent(context, storage, compute, content, evaluation)
+    verdict = best.judge(content, output, weights, unscored)
+    context.log.info(verdict.reason)
+    key = key_of_checkpoint(storage, content.best)
+    holder = best.promote(evaluation, output, weights, key) if verdict.promoted else best.incumbent(output)
+    metadata: dict[str, Any] = {"verdict": verdict.reason, "promoted": verdict.promoted}
+    if (run_id := mlflow.find(key)) is not None:
+        mlflow.log_files(run_id, sorted(output.glob("comparison.*")), "comparison")
+    if holder is not None and (run_id := mlflow.find(holder.training_key)) is not None:
+        text = f"{holder.architecture}, trained on {holder.data_version}: {verdict.reason}"
+        kept = mlflow.register_best(REGISTERED_MODEL, run_id, holder.folder(output) / best.WEIGHTS, text)
+        metadata["registered"] = f"{REGISTERED_MODEL} version {kept}"
+    return metadata
+
+
+def _score_incumbent(
+    context: dg.AssetExecutionContext, storage: Storage, compute: LocalCompute, content: Comparison, of: Evaluation
+) -> str | None:
+    """Score the best model so far on the data of a comparison, unless it is; why that was not possible, if so."""
+    from model.evaluation import best
+
+    holder = best.incumbent(storage.evaluations)
+    if holder is None or best.scored_on(holder, storage.evaluations) == content.data_version:
+        return None
+    folder = holder.folder(storage.evaluations)
+    config = of.evaluation_config.replace(device="cpu")  # this step holds no slot of the GPU
+    job = EvaluateJob(holder.architecture, folder / best.WEIGHTS, storage.splits, folder, config, other_data=True)
+    (result,) = compute.run(context, EVALUATE, [job])
+    return str(result) if isinstance(result, DataError) else None
+
+
+def _evaluations(storage: Storage, version: str) -> tuple[dict[str, Evaluation], dict[str, str]]:
+    """The evaluations of a data version by architecture, and why others are left out."""
+    found: dict[str, Evaluation] = {}
+    missing: dict[str, str] = {}
+    for name in ARCHITECTURES:
+        path = storage.evaluation(name) / EVALUATION
+        if not path.is_file():
+            missing[name] = "not evaluated."
+            continue
+        try:
+            metrics = Evaluation.read(path)
+        except DataError as error:
+            missing[name] = str(error)
+            continue
+        if metrics.data_version == version:
+            found[name] = metrics
+        else:
+            missing[name] = "of older splits: train and evaluate again."
+    return found, missing
+
+
+def _metadata(storage: Storage, content: Comparison, kept: dict[str, Any]) -> dict[str, Any]:
+    picture = small_jpeg(read_image(storage.evaluations / "comparison.png"), LIMIT_BYTES * 3 // 4)
+    rows = [*content.variants, *content.baselines]
+    missing = f"left out: {', '.join(content.missing)}; " if content.missing else ""
+    return {
+        "summary": f"{missing}{content.best} is the best of {len(content.variants)} by {content.chosen_by}; "
+        f"{kept['verdict']}",
+        "best": content.best,
+        "left_out": dg.MetadataValue.json(content.missing),
+        "compared": len(content.variants),
+        "no_better_than_a_baseline": [row.architecture for row in content.variants if not row.beats_baseline],
+        "table": dg.MetadataValue.table([_record(row, content.tasks) for row in rows]),
+        "figure": inline_image(picture, "jpeg"),
+        "page": dg.MetadataValue.path(storage.evaluations / "comparison.html"),
+        **kept,
+    }
+
+
+def _record(row: Row, tasks: list[str]) -> dg.TableRecord:
+    marks = {None: "", True: "yes", False: "no"}
+    return dg.TableRecord(
+        {
+            "rank": row.rank,
+            "model": row.architecture,
+            "beats baselines": "baseline" if row.difference_to_baseline is None else marks[row.beats_baseline],
+            "beats them at onsets": marks[row.beats_baseline_onset],
+            "val mean": number(row.val_mean_pr_auc, 4),
+            "test mean": number(row.test_mean_pr_auc, 4),
+            "onset test mean": number(row.test_mean_onset_pr_auc, 4),
+            **{task: number(row.test[task].pr_auc, 4) for task in tasks},
+            **{f"{task} onset": number(row.test[task].onset.pr_auc, 4) for task in tasks},
+        }
+    )
