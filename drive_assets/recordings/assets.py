@@ -1,6 +1,7 @@
 """sources -> validated recordings"""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -16,8 +17,13 @@ from drive_assets.recordings.sources import lookup
 from drive_assets.resources.storage import Storage
 from model.common.images import contact_sheet, evenly
 from model.recording.folder import Recording, is_whole_jpeg
+from model.recording.telemetry import ReadingConfig
 
 SHEET_FRAMES, SHEET_COLUMNS, TILE = 9, 3, (384, 216)
+
+
+class RecordingLaunchpad(ReadingConfig, dg.Config):
+    """How a recording is read."""
 
 
 @dg.asset(
@@ -30,21 +36,23 @@ SHEET_FRAMES, SHEET_COLUMNS, TILE = 9, 3, (384, 216)
     # Only what may pass by itself is retried (see `batches`): a service that does not answer, not wrong input.
     retry_policy=dg.RetryPolicy(max_retries=3, delay=60, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS),
 )
-def recording(context: dg.AssetExecutionContext, storage: Storage) -> Iterator[Event]:
+def recording(
+    context: dg.AssetExecutionContext, config: RecordingLaunchpad, storage: Storage
+) -> Iterator[Event]:
     """A drive: telemetry.csv and a JPEG a row, checked and copied, unpacked or downloaded into the data root."""
 
     def take(name: str) -> dg.MaterializeResult:
-        return _result(storage.recording(name), ingest(storage, lookup(storage, name), context.log.info))
+        return _result(storage.recording(name), ingest(storage, lookup(storage, name), context.log.info, config))
 
     yield from each_partition(context, take, [few_faults(storage)])
 
 
 def _result(folder: Path, report: IngestReport) -> dg.MaterializeResult:
-    content, rows = report.content, report.content.telemetry.rows
+    content, telemetry = report.content, report.content.telemetry
     return dg.MaterializeResult(
         data_version=dg.DataVersion(report.version),
         metadata={
-            "summary": f"{content.usable_frames:,} usable frames; {rows - content.telemetry.valid} of {rows:,} rows "
+            "summary": f"{content.usable_frames:,} usable frames; {telemetry.share_lost * telemetry.rows:.0f} of {telemetry.rows:,} rows "
             f"dropped, {content.truncated_frames} frames truncated, {content.rows_without_frame} missing",
             "change": report.change,
             "source": report.source,
@@ -56,8 +64,9 @@ def _result(folder: Path, report: IngestReport) -> dg.MaterializeResult:
             "truncated_frames": content.truncated_frames,
             "megabytes": round(content.frame_bytes / 1e6, 1),
             "telemetry": dg.MetadataValue.table(
-                [dg.TableRecord({"rows": key, "count": value}) for key, value in content.telemetry.to_dict().items()]
+                [dg.TableRecord({"rows": key, "count": value}) for key, value in telemetry.to_dict().items()]
             ),
+            "dialect": dg.MetadataValue.json(asdict(telemetry.dialect)),
             "examples": dg.MetadataValue.json(content.examples),
             "frames_over_the_drive": inline_image(frames_over_the_drive(folder), "jpeg"),
             "path": dg.MetadataValue.path(folder),

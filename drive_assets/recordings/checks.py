@@ -21,9 +21,8 @@ def few_faults(storage: Storage) -> PartitionCheck:
     """The check of `FEW_FAULTS` on recordings of this data root."""
 
     def evaluate(name: str) -> dg.AssetCheckResult:
-        report = inspect_recording(storage.recording(name))
-        rows = report.telemetry.rows
-        lost = max(1 - report.telemetry.valid / rows, 1 - report.usable_frames / max(report.telemetry.valid, 1))
+        report = inspect_recording(storage.recording(name), most_unreadable=1.0)
+        lost = max(report.telemetry.share_lost, 1 - report.usable_frames / max(report.telemetry.valid, 1))
         passed = lost <= MOST_LOST
         return dg.AssetCheckResult(
             passed=passed,

@@ -13,6 +13,9 @@ from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
 from model.common.files import fsync, fsync_folder, locked, write_json
 from model.recording.folder import ORIGIN, RecordingReport, content_hash, inspect_recording
+from model.recording.telemetry import ReadingConfig
+
+_DEFAULT = ReadingConfig()
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,12 @@ class IngestReport:
     """Sizes, hash and seconds of the download and the copy or unpacking; empty if nothing had to be moved."""
 
 
-def ingest(storage: Storage, source: Source, tell: Tell = lambda line: None) -> IngestReport:
+def ingest(
+    storage: Storage,
+    source: Source,
+    tell: Tell = lambda line: None,
+    config: ReadingConfig = _DEFAULT,
+) -> IngestReport:
     """Take a recording into the data root. The source is only read.
 
     The copy is made under a temporary name, flushed, checked and renamed. An earlier version with other content is
@@ -46,15 +54,15 @@ def ingest(storage: Storage, source: Source, tell: Tell = lambda line: None) -> 
     with locked(_lock(storage, source.name)):
         _recover(storage, source.name)
         if Path(source.location) == target:
-            return IngestReport(inspect_recording(target), content_hash(target), "the data root", "unchanged")
+            return IngestReport(inspect_recording(target, most_unreadable=config.most_unreadable), content_hash(target), "the data root", "unchanged")
         if _is_there(target, source):
-            return IngestReport(inspect_recording(target), content_hash(target), source.location, "unchanged")
+            return IngestReport(inspect_recording(target, most_unreadable=config.most_unreadable), content_hash(target), source.location, "unchanged")
         incoming = storage.recordings / ".incoming" / f"{source.name}.{os.getpid()}"
         shutil.rmtree(incoming, ignore_errors=True)
         incoming.mkdir(parents=True)
         try:
             transfer = source.fetch(storage, incoming, tell)
-            report, version = _inspect(storage, source, incoming)
+            report, version = _inspect(storage, source, incoming, config)
             write_json(incoming / ORIGIN, {**to_dict(source), "version": version})
             fsync_folder(incoming)
             change = _publish(storage, incoming, target, version)
@@ -116,9 +124,11 @@ def _lock(storage: Storage, name: str) -> Path:
     return storage.recordings / ".locks" / name
 
 
-def _inspect(storage: Storage, source: Source, folder: Path) -> tuple[RecordingReport, str]:
+def _inspect(
+    storage: Storage, source: Source, folder: Path, config: ReadingConfig
+) -> tuple[RecordingReport, str]:
     try:
-        return inspect_recording(folder), content_hash(folder)
+        return inspect_recording(folder, most_unreadable=config.most_unreadable), content_hash(folder)
     except DataError as error:
         source.release(storage)
         # The user looks for the fault where the recording came from: the copy is gone by then.

@@ -94,7 +94,7 @@ class _Samples:
     """(F,C)"""
 
     def repeat(self, other: "_Samples") -> bool:
-        if self.time_ms[0] > other.time_ms[-1] or other.time_ms[0] > self.time_ms[-1]:
+        if self.time_ms.min() > other.time_ms.max() or other.time_ms.min() > self.time_ms.max():
             return False
         _, mine, theirs = np.intersect1d(self.time_ms, other.time_ms, return_indices=True)
         if self.telemetry.shape[1] != other.telemetry.shape[1]:

@@ -28,7 +28,7 @@ from model.recording.schema import (
     check_schema,
     used_schema,
 )
-from model.recording.telemetry import MAX_STEP_MS
+from model.recording.telemetry import MAX_STEP_MS, separated_times
 
 SCHEMA_VERSION = 3
 
@@ -152,6 +152,7 @@ def build_recording(recording: Path, config: WindowConfig) -> RecordingArrays:
     time_ms = telemetry["t"].to_numpy()[rows]
     known = labels[list(BINARY_LABELS)].iloc[rows]
     label_values = np.column_stack([known[name].to_numpy(np.int8, na_value=-1) for name in BINARY_LABELS])
+    separated = separated_times(telemetry)[rows]  # no window over a step back in time
     required = [BINARY_LABELS.index(name) for name in config.required_labels]
     return RecordingArrays(
         inputs=inputs,
@@ -163,14 +164,14 @@ def build_recording(recording: Path, config: WindowConfig) -> RecordingArrays:
         targets=labels[list(TARGETS)].to_numpy(np.float32)[rows],
         state=current_state(telemetry, labels)[rows],
         time_ms=time_ms,
-        window_start=window_starts(time_ms, np.all(label_values[:, required] >= 0, axis=1), config),
+        window_start=window_starts(separated, np.all(label_values[:, required] >= 0, axis=1), config),
     )
 
 
 def window_starts(
     time_ms: npt.NDArray[np.int64], labelled: npt.NDArray[np.bool_], config: WindowConfig
 ) -> npt.NDArray[np.int32]:
-    """First rows of the windows of one recording.
+    """First rows of the windows of one recording, of rising times.
 
     Frames (F,) fall into segments wherever a step exceeds `max_gap_ms`; in each segment a window starts every `stride`
     frames as long as it fits. Of these, windows whose last frame is not `labelled` (F,) are left out.

@@ -20,7 +20,7 @@ from model.common.errors import DataError
 from model.common.files import sha256
 from model.recording.annotations import Annotations, read_annotations
 from model.recording.labels import read_future_labels
-from model.recording.telemetry import TelemetryReport, read_telemetry
+from model.recording.telemetry import MOST_UNREADABLE, TelemetryReport, read_telemetry
 
 TELEMETRY = "telemetry.csv"
 ANNOTATIONS = "annotations.csv"
@@ -94,9 +94,9 @@ class Recording:
     def origin_path(self) -> Path:
         return self.folder / ORIGIN
 
-    def telemetry(self) -> tuple[pd.DataFrame, TelemetryReport]:
-        """As `read_telemetry`."""
-        return read_telemetry(self.telemetry_path)
+    def telemetry(self, most_unreadable: float = 1.0) -> tuple[pd.DataFrame, TelemetryReport]:
+        """As `read_telemetry`. How many rows may be unreadable was decided when the recording was taken."""
+        return read_telemetry(self.telemetry_path, most_unreadable)
 
     def annotations(self) -> Annotations:
         """As `read_annotations`."""
@@ -222,10 +222,13 @@ def parse_recording_name(name: str) -> datetime:
     )
 
 
-def inspect_recording(folder: Path, check_frames: bool = True) -> RecordingReport:
+def inspect_recording(
+    folder: Path, check_frames: bool = True, most_unreadable: float = MOST_UNREADABLE
+) -> RecordingReport:
     """Validate a recording's folder. Frames that are cut, missing or without a row are counted, not refused.
 
     Args:
+        most_unreadable: share of the telemetry's rows that may be unreadable, besides the recorder's own fault rows.
         check_frames: look for each JPEG's start and end marker, so that truncated ones are found without decoding.
 
     Raises:
@@ -234,7 +237,7 @@ def inspect_recording(folder: Path, check_frames: bool = True) -> RecordingRepor
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder: expected a recording with {TELEMETRY} and its frames.")
     recording = Recording(folder)
-    table, telemetry = recording.telemetry()
+    table, telemetry = recording.telemetry(most_unreadable)
     files = recording.frames()
     rows = set(table["Time"])
     truncated = sorted(time for time, path in files.items() if check_frames and not is_whole_jpeg(path))

@@ -12,6 +12,7 @@ from model.common.config import Config
 from model.common.errors import DataError
 from model.common.files import write_text
 from model.recording.schema import BINARY_LABELS, HORIZONS_S, LABEL_COLUMNS, LABELS, TIME
+from model.recording.telemetry import separated_times
 
 
 class LabelConfig(Config):
@@ -36,7 +37,7 @@ def future_labels(telemetry: pd.DataFrame, config: LabelConfig = _DEFAULT) -> pd
         `LABEL_COLUMNS`; `brake_*` and `coast_*` nullable booleans, the rest floats, NaN where unknown.
     """
     quantities = _quantities(telemetry, config)
-    t, tolerance = telemetry["t"].to_numpy(), round(config.tolerance_s * 1000)
+    t, tolerance = separated_times(telemetry), round(config.tolerance_s * 1000)
     columns: dict[str, object] = {TIME: telemetry[TIME]}
     for h in HORIZONS_S:
         rows, known = future_rows(t, h * 1000, tolerance)

@@ -25,6 +25,10 @@ class Channel:
     """Values outside are a failed reading: the row is dropped and counted."""
     scaling: tuple[float, float] | None = None
     """The range that becomes [0, 1] for the networks."""
+    sentinel: float | None = None
+    """What loggers write for "no answer"; dropped where the values around it contradict."""
+    fastest: float | None = None
+    """The largest change a second that can be."""
     required: bool = False
     """Whether a recording must have the column. One that lacks another is not fed with it."""
     input: bool = False
@@ -48,7 +52,16 @@ GEARS = 6
 CHANNELS = {
     channel.name: channel
     for channel in (
-        Channel("SPEED", "km/h", plausible=(0.0, 400.0), scaling=(0.0, 150.0), required=True, input=True),
+        Channel(
+            "SPEED",
+            "km/h",
+            plausible=(0.0, 400.0),
+            scaling=(0.0, 150.0),
+            sentinel=255.0,  # a byte of ones
+            fastest=50.0,
+            required=True,
+            input=True,
+        ),
         Channel("RPM", "1/min", plausible=(0.0, 12_000.0), scaling=(650.0, 4500.0), input=True),
         Channel("ACCELERATOR_POS_D", "%", plausible=(-10.0, 110.0), scaling=(0.0, 100.0), required=True, input=True),
         Channel("ENGINE_LOAD", "%", plausible=(-10.0, 150.0), scaling=(0.0, 100.0), input=True),

@@ -1,20 +1,28 @@
-"""The one reader of `telemetry.csv`: the recorder's fault rows become dropped, counted rows and typed columns."""
+"""The one reader of `telemetry.csv`: what loggers write becomes typed columns at 2 Hz; what is dropped is counted."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from pydantic import Field
 
+from model.common.config import Config
 from model.common.errors import DataError
+from model.recording.dialect import Cells, Dialect, booleans, has_decimal_commas, missing, numbers, read_cells
 from model.recording.schema import CHANNELS, GEARS, REQUIRED_COLUMNS, TIME
 
 FAULT_TIMES = {"No Frame": "no_frame", "Incomplete Data": "incomplete"}
 NO_DATA = "No Data"
-TRUE_FALSE = {"True": True, "False": False, "true": True, "false": False, "1": True, "0": False}
+MOST_UNREADABLE = 0.05
 MAX_STEP_MS = 601
 """Two rows further apart than this have a gap between them."""
+STEP_MS = 500
+"""Of the 2 Hz that labels, windows and networks are made for."""
+FASTEST_STEP_MS = 425
+"""Rows that follow each other faster are thinned out to 2 Hz."""
+ROWS_FOR_A_RATE = 10
 
 GEAR_RATIOS = np.array([9.5, 16.5, 27.5, 40.5, 53.5])
 """km/h per 1000 rpm in gears 1 to 5."""
@@ -22,6 +30,18 @@ NEUTRAL_BELOW_KMH = 6.0
 IDLE_RPM = 920.0
 
 _TIME = r"^(\d{4}-\d{2}-\d{2}) (\d{2})-(\d{2})-(\d{2})(?:-(\d{1,6}))?$"
+
+
+class ReadingConfig(Config):
+    """What of a file must be readable."""
+
+    most_unreadable: float = Field(
+        MOST_UNREADABLE,
+        ge=0,
+        le=1,
+        description="Share of telemetry rows, besides the recorder's own fault rows, that may be unreadable and are "
+        "dropped; a recording with more is refused. One row always may",
+    )
 
 
 @dataclass(frozen=True)
@@ -32,77 +52,250 @@ class TelemetryReport:
     valid: int
     no_frame: int
     incomplete: int
+    """Marked by the recorder, cut short, or with an empty cell."""
+    unreadable: int
+    """With a cell that is not what its column holds."""
+    headers: int
+    """The header again, as after a restart."""
     out_of_range: int
+    sentinels: int
+    """With a byte's "no answer" in the midst of other values."""
     repeated: int
     backwards: int
+    """Steps back in time: rows before and after such a step never share a window or a label."""
+    left_out: int
+    """Readable rows that 2 Hz do not need."""
     gear_inferred: int
     gaps: int
     longest_gap_s: float
     duration_s: float
+    dialect: Dialect
+
+    @property
+    def share_lost(self) -> float:
+        return 1 - (self.valid + self.left_out) / max(self.rows, 1)
 
     def to_dict(self) -> dict[str, int | float]:
-        return asdict(self)
+        """The figures, without the dialect."""
+        return {name: value for name, value in asdict(self).items() if name != "dialect"}
 
 
-def read_telemetry(path: Path) -> tuple[pd.DataFrame, TelemetryReport]:
+def read_telemetry(path: Path, most_unreadable: float = MOST_UNREADABLE) -> tuple[pd.DataFrame, TelemetryReport]:
     """Read a recording's telemetry.
 
-    Rows that the recorder marked as failed, rows cut short and rows with impossible values are dropped and counted.
-    The rest is sorted by time; of rows with the same time the last is kept, as its frame is the one on disk.
+    Rows that the recorder marked as failed, rows that cannot be read and rows with impossible values are dropped and
+    counted. The order is the file's: where time steps back a new segment begins. Of rows with the same time the last is
+    kept, as its frame is the one on disk. Of more than 2 Hz the rows nearest to each half second are kept.
 
     Returns:
-        A row per valid sample: `Time` (text as recorded: the frame is `<Time>.jpg`), `t` (int64, ms since 1970 in the
-        recorder's local time), and the channels that the file has: numbers float64, BRAKE_SIGNAL bool, GEAR int8; and
-        the report.
+        A row per valid sample: `Time` (text as recorded: the frame's name), `t` (int64, ms since 1970 in the recorder's
+        local time; of thinned out rows the half second that they stand for), `segment` (int64, from 0), and the
+        channels that the file has: numbers float64, BRAKE_SIGNAL bool, GEAR int8; and the report.
 
     Raises:
-        DataError: file missing or empty, a column missing, no valid row, or a cell that is not what its column holds.
+        DataError: file missing or empty, a required column missing, no valid row, more than `most_unreadable` of the
+            rows unreadable (the recorder's own fault rows do not count), or fewer than 2 rows a second.
     """
-    raw = _read_cells(path)
-    kinds = _fault_kinds(raw)
-    kept = raw[kinds == ""]
-    t = parse_times(kept["Time"])
-    _refuse(path, kept["Time"], t < 0, "Time", "YYYY-MM-DD HH-MM-SS-d")
-    columns: dict[str, npt.NDArray] = {"Time": kept["Time"].to_numpy(object), "t": t}
-    for name in _present(kept, "number"):
-        values = pd.to_numeric(kept[name], errors="coerce").to_numpy(float)
-        _refuse(path, kept[name], ~np.isfinite(values), name, "a number")
-        columns[name] = values
-    for name in _present(kept, "flag"):
-        flags = kept[name].map(TRUE_FALSE)
-        _refuse(path, kept[name], flags.isna().to_numpy(), name, "True or False")
-        columns[name] = flags.to_numpy(bool)
-    inferred = np.zeros(len(kept), bool)
-    for name in _present(kept, "gear"):
-        columns[name], inferred = _gears(path, kept[name], columns)
-    table = pd.DataFrame(columns)
-    plausible = np.ones(len(table), bool)
-    for name in set(table.columns) & set(CHANNELS):
-        if limits := CHANNELS[name].plausible:
-            plausible &= table[name].between(*limits).to_numpy()
-    table, inferred = table[plausible], inferred[plausible]
+    cells = read_cells(path, (TIME, *CHANNELS), REQUIRED_COLUMNS)
+    rows = _Rows.parse(cells)
+    rows.refuse_unreadable(path, most_unreadable)
+    table, counts = _plausible(rows.table())
     if table.empty:
         raise DataError(
-            f"{path} has no valid row: all {len(raw)} are fault rows of the recorder or out of range. "
-            "Expected at least one sample; record the drive again or leave it out."
+            f"{path} has no valid row: all {len(cells.line)} are fault rows of the recorder, unreadable or out of "
+            f"range{rows.first_problem()}. Expected at least one sample; record the drive again or leave it out."
         )
-    backwards = int((np.diff(table["t"]) < 0).sum())
-    ordered = table.sort_values("t", kind="stable").drop_duplicates("t", keep="last").reset_index(drop=True)
-    steps = np.diff(ordered["t"])
+    step = _recorded_step(path, rows.t[rows.kinds == ""])
+    backwards = np.diff(table["t"], prepend=table["t"].iloc[0]) < 0
+    table.insert(2, "segment", np.cumsum(backwards))
+    ordered = table.drop_duplicates("t", keep="last")
+    repeated = len(table) - len(ordered)
+    kept = _two_hertz(ordered, step) if step is not None and step < FASTEST_STEP_MS else ordered.reset_index(drop=True)
+    steps = np.diff(kept["t"])
+    time_base = Dialect.time_base + (f", set back {backwards.sum()} times" if backwards.any() else "")
     report = TelemetryReport(
-        rows=len(raw),
-        valid=len(ordered),
-        no_frame=int((kinds == "no_frame").sum()),
-        incomplete=int((kinds == "incomplete").sum()),
-        out_of_range=int((~plausible).sum()),
-        repeated=len(table) - len(ordered),
-        backwards=backwards,
-        gear_inferred=int(inferred.sum()),
+        rows=len(cells.line),
+        valid=len(kept),
+        **{kind: int((rows.kinds == kind).sum()) for kind in ("no_frame", "incomplete", "unreadable", "headers")},
+        **counts,
+        repeated=repeated,
+        backwards=int(backwards.sum()),
+        left_out=len(ordered) - len(kept),
+        gear_inferred=int(kept.pop("inferred").sum()),
         gaps=int((steps > MAX_STEP_MS).sum()),
         longest_gap_s=float(steps.max(initial=0)) / 1000,
-        duration_s=float(ordered["t"].iloc[-1] - ordered["t"].iloc[0]) / 1000,
+        duration_s=float(steps[steps > 0].sum()) / 1000,
+        dialect=replace(rows.dialect, rate_hz=None if step is None else round(1000 / step, 2), time_base=time_base),
     )
-    return ordered, report
+    return kept, report
+
+
+def separated_times(telemetry: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """(N,) times in ms of `read_telemetry`'s rows, rising throughout: segments are moved far apart.
+
+    What looks for rows by time, or for gaps, does so with these.
+    """
+    t = telemetry["t"].to_numpy(np.int64)
+    if "segment" not in telemetry or not len(t):
+        return t
+    span = int(t.max() - t.min()) + 3_600_000
+    return np.asarray(t + telemetry["segment"].to_numpy(np.int64) * span)
+
+
+@dataclass
+class _Rows:
+    """The rows of a file: why each is to be dropped, and what is in the others."""
+
+    cells: Cells
+    kinds: npt.NDArray[np.object_]
+    """(N,) no_frame, incomplete, headers, unreadable; empty if a row is to be kept"""
+    dialect: Dialect
+    t: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    values: dict[str, npt.NDArray] = field(default_factory=dict)
+    problems: list[tuple[int, str]] = field(default_factory=list)
+    """(index of the row, what is wrong with it) of the first problem of each column"""
+
+    @classmethod
+    def parse(cls, cells: Cells) -> "_Rows":
+        numeric = [name for name in cells.columns if name in CHANNELS and CHANNELS[name].kind != "flag"]
+        commas = has_decimal_commas([cells.columns[name] for name in numeric])
+        dialect = Dialect(cells.encoding, cells.separator, "comma" if commas else "point", "")
+        rows = cls(cells, _fault_kinds(cells), dialect)
+        if cells.broken.any():
+            rows.kinds[cells.broken] = "unreadable"
+            rows.problems.append((int(cells.broken.argmax()), "a quote without its end, a NUL, or too many cells"))
+        rows.t = parse_times(pd.Series(cells.columns[TIME]))
+        rows._check(TIME, rows.t >= 0, "YYYY-MM-DD HH-MM-SS-d")
+        for name in numeric:
+            rows.values[name] = numbers(cells.columns[name], commas)
+            if name != "GEAR":
+                rows._check(name, np.isfinite(rows.values[name]), "a number")
+        for name in cells.columns:
+            if name in CHANNELS and CHANNELS[name].kind == "flag":
+                rows.values[name], known, spelling = booleans(cells.columns[name])
+                rows._check(name, known, "True or False")
+                rows.dialect = replace(rows.dialect, booleans=spelling)
+        if "GEAR" in cells.columns:
+            given = rows.values["GEAR"]
+            known = np.isfinite(given) | missing(cells.columns["GEAR"])
+            rows._check("GEAR", known if "RPM" in cells.columns else np.isin(given, range(GEARS)), "0 to 5, or nothing")
+        return rows
+
+    def _check(self, column: str, readable: npt.NDArray[np.bool_], expected: str) -> None:
+        bad = ~readable & (self.kinds == "")
+        if bad.any():
+            self.kinds[bad] = "unreadable"
+            first = int(bad.argmax())
+            self.problems.append((first, f"column {column}: {self.cells.columns[column][first]!r} is not {expected}"))
+
+    def first_problem(self) -> str:
+        """In brackets, the first row that cannot be read; empty if there is none."""
+        if not self.problems:
+            return ""
+        row, problem = min(self.problems)
+        return f" (row {self.cells.line[row]}, {problem})"
+
+    def refuse_unreadable(self, path: Path, most: float) -> None:
+        unreadable = int((self.kinds == "unreadable").sum())
+        samples = unreadable + int((self.kinds == "").sum())
+        if unreadable > max(1, most * samples) and unreadable < samples:
+            row, problem = min(self.problems)
+            raise DataError(
+                f"{path}, row {self.cells.line[row]}, {problem}. {unreadable} of {samples} rows "
+                f"({unreadable / samples:.1%}) cannot be read, more than {most:.0%}; the file is separated by "
+                f"{self.dialect.separator}, with a decimal {self.dialect.decimal_mark}. Correct the cells, mark the "
+                "rows as the recorder does (Time 'Incomplete Data'), or allow more with most_unreadable."
+            )
+
+    def table(self) -> pd.DataFrame:
+        """The rows that are kept, in the file's order; `inferred` says whose gear is."""
+        kept = np.flatnonzero(self.kinds == "")
+        columns: dict[str, npt.NDArray] = {TIME: self.cells.columns[TIME][kept], "t": self.t[kept]}
+        columns |= {name: self.values[name][kept] for name in CHANNELS if name in self.values}
+        columns["inferred"] = np.zeros(len(kept), bool)
+        if "GEAR" in columns:
+            given = columns["GEAR"]
+            columns["inferred"] = ~np.isin(given, range(GEARS))
+            if "RPM" in columns:
+                guess = infer_gear(columns["SPEED"], columns["RPM"], columns["ACCELERATOR_POS_D"])
+                given = np.where(columns["inferred"], guess, given)
+            columns["GEAR"] = given.astype(np.int8)
+        return pd.DataFrame(columns)
+
+
+def _fault_kinds(cells: Cells) -> npt.NDArray[np.object_]:
+    """Why each row is to be dropped by what the recorder wrote: a row cut short is incomplete."""
+    time = pd.Series(cells.columns[TIME], dtype=object)
+    kinds = time.map({**FAULT_TIMES, TIME: "headers"}).fillna("").to_numpy(object)
+    may_be_empty = "GEAR" if "RPM" in cells.columns else ""  # the gear follows from speed and engine speed
+    incomplete = np.zeros(len(time), bool)
+    for name, column in cells.columns.items():
+        incomplete |= column == NO_DATA
+        if name != may_be_empty:
+            incomplete |= column == ""
+    kinds[incomplete & (kinds == "")] = "incomplete"
+    return kinds
+
+
+def _plausible(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
+    """The rows without values that cannot be, and how many others there were of each kind."""
+    possible, answered = np.ones(len(table), bool), np.ones(len(table), bool)
+    for name in (name for name in CHANNELS if name in table):
+        channel = CHANNELS[name]
+        if channel.plausible:
+            possible &= table[name].between(*channel.plausible).to_numpy()
+        if channel.sentinel is not None and channel.fastest is not None:
+            answered &= ~_contradicted(table, name, channel.sentinel, channel.fastest)
+    counts = {"out_of_range": int((~possible).sum()), "sentinels": int((possible & ~answered).sum())}
+    return table[possible & answered], counts
+
+
+def _contradicted(table: pd.DataFrame, name: str, sentinel: float, fastest: float) -> npt.NDArray[np.bool_]:
+    """(N,) rows that hold the sentinel of a channel, out of reach of the nearest other value at `fastest` a second."""
+    said = (table[name] == sentinel).to_numpy()
+    if not said.any():
+        return said
+    others = table[name].mask(said)
+    moments = table["t"].astype(float).mask(said)
+    contradicted = np.zeros(len(table), bool)
+    for value, moment in ((others.ffill(), moments.ffill()), (others.bfill(), moments.bfill())):
+        seconds = ((table["t"] - moment).abs() / 1000).clip(lower=STEP_MS / 1000)
+        contradicted |= ((sentinel - value).abs() > fastest * seconds).to_numpy()
+    return said & contradicted
+
+
+def _recorded_step(path: Path, t: npt.NDArray[np.int64]) -> float | None:
+    """The usual step between rows in ms; None if there are too few rows.
+
+    Raises:
+        DataError: even the quicker tenth of the steps is too long for 2 Hz.
+    """
+    steps = np.diff(t)
+    steps = steps[steps > 0]
+    if len(steps) < ROWS_FOR_A_RATE:
+        return None
+    usual = float(np.median(steps))
+    if np.quantile(steps, 0.1) > MAX_STEP_MS:
+        raise DataError(
+            f"{path} is recorded at {1000 / usual:.2g} Hz, a row every {usual / 1000:.2g} s: expected 2 Hz or more, as "
+            "windows and labels are of half seconds. Record with a shorter interval, or leave the drive out."
+        )
+    return usual
+
+
+def _two_hertz(table: pd.DataFrame, step: float) -> pd.DataFrame:
+    """Of rows every `step` ms the nearest to every half second of each segment, with `t` those half seconds."""
+    parts = []
+    for _, part in table.groupby("segment"):
+        t = part["t"].to_numpy()
+        grid = np.arange(t[0], t[-1] + step / 2, STEP_MS).astype(np.int64)
+        after = np.minimum(np.searchsorted(t, grid), len(t) - 1)
+        before = np.maximum(after - 1, 0)
+        nearest = np.where(np.abs(t[before] - grid) <= np.abs(t[after] - grid), before, after)
+        near = np.abs(t[nearest] - grid) <= STEP_MS // 2
+        row, first = np.unique(nearest[near], return_index=True)
+        parts.append(part.iloc[row].assign(t=grid[near][first]))
+    return pd.concat(parts, ignore_index=True)
 
 
 def parse_times(times: pd.Series) -> npt.NDArray[np.int64]:
@@ -125,65 +318,3 @@ def infer_gear(
     fits = distance.min(axis=1) <= 0.001 + 0.025 * ratio
     neutral = (speed < NEUTRAL_BELOW_KMH) | ((rpm <= IDLE_RPM) & (pedal <= 0)) | ~fits
     return np.where(neutral, 0, distance.argmin(axis=1) + 1).astype(np.int8)
-
-
-def _present(cells: pd.DataFrame, kind: str) -> list[str]:
-    return [name for name, channel in CHANNELS.items() if channel.kind == kind and name in cells.columns]
-
-
-def _gears(
-    path: Path, cells: pd.Series, columns: dict[str, npt.NDArray]
-) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_]]:
-    """Gears (N,), and which of them are inferred (N,): empty cells and values that are no gear."""
-    given = pd.to_numeric(cells.replace("", "nan"), errors="coerce").to_numpy(float)
-    _refuse(path, cells, np.isnan(given) & (cells != "").to_numpy(), str(cells.name), "0 to 5, or nothing")
-    inferred = ~np.isin(given, range(GEARS))
-    if "RPM" not in columns:
-        _refuse(path, cells, inferred, str(cells.name), "0 to 5, as there is no RPM to infer it from")
-        return given.astype(np.int8), inferred
-    guess = infer_gear(columns["SPEED"], columns["RPM"], columns["ACCELERATOR_POS_D"])
-    return np.where(inferred, guess, given).astype(np.int8), inferred
-
-
-def _read_cells(path: Path) -> pd.DataFrame:
-    """The file's cells as text; a row's index + 2 is its line."""
-    try:
-        raw = pd.read_csv(
-            path, dtype=str, keep_default_na=False, na_values=[], encoding="utf-8-sig", skip_blank_lines=False
-        )
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing: expected the recorder's telemetry; copy the whole folder.") from None
-    except pd.errors.EmptyDataError:
-        raise DataError(f"{path} is empty: expected a header and rows; copy the recording again.") from None
-    except (pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is no CSV table ({error}): expected the recorder's telemetry.") from error
-    raw.columns = raw.columns.str.strip()
-    missing = [name for name in REQUIRED_COLUMNS if name not in raw.columns]
-    if missing:
-        raise DataError(
-            f"{path} lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}: expected "
-            f"{', '.join(REQUIRED_COLUMNS)} in its header, and may have {', '.join(CHANNELS)}."
-        )
-    cells = raw[[TIME, *(name for name in CHANNELS if name in raw.columns)]].fillna("")
-    return cells.apply(lambda column: column.str.strip())
-
-
-def _fault_kinds(raw: pd.DataFrame) -> npt.NDArray[np.object_]:
-    """Why each row is to be dropped: `no_frame`, `incomplete`, or nothing. A row cut short is incomplete."""
-    kinds = raw["Time"].map(FAULT_TIMES).fillna("").to_numpy(object)
-    may_be_empty = "GEAR" if "RPM" in raw.columns else ""  # the gear follows from speed and engine speed
-    needed = raw[[name for name in raw.columns if name != may_be_empty]]
-    incomplete = ((raw == NO_DATA).any(axis=1) | (needed == "").any(axis=1)).to_numpy()
-    kinds[incomplete & (kinds == "")] = "incomplete"
-    return kinds
-
-
-def _refuse(path: Path, cells: pd.Series, wrong: npt.NDArray[np.bool_], column: str, expected: str) -> None:
-    if wrong.any():
-        first = cells[wrong].iloc[0]
-        line = int(cells.index[wrong][0]) + 2
-        more = f" ({int(wrong.sum())} such rows)" if wrong.sum() > 1 else ""
-        raise DataError(
-            f"{path}, row {line}, column {column}: {first!r} is not {expected}{more}. "
-            "Correct the cell, or mark the row as the recorder does: Time 'Incomplete Data'."
-        )

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +6,9 @@ import pandas as pd
 import pytest
 
 from model.common.errors import DataError
-from model.recording.telemetry import infer_gear, parse_times, read_telemetry
+from model.dataset.windows import WindowConfig, window_starts
+from model.recording.labels import future_labels
+from model.recording.telemetry import infer_gear, parse_times, read_telemetry, separated_times
 
 HEADER = "Time,SPEED,RPM,ACCELERATOR_POS_D,ENGINE_LOAD,BRAKE_SIGNAL,GEAR,BRAKE_FORCE,PRE_BRAKING,WHILE_BRAKING"
 NO_DATA = ",".join(["No Data"] * 9)
@@ -70,7 +73,11 @@ def test_times_with_and_without_fraction() -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([row("2024-05-01 10-00-00-0"), row("2024-05-01 10-00-00-5", speed="fast")], r"row 3, column SPEED: 'fast'"),
+        (
+            [row("2024-05-01 10-00-00-0"), *[row("2024-05-01 10-00-01-5", speed="fast")] * 2],
+            r"row 3, column SPEED: 'fast' "
+            r"is not a number. 2 of 3 rows \(66.7%\) cannot be read, more than 5%; .* by comma, with a decimal point",
+        ),
         ([row("2024-05-01 10-00-00-0", brake="maybe")], r"row 2, column BRAKE_SIGNAL: 'maybe'"),
         ([row("2024-05-01 10-00-00-0", gear="high")], r"row 2, column GEAR: 'high'"),
         ([row("10:00:00")], r"row 2, column Time: '10:00:00'"),
@@ -90,7 +97,10 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is empty"):
         read_telemetry(tmp_path / "telemetry.csv")
     (tmp_path / "telemetry.csv").write_text("Time,SPEED\n1,2\n")
-    with pytest.raises(DataError, match="lacks the columns ACCELERATOR_POS_D, BRAKE_SIGNAL: expected Time, SPEED"):
+    with pytest.raises(
+        DataError,
+        match="lacks the columns ACCELERATOR_POS_D, BRAKE_SIGNAL: found Time, SPEED, separated by comma; expected Time",
+    ):
         read_telemetry(tmp_path / "telemetry.csv")
 
 
@@ -100,3 +110,108 @@ def test_impossible_values_and_cut_rows_are_dropped_and_counted(tmp_path: Path) 
     )
     _, report = read_telemetry(path)
     assert (report.valid, report.out_of_range, report.incomplete) == (1, 1, 1)
+
+
+def moment(step_ms: int) -> str:
+    seconds, rest = divmod(step_ms, 1000)
+    return f"2024-05-01 10-{seconds // 60:02}-{seconds % 60:02}-{rest // 100}"
+
+
+def drive(count: int = 60, step_ms: int = 500) -> list[str]:
+    """Rows whose speed rises by 1 km/h each, from 50."""
+    return [row(moment(step_ms * n), speed=str(50 + n % 100)) for n in range(count)]
+
+
+def test_rows_that_cannot_be_read_are_dropped_and_counted(tmp_path: Path) -> None:
+    rows = drive(100)
+    rows[3] = row(moment(1500), rpm="nan")
+    rows[9] = row(moment(4500), gear="nan", speed="59")  # the gear follows from speed and engine speed
+    rows[20] = rows[20] + '"'  # a quote without its end
+    rows[22] += ',"'  # and one that would take the next line along
+    rows[40] = HEADER
+    rows[50] = rows[50].replace("20.5", "20\0.5")
+    rows[99] = rows[99][:30]  # cut last line
+    table, report = read_telemetry(write(tmp_path / "telemetry.csv", *rows))
+    assert (report.rows, report.valid, report.unreadable, report.headers, report.incomplete) == (100, 94, 4, 1, 1)
+    assert table["SPEED"].iloc[8] == 59
+    rows[4:6] = [row(moment(2000 + 500 * n), rpm="-") for n in range(2)]
+    with pytest.raises(DataError, match=r"row 5, column RPM: 'nan' is not a number. 6 of 98 rows \(6.1%\)"):
+        read_telemetry(write(tmp_path / "telemetry.csv", *rows))
+    assert read_telemetry(tmp_path / "telemetry.csv", most_unreadable=0.1)[1].valid == 92
+
+
+@pytest.mark.parametrize(
+    ("change", "dialect"),
+    [
+        (lambda text: text, ("utf-8", "comma", "point", "False/True")),
+        (lambda text: text.replace("True", "TRUE").replace("False", "FALSE"),
+            ("utf-8", "comma", "point", "FALSE/TRUE")),
+        (lambda text: text.replace("True", "1.0").replace("False", "0.0"), ("utf-8", "comma", "point", "0.0/1.0")),
+        (lambda text: "sep=\t\n" + text.replace(",", "\t"), ("utf-8", "tab", "point", "False/True")),
+        (
+            lambda text: "\ufeff" + text.replace(",", ";").replace(".", ",").replace("True", "WAHR")
+            .replace("False", "FALSCH").replace("\n", "\r\n"),
+            ("utf-8", "semicolon", "comma", "FALSCH/WAHR"),
+        ),
+        (lambda text: text.replace("MARK", "\xfc").encode("cp1252"), ("cp1252", "comma", "point", "False/True")),
+        (lambda text: text.encode("utf-16"), ("utf-16", "comma", "point", "False/True")),
+    ],
+)  # fmt: skip
+def test_what_loggers_and_spreadsheets_write(tmp_path: Path, change: Callable, dialect: tuple[str, ...]) -> None:
+    header, path = "Time,SPEED,ACCELERATOR_POS_D,BRAKE_SIGNAL,MARK\n", tmp_path / "telemetry.csv"
+    content = change(header + "".join(f"{moment(500 * n)},{50 + n}.5,20.25,{n % 2 == 1},x\n" for n in range(12)))
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    table, report = read_telemetry(path)
+    found = report.dialect
+    assert (found.encoding, found.separator, found.decimal_mark, found.booleans) == dialect
+    assert (found.rate_hz, found.time_base) == (2.0, "local time of the recorder")
+    assert table["SPEED"].tolist() == [50.5 + n for n in range(12)]
+    assert table["BRAKE_SIGNAL"].tolist() == [False, True] * 6
+
+
+def test_a_column_twice(tmp_path: Path) -> None:
+    path, line = tmp_path / "telemetry.csv", f"{moment(0)},50,20,False,"
+    path.write_text(f"Time,SPEED,ACCELERATOR_POS_D,BRAKE_SIGNAL, SPEED\n{line}50\n")
+    assert read_telemetry(path)[0]["SPEED"].tolist() == [50]
+    path.write_text(f"Time,SPEED,ACCELERATOR_POS_D,BRAKE_SIGNAL, SPEED\n{line}51\n")
+    with pytest.raises(DataError, match="has the column SPEED 2 times, with different cells"):
+        read_telemetry(path)
+
+
+def test_a_clock_that_is_set_back_is_a_break_and_no_sort(tmp_path: Path) -> None:
+    rows = [row(moment(500 * n), speed=str(50 + n)) for n in range(40)]
+    later = [row(moment(500 * n - 5_200), brake="True", speed=str(90 + n)) for n in range(11, 51)]
+    table, report = read_telemetry(write(tmp_path / "telemetry.csv", *rows, *later))
+    assert table["SPEED"].tolist() == [*range(50, 90), *range(101, 141)]
+    assert (report.backwards, report.repeated) == (1, 0)
+    assert report.dialect.time_base == "local time of the recorder, set back 1 times"
+    labels = future_labels(table)
+    assert not labels["brake_1s"].iloc[:38].any() and labels["brake_1s"].iloc[38:40].isna().all()
+    assert labels["brake_5s"].iloc[30:40].isna().all() and labels["brake_5s"].iloc[40:70].all()
+    starts = window_starts(separated_times(table), np.ones(80, bool), WindowConfig(stride=1))
+    assert starts.tolist() == [*range(21), *range(40, 61)]
+
+
+def test_a_byte_of_ones_is_dropped_where_its_neighbours_contradict(tmp_path: Path) -> None:
+    rows = drive()
+    for n in (20, 21, 50):
+        rows[n] = row(moment(500 * n), speed="255")
+    table, report = read_telemetry(write(tmp_path / "telemetry.csv", *rows))
+    assert (report.sentinels, table["SPEED"].max()) == (3, 109)
+    fast = [row(moment(500 * n), speed=str(235 + n)) for n in range(40)]
+    assert read_telemetry(write(tmp_path / "telemetry.csv", *fast))[1].sentinels == 0
+
+
+@pytest.mark.parametrize(("step_ms", "hertz", "kept"), [(100, 10.0, 20), (300, 3.33, 60), (500, 2.0, 100)])
+def test_more_than_two_hertz_is_thinned_out(tmp_path: Path, step_ms: int, hertz: float, kept: int) -> None:
+    table, report = read_telemetry(write(tmp_path / "telemetry.csv", *drive(100, step_ms)))
+    assert (report.dialect.rate_hz, len(table), report.left_out) == (hertz, kept, 100 - kept)
+    assert np.diff(table["t"]).tolist() == [500] * (kept - 1)
+    own = parse_times(table["Time"])
+    assert np.abs(own - table["t"]).max() <= step_ms / 2
+    assert report.share_lost == 0
+
+
+def test_less_than_two_hertz_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is recorded at 1 Hz, a row every 1 s: expected 2 Hz or more"):
+        read_telemetry(write(tmp_path / "telemetry.csv", *drive(40, 1000)))
