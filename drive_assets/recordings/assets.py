@@ -36,9 +36,7 @@ class RecordingLaunchpad(ReadingConfig, dg.Config):
     # Only what may pass by itself is retried (see `batches`): a service that does not answer, not wrong input.
     retry_policy=dg.RetryPolicy(max_retries=3, delay=60, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS),
 )
-def recording(
-    context: dg.AssetExecutionContext, config: RecordingLaunchpad, storage: Storage
-) -> Iterator[Event]:
+def recording(context: dg.AssetExecutionContext, config: RecordingLaunchpad, storage: Storage) -> Iterator[Event]:
     """A drive: telemetry.csv and a JPEG a row, checked and copied, unpacked or downloaded into the data root."""
 
     def take(name: str) -> dg.MaterializeResult:
@@ -52,8 +50,8 @@ def _result(folder: Path, report: IngestReport) -> dg.MaterializeResult:
     return dg.MaterializeResult(
         data_version=dg.DataVersion(report.version),
         metadata={
-            "summary": f"{content.usable_frames:,} usable frames; {telemetry.share_lost * telemetry.rows:.0f} of {telemetry.rows:,} rows "
-            f"dropped, {content.truncated_frames} frames truncated, {content.rows_without_frame} missing",
+            "summary": f"{content.usable_frames:,} usable frames; {telemetry.share_lost * telemetry.rows:.0f} of "
+            f"{telemetry.rows:,} rows dropped, {content.truncated_frames} frames truncated, {content.rows_without_frame} missing",
             "change": report.change,
             "source": report.source,
             **{key: round(value, 3) if isinstance(value, float) else value for key, value in report.transfer.items()},

@@ -54,9 +54,19 @@ def ingest(
     with locked(_lock(storage, source.name)):
         _recover(storage, source.name)
         if Path(source.location) == target:
-            return IngestReport(inspect_recording(target, most_unreadable=config.most_unreadable), content_hash(target), "the data root", "unchanged")
+            return IngestReport(
+                inspect_recording(target, most_unreadable=config.most_unreadable),
+                content_hash(target),
+                "the data root",
+                "unchanged",
+            )
         if _is_there(target, source):
-            return IngestReport(inspect_recording(target, most_unreadable=config.most_unreadable), content_hash(target), source.location, "unchanged")
+            return IngestReport(
+                inspect_recording(target, most_unreadable=config.most_unreadable),
+                content_hash(target),
+                source.location,
+                "unchanged",
+            )
         incoming = storage.recordings / ".incoming" / f"{source.name}.{os.getpid()}"
         shutil.rmtree(incoming, ignore_errors=True)
         incoming.mkdir(parents=True)
@@ -124,11 +134,9 @@ def _lock(storage: Storage, name: str) -> Path:
     return storage.recordings / ".locks" / name
 
 
-def _inspect(
-    storage: Storage, source: Source, folder: Path, config: ReadingConfig
-) -> tuple[RecordingReport, str]:
+def _inspect(storage: Storage, source: Source, folder: Path, config: ReadingConfig) -> tuple[RecordingReport, str]:
     try:
-        return inspect_recording(folder, most_unreadable=config.most_unreadable), content_hash(folder)
+        return _look(folder, config)
     except DataError as error:
         source.release(storage)
         # The user looks for the fault where the recording came from: the copy is gone by then.
