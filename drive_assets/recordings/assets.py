@@ -51,7 +51,8 @@ def _result(folder: Path, report: IngestReport) -> dg.MaterializeResult:
         data_version=dg.DataVersion(report.version),
         metadata={
             "summary": f"{content.usable_frames:,} usable frames; {telemetry.share_lost * telemetry.rows:.0f} of "
-            f"{telemetry.rows:,} rows dropped, {content.truncated_frames} frames truncated, {content.rows_without_frame} missing",
+            f"{telemetry.rows:,} rows dropped, {content.truncated_frames} frames truncated, "
+            f"{content.rows_without_frame} missing",
             "change": report.change,
             "source": report.source,
             **{key: round(value, 3) if isinstance(value, float) else value for key, value in report.transfer.items()},

@@ -54,19 +54,9 @@ def ingest(
     with locked(_lock(storage, source.name)):
         _recover(storage, source.name)
         if Path(source.location) == target:
-            return IngestReport(
-                inspect_recording(target, most_unreadable=config.most_unreadable),
-                content_hash(target),
-                "the data root",
-                "unchanged",
-            )
+            return IngestReport(*_look(target, config), "the data root", "unchanged")
         if _is_there(target, source):
-            return IngestReport(
-                inspect_recording(target, most_unreadable=config.most_unreadable),
-                content_hash(target),
-                source.location,
-                "unchanged",
-            )
+            return IngestReport(*_look(target, config), source.location, "unchanged")
         incoming = storage.recordings / ".incoming" / f"{source.name}.{os.getpid()}"
         shutil.rmtree(incoming, ignore_errors=True)
         incoming.mkdir(parents=True)
@@ -132,6 +122,10 @@ def sweep(storage: Storage) -> None:
 
 def _lock(storage: Storage, name: str) -> Path:
     return storage.recordings / ".locks" / name
+
+
+def _look(folder: Path, config: ReadingConfig) -> tuple[RecordingReport, str]:
+    return inspect_recording(folder, most_unreadable=config.most_unreadable), content_hash(folder)
 
 
 def _inspect(storage: Storage, source: Source, folder: Path, config: ReadingConfig) -> tuple[RecordingReport, str]:
