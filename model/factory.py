@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from model.common.errors import DataError
 from model.network.architectures import ARCHITECTURES, parse
 from model.network.config import ModelConfig
 from model.network.decoders import DECODER_TYPES, TaskHeads
+from model.network.derived import DerivedInputs
 from model.network.encoders import ENCODER_TYPES, LONGEST_WINDOW
 from model.network.fusions import FUSION_TYPES
 
@@ -25,6 +27,7 @@ class MultimodalModel(nn.Module):
         self.fusion = FUSION_TYPES[config.fusion_type](config)
         self.decoder = DECODER_TYPES[config.decoder_type](config)
         self.heads = TaskHeads(config)
+        self.derived = DerivedInputs(config) if config.derives else None
 
     def forward(self, telemetry_seq: Tensor, detection_seq: Tensor, detection_mask: Tensor) -> dict[str, Tensor]:
         """Logits of each task.
@@ -39,8 +42,12 @@ class MultimodalModel(nn.Module):
         """
         if telemetry_seq.shape[1] > LONGEST_WINDOW:
             raise DataError(f"Window of {telemetry_seq.shape[1]} frames: expected at most {LONGEST_WINDOW}.")
+        end = None
+        if self.derived is not None:
+            telemetry_seq, end = self.derived(telemetry_seq, detection_seq, detection_mask)
         frames, objects = self.encoder(telemetry_seq, detection_seq, detection_mask)
-        return self.heads(self.decoder(self.fusion(frames, objects, detection_mask)))
+        summary = self.decoder(self.fusion(frames, objects, detection_mask))
+        return self.heads(summary if end is None else torch.cat((summary, end), dim=-1))
 
 
 def create_model_variant(config: Mapping[str, Any]) -> MultimodalModel:

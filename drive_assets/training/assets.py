@@ -1,10 +1,11 @@
 """splits -> checkpoint of one architecture"""
 
 import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
 
 import dagster as dg
+from pydantic import Field
 
 from drive_assets.batches import Event, Outcome, report_partitions
 from drive_assets.manifest import read_current_manifest
@@ -19,7 +20,7 @@ from model.common.config import fingerprint
 from model.common.errors import DataError
 from model.common.files import sha256
 from model.training.plots import training_curves
-from model.training.recipes import TrainingConfig
+from model.training.recipes import RECIPES, TrainingConfig
 from model.training.result import TrainingResult
 
 TRAINING_FILES = ("best_model.pt", "latest_checkpoint.pt", "training_history.json")
@@ -27,6 +28,14 @@ TRAINING_FILES = ("best_model.pt", "latest_checkpoint.pt", "training_history.jso
 
 class TrainingLaunchpad(TrainingConfig, dg.Config):
     """The recipe. Defaults are the reference recipe."""
+
+    recipe: Literal["reference", "best"] = Field(
+        "reference", description="Recipe by name; an option that the run's config gives overrides it"
+    )
+
+    def training_config(self, given: Iterable[str]) -> TrainingConfig:
+        """The recipe with the options `given`. Options that are not keep what they are in the recipe."""
+        return RECIPES[self.recipe].replace(**{name: getattr(self, name) for name in given if name != "recipe"})
 
 
 def training_key(architecture: str, data_version: str, recipe: dict[str, Any]) -> str:
@@ -53,10 +62,11 @@ def checkpoint(
     """One architecture, trained: its best weights, the latest checkpoint and the history."""
     try:
         manifest = read_current_manifest(storage)
+        chosen = config.training_config(_given(context))
     except DataError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     version = manifest["fingerprint"]
-    names, recipe = context.partition_keys, config.model_dump(mode="json")
+    names, recipe = context.partition_keys, chosen.model_dump(mode="json")
     keys = [training_key(name, version, recipe) for name in names]
     outcomes: dict[str, Outcome] = {}
     with tracked(context, mlflow, keys, names, [recipe] * len(names)) as runs:
@@ -64,7 +74,7 @@ def checkpoint(
         for run_id in runs.ids:
             mlflow.log_dataset(run_id, "multimodal", version, str(storage.splits), profile)
         jobs = [
-            TrainJob(name, storage.splits, storage.checkpoint(name), config, version, run_id)
+            TrainJob(name, storage.splits, storage.checkpoint(name), chosen, version, run_id)
             for name, run_id in zip(names, runs.ids, strict=True)
         ]
         results = compute.run(context, TRAIN, jobs, mlflow.env)
@@ -77,6 +87,13 @@ def checkpoint(
             mlflow.log_files(run_id, [storage.checkpoint(name) / file for file in TRAINING_FILES], "checkpoint")
             outcomes[name] = _result(storage, name, run_id, result)
     yield from report_partitions(context, outcomes)
+
+
+def _given(context: dg.AssetExecutionContext) -> Iterable[str]:
+    """Names of the options that the run's config gives: Dagster fills in the defaults of all others."""
+    ops: Any = context.run.run_config.get("ops", {})
+    given: dict[str, Any] = ops.get(context.op_def.name, {}).get("config", {})
+    return given
 
 
 def _result(storage: Storage, name: str, run_id: str, result: TrainingResult) -> dg.MaterializeResult:

@@ -12,7 +12,7 @@ from torch import Tensor
 from model.common.errors import DataError
 from model.dataset.features import detection_features, telemetry_features
 from model.dataset.windows import Split, read_split
-from model.recording.schema import DEFAULT_TASKS
+from model.recording.schema import ACTIONS, DEFAULT_TASKS
 
 
 class Batch(NamedTuple):
@@ -28,6 +28,8 @@ class Batch(NamedTuple):
     """(B,tasks) float32, 0 or 1; 0 where unknown"""
     label_mask: Tensor
     """(B,tasks) bool, False where unknown"""
+    going_on: Tensor
+    """(B,tasks) bool, True where the task's action goes on at the window's last frame"""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class WindowData:
     """(W,tasks) float32 of each window's last frame, 0 where unknown"""
     label_mask: Tensor
     """(W,tasks) bool"""
+    going_on: Tensor
+    """(W,tasks) bool: the driver brakes, or coasts, at the window's last frame already"""
 
     @classmethod
     def load(
@@ -95,6 +99,9 @@ class WindowData:
             first_row=torch.from_numpy(split.window_start.astype(np.int64)).to(device),
             labels=(labels == 1).float(),
             label_mask=labels >= 0,
+            going_on=torch.from_numpy(
+                split.state[last][:, [ACTIONS.index(task.split("_")[0]) for task in tasks]] == 1
+            ).to(device),
         )
 
     def __len__(self) -> int:
@@ -124,6 +131,7 @@ class WindowData:
             self.detection_mask[rows],
             self.labels[windows],
             self.label_mask[windows],
+            self.going_on[windows],
         )
 
     def batches(self, batch_size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:

@@ -29,7 +29,20 @@ class Sizes(Config):
         return self
 
 
-class ModelConfig(Sizes):
+class NetworkConfig(Sizes):
+    """What the recipe says of a network: its sizes, and the inputs that it derives from its window by itself."""
+
+    telemetry_changes: bool = Field(False, description="Derive how speed, engine speed, pedal and load change")
+    lead_tracks: bool = Field(
+        False, description="Derive the nearest vehicle in the own and each neighbouring lane, followed over the window"
+    )
+
+    @property
+    def derives(self) -> bool:
+        return self.telemetry_changes or self.lead_tracks
+
+
+class ModelConfig(NetworkConfig):
     """What a network is made of."""
 
     encoder_type: Encoder = Field("simple", description="Encoder of telemetry and detections")

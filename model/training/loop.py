@@ -11,13 +11,14 @@ ends bit for bit where an uninterrupted one ends. On a GPU, kernels that add in 
 import dataclasses
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from model.common.config import fingerprint
 from model.common.errors import DataError
@@ -28,7 +29,7 @@ from model.factory import architecture_of, create_model_variant
 from model.recording.schema import used_schema
 from model.training.checkpoint import SCHEMA_VERSION, load_checkpoint, read_checkpoint, save_checkpoint
 from model.training.loss import UnifiedFocalLoss
-from model.training.recipes import TrainingConfig
+from model.training.recipes import OTHER_WEIGHT, TrainingConfig
 from model.training.result import Metrics, TrainingResult
 from model.training.schedule import Schedule
 
@@ -105,10 +106,10 @@ def train_one_epoch(
     loss: UnifiedFocalLoss,
     optimizer: torch.optim.Optimizer,
     precision: Precision,
-    batch_size: int,
-    gradient_norm: float,
+    config: TrainingConfig,
     generator: torch.Generator,
     on_bad_step: Callable[[int, Batch, float], None],
+    average: AveragedModel | None = None,
 ) -> Metrics:
     """One pass over the windows in random order -> {"train_loss": mean over windows, "bad_steps": steps left out}.
 
@@ -117,19 +118,22 @@ def train_one_epoch(
 
     Args:
         on_bad_step: called with the step's number, its batch and its loss; what it raises ends the pass.
+        average: takes the weights after each step.
     """
     model.train()
     values, bad, seen = [], [], 0
     every = 1 if precision.device.type == "cpu" else LOOK_EVERY
-    chosen = torch.split(data.order(generator), batch_size)
+    chosen = torch.split(data.order(generator), config.batch_size)
     for step, windows in enumerate(chosen):
         batch = data.gather(windows)
         optimizer.zero_grad(set_to_none=True)
         with precision.autocast():
             logits = model(*batch[:3])
-        value = loss(logits, batch.labels, batch.label_mask)
+        value = loss(logits, batch.labels, batch.label_mask, _onset_weight(batch, config.onset_weight))
         values.append(value.detach())
-        bad.append(precision.step(value, optimizer, model, gradient_norm))
+        bad.append(precision.step(value, optimizer, model, config.gradient_norm))
+        if average is not None:
+            average.update_parameters(model)
         if (step + 1) % every == 0 or step + 1 == len(chosen):
             for found in (torch.stack(bad[seen:]).nonzero()[:, 0] + seen).tolist():
                 on_bad_step(found, data.gather(chosen[found]), values[found].item())
@@ -139,6 +143,10 @@ def train_one_epoch(
     losses = torch.stack(values)[good].double()
     mean = float((losses @ weights / weights.sum()).item()) if len(losses) else None
     return {"train_loss": mean, "bad_steps": len(bad) - len(losses)}
+
+
+def _onset_weight(batch: Batch, weight: float) -> Tensor | None:
+    return None if weight == 1.0 else torch.where(batch.going_on, 1.0, weight)
 
 
 @torch.no_grad()
@@ -180,9 +188,20 @@ def evaluate(
     return metrics
 
 
-def load_split(path: Path, config: TrainingConfig, device: torch.device | str) -> WindowData:
-    """A split as the networks of `config` take it."""
-    return WindowData.load(path, device, config.tasks, config.gear, config.detection_classes)
+def load_split(
+    path: Path, config: TrainingConfig, device: torch.device | str, tasks: Sequence[str] | None = None
+) -> WindowData:
+    """A split as the networks of `config` take it, with labels of `tasks`, or of those that `config` asks for."""
+    return WindowData.load(path, device, tasks or config.tasks, config.gear, config.detection_classes)
+
+
+def training_loss(config: TrainingConfig, tasks: Sequence[str]) -> UnifiedFocalLoss:
+    """The loss of `tasks`; those that `config` does not ask for have the auxiliary weight."""
+    weights = {**config.task_weights, **{task: config.auxiliary_weight for task in tasks if task not in config.tasks}}
+    if config.loss == "bce":  # the focal loss that weighs everything alike is half the cross-entropy
+        alpha, gamma = dict.fromkeys(tasks, 0.5), dict.fromkeys(tasks, 0.0)
+        return UnifiedFocalLoss(tasks, alpha, gamma, {task: 2 * weights.get(task, OTHER_WEIGHT) for task in tasks})
+    return UnifiedFocalLoss(tasks, config.focal_alpha, config.focal_gamma, weights)
 
 
 def model_config(architecture: str, config: TrainingConfig, data: WindowData) -> dict[str, Any]:
@@ -191,8 +210,8 @@ def model_config(architecture: str, config: TrainingConfig, data: WindowData) ->
         **architecture_of(architecture),
         "telemetry_input_dim": data.telemetry_dim,
         "detection_input_dim_per_box": data.detection_dim,
-        "prediction_tasks": config.tasks,
-        **config.sizes,
+        "prediction_tasks": config.trained_tasks,
+        **config.network,
     }
 
 
@@ -254,14 +273,15 @@ class _Run:
         device: torch.device,
     ) -> None:
         self.work, self.config, self.precision = work, config, choose_precision(config.precision, device)
-        self.train_data = load_split(splits / "train.h5", config, device)
+        self.train_data = load_split(splits / "train.h5", config, device, config.trained_tasks)
         self.val_data = load_split(splits / "val.h5", config, device)
         _check_same_inputs(self.train_data, self.val_data)
         sizes = model_config(architecture, config, self.train_data)
         torch.manual_seed(config.seed)
         self.model = create_model_variant(sizes).to(device)
-        self.loss = UnifiedFocalLoss(config.tasks, config.focal_alpha, config.focal_gamma, config.task_weights)
-        self.loss.to(device)
+        self.average = _average(self.model, config.ema_decay) if config.ema_decay > 0 else None
+        self.loss = training_loss(config, config.trained_tasks).to(device)
+        self.val_loss = training_loss(config, config.tasks).to(device)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
             lr=config.learning_rate,
@@ -296,12 +316,19 @@ class _Run:
             )
         self.model.load_state_dict(state["state_dict"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         if state["scaler"]:  # empty where it was not needed: the run may have begun on another kind of device
             self.precision.scaler.load_state_dict(state["scaler"])
         self.history = state["history"]
         self.bad_steps = sum(int(metrics.get("bad_steps") or 0) for metrics in self.history)
         for metrics in self.history:
             self.schedule.step(score(metrics))
+
+    @property
+    def final_model(self) -> nn.Module:
+        """What is scored and published: the average of the weights, if one is kept."""
+        return self.model if self.average is None else self.average.module
 
     def to_the_end(self, on_epoch: Callable[[dict[str, float | int]], None]) -> TrainingResult:
         started, resumed_from = time.perf_counter(), len(self.history)
@@ -340,12 +367,12 @@ class _Run:
             self.loss,
             self.optimizer,
             self.precision,
-            config.batch_size,
-            config.gradient_norm,
+            config,
             generator,
             self._bad_step,
+            self.average,
         )
-        watched = evaluate(self.model, self.val_data, self.loss, self.precision, config.batch_size)
+        watched = evaluate(self.final_model, self.val_data, self.val_loss, self.precision, config.batch_size)
         metrics: Metrics = {"epoch": epoch, "lr": rate, **trained, **watched}
         metrics["epoch_seconds"] = time.perf_counter() - started
         self.history.append(metrics)
@@ -369,13 +396,27 @@ class _Run:
     def _write(self) -> None:
         """The best first: if the run dies before the latest is written, this epoch is done again, and equal."""
         metrics = self.history[-1]
-        content = {**self.identity, "epoch": metrics["epoch"], "state_dict": self.model.state_dict()}
+        content = {**self.identity, "epoch": metrics["epoch"], "val_metrics": metrics}
         if self.schedule.best_epoch == metrics["epoch"]:
-            save_checkpoint(self.work / BEST, {**content, "val_metrics": metrics})
+            save_checkpoint(self.work / BEST, {**content, "state_dict": self.final_model.state_dict()})
+        content |= {"state_dict": self.model.state_dict(), "history": self.history}
+        if self.average is not None:
+            content["average"] = self.average.state_dict()
         state = {"optimizer": self.optimizer.state_dict(), "scaler": self.precision.scaler.state_dict()}
-        save_checkpoint(self.work / LATEST, {**content, **state, "history": self.history, "val_metrics": metrics})
+        save_checkpoint(self.work / LATEST, {**content, **state})
         best = {"best_epoch": self.schedule.best_epoch, "fingerprint": self.work.name}
         write_json(self.work / HISTORY, {**self.identity, **best, "epochs": self.history})
+
+
+def _average(model: nn.Module, decay: float) -> AveragedModel:
+    """The mean of the weights over steps, which forgets by `decay`, sooner at the beginning; buffers are copied."""
+
+    def update(averages: list[Tensor], weights: list[Tensor], steps: Tensor) -> None:
+        share = 1 - ((1 + steps) / (10 + steps)).clamp(max=decay)
+        for average, weight in zip(averages, weights, strict=True):
+            average.lerp_(weight, share.to(average.dtype))
+
+    return AveragedModel(model, multi_avg_fn=torch.no_grad()(update))  # type: ignore[arg-type]  # never a number of steps
 
 
 def _publish(work: Path, output: Path, result: TrainingResult) -> TrainingResult:

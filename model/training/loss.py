@@ -49,8 +49,15 @@ class UnifiedFocalLoss(nn.Module):
         self.gamma: Tensor
         self.weights: Tensor
 
-    def forward(self, logits: Mapping[str, Tensor], labels: Tensor, label_mask: Tensor) -> Tensor:
-        """Logits {task: (B,)}, labels (B,T), label_mask (B,T) bool, True where known -> scalar float32."""
+    def forward(
+        self, logits: Mapping[str, Tensor], labels: Tensor, label_mask: Tensor, weight: Tensor | None = None
+    ) -> Tensor:
+        """Logits {task: (B,)}, labels (B,T), label_mask (B,T) bool, True where known -> scalar float32.
+
+        `weight` (B,T) makes each task's mean a weighted one.
+        """
         stacked = torch.stack([logits[task] for task in self.tasks], dim=1)
         losses = focal_loss(stacked, labels, self.alpha, self.gamma).masked_fill(~label_mask, 0.0)
-        return self.weights @ (losses.sum(dim=0) / label_mask.sum(dim=0).clamp(min=1))
+        if weight is None:
+            return self.weights @ (losses.sum(dim=0) / label_mask.sum(dim=0).clamp(min=1))
+        return self.weights @ ((weight * losses).sum(dim=0) / (weight * label_mask).sum(dim=0).clamp(min=1e-6))

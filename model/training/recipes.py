@@ -5,8 +5,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from model.network.config import Sizes, check_tasks
-from model.recording.schema import DEFAULT_TASKS
+from model.network.config import NetworkConfig, check_tasks
+from model.recording.schema import BINARY_LABELS, DEFAULT_TASKS
 
 FOCAL_ALPHA = {"brake_1s": 0.2, "brake_2s": 0.2, "coast_1s": 0.3, "coast_2s": 0.3}
 FOCAL_GAMMA = {"brake_1s": 3.0, "brake_2s": 2.75, "coast_1s": 2.0, "coast_2s": 1.75}
@@ -15,7 +15,7 @@ OTHER_ALPHA, OTHER_GAMMA, OTHER_WEIGHT = 0.25, 2.0, 1.0
 """For labels that the tables do not name."""
 
 
-class TrainingConfig(Sizes):
+class TrainingConfig(NetworkConfig):
     """The recipe. Defaults are the reference recipe."""
 
     tasks: list[str] = Field(list(DEFAULT_TASKS), description="Labels to predict, any of the ten")
@@ -44,6 +44,19 @@ class TrainingConfig(Sizes):
     )
     device: str = Field("auto", description="auto (CUDA if there is one, else CPU) or a torch device such as cuda:1")
     seed: int = Field(0, ge=0, description="Seed of weights, order and dropout")
+    schedule: Literal["plateau", "cosine"] = Field(
+        "plateau", description="After warm-up the rate falls where mean val PR-AUC stops rising, or as a cosine"
+    )
+    ema_decay: float = Field(
+        0.0, ge=0, lt=1, description="Weights are averaged over steps with this decay and the average is used; 0: off"
+    )
+    auxiliary_weight: float = Field(
+        0.0, ge=0, description="Weight of the loss of the labels that are not asked for; 0: they are not learnt"
+    )
+    onset_weight: float = Field(
+        1.0, gt=0, description="Weight of windows in which the action does not go on already; others 1.0"
+    )
+    loss: Literal["focal", "bce"] = Field("focal", description="Focal loss, or cross-entropy, which is calibrated")
     focal_alpha: dict[str, float] = Field(
         FOCAL_ALPHA, description="Focal loss: weight of positives by task; others 0.25"
     )
@@ -62,10 +75,36 @@ class TrainingConfig(Sizes):
         return self
 
     @property
-    def sizes(self) -> dict[str, Any]:
+    def network(self) -> dict[str, Any]:
         """The keys of `ModelConfig` that the recipe gives."""
-        return {name: getattr(self, name) for name in Sizes.model_fields}
+        return {name: getattr(self, name) for name in NetworkConfig.model_fields}
+
+    @property
+    def trained_tasks(self) -> list[str]:
+        """The labels that the network learns: `tasks`, then the auxiliary ones."""
+        others = [label for label in BINARY_LABELS if label not in self.tasks]
+        return [*self.tasks, *(others if self.auxiliary_weight > 0 else [])]
 
 
-RECIPES: Mapping[str, TrainingConfig] = {"reference": TrainingConfig()}
-"""Recipes by name. "reference" is the published one."""
+RECIPES: Mapping[str, TrainingConfig] = {
+    "reference": TrainingConfig(),
+    "best": TrainingConfig(
+        epochs=16,
+        batch_size=512,
+        learning_rate=2e-3,
+        weight_decay_ratio=10.0,
+        warmup_epochs=1,
+        schedule="cosine",
+        ema_decay=0.995,
+        early_stop_patience=6,
+        loss="bce",
+        auxiliary_weight=0.3,
+        embedding_dim=32,
+        hidden_dim=64,
+        attention_num_heads=4,
+        decoder_num_layers=1,
+        telemetry_changes=True,
+        lead_tracks=True,
+    ),
+}
+"""Recipes by name: "reference" is the published one; "best" is the outcome of docs/experiments.md."""

@@ -1,5 +1,7 @@
 """The learning rate, the best epoch and the end of a training, as they follow from the scores."""
 
+import math
+
 from model.training.recipes import TrainingConfig
 
 
@@ -21,6 +23,10 @@ class Schedule:
         config = self.config
         if self.epoch < config.warmup_epochs:
             share = config.warmup_start + (1 - config.warmup_start) * self.epoch / config.warmup_epochs
+            return config.learning_rate * share
+        if config.schedule == "cosine":
+            done = (self.epoch - config.warmup_epochs) / max(config.epochs - config.warmup_epochs, 1)
+            share = config.rate_floor + (1 - config.rate_floor) * (1 + math.cos(math.pi * done)) / 2
             return config.learning_rate * share
         return config.learning_rate * self._factor
 

@@ -21,6 +21,7 @@ from model.training import loop
 from model.training import loop as training
 from model.training.loop import Schedule, TrainingConfig, TrainingResult, load_checkpoint, load_split, train
 from model.training.loss import UnifiedFocalLoss
+from model.training.recipes import RECIPES
 
 SMALL: dict[str, Any] = {
     "epochs": 4,
@@ -152,6 +153,34 @@ def test_a_run_killed_between_epochs_ends_as_an_uninterrupted_one(splits: Path, 
     assert_same_training(whole, resumed)
 
 
+def test_a_run_of_the_best_recipe_resumes_as_well(splits: Path) -> None:
+    config = RECIPES["best"].replace(**SMALL, onset_weight=2.0)
+    whole = train(NAME, splits, splits / "whole", config, "v1")
+    with pytest.raises(Killed):
+        train(NAME, splits, splits / "out", config, "v1", kill_after(1))
+    resumed = train(NAME, splits, splits / "out", config, "v1")
+
+    assert resumed.resumed_from == 2
+    assert_same_training(whole, resumed)
+    model, checkpoint = load_checkpoint(resumed.best_model)
+    assert list(model.config.prediction_tasks)[:4] == config.tasks and len(model.config.prediction_tasks) == 10
+    data = load_split(splits / "val.h5", config, "cpu")
+    loss = training.training_loss(config, config.tasks)
+    again = training.evaluate(model, data, loss, training.choose_precision("fp32", torch.device("cpu")), 16)
+    assert again == {name: checkpoint["val_metrics"][name] for name in again}
+
+
+def test_cross_entropy_weighs_auxiliary_tasks_and_onsets() -> None:
+    config = TrainingConfig(loss="bce", tasks=["brake_1s"], auxiliary_weight=0.5)
+    tasks = ["brake_1s", "coast_1s"]
+    logits, labels = torch.tensor([[0.3, -1.0], [2.0, 0.5]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    each = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    weight, known = torch.tensor([[1.0, 3.0], [3.0, 1.0]]), torch.ones(2, 2, dtype=torch.bool)
+    found = training.training_loss(config, tasks)(dict(zip(tasks, logits.T, strict=True)), labels, known, weight)
+    expected = (each * weight).sum(0) / 4
+    torch.testing.assert_close(found, expected[0] + 0.5 * expected[1])
+
+
 def test_a_process_killed_in_an_epoch_goes_on_from_the_last_one(splits: Path) -> None:
     script = (
         "import torch; from pathlib import Path\n"
@@ -188,7 +217,7 @@ def test_a_step_that_is_not_finite_changes_no_weight_and_is_counted(splits: Path
 
     data = load_split(splits / "train.h5", config, "cpu")
     data.telemetry[:] = float("nan")
-    model = create_model_variant({**architecture_of(NAME), **config.sizes})
+    model = create_model_variant({**architecture_of(NAME), **config.network})
     before = {name: value.clone() for name, value in model.state_dict().items()}
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     told: list[int] = []
@@ -198,8 +227,7 @@ def test_a_step_that_is_not_finite_changes_no_weight_and_is_counted(splits: Path
         UnifiedFocalLoss(config.tasks),
         optimizer,
         training.choose_precision("fp32", torch.device("cpu")),
-        config.batch_size,
-        1.0,
+        config,
         torch.Generator().manual_seed(0),
         lambda step, batch, loss: told.append(step),
     )
@@ -273,8 +301,15 @@ def test_the_run_ends_twenty_epochs_after_its_best() -> None:
     assert (schedule.best_epoch, schedule.epoch) == (2, 8 + 20)
 
 
+def test_the_cosine_falls_from_the_rate_to_the_floor() -> None:
+    config = TrainingConfig(schedule="cosine", warmup_epochs=1, epochs=5, learning_rate=1.0, rate_floor=0.0)
+    found = rates(config, [0.0] * 5)
+    assert found == pytest.approx([0.05, 1.0, (2 + math.sqrt(2)) / 4, 0.5, (2 - math.sqrt(2)) / 4])
+
+
 def test_the_defaults_are_the_reference_recipe() -> None:
     config = TrainingConfig()
+    assert RECIPES["reference"] == config
     assert (config.learning_rate, config.weight_decay_ratio, config.batch_size, config.epochs) == (
         5e-5,
         0.225,
