@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from model.annotation.config import AnnotationConfig
 from model.annotation.report import AnnotationReport
-from model.detection.detector import DetectorConfig, DetectorResult
+from model.detection.detector_training import DetectorConfig, DetectorResult
 from model.evaluation.config import EvaluationConfig
 from model.evaluation.results import Evaluation
 from model.training.recipes import TrainingConfig
@@ -88,7 +88,7 @@ def annotate(job: AnnotateJob, log: Log) -> AnnotationReport:
 
 
 def train_detector(job: TrainDetectorJob, log: Log) -> DetectorResult:
-    from model.detection.detector import train_detector as fine_tune
+    from model.detection.detector_training import train_detector as fine_tune
 
     return fine_tune(job.dataset, job.output, job.config, EpochLog(job.run_id, log), job.work)
 

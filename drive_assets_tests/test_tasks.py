@@ -7,7 +7,7 @@ import pytest
 
 from drive_assets.tasks import TASKS, TRAIN, TRAIN_DETECTOR, TrainDetectorJob, TrainJob
 from drive_assets.wire import Failed, Report, Work, from_wire, to_wire
-from model.detection.detector import DetectorConfig, DetectorResult
+from model.detection.detector_training import DetectorConfig, DetectorResult
 from model.training.recipes import TrainingConfig
 
 

@@ -19,7 +19,7 @@ from model.common.errors import DataError, PassingError
 from model.common.files import sha256
 from model.common.images import read_image, small_jpeg
 from model.detection.boxy import BoxyConfig, convert_boxy, download_boxy
-from model.detection.detector import DetectorConfig, NuimagesDetectorConfig
+from model.detection.detector_training import DetectorConfig, NuimagesDetectorConfig
 from model.detection.downloads import Remote
 from model.detection.nuimages import ARCHIVES, NuimagesConfig, convert_nuimages, download_nuimages, extract_nuimages
 from model.detection.yolo_dataset import DatasetReport, dataset_version, mosaic

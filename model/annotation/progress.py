@@ -57,8 +57,11 @@ class Progress:
         lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
         whole = [line for line in lines if line.endswith("\n")]
         for line in whole:
-            name, found = json.loads(line)
-            self.frames[name] = np.array(found, np.float32).reshape(-1, 6)
+            try:
+                name, found = json.loads(line)
+                self.frames[name] = np.array(found, np.float32).reshape(-1, 6)
+            except (ValueError, TypeError):  # junk: that frame is annotated anew
+                continue
         if len(whole) < len(lines):
             self.path.write_text("".join(whole), encoding="utf-8")
 

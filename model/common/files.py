@@ -1,6 +1,7 @@
 """Writing files so that a reader sees the old content or the new one, never a part."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -86,6 +87,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     The temporary name keeps the suffix, since many writers choose the format by it. On an exception it is removed and
     `path` stays as it was. Parent folders are made.
+
+    Raises:
+        DataError: the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_sibling(path)
@@ -94,11 +98,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
         fsync(temporary)
         temporary.replace(path)
         fsync(path.parent)
-    except BaseException:
+    except BaseException as error:
+        written = temporary.stat().st_size if temporary.is_file() else 0
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DataError(
+                f"{path} cannot be written: the disk is full. It needs more than {written / 1e6:,.0f} MB, and "
+                f"{shutil.disk_usage(path.parent).free / 1e6:,.0f} MB are free in {path.parent}; free some and run it "
+                "again."
+            ) from error
         raise
 
 

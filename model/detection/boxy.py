@@ -1,10 +1,8 @@
 """Boxy (Behrendt 2019) as published -> a YOLO data set: zips of half-size PNG frames, labels in full-size pixels."""
 
 import re
-import zipfile
-import zlib
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -15,10 +13,10 @@ from pydantic import Field
 
 from model.common.config import Config
 from model.common.errors import DataError
+from model.detection.boxy_images import ZIP_FOLDER, archive_stems, archives, folders, images
 from model.detection.downloads import NotOnServer, Remote
 from model.detection.json_rows import json_items
 from model.detection.yolo_dataset import (
-    LARGEST_FILE,
     DatasetReport,
     DatasetWriter,
     UnusableImage,
@@ -39,8 +37,6 @@ FLAWLESS = "no-issues"
 """What the published labels say of a frame without flaws."""
 LABELS = "*labels*.json"
 PUBLISHED_LABELS = ("boxy_labels_train.json", "boxy_labels_valid.json")
-ZIP_FOLDER = "boxy_raw_scaled"
-"""Where the publisher's server has the zips, beside the labels."""
 _FRAME = re.compile(r"^\./(?P<sequence>[\w.-]+)/(?P<frame>[\w.-]+)\.png$")
 
 
@@ -98,7 +94,7 @@ def convert_boxy(
         DataError: no labels, a label file that is broken, no usable image; names it.
     """
     report = DatasetReport()
-    labels = _read_labels(raw, config, report)
+    labels = _with_images(raw, _read_labels(raw, config, report), report)
     part_of = split_groups(list(labels), config.val_share)
     with replaced_folder(output) as (new, earlier):
         writer = DatasetWriter(new, CLASSES[config.classes], report)
@@ -107,7 +103,7 @@ def convert_boxy(
             part, boxes = part_of[sequence], _boxes(labels.pop(sequence), config, report)
             report.groups[part].append(sequence)
             kept, sizes = np.zeros(len(boxes.frames), bool), np.zeros((len(boxes.frames), 2))
-            for index, image in _images(raw, known, sequence, boxes.frames, report):
+            for index, image in images(raw, known, sequence, boxes.frames, report):
                 try:
                     size = usable_size(image)
                     if not same_aspect(size, (FULL_WIDTH, FULL_HEIGHT)):
@@ -146,14 +142,10 @@ def download_boxy(
         fetch([name], needed=name == PUBLISHED_LABELS[0])
     present = {path.stem for folder in (raw, raw / ZIP_FOLDER) for path in folder.glob("*.zip")}
     for sequence in sorted(_read_labels(raw, config, DatasetReport())):
-        if (raw / sequence).is_dir() or present & set(_archive_stems(sequence)):
+        if (raw / sequence).is_dir() or present & set(archive_stems(sequence)):
             continue
-        name = f"{_archive_stems(sequence)[-1]}.zip"
+        name = f"{archive_stems(sequence)[-1]}.zip"
         fetch([f"{ZIP_FOLDER}/{name}", name])
-
-
-def _archive_stems(sequence: str) -> tuple[str, ...]:
-    return (sequence,) if sequence.startswith("bluefox_") else (sequence, f"bluefox_{sequence}_bag")
 
 
 def _read_labels(raw: Path, config: BoxyConfig, report: DatasetReport) -> dict[str, _Sequence]:
@@ -164,7 +156,7 @@ def _read_labels(raw: Path, config: BoxyConfig, report: DatasetReport) -> dict[s
             f"{raw} holds no Boxy labels: expected {PUBLISHED_LABELS[0]} beside the zips. Download them, or make a "
             "simulated set with `drive-assets simulate`."
         )
-    wanted = {stem for sequence in config.sequences for stem in _archive_stems(sequence)}
+    wanted = {stem for sequence in config.sequences for stem in archive_stems(sequence)}
     found: dict[str, _Sequence] = {}
     seen: set[str] = set()
     for path in files:
@@ -191,10 +183,29 @@ def _read_labels(raw: Path, config: BoxyConfig, report: DatasetReport) -> dict[s
             sequence.frames.append(match["frame"])
             sequence.counts.append(len(corners) // 8)
             sequence.corners.extend(corners)
-    missing = [name for name in config.sequences if not found.keys() & set(_archive_stems(name))]
+    missing = [name for name in config.sequences if not found.keys() & set(archive_stems(name))]
     if missing:
         raise DataError(f"sequences {', '.join(sorted(missing))}: not in the labels in {raw}.")
     return found
+
+
+def _with_images(raw: Path, labels: dict[str, _Sequence], report: DatasetReport) -> dict[str, _Sequence]:
+    """The sequences of which there is a folder or a zip; train and val are split by those.
+
+    Raises:
+        DataError: fewer than two are there.
+    """
+    there = {name: found for name, found in labels.items() if folders(raw, name) or archives(raw, name)}
+    missing = {f"{archive_stems(name)[-1]}.zip": labels[name] for name in labels if name not in there}
+    for archive, sequence in missing.items():
+        report.drop("images whose zip is missing", len(sequence.frames), f"{archive} is missing in {raw}.")
+    if missing and len(there) < 2:
+        raise DataError(
+            f"{raw} holds the images of {len(there)} of the {len(labels)} sequences that the labels name: expected at "
+            f"least 2, one to train on and one to validate on. Missing are {', '.join(list(missing)[:3])}"
+            f"{' and others' if len(missing) > 3 else ''}."
+        )
+    return there
 
 
 def _corners(vehicles: list[dict[str, Any]]) -> array:
@@ -238,69 +249,3 @@ def _sides(whole: npt.NDArray[np.float64], rear: npt.NDArray[np.float64]) -> npt
     left_flank, right_flank = rear[:, 0] - whole[:, 0], whole[:, 2] - rear[:, 2]
     front = (left_flank <= SAME_EDGE_PX) & (right_flank <= SAME_EDGE_PX)
     return np.where(front, 1, np.where(left_flank > right_flank, 2, 0))
-
-
-def _images(
-    raw: Path, known: Mapping[str, Path], sequence: str, frames: list[str], report: DatasetReport
-) -> Iterator[tuple[int, Path | bytes]]:
-    """Yield (index of the frame, a file to link or the PNG's bytes) of the frames that are there."""
-    folders = [folder / sequence for folder in (raw, raw / ZIP_FOLDER) if (folder / sequence).is_dir()]
-    files = {path.name: path for folder in folders for path in folder.iterdir()}
-    left = []
-    for index, frame in enumerate(frames):
-        path = files.get(f"{frame}.png")
-        if path is None:
-            left.append(index)
-        else:
-            yield index, path
-    names = [f"{stem}.zip" for stem in _archive_stems(sequence)]
-    archives = [path for folder in (raw, raw / ZIP_FOLDER) for name in names if (path := folder / name).is_file()]
-    if not left:
-        return
-    if not archives:
-        problem = "" if folders else f"{names[-1]} is missing in {raw}."
-        report.drop("labels whose image is missing" if folders else "images whose zip is missing", len(left), problem)
-        return
-    try:
-        with zipfile.ZipFile(archives[0]) as archive:
-            yield from _zipped(archive, known, sequence, frames, left, report)
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
-        problem = f"{archives[0]} is a broken zip ({error}): delete it and download it again."
-        report.drop("images whose zip is broken", len(left), problem)
-
-
-def _zipped(
-    archive: zipfile.ZipFile,
-    known: Mapping[str, Path],
-    sequence: str,
-    frames: list[str],
-    wanted: list[int],
-    report: DatasetReport,
-) -> Iterator[tuple[int, Path | bytes]]:
-    members = {PurePosixPath(info.filename).name: info for info in archive.infolist() if not info.is_dir()}
-    for index in wanted:
-        info = members.get(f"{frames[index]}.png")
-        if info is None:
-            report.drop("labels whose image is missing")
-            continue
-        if info.file_size > LARGEST_FILE:
-            report.drop("images too large")
-            continue
-        earlier = known.get(f"{sequence}__{frames[index]}.png")
-        if earlier is not None and _same(earlier, info):
-            yield index, earlier
-            continue
-        try:
-            content = archive.read(info)  # checks the CRC
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
-            report.drop("images that are damaged", 1, f"{archive.filename}, {info.filename}: {error}.")
-            continue
-        yield index, content
-
-
-def _same(path: Path, info: zipfile.ZipInfo) -> bool:
-    """Whether a file is the member: a killed run may have left a part of it, a new zip may hold another."""
-    try:
-        return path.stat().st_size == info.file_size and zlib.crc32(path.read_bytes()) == info.CRC
-    except OSError:
-        return False

@@ -1,5 +1,8 @@
 """Fetching the files of a public data set: resumed, retried, checked, and never half there.
 
+Not the client of SharePoint: that resumes by Graph's items and addresses that expire, checks by QuickXorHash and knows
+Graph's throttling; this one knows plain HTTP and checks zips. What they share is a loop of few lines.
+
 The base address may hold a user, a password or a token, so no address is ever told: errors name the file.
 """
 
@@ -61,7 +64,7 @@ class Remote:
     def fetch(self, names: Sequence[str], target: Path, progress: Progress = lambda line: None) -> None:
         """Fetch the first of `names` that the server has, unless `target` is there.
 
-        What a killed or cut transfer left is gone on from, where the server still has the same content. A zip is
+        What a killed or cut transfer left is resumed, where the server still has the same content. A zip is
         checked by its CRCs and, when damaged, fetched once more from the start.
 
         Raises:

@@ -131,6 +131,14 @@ def _sets(raw: Path, config: NuimagesConfig) -> list[str]:
     there = [name for name in PUBLISHED if (raw / name).is_dir()] or [MINI]
     names = list(config.sets) or there
     missing = [name for name in names if not (raw / name).is_dir()]
+    if any(True for _ in raw.glob("v1.0-*/sample_annotation.json")):
+        raise DataError(
+            f"{raw} holds nuScenes, which has boxes in space: expected nuImages, its makers' set of images with boxes "
+            "in px (nuimages-v1.0-all-metadata.tgz and nuimages-v1.0-all-samples.tgz)."
+        )
+    deeper = next((path.parent for path in sorted(raw.glob("*/v1.0-*")) if path.is_dir()), None)
+    if missing and deeper:
+        raise DataError(f"{raw} holds the tables one folder deeper: name {deeper} as raw, or move its content up.")
     if missing:
         raise DataError(
             f"{raw} holds no {' and no '.join(missing)}: expected the tables of nuImages v1.0 (v1.0-train and "

@@ -1,5 +1,6 @@
 """Checkpoints on disk: read with care, written at once."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -53,5 +54,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write plain types and tensors to `path`, atomically."""
+    stream = io.BytesIO()  # written to a full disk, torch says neither that nor which file
+    torch.save(content, stream)
     with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+        temporary.write_bytes(stream.getbuffer())

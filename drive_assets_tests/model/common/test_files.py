@@ -43,3 +43,15 @@ def test_what_a_killed_process_was_writing_is_removed_and_what_a_live_one_writes
     os.utime(elsewhere, (0, 0))
     assert remove_abandoned(tmp_path) == [elsewhere]
     assert [path.name for path in folder.iterdir()] == ["z.csv"]
+
+
+def test_a_full_disk_is_named_and_the_earlier_file_stays(tmp_path: Path) -> None:
+    path = tmp_path / "best_model.pt"
+    path.write_text("before")
+    with (
+        pytest.raises(DataError, match=r"best_model\.pt cannot be written: the disk is full"),
+        atomic_path(path) as temporary,
+    ):
+        temporary.symlink_to("/dev/full")
+        temporary.write_bytes(b"after")
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("best_model.pt", "before")]

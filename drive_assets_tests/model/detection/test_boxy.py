@@ -212,3 +212,19 @@ def test_sequences_are_split_whole() -> None:
     assert sorted(split.values()) == ["train"] * 8 + ["val"] * 2
     with pytest.raises(DataError, match="at least 2"):
         split_groups(["one"], 0.2)
+
+
+def test_the_sequences_that_are_there_are_split(tmp_path: Path) -> None:
+    """The label file names all sequences; who tries the set out downloads a few zips."""
+    raw = write_raw(tmp_path / "raw", {"1": [vehicle(box(0, 0, 1232, 1028))]}, sequences=9)
+    archives = sorted(raw.glob("*.zip"))
+    for archive in archives[:6]:
+        archive.unlink()
+    report = convert_boxy(raw, tmp_path / "set", BoxyConfig())
+    assert sorted(report.groups["train"] + report.groups["val"]) == [path.stem for path in archives[6:]]
+    assert (report.images, report.dropped) == ({"train": 2, "val": 1}, {"images whose zip is missing": 6})
+    assert report.problems[0] == f"{archives[0].name} is missing in {raw}."
+    archives[7].unlink()
+    archives[8].unlink()
+    with pytest.raises(DataError, match="images of 1 of the 9 sequences that the labels name: expected at least 2"):
+        convert_boxy(raw, tmp_path / "set", BoxyConfig())

@@ -11,14 +11,8 @@ import pytest
 import torch
 
 from model.common.errors import DataError, is_out_of_memory
-from model.detection.detector import (
-    BUNDLED,
-    DetectorConfig,
-    configure_ultralytics,
-    load_detector,
-    train_detector,
-    vehicle_classes,
-)
+from model.detection.detector import BUNDLED, configure_ultralytics, load_detector, vehicle_classes
+from model.detection.detector_training import DetectorConfig, train_detector
 
 COCO = {0: "person", 2: "car", 3: "motorcycle", 5: "bus", 7: "truck"}
 TINY = DetectorConfig(
@@ -108,7 +102,8 @@ TRAINING = """
 import os, signal, sys
 from pathlib import Path
 from drive_assets_tests.model.detection.test_detector import TINY
-from model.detection.detector import configure_ultralytics, train_detector
+from model.detection.detector import configure_ultralytics
+from model.detection.detector_training import train_detector
 root, epochs = Path(sys.argv[1]), int(sys.argv[2])
 tell = lambda epoch: print("epoch", epoch["epoch"], flush=True)
 if "die" in sys.argv:

@@ -154,8 +154,13 @@ def test_tables_that_do_not_belong_together_are_named(tmp_path: Path) -> None:
     (raw / "v1.0-mini" / "log.json").write_text('[{"token": "l", "logfile": "f"},\n{"token"')
     with pytest.raises(DataError, match=r"log\.json is no whole JSON: it breaks after 1 entries"):
         convert_nuimages(raw, tmp_path / "set", NuimagesConfig())
-    with pytest.raises(DataError, match="holds no v1"):
+    with pytest.raises(DataError, match=r"tables one folder deeper: name .*/raw as raw"):
         convert_nuimages(tmp_path, tmp_path / "set", NuimagesConfig())
+    with pytest.raises(DataError, match="holds no v1"):
+        convert_nuimages(tmp_path / "none", tmp_path / "set", NuimagesConfig())
+    (raw / "v1.0-mini" / "sample_annotation.json").write_text("[]")
+    with pytest.raises(DataError, match="holds nuScenes"):
+        convert_nuimages(raw, tmp_path / "set", NuimagesConfig())
 
 
 def test_a_file_name_that_leads_out_is_refused(tmp_path: Path) -> None:
