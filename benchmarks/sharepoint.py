@@ -20,12 +20,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from drive_assets.resources.sharepoint.answers import Advice
 from drive_assets.resources.sharepoint.client import GraphClient
 from drive_assets.resources.sharepoint.download import CHUNK
 from drive_assets.resources.sharepoint.items import Item
 from drive_assets.resources.sharepoint.quickxorhash import QuickXorHash
 from drive_assets.resources.sharepoint.settings import SharePointSettings
-from drive_assets.resources.sharepoint.transport import Advice
 from model.common.files import fsync
 
 ROUNDS = 6

@@ -2,5 +2,6 @@
 
 import warnings
 
-# Dagster says of each asset with a backfill policy that the policy is new. The versions that we allow have it.
-warnings.filterwarnings("ignore", message=r".* is currently in (beta|preview)", module=r"dagster\b")
+# Dagster says of each backfill policy, and of each check of a partition, that this is new. The versions that we allow
+# have it.
+warnings.filterwarnings("ignore", message=r".* is currently in (beta|preview)")

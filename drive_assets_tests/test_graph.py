@@ -1,4 +1,4 @@
-"""The whole graph on a real Dagster instance with a real MLflow store: drives to a comparison."""
+"""The whole graph by the command, on a real Dagster instance with a real MLflow store, in scenarios."""
 
 import json
 import shutil
@@ -6,17 +6,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
 import h5py
+import numpy as np
 import psutil
 import pytest
 
-from drive_assets.instance import open_instance
+from drive_assets.instance import UNFINISHED, open_instance
 from drive_assets_tests.drives import write_drive
 from model.dataset.windows import read_split
 from model.detection.detector import BUNDLED
+from model.recording.annotations import Annotations, write_annotations
 
 NAMES = [f"2024-05-0{day}_10-00-00" for day in range(1, 5)]
 BROKEN = "2024-05-09_10-00-00"
@@ -45,98 +48,104 @@ def drive_assets(*arguments: str) -> tuple[int, str]:
     return ended.returncode, ended.stdout
 
 
+SPLITS_ONLY = ("--select", "future_labels,split_manifest,h5_split")
+TRAINED = ("--select", "checkpoint", "--architectures")
+
+
+@pytest.fixture(scope="module")
+def with_splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root of four recordings that are annotated, labelled and split."""
+    root = tmp_path_factory.mktemp("splits") / "data"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DRIVE_ASSETS_DATA", str(root))
+        patch.setenv("DAGSTER_HOME", str(root / "dagster"))
+        for seed, name in enumerate(NAMES):
+            write_drive(root / "inbox" / name, seed=seed)
+        status, told = drive_assets("ingest", str(root / "inbox"))
+        assert status == 0, told
+        for name in NAMES:
+            annotate(root / "recordings" / name)
+        (root / "config.yaml").write_text(CONFIG)
+        status, told = drive_assets("run", *SPLITS_ONLY, "--config", str(root / "config.yaml"))
+        assert status == 0, told
+    return root
+
+
+@pytest.fixture
+def splits(with_splits: Path, data_root: Path) -> Path:
+    """A copy of it, to train in."""
+    shutil.copytree(with_splits, data_root)
+    return data_root
+
+
+def annotate(folder: Path) -> None:
+    """Annotations of one vehicle a frame, as if a detector had made them."""
+    times = sorted(path.stem for path in folder.glob("*.jpg"))
+    box = np.array([[10, 10, 500, 300, 0.9, 0]], np.float32)
+    write_annotations(
+        folder / "annotations.csv",
+        Annotations.from_frames(times, [f"{time}.jpg" for time in times], [box] * len(times)),
+    )
+
+
+def test_a_broken_recording_is_named_and_the_others_are_taken(data_root: Path, tmp_path: Path) -> None:
+    for name in NAMES[:2]:
+        write_drive(tmp_path / "given" / name, rows=4)
+    broken = write_drive(tmp_path / "given" / BROKEN, rows=4)
+    (broken / "telemetry.csv").write_text("Time\n")
+    status, told = drive_assets("ingest", str(tmp_path / "given"))
+    assert status == 1
+    assert f"{BROKEN}: {broken / 'telemetry.csv'}" in told
+    assert "recording FAILED: " + BROKEN in told
+    assert sorted(p.name for p in (data_root / "recordings").iterdir() if not p.name.startswith(".")) == NAMES[:2]
+    with open_instance() as instance:
+        assert instance.get_materialized_partitions(dg.AssetKey("recording")) == set(NAMES[:2])
+
+
 @pytest.mark.timeout(600)
-def test_from_drives_to_the_comparison(data_root: Path, tmp_path: Path) -> None:
-    given = tmp_path / "given"
-    for seed, name in enumerate(NAMES):
-        write_drive(given / name, seed=seed)
-    broken = write_drive(given / BROKEN, rows=4)
-    text = (broken / "telemetry.csv").read_text()
-    (broken / "telemetry.csv").write_text(text.replace(",2000,", ",fast,"))
-    config = tmp_path / "config.yaml"
-    config.write_text(CONFIG)
+def test_drives_are_annotated_and_labelled_and_nothing_is_redone(data_root: Path, tmp_path: Path) -> None:
+    for name in NAMES[:2]:
+        write_drive(tmp_path / "given" / name, rows=24)
+    assert drive_assets("ingest", str(tmp_path / "given"))[0] == 0
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    chosen = ["--weights", str(BUNDLED), "--config", str(tmp_path / "config.yaml")]
+    status, told = drive_assets("run", "--select", "annotations,future_labels", *chosen)
+    assert status == 0, told
+    assert told.endswith("heavy: []\n")  # GPU work and its libraries live in the worker
+    assert f"  {NAMES[0]}: " in told and "vehicles a frame in 24 frames" in told
+    with open_instance() as instance:
+        for asset in ("recording", "annotations", "future_labels"):
+            assert instance.get_materialized_partitions(dg.AssetKey(asset)) == set(NAMES[:2])
+        labels = instance.fetch_materializations(
+            dg.AssetRecordsFilter(asset_key=dg.AssetKey("future_labels"), asset_partitions=[NAMES[1]]), limit=1
+        )
+        shown = labels.records[0].asset_materialization
+        assert shown is not None and "timeline" in shown.metadata
+    made = data_root / "recordings" / NAMES[0] / "annotations.csv"
+    before = made.read_bytes()
+    status, told = drive_assets("run", "--select", "annotations", *chosen)
+    assert status == 0, told
+    assert made.read_bytes() == before
 
-    status, told = drive_assets("ingest", str(given))
-    assert status == 1  # the broken one failed, by name, and the others went on
-    assert "row 2, column RPM: 'fast' is not a number" in told
-    assert sorted(p.name for p in (data_root / "recordings").iterdir() if not p.name.startswith(".")) == NAMES
 
-    rest = "annotations,future_labels,split_manifest,h5_split,checkpoint,evaluation,model_comparison"
-    chosen = ["--recordings", *NAMES, "--architectures", *TWO, "--weights", str(BUNDLED), "--config", str(config)]
+@pytest.mark.timeout(600)
+def test_from_splits_to_the_comparison(splits: Path) -> None:
+    rest = "checkpoint,evaluation,model_comparison"
+    chosen = ["--architectures", *TWO, "--config", str(splits / "config.yaml")]
     status, told = drive_assets("run", "--select", rest, *chosen)
     assert status == 0, told
     assert "  model_comparison: " in told and "left out: " in told
-    assert told.endswith("heavy: []\n")  # GPU work and its libraries live in the worker
+    assert told.endswith("heavy: []\n")
 
-    manifest = json.loads((data_root / "datasets" / "multimodal" / "dataset_config.json").read_text())
-    assert BROKEN not in manifest["recordings"]
-    splits = {
-        name: read_split(data_root / "datasets" / "multimodal" / f"{name}.h5") for name in ("train", "val", "test")
-    }
-    members = [set(split.recordings) for split in splits.values()]
-    assert sorted(name for part in members for name in part) == NAMES
-    assert all(split.fingerprint == manifest["fingerprint"] for split in splits.values())
-
-    comparison = json.loads((data_root / "evaluation" / "comparison.json").read_text())
+    manifest = json.loads((splits / "datasets" / "multimodal" / "dataset_config.json").read_text())
+    parts = [read_split(splits / "datasets" / "multimodal" / f"{name}.h5") for name in ("train", "val", "test")]
+    assert sorted(name for part in parts for name in set(part.recordings)) == NAMES
+    assert all(part.fingerprint == manifest["fingerprint"] for part in parts)
+    comparison = json.loads((splits / "evaluation" / "comparison.json").read_text())
     assert {row["architecture"] for row in comparison["variants"]} == set(TWO)
-    page = (data_root / "evaluation" / "comparison.html").read_text()
+    page = (splits / "evaluation" / "comparison.html").read_text()
     assert all(name in page for name in TWO)
-
-    _check_dagster()
-    assert [row["architecture"] for row in comparison["baselines"]][-1] == "random"
-    _check_mlflow(data_root)
-
-    for how in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-        _check_that_it_can_be_ended(tmp_path / "long.yaml", how)
-
-    # Splits that are not of the manifest are not trained on.
-    older = data_root / "datasets" / "multimodal" / "train.h5"
-    kept = older.read_bytes()
-    with h5py.File(older, "a") as file:
-        file.attrs["fingerprint"] = "older"
-    status, told = drive_assets("run", "--select", "checkpoint", *chosen)
-    assert (status, "materialise h5_split again" in told) == (1, True)
-    older.write_bytes(kept)
-
-    # The same again: annotations and trainings have nothing to redo, and MLflow gets no second run a training.
-    before = (data_root / "recordings" / NAMES[0] / "annotations.csv").stat().st_mtime_ns
-    shutil.rmtree(data_root / "evaluation")
-    status, told = drive_assets("run", "--select", "evaluation,model_comparison", *chosen)
-    assert status == 0, told
-    assert (data_root / "recordings" / NAMES[0] / "annotations.csv").stat().st_mtime_ns == before
-    assert (data_root / "evaluation" / "comparison.csv").is_file()
-
-
-def _check_that_it_can_be_ended(config: Path, how: signal.Signals) -> None:
-    """A training ends with its worker at once, though the asset's policy retries failures; the next run goes on."""
-    config.write_text(CONFIG.replace("epochs: 2", "epochs: 5000, early_stop_patience: 5000"))
-    command = [sys.executable, "-c", COMMAND, "run", "--select", "checkpoint", "--architectures", TWO[0]]
-    told = config.with_suffix(".log")
-    with told.open("w") as log, subprocess.Popen([*command, "--config", str(config)], stdout=log) as run:
-        deadline = time.monotonic() + 120
-        while f"{TWO[0]} epoch " not in told.read_text():
-            assert time.monotonic() < deadline and run.poll() is None, told.read_text()
-            time.sleep(0.2)
-        children = psutil.Process(run.pid).children(recursive=True)
-        workers = [process for process in children if "drive_assets.worker" in process.cmdline()]
-        assert len(workers) == 1
-        run.send_signal(how)
-        try:
-            status = run.wait(60)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"{how.name} is not heard: {told.read_text()[-5000:]}") from None
-        finally:
-            run.kill()
-    _, alive = psutil.wait_procs(workers, 10)
-    assert not alive
-    if how != signal.SIGKILL:
-        assert (status, "The run was terminated" in told.read_text()) == (130, True)
-
-
-def _check_dagster() -> None:
     with open_instance() as instance:
-        for asset in ("recording", "annotations", "future_labels"):
-            assert instance.get_materialized_partitions(dg.AssetKey(asset)) == set(NAMES)
         for asset in ("checkpoint", "evaluation"):
             assert instance.get_materialized_partitions(dg.AssetKey(asset)) == set(TWO)
         event = instance.get_latest_materialization_event(dg.AssetKey("model_comparison"))
@@ -144,11 +153,58 @@ def _check_dagster() -> None:
         assert {"best", "table", "figure", "verdict", "no_better_than_a_baseline"} <= set(
             event.asset_materialization.metadata
         )
-        labels = instance.fetch_materializations(
-            dg.AssetRecordsFilter(asset_key=dg.AssetKey("future_labels"), asset_partitions=[NAMES[1]]), limit=1
-        )
-        shown = labels.records[0].asset_materialization
-        assert shown is not None and "timeline" in shown.metadata
+    assert [row["architecture"] for row in comparison["baselines"]][-1] == "random"
+    _check_mlflow(splits)
+
+    # The same again: MLflow gets no second run a training, and what was removed is made anew.
+    shutil.rmtree(splits / "evaluation")
+    status, told = drive_assets("run", "--select", rest, *chosen)
+    assert status == 0, told
+    assert (splits / "evaluation" / "comparison.csv").is_file()
+    _check_mlflow(splits)
+
+
+def test_splits_that_are_not_of_the_manifest_are_not_trained_on(splits: Path) -> None:
+    with h5py.File(splits / "datasets" / "multimodal" / "train.h5", "a") as file:
+        file.attrs["fingerprint"] = "older"
+    status, told = drive_assets("run", *TRAINED, TWO[0], "--config", str(splits / "config.yaml"))
+    assert (status, "materialise h5_split again" in told) == (1, True)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_training_ends_with_its_worker_at_once(splits: Path, how: signal.Signals) -> None:
+    """Though the asset's policy retries failures; and the run does not seem to go on for ever."""
+    config, log = splits / "long.yaml", splits / "long.log"
+    config.write_text(CONFIG.replace("epochs: 2", "epochs: 5000, early_stop_patience: 5000"))
+    command = [sys.executable, "-c", COMMAND, "run", *TRAINED, TWO[0], "--config", str(config)]
+    with log.open("w") as stream, subprocess.Popen(command, stdout=stream) as run:
+        wait_for(lambda: f"{TWO[0]} epoch " in log.read_text(), run, log)
+        children = psutil.Process(run.pid).children(recursive=True)
+        workers = [process for process in children if "drive_assets.worker" in process.cmdline()]
+        assert len(workers) == 1
+        run.send_signal(how)
+        try:
+            status = run.wait(60)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{how.name} is not heard: {log.read_text()[-5000:]}") from None
+        finally:
+            run.kill()
+    _, alive = psutil.wait_procs(workers, 30)
+    assert not alive
+    if how != signal.SIGKILL:
+        assert (status, "The run was terminated" in log.read_text()) == (130, True)
+    with open_instance() as instance:
+        unfinished = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
+        assert unfinished == []
+        assert instance.event_log_storage.get_concurrency_info("gpu").active_slot_count == 0
+
+
+def wait_for(condition: Callable[[], bool], run: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + 240
+    while not condition():
+        assert time.monotonic() < deadline and run.poll() is None, log.read_text()
+        time.sleep(0.2)
 
 
 def _check_mlflow(data_root: Path) -> None:

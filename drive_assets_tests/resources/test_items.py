@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
+from drive_assets.resources.sharepoint.answers import quote_id, quote_path, scrub
 from drive_assets.resources.sharepoint.items import Item, parse_drive, parse_item
-from drive_assets.resources.sharepoint.transport import quote_id, quote_path, scrub
 from model.common.errors import DataError
 
 FILE = {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from drive_assets.resources.sharepoint.transport import Pace
+from drive_assets.resources.sharepoint.pace import Pace
 from drive_assets_tests.resources.clock import TestClock
 
 

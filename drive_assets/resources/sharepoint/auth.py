@@ -9,17 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
+from drive_assets.resources.sharepoint.answers import Advice, Answer, Trouble, connection_failure, scrub
 from drive_assets.resources.sharepoint.items import AccessError
+from drive_assets.resources.sharepoint.pace import Pace
 from drive_assets.resources.sharepoint.settings import SharePointSettings
-from drive_assets.resources.sharepoint.transport import (
-    TIMEOUT_S,
-    Advice,
-    Answer,
-    Pace,
-    Trouble,
-    connection_failure,
-    scrub,
-)
+from drive_assets.resources.sharepoint.transport import TIMEOUT_S
 from model.common.errors import DataError
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from threading import Event, Lock
 from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
+from drive_assets.resources.sharepoint.answers import Advice, quote_id, quote_path
 from drive_assets.resources.sharepoint.auth import MsalTokens
 from drive_assets.resources.sharepoint.download import download, is_there
 from drive_assets.resources.sharepoint.items import (
@@ -19,17 +20,10 @@ from drive_assets.resources.sharepoint.items import (
     parse_drive,
     parse_item,
 )
+from drive_assets.resources.sharepoint.pace import REAL_CLOCK, Clock, Pace
 from drive_assets.resources.sharepoint.remote import BLOCK, RemoteFile
 from drive_assets.resources.sharepoint.settings import SharePointSettings
-from drive_assets.resources.sharepoint.transport import (
-    REAL_CLOCK,
-    Advice,
-    Clock,
-    Pace,
-    Transport,
-    quote_id,
-    quote_path,
-)
+from drive_assets.resources.sharepoint.transport import Transport
 from model.common.files import fsync
 
 

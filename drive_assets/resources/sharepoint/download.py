@@ -9,9 +9,10 @@ from threading import Event
 
 from urllib3.exceptions import HTTPError
 
+from drive_assets.resources.sharepoint.answers import Advice, Answer, Trouble
 from drive_assets.resources.sharepoint.items import Item, Quarantined, SharePointError
 from drive_assets.resources.sharepoint.quickxorhash import QuickXorHash
-from drive_assets.resources.sharepoint.transport import Advice, Answer, Transport, Trouble
+from drive_assets.resources.sharepoint.transport import Transport
 from model.common.errors import DataError
 
 CHUNK = 1 << 18

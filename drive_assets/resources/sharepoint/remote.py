@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from urllib3.exceptions import HTTPError
 
+from drive_assets.resources.sharepoint.answers import Advice, Answer, DownloadAddress, Trouble
 from drive_assets.resources.sharepoint.items import Item, SharePointError
-from drive_assets.resources.sharepoint.transport import Advice, Answer, DownloadAddress, Transport, Trouble
+from drive_assets.resources.sharepoint.transport import Transport
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
