@@ -14,7 +14,8 @@ from typing import IO
 from drive_assets.recordings.disk import Progress, check_space
 from model.common.config import fingerprint
 from model.common.errors import DataError
-from model.recording.folder import ROI, TELEMETRY, TRUE_ANNOTATIONS, is_frame
+from model.recording.folder import ROI, TELEMETRY, TRUE_ANNOTATIONS
+from model.recording.frame_files import is_frame
 
 TAKEN = (TELEMETRY, ROI, TRUE_ANNOTATIONS)
 """Files of a recording besides its frames. What is derived from a recording is not taken over."""

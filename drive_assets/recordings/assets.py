@@ -16,7 +16,8 @@ from drive_assets.recordings.ingest import IngestReport, ingest
 from drive_assets.recordings.sources import lookup
 from drive_assets.resources.storage import Storage
 from model.common.images import contact_sheet, evenly
-from model.recording.folder import Recording, is_whole_jpeg
+from model.recording.folder import Recording
+from model.recording.frame_files import is_whole
 from model.recording.telemetry import ReadingConfig
 
 SHEET_FRAMES, SHEET_COLUMNS, TILE = 9, 3, (384, 216)
@@ -61,6 +62,7 @@ def _result(folder: Path, report: IngestReport) -> dg.MaterializeResult:
             "frames_without_row": content.frames_without_row,
             "rows_without_frame": content.rows_without_frame,
             "truncated_frames": content.truncated_frames,
+            "repeated_frames": content.repeated_frames,
             "megabytes": round(content.frame_bytes / 1e6, 1),
             "telemetry": dg.MetadataValue.table(
                 [dg.TableRecord({"rows": key, "count": value}) for key, value in telemetry.to_dict().items()]
@@ -77,6 +79,6 @@ def frames_over_the_drive(folder: Path) -> bytes:
     """JPEG of nine frames, evenly picked over the drive."""
     files = list(Recording(folder).frames().values())
     picked = [files[index] for index in evenly(len(files), SHEET_FRAMES)]
-    frames = [cv2.imread(str(path)) for path in picked if is_whole_jpeg(path)]
+    frames = [cv2.imread(str(path)) for path in picked if is_whole(path)]
     tiles = [np.asarray(cv2.resize(f, TILE, interpolation=cv2.INTER_AREA), np.uint8) for f in frames if f is not None]
     return contact_sheet(tiles, SHEET_COLUMNS, LIMIT_BYTES * 3 // 4)

@@ -15,7 +15,8 @@ import dagster as dg
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
 from model.common.files import write_json
-from model.recording.folder import ORIGIN, TELEMETRY, is_frame, parse_recording_name
+from model.recording.folder import ORIGIN, TELEMETRY, parse_recording_name
+from model.recording.frame_files import is_frame
 
 KINDS = (
     "drive_assets.recordings.simulated",

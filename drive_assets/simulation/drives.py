@@ -22,7 +22,8 @@ from drive_assets.simulation.traffic import Traffic, simulate_traffic
 from drive_assets.simulation.vehicles import Seen
 from model.common.files import write_json
 from model.recording.annotations import Annotations, write_annotations
-from model.recording.folder import DEFAULT_REGION, ROI, TELEMETRY, TRUE_ANNOTATIONS, Region, frame_name
+from model.recording.folder import DEFAULT_REGION, ROI, TELEMETRY, TRUE_ANNOTATIONS, Region
+from model.recording.frame_files import frame_name
 
 # Upper edge of the recorder's default region of interest; true boxes are in px of this crop.
 ROI_TOP = 320

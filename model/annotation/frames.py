@@ -1,5 +1,6 @@
-"""Frames from JPEG files to what a detector sees: checked, decoded, cut to the region of interest, letterboxed."""
+"""Frames from picture files to what a detector sees: checked, decoded, cut to the region of interest, letterboxed."""
 
+import io
 import threading
 from collections import Counter
 from collections.abc import Sequence
@@ -11,9 +12,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
+from PIL import Image, ImageOps
 
 from model.common.errors import DataError
 from model.recording.folder import ROI, Region
+from model.recording.frame_files import JPEG_START, PNG_START, is_plain_jpeg, orientation
 
 Frame = npt.NDArray[np.uint8]
 """(height, width, 3) BGR"""
@@ -24,13 +27,17 @@ Detections = npt.NDArray[np.float32]
 STRIDE = 32
 PAD = 114
 SIZES_LOOKED_AT = 64
+HEADER = 65_536 + 4
+"""Bytes that hold a picture's EXIF data."""
+SIDEWAYS = range(5, 9)
+"""Orientations of EXIF that lie on their side."""
 SMALLEST_SCALE = 8
 """What libjpeg can shrink by while it decodes."""
 _scratch = threading.local()
 
 
 class UnreadableFrame(Exception):
-    """A file is no JPEG, is cut, or its data is damaged."""
+    """A file is no JPEG or PNG, is cut, or its data is damaged."""
 
 
 class OtherSize(Exception):
@@ -79,7 +86,7 @@ def view_of(recording: Path, frames: Sequence[Path], roi: Region, image_size: in
     picked: Any = np.unique(np.linspace(0, len(frames) - 1, SIZES_LOOKED_AT).astype(int)) if frames else []
     for index in picked:
         try:
-            sizes[jpeg_size(np.fromfile(frames[index], np.uint8))] += 1
+            sizes[picture_size(np.fromfile(frames[index], np.uint8))] += 1
         except UnreadableFrame:
             continue
     if not sizes:
@@ -92,6 +99,33 @@ def view_of(recording: Path, frames: Sequence[Path], roi: Region, image_size: in
             f"height) does not fit. Set roi in the launchpad, or put a {ROI} beside the recording."
         )
     return View(frame, roi, image_size, stride)
+
+
+def picture_size(content: Jpeg) -> tuple[int, int]:
+    """Width and height of an upright picture, px; nothing is decoded.
+
+    Raises:
+        UnreadableFrame: there is no header of a JPEG or PNG.
+    """
+    head = content[:HEADER].tobytes()
+    if head.startswith(PNG_START):
+        width, height = (int.from_bytes(head[place : place + 4], "big") for place in (16, 20))
+        return width, height
+    width, height = jpeg_size(content)
+    return (width, height) if is_plain_jpeg(head) or orientation(head) not in SIDEWAYS else (height, width)
+
+
+def _upright_jpeg(content: Jpeg) -> Jpeg:
+    """Any picture as an upright JPEG without loss to speak of, which is what the backends take."""
+    if content[: len(JPEG_START)].tobytes() == JPEG_START:
+        check_jpeg(content)
+    try:
+        with Image.open(io.BytesIO(content.tobytes())) as image:
+            pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UnreadableFrame(str(error)) from error
+    encoded = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), 100, "RGB", "444")
+    return np.frombuffer(encoded, np.uint8)
 
 
 def jpeg_size(content: Jpeg) -> tuple[int, int]:
@@ -108,16 +142,16 @@ def jpeg_size(content: Jpeg) -> tuple[int, int]:
 
 
 def read_jpeg(path: Path, view: View) -> Jpeg:
-    """A file's bytes, if it holds a JPEG of the view's size.
+    """A file's JPEG, if its picture has the view's size. One that does not lie upright is turned; a PNG is converted.
 
     Raises:
         UnreadableFrame, OtherSize
     """
     content = np.fromfile(path, np.uint8)
-    size = jpeg_size(content)
+    size = picture_size(content)
     if size != view.frame:
         raise OtherSize(f"{size[0]}x{size[1]} px; the recording's frames are {view.frame[0]}x{view.frame[1]}")
-    return content
+    return content if is_plain_jpeg(content[:HEADER].tobytes()) else _upright_jpeg(content)
 
 
 def check_jpeg(content: Jpeg) -> None:

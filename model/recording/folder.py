@@ -19,6 +19,7 @@ import pandas as pd
 from model.common.errors import DataError
 from model.common.files import sha256
 from model.recording.annotations import Annotations, read_annotations
+from model.recording.frame_files import frame_name, frame_time, is_frame, is_whole, repeated_frames
 from model.recording.labels import read_future_labels
 from model.recording.telemetry import MOST_UNREADABLE, TelemetryReport, read_telemetry
 
@@ -33,14 +34,12 @@ ROI = "roi.json"
 """The region of interest of the recording's own camera mounting."""
 ORIGIN = ".source.json"
 """The source that the recording was made from."""
-FRAME_SUFFIX = ".jpg"
 CONTENT = (TELEMETRY, ANNOTATIONS, LABELS)
 """Files that a data set's windows are made from."""
 NAME_FORMAT = "%Y-%m-%d_%H-%M-%S"
 EXAMPLES = 10
 """Names that a report lists of each kind of trouble."""
 _NAME = re.compile(r"\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}")
-_START, _END, _TAIL = b"\xff\xd8", b"\xff\xd9", 4096
 DEFAULT_CLASSES = ("vehicle",)
 
 
@@ -109,7 +108,10 @@ class Recording:
     def frames(self) -> dict[str, Path]:
         """Files of the camera's frames by their time, in order of time."""
         found = sorted(path for path in self.camera_folder.iterdir() if is_frame(path.name))
-        return {frame_time(path.name): path for path in found}
+        frames: dict[str, Path] = {}
+        for path in found:
+            frames.setdefault(frame_time(path.name), path)
+        return frames
 
     def region(self) -> Region | None:
         """The region of interest that the recording's own roi.json ({"x", "y", "width", "height"}) tells, if any.
@@ -161,21 +163,6 @@ class Recording:
         return Region(*found)
 
 
-def is_frame(name: str) -> bool:
-    """Whether a file of this name is a frame."""
-    return name.lower().endswith(FRAME_SUFFIX)
-
-
-def frame_name(time: str) -> str:
-    """The file of the frame that was taken at a row's Time."""
-    return f"{time}{FRAME_SUFFIX}"
-
-
-def frame_time(name: str) -> str:
-    """The Time of the row that a frame's file belongs to."""
-    return name.rpartition(".")[0]
-
-
 def check_region(region: Any, what: str) -> None:
     """Raises DataError unless `region` is x, y, width, height of a rectangle."""
     try:
@@ -188,7 +175,7 @@ def check_region(region: Any, what: str) -> None:
 
 @dataclass(frozen=True)
 class RecordingReport:
-    """What a recording holds. A frame is usable if its JPEG is whole and the telemetry has its row."""
+    """What a recording holds. A frame is usable if its picture is whole and the telemetry has its row."""
 
     name: str
     telemetry: TelemetryReport
@@ -197,6 +184,9 @@ class RecordingReport:
     frames_without_row: int
     rows_without_frame: int
     truncated_frames: int
+    """Files that hold no whole JPEG or PNG."""
+    repeated_frames: int
+    """Byte for byte the frame before."""
     examples: dict[str, list[str]]
     """Names of at most ten of each kind of trouble."""
     frame_bytes: int
@@ -229,7 +219,8 @@ def inspect_recording(
 
     Args:
         most_unreadable: share of the telemetry's rows that may be unreadable, besides the recorder's own fault rows.
-        check_frames: look for each JPEG's start and end marker, so that truncated ones are found without decoding.
+        check_frames: look for each picture's start and end, so that truncated ones are found without decoding, and for
+            frames that are the one before.
 
     Raises:
         DataError: no telemetry or wrong telemetry, or no frame that can be used.
@@ -240,14 +231,15 @@ def inspect_recording(
     table, telemetry = recording.telemetry(most_unreadable)
     files = recording.frames()
     rows = set(table["Time"])
-    truncated = sorted(time for time, path in files.items() if check_frames and not is_whole_jpeg(path))
+    truncated = sorted(time for time, path in files.items() if check_frames and not is_whole(path))
+    repeated = repeated_frames(files) if check_frames else []
     without_row = sorted(files.keys() - rows)
     without_frame = sorted(rows - files.keys())
     usable = len((files.keys() & rows) - set(truncated))
     if usable == 0:
         raise DataError(
-            f"{folder} has no usable frame: {len(files)} JPEG files for {len(rows)} valid rows of {TELEMETRY}. "
-            f"Expected files named <Time>{FRAME_SUFFIX} beside it."
+            f"{folder} has no usable frame: {len(files)} pictures, {len(truncated)} of them not whole, for "
+            f"{len(rows)} valid rows of {TELEMETRY}. Expected JPEG or PNG files named {frame_name('<Time>')} beside it."
         )
     return RecordingReport(
         name=folder.name,
@@ -257,23 +249,15 @@ def inspect_recording(
         frames_without_row=len(without_row),
         rows_without_frame=len(without_frame),
         truncated_frames=len(truncated),
+        repeated_frames=len(repeated),
         examples={
             "frames_without_row": without_row[:EXAMPLES],
             "rows_without_frame": without_frame[:EXAMPLES],
             "truncated_frames": truncated[:EXAMPLES],
+            "repeated_frames": repeated[:EXAMPLES],
         },
         frame_bytes=sum(path.stat().st_size for path in files.values()),
     )
-
-
-def is_whole_jpeg(path: Path) -> bool:
-    """Whether a file begins and ends as a JPEG does; what cameras append to the end is tolerated."""
-    with path.open("rb") as stream:
-        if stream.read(2) != _START:
-            return False
-        size = stream.seek(0, 2)
-        stream.seek(max(2, size - _TAIL))
-        return _END in stream.read()
 
 
 def content_hash(folder: Path) -> str:
