@@ -8,7 +8,7 @@ from drive_assets.annotation.checks import PLAUSIBLE_DETECTIONS, plausible_detec
 from drive_assets.batches import Event, Outcome, report_partitions
 from drive_assets.partitions import RECORDINGS
 from drive_assets.pictures import LIMIT_BYTES, inline, inline_image
-from drive_assets.resources.compute import LocalCompute
+from drive_assets.resources.compute import Compute
 from drive_assets.resources.storage import Storage
 from drive_assets.tasks import ANNOTATE, AnnotateJob
 from model.annotation.config import AnnotationConfig
@@ -46,7 +46,7 @@ class AnnotationLaunchpad(AnnotationConfig, dg.Config):
     kinds={"yolo", "csv"},
 )
 def annotations(
-    context: dg.AssetExecutionContext, config: AnnotationLaunchpad, storage: Storage, compute: LocalCompute
+    context: dg.AssetExecutionContext, config: AnnotationLaunchpad, storage: Storage, compute: Compute
 ) -> Iterator[Event]:
     """The vehicles in each frame of a recording."""
     weights = storage.root / config.weights if config.weights else storage.boxy_detector

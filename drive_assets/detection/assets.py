@@ -9,7 +9,7 @@ import dagster as dg
 from pydantic import Field
 
 from drive_assets.pictures import LIMIT_BYTES, inline_image
-from drive_assets.resources.compute import LocalCompute
+from drive_assets.resources.compute import Compute
 from drive_assets.resources.mlflow import Mlflow
 from drive_assets.resources.storage import Storage
 from drive_assets.tasks import TRAIN_DETECTOR, TrainDetectorJob
@@ -156,7 +156,7 @@ def _detector(
         context: dg.AssetExecutionContext,
         config: launchpad_class,  # type: ignore[valid-type]
         storage: Storage,
-        compute: LocalCompute,
+        compute: Compute,
         mlflow: Mlflow,
     ) -> dg.MaterializeResult:
         return _train(name, *paths(storage), context, config, storage, compute, mlflow)
@@ -171,7 +171,7 @@ def _train(
     context: dg.AssetExecutionContext,
     config: DetectorConfig,
     storage: Storage,
-    compute: LocalCompute,
+    compute: Compute,
     mlflow: Mlflow,
 ) -> dg.MaterializeResult:
     described = dataset / "dataset.yaml"

@@ -8,7 +8,7 @@ import dagster as dg
 from drive_assets.batches import Event, Outcome, report_partitions
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS
 from drive_assets.pictures import LIMIT_BYTES, inline_image
-from drive_assets.resources.compute import LocalCompute
+from drive_assets.resources.compute import Compute
 from drive_assets.resources.mlflow import Mlflow
 from drive_assets.resources.storage import Storage
 from drive_assets.tasks import EVALUATE, EvaluateJob
@@ -17,10 +17,9 @@ from model.common.errors import DataError
 from model.common.images import read_image, small_jpeg
 from model.evaluation.config import EvaluationConfig
 from model.evaluation.pages import UNDEFINED, number
-from model.evaluation.results import EVALUATION, Evaluation, TaskFigures
+from model.evaluation.results import EVALUATION, SHOWN_FIGURES, Evaluation, TaskFigures
 
 PLOTS = ("pr_curves", "roc_curves", "reliability", "score_distributions", "confusion", "timeline")
-FIGURES = ("pr_auc", "roc_auc", "f1", "mcc", "balanced_accuracy", "brier", "calibration_error")
 
 
 class EvaluationLaunchpad(EvaluationConfig, dg.Config):
@@ -43,7 +42,7 @@ def evaluation(
     context: dg.AssetExecutionContext,
     config: EvaluationLaunchpad,
     storage: Storage,
-    compute: LocalCompute,
+    compute: Compute,
     mlflow: Mlflow,
 ) -> Iterator[Event]:
     """Figures of one architecture on test, at thresholds chosen on val, with intervals and plots."""
@@ -67,7 +66,9 @@ def _log_to_mlflow(storage: Storage, mlflow: Mlflow, name: str, metrics: Evaluat
     if run_id is None:
         return
     figures = {
-        f"test_{figure}_{task}": getattr(metrics.test[task], figure) for task in metrics.tasks for figure in FIGURES
+        f"test_{figure}_{task}": getattr(metrics.test[task], figure)
+        for task in metrics.tasks
+        for figure in SHOWN_FIGURES
     }
     onsets = {f"test_onset_pr_auc_{task}": metrics.test[task].onset.pr_auc for task in metrics.tasks}
     means = {"test_mean_pr_auc": metrics.test.mean_pr_auc, "test_mean_onset_pr_auc": metrics.test.mean_onset_pr_auc}
@@ -96,7 +97,7 @@ def _task_record(task: str, figures: TaskFigures) -> dg.TableRecord:
         {
             "task": task,
             "random": _text(figures.random_pr_auc),
-            **{name: _text(getattr(figures, name)) for name in FIGURES},
+            **{name: _text(getattr(figures, name)) for name in SHOWN_FIGURES},
             "interval": " to ".join(_text(value) for value in figures.pr_auc_interval or [None]),
             "onset pr_auc": _text(figures.onset.pr_auc),
             "onset interval": " to ".join(_text(value) for value in figures.onset.pr_auc_interval or [None]),

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
@@ -48,7 +49,39 @@ class _KeepingReader(dg.PipesTempFileMessageReader):
         return {report.job: report for report in (from_wire(Report, message) for message in messages)}
 
 
-class LocalCompute(dg.ConfigurableResource):
+class Compute(dg.ConfigurableResource, ABC):
+    """Where the jobs of an op are done."""
+
+    @abstractmethod
+    def run(
+        self,
+        context: dg.AssetExecutionContext,
+        task: Task[J, R],
+        jobs: Sequence[J],
+        env: Mapping[str, str] | None = None,
+    ) -> list[R | DataError]:
+        """Do `jobs`.
+
+        Args:
+            env: environment of the workers besides this process's own; the place for addresses that hold secrets.
+
+        Returns:
+            One result or error a job, in their order. Those that a worker's death kept from a result have an error
+            that may pass.
+
+        Raises:
+            dagster.Failure: no job could be done, or the run was terminated.
+        """
+
+
+def outcome(task: Task[J, R], report: Report) -> R | DataError:
+    """A worker's report as the result or the error that it holds."""
+    if report.failed is None:
+        return from_wire(task.result, report.value)
+    return (PassingError if report.failed.passing else DataError)(report.failed.error)
+
+
+class LocalCompute(Compute):
     """A child process on this machine. It dies with the run that started it."""
 
     threads: int = 0
@@ -64,18 +97,7 @@ class LocalCompute(dg.ConfigurableResource):
         jobs: Sequence[J],
         env: Mapping[str, str] | None = None,
     ) -> list[R | DataError]:
-        """Do `jobs` one after the other in one worker process.
-
-        Args:
-            env: environment of the worker besides this process's own; the place for addresses that hold secrets.
-
-        Returns:
-            One result or error a job, in their order. If the worker died, those that it had not finished have an error
-            that may pass.
-
-        Raises:
-            dagster.Failure: the worker died before it finished any job, or the run was terminated.
-        """
+        """Do `jobs` one after the other in one worker process."""
         # The worker asks the kernel to be killed with its parent; it needs to know who that is.
         work = Work(task.name, [to_wire(job) for job in jobs], os.getpid())
         reader = _KeepingReader()
@@ -93,13 +115,7 @@ class LocalCompute(dg.ConfigurableResource):
         )
         if not reports:
             raise dg.Failure(died)
-        return [_outcome(task, reports[n]) if n in reports else PassingError(died) for n in range(len(jobs))]
-
-
-def _outcome(task: Task[J, R], report: Report) -> R | DataError:
-    if report.failed is None:
-        return from_wire(task.result, report.value)
-    return (PassingError if report.failed.passing else DataError)(report.failed.error)
+        return [outcome(task, reports[n]) if n in reports else PassingError(died) for n in range(len(jobs))]
 
 
 def _session(

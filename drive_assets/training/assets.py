@@ -11,7 +11,7 @@ from drive_assets.batches import Event, Outcome, report_partitions
 from drive_assets.manifest import read_current_manifest
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS
 from drive_assets.pictures import inline
-from drive_assets.resources.compute import LocalCompute
+from drive_assets.resources.compute import Compute
 from drive_assets.resources.mlflow import Mlflow
 from drive_assets.resources.storage import Storage
 from drive_assets.tasks import TRAIN, TrainJob
@@ -56,7 +56,7 @@ def checkpoint(
     context: dg.AssetExecutionContext,
     config: TrainingLaunchpad,
     storage: Storage,
-    compute: LocalCompute,
+    compute: Compute,
     mlflow: Mlflow,
 ) -> Iterator[Event]:
     """One architecture, trained: its best weights, the latest checkpoint and the history."""

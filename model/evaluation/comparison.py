@@ -12,9 +12,17 @@ from model.evaluation.pages import render
 from model.evaluation.paired import Areas
 from model.evaluation.plots import comparison_figure
 from model.evaluation.predictions import PREDICTIONS, Predictions
-from model.evaluation.results import COMPARISON, SCHEMA_VERSION, Comparison, Difference, Evaluation, Interval, Row
+from model.evaluation.results import (
+    COMPARISON,
+    SCHEMA_VERSION,
+    SHOWN_FIGURES,
+    Comparison,
+    Difference,
+    Evaluation,
+    Interval,
+    Row,
+)
 
-CSV_FIGURES = ("pr_auc", "roc_auc", "f1", "mcc", "balanced_accuracy", "brier", "calibration_error")
 BASELINE_FOLDER = "baselines"
 
 
@@ -138,7 +146,7 @@ def _write_csv(path: Path, content: Comparison) -> None:
         cells = row.model_dump(include={"rank", "architecture", "val_mean_pr_auc", "test_mean_pr_auc"})
         for task in content.tasks:
             figures = row.test[task]
-            cells |= {f"{task}_{name}": getattr(figures, name) for name in CSV_FIGURES}
+            cells |= {f"{task}_{name}": getattr(figures, name) for name in SHOWN_FIGURES}
             low, high = figures.pr_auc_interval or (None, None)
             cells |= {f"{task}_pr_auc_low": low, f"{task}_pr_auc_high": high}
             cells[f"{task}_random_pr_auc"] = figures.random_pr_auc

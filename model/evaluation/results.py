@@ -13,6 +13,8 @@ from model.evaluation.config import EvaluationConfig
 
 SCHEMA_VERSION = 2
 EVALUATION, COMPARISON = "metrics.json", "comparison.json"
+SHOWN_FIGURES = ("pr_auc", "roc_auc", "f1", "mcc", "balanced_accuracy", "brier", "calibration_error")
+"""Of `TaskFigures`, what tables, the comparison's CSV and MLflow show."""
 Interval = tuple[float, float]
 """Low and high end."""
 
