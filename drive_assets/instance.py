@@ -14,6 +14,7 @@ import dagster as dg
 import psutil
 from filelock import FileLock, Timeout
 
+from drive_assets.resources.mlflow import Mlflow
 from drive_assets.resources.storage import data_root
 from model.common.errors import DataError
 from model.common.files import write_text
@@ -86,12 +87,17 @@ def hold_lease(instance: dg.DagsterInstance) -> None:
 
 def end_lost_runs(instance: dg.DagsterInstance) -> None:
     """A run whose process was killed seems to go on, and its place in a pool stays taken: end it and free the place."""
+    lost = set()
     for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
         process = run.tags.get(PROCESS_TAG, "")
         if process and process not in process_tag().values() and not _is_alive(instance, process):
             instance.report_run_failed(run, "The command that executed this run was killed. Run it again.")
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             _lease(instance, process).unlink(missing_ok=True)
+            lost.add(run.run_id)
+    if lost:
+        with contextlib.suppress(DataError):  # a store that fails now is told of when it is needed
+            Mlflow.from_environment().end_lost(lost)
 
 
 def wait_for_pools(instance: dg.DagsterInstance, pools: Collection[str], tell: Callable[[str], None]) -> None:

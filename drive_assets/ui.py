@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from drive_assets.instance import prepare_home
-from drive_assets.resources.mlflow import Mlflow
+from drive_assets.resources.mlflow import Mlflow, tracking_uri
+from drive_assets.resources.mlflow_store import prepare
 
 STOP_S = 15.0
 
@@ -18,16 +19,18 @@ def run_ui(host: str, port: int, mlflow_port: int, tell: Callable[[str], None] =
     """Serve both until one ends or the user interrupts. Returns an exit status."""
     home = prepare_home()
     mlflow = Mlflow.from_environment()
+    prepare(tracking_uri(), Path(mlflow.artifacts))  # before the server and a training make it at once
     here = Path(sys.executable).parent
     commands = [
         [str(here / "dagster"), "dev", "-m", "drive_assets.definitions", "-h", host, "-p", str(port)],
     ]
     env = {**os.environ, "PATH": f"{here}{os.pathsep}{os.environ.get('PATH', '')}"}
     tell(f"Dagster  http://{host}:{port}")
-    if mlflow.uri.startswith(("sqlite:", "postgresql", "mysql")):
+    uri = tracking_uri()
+    if uri.startswith(("sqlite:", "postgresql", "mysql")):
         tell(f"MLflow   http://{host}:{mlflow_port}")
         # The store's address may hold a password: it goes through the environment, not through the process list.
-        env["MLFLOW_BACKEND_STORE_URI"] = mlflow.uri
+        env["MLFLOW_BACKEND_STORE_URI"] = uri
         env["MLFLOW_DEFAULT_ARTIFACT_ROOT"] = Path(mlflow.artifacts).as_uri()
         env["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # eight processes for features of language models
         commands.append([str(here / "mlflow"), "server", "--host", host, "--port", str(mlflow_port), "--workers", "1"])

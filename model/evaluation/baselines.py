@@ -102,7 +102,7 @@ def evaluate_baselines(
             )
     evaluations = {}
     for baseline, (features, model) in BASELINES.items():
-        inputs = {name: features(split) for name, split in parts.items()}
+        inputs = _without_empty({name: features(split) for name, split in parts.items()})
         raw = {
             name: Predictions.of(parts[name], tasks, _fit_and_predict(parts["train"], inputs, name, tasks, model))
             for name in ("val", "test")
@@ -111,6 +111,12 @@ def evaluate_baselines(
             baseline, data_version, None, raw["val"], raw["test"], config, output / baseline
         )
     return evaluations
+
+
+def _without_empty(inputs: Mapping[str, Features]) -> dict[str, Features]:
+    """Features without those that train never has, such as a lead's where no box is in the lane."""
+    used = np.isfinite(inputs["train"]).any(axis=0)
+    return {name: values[:, used] for name, values in inputs.items()}
 
 
 def _done(

@@ -121,8 +121,10 @@ def blocks(time_ms: npt.NDArray[np.int64], recording: npt.NDArray[np.integer]) -
 
 def bootstrap_draws(block: npt.NDArray[np.int64], samples: int, seed: int) -> npt.NDArray[np.int64]:
     """(samples,blocks) how often each block is drawn when blocks are drawn with replacement (Kuensch 1989)."""
-    number = int(block.max(initial=-1)) + 1
-    return np.random.default_rng(seed).multinomial(number, np.full(number, 1 / max(number, 1)), size=samples)
+    if len(block) == 0:
+        return np.zeros((samples, 0), np.int64)
+    number = int(block.max()) + 1
+    return np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), size=samples)
 
 
 def bootstrap_areas(

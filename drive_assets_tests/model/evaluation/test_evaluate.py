@@ -178,3 +178,19 @@ def test_the_best_stays_until_a_better_one_comes(evaluated: Path, tmp_path: Path
 
 def arguments(folder: Path, comparison: tuple[Comparison, Path]) -> tuple[Comparison, Path, Path]:
     return comparison[0], folder, comparison[1]
+
+
+def test_baselines_of_drives_without_a_vehicle_or_a_positive(tmp_path: Path) -> None:
+    for seed, name in enumerate(("train", "val", "test")):
+        path = write_split_file(tmp_path / f"{name}.h5", frames=120, seed=seed)
+        with h5py.File(path, "a") as file:
+            file["detection_mask"][...] = False
+            file["labels"][:, 0] = 0
+            file["labels"][:, 1] = -1
+    found = evaluate_baselines(tmp_path, tmp_path / "baselines", ("brake_1s", "brake_2s", "coast_1s"), "v1", CONFIG)
+    for evaluation in found.values():
+        none, unknown = evaluation.test["brake_1s"], evaluation.test["brake_2s"]
+        assert (none.pr_auc, none.onset.pr_auc, none.threshold, none.alarms[0].recall) == (None, None, None, None)
+        assert (unknown.windows, unknown.pr_auc, unknown.brier, unknown.alarms[0].threshold.on) == (0, None, None, None)
+        assert evaluation.test["coast_1s"].pr_auc is not None
+        assert "NaN" not in (tmp_path / "baselines" / evaluation.architecture / "metrics.json").read_text()
