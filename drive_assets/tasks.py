@@ -130,7 +130,7 @@ TASKS: dict[str, Task[Any, Any]] = {task.name: task for task in (ANNOTATE, TRAIN
 class EpochLog:
     """Called with each epoch's figures: a line in the log, and into the MLflow run where there is one.
 
-    Training goes on without MLflow: the op logs the history file in the end.
+    Training continues without MLflow: the op logs the history file in the end.
     """
 
     def __init__(self, run_id: str | None, log: Log, name: str = "") -> None:
@@ -146,7 +146,7 @@ class EpochLog:
             self._log_to_mlflow(metrics)
         except Exception as error:  # whatever a tracking server throws must not end hours of training
             self.log(
-                f"MLflow cannot be reached ({type(error).__name__}); training goes on, the figures follow at its end."
+                f"MLflow cannot be reached ({type(error).__name__}); training continues, the figures follow at its end."
             )
             self.run_id = None
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from model.annotation.frames import Detections
 from model.common.errors import DataError
+from model.common.files import full_disk_named
 from model.recording.folder import Recording
 
 
@@ -46,7 +47,7 @@ class Progress:
 
     def _write(self) -> None:
         if self._unwritten:
-            with self.path.open("a", encoding="utf-8") as stream:
+            with full_disk_named(self.path), self.path.open("a", encoding="utf-8") as stream:
                 stream.writelines(self._unwritten)
                 stream.flush()
                 os.fsync(stream.fileno())

@@ -93,24 +93,33 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_sibling(path)
+    with full_disk_named(path):
+        try:
+            yield temporary
+            fsync(temporary)
+            temporary.replace(path)
+            fsync(path.parent)
+        except BaseException:
+            if temporary.is_dir():
+                shutil.rmtree(temporary, ignore_errors=True)
+            else:
+                temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def full_disk_named(path: Path) -> Iterator[None]:
+    """That the disk of `path` fills up in the block becomes a DataError; other errors pass."""
     try:
-        yield temporary
-        fsync(temporary)
-        temporary.replace(path)
-        fsync(path.parent)
-    except BaseException as error:
-        written = temporary.stat().st_size if temporary.is_file() else 0
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DataError(
-                f"{path} cannot be written: the disk is full. It needs more than {written / 1e6:,.0f} MB, and "
-                f"{shutil.disk_usage(path.parent).free / 1e6:,.0f} MB are free in {path.parent}; free some and run it "
-                "again."
-            ) from error
-        raise
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        free = shutil.disk_usage(path.parent).free / 1e6
+        raise DataError(
+            f"{path} cannot be written: the disk is full. It needs more than the {free:,.0f} MB that are free in "
+            f"{path.parent}; free some and run it again."
+        ) from error
 
 
 @contextmanager

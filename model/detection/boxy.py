@@ -124,7 +124,7 @@ def convert_boxy(
 def download_boxy(
     remote: Remote, raw: Path, config: BoxyConfig, progress: Callable[[str], None] = lambda line: None
 ) -> None:
-    """Fetch labels and the sequences' zips that are not in `raw` yet. A zip that the server lacks is told and left out.
+    """Fetch labels and the sequences' zips that `raw` lacks. A zip that the server lacks is named and left out.
 
     Raises:
         DataError: something cannot be fetched or is damaged, or there are no labels; names the file, not the address.

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from model.common.config import Config, fingerprint
 from model.common.errors import DataError, is_out_of_memory
-from model.common.files import atomic_path
+from model.common.files import atomic_path, full_disk_named
 from model.detection.detector import BUNDLED, configure_ultralytics
 from model.detection.yolo_dataset import dataset_version
 
@@ -120,7 +120,7 @@ def _fit_into_memory(
     batch = saved.batch if saved else config.batch or _automatic_batch(config, devices)
     for halvings_left in reversed(range(HALVINGS + 1)):
         try:
-            with _told(folder / "results.csv", on_epoch):
+            with full_disk_named(folder), _told(folder / "results.csv", on_epoch):
                 # A finished one was killed before its weights were published.
                 if saved is None or saved.epoch != FINISHED:
                     batch = _fit(dataset, folder, config, start, batch, devices, resume=saved is not None)

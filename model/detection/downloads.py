@@ -21,7 +21,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import requests
 
 from model.common.errors import DataError
-from model.common.files import fsync, locked, write_json
+from model.common.files import fsync, full_disk_named, locked, write_json
 
 RETRIES = 6
 TIMEOUT_S = (15.0, 60.0)
@@ -117,7 +117,7 @@ class Remote:
             if failures > RETRIES:
                 raise DataError(f"{name} could not be fetched after {RETRIES} retries ({reason}): try again later.")
             pause = min(max(wait, 2.0 ** (failures - 1) * random.uniform(0.5, 1.0)), LONGEST_WAIT_S)
-            progress(f"{name}: {reason}; it goes on in {pause:.0f} s")
+            progress(f"{name}: {reason}; the next try is in {pause:.0f} s")
             self.sleep(pause)
 
     def _request(self, name: str, partial: Path, about: Path, progress: Progress) -> None:
@@ -225,11 +225,12 @@ def extract_archives(
         folder = raw / f".{archive.name}.extracted"
         shutil.rmtree(folder, ignore_errors=True)  # a killed run's
         try:
-            count = _extract(archive, folder, wanted, progress)
-            for file in [path for path in folder.rglob("*") if path.is_file()]:
-                target = raw / file.relative_to(folder)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                file.replace(target)
+            with full_disk_named(folder):
+                count = _extract(archive, folder, wanted, progress)
+                for file in [path for path in folder.rglob("*") if path.is_file()]:
+                    target = raw / file.relative_to(folder)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    file.replace(target)
         except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
             raise DataError(f"{archive} cannot be extracted ({error}): delete it and get it again.") from error
         finally:

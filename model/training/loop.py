@@ -226,7 +226,7 @@ def train(
     """Train one architecture on `splits`/train.h5, watch `splits`/val.h5, publish into folder `output`.
 
     Working files live in `output`/.work/<fingerprint of architecture, data version and config>; a run that was killed
-    goes on from them. When training ends they replace best_model.pt, latest_checkpoint.pt and training_history.json.
+    resumes from them. When training ends they replace best_model.pt, latest_checkpoint.pt and training_history.json.
 
     Args:
         data_version: what the splits hold, so that a run on other data is never resumed; if empty, the files' hashes.

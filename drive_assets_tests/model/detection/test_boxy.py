@@ -8,7 +8,7 @@ import pytest
 
 from model.common.errors import DataError
 from model.detection.boxy import BoxyConfig, convert_boxy
-from model.detection.yolo_dataset import mosaic, split_groups
+from model.detection.yolo_dataset import DatasetWriter, mosaic, split_groups
 
 PNG = cv2.imencode(".png", np.zeros((1028, 1232, 3), np.uint8))[1].tobytes()
 
@@ -228,3 +228,20 @@ def test_the_sequences_that_are_there_are_split(tmp_path: Path) -> None:
     archives[8].unlink()
     with pytest.raises(DataError, match="images of 1 of the 9 sequences that the labels name: expected at least 2"):
         convert_boxy(raw, tmp_path / "set", BoxyConfig())
+
+
+def test_a_disk_that_fills_up_is_named_and_the_earlier_set_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = write_raw(tmp_path / "raw", {"1": []})
+    convert_boxy(raw, tmp_path / "set", BoxyConfig())
+    before = sorted((tmp_path / "set").rglob("*"))
+
+    def full(self: DatasetWriter, part: str, name: str, image: Path | bytes) -> None:
+        (self.folder / "images" / part / name).symlink_to("/dev/full")
+        (self.folder / "images" / part / name).write_bytes(b"x")
+
+    monkeypatch.setattr(DatasetWriter, "place_image", full)
+    with pytest.raises(DataError, match=r"set cannot be written: the disk is full"):
+        convert_boxy(raw, tmp_path / "set", BoxyConfig())
+    assert sorted((tmp_path / "set").rglob("*")) == before
