@@ -9,11 +9,22 @@ from torch import Tensor, nn
 
 from model.network.attention import mlp
 from model.network.config import ModelConfig, NetworkConfig
+from model.recording.schema import CHANNELS as TABLE
 
 HORIZON = 0.29
 """Row of the horizon, as a share of the region of interest's height."""
 METRES = 4.34
 """Metres to the side = METRES x (middle - 0.5) / (bottom - HORIZON), for a camera 1.3 m above the road."""
+DISTANCE_M = 3.21
+"""Metres ahead = DISTANCE_M / (bottom - HORIZON), for that camera."""
+SPEED_MPS = (TABLE["SPEED"].scaling or (0.0, 150.0))[1] / 3.6
+FRAME_S = 0.5
+SIZE_NOISE = 0.025
+"""Spread of a detector's log size from frame to frame."""
+MEMORIES_S = (1.5, 3.0)
+"""Time over which what is known of the vehicle ahead fades when its motion is estimated."""
+MOTION_PRIOR = (2.0, 0.3)
+"""Spread of speeds (m/s) relative to the own one and of accelerations (m/s2) of vehicles ahead."""
 LANES_M = ((-1.5, 1.5), (-5.5, -1.5), (1.5, 5.5))
 """Where the nearest vehicle is followed: the own lane, the left one, the right one."""
 SPANS = (3, 6, 10)
@@ -28,7 +39,7 @@ MOST_CHANGE = 0.8
 TELEMETRY_FRAME = CHANNELS
 TRACK_FRAME = 4
 TELEMETRY_LAST = CHANNELS * (1 + len(SPANS)) + CHANNELS * 2 + 3
-TRACK_LAST = 6 + 4 * len(SPANS)
+TRACK_LAST = 6 + 4 * len(SPANS) + 4 * len(MEMORIES_S)
 TRACKS = len(LANES_M)
 
 
@@ -63,13 +74,13 @@ class DerivedInputs(nn.Module):
                 frames.append(change)
                 end.append(last)
             if self.config.lead_tracks:
-                tracks, last = lead_tracks(detections, mask, telemetry[:, -1, 0])
+                tracks, last = lead_tracks(detections, mask, telemetry[..., 0])
                 frames.append(tracks)
                 end += [last, mask[:, -1].sum(-1, keepdim=True) / 12]
         return torch.cat(frames, dim=-1), torch.relu(self.end(self.norm(torch.cat(end, dim=-1))))
 
 
-def slopes(values: Tensor, valid: Tensor, frame_s: float = 0.5) -> Tensor:
+def slopes(values: Tensor, valid: Tensor) -> Tensor:
     """Least-squares rates (...,len(SPANS)) of change a second at the end of series (...,T), where valid (...,T).
 
     A small ridge draws the rate of few frames towards zero, which is what it is with less than two.
@@ -78,7 +89,7 @@ def slopes(values: Tensor, valid: Tensor, frame_s: float = 0.5) -> Tensor:
     found = []
     for span in SPANS:
         weight = valid[..., -span:].to(values.dtype)
-        t, x = time[-span:] * frame_s, values[..., -span:]
+        t, x = time[-span:] * FRAME_S, values[..., -span:]
         count = weight.sum(-1, keepdim=True).clamp(min=1)
         t = t - (weight * t).sum(-1, keepdim=True) / count
         x = x - (weight * x).sum(-1, keepdim=True) / count
@@ -109,12 +120,12 @@ def lead_tracks(detections: Tensor, mask: Tensor, speed: Tensor) -> tuple[Tensor
     Args:
         detections: (B,T,N,D); features 1 to 4 are the corners as shares of the region.
         mask: (B,T,N).
-        speed: (B,) scaled speed at the end.
+        speed: (B,T) scaled speed.
 
     Returns:
         (B,T,3*TRACK_FRAME): seen or not, log size, bottom edge, metres to the side; zero where not seen.
-        (B,3*TRACK_LAST): these at the end, distance, headway, frames seen; and the rates of growth (1 / time to
-        contact), of the closing speed, of the deceleration that this needs, and of moving sideways.
+        (B,3*TRACK_LAST): these at the end, distance and headway; the rates of growth (1 / time to contact) and of
+        moving sideways; relative speed, acceleration and the deceleration that they call for.
     """
     x1, y1, x2, y2 = detections[..., 1:5].unbind(-1)
     width, height = (x2 - x1).clamp(min=1e-3), (y2 - y1).clamp(min=1e-3)
@@ -148,17 +159,43 @@ def lead_tracks(detections: Tensor, mask: Tensor, speed: Tensor) -> tuple[Tensor
     series = torch.stack(track[::-1], dim=-2)[..., :5]  # (B,3,T,5)
     size, bottom, side = series[..., 3], series[..., 1], series[..., 4]
     frames = torch.stack((valid, (size + 2.5) * valid, bottom * valid, side / 4 * valid), dim=-1)
-    return frames.permute(0, 2, 1, 3).flatten(2), _end(size, bottom, side, valid, speed).flatten(1)
+    end = _end(size, bottom, side, valid, speed[:, None] * SPEED_MPS)
+    return frames.permute(0, 2, 1, 3).flatten(2), end.flatten(1)
 
 
 def _end(size: Tensor, bottom: Tensor, side: Tensor, valid: Tensor, speed: Tensor) -> Tensor:
-    """Series (B,3,T) to the features of their ends (B,3,TRACK_LAST)."""
+    """Series (B,3,T), and the own speed (B,1,T) in m/s, to the features of their ends (B,3,TRACK_LAST)."""
     seen = valid[..., -1:]
+    # How large the vehicle is, is the same in all frames: their mean makes its size a good measure of distance.
+    scale = torch.log(DISTANCE_M / (bottom - HORIZON).clamp(min=0.02)) + size
+    scale = (valid * scale).sum(-1, keepdim=True) / valid.sum(-1, keepdim=True).clamp(min=1)
+    gap = torch.exp(scale - size).clamp(1, 200)
+    now, own = gap[..., -1:], speed[..., -1:]
     growth, sideways = slopes(size, valid), slopes(side, valid)
-    gap = (torch.exp(-size[..., -1:]) / 20).clamp(max=5)
-    closing = growth * gap
-    headway = gap / speed[:, None, None].clamp(min=0.05)
-    state = (seen, size[..., -1:] + 2.5, bottom[..., -1:], side[..., -1:] / 4, gap, headway.clamp(max=5) / 2)
-    rates = (growth * 3, closing * 5, growth * closing * 10, sideways / 2)
-    values = torch.cat((*state, *(rate.clamp(-4, 4) for rate in rates)), dim=-1)
+    headway = (now / own.clamp(min=3)).clamp(max=6)
+    state = (seen, torch.log(now / 30), bottom[..., -1:], side[..., -1:] / 4, now / 50, headway / 2)
+    motion = []
+    for memory in MEMORIES_S:
+        relative, acceleration = _motion(gap, valid, memory)
+        needed = relative.clamp(max=0) ** 2 / (2 * now)
+        motion += [relative / 2, acceleration, needed * 2, (relative / now * 10).clamp(-4, 4)]
+    rates = (growth * 3, growth * headway * 2, growth * growth * now, sideways / 2)
+    values = torch.cat((*state, *(rate.clamp(-4, 4) for rate in rates), *motion), dim=-1)
     return values * seen
+
+
+def _motion(gap: Tensor, valid: Tensor, memory_s: float) -> tuple[Tensor, Tensor]:
+    """Relative speed (B,3,1) and acceleration (B,3,1) of what is `gap` (B,3,T) ahead, at the end.
+
+    A parabola is fitted to the distances, with weights that fade with age and with noise in proportion to distance,
+    and a prior for both values. (Fitting the vehicle's own way, with the car's speed known, is worse: a driver who
+    follows slows down with it, so that the distance changes more smoothly than either speed.)
+    """
+    time = (torch.arange(gap.shape[-1], device=gap.device) - (gap.shape[-1] - 1)).to(gap.dtype) * FRAME_S
+    place = gap - gap[..., -1:]
+    weight = valid * torch.exp(time / memory_s) / (SIZE_NOISE * gap) ** 2
+    powers = torch.stack((torch.ones_like(time), time, time**2 / 2))
+    system = torch.einsum("blt,it,jt->blij", weight, powers, powers)
+    prior = torch.tensor([1e-6, *(spread**-2 for spread in MOTION_PRIOR)], device=gap.device, dtype=gap.dtype)
+    found = torch.linalg.solve(system + torch.diag(prior), torch.einsum("blt,it,blt->bli", weight, powers, place))
+    return found[..., 1:2].clamp(-20, 20), found[..., 2:3].clamp(-5, 5)
