@@ -57,6 +57,16 @@ class ModelConfig(NetworkConfig):
         check_tasks(self.prediction_tasks, "prediction_tasks")
         return self
 
+    @model_validator(mode="after")
+    def _changes_are_of_known_channels(self) -> Self:
+        if self.telemetry_changes and self.telemetry_input_dim not in TELEMETRY_DIM.values():
+            raise ValueError(
+                f"telemetry_changes with {self.telemetry_input_dim} telemetry features: expected all channels "
+                f"({' or '.join(str(dim) for dim in TELEMETRY_DIM.values())} features); recordings that lack one need "
+                "telemetry_changes off"
+            )
+        return self
+
 
 def check_tasks(tasks: Sequence[str], name: str) -> None:
     """Raise ValueError unless `tasks` are distinct labels, at least one."""

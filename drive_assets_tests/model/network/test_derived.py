@@ -8,7 +8,9 @@ from model.factory import architecture_of, create_model_variant
 from model.network.architectures import ARCHITECTURES
 from model.network.config import ModelConfig
 from model.network.derived import (
+    DISTANCE_M,
     HORIZON,
+    MEMORIES_S,
     METRES,
     SPANS,
     TELEMETRY_LAST,
@@ -58,7 +60,7 @@ def test_the_lead_is_followed_through_a_miss_and_past_a_nearer_car_of_the_next_l
     )
     mask = torch.ones(1, TIME, 3, dtype=torch.bool)
     mask[0, -4, 1] = False
-    frames, last = lead_tracks(detections[None], mask, torch.tensor([0.7]))
+    frames, last = lead_tracks(detections[None], mask, torch.full((1, TIME), 0.7))
 
     own, left, right = frames.view(TIME, 3, TRACK_FRAME).unbind(1)
     assert own[:, 0].tolist() == [0.0 if frame == TIME - 4 else 1.0 for frame in range(TIME)]
@@ -70,10 +72,23 @@ def test_the_lead_is_followed_through_a_miss_and_past_a_nearer_car_of_the_next_l
     assert growth[1].abs().max() == 0
 
 
+def test_relative_speed_and_acceleration_follow_from_the_distances() -> None:
+    time = torch.arange(TIME) * 0.5 - (TIME - 1) * 0.5
+    for speed, acceleration in ((-2.0, 0.0), (1.0, 0.0), (-1.0, -0.2)):
+        metres = 30 + speed * time + acceleration * time**2 / 2
+        detections = vehicle(metres / DISTANCE_M)[None, :, None]
+        _, last = lead_tracks(detections, torch.ones(1, TIME, 1, dtype=torch.bool), torch.full((1, TIME), 0.7))
+        own = last.view(3, TRACK_LAST)[0]
+        found = own[6 + 4 * len(SPANS) :].view(len(MEMORIES_S), 4)
+        assert own[4].item() * 50 == pytest.approx(30, rel=0.01)
+        assert (found[:, 0] * 2).tolist() == pytest.approx([speed] * 2, abs=0.35)
+        assert (found[:, 1]).tolist() == pytest.approx([acceleration] * 2, abs=0.12)
+
+
 def test_the_order_of_detections_and_empty_slots_change_nothing() -> None:
     detections = torch.stack([vehicle(torch.linspace(6 + k, 3 + k, TIME), 3.0 * (k - 1)) for k in range(3)], dim=1)
     mask = torch.ones(1, TIME, 3, dtype=torch.bool)
-    speed = torch.tensor([0.7])
+    speed = torch.full((1, TIME), 0.7)
     plain = lead_tracks(detections[None], mask, speed)
     padded = torch.cat((detections.flip(1), torch.full((TIME, 2, 6), 0.4)), dim=1)
     other = lead_tracks(padded[None], torch.cat((mask, torch.zeros(1, TIME, 2, dtype=torch.bool)), dim=2), speed)
