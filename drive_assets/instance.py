@@ -77,12 +77,21 @@ def process_tag() -> dict[str, str]:
 
 
 def hold_lease(instance: dg.DagsterInstance) -> None:
-    """Show that this process lives, to commands on this host and others: it holds a lock until it ends, however."""
+    """Show that this process lives, to commands on this host and others: it holds a lock until it ends, however.
+
+    Raises:
+        DataError: the file system of DAGSTER_HOME has no locks.
+    """
     path = _lease(instance, process_tag()[PROCESS_TAG])
     if path not in _leases:
         path.parent.mkdir(parents=True, exist_ok=True)
         _leases[path] = FileLock(path)
-        _leases[path].acquire()
+        try:
+            _leases[path].acquire()
+        except (OSError, NotImplementedError) as error:
+            raise DataError(
+                f"{path} cannot be locked ({error}): choose a DAGSTER_HOME on a file system with locks."
+            ) from error
 
 
 def end_lost_runs(instance: dg.DagsterInstance) -> None:

@@ -12,6 +12,7 @@ from drive_assets.resources.sharepoint.client import GraphClient
 from drive_assets.resources.sharepoint.items import Item
 from drive_assets_tests.graph_server import Fault, GraphServer
 from drive_assets_tests.resources.clock import TestClock
+from drive_assets_tests.resources.conftest import delta
 from model.common.errors import DataError
 
 FAULTS = [
@@ -63,8 +64,8 @@ def work(
     """The client's calls, one at a time, so that the failure of one does not hide the next."""
     drive_id = link.split("/drives/")[1].split("/")[0]
     yield lambda: client.drives(client.site_id(server.site_url))
-    yield lambda: list(client.delta(drive_id))
-    yield lambda: list(client.delta(drive_id, link))
+    yield lambda: delta(client, drive_id)
+    yield lambda: delta(client, drive_id, link)
     yield lambda: client.shared_item(server.share("big.zip"))
     yield lambda: client.item_by_path(drive_id, "big.zip")
     yield lambda: client.download(drive_id, item, target)
@@ -86,7 +87,7 @@ def test_nothing_secret_is_shown_when_it_misbehaves(
     texts: list[str] = []
     first = make_client()
     drive_id = first.drives(first.site_id(server.site_url))[0].id
-    *_, last = first.delta(drive_id)
+    *_, last = delta(first, drive_id)
     item = first.item_by_path(drive_id, "big.zip")
     server.fail(fault)
     failed = 0

@@ -110,16 +110,6 @@ class GraphClient:
             raise _endless(advice.what)
         return DeltaPage([parse_item(raw) for raw in page.get("value", [])], next_link, delta_link)
 
-    def delta(self, drive_id: str, link: str | None = None) -> Iterator[DeltaPage]:
-        """The pages of a round, up to and with the one that has the delta link."""
-        seen: set[str] = set()
-        while True:
-            page = self.delta_page(drive_id, link)
-            yield page
-            if page.next_link is None:
-                return
-            link = _unseen(page.next_link, seen, "Asking what changed in the library")
-
     def download(
         self, drive_id: str, item: Item, target: Path, progress: Callable[[int], None] = lambda done: None
     ) -> Item:
