@@ -1,5 +1,6 @@
 """Fine-tuning a YOLO detector with ultralytics: resumed after a kill, with a batch that the memory allows."""
 
+import json
 import shutil
 import subprocess
 import threading
@@ -7,13 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import Field
 
 from model.common.config import Config, fingerprint
 from model.common.errors import DataError, is_out_of_memory
-from model.common.files import atomic_path, full_disk_named
+from model.common.files import atomic_path, full_disk_named, sha256, write_json
 from model.detection.detector import BUNDLED, configure_ultralytics
 from model.detection.yolo_dataset import dataset_version
 
@@ -22,6 +23,8 @@ CPU_BATCH, MEMORY_SHARE = 8, 0.6
 POLL_S = 1.0
 HALVINGS = 4
 FINISHED = -1
+PUBLISHED = "published.json"
+"""In the working folder: what a finished training made."""
 ULTRALYTICS_NAMES = {"image_size": "imgsz", "learning_rate": "lr0", "final_rate": "lrf", "class_gain": "cls"}
 """Ultralytics' names of options, where ours are other ones."""
 NOT_OF_ITS_RECIPE = ("architecture", "weights", "batch", "devices")
@@ -81,6 +84,7 @@ class DetectorResult:
     epochs: int
     batch: int
     resumed: bool
+    """Whether an earlier run had done a part, or all."""
     files: list[Path] = field(default_factory=list)
     """Curves, confusion matrix, pictures and figures that ultralytics wrote, in the working folder."""
 
@@ -94,7 +98,8 @@ def train_detector(
 ) -> DetectorResult:
     """Fine-tune a detector on `dataset` (a dataset.yaml) and publish its best weights as `output`.
 
-    A run that was killed resumes after its last epoch: working files lie in `work`/<fingerprint>.
+    A run that was killed resumes after its last epoch: working files lie in `work`/<fingerprint>. Where `output` is
+    what this recipe made of this data set before, it is taken over: what failed then came after the training.
 
     Raises:
         DataError: data set or starting weights missing, not enough memory for one image, disk full.
@@ -104,6 +109,8 @@ def train_detector(
     configure_ultralytics(work / "ultralytics")
     start = _starting_weights(config)
     folder = work / fingerprint(config.model_dump(mode="json"), str(dataset), dataset_version(dataset.parent))
+    if published := _published(folder, output):
+        return published
     saved = _saved(folder / "weights" / "last.pt")
     if saved is None:
         shutil.rmtree(folder, ignore_errors=True)
@@ -145,9 +152,25 @@ def _publish(folder: Path, output: Path, batch: int, resumed: bool) -> DetectorR
     best = max(epochs, key=lambda epoch: epoch["metrics/mAP50_95"])
     names = {"mAP50": "map50", "mAP50_95": "map50_95", "precision": "precision", "recall": "recall"}
     metrics = {short: float(best[f"metrics/{long}"]) for long, short in names.items()}
-    files = sorted(path for path in folder.iterdir() if path.suffix in (".png", ".jpg", ".csv", ".yaml"))
+    made: dict[str, Any] = {"metrics": metrics, "epochs": int(epochs[-1]["epoch"]) + 1, "batch": batch}
+    write_json(folder / PUBLISHED, {"weights": sha256(output), **made})
     shutil.rmtree(folder / "weights")  # a finished training is not resumed
-    return DetectorResult(output, metrics, int(epochs[-1]["epoch"]) + 1, batch, resumed, files)
+    return DetectorResult(output, **made, resumed=resumed, files=_pictures(folder))
+
+
+def _published(folder: Path, output: Path) -> DetectorResult | None:
+    """What an earlier training in `folder` made, if its weights are still `output`."""
+    try:
+        made = json.loads((folder / PUBLISHED).read_text(encoding="utf-8"))
+        if made.pop("weights") != sha256(output):
+            return None
+        return DetectorResult(output, **made, resumed=True, files=_pictures(folder))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix in (".png", ".jpg", ".csv", ".yaml"))
 
 
 def _epochs(results: Path) -> list[dict[str, float | int]]:

@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,10 @@ def test_a_tiny_training_publishes_its_best_weights(dataset: Path, tmp_path: Pat
     expected = {"results.csv", "results.png", "args.yaml", "confusion_matrix.png", "BoxPR_curve.png"}
     assert expected | {"val_batch0_labels.jpg", "val_batch0_pred.jpg"} <= {path.name for path in result.files}
     again = train_detector(dataset, tmp_path / "out.pt", TINY, epochs.append, tmp_path / "work")
-    assert ([epoch["epoch"] for epoch in epochs], again.resumed) == ([0, 0], False)
+    assert again == replace(result, resumed=True)  # taken over, not trained again
+    (tmp_path / "out.pt").write_bytes(b"other weights")
+    anew = train_detector(dataset, tmp_path / "out.pt", TINY, epochs.append, tmp_path / "work")
+    assert ([epoch["epoch"] for epoch in epochs], anew.resumed) == ([0, 0], False)
 
 
 def test_processes_of_several_gpus_find_what_they_would_download(tmp_path: Path) -> None:
