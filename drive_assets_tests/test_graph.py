@@ -158,7 +158,7 @@ def test_from_splits_to_the_comparison(splits: Path) -> None:
 
     # The same again: MLflow gets no second run a training, and what was removed is made anew.
     shutil.rmtree(splits / "evaluation")
-    status, told = drive_assets("run", "--select", rest, *chosen)
+    status, told = drive_assets("run", "--select", "evaluation,model_comparison", *chosen)
     assert status == 0, told
     assert (splits / "evaluation" / "comparison.csv").is_file()
     _check_mlflow(splits)
