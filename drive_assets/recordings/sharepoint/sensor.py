@@ -17,7 +17,7 @@ from drive_assets.recordings.sharepoint.drive_map import DriveMap, Entry, open_m
 from drive_assets.recordings.sharepoint.library import SET_UP, Place, connect, find_place, settings_key
 from drive_assets.recordings.sharepoint.source import SharePointSource
 from drive_assets.recordings.sources import missing
-from drive_assets.resources.sharepoint.items import Item, ResyncRequired, SharePointError, Throttled
+from drive_assets.resources.sharepoint.items import DeltaPage, Item, ResyncRequired, SharePointError, Throttled
 from drive_assets.resources.sharepoint.settings import SharePointSettings
 from drive_assets.resources.storage import Storage
 from model.common.config import fingerprint
@@ -129,26 +129,36 @@ def _read_changes(
             tick.warn("page not read, the next tick goes on", str(error))
             return cursor
         known.forget_refusals()
-        deleted = known.apply(page.items, cursor.generation, arrivals.now())
+        cursor = _take_over(known, cursor, page, tick)
         pages += 1
-        if page.delta_link is not None:
-            if cursor.is_full:
-                deleted += known.end_full_round(cursor.generation)
-            cursor = replace(cursor, link=page.delta_link, page=0, is_whole=True, is_full=False)
-        elif page.next_link is not None:
-            if known.is_repeated(page.next_link, cursor.page + 1):
-                raise DataError(
-                    f"SharePoint's list of changes leads in a circle at page {cursor.page + 1}. The next tick tries "
-                    "again; if that does not help, launch the job sharepoint_reconciliation."
-                )
-            cursor = replace(cursor, link=page.next_link, page=cursor.page + 1)
-        for name in sorted(set(deleted)):
-            tick.warn("deleted in SharePoint and kept here, wholly or in part", name)
         if cursor.is_whole:
             return cursor
         if time.monotonic() > deadline:
             tick.tell("round too long for one tick", f"{cursor.page} pages read so far, the next tick goes on")
             return cursor
+
+
+def _take_over(known: DriveMap, cursor: Cursor, page: DeltaPage, tick: Tick) -> Cursor:
+    """Note what a page tells; returns where the next one is.
+
+    Raises:
+        DataError: the service leads in a circle.
+    """
+    deleted = known.apply(page.items, cursor.generation, arrivals.now())
+    if page.delta_link is not None:
+        if cursor.is_full:
+            deleted += known.end_full_round(cursor.generation)
+        cursor = replace(cursor, link=page.delta_link, page=0, is_whole=True, is_full=False)
+    elif page.next_link is not None:
+        if known.is_repeated(page.next_link, cursor.page + 1):
+            raise DataError(
+                f"SharePoint's list of changes leads in a circle at page {cursor.page + 1}. The next tick tries "
+                "again; if that does not help, launch the job sharepoint_reconciliation."
+            )
+        cursor = replace(cursor, link=page.next_link, page=cursor.page + 1)
+    for name in sorted(set(deleted)):
+        tick.warn("deleted in SharePoint and kept here, wholly or in part", name)
+    return cursor
 
 
 def _start_over(known: DriveMap, cursor: Cursor, link: str | None) -> Cursor:
