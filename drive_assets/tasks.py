@@ -70,6 +70,8 @@ class EvaluateJob:
     config: EvaluationConfig
     other_data: bool = False
     """Score it on splits that it was not trained on too."""
+    recordings: Path | None = None
+    """For the frames that the report shows."""
 
 
 _annotators: dict[tuple[Path, str], Any] = {}
@@ -104,7 +106,7 @@ def evaluate(job: EvaluateJob, log: Log) -> Evaluation:
     from model.evaluation.evaluate import evaluate_checkpoint
 
     evaluation = evaluate_checkpoint(
-        job.checkpoint, job.splits, job.output, job.config, job.architecture, job.other_data
+        job.checkpoint, job.splits, job.output, job.config, job.architecture, job.other_data, job.recordings
     )
     log(f"{job.architecture} is evaluated")
     return evaluation

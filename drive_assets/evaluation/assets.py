@@ -17,9 +17,9 @@ from model.common.errors import DataError
 from model.common.images import read_image, small_jpeg
 from model.evaluation.config import EvaluationConfig
 from model.evaluation.pages import UNDEFINED, number
-from model.evaluation.results import EVALUATION, SHOWN_FIGURES, Evaluation, TaskFigures
+from model.evaluation.results import CALIBRATION, EVALUATION, EVENTS, REPORT, SHOWN_FIGURES, Evaluation, TaskFigures
 
-PLOTS = ("pr_curves", "roc_curves", "reliability", "score_distributions", "confusion", "timeline")
+PLOTS = ("pr_curves", "roc_curves", "reliability", "score_distributions", "confusion", "timeline", "alarm_curves")
 
 
 class EvaluationLaunchpad(EvaluationConfig, dg.Config):
@@ -47,7 +47,14 @@ def evaluation(
 ) -> Iterator[Event]:
     """Figures of one architecture on test, at thresholds chosen on val, with intervals and plots."""
     jobs = [
-        EvaluateJob(name, storage.checkpoint(name) / "best_model.pt", storage.splits, storage.evaluation(name), config)
+        EvaluateJob(
+            name,
+            storage.checkpoint(name) / "best_model.pt",
+            storage.splits,
+            storage.evaluation(name),
+            config,
+            recordings=storage.recordings,
+        )
         for name in context.partition_keys
     ]
     outcomes: dict[str, Outcome] = {}
@@ -74,7 +81,9 @@ def _log_to_mlflow(storage: Storage, mlflow: Mlflow, name: str, metrics: Evaluat
     means = {"test_mean_pr_auc": metrics.test.mean_pr_auc, "test_mean_onset_pr_auc": metrics.test.mean_onset_pr_auc}
     mlflow.log_figures(run_id, figures | onsets | means)
     folder = storage.evaluation(name)
-    mlflow.log_files(run_id, [folder / EVALUATION, *(folder / f"{plot}.png" for plot in PLOTS)], "evaluation")
+    files = [EVALUATION, REPORT, EVENTS, *(f"{plot}.png" for plot in PLOTS)]
+    mlflow.log_files(run_id, [folder / name for name in files], "evaluation")
+    mlflow.log_files(run_id, [storage.checkpoint(name) / CALIBRATION], "checkpoint")
 
 
 def _result(storage: Storage, name: str, metrics: Evaluation) -> dg.MaterializeResult:
@@ -85,6 +94,8 @@ def _result(storage: Storage, name: str, metrics: Evaluation) -> dg.MaterializeR
         metadata={
             "test": dg.MetadataValue.table(table),
             **{plot: inline_image(content, "jpeg") for plot, content in plots.items()},
+            "report": dg.MetadataValue.path(folder / REPORT),
+            **({"camera": metrics.camera} if metrics.camera else {}),
             "path": dg.MetadataValue.path(folder),
         },
     )

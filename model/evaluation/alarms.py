@@ -95,11 +95,16 @@ class Drives:
             metres / 1000 if np.isfinite(metres) else None,
         )
 
+    @property
+    def span_ms(self) -> int:
+        """How long before an onset an alarm counts for it."""
+        return round((self.windows.horizon_s + LEAD_MARGIN_S) * 1000)
+
     def alarms(self, threshold: float, config: EvaluationConfig) -> tuple[list[Alarm], npt.NDArray[np.float64]]:
         """The alarms at an on-threshold, and each event's lead time in s (E,), NaN where it is not foreseen."""
         windows = self.windows
         merge = merge_ms(windows.time_ms, windows.recording)
-        span = round((windows.horizon_s + LEAD_MARGIN_S) * 1000)
+        span = self.span_ms
         lead = np.full(len(self.onsets), np.nan)
         found: list[Alarm] = []
         for index, of in enumerate(self.rows):
@@ -168,6 +173,8 @@ def alarm_figures(drives: Drives, chosen: AlarmThreshold, config: EvaluationConf
         if foreseen >= FEWEST_LEADS
         else None,
         recall_at_lead=[_recall_at(seconds, lead, level) for seconds in LEADS_S],
+        brake_force_foreseen=_median(drives.strength[np.isfinite(lead)]),
+        brake_force_missed=_median(drives.strength[~np.isfinite(lead)]),
         alarms=len(alarms),
         false_alarms=false,
         false_alarms_per_hour=false / drives.hours if drives.hours else None,
@@ -212,6 +219,12 @@ def _recall_at(seconds: float, lead: npt.NDArray[np.float64], level: float) -> R
         recall=early / events if events else None,
         interval=proportion_interval(early, events, level),
     )
+
+
+def _median(values: npt.NDArray[np.float32]) -> float | None:
+    """Of the known ones; None for fewer than FEWEST_LEADS."""
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if len(known) >= FEWEST_LEADS else None
 
 
 def _episodes(

@@ -7,7 +7,7 @@ from model.common.files import atomic_path, sha256
 from model.evaluation import calibration
 from model.evaluation.paired import Areas
 from model.evaluation.predictions import PREDICTIONS, Predictions
-from model.evaluation.results import EVALUATION, Comparison, Evaluation, Interval, Result
+from model.evaluation.results import CALIBRATION, EVALUATION, Comparison, Evaluation, Interval, Result
 
 POINTER, WEIGHTS = "best.json", "best_model.pt"
 
@@ -85,7 +85,7 @@ def promote(evaluation: Evaluation, output: Path, weights: Path, training_key: s
         with atomic_path(best.folder(output)) as temporary:
             temporary.mkdir()
             source = output / evaluation.architecture
-            for path in (weights, weights.with_name(calibration.FILE), source / EVALUATION):
+            for path in (weights, weights.with_name(CALIBRATION), source / EVALUATION):
                 shutil.copy(path, temporary / (WEIGHTS if path == weights else path.name))
             for name in ("val", "test"):
                 shutil.copy(source / PREDICTIONS.format(name), temporary)

@@ -14,9 +14,8 @@ from sklearn.linear_model import LogisticRegression
 from model.common.errors import DataError
 from model.common.files import sha256
 from model.evaluation.predictions import Predictions
-from model.evaluation.results import Result
+from model.evaluation.results import CALIBRATION, Result
 
-FILE = "calibration.json"
 Method = Literal["platt", "temperature", "isotonic", "none"]
 _EDGE = 1e-7
 _FEWEST = 5
@@ -72,7 +71,7 @@ def load(checkpoint: Path) -> Calibrator | None:
     Raises:
         DataError: it belongs to another checkpoint.
     """
-    path = checkpoint.with_name(FILE)
+    path = checkpoint.with_name(CALIBRATION)
     if not path.is_file():
         return None
     calibrator = Calibrator.read(path)

@@ -89,6 +89,7 @@ def _content(
         baselines=[row(rank, baselines[name]) for rank, name in enumerate(ranked_baselines, 1)],
         best_baseline=ranked_baselines[0] if ranked_baselines else None,
         best_onset_baseline=by_onset[0] if by_onset else None,
+        camera=evaluations[ranked[0]].camera,
     )
 
 

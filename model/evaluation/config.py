@@ -21,5 +21,8 @@ class EvaluationConfig(Config):
     )
     alarm_off_share: float = Field(0.7, gt=0, le=1, description="An alarm ends below this share of its threshold")
     alarm_min_s: float = Field(0.0, ge=0, description="An alarm rings once the probability was up for so long, s")
+    importances: bool = Field(
+        True, description="Measure what each channel and all detections are worth, by exchanging them between windows"
+    )
     batch_size: int = Field(1024, ge=1, description="Windows a step")
     device: str = Field("auto", description="auto (CUDA if there is one, else CPU) or a torch device such as cuda:1")

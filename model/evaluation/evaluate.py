@@ -4,37 +4,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import torch
-from torch import nn
-
 from model.common.errors import DataError
-from model.common.figures import save_png
 from model.common.files import sha256
-from model.dataset.window_data import WindowData
 from model.dataset.windows import Split, read_fingerprint, read_split
-from model.evaluation import calibration
 from model.evaluation.config import EvaluationConfig
-from model.evaluation.plots import evaluation_figures
+from model.evaluation.importance import camera_verdict, importances, predict
 from model.evaluation.predictions import Predictions
-from model.evaluation.results import Evaluation
+from model.evaluation.report import write_report
+from model.evaluation.results import CALIBRATION, Evaluation
 from model.evaluation.scoring import evaluate_predictions
 from model.training.loop import choose_device, load_checkpoint, load_split
 from model.training.recipes import TrainingConfig
 
 SCORED = ("val", "test")
-
-
-@torch.no_grad()
-def predict(model: nn.Module, data: WindowData, batch_size: int) -> npt.NDArray[np.float64]:
-    """Probabilities (W,tasks) of every window."""
-    model.eval()
-    outputs = []
-    for batch in data.batches(batch_size):
-        logits = model(batch.telemetry_seq, batch.detection_seq, batch.detection_mask)
-        outputs.append(torch.stack([logits[task] for task in data.tasks], dim=1).float())
-    return torch.cat(outputs).sigmoid().double().cpu().numpy()
 
 
 def evaluate_checkpoint(
@@ -44,6 +26,7 @@ def evaluate_checkpoint(
     config: EvaluationConfig,
     architecture: str | None = None,
     other_data: bool = False,
+    recordings: Path | None = None,
 ) -> Evaluation:
     """Score a checkpoint on val and test; write metrics.json, predictions_{val,test}.npz and plots into `output`.
 
@@ -51,6 +34,7 @@ def evaluate_checkpoint(
 
     Args:
         other_data: score it on splits that it was not trained on too; the evaluation then bears their data version.
+        recordings: folder of the recordings, for the frames that the report shows.
 
     Raises:
         DataError: no checkpoint of ours or not of `architecture`, splits missing, or others than it was trained on:
@@ -60,7 +44,14 @@ def evaluate_checkpoint(
     model.to(choose_device(config.device))
     if other_data:
         content["data_version"] = read_fingerprint(splits / "test.h5") or content["data_version"]
-    raw = {name: _predictions(model, splits / f"{name}.h5", checkpoint, content, config) for name in SCORED}
+    splits_read = {name: _read(splits / f"{name}.h5", checkpoint, content) for name in SCORED}
+    training = TrainingConfig(**content["training_config"])
+    data = {name: load_split(splits / f"{name}.h5", training, choose_device(config.device)) for name in SCORED}
+    raw = {
+        name: Predictions.of(split, tuple(training.tasks), predict(model, data[name], config.batch_size))
+        for name, split in splits_read.items()
+    }
+    found = importances(model, data["test"], raw["test"], config.batch_size) if config.importances else []
     evaluation, calibrator = evaluate_predictions(
         content["architecture"],
         content["data_version"],
@@ -70,23 +61,18 @@ def evaluate_checkpoint(
         config,
         output,
         sha256(checkpoint),
+        found,
+        camera_verdict(found) if found else None,
     )
-    calibrator.write(checkpoint.with_name(calibration.FILE))
-    thresholds = {task: evaluation.test[task].threshold for task in evaluation.tasks}
-    test = calibrator.apply(raw["test"])
-    for stem, figure in evaluation_figures(test, thresholds, evaluation.architecture).items():
-        save_png(figure, output / f"{stem}.png")
+    calibrator.write(checkpoint.with_name(CALIBRATION))
+    write_report(evaluation, calibrator.apply(raw["test"]), splits_read["test"], output, recordings)
     return evaluation
 
 
-def _predictions(
-    model: nn.Module, path: Path, checkpoint: Path, content: Mapping[str, Any], config: EvaluationConfig
-) -> Predictions:
+def _read(path: Path, checkpoint: Path, content: Mapping[str, Any]) -> Split:
     split = read_split(path)
     _check_split(split, path, checkpoint, content)
-    training = TrainingConfig(**content["training_config"])
-    data = load_split(path, training, choose_device(config.device))
-    return Predictions.of(split, tuple(training.tasks), predict(model, data, config.batch_size))
+    return split
 
 
 def _check_split(split: Split, path: Path, checkpoint: Path, content: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from model.common.figures import COLOURS, legend, new_figure
 from model.evaluation.measures import confusion, reliability
 from model.evaluation.predictions import Predictions
-from model.evaluation.results import Row
+from model.evaluation.results import CurvePoint, Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -132,6 +132,19 @@ def prediction_timeline(predictions: Predictions, thresholds: Mapping[str, float
         axes.set(ylabel=task, ylim=(0, 1))
     every[0].legend(fontsize=7, ncols=3, loc="upper right")
     every[len(predictions.tasks) - 1].set_xlabel("seconds")
+    return figure
+
+
+def alarm_curves(curves: Mapping[str, Sequence[CurvePoint]], title: str) -> "Figure":
+    """Share of events foreseen against false alarms an hour, a line a task."""
+    figure, (axes,) = new_figure(1, f"{title}: events foreseen on test")
+    for index, (task, points) in enumerate(curves.items()):
+        if points:
+            rates, foreseen = zip(*((point.false_alarms_per_hour, point.foreseen) for point in points), strict=True)
+            axes.plot(rates, foreseen, color=COLOURS[index], marker=".", markersize=3, linewidth=1, label=task)
+    axes.set(xlabel="false alarms an hour", ylabel="share of events foreseen", ylim=(0, 1.02))
+    axes.set_xscale("symlog", linthresh=1)
+    legend(axes, None)
     return figure
 
 

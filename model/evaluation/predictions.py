@@ -31,6 +31,11 @@ class TaskWindows(NamedTuple):
     brake_force: npt.NDArray[np.float32]
     horizon_s: float
 
+    def chosen(self, rows: npt.NDArray[np.bool_]) -> "TaskWindows":
+        """Some of the windows."""
+        arrays: dict[str, Any] = {name: getattr(self, name)[rows] for name in self._fields if name != "horizon_s"}
+        return self._replace(**arrays)
+
 
 @dataclass(frozen=True)
 class Predictions:

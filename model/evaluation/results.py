@@ -12,7 +12,8 @@ from model.common.files import write_json
 from model.evaluation.config import EvaluationConfig
 
 SCHEMA_VERSION = 2
-EVALUATION, COMPARISON = "metrics.json", "comparison.json"
+EVALUATION, COMPARISON, CALIBRATION = "metrics.json", "comparison.json", "calibration.json"
+REPORT, EVENTS = "report.html", "events.csv"
 SHOWN_FIGURES = ("pr_auc", "roc_auc", "f1", "mcc", "balanced_accuracy", "brier", "calibration_error")
 """Of `TaskFigures`, what tables, the comparison's CSV and MLflow show."""
 Interval = tuple[float, float]
@@ -107,6 +108,9 @@ class AlarmFigures(Result):
     lead_time_s: list[float] | None
     """Quartiles; None for fewer than four foreseen."""
     recall_at_lead: list[RecallAtLead]
+    brake_force_foreseen: float | None
+    """Median of the events' highest braking force (share of 9.81 m/s2); None for fewer than four that are known."""
+    brake_force_missed: float | None
     alarms: int
     false_alarms: int
     false_alarms_per_hour: float | None
@@ -189,20 +193,6 @@ class SplitFigures(BaseModel):
         return cls(**means, **tasks)
 
 
-class Evaluation(Result):
-    """The content of metrics.json."""
-
-    schema_version: int
-    architecture: str
-    data_version: str
-    epoch: int | None
-    """None for a baseline."""
-    evaluation_config: EvaluationConfig
-    tasks: list[str]
-    val: SplitFigures
-    test: SplitFigures
-
-
 class Difference(Result):
     """Paired intervals of the difference in PR-AUC on test of one model to another; None where undefined."""
 
@@ -219,6 +209,32 @@ class Difference(Result):
     @property
     def better_onset(self) -> bool:
         return self.onset_mean is not None and self.onset_mean[0] > 0
+
+
+class Importance(Result):
+    """What a network loses when one of its inputs is exchanged between windows."""
+
+    input: str
+    """A channel, or detections: all boxes."""
+    loss: Difference
+    """Before minus after: above zero where the network uses it."""
+
+
+class Evaluation(Result):
+    """The content of metrics.json."""
+
+    schema_version: int
+    architecture: str
+    data_version: str
+    epoch: int | None
+    """None for a baseline."""
+    evaluation_config: EvaluationConfig
+    tasks: list[str]
+    val: SplitFigures
+    test: SplitFigures
+    importances: list[Importance] = []
+    camera: str | None = None
+    """One sentence on whether the network uses the detections; None where that was not measured."""
 
 
 class Row(Result):
@@ -257,6 +273,8 @@ class Comparison(Result):
     """By mean PR-AUC on val."""
     best_onset_baseline: str | None
     """By mean PR-AUC, onset only, on val."""
+    camera: str | None
+    """Of the best variant, as in its evaluation."""
 
 
 def mean_of_defined(values: Iterable[float | None]) -> float | None:

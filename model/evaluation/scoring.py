@@ -1,8 +1,12 @@
 """Predictions to figures: the same for networks and for baselines. Thresholds come from val, nothing from test."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from model.evaluation import alarms, calibration
 from model.evaluation.alarms import Drives
@@ -26,10 +30,15 @@ from model.evaluation.results import (
     SCHEMA_VERSION,
     AlarmThreshold,
     Evaluation,
+    Importance,
     OnsetFigures,
+    Slice,
     SplitFigures,
     TaskFigures,
 )
+
+SPEEDS = (0.0, 50.0, 100.0, np.inf)
+"""Limits of the speed ranges, km/h."""
 
 
 def evaluate_predictions(
@@ -41,6 +50,8 @@ def evaluate_predictions(
     config: EvaluationConfig,
     output: Path,
     checkpoint: str = "",
+    importances: Sequence[Importance] = (),
+    camera: str | None = None,
 ) -> tuple[Evaluation, Calibrator]:
     """Calibrate and choose thresholds on val, score, and write metrics.json and predictions_{val,test}.npz.
 
@@ -59,6 +70,8 @@ def evaluate_predictions(
         tasks=list(val.tasks),
         val=score(val, raw_val, thresholds, config),
         test=score(test, raw_test, thresholds, config),
+        importances=list(importances),
+        camera=camera,
     )
     val.save(output / PREDICTIONS.format("val"))
     test.save(output / PREDICTIONS.format("test"))
@@ -94,12 +107,16 @@ def score(
     for column, task in enumerate(predictions.tasks):
         windows = predictions.task(column)
         before = expected_calibration_error(windows.labels, raw.task(column).probabilities)
-        tasks[task] = task_figures(windows, before, thresholds[task], config)
+        tasks[task] = task_figures(windows, predictions.recordings, before, thresholds[task], config)
     return SplitFigures.of(tasks)
 
 
 def task_figures(
-    windows: TaskWindows, uncalibrated_error: float | None, thresholds: Thresholds, config: EvaluationConfig
+    windows: TaskWindows,
+    recordings: Sequence[str],
+    uncalibrated_error: float | None,
+    thresholds: Thresholds,
+    config: EvaluationConfig,
 ) -> TaskFigures:
     """Figures of one task's windows."""
     labels, scores = windows.labels, windows.probabilities
@@ -120,7 +137,28 @@ def task_figures(
         onset=onset_figures(windows, config),
         alarms=[alarms.alarm_figures(drives, chosen, config) for chosen in thresholds.alarms],
         alarm_curve=alarms.alarm_curve(drives, config),
+        slices=slices(windows, recordings, config),
     )
+
+
+def slices(windows: TaskWindows, recordings: Sequence[str], config: EvaluationConfig) -> list[Slice]:
+    """Onset figures by speed, by boxes in the own lane, and by recording; with fewer resamples."""
+    few = config.replace(bootstrap_samples=max(2, config.bootstrap_samples // 5))
+    parts: list[tuple[str, str, npt.NDArray[np.bool_]]] = []
+    for low, high in itertools.pairwise(SPEEDS):
+        name = f"{low:g} to {high:g} km/h" if np.isfinite(high) else f"from {low:g} km/h on"
+        parts.append(("speed", name, (windows.speed >= low) & (windows.speed < high)))
+    parts += [
+        ("traffic", "no box in the lane", windows.lane_boxes == 0),
+        ("traffic", "one box in the lane", windows.lane_boxes == 1),
+        ("traffic", "more boxes in the lane", windows.lane_boxes > 1),
+    ]
+    parts += [("recording", name, windows.recording == number) for number, name in enumerate(recordings)]
+    return [
+        Slice(by=by, part=part, onset=onset_figures(windows.chosen(rows), few))
+        for by, part, rows in parts
+        if rows.any()
+    ]
 
 
 def onset_figures(windows: TaskWindows, config: EvaluationConfig) -> OnsetFigures:

@@ -3,20 +3,25 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 
 from drive_assets_tests.model.split_files import write_split_file
 from model.common.errors import DataError
+from model.dataset.windows import read_split
 from model.evaluation import calibration
 from model.evaluation.baselines import BASELINES, evaluate_baselines
 from model.evaluation.best import incumbent, judge, promote
 from model.evaluation.comparison import compare
 from model.evaluation.config import EvaluationConfig
 from model.evaluation.evaluate import evaluate_checkpoint
+from model.evaluation.importance import camera_verdict, importances, predict
 from model.evaluation.predictions import Predictions
 from model.evaluation.results import Comparison, Evaluation
 from model.recording.schema import DEFAULT_TASKS
-from model.training.loop import train
+from model.training.checkpoint import load_checkpoint, read_checkpoint
+from model.training.loop import load_split, train
 from model.training.recipes import TrainingConfig
 
 SMALL = TrainingConfig(
@@ -53,8 +58,52 @@ def test_an_evaluation_holds_figures_intervals_and_plots(evaluated: Path) -> Non
     plots = {path.name for path in (evaluated / "evaluation" / "simple_concat_lstm").glob("*.png")}
     assert plots == {
         "pr_curves.png", "roc_curves.png", "reliability.png",
-        "score_distributions.png", "confusion.png", "timeline.png",
+        "score_distributions.png", "confusion.png", "timeline.png", "alarm_curves.png",
     }  # fmt: skip
+
+
+def test_the_report_stands_alone_and_the_events_are_listed(evaluated: Path) -> None:
+    folder = evaluated / "evaluation" / "simple_concat_lstm"
+    metrics = metrics_of(evaluated)["simple_concat_lstm"]
+    page = (folder / "report.html").read_text()
+    assert page.count("<img") >= 7
+    assert 'src="http' not in page and "href=" not in page
+    assert metrics.camera in page
+    assert "nan" not in page.split("<h2>Plots</h2>")[0].lower()
+    events = pd.read_csv(folder / "events.csv")
+    assert set(events["kind"]) <= {"found", "missed", "false alarm"}
+    for task in metrics.tasks:
+        for alarm in metrics.test[task].alarms:
+            rows = events[(events.task == task) & (events.false_alarms_per_hour == alarm.threshold.budget)]
+            counts = rows["kind"].value_counts()
+            assert counts.get("false alarm", 0) == alarm.false_alarms
+            if alarm.threshold.on is not None:
+                assert (counts.get("found", 0), counts.get("missed", 0)) == (
+                    alarm.foreseen, alarm.events - alarm.foreseen,
+                )  # fmt: skip
+
+
+def test_what_a_network_does_not_see_has_no_importance(evaluated: Path) -> None:
+    found = {
+        importance.input: importance.loss for importance in metrics_of(evaluated)["simple_concat_lstm"].importances
+    }
+    assert set(found) == {"detections", "SPEED", "RPM", "ACCELERATOR_POS_D", "ENGINE_LOAD", "GEAR"}
+    content = read_checkpoint(evaluated / "models" / "simple_concat_lstm" / "best_model.pt")
+    model, _ = load_checkpoint(evaluated / "models" / "simple_concat_lstm" / "best_model.pt")
+    config = TrainingConfig(**content["training_config"])
+    data = load_split(evaluated / "test.h5", config, "cpu")
+    split = read_split(evaluated / "test.h5")
+
+    class Blind(torch.nn.Module):
+        def forward(self, telemetry: torch.Tensor, detections: torch.Tensor, mask: torch.Tensor) -> dict:
+            return model(telemetry, detections * 0, mask & False)
+
+    predictions = Predictions.of(split, tuple(config.tasks), predict(Blind(), data, 64))
+    of_blind = importances(Blind(), data, predictions, 64)
+    losses = {importance.input: importance.loss for importance in of_blind}
+    assert losses["detections"].mean == (0.0, 0.0)
+    assert any(losses[name].mean != (0.0, 0.0) for name in ("SPEED", "RPM", "ACCELERATOR_POS_D"))
+    assert camera_verdict(of_blind).startswith("It is not shown that the camera helps")
 
 
 def test_the_calibrator_lies_beside_its_checkpoint_and_is_refused_by_another(evaluated: Path, tmp_path: Path) -> None:

@@ -1,0 +1,86 @@
+"""What a network listens to: what it loses when one of its inputs is exchanged between windows."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from model.dataset.window_data import WindowData
+from model.evaluation.paired import Areas
+from model.evaluation.predictions import Predictions
+from model.evaluation.results import Importance
+from model.recording.schema import CHANNELS
+
+DETECTIONS = "detections"
+SAMPLES = 200
+Inputs = tuple[Tensor, Tensor, Tensor]
+Exchange = Callable[[Inputs, Inputs], Inputs]
+"""The inputs of windows, with a part of those of other windows."""
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module, data: WindowData, batch_size: int, exchange: Exchange | None = None
+) -> npt.NDArray[np.float64]:
+    """Probabilities (W,tasks) of every window; with `exchange`, of windows that have a part of another's inputs."""
+    model.eval()
+    outputs = []
+    order = torch.arange(len(data), device=data.first_row.device)
+    others = torch.from_numpy(np.random.default_rng(0).permutation(len(data))).to(order.device)
+    for windows, strangers in zip(torch.split(order, batch_size), torch.split(others, batch_size), strict=True):
+        inputs: Inputs = data.gather(windows)[:3]
+        if exchange is not None:
+            inputs = exchange(inputs, data.gather(strangers)[:3])
+        logits = model(*inputs)
+        outputs.append(torch.stack([logits[task] for task in data.tasks], dim=1).float())
+    return torch.cat(outputs).sigmoid().double().cpu().numpy()
+
+
+def importances(model: nn.Module, data: WindowData, predictions: Predictions, batch_size: int) -> list[Importance]:
+    """How much mean PR-AUC falls for each channel and for all detections, by falling loss.
+
+    Args:
+        predictions: those of the untouched windows, before calibration.
+    """
+    exchanges = {DETECTIONS: _detections, **{name: _channel(columns) for name, columns in _columns(data).items()}}
+    before = Areas.of(predictions, SAMPLES)
+    found = []
+    for name, exchange in exchanges.items():
+        after = predictions.replace(predict(model, data, batch_size, exchange))
+        found.append(Importance(input=name, loss=before.minus(Areas.of(after, SAMPLES))))
+    return sorted(found, key=lambda importance: -(importance.loss.mean or (0.0, 0.0))[0])
+
+
+def camera_verdict(found: list[Importance]) -> str:
+    """One sentence on whether the network uses what the camera sees."""
+    (loss,) = (importance.loss for importance in found if importance.input == DETECTIONS)
+    if loss.mean is None:
+        return "Test holds too few positives to tell whether the camera helps."
+    shown = f"mean PR-AUC falls by {loss.mean[0]:.3f} to {loss.mean[1]:.3f} (95 %) when detections are exchanged"
+    if loss.onset_mean is not None:
+        shown += f", at onsets by {loss.onset_mean[0]:.3f} to {loss.onset_mean[1]:.3f}"
+    if loss.better or loss.better_onset:
+        return f"The camera helps this network: {shown}."
+    return f"It is not shown that the camera helps this network: {shown}."
+
+
+def _detections(own: Inputs, other: Inputs) -> Inputs:
+    return own[0], other[1], other[2]
+
+
+def _channel(columns: slice) -> Exchange:
+    def exchange(own: Inputs, other: Inputs) -> Inputs:
+        telemetry = own[0].clone()
+        telemetry[..., columns] = other[0][..., columns]
+        return telemetry, own[1], own[2]
+
+    return exchange
+
+
+def _columns(data: WindowData) -> dict[str, slice]:
+    """Each channel's features, in the order of the inputs: one a number, and what is left for the gear."""
+    widths = [1 if CHANNELS[name].kind != "gear" else data.telemetry_dim - len(data.inputs) + 1 for name in data.inputs]
+    ends = np.cumsum(widths).tolist()
+    return {name: slice(end - width, end) for name, width, end in zip(data.inputs, widths, ends, strict=True)}
