@@ -91,7 +91,7 @@ RECIPES: Mapping[str, TrainingConfig] = {
     "best": TrainingConfig(
         epochs=16,
         batch_size=512,
-        learning_rate=2e-3,
+        learning_rate=4e-3,
         weight_decay_ratio=10.0,
         warmup_epochs=1,
         schedule="cosine",
