@@ -19,7 +19,7 @@ from model.common.errors import DataError, PassingError
 from model.common.files import sha256
 from model.common.images import read_image, small_jpeg
 from model.detection.boxy import BoxyConfig, convert_boxy, download_boxy
-from model.detection.detector_training import DetectorConfig, NuimagesDetectorConfig
+from model.detection.detector_training import DetectorConfig, DetectorResult, NuimagesDetectorConfig
 from model.detection.downloads import Remote
 from model.detection.nuimages import ARCHIVES, NuimagesConfig, convert_nuimages, download_nuimages, extract_nuimages
 from model.detection.yolo_dataset import DatasetReport, dataset_version, mosaic
@@ -188,6 +188,10 @@ def _train(
         mlflow.log_figures(runs.ids[0], dict(result.metrics))
         mlflow.log_files(runs.ids[0], result.files, "training")
         mlflow.log_files(runs.ids[0], [weights], "weights")
+    return _detector_result(weights, result, runs.ids[0])
+
+
+def _detector_result(weights: Path, result: DetectorResult, run_id: str) -> dg.MaterializeResult:
     pictures = {file.stem: file for file in result.files if file.suffix == ".jpg"}
     shown: dict[str, dg.MetadataValue] = {
         picture: inline_image(small_jpeg(read_image(pictures[picture]), LIMIT_BYTES * 3 // 4), "jpeg")
@@ -201,7 +205,7 @@ def _train(
             "epochs": result.epochs,
             "batch": result.batch,
             "resumed": result.resumed,
-            "mlflow_run": runs.ids[0],
+            "mlflow_run": run_id,
             **shown,
             "path": dg.MetadataValue.path(weights),
         },

@@ -189,16 +189,7 @@ def _read_table(folder: Path, config: NuimagesConfig, report: DatasetReport, pro
 
 def _read_images(folder: Path, config: NuimagesConfig, report: DatasetReport) -> tuple[_Table, dict[str, int | None]]:
     """The key frames of the chosen cameras, and their index by token (None: another camera's or unusable)."""
-    channel_of = dict(_rows(folder / "sensor.json", "token", "channel"))
-    unknown = sorted(set(config.cameras) - set(channel_of.values()))
-    if unknown:
-        raise DataError(
-            f"{folder / 'sensor.json'} has no {', '.join(unknown)}: it has {', '.join(sorted(channel_of.values()))}."
-        )
-    camera_of = {
-        token: channel_of.get(sensor)
-        for token, sensor in _rows(folder / "calibrated_sensor.json", "token", "sensor_token")
-    }
+    camera_of = _cameras(folder, config)
     logfile_of = dict(_rows(folder / "log.json", "token", "logfile"))
     log_of = {key: log for log, key in _rows(folder / "sample.json", "log_token", "key_camera_token")}
     table, index_of = _Table(), dict[str, int | None]()
@@ -231,6 +222,18 @@ def _read_images(folder: Path, config: NuimagesConfig, report: DatasetReport) ->
             f"{folder / 'sample.json'}: key_camera_token {next(iter(log_of))} is not in sample_data.json.",
         )
     return table, index_of
+
+
+def _cameras(folder: Path, config: NuimagesConfig) -> dict[str, str | None]:
+    """Camera by token of a calibrated sensor. DataError if a chosen one is not there."""
+    channel_of = dict(_rows(folder / "sensor.json", "token", "channel"))
+    unknown = sorted(set(config.cameras) - set(channel_of.values()))
+    if unknown:
+        raise DataError(
+            f"{folder / 'sensor.json'} has no {', '.join(unknown)}: it has {', '.join(sorted(channel_of.values()))}."
+        )
+    calibrated = _rows(folder / "calibrated_sensor.json", "token", "sensor_token")
+    return {token: channel_of.get(sensor) for token, sensor in calibrated}
 
 
 def _split(tables: dict[str, _Table], config: NuimagesConfig) -> dict[tuple[str, str], str]:
