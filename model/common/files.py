@@ -146,7 +146,8 @@ def locked(path: Path, wait_s: float = -1.0, in_use: str = "{holder} holds {path
             "or mount this one with them."
         ) from error
     try:
-        named.write_text(f"process {os.getpid()} on {os.uname().nodename}")
+        with contextlib.suppress(OSError):  # on a full disk the holder stays unnamed
+            named.write_text(f"process {os.getpid()} on {os.uname().nodename}")
         yield
     finally:
         named.unlink(missing_ok=True)
