@@ -2,18 +2,22 @@ import copy
 import json
 import os
 import shutil
+import sys
 import zipfile
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from types import ModuleType
+from typing import ClassVar, NamedTuple
 
+import dagster as dg
 import pytest
 from filelock import FileLock
 
-from drive_assets.recordings import disk
+from drive_assets.recordings import disk, sources
 from drive_assets.recordings.ingest import ingest, sweep
 from drive_assets.recordings.local import LocalSource, find_all
-from drive_assets.recordings.sources import lookup, origin, register, to_dict
+from drive_assets.recordings.sources import Kind, Tell, Transfer, lookup, origin, register, to_dict
 from drive_assets.resources.storage import Storage
 from drive_assets_tests.drives import write_drive
 from drive_assets_tests.recordings.conftest import find_recordings
@@ -417,3 +421,47 @@ def test_content_decides_not_names_and_sizes(storage: Storage, tmp_path: Path, f
     assert ingest(storage, find_recordings(drive)[0]).change == "superseded"
     assert (storage.recording(NAME) / path.name).read_bytes() == content
     assert ingest(storage, find_recordings(drive)[0]).change == "unchanged"
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A kind of source that the product does not know, as a module of a user's would bring it."""
+
+    kind: ClassVar[str] = "bucket"
+    name: str
+    location: str
+    identity: str = ""
+
+    @property
+    def place(self) -> str:
+        return self.location
+
+    def fetch(self, storage: Storage, target: Path, tell: Tell) -> Transfer:
+        for path in Path(self.location.removeprefix("bucket:")).iterdir():
+            shutil.copyfile(path, target / path.name)
+        return {"downloaded_megabytes": 1.0}
+
+    def release(self, storage: Storage) -> None:
+        (storage.root / "released").touch()
+
+    def is_gone(self, storage: Storage) -> bool:
+        return False
+
+
+def test_a_new_kind_of_source_is_a_module_and_its_line_in_the_table(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drive = write_drive(tmp_path / "objects" / NAME, rows=2)
+    module = ModuleType("bucket")
+    source = Bucket(NAME, f"bucket:{drive}")
+    module.KIND = Kind(Bucket, lambda storage, name: source if name == NAME else None, dg.Definitions())  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "bucket", module)
+    with pytest.raises(DataError, match="has no source"):
+        lookup(storage, NAME)
+    monkeypatch.setattr(sources, "KINDS", (*sources.KINDS, "bucket"))
+    assert lookup(storage, NAME) == source
+    report = ingest(storage, source)
+    assert (report.change, report.source, report.transfer) == ("new", f"bucket:{drive}", {"downloaded_megabytes": 1.0})
+    assert (storage.root / "released").exists()
+    register(storage, [source])
+    assert origin(storage, NAME) == lookup(storage, NAME) == source
