@@ -20,7 +20,7 @@ from model.detection.detector import BUNDLED
 
 NAMES = ["2024-05-01_10-00-00", "2024-05-02_10-00-00", "2024-05-03_10-00-00"]
 FAULTS = """
-import os
+import os, time
 import model.annotation.pipeline, model.detection.detector
 load, annotate = model.annotation.pipeline.load_detector, model.annotation.pipeline.Annotator.annotate
 def counted(weights):
@@ -30,10 +30,13 @@ def counted(weights):
 def dying(self, recording, *arguments):
     if recording.name == os.environ.get("DIE_AT"):
         os.kill(os.getpid(), 9)
+    if recording.name == os.environ.get("END_AT"):
+        os.kill(os.getppid(), 2)
+        time.sleep(120)
     return annotate(self, recording, *arguments)
 model.annotation.pipeline.load_detector, model.annotation.pipeline.Annotator.annotate = counted, dying
 """
-"""Read by the worker's interpreter at its start: counts loads of the network, and kills the worker at a recording."""
+"""Read by the worker's interpreter at its start: counts loads, and kills the worker or ends the run at a recording."""
 DEAF = """
 import signal, subprocess, sys
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -90,6 +93,24 @@ def test_many_recordings_load_the_network_once_and_finished_ones_survive_a_dead_
         assert result.success
         assert made == set(NAMES)
         assert loads.read_text() == "load\n"
+
+
+def test_what_is_done_is_recorded_when_it_is_done_also_if_the_run_is_terminated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in NAMES:
+        write_drive(tmp_path / "data" / "recordings" / name, rows=3)
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(FAULTS)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'site'}:{Path(__file__).parents[1]}")
+    monkeypatch.setenv("LOADS", str(tmp_path / "loads"))
+    monkeypatch.setenv("END_AT", NAMES[1])
+    with dg.instance_for_test() as instance:
+        register_recordings(instance, NAMES)
+        result, made = run(tmp_path / "data", instance)
+    assert (result.success, made) == (False, {NAMES[0]})
+    (failure,) = [event for event in result.all_events if event.is_step_failure]
+    assert "The run was terminated" in failure.step_failure_data.user_failure_data.description
 
 
 def test_what_the_worker_started_ends_with_it() -> None:

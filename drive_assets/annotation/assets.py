@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from drive_assets.annotation.checks import PLAUSIBLE_DETECTIONS, plausible_detections
-from drive_assets.batches import Event, Outcome, report_partitions
+from drive_assets.batches import Event, each_partition
 from drive_assets.partitions import RECORDINGS
 from drive_assets.pictures import LIMIT_BYTES, inline, inline_image
 from drive_assets.resources.compute import Compute
@@ -52,11 +52,15 @@ def annotations(
     weights = storage.root / config.weights if config.weights else storage.boxy_detector
     chosen = AnnotationConfig(**config.model_dump(exclude={"weights"}))
     jobs = [AnnotateJob(storage.recording(name), weights, storage.cache, chosen) for name in context.partition_keys]
-    outcomes: dict[str, Outcome] = {
-        name: result if isinstance(result, DataError) else _result(storage, name, result)
-        for name, result in zip(context.partition_keys, compute.run(context, ANNOTATE, jobs), strict=True)
-    }
-    yield from report_partitions(context, outcomes, [plausible_detections(storage)])
+    results = zip(context.partition_keys, compute.run_each(context, ANNOTATE, jobs), strict=True)
+
+    def annotated(name: str) -> dg.MaterializeResult:
+        result = next(result for key, result in results if key == name)
+        if isinstance(result, DataError):
+            raise result
+        return _result(storage, name, result)
+
+    yield from each_partition(context, annotated, [plausible_detections(storage)])
 
 
 def _result(storage: Storage, name: str, report: AnnotationReport) -> dg.MaterializeResult:

@@ -52,7 +52,6 @@ class _KeepingReader(dg.PipesTempFileMessageReader):
 class Compute(dg.ConfigurableResource, ABC):
     """Where the jobs of an op are done."""
 
-    @abstractmethod
     def run(
         self,
         context: dg.AssetExecutionContext,
@@ -60,14 +59,25 @@ class Compute(dg.ConfigurableResource, ABC):
         jobs: Sequence[J],
         env: Mapping[str, str] | None = None,
     ) -> list[R | DataError]:
+        """Do `jobs`; returns what `run_each` yields, once all are done."""
+        return list(self.run_each(context, task, jobs, env))
+
+    @abstractmethod
+    def run_each(
+        self,
+        context: dg.AssetExecutionContext,
+        task: Task[J, R],
+        jobs: Sequence[J],
+        env: Mapping[str, str] | None = None,
+    ) -> Iterator[R | DataError]:
         """Do `jobs`.
 
         Args:
             env: environment of the workers besides this process's own; the place for addresses that hold secrets.
 
-        Returns:
-            One result or error a job, in their order. Those that a worker's death kept from a result have an error
-            that may pass.
+        Yields:
+            One result or error a job, in their order, each as soon as it is there. Those that a worker's death kept
+            from a result have an error that may pass.
 
         Raises:
             dagster.Failure: no job could be done, or the run was terminated.
@@ -90,32 +100,47 @@ class LocalCompute(Compute):
     It is always set for the worker: ultralytics would take one thread.
     """
 
-    def run(
+    def run_each(
         self,
         context: dg.AssetExecutionContext,
         task: Task[J, R],
         jobs: Sequence[J],
         env: Mapping[str, str] | None = None,
-    ) -> list[R | DataError]:
+    ) -> Iterator[R | DataError]:
         """Do `jobs` one after the other in one worker process."""
         # The worker asks the kernel to be killed with its parent; it needs to know who that is.
         work = Work(task.name, [to_wire(job) for job in jobs], os.getpid())
-        reader = _KeepingReader()
+        reader, done = _KeepingReader(), 0
         command = [sys.executable, "-u", "-m", "drive_assets.worker"]
-        with ended_when_terminated(), _session(context, work, reader) as session:
-            settings = {**os.environ, **_thread_limits(self.threads), **(env or {}), **session.get_bootstrap_env_vars()}
-            with _ended_with_block(command, settings) as worker:
-                # Not wait(): where another thread gets a signal, it would go on waiting.
-                while (status := worker.poll()) is None:
-                    time.sleep(POLL_S)
-        how = "ended" if status == 0 else f"died (exit status {status})"
+        terminated: dg.Failure | None = None
+        try:
+            with ended_when_terminated(), _session(context, work, reader) as session:
+                own = {**_thread_limits(self.threads), **(env or {}), **session.get_bootstrap_env_vars()}
+                with _ended_with_block(command, {**os.environ, **own}) as worker:
+                    # Not wait(): where another thread gets a signal, it would go on waiting.
+                    while worker.poll() is None:
+                        while done in (reports := reader.reports()):
+                            yield outcome(task, reports[done])
+                            done += 1
+                        time.sleep(POLL_S)
+        except dg.Failure as failure:
+            terminated = failure
         reports = reader.reports()
+        while done in reports:  # also what was done just before the run was terminated
+            yield outcome(task, reports[done])
+            done += 1
+        if terminated is not None:
+            raise terminated
+        if done == len(jobs):
+            return
+        how = "ended" if worker.returncode == 0 else f"died (exit status {worker.returncode})"
         died = (
             f"The worker for {task.name} {how} before this was done; its log tells why. Run it again: it resumes there."
         )
         if not reports:
             raise dg.Failure(died)
-        return [outcome(task, reports[n]) if n in reports else PassingError(died) for n in range(len(jobs))]
+        for number in range(done, len(jobs)):
+            yield outcome(task, reports[number]) if number in reports else PassingError(died)
 
 
 def _session(
