@@ -24,5 +24,8 @@ class EvaluationConfig(Config):
     importances: bool = Field(
         True, description="Measure what each channel and all detections are worth, by exchanging them between windows"
     )
+    train_without_detections: bool = Field(
+        False, description="Train the same recipe without detections too and tell what they are worth; costs a training"
+    )
     batch_size: int = Field(1024, ge=1, description="Windows a step")
     device: str = Field("auto", description="auto (CUDA if there is one, else CPU) or a torch device such as cuda:1")

@@ -1,19 +1,24 @@
 """Evaluating one checkpoint: thresholds chosen on val, figures with intervals on test, and the plots."""
 
+import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import h5py
 
 from model.common.errors import DataError
 from model.common.files import sha256
 from model.dataset.windows import Split, read_fingerprint, read_split
 from model.evaluation.config import EvaluationConfig
-from model.evaluation.importance import camera_verdict, importances, predict
+from model.evaluation.importance import WITHOUT_DETECTIONS, camera_verdict, importances, predict
+from model.evaluation.paired import Areas
 from model.evaluation.predictions import Predictions
 from model.evaluation.report import write_report
-from model.evaluation.results import CALIBRATION, Evaluation
+from model.evaluation.results import CALIBRATION, Evaluation, Importance
 from model.evaluation.scoring import evaluate_predictions
-from model.training.loop import choose_device, load_checkpoint, load_split
+from model.training.loop import choose_device, load_checkpoint, load_split, train
 from model.training.recipes import TrainingConfig
 
 SCORED = ("val", "test")
@@ -52,6 +57,8 @@ def evaluate_checkpoint(
         for name, split in splits_read.items()
     }
     found = importances(model, data["test"], raw["test"], config.batch_size) if config.importances else []
+    if config.train_without_detections:
+        found.append(_trained_without_detections(content, splits, output, raw["test"], config))
     evaluation, calibrator = evaluate_predictions(
         content["architecture"],
         content["data_version"],
@@ -62,11 +69,32 @@ def evaluate_checkpoint(
         output,
         sha256(checkpoint),
         found,
-        camera_verdict(found) if found else None,
+        camera_verdict(found),
     )
     calibrator.write(checkpoint.with_name(CALIBRATION))
     write_report(evaluation, calibrator.apply(raw["test"]), splits_read["test"], output, recordings)
     return evaluation
+
+
+def _trained_without_detections(
+    content: Mapping[str, Any], splits: Path, output: Path, test: Predictions, config: EvaluationConfig
+) -> Importance:
+    """What the network loses on test when it is trained anew, by the same recipe, on splits whose boxes are gone."""
+    training = TrainingConfig(**content["training_config"])
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output, prefix=".without_detections.") as folder:
+        blind = Path(folder)
+        for name in ("train", *SCORED):
+            shutil.copyfile(splits / f"{name}.h5", blind / f"{name}.h5")
+            with h5py.File(blind / f"{name}.h5", "a") as file:
+                file["detection_mask"][...] = False
+                file["detections"][...] = 0
+        made = train(content["architecture"], blind, blind / "model", training, content["data_version"])
+        model, _ = load_checkpoint(made.best_model)
+        device = choose_device(config.device)
+        data = load_split(blind / "test.h5", training, device)
+        after = test.replace(predict(model.to(device), data, config.batch_size))
+    return Importance(input=WITHOUT_DETECTIONS, loss=Areas.of(test).minus(Areas.of(after)))
 
 
 def _read(path: Path, checkpoint: Path, content: Mapping[str, Any]) -> Split:

@@ -14,6 +14,7 @@ from model.evaluation.results import Importance
 from model.recording.schema import CHANNELS
 
 DETECTIONS = "detections"
+WITHOUT_DETECTIONS = "detections, trained without"
 SAMPLES = 200
 Inputs = tuple[Tensor, Tensor, Tensor]
 Exchange = Callable[[Inputs, Inputs], Inputs]
@@ -53,12 +54,19 @@ def importances(model: nn.Module, data: WindowData, predictions: Predictions, ba
     return sorted(found, key=lambda importance: -(importance.loss.mean or (0.0, 0.0))[0])
 
 
-def camera_verdict(found: list[Importance]) -> str:
-    """One sentence on whether the network uses what the camera sees."""
-    (loss,) = (importance.loss for importance in found if importance.input == DETECTIONS)
+def camera_verdict(found: list[Importance]) -> str | None:
+    """One sentence on whether the network uses what the camera sees; None where that was not measured.
+
+    A network trained without detections tells more than one whose detections are exchanged.
+    """
+    losses = {importance.input: importance.loss for importance in found}
+    loss = losses.get(WITHOUT_DETECTIONS) or losses.get(DETECTIONS)
+    if loss is None:
+        return None
     if loss.mean is None:
         return "Test holds too few positives to tell whether the camera helps."
-    shown = f"mean PR-AUC falls by {loss.mean[0]:.3f} to {loss.mean[1]:.3f} (95 %) when detections are exchanged"
+    when = "it is trained without detections" if WITHOUT_DETECTIONS in losses else "detections are exchanged"
+    shown = f"mean PR-AUC falls by {loss.mean[0]:.3f} to {loss.mean[1]:.3f} (95 %) when {when}"
     if loss.onset_mean is not None:
         shown += f", at onsets by {loss.onset_mean[0]:.3f} to {loss.onset_mean[1]:.3f}"
     if loss.better or loss.better_onset:

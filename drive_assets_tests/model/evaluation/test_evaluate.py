@@ -106,6 +106,15 @@ def test_what_a_network_does_not_see_has_no_importance(evaluated: Path) -> None:
     assert camera_verdict(of_blind).startswith("It is not shown that the camera helps")
 
 
+def test_a_network_trained_without_detections_tells_what_they_are_worth(evaluated: Path, tmp_path: Path) -> None:
+    best = shutil.copy(evaluated / "models" / "simple_concat_lstm" / "best_model.pt", tmp_path)
+    config = CONFIG.replace(train_without_detections=True, importances=False)
+    found = evaluate_checkpoint(Path(best), evaluated, tmp_path / "evaluation", config)
+    assert [importance.input for importance in found.importances] == ["detections, trained without"]
+    assert "when it is trained without detections" in found.camera
+    assert not list((tmp_path / "evaluation").glob(".without_detections*"))
+
+
 def test_the_calibrator_lies_beside_its_checkpoint_and_is_refused_by_another(evaluated: Path, tmp_path: Path) -> None:
     best = evaluated / "models" / "simple_concat_lstm" / "best_model.pt"
     calibrator = calibration.load(best)
