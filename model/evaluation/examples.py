@@ -109,7 +109,9 @@ def picture(example: Example, predictions: Predictions, split: Split, recordings
             seconds, split.channel(name)[near] / 100, color=COLOURS[2 + index], linewidth=1, label=f"{name} / 100"
         )
     action = split.state[near, 0 if example.task.startswith("brake") else 1] == 1
-    right.fill_between(seconds, 0, 1, where=action, color=COLOURS[1], alpha=0.25, step="mid", linewidth=0, label="observed")
+    right.fill_between(
+        seconds, 0, 1, where=action, color=COLOURS[1], alpha=0.25, step="mid", linewidth=0, label="observed"
+    )
     column = predictions.tasks.index(example.task)
     of = (predictions.recording == number) & predictions.known[:, column]
     t = (predictions.time_ms[of] - example.time_ms) / 1000
