@@ -130,7 +130,9 @@ def test_a_percent_sign_in_the_path_is_refused(data_root: Path, monkeypatch: pyt
         open_instance()
 
 
-@pytest.mark.parametrize("name", ["../../../outside", "2024-05-01_10-00-00/..", "", "2024-13-01_10-00-00"])
+@pytest.mark.parametrize(
+    "name", ["../../../outside", "2024-05-01_10-00-00/..", "", "2024-13-01_10-00-00", "２０２４-05-01_10-00-00"]
+)
 def test_no_path_is_made_of_what_is_no_key(name: str) -> None:
     storage = Storage(data_root="/data", inbox_root="/inbox")
     for path in (storage.recording, storage.annotations, storage.future_labels):

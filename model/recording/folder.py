@@ -39,7 +39,7 @@ CONTENT = (TELEMETRY, ANNOTATIONS, LABELS)
 NAME_FORMAT = "%Y-%m-%d_%H-%M-%S"
 EXAMPLES = 10
 """Names that a report lists of each kind of trouble."""
-_NAME = re.compile(r"\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}")
+_NAME = re.compile(r"\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}", re.ASCII)
 DEFAULT_CLASSES = ("vehicle",)
 
 
