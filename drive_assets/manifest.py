@@ -7,6 +7,7 @@ from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
 from model.common.files import sha256
 from model.dataset.windows import read_fingerprint
+from model.recording.folder import Recording
 
 
 def read_manifest(storage: Storage) -> dict[str, Any]:
@@ -20,7 +21,10 @@ def read_manifest(storage: Storage) -> dict[str, Any]:
     except FileNotFoundError:
         raise DataError(f"{storage.manifest} is missing: materialise split_manifest first.") from None
     except ValueError as error:
-        raise DataError(f"{storage.manifest} is no JSON ({error}): materialise split_manifest again.") from error
+        raise DataError(
+            f"{storage.manifest} is no JSON ({error}): put back an older copy, or remove it and materialise "
+            "split_manifest again; recordings may then come into other splits."
+        ) from error
     return content
 
 
@@ -35,6 +39,17 @@ def read_current_manifest(storage: Storage) -> dict[str, Any]:
         if read_fingerprint(storage.split(name)) != manifest["fingerprint"]:
             raise DataError(f"{storage.split(name)} is not of the current split_manifest: materialise h5_split again.")
     return manifest
+
+
+def _changed_region(storage: Storage, name: str) -> dict[str, str]:
+    """What the recording's roi.json says, if that is not the region that was annotated."""
+    recording = Recording(storage.recording(name))
+    try:
+        own = recording.region() if recording.details else None
+        changed = own is not None and own != recording.annotated_region()
+    except DataError as error:
+        return {name: str(error)}
+    return {name: f"{recording.roi_path.name} changed: annotate the recording again"} if changed else {}
 
 
 def changed_recordings(storage: Storage, known: list[str], trust_times: bool = False) -> dict[str, str]:
@@ -55,6 +70,7 @@ def changed_recordings(storage: Storage, known: list[str], trust_times: bool = F
                 changes[name] = f"{file} is gone"
             elif not (trust_times and path.stat().st_ctime < made) and sha256(path) != digest:
                 changes[name] = f"{file} changed"
+        changes |= _changed_region(storage, name)
     for name in set(known) - set(manifest["recordings"]):
         files = (storage.annotations(name), storage.future_labels(name))
         if not all(path.is_file() for path in files):

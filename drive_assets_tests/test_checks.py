@@ -3,11 +3,14 @@
 import json
 
 import dagster as dg
+import numpy as np
 import pytest
 
 from drive_assets.annotation.checks import plausible_detections
 from drive_assets.definitions import defs
 from drive_assets.resources.storage import Storage
+from model.recording.annotations import Annotations, write_annotations
+from model.recording.folder import Recording
 
 RESOURCES = dict(defs.resources or {})
 NAMES = ["2024-05-01_10-00-00", "2024-05-02_10-00-00"]
@@ -29,6 +32,9 @@ def passes(instance: dg.DagsterInstance, asset: str, check: str, tags: dict[str,
 def write_details(storage: Storage, vehicles: list[float], weights: list[str]) -> None:
     for name, count, file in zip(NAMES, vehicles, weights, strict=True):
         storage.recording(name).mkdir(parents=True, exist_ok=True)
+        box = np.tile(np.array([100, 300, 200, 400, 0.9, 0], np.float32), (int(count), 1))
+        recording = Recording(storage.recording(name))
+        write_annotations(recording.annotations_path, Annotations.from_frames(["t"], ["t.jpg"], [box]))
         details = {"vehicles_per_frame": count, "weights": file}
         (storage.recording(name) / "annotations.json").write_text(json.dumps(details))
 
@@ -40,7 +46,7 @@ def test_implausible_counts_are_told(data_root: object, count: float, expected: 
     check = plausible_detections(storage)
     assert check.result(NAMES[1]).passed
     found = check.result(NAMES[0])
-    assert (found.passed, f"{NAMES[0]} has {count}" in str(found.description)) == (expected, not expected)
+    assert (found.passed, f"{NAMES[0]}: {count} vehicles a frame" in str(found.description)) == (expected, not expected)
 
 
 @pytest.mark.parametrize(("weights", "expected"), [(["a", "a"], True), (["a", "b"], False)])

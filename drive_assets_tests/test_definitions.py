@@ -51,10 +51,12 @@ def test_checks() -> None:
     names = {f"{key.asset_key.to_user_string()}:{key.name}" for key in GRAPH.asset_check_keys}
     assert names == {
         "recording:few_faults",
+        "recording:plausible_drive",
         "boxy_detector:finds_vehicles",
         "nuimages_detector:finds_vehicles",
         "annotations:plausible_detections",
         "split_manifest:one_detector",
+        "split_manifest:recordings_keep_their_split",
         "split_manifest:manifest_is_current",
         "split_manifest:every_split_has_positives",
     }

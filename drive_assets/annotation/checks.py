@@ -6,6 +6,7 @@ from drive_assets.batches import PartitionCheck
 from drive_assets.partitions import RECORDINGS
 from drive_assets.resources.storage import Storage
 from model.recording.folder import Recording
+from model.recording.plausibility import implausible_detections
 
 MOST_PER_FRAME = 60.0
 """Vehicles a frame, on average: far more than a dash camera sees on any road."""
@@ -22,15 +23,15 @@ def plausible_detections(storage: Storage) -> PartitionCheck:
 
     def evaluate(name: str) -> dg.AssetCheckResult:
         recording = Recording(storage.recording(name))
-        told = recording.details.get("vehicles_per_frame")  # annotations made elsewhere have no details
-        count = round(float(recording.annotations().count.mean() if told is None else told), 2)
-        passed = 0 < count <= MOST_PER_FRAME
+        annotations = recording.annotations()
+        count = round(float(annotations.count.mean()), 2) if len(annotations) else 0.0
+        told = [] if 0 < count <= MOST_PER_FRAME else [f"{count} vehicles a frame"]
+        found = implausible_detections(annotations, recording.annotated_region().height)
+        told += [finding.text for finding in found]
         return dg.AssetCheckResult(
-            passed=passed,
+            passed=not told,
             severity=dg.AssetCheckSeverity.WARN,
-            description=""
-            if passed
-            else f"{name} has {count} vehicles a frame. Look at the frames, and annotate with other weights.",
+            description=f"{name}: {'; '.join(told)}. Look at the frames, or annotate anew." if told else "",
             metadata={"vehicles_per_frame": count},
         )
 

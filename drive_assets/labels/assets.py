@@ -39,12 +39,11 @@ def future_labels_asset(context: dg.AssetExecutionContext, config: LabelLaunchpa
         path = own.labels_path
         write_future_labels(path, labels)
         known = labels[list(BINARY_LABELS)]
-        table = [
-            dg.TableRecord(
-                {"label": label, "rate": float(known[label].mean() or 0), "unknown": int(known[label].isna().sum())}
-            )
-            for label in BINARY_LABELS
-        ]
+        table = []
+        for label in BINARY_LABELS:
+            unknown = int(known[label].isna().sum())
+            rate = int(known[label].sum()) / max(len(known) - unknown, 1)
+            table.append(dg.TableRecord({"label": label, "rate": rate, "unknown": unknown}))
         return dg.MaterializeResult(
             data_version=dg.DataVersion(sha256(path)[:12]),
             metadata={

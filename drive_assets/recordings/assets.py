@@ -11,7 +11,7 @@ import numpy as np
 from drive_assets.batches import Event, each_partition
 from drive_assets.partitions import RECORDINGS
 from drive_assets.pictures import LIMIT_BYTES, inline_image
-from drive_assets.recordings.checks import FEW_FAULTS, few_faults
+from drive_assets.recordings.checks import FEW_FAULTS, PLAUSIBLE_DRIVE, few_faults, plausible_drive
 from drive_assets.recordings.ingest import IngestReport, ingest
 from drive_assets.recordings.sources import lookup
 from drive_assets.resources.storage import Storage
@@ -30,7 +30,7 @@ class RecordingLaunchpad(ReadingConfig, dg.Config):
 @dg.asset(
     partitions_def=RECORDINGS,
     backfill_policy=dg.BackfillPolicy.multi_run(50),
-    check_specs=[FEW_FAULTS],
+    check_specs=[FEW_FAULTS, PLAUSIBLE_DRIVE],
     group_name="recordings",
     code_version="1",
     kinds={"csv", "jpeg"},
@@ -43,7 +43,7 @@ def recording(context: dg.AssetExecutionContext, config: RecordingLaunchpad, sto
     def take(name: str) -> dg.MaterializeResult:
         return _result(storage.recording(name), ingest(storage, lookup(storage, name), context.log.info, config))
 
-    yield from each_partition(context, take, [few_faults(storage)])
+    yield from each_partition(context, take, [few_faults(storage), plausible_drive(storage)])
 
 
 def _result(folder: Path, report: IngestReport) -> dg.MaterializeResult:

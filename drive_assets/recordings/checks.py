@@ -1,11 +1,15 @@
 """Whether a recording is good enough to learn from."""
 
+from dataclasses import asdict
+
 import dagster as dg
 
 from drive_assets.batches import PartitionCheck
 from drive_assets.partitions import RECORDINGS
 from drive_assets.resources.storage import Storage
-from model.recording.folder import inspect_recording
+from model.recording.folder import Recording, inspect_recording
+from model.recording.frame_files import repeated_frames
+from model.recording.plausibility import implausible_camera, implausible_drive
 
 MOST_LOST = 0.2
 """A recording that lost more of its rows or frames than this deserves a look at the recorder."""
@@ -15,6 +19,35 @@ FEW_FAULTS = dg.AssetCheckSpec(
     partitions_def=RECORDINGS,
     description="Rows that the recorder failed on, and rows without a usable frame, are few.",
 )
+
+
+PLAUSIBLE_DRIVE = dg.AssetCheckSpec(
+    "plausible_drive",
+    asset="recording",
+    partitions_def=RECORDINGS,
+    description="Sensors that hang or saturate, a pedal that never rests, a brake that is always on, a camera that is "
+    "black or hangs. What poisons a data set is left out of it, unless accept_implausible names the recording.",
+)
+
+
+def plausible_drive(storage: Storage) -> PartitionCheck:
+    """The check of `PLAUSIBLE_DRIVE` on recordings of this data root."""
+
+    def evaluate(name: str) -> dg.AssetCheckResult:
+        recording = Recording(storage.recording(name))
+        telemetry, report = recording.telemetry()
+        frames = recording.frames()
+        found = implausible_drive(telemetry, report)
+        found += implausible_camera(frames, telemetry, repeated_frames(frames))
+        poisons = any(finding.poisons for finding in found)
+        return dg.AssetCheckResult(
+            passed=not found,
+            severity=dg.AssetCheckSeverity.ERROR if poisons else dg.AssetCheckSeverity.WARN,
+            description="; ".join(f"{name}: {finding.text}" for finding in found),
+            metadata={"findings": dg.MetadataValue.json([asdict(finding) for finding in found])},
+        )
+
+    return PartitionCheck(PLAUSIBLE_DRIVE, evaluate)
 
 
 def few_faults(storage: Storage) -> PartitionCheck:

@@ -42,15 +42,21 @@ def split_manifest(
 ) -> dg.MaterializeResult:
     """Which recording goes into which split, why, and what identifies the data set (`dataset_config.json`)."""
     storage.check_writable()
-    known = recording_keys(context.instance, context.log.warning)
-    names = [name for name in known if storage.recording(name).is_dir()]
+    names = recording_keys(context.instance, context.log.warning)
+    previous = None
     try:
-        manifest = build_manifest(storage.recordings, names, config.window, config.split)
+        if storage.manifest.is_file():
+            previous = read_manifest(storage)
+        manifest = build_manifest(storage.recordings, names, config.window, config.split, previous)
     except DataError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     write_json(storage.manifest, manifest)
     for name, reason in manifest["skipped"].items():
         context.log.warning(f"Skipped {name}: {reason}")
+    for name, reason in manifest["no_longer_used"].items():
+        context.log.warning(f"{name} was in the last data set and is not in this one: {reason}")
+    for name, (before, now) in manifest["moved"].items():
+        context.log.warning(f"{name} moved from {before} to {now}")
     table = [
         dg.TableRecord(
             {
@@ -73,7 +79,7 @@ def split_manifest(
             + (f"; {len(manifest['skipped'])} skipped" if manifest["skipped"] else ""),
             "splits": dg.MetadataValue.table(table),
             "overview": inline(split_overview(manifest)),
-            "skipped": dg.MetadataValue.json(manifest["skipped"]),
+            **{key: dg.MetadataValue.json(manifest[key]) for key in ("skipped", "accepted", "moved", "no_longer_used")},
             "assignment": dg.MetadataValue.json({n: p["recordings"] for n, p in manifest["splits"].items()}),
             "path": dg.MetadataValue.path(storage.manifest),
         },

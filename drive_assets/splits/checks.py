@@ -38,6 +38,21 @@ def every_split_has_positives(storage: Storage) -> dg.AssetCheckResult:
 
 
 @dg.asset_check(asset="split_manifest")
+def recordings_keep_their_split(storage: Storage) -> dg.AssetCheckResult:
+    """A test recording that became a training one, or one that is gone, makes figures of earlier data sets differ."""
+    manifest = read_manifest(storage)
+    moved, gone = manifest.get("moved", {}), manifest.get("no_longer_used", {})
+    told = [f"{name} moved from {before} to {now}" for name, (before, now) in moved.items()]
+    told += [f"{name} is no longer used: {reason}" for name, reason in gone.items()]
+    return dg.AssetCheckResult(
+        passed=not told,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="" if not told else f"{'; '.join(told)}. Do not compare with figures of earlier splits.",
+        metadata={"moved": dg.MetadataValue.json(moved), "no_longer_used": dg.MetadataValue.json(gone)},
+    )
+
+
+@dg.asset_check(asset="split_manifest")
 def one_detector(storage: Storage) -> dg.AssetCheckResult:
     """Boxes of several detectors differ in ways that a network may learn instead of the traffic."""
     recordings: dict[str, list[str]] = {}

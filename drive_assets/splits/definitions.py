@@ -3,8 +3,14 @@
 import dagster as dg
 
 from drive_assets.splits.assets import h5_split, split_manifest
-from drive_assets.splits.checks import every_split_has_positives, manifest_is_current, one_detector
+from drive_assets.splits.checks import (
+    every_split_has_positives,
+    manifest_is_current,
+    one_detector,
+    recordings_keep_their_split,
+)
 
 defs = dg.Definitions(
-    assets=[split_manifest, h5_split], asset_checks=[manifest_is_current, every_split_has_positives, one_detector]
+    assets=[split_manifest, h5_split],
+    asset_checks=[manifest_is_current, every_split_has_positives, recordings_keep_their_split, one_detector],
 )

@@ -1,7 +1,8 @@
 """Which recording goes into which split, and the manifest that says so."""
 
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -21,8 +22,9 @@ from model.dataset.windows import (
     common_classes,
     common_inputs,
 )
-from model.recording.folder import CONTENT
-from model.recording.schema import BINARY_LABELS, DEFAULT_TASKS, used_schema
+from model.recording.folder import CONTENT, Recording
+from model.recording.plausibility import COAST_BELOW, implausible_drive
+from model.recording.schema import ACTIONS, BINARY_LABELS, DEFAULT_TASKS, used_schema
 
 SPLITS = ("train", "val", "test")
 EXHAUSTIVE_UP_TO = 9
@@ -40,6 +42,15 @@ class SplitConfig(Config):
     )
     test: float = Field(0.10, gt=0, description="Share of windows for the reported figures")
     fixed: dict[str, str] = Field({}, description="Recordings that must go into a split, by name: train, val or test")
+
+    reshuffle: bool = Field(
+        False,
+        description="Share all recordings out anew. Else each keeps the split that the last manifest gave it, so that "
+        "what was tested on is never trained on",
+    )
+    accept_implausible: list[str] = Field(
+        [], description="Recordings, by name, that are used though they are implausible (see the check of recording)"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -125,40 +136,59 @@ def assign_splits(stats: Sequence[RecordingStats], config: SplitConfig) -> dict[
     fixed = np.array([SPLITS.index(config.fixed[s.name]) if s.name in config.fixed else -1 for s in ordered])
     choice = _exhaustive(amounts, fixed, config) if len(ordered) <= EXHAUSTIVE_UP_TO else _local(amounts, fixed, config)
     if len(set(choice.tolist())) < len(SPLITS):
-        raise DataError("The fixed recordings leave a split empty: free one, or add recordings.")
+        raise DataError(
+            "The recordings that are fixed, or keep the split that they had, leave a split empty: add recordings, free "
+            "one, or set reshuffle."
+        )
     return {
         split: sorted(s.name for s, chosen in zip(ordered, choice, strict=True) if chosen == index)
         for index, split in enumerate(SPLITS)
     }
 
 
-def build_manifest(recordings: Path, names: Sequence[str], window: WindowConfig, split: SplitConfig) -> dict[str, Any]:
+def build_manifest(
+    recordings: Path,
+    names: Sequence[str],
+    window: WindowConfig,
+    split: SplitConfig,
+    previous: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """The content of dataset_config.json: what goes into the splits, why, and what identifies it.
 
-    Recordings that lack annotations or labels, have no window, or hold a drive that another one holds (it could come
-    into two splits), are listed as skipped, with the reason.
+    Recordings that are gone, lack annotations or labels, have no window, are implausible in a way that poisons, or hold
+    a drive that another one holds (it could come into two splits), are listed as skipped, with the reason. A recording
+    keeps the split that the `previous` manifest gave it, unless the config fixes another or asks to reshuffle; those
+    that moved, and those that the previous one used and this one does not, are listed too.
 
     Raises:
         DataError: too few recordings are left; tells how many were skipped and why. Or those that are left have
             different telemetry channels.
     """
-    stats, skipped, samples, inputs = [], {}, dict[str, _Samples](), dict[str, tuple[str, ...]]()
+    stats, skipped, accepted = [], dict[str, str](), dict[str, str]()
+    samples, inputs = dict[str, _Samples](), dict[str, tuple[str, ...]]()
     for name in sorted(names):
         try:
             arrays = build_recording(recordings / name, window)
+            poison = _poison(recordings / name, arrays)
         except DataError as error:
-            skipped[name] = str(error)
+            gone = not (recordings / name).is_dir()
+            skipped[name] = f"{recordings / name} is gone" if gone else str(error)
             continue
+        if poison and name in split.accept_implausible:
+            accepted[name] = poison
         these = _Samples(arrays.time_ms, arrays.telemetry)
         if not len(arrays.window_start):
             skipped[name] = f"no window of {window.length} frames without a gap and with known labels"
+        elif poison and name not in accepted:
+            skipped[name] = f"implausible: {poison}. To use it all the same, name it in accept_implausible"
         elif same := next((other for other, those in samples.items() if these.repeat(those)), None):
             skipped[name] = f"the drive that {same} holds, with the same times and telemetry: remove one of them"
         else:
             samples[name], inputs[name] = these, arrays.inputs
             stats.append(recording_stats(recordings / name, arrays, window))
+    before = _assignment(previous)
     try:
-        assigned = assign_splits(stats, split)
+        assigned = assign_splits(stats, _sticky(split, stats, before))
     except DataError as error:
         reasons = "".join(f"\n  {name}: {reason}" for name, reason in list(skipped.items())[:20])
         raise DataError(f"{error} Skipped: {len(skipped)}.{reasons}") from None
@@ -177,11 +207,46 @@ def build_manifest(recordings: Path, names: Sequence[str], window: WindowConfig,
         "splits": {name: _summary([by_name[n] for n in members], stats) for name, members in assigned.items()},
         "recordings": {s.name: asdict(s) for s in stats},
         "skipped": skipped,
+        "accepted": accepted,
+        "moved": {
+            name: [before[name], place]
+            for place, members in assigned.items()
+            for name in members
+            if before.get(name, place) != place
+        },
+        "no_longer_used": {
+            name: skipped.get(name, "it is no recording any more") for name in sorted(before.keys() - by_name.keys())
+        },
     }
     identity = {name: [s.content, s.region] for name, s in by_name.items()}
     keys = ("schema_version", "schema", "labels", "class_names", "window")
     manifest["fingerprint"] = fingerprint({key: manifest[key] for key in keys}, assigned, identity)
     return manifest
+
+
+def _poison(folder: Path, arrays: RecordingArrays) -> str:
+    """What is implausible about a recording and would teach networks what is not so; empty if nothing.
+
+    Where the labels know coasting, they were made with a threshold that the pedal's rest is below.
+    """
+    recording = Recording(folder)
+    coasts = bool((arrays.state[:, ACTIONS.index("coast")] == 1).any())
+    found = implausible_drive(*recording.telemetry(), math.inf if coasts else COAST_BELOW)
+    return "; ".join(finding.text for finding in found if finding.poisons)
+
+
+def _assignment(manifest: Mapping[str, Any] | None) -> dict[str, str]:
+    """The split of each recording in a manifest."""
+    splits = manifest.get("splits", {}) if manifest else {}
+    return {name: place for place, part in splits.items() for name in part["recordings"]}
+
+
+def _sticky(config: SplitConfig, stats: Sequence[RecordingStats], before: Mapping[str, str]) -> SplitConfig:
+    """The config with every recording fixed to the split that it had, unless it is to move."""
+    if config.reshuffle:
+        return config
+    kept = {s.name: before[s.name] for s in stats if s.name in before}
+    return config.replace(fixed=kept | config.fixed)
 
 
 def _summary(members: Sequence[RecordingStats], everything: Sequence[RecordingStats]) -> dict[str, Any]:
@@ -228,6 +293,8 @@ def _local(
         choice[index] = int(np.argmax(((goal - totals) / np.maximum(goal, 1)).mean(axis=1)))
         totals[choice[index]] += amounts[index]
     free = np.flatnonzero(fixed < 0)
+    if not len(free):
+        return choice
     one_hot = np.eye(len(SPLITS))
     best = float(_cost(totals, config))
     while True:

@@ -145,6 +145,8 @@ def build_recording(recording: Path, config: WindowConfig) -> RecordingArrays:
     telemetry, annotations, labels = own.telemetry()[0], own.annotations(), own.labels()
     if not labels["Time"].equals(telemetry["Time"].astype(labels["Time"].dtype)):
         raise DataError(f"{own.labels_path} does not fit {own.telemetry_path.name}: label the recording again.")
+    if own.details and (region := own.region()) not in (None, own.annotated_region()):
+        raise DataError(f"{own.roi_path} says {region}, {own.details_path} {own.annotated_region()}: annotate again.")
     inputs = _inputs(own, telemetry, config)
     annotated = pd.Index(annotations.time).get_indexer(pd.Index(telemetry["Time"]))
     rows, frames = np.flatnonzero(annotated >= 0), annotated[annotated >= 0]

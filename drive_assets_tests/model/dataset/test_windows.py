@@ -252,3 +252,43 @@ def test_a_changed_schema_changes_the_manifest_and_refuses_splits_and_checkpoint
         read_split(tmp_path / "train.h5")
     with pytest.raises(DataError, match=r"best_model\.pt was made with other channels, scaling .* train again"):
         load_checkpoint(result.best_model)
+
+
+def test_recordings_keep_their_split_unless_asked(tmp_path: Path) -> None:
+    names = [labelled_drive(tmp_path / f"2024-05-0{n}_10-00-00", 60 + 20 * n, seed=n).name for n in range(1, 7)]
+    first = build_manifest(tmp_path, names[:5], WindowConfig(stride=1), SplitConfig())
+    before = {name: place for place, part in first["splits"].items() for name in part["recordings"]}
+    lost = first["splits"]["train"]["recordings"][0]
+    shutil.rmtree(tmp_path / lost)
+    second = build_manifest(tmp_path, names, WindowConfig(stride=1), SplitConfig(), first)
+    after = {name: place for place, part in second["splits"].items() for name in part["recordings"]}
+    assert {name: after[name] for name in before if name != lost} == {n: s for n, s in before.items() if n != lost}
+    assert names[5] in after and second["moved"] == {}
+    assert second["no_longer_used"] == second["skipped"] == {lost: f"{tmp_path / lost} is gone"}
+
+    tested = first["splits"]["test"]["recordings"][0]
+    trained = next(name for name in before if before[name] == "train" and name != lost)
+    fixed = SplitConfig(fixed={trained: "test", tested: "train"})
+    moved = build_manifest(tmp_path, names, WindowConfig(stride=1), fixed, second)["moved"]
+    assert moved == {trained: ["train", "test"], tested: ["test", "train"]}
+    anew = build_manifest(tmp_path, names, WindowConfig(stride=1), SplitConfig(reshuffle=True), second)
+    assert anew["splits"] == build_manifest(tmp_path, names, WindowConfig(stride=1), SplitConfig())["splits"]
+
+
+def test_implausible_drives_stay_out_unless_accepted(tmp_path: Path) -> None:
+    names = [labelled_drive(tmp_path / f"2024-05-0{n}_10-00-00", seed=n).name for n in range(1, 6)]
+    drive = tmp_path / names[4]
+    text = (drive / "telemetry.csv").read_text()
+    (drive / "telemetry.csv").write_text(text.replace(",0.0,40,", ",14.1,40,"))
+    write_future_labels(drive / "future_labels.csv", future_labels(read_telemetry(drive / "telemetry.csv")[0]))
+    manifest = build_manifest(tmp_path, names, WindowConfig(), SplitConfig())
+    assert "implausible: the lowest accelerator position is 14.1 %" in manifest["skipped"][names[4]]
+    accepted = build_manifest(tmp_path, names, WindowConfig(), SplitConfig(accept_implausible=[names[4]]))
+    assert list(accepted["accepted"]) == [names[4]] and names[4] in accepted["recordings"]
+
+
+def test_a_region_that_changed_is_told(tmp_path: Path) -> None:
+    drive = scaled(tmp_path / "2024-05-01_10-00-00", 1, [0, 320, 1920, 575])
+    (drive / "roi.json").write_text(json.dumps({"x": 0, "y": 240, "width": 1920, "height": 575}))
+    with pytest.raises(DataError, match=r"roi\.json says .*y=240.* annotate again"):
+        build_recording(drive, WindowConfig())

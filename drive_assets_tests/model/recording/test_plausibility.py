@@ -1,0 +1,94 @@
+"""Implausible drives are told with numbers and rows."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from drive_assets_tests.drives import write_drive
+from model.recording.annotations import Annotations
+from model.recording.folder import Recording
+from model.recording.frame_files import repeated_frames
+from model.recording.plausibility import implausible_camera, implausible_detections, implausible_drive
+from model.recording.telemetry import read_telemetry
+
+
+def drive(rows: int = 800) -> pd.DataFrame:
+    """A plausible drive of 400 s, as cells of telemetry.csv."""
+    n = np.arange(rows)
+    moment = [f"2024-05-01 10-{s // 120:02}-{s // 2 % 60:02}-{5 * (s % 2)}" for s in n]
+    phase = n % 60
+    return pd.DataFrame(
+        {
+            "Time": moment,
+            "SPEED": 60 + np.abs(30 - phase),
+            "RPM": 1500 + 10 * phase,
+            "ACCELERATOR_POS_D": np.where(phase < 30, 20.0 + phase, 0.0),
+            "ENGINE_LOAD": 30 + phase % 7,
+            "BRAKE_SIGNAL": phase > 50,
+            "GEAR": 4,
+        }
+    )
+
+
+def found(table: pd.DataFrame, tmp_path: Path) -> list[tuple[str, bool]]:
+    table.to_csv(tmp_path / "telemetry.csv", index=False)
+    return [
+        (finding.kind, finding.poisons) for finding in implausible_drive(*read_telemetry(tmp_path / "telemetry.csv"))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda t: t, []),
+        (lambda t: t.assign(ACCELERATOR_POS_D=14.12 + 0.6744 * t["ACCELERATOR_POS_D"]), [("pedal_never_rests", True)]),
+        (lambda t: t.assign(ACCELERATOR_POS_D=20 + t.index % 60), [("pedal_never_rests", False)]),
+        (lambda t: t.assign(BRAKE_SIGNAL=True), [("brake_always_on", True)]),
+        (lambda t: t.assign(BRAKE_SIGNAL=False), [("brake_never_on", False)]),
+        (lambda t: t.assign(RPM=t["RPM"].where(t.index < 100, 1777)), [("frozen", True)]),
+        (lambda t: t.assign(ENGINE_LOAD=t["ENGINE_LOAD"].where(t.index % 2 == 0, 100)), [("saturated", True)]),
+        (lambda t: pd.concat([t[400:], t[:400]]), [("clock", False)]),
+        (lambda t: t[30:45], [("short", False)]),
+    ],
+)
+def test_each_kind(tmp_path: Path, change: Callable, expected: list[tuple[str, bool]]) -> None:
+    assert found(change(drive()), tmp_path) == expected
+
+
+def test_findings_tell_numbers_and_rows(tmp_path: Path) -> None:
+    table = drive()
+    table["ACCELERATOR_POS_D"] = 14.12 + 0.6744 * table["ACCELERATOR_POS_D"]
+    table.loc[100:, "RPM"] = 1777
+    table.to_csv(tmp_path / "telemetry.csv", index=False)
+    pedal, frozen = implausible_drive(*read_telemetry(tmp_path / "telemetry.csv"))
+    assert "lowest accelerator position is 14.1 %, never below 7.5 % in 6.7 minutes: no row coasts" in pedal.text
+    assert frozen.text == "RPM stays at 1777 for 350 s from 2024-05-01 10-00-50-0 on (700 rows)"
+    assert "pedal" not in str(implausible_drive(*read_telemetry(tmp_path / "telemetry.csv"), coast_below=20))
+
+
+def cameras(folder: Path, image: Callable[[int], np.ndarray]) -> list[str]:
+    recording = Recording(write_drive(folder / "2024-05-01_10-00-00", rows=12))
+    frames = recording.frames()
+    for number, path in enumerate(frames.values()):
+        cv2.imwrite(str(path), image(number))
+    return [f.kind for f in implausible_camera(frames, recording.telemetry()[0], repeated_frames(frames))]
+
+
+def test_cameras_that_see_nothing(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (12, 27, 48, 3), np.uint8)
+    big = [cv2.resize(image, (960, 540), interpolation=cv2.INTER_NEAREST) for image in noise]
+    assert cameras(tmp_path / "good", lambda n: big[n]) == []
+    assert cameras(tmp_path / "black", lambda n: np.full((540, 960, 3), n % 5, np.uint8)) == ["black"]
+    assert cameras(tmp_path / "hung", lambda n: big[0]) == ["still"]
+
+
+def test_vehicles_in_the_sky() -> None:
+    low, high = [100, 300, 200, 400, 0.9, 0], [100, 10, 200, 90, 0.9, 0]
+    for box, kinds in ((low, []), (high, ["upside_down"])):
+        boxes = [np.array([box] * 10, np.float32)] * 6
+        annotations = Annotations.from_frames([str(n) for n in range(6)], [f"{n}.jpg" for n in range(6)], boxes)
+        assert [finding.kind for finding in implausible_detections(annotations, 575)] == kinds

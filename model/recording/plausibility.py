@@ -1,0 +1,163 @@
+"""Drives that cannot be as they were recorded: sensors that hang, pedals that never rest, cameras that see nothing.
+
+Each finding tells numbers and rows. One that `poisons` would teach networks what is not so; the others deserve a look.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from model.recording.annotations import Annotations
+from model.recording.schema import CHANNELS
+from model.recording.telemetry import STEP_MS, TelemetryReport
+
+COAST_BELOW = 7.5
+"""%: the accelerator rests below this."""
+WINDOW_ROWS = 20
+REST_SHARE, REST_BAND = 0.05, 0.5
+"""A pedal rests where so many rows are within so many % of its lowest position."""
+SATURATED_SHARE = 0.2
+FROZEN_S = 300.0
+LONG_S = 300.0
+MOVING_KMH = 10.0
+BRAKE_SHARE = 0.9
+LONGEST_GAP_S = 3600.0
+FRAMES_LOOKED_AT = 24
+BLACK_LEVEL, BLACK_SPREAD = 12.0, 6.0
+"""Grey levels of 255."""
+STILL_DIFFERENCE = 0.5
+REPEATED_SHARE = 0.5
+DETECTIONS_FOR_A_PLACE = 50
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is implausible about a recording."""
+
+    kind: str
+    text: str
+    poisons: bool
+
+
+def implausible_drive(
+    telemetry: pd.DataFrame, report: TelemetryReport, coast_below: float = COAST_BELOW
+) -> list[Finding]:
+    """What is implausible in the rows of `read_telemetry`. `coast_below`: % that the labels take for coasting."""
+    minutes = len(telemetry) * STEP_MS / 60_000
+    found = [*_pedal(telemetry, minutes, coast_below), *_brake(telemetry, minutes)]
+    for name in (name for name, channel in CHANNELS.items() if channel.kind == "number" and name in telemetry):
+        found += [*_frozen(telemetry, name), *_saturated(telemetry, name)]
+    if report.backwards:
+        found.append(Finding("clock", f"the clock was set back {report.backwards} times", False))
+    if report.longest_gap_s > LONGEST_GAP_S:
+        found.append(Finding("clock", f"the clock jumps {report.longest_gap_s:,.0f} s ahead", False))
+    if len(telemetry) < WINDOW_ROWS:
+        found.append(Finding("short", f"{len(telemetry)} rows are less than a window of {WINDOW_ROWS}", False))
+    return found
+
+
+def implausible_camera(
+    frames: Mapping[str, Path], telemetry: pd.DataFrame, repeated: Sequence[str] = ()
+) -> list[Finding]:
+    """What is implausible in a camera's frames, by their time: of some, evenly picked, the pixels are looked at."""
+    moving = set(telemetry["Time"][telemetry["SPEED"] > MOVING_KMH])
+    seen = [time for time in frames if time in moving]
+    if not seen:
+        return []
+    picked = [seen[i] for i in np.unique(np.linspace(0, len(seen) - 1, FRAMES_LOOKED_AT).astype(int))]
+    read = [(time, cv2.imread(str(frames[time]), cv2.IMREAD_REDUCED_GRAYSCALE_8)) for time in picked]
+    pictures = [(time, image.astype(np.float32)) for time, image in read if image is not None]
+    black = [time for time, image in pictures if image.mean() < BLACK_LEVEL and image.std() < BLACK_SPREAD]
+    found = []
+    if black and len(black) > len(pictures) / 2:
+        found.append(
+            Finding("black", f"{len(black)} of {len(pictures)} frames looked at are black, as {black[0]}", True)
+        )
+    pairs = [(a, b) for (_, a), (_, b) in pairwise(pictures) if a.shape == b.shape]
+    still = sum(float(np.abs(a - b).mean()) < STILL_DIFFERENCE for a, b in pairs)
+    if not found and pairs and still > len(pairs) / 2:
+        text = f"{still} of {len(pairs)} frames looked at are the one looked at before, though the car moves"
+        found.append(Finding("still", text, True))
+    hung = [time for time in repeated if time in moving]
+    if len(hung) > REPEATED_SHARE * len(seen) and not found:
+        text = f"{len(hung)} of {len(seen)} frames are the one before, though the car moves, the first {hung[0]}"
+        found.append(Finding("still", text, True))
+    return found
+
+
+def implausible_detections(annotations: Annotations, region_height: int) -> list[Finding]:
+    """Whether all vehicles are in the sky: a camera upside down, or a wrong region of interest."""
+    bottom = annotations.box[:, 3]
+    if len(bottom) < DETECTIONS_FOR_A_PLACE or bottom.max() >= region_height / 2:
+        return []
+    text = f"all {len(bottom)} vehicles lie in the upper half of the region of interest: is the camera upside down?"
+    return [Finding("upside_down", text, False)]
+
+
+def _pedal(telemetry: pd.DataFrame, minutes: float, coast_below: float) -> list[Finding]:
+    pedal = telemetry["ACCELERATOR_POS_D"].to_numpy()
+    lowest = float(pedal.min())
+    if lowest < coast_below:
+        return []
+    rests = float((pedal <= lowest + REST_BAND).mean())
+    if rests < REST_SHARE and minutes * 60 < LONG_S:
+        return []
+    text = (
+        f"the lowest accelerator position is {lowest:.1f} %, never below {coast_below:g} % in {minutes:.1f} minutes: "
+        f"no row coasts. Positions reach {pedal.max():.1f} %; rescale them to 0 at rest and 100 at full, or set "
+        "coast_threshold of the labels"
+    )
+    return [Finding("pedal_never_rests", text, rests >= REST_SHARE)]
+
+
+def _brake(telemetry: pd.DataFrame, minutes: float) -> list[Finding]:
+    brake = telemetry["BRAKE_SIGNAL"].to_numpy(bool)[telemetry["SPEED"].to_numpy() > MOVING_KMH]
+    if not len(brake):
+        return []
+    if brake.mean() > BRAKE_SHARE:
+        text = f"the brake is on in {brake.mean():.0%} of the {len(brake)} rows in which the car moves"
+        return [Finding("brake_always_on", text, True)]
+    if not brake.any() and minutes * 60 >= LONG_S:
+        return [Finding("brake_never_on", f"the brake is never on in {minutes:.1f} minutes", False)]
+    return []
+
+
+def _frozen(telemetry: pd.DataFrame, name: str) -> list[Finding]:
+    """Whether a channel holds one value, other than 0, for minutes while the car moves."""
+    values = telemetry[name].to_numpy()
+    still = (np.diff(values) == 0) & (np.diff(telemetry["t"].to_numpy()) > 0) & (values[1:] != 0)
+    still &= telemetry["SPEED"].to_numpy()[1:] > MOVING_KMH
+    first, length = _longest_run(still)
+    seconds = length * STEP_MS / 1000
+    if seconds < FROZEN_S:
+        return []
+    start = telemetry["Time"].iloc[first]
+    text = f"{name} stays at {values[first]:g} for {seconds:.0f} s from {start} on ({length + 1} rows)"
+    return [Finding("frozen", text, True)]
+
+
+def _saturated(telemetry: pd.DataFrame, name: str) -> list[Finding]:
+    scaling = CHANNELS[name].scaling
+    values = telemetry[name].to_numpy()
+    if scaling is None or len(values) < WINDOW_ROWS or values.max() < scaling[1]:
+        return []
+    share = float((values == values.max()).mean())
+    if share < SATURATED_SHARE:
+        return []
+    return [Finding("saturated", f"{name} is at its highest, {values.max():g}, in {share:.0%} of the rows", True)]
+
+
+def _longest_run(yes: npt.NDArray[np.bool_]) -> tuple[int, int]:
+    """First index and length of the longest run of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], yes, [False]]).astype(np.int8)))
+    starts, ends = edges[::2], edges[1::2]
+    if not len(starts):
+        return 0, 0
+    longest = int((ends - starts).argmax())
+    return int(starts[longest]), int(ends[longest] - starts[longest])
