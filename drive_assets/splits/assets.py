@@ -42,11 +42,13 @@ def split_manifest(
 ) -> dg.MaterializeResult:
     """Which recording goes into which split, why, and what identifies the data set (`dataset_config.json`)."""
     storage.check_writable()
-    names = recording_keys(context.instance, context.log.warning)
     previous = None
     try:
         if storage.manifest.is_file():
             previous = read_manifest(storage)
+        known = recording_keys(context.instance, context.log.warning)
+        used = previous["recordings"] if previous else {}
+        names = [name for name in known if storage.recording(name).is_dir() or name in used]
         manifest = build_manifest(storage.recordings, names, config.window, config.split, previous)
     except DataError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
