@@ -9,6 +9,8 @@ throughput that the device reaches in the same run.
 
 import argparse
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from model.dataset.window_data import WindowData
 from model.factory import architecture_of, create_model_variant
 from model.network.architectures import ARCHITECTURES
+from model.recording.schema import BOX_FEATURES, FEATURES, TELEMETRY_DIM
 from model.training.loop import choose_device, choose_precision, train_one_epoch, training_loss
 from model.training.recipes import RECIPES
 
@@ -64,18 +67,18 @@ def random_windows(number: int, tasks: list[str]) -> WindowData:
     frames = number + LENGTH - 1
     mask = torch.arange(SLOTS) < torch.randint(0, 2 * REAL + 1, (frames, 1), generator=generator)
     return WindowData(
-        **dict.fromkeys(WindowData.__dataclass_fields__)  # type: ignore[arg-type]
-        | {
-            "tasks": tuple(tasks),
-            "length": LENGTH,
-            "telemetry": torch.rand(frames, 10, generator=generator),
-            "detections": torch.rand(frames, SLOTS, 6, generator=generator) * mask[..., None],
-            "detection_mask": mask,
-            "first_row": torch.arange(number),
-            "labels": (torch.rand(number, len(tasks), generator=generator) < 0.1).float(),
-            "label_mask": torch.ones(number, len(tasks), dtype=torch.bool),
-            "going_on": torch.zeros(number, len(tasks), dtype=torch.bool),
-        }
+        path=Path("random"),
+        tasks=tuple(tasks),
+        class_names=("vehicle",),
+        inputs=FEATURES,
+        length=LENGTH,
+        telemetry=torch.rand(frames, TELEMETRY_DIM["onehot"], generator=generator),
+        detections=torch.rand(frames, SLOTS, len(BOX_FEATURES), generator=generator) * mask[..., None],
+        detection_mask=mask,
+        first_row=torch.arange(number),
+        labels=(torch.rand(number, len(tasks), generator=generator) < 0.1).float(),
+        label_mask=torch.ones(number, len(tasks), dtype=torch.bool),
+        going_on=torch.zeros(number, len(tasks), dtype=torch.bool),
     )
 
 
@@ -97,12 +100,8 @@ def measure(epoch: Any, architecture: str, config: Any, data: WindowData, device
 
 
 def ours_epoch(model: nn.Module, config: Any, data: WindowData, optimizer: Any, device: torch.device) -> None:
-    resident = WindowData(
-        **{
-            name: value.to(device) if isinstance(value, Tensor) else value
-            for name, value in ((field, getattr(data, field)) for field in WindowData.__dataclass_fields__)
-        }
-    )
+    tensors = {name: value.to(device) for name, value in vars(data).items() if isinstance(value, Tensor)}
+    resident = replace(data, **tensors)
     loss = training_loss(config, config.trained_tasks).to(device)
     precision = choose_precision(config.precision, device)
     generator = torch.Generator().manual_seed(0)
