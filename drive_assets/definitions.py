@@ -8,7 +8,7 @@ from drive_assets.detection import definitions as detection
 from drive_assets.evaluation import definitions as evaluation
 from drive_assets.labels import definitions as labels
 from drive_assets.recordings import definitions as recordings
-from drive_assets.resources.compute import LocalCompute
+from drive_assets.resources.backends import compute_from_environment
 from drive_assets.resources.mlflow import Mlflow
 from drive_assets.resources.storage import Storage
 from drive_assets.splits import definitions as splits
@@ -21,7 +21,7 @@ defs = dg.Definitions.merge(
     dg.Definitions(
         resources={
             "storage": Storage.from_environment(),
-            "compute": LocalCompute(),
+            "compute": compute_from_environment(),
             "mlflow": Mlflow.from_environment(),
         }
     ),

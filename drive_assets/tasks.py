@@ -4,6 +4,8 @@ Ops import this module for its jobs and its table. It brings in neither torch no
 worker, when they run.
 """
 
+import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,10 +17,15 @@ from model.annotation.report import AnnotationReport
 from model.detection.detector_training import DetectorConfig, DetectorResult
 from model.evaluation.config import EvaluationConfig
 from model.evaluation.results import Evaluation
+from model.recording.folder import ANNOTATIONS, TELEMETRY
 from model.training.recipes import TrainingConfig
 from model.training.result import TrainingResult
 
 Log = Callable[[str], None]
+ENDING = threading.Event()
+"""Set when the time that a cluster gives this process is nearly up."""
+RESUME_STATUS = 75
+"""Exit status of a worker that ended by itself to be started again: what it has done is saved (EX_TEMPFAIL)."""
 J = TypeVar("J")
 R_co = TypeVar("R_co", covariant=True)
 
@@ -74,6 +81,12 @@ class EvaluateJob:
     """For the frames that the report shows."""
 
 
+def end_if_time_is_up() -> None:
+    """End this process where all is saved, once ENDING is set. SystemExit, which no handler of errors takes."""
+    if ENDING.is_set():
+        sys.exit(RESUME_STATUS)
+
+
 _annotators: dict[tuple[Path, str], Any] = {}
 """The network that the last job used, so that a backfill over recordings loads it once."""
 
@@ -120,12 +133,41 @@ class Task(Generic[J, R_co]):
     job: type[J]
     result: type[R_co]
     do: Callable[[J, Log], R_co]
+    inputs: Callable[[J], list[Path]]
+    """Files whose content decides on the result, besides the job itself."""
+    output: Callable[[J], Path]
+    """The file or folder that it makes."""
 
 
-ANNOTATE = Task("annotate", AnnotateJob, AnnotationReport, annotate)
-TRAIN_DETECTOR = Task("train_detector", TrainDetectorJob, DetectorResult, train_detector)
-TRAIN = Task("train", TrainJob, TrainingResult, train)
-EVALUATE = Task("evaluate", EvaluateJob, Evaluation, evaluate)
+def _splits(job: TrainJob | EvaluateJob) -> list[Path]:
+    return [job.splits / f"{name}.h5" for name in ("train", "val", "test")]
+
+
+ANNOTATE = Task(
+    "annotate",
+    AnnotateJob,
+    AnnotationReport,
+    annotate,
+    lambda job: [job.weights, job.recording / TELEMETRY],
+    lambda job: job.recording / ANNOTATIONS,
+)
+TRAIN_DETECTOR = Task(
+    "train_detector",
+    TrainDetectorJob,
+    DetectorResult,
+    train_detector,
+    lambda job: [job.dataset],
+    lambda job: job.output,
+)
+TRAIN = Task("train", TrainJob, TrainingResult, train, _splits, lambda job: job.output)
+EVALUATE = Task(
+    "evaluate",
+    EvaluateJob,
+    Evaluation,
+    evaluate,
+    lambda job: [job.checkpoint, *_splits(job)],
+    lambda job: job.output,
+)
 TASKS: dict[str, Task[Any, Any]] = {task.name: task for task in (ANNOTATE, TRAIN_DETECTOR, TRAIN, EVALUATE)}
 
 
@@ -142,6 +184,10 @@ class EpochLog:
     def __call__(self, metrics: dict[str, float | int]) -> None:
         figures = ", ".join(f"{key} {value:.4g}" for key, value in metrics.items() if key != "epoch")
         self.log(f"{self.name} epoch {metrics['epoch']}: {figures}".strip())
+        self._track(metrics)
+        end_if_time_is_up()
+
+    def _track(self, metrics: dict[str, float | int]) -> None:
         if self.run_id is None:
             return
         try:

@@ -1,6 +1,10 @@
 """What passes between an op and its worker, as JSON: the work, and a report of each job."""
 
+import hashlib
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version as installed
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
@@ -16,8 +20,12 @@ class Work:
     """A name in `drive_assets.tasks.TASKS`."""
     jobs: list[Any]
     """JSON of the task's job class, each."""
-    parent: int
-    """The process that the worker must not outlive."""
+    parent: int = 0
+    """The process that the worker must not outlive; 0 for a job of a cluster, which outlives whoever submitted it."""
+    version: str = ""
+    """`version()` of the op; a worker with another refuses the work. Empty: the same machine, not compared."""
+    reports: str = ""
+    """The file of messages that earlier attempts at this work left, so that no job is done twice; may be absent."""
 
 
 @dataclass(frozen=True)
@@ -49,3 +57,19 @@ def to_wire(value: Any) -> Any:
 def from_wire(cls: type[T], content: Any) -> T:
     """The dataclass or config that `to_wire` was given. ValueError if `content` is none such; names what is wrong."""
     return TypeAdapter(cls).validate_python(content)
+
+
+@cache
+def version() -> str:
+    """The version of this package and, since a checkout changes without one, a fingerprint of its Python files."""
+    digest = hashlib.sha256()
+    root = Path(__file__).resolve().parents[1]
+    for path in sorted([*(root / "drive_assets").rglob("*.py"), *(root / "model").rglob("*.py")]):
+        digest.update(f"{path.relative_to(root)} ".encode() + path.read_bytes())
+    return f"{installed('drive-assets')}+{digest.hexdigest()[:12]}"
+
+
+def reports_of(messages: list[dict[str, Any]]) -> dict[int, Report]:
+    """The last report of each job among Pipes messages, by the job's number."""
+    custom = [message["params"]["payload"] for message in messages if message.get("method") == "report_custom_message"]
+    return {report.job: report for report in (from_wire(Report, payload) for payload in custom)}

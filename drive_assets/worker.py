@@ -10,24 +10,42 @@ import os
 import signal
 import sys
 import traceback
+from pathlib import Path
 from typing import Any
 
 import psutil
 from dagster_pipes import PipesContext, open_dagster_pipes
 
-from drive_assets.tasks import TASKS, Log, Task
-from drive_assets.wire import Failed, Report, Work, from_wire, to_wire
+from drive_assets.jobs import read_messages
+from drive_assets.tasks import ENDING, TASKS, Log, Task, end_if_time_is_up
+from drive_assets.wire import Failed, Report, Work, from_wire, reports_of, to_wire, version
 from model.common.errors import DataError, PassingError
 
 
 def main() -> None:
     for ending in (signal.SIGTERM, signal.SIGINT):
         signal.signal(ending, _end_with_children)
+    signal.signal(signal.SIGUSR1, lambda *_: ENDING.set())
     with open_dagster_pipes() as pipes:
         work = from_wire(Work, pipes.extras)
-        _die_with_parent(work.parent)
+        if work.parent:
+            _die_with_parent(work.parent)
+        done = reports_of(read_messages(Path(work.reports))) if work.reports else {}
         for number, job in enumerate(work.jobs):
-            pipes.report_custom_message(to_wire(_report(pipes, TASKS[work.task], number, job)))
+            if number in done:
+                continue
+            end_if_time_is_up()
+            report = _refusal(work, number) or _report(pipes, TASKS[work.task], number, job)
+            pipes.report_custom_message(to_wire(report))
+
+
+def _refusal(work: Work, number: int) -> Report | None:
+    """The report that says that op and worker are not of the same version, if so."""
+    if work.version in ("", version()):
+        return None
+    here = f"{os.uname().nodename} has {version()} of drive-assets in {sys.prefix}"
+    text = f"{here}, the Dagster side has {work.version}: install the same version on both, or let them share one."
+    return Report(number, Failed(text))
 
 
 def _log(pipes: PipesContext) -> Log:

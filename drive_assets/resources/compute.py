@@ -12,10 +12,11 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import dagster as dg
 import psutil
+from pydantic import BaseModel
 
 from drive_assets.batches import ended_when_terminated
 from drive_assets.tasks import Task
@@ -52,6 +53,12 @@ class _KeepingReader(dg.PipesTempFileMessageReader):
 class Compute(dg.ConfigurableResource, ABC):
     """Where the jobs of an op are done."""
 
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
+        """From a file's settings. DataError names one that it does not have, pydantic's error a wrong value."""
+        check_names(settings, cls)
+        return cls(**settings)
+
     def run(
         self,
         context: dg.AssetExecutionContext,
@@ -82,6 +89,12 @@ class Compute(dg.ConfigurableResource, ABC):
         Raises:
             dagster.Failure: no job could be done, or the run was terminated.
         """
+
+
+def check_names(settings: Mapping[str, Any], cls: type[BaseModel]) -> None:
+    """Raises DataError if a setting is none of `cls`: Dagster's resources leave it out without a word."""
+    if unknown := sorted(set(settings) - set(cls.model_fields)):
+        raise DataError(f"{', '.join(unknown)}: {cls.__name__} has only {', '.join(cls.model_fields)}.")
 
 
 def outcome(task: Task[J, R], report: Report) -> R | DataError:

@@ -1,0 +1,41 @@
+"""Which compute the environment chooses. A further one is a module and a line here."""
+
+import os
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from drive_assets.resources.compute import Compute, LocalCompute
+from drive_assets.resources.slurm import SlurmCompute
+from model.common.errors import DataError
+
+BACKENDS: dict[str, type[Compute]] = {"local": LocalCompute, "slurm": SlurmCompute}
+CHOICE, SETTINGS = "DRIVE_ASSETS_COMPUTE", "DRIVE_ASSETS_COMPUTE_SETTINGS"
+
+
+def compute_from_environment() -> Compute:
+    """The backend that DRIVE_ASSETS_COMPUTE names (local by default), with the settings of a YAML file if one is named.
+
+    Raises:
+        DataError: no such backend, or settings that it does not have.
+    """
+    name = os.environ.get(CHOICE, "").strip() or "local"
+    if name not in BACKENDS:
+        raise DataError(f"{CHOICE} is {name!r}: expected one of {', '.join(BACKENDS)}.")
+    path = os.environ.get(SETTINGS, "").strip()
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) if path else {}
+    except (OSError, yaml.YAMLError) as error:
+        raise DataError(f"{SETTINGS} names {path}, which cannot be read: {error}") from error
+    if content is None:
+        content = {}
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected settings of the compute resource as `name: value` lines.")
+    try:
+        return BACKENDS[name].from_settings(content)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors())
+        raise DataError(f"{path}: {problems}") from None

@@ -1,0 +1,73 @@
+"""An asset of four partitions that are made on a cluster; as a program, one run of it, which a test may kill."""
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from drive_assets.batches import Event, report_partitions
+from drive_assets.resources.compute import Compute
+from drive_assets.resources.slurm import Size, SlurmCompute
+from drive_assets_tests.cluster.worker import ECHO, EchoJob
+
+PARTITIONS = dg.StaticPartitionsDefinition(["a", "b", "c", "d"])
+
+
+class EchoCompute(SlurmCompute):
+    """A Slurm cluster whose workers know the task `echo`."""
+
+    echo: Size = Size()
+
+    def worker(self) -> str:
+        return shlex.join([self.python, "-u", "-m", "drive_assets_tests.cluster.worker"])
+
+
+class EchoConfig(dg.Config):
+    wait: str = ""
+    fault: str = ""
+    faulty: str = "b"
+
+
+@dg.asset(partitions_def=PARTITIONS)
+def echoes(context: dg.AssetExecutionContext, config: EchoConfig, compute: Compute) -> Iterator[Event]:
+    root = Path(compute.data_root)  # type: ignore[attr-defined]
+    keys = context.partition_keys
+    wait = Path(config.wait) if config.wait else None
+    jobs = [EchoJob(root / f"{k}.txt", k, wait, config.fault if k == config.faulty else "") for k in keys]
+    results = compute.run(context, ECHO, jobs, {"SECRET": "it's"})
+    outcomes = {
+        key: result
+        if isinstance(result, Exception)
+        else dg.MaterializeResult(metadata={"begun": result.begun, "process": result.process})
+        for key, result in zip(keys, results, strict=True)
+    }
+    yield from report_partitions(context, outcomes)
+
+
+def settings(root: Path, **changed: Any) -> dict[str, Any]:
+    """Quick settings for the local cluster."""
+    size = {"cpus": 1, "memory": "100M", "gres": "", "time": "10", **changed.pop("size", {})}
+    return {"data_root": str(root), "poll_s": 0.5, "grace_s": 1.0, "echo": size, **changed}
+
+
+def execute(
+    instance: dg.DagsterInstance, chosen: dict[str, Any], config: dict[str, Any], first: str, last: str
+) -> dg.ExecuteInProcessResult:
+    sized = {**chosen, "echo": Size(**chosen["echo"])}
+    defs = dg.Definitions(assets=[echoes], resources={"compute": EchoCompute(**sized)})
+    return defs.resolve_implicit_global_asset_job_def().execute_in_process(
+        instance=instance,
+        tags={"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last},
+        run_config={"ops": {"echoes": {"config": config}}},
+        raise_on_error=False,
+    )
+
+
+if __name__ == "__main__":
+    with dg.DagsterInstance.get() as ours:
+        given = json.loads(sys.argv[1])
+        sys.exit(0 if execute(ours, **given).success else 1)

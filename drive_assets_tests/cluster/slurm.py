@@ -1,0 +1,146 @@
+"""A real Slurm cluster of two nodes on this machine: munged, slurmctld and two slurmd, as children of this process.
+
+Needs Debian's packages slurm-wlm and munge, and root. Up in a few seconds. Node n2 does not see the folder `hidden`.
+"""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+COMMANDS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel", "unshare")
+CONFIG = """\
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={port}
+AuthType=auth/munge
+AuthInfo=socket={dir}/munge/socket,cred_expire=5
+SlurmUser=root
+SlurmdUser=root
+StateSaveLocation={dir}/ctld
+SlurmdSpoolDir={dir}/spool-%n
+SlurmctldPidFile={dir}/ctld.pid
+SlurmdPidFile={dir}/slurmd-%n.pid
+SlurmctldLogFile={dir}/ctld.log
+SlurmdLogFile={dir}/slurmd-%n.log
+SlurmdParameters=config_overrides
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+SchedulerParameters=batch_sched_delay=0,sched_interval=1
+ReturnToService=2
+KillWait=3
+MpiDefault=none
+SwitchType=switch/none
+GresTypes=gpu
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={port1} CPUs=8 RealMemory=8000 Gres=gpu:1 State=UNKNOWN
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={port2} CPUs=8 RealMemory=8000 Gres=gpu:1 State=UNKNOWN
+PartitionName=main Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
+PartitionName=short Nodes=n1 MaxTime=1 State=UP
+PartitionName=blind Nodes=n2 MaxTime=INFINITE State=UP
+"""
+
+
+def reason_against() -> str:
+    """Why no cluster can be started here; empty if one can."""
+    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+    if missing := [name for name in COMMANDS if shutil.which(name, path=path) is None]:
+        return f"{', '.join(missing)} not installed (Debian: apt-get install slurm-wlm munge)"
+    if os.getuid():
+        return "a Slurm cluster for tests needs root"
+    return ""
+
+
+class LocalCluster:
+    """The daemons and their folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.hidden = folder, folder / "hidden"
+        self.config = folder / "slurm.conf"
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.environment = {**os.environ, "SLURM_CONF": str(self.config), "PATH": f"{os.environ['PATH']}:/usr/sbin"}
+
+    def start(self) -> None:
+        for name in ("ctld", "munge", "spool-n1", "spool-n2", "hidden"):
+            (self.folder / name).mkdir(parents=True, mode=0o755)
+        key = self.folder / "munge" / "key"
+        key.write_bytes(os.urandom(1024))
+        key.chmod(0o400)
+        port, port1, port2 = _free_ports(3)
+        values = {"host": socket.gethostname(), "dir": self.folder, "port": port, "port1": port1, "port2": port2}
+        self.config.write_text(CONFIG.format(**values))
+        (self.folder / "gres.conf").write_text("NodeName=n[1-2] Name=gpu File=/dev/null\n")
+        munge = self.folder / "munge"
+        names = {"socket": "socket", "key-file": "key", "log-file": "log", "pid-file": "pid", "seed-file": "seed"}
+        options = [f"--{option}={munge / name}" for option, name in names.items()]
+        self._run("munged", "munged", "--foreground", "--force", *options)
+        _until(lambda: (munge / "socket").exists(), "munged listens", self)
+        self.start_controller()
+        self._run("n1", "slurmd", "-D", "-N", "n1")
+        blind = f"mount -t tmpfs none {self.hidden} && exec slurmd -D -N n2"
+        self._run("n2", "unshare", "--mount", "sh", "-c", blind)
+        _until(lambda: self.call("sinfo", "-h", "-N", "-p", "main", "-o", "%t").split() == ["idle"] * 2, "idle", self)
+
+    def start_controller(self) -> None:
+        self._run("slurmctld", "slurmctld", "-D")
+
+    def stop(self, name: str) -> None:
+        process = self.processes.pop(name)
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def stop_all(self) -> None:
+        self.call("scancel", "--full", "--user=root", "--signal=KILL")
+        self.call("scancel", "--user=root")
+        for name in reversed(list(self.processes)):
+            self.stop(name)
+
+    def call(self, *command: str) -> str:
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True).stdout
+
+    def _run(self, name: str, *command: str) -> None:
+        with (self.folder / f"{name}.out").open("ab") as log:
+            self.processes[name] = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+
+
+@contextlib.contextmanager
+def local_cluster() -> Iterator[LocalCluster]:
+    """A cluster for the block; its folder has a short name, since a socket's path may not be long."""
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))
+    folder.chmod(0o755)
+    cluster = LocalCluster(folder)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop_all()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def _until(condition, what: str, cluster: LocalCluster) -> None:  # type: ignore[no-untyped-def]
+    ends = time.monotonic() + 90
+    while not condition():
+        if time.monotonic() > ends:
+            logs = "\n".join(path.read_text()[-2000:] for path in sorted(cluster.folder.glob("*.out")))
+            raise TimeoutError(f"The cluster does not come up ({what}):\n{logs}")
+        time.sleep(0.1)

@@ -1,0 +1,56 @@
+"""The worker with one more task, whose job waits, saves, and fails as it is told to."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from drive_assets import worker
+from drive_assets.tasks import TASKS, Log, Task, end_if_time_is_up
+from model.common.errors import DataError
+
+
+@dataclass(frozen=True)
+class EchoJob:
+    output: Path
+    text: str
+    wait: Path | None = None
+    """Goes on when this file is there."""
+    fault: str = ""
+    run_id: str | None = None
+
+
+@dataclass(frozen=True)
+class EchoResult:
+    text: str
+    process: int
+    begun: int
+    """How often the job was begun."""
+
+
+def begun(output: Path) -> int:
+    path = output.with_suffix(".begun")
+    return len(path.read_text().splitlines()) if path.is_file() else 0
+
+
+def echo(job: EchoJob, log: Log) -> EchoResult:
+    with job.output.with_suffix(".begun").open("a") as stream:
+        stream.write(f"{os.getpid()}\n")
+    log(f"{job.text} begins")
+    if job.fault == "killed once" and begun(job.output) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if job.fault == "wrong":
+        raise DataError("row 3 is wrong")
+    while job.wait and not job.wait.exists():
+        time.sleep(0.02)
+        end_if_time_is_up()
+    job.output.write_text(job.text)
+    return EchoResult(job.text, os.getpid(), begun(job.output))
+
+
+ECHO = Task("echo", EchoJob, EchoResult, echo, lambda job: [], lambda job: job.output)
+
+if __name__ == "__main__":
+    TASKS["echo"] = ECHO
+    worker.main()

@@ -1,0 +1,67 @@
+"""The folder of a cluster's job, without a cluster: what is written, read, kept and thrown away."""
+
+import json
+import stat
+import subprocess
+from pathlib import Path
+
+from dagster_pipes import decode_param
+
+from drive_assets.jobs import JobFolder, Messages, Submission, read_messages
+from drive_assets.wire import Failed, Report, Work, to_wire
+
+
+def line(report: Report) -> str:
+    return json.dumps({"method": "report_custom_message", "params": {"payload": to_wire(report)}}) + "\n"
+
+
+def test_a_message_counts_once_its_line_is_complete_and_one_that_a_kill_cut_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "messages"
+    messages = Messages(path)
+    assert messages.read() == []
+    path.write_text('{"method": "opened"}\n{"method": "lo')
+    assert messages.read() == [{"method": "opened"}]
+    assert messages.read() == []
+    with path.open("a") as stream:
+        stream.write('\n{"method": "closed"}\n')  # the next attempt ends the line before it writes its own
+    assert messages.read() == [{"method": "closed"}]
+    assert read_messages(path) == [{"method": "opened"}, {"method": "closed"}]
+
+
+def test_a_worker_finds_its_work_what_is_done_and_its_secrets(tmp_path: Path) -> None:
+    folder = JobFolder(tmp_path / "checkpoint-1")
+    first, second = Submission("n1", 0, "run1", "7_0"), Submission("n2", 3, "run2")
+    assert folder.submission() is None
+    folder.prepare(first, Work("train", [1, 2]), {"run_id": "run1"}, {}, [])
+    with folder.messages("n1").open("a") as stream:
+        stream.write(line(Report(0, value="done")) + line(Report(1, Failed("row 3 is wrong"))))
+    folder.log("n1").write_text("begins\n")
+    assert folder.reports() == {0: Report(0, value="done"), 1: Report(1, Failed("row 3 is wrong"))}
+
+    folder.prepare(second, Work("train", [1, 2]), {"run_id": "run2"}, {"URI": "it's; $secret"}, [folder.reports()[0]])
+    assert folder.submission() == second
+    assert folder.reports() == {0: Report(0, value="done")}
+    path = folder.environment("n2")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    command = ["bash", "-c", f'. {path}; echo "$URI"; echo $DAGSTER_PIPES_CONTEXT; echo $DAGSTER_PIPES_MESSAGES']
+    secret, context, messages = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert secret == "it's; $secret"
+    assert decode_param(messages) == {"path": str(folder.messages("n2"))}
+    given = json.loads(Path(decode_param(context)["path"]).read_text())
+    assert given["run_id"] == "run2"
+    assert given["extras"] == to_wire(Work("train", [1, 2], reports=str(folder.messages("n2"))))
+    assert sorted(p.name for p in folder.path.iterdir() if p.name.startswith("n1")) == ["n1.log"]
+
+    folder.take("root")
+    assert folder.submission() == Submission("n2", 3, "run2", taken_by="root")
+    assert not path.exists()
+
+
+def test_of_a_log_of_any_size_the_end_is_read(tmp_path: Path) -> None:
+    folder = JobFolder(tmp_path)
+    assert folder.log_tail("n") == ""
+    with folder.log("n").open("wb") as stream:
+        stream.seek(5 * 2**30)  # sparse
+        stream.write(b"\nlast words\xff\n")
+    assert folder.log_tail("n").endswith("last words\ufffd")
+    assert len(folder.log_tail("n")) < 5000
