@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -164,28 +164,7 @@ def build_manifest(
         DataError: too few recordings are left; tells how many were skipped and why. Or those that are left have
             different telemetry channels.
     """
-    stats, skipped, accepted = [], dict[str, str](), dict[str, str]()
-    samples, inputs = dict[str, _Samples](), dict[str, tuple[str, ...]]()
-    for name in sorted(names):
-        try:
-            arrays = build_recording(recordings / name, window)
-            poison = _poison(recordings / name, arrays)
-        except DataError as error:
-            gone = not (recordings / name).is_dir()
-            skipped[name] = f"{recordings / name} is gone" if gone else str(error)
-            continue
-        if poison and name in split.accept_implausible:
-            accepted[name] = poison
-        these = _Samples(arrays.time_ms, arrays.telemetry)
-        if not len(arrays.window_start):
-            skipped[name] = f"no window of {window.length} frames without a gap and with known labels"
-        elif poison and name not in accepted:
-            skipped[name] = f"implausible: {poison}. To use it all the same, name it in accept_implausible"
-        elif same := next((other for other, those in samples.items() if these.repeat(those)), None):
-            skipped[name] = f"the drive that {same} holds, with the same times and telemetry: remove one of them"
-        else:
-            samples[name], inputs[name] = these, arrays.inputs
-            stats.append(recording_stats(recordings / name, arrays, window))
+    stats, inputs, skipped, accepted = _candidates(recordings, names, window, split)
     before = _assignment(previous)
     try:
         assigned = assign_splits(stats, _sticky(split, stats, before))
@@ -208,12 +187,7 @@ def build_manifest(
         "recordings": {s.name: asdict(s) for s in stats},
         "skipped": skipped,
         "accepted": accepted,
-        "moved": {
-            name: [before[name], place]
-            for place, members in assigned.items()
-            for name in members
-            if before.get(name, place) != place
-        },
+        "moved": _moved(before, assigned),
         "no_longer_used": {
             name: skipped.get(name, "it is no recording any more") for name in sorted(before.keys() - by_name.keys())
         },
@@ -222,6 +196,46 @@ def build_manifest(
     keys = ("schema_version", "schema", "labels", "class_names", "window")
     manifest["fingerprint"] = fingerprint({key: manifest[key] for key in keys}, assigned, identity)
     return manifest
+
+
+def _moved(before: Mapping[str, str], assigned: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """The split that each recording had and has, where these differ."""
+    now = {name: split for split, members in assigned.items() for name in members}
+    return {name: [before[name], split] for name, split in now.items() if before.get(name, split) != split}
+
+
+class _Candidates(NamedTuple):
+    """Recordings that can be used, the channels that each has, and why others cannot or only as somebody accepted."""
+
+    stats: list[RecordingStats]
+    inputs: dict[str, tuple[str, ...]]
+    skipped: dict[str, str]
+    accepted: dict[str, str]
+
+
+def _candidates(recordings: Path, names: Sequence[str], window: WindowConfig, split: SplitConfig) -> _Candidates:
+    found, samples = _Candidates([], {}, {}, {}), dict[str, _Samples]()
+    for name in sorted(names):
+        try:
+            arrays = build_recording(recordings / name, window)
+            poison = _poison(recordings / name, arrays)
+        except DataError as error:
+            gone = not (recordings / name).is_dir()
+            found.skipped[name] = f"{recordings / name} is gone" if gone else str(error)
+            continue
+        if poison and name in split.accept_implausible:
+            found.accepted[name] = poison
+        these = _Samples(arrays.time_ms, arrays.telemetry)
+        if not len(arrays.window_start):
+            found.skipped[name] = f"no window of {window.length} frames without a gap and with known labels"
+        elif poison and name not in found.accepted:
+            found.skipped[name] = f"implausible: {poison}. To use it all the same, name it in accept_implausible"
+        elif same := next((other for other, those in samples.items() if these.repeat(those)), None):
+            found.skipped[name] = f"the drive that {same} holds, with the same times and telemetry: remove one of them"
+        else:
+            samples[name], found.inputs[name] = these, arrays.inputs
+            found.stats.append(recording_stats(recordings / name, arrays, window))
+    return found
 
 
 def _poison(folder: Path, arrays: RecordingArrays) -> str:
