@@ -1,7 +1,6 @@
 """The demo: simulated drives through the whole graph, small enough for two cores and ten minutes."""
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import dagster as dg
@@ -15,6 +14,7 @@ from drive_assets.simulation.boxy import simulate_boxy
 from drive_assets.simulation.config import SimulationConfig
 from drive_assets.simulation.drives import simulate_drives
 from drive_assets.simulation.nuimages import simulate_nuimages
+from model.common.progress import Tell
 
 SIMULATION = SimulationConfig(recordings=8, duration_s=180.0, boxy_sequences=6, boxy_frames=20)
 NUIMAGES = SIMULATION.replace(boxy_frames=8)
@@ -48,7 +48,7 @@ def run_demo(
     repository: dg.RepositoryDefinition,
     instance: dg.DagsterInstance,
     storage: Storage,
-    tell: Callable[[str], None] = print,
+    tell: Tell = print,
 ) -> bool:
     """Simulate, materialise the whole graph, say what was made. Returns whether all succeeded."""
     started = time.monotonic()

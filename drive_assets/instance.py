@@ -6,7 +6,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from drive_assets.resources.mlflow import Mlflow
 from drive_assets.resources.storage import data_root
 from model.common.errors import DataError
 from model.common.files import write_text
+from model.common.progress import Tell
 
 PROCESS_TAG = "drive_assets/process"
 UNFINISHED = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
@@ -109,7 +110,7 @@ def end_lost_runs(instance: dg.DagsterInstance) -> None:
             Mlflow.from_environment().end_lost(lost)
 
 
-def wait_for_pools(instance: dg.DagsterInstance, pools: Collection[str], tell: Callable[[str], None]) -> None:
+def wait_for_pools(instance: dg.DagsterInstance, pools: Collection[str], tell: Tell) -> None:
     """Until each pool has a free place; says what it waits for. Dagster would wait in silence, deaf to signals."""
     told: set[str] = set()
     while full := {run for pool in pools for run in _holders(instance, pool)}:

@@ -1,7 +1,7 @@
 """Materialising from the command line what the UI would, on the same instance, so that its runs are seen there."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,12 +19,12 @@ from drive_assets.partitions import (
 )
 from drive_assets.run_config import AssetConfig, check_config
 from model.common.errors import DataError
+from model.common.progress import Tell
 
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 QUIET: dict[str, Any] = {"console": {"config": {"log_level": "CRITICAL"}}}
 REPLACED = {("annotations", "weights"): "boxy_detector"}
 """Options that stand in for an upstream asset: whether it failed does not matter then."""
-Tell = Callable[[str], None]
 
 
 def materialize(

@@ -1,7 +1,7 @@
 """Config of assets, as the command line and the refresh take it from a YAML file: read, and checked before work."""
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import dagster as dg
 import yaml
 
 from model.common.errors import DataError
+from model.common.progress import Tell
 
 AssetConfig = Mapping[str, Mapping[str, Any]]
 """Options by asset name."""
@@ -35,7 +36,7 @@ def check_config(
     repository: dg.RepositoryDefinition,
     config: AssetConfig,
     selected: Sequence[dg.AssetKey],
-    tell: Callable[[str], None],
+    tell: Tell,
 ) -> None:
     """Before anything runs: a misspelt option must not let hours of training run with the default.
 

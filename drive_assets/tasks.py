@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from model.annotation.config import AnnotationConfig
 from model.annotation.report import AnnotationReport
+from model.common.progress import Tell
 from model.detection.detector_training import DetectorConfig, DetectorResult
 from model.evaluation.config import EvaluationConfig
 from model.evaluation.results import Evaluation
@@ -21,7 +22,6 @@ from model.recording.folder import ANNOTATIONS, TELEMETRY
 from model.training.recipes import TrainingConfig
 from model.training.result import TrainingResult
 
-Log = Callable[[str], None]
 ENDING = threading.Event()
 """Set when the time that a cluster gives this process is nearly up."""
 RESUME_STATUS = 75
@@ -91,37 +91,37 @@ _annotators: dict[tuple[Path, str], Any] = {}
 """The network that the last job used, so that a backfill over recordings loads it once."""
 
 
-def annotate(job: AnnotateJob, log: Log) -> AnnotationReport:
+def annotate(job: AnnotateJob, tell: Tell) -> AnnotationReport:
     from model.annotation.pipeline import Annotator
 
     key = (job.weights, repr(job.config))
     if key not in _annotators:
         _annotators.clear()
         _annotators[key] = Annotator(job.weights, job.config, job.cache)
-    report: AnnotationReport = _annotators[key].annotate(job.recording, log)
+    report: AnnotationReport = _annotators[key].annotate(job.recording, tell)
     return report
 
 
-def train_detector(job: TrainDetectorJob, log: Log) -> DetectorResult:
+def train_detector(job: TrainDetectorJob, tell: Tell) -> DetectorResult:
     from model.detection.detector_training import train_detector as fine_tune
 
-    return fine_tune(job.dataset, job.output, job.config, EpochLog(job.run_id, log), job.work)
+    return fine_tune(job.dataset, job.output, job.config, EpochLog(job.run_id, tell), job.work)
 
 
-def train(job: TrainJob, log: Log) -> TrainingResult:
+def train(job: TrainJob, tell: Tell) -> TrainingResult:
     from model.training.loop import train as train_architecture
 
-    epochs = EpochLog(job.run_id, log, job.architecture)
+    epochs = EpochLog(job.run_id, tell, job.architecture)
     return train_architecture(job.architecture, job.splits, job.output, job.config, job.data_version, epochs)
 
 
-def evaluate(job: EvaluateJob, log: Log) -> Evaluation:
+def evaluate(job: EvaluateJob, tell: Tell) -> Evaluation:
     from model.evaluation.evaluate import evaluate_checkpoint
 
     evaluation = evaluate_checkpoint(
         job.checkpoint, job.splits, job.output, job.config, job.architecture, job.other_data, job.recordings
     )
-    log(f"{job.architecture} is evaluated")
+    tell(f"{job.architecture} is evaluated")
     return evaluation
 
 
@@ -132,7 +132,7 @@ class Task(Generic[J, R_co]):
     name: str
     job: type[J]
     result: type[R_co]
-    do: Callable[[J, Log], R_co]
+    do: Callable[[J, Tell], R_co]
     inputs: Callable[[J], list[Path]]
     """Files whose content decides on the result, besides the job itself."""
     output: Callable[[J], Path]
@@ -177,13 +177,13 @@ class EpochLog:
     Training continues without MLflow: the op logs the history file in the end.
     """
 
-    def __init__(self, run_id: str | None, log: Log, name: str = "") -> None:
-        self.run_id, self.log, self.name = run_id, log, name
+    def __init__(self, run_id: str | None, tell: Tell, name: str = "") -> None:
+        self.run_id, self.tell, self.name = run_id, tell, name
         self.client: Any = None
 
     def __call__(self, metrics: dict[str, float | int]) -> None:
         figures = ", ".join(f"{key} {value:.4g}" for key, value in metrics.items() if key != "epoch")
-        self.log(f"{self.name} epoch {metrics['epoch']}: {figures}".strip())
+        self.tell(f"{self.name} epoch {metrics['epoch']}: {figures}".strip())
         self._track(metrics)
         end_if_time_is_up()
 
@@ -193,7 +193,7 @@ class EpochLog:
         try:
             self._log_to_mlflow(metrics)
         except Exception as error:  # whatever a tracking server throws must not end hours of training
-            self.log(
+            self.tell(
                 f"MLflow cannot be reached ({type(error).__name__}); training continues, the figures follow at its end."
             )
             self.run_id = None

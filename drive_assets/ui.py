@@ -5,17 +5,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from drive_assets.instance import prepare_home
 from drive_assets.resources.mlflow import Mlflow, tracking_uri
 from drive_assets.resources.mlflow_store import prepare
+from model.common.progress import Tell
 
 STOP_S = 15.0
 
 
-def run_ui(host: str, port: int, mlflow_port: int, tell: Callable[[str], None] = print) -> int:
+def run_ui(host: str, port: int, mlflow_port: int, tell: Tell = print) -> int:
     """Serve both until one ends or the user interrupts. Returns an exit status."""
     home = prepare_home()
     mlflow = Mlflow.from_environment()

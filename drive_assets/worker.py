@@ -17,9 +17,10 @@ import psutil
 from dagster_pipes import PipesContext, open_dagster_pipes
 
 from drive_assets.jobs import read_messages
-from drive_assets.tasks import ENDING, TASKS, Log, Task, end_if_time_is_up
+from drive_assets.tasks import ENDING, TASKS, Task, end_if_time_is_up
 from drive_assets.wire import Failed, Report, Work, from_wire, reports_of, to_wire, version
 from model.common.errors import DataError, PassingError
+from model.common.progress import Tell
 
 
 def main() -> None:
@@ -48,14 +49,14 @@ def _refusal(work: Work, number: int) -> Report | None:
     return Report(number, Failed(text))
 
 
-def _log(pipes: PipesContext) -> Log:
+def _log(pipes: PipesContext) -> Tell:
     """Lines go to the run's log, which the UI shows, and to the terminal."""
 
-    def log(line: str) -> None:
+    def tell(line: str) -> None:
         print(line, flush=True)
         pipes.log.info(line)
 
-    return log
+    return tell
 
 
 def _report(pipes: PipesContext, task: Task[Any, Any], number: int, job: Any) -> Report:

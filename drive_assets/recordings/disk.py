@@ -2,10 +2,10 @@
 
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from model.common.errors import DataError
+from model.common.progress import Tell
 
 SPARE_BYTES = 200 * 1024 * 1024
 PROGRESS_S = 5.0
@@ -14,7 +14,7 @@ PROGRESS_S = 5.0
 class Progress:
     """Tells how far a transfer is, in a line every few seconds."""
 
-    def __init__(self, label: str, tell: Callable[[str], None]) -> None:
+    def __init__(self, label: str, tell: Tell) -> None:
         self.label, self.tell = label, tell
         self._started = self._told = time.monotonic()
         self._first: int | None = None

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from drive_assets.partitions import is_recording_name
-from drive_assets.recordings.sources import Source, Tell, Transfer, read_origin, to_dict
+from drive_assets.recordings.sources import Source, Transfer, read_origin, to_dict
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
 from model.common.files import fsync, fsync_folder, locked, write_json
+from model.common.progress import Tell
 from model.recording.folder import ORIGIN, RecordingReport, content_hash, inspect_recording
 from model.recording.telemetry import ReadingConfig
 

@@ -10,9 +10,10 @@ from typing import ClassVar
 
 from drive_assets.recordings.archives import is_taken, open_archive, unpack
 from drive_assets.recordings.disk import Progress, check_space
-from drive_assets.recordings.sources import Source, Tell, Transfer
+from drive_assets.recordings.sources import Source, Transfer
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
+from model.common.progress import Tell
 from model.recording.folder import TELEMETRY, parse_recording_name
 
 LINKS_VARIABLE = "DRIVE_ASSETS_LINKS"

@@ -15,6 +15,7 @@ import dagster as dg
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
 from model.common.files import write_json
+from model.common.progress import Tell
 from model.recording.folder import ORIGIN, TELEMETRY, parse_recording_name
 from model.recording.frame_files import is_frame
 
@@ -25,7 +26,6 @@ KINDS = (
 )
 """A module for each kind, in the order in which they are asked for a recording that nobody named a source of. They are
 imported when they are needed: a kind may use all that is said here."""
-Tell = Callable[[str], None]
 Transfer = dict[str, float | str]
 """Sizes, hashes and seconds of what was moved, as metadata."""
 

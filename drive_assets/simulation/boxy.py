@@ -6,7 +6,6 @@ AABB holds all that is seen of a vehicle, rear its rear alone (null where the re
 
 import zipfile
 from calendar import timegm
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from time import monotonic
@@ -23,6 +22,7 @@ from drive_assets.simulation.render import Renderer
 from drive_assets.simulation.traffic import simulate_traffic
 from drive_assets.simulation.vehicles import Seen
 from model.common.files import write_json
+from model.common.progress import Tell
 
 FULL_SIZE_FACTOR = 2
 VALIDATION_SHARE = 0.2
@@ -32,7 +32,7 @@ _OPTIONS = ("seed", "density_min", "density_max", "min_box_px", "min_visible", "
 Labels = dict[str, dict[str, Any]]
 
 
-def simulate_boxy(output: Path, config: SimulationConfig, progress: Callable[[str], None] = print) -> Path:
+def simulate_boxy(output: Path, config: SimulationConfig, tell: Tell = print) -> Path:
     """Write the raw set to folder `output`, kept if it is already there from the same options; returns `output`.
 
     The first sequences are labelled in `boxy_labels_train.json`, the last fifth in `boxy_labels_valid.json`.
@@ -43,20 +43,20 @@ def simulate_boxy(output: Path, config: SimulationConfig, progress: Callable[[st
     options = config.model_dump()
     made_from = {"boxy": {name: options[name] for name in _OPTIONS}}
     if exists(output, made_from):
-        progress(f"{output}: already simulated with these options, kept")
+        tell(f"{output}: already simulated with these options, kept")
         return output
     start = monotonic()
     count = config.boxy_sequences
 
-    def tell(index: int, labels: Labels) -> None:
+    def told(index: int, labels: Labels) -> None:
         vehicles = sum(len(label["vehicles"]) for label in labels.values())
-        progress(
+        tell(
             f"Boxy sequence {index + 1}/{count}: {len(labels)} frames, {vehicles} vehicles, "
             f"{monotonic() - start:.0f} s since the start"
         )
 
     with new_folder(output, made_from) as folder:
-        sequences = side_by_side(_sequence, [(folder, config, index) for index in range(count)], config.workers, tell)
+        sequences = side_by_side(_sequence, [(folder, config, index) for index in range(count)], config.workers, told)
         validation = max(1, round(count * VALIDATION_SHARE)) if count > 1 else 0
         for name, part in (("train", sequences[: count - validation]), ("valid", sequences[count - validation :])):
             write_json(

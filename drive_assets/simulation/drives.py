@@ -1,6 +1,5 @@
 """Simulated drives as recording folders, with the true boxes beside the frames."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -21,6 +20,7 @@ from drive_assets.simulation.render import Renderer
 from drive_assets.simulation.traffic import Traffic, simulate_traffic
 from drive_assets.simulation.vehicles import Seen
 from model.common.files import write_json
+from model.common.progress import Tell
 from model.recording.annotations import Annotations, write_annotations
 from model.recording.folder import DEFAULT_REGION, ROI, TELEMETRY, TRUE_ANNOTATIONS, Region
 from model.recording.frame_files import frame_name
@@ -45,7 +45,7 @@ class DriveReport:
     seconds: float
 
 
-def simulate_drives(output: Path, config: SimulationConfig, progress: Callable[[str], None] = print) -> list[Path]:
+def simulate_drives(output: Path, config: SimulationConfig, tell: Tell = print) -> list[Path]:
     """Write `config.recordings` drives as folders of `output`, named by their start, and return them in order.
 
     Each holds telemetry.csv, one `<Time>.jpg` a row, and true_annotations.csv (px of the default region of interest).
@@ -59,19 +59,19 @@ def simulate_drives(output: Path, config: SimulationConfig, progress: Callable[[
     folders = [output / drive_name(config, index) for index in range(count)]
     missing = [index for index, folder in enumerate(folders) if not exists(folder, _made_from(config, index))]
     if len(missing) < count:
-        progress(f"{count - len(missing)} of {count} drives are there already, kept")
+        tell(f"{count - len(missing)} of {count} drives are there already, kept")
     frames = [0]
 
-    def tell(position: int, report: DriveReport) -> None:
+    def told(position: int, report: DriveReport) -> None:
         frames[0] += report.frames
         faults = ", ".join(f"{number} {kind}" for kind, number in report.faults.items()) or "no faults"
-        progress(
+        tell(
             f"drive {missing[position] + 1}/{count} {report.name}: {report.rows} rows, {report.frames} frames "
             f"({report.frames / report.seconds:.0f} frames/s drawn, {frames[0] / (monotonic() - start):.0f} in all), "
             f"{report.image_bytes / max(report.frames, 1) / 1000:.0f} kB a frame, {faults}"
         )
 
-    side_by_side(_simulate, [(folders[index], config, index) for index in missing], config.workers, tell)
+    side_by_side(_simulate, [(folders[index], config, index) for index in missing], config.workers, told)
     return folders
 
 

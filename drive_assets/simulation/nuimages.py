@@ -4,7 +4,6 @@ Tables that refer to each other by tokens, and the key frames of the front camer
 of a vehicle; it is a car, a truck or a bus. The other cameras are named but have no frames: the renderer looks ahead.
 """
 
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from time import monotonic
@@ -20,6 +19,7 @@ from drive_assets.simulation.output import exists, new_folder, side_by_side
 from drive_assets.simulation.render import Renderer
 from drive_assets.simulation.traffic import simulate_traffic
 from model.common.files import write_json
+from model.common.progress import Tell
 
 WIDTH, HEIGHT = 1600, 900
 FRONT = "CAM_FRONT"
@@ -32,7 +32,7 @@ _OPTIONS = ("seed", "density_min", "density_max", "min_box_px", "min_visible", "
 Tables = dict[str, list[dict[str, Any]]]
 
 
-def simulate_nuimages(output: Path, config: SimulationConfig, progress: Callable[[str], None] = print) -> Path:
+def simulate_nuimages(output: Path, config: SimulationConfig, tell: Tell = print) -> Path:
     """Write the raw set to folder `output`, kept if it is already there from the same options; returns `output`.
 
     It has as many logs, of as many frames, as the Boxy-like set has sequences.
@@ -43,20 +43,20 @@ def simulate_nuimages(output: Path, config: SimulationConfig, progress: Callable
     options = config.model_dump()
     made_from = {"nuimages": {name: options[name] for name in _OPTIONS}}
     if exists(output, made_from):
-        progress(f"{output}: already simulated with these options, kept")
+        tell(f"{output}: already simulated with these options, kept")
         return output
     start, count = monotonic(), config.boxy_sequences
 
-    def tell(index: int, tables: Tables) -> None:
+    def told(index: int, tables: Tables) -> None:
         frames, boxes = len(tables["sample"]), len(tables["object_ann"])
-        progress(
+        tell(
             f"nuImages log {index + 1}/{count}: {frames} frames, {boxes} vehicles, "
             f"{monotonic() - start:.0f} s since the start"
         )
 
     with new_folder(output, made_from) as folder:
         (folder / "samples" / FRONT).mkdir(parents=True)
-        logs = side_by_side(_log, [(folder, config, index) for index in range(count)], config.workers, tell)
+        logs = side_by_side(_log, [(folder, config, index) for index in range(count)], config.workers, told)
         tables: Tables = {name: [row for log in logs for row in log[name]] for name in logs[0]}
         tables["sensor"] = [{"token": f"sensor-{c}", "channel": c, "modality": "camera"} for c in CAMERAS]
         tables["calibrated_sensor"] = [{"token": f"calibrated-{c}", "sensor_token": f"sensor-{c}"} for c in CAMERAS]

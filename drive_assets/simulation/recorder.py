@@ -10,7 +10,7 @@ import numpy as np
 from drive_assets.simulation.config import SAMPLE_INTERVAL_S, STEP_S
 from drive_assets.simulation.driver import Controls
 
-COLUMNS = (
+RECORDED_COLUMNS = (
     "Time", "SPEED", "RPM", "ACCELERATOR_POS_D", "ENGINE_LOAD", "BRAKE_SIGNAL", "GEAR", "BRAKE_FORCE", "PRE_BRAKING",
     "WHILE_BRAKING",
 )  # fmt: skip
@@ -41,7 +41,7 @@ class Record:
 
     @property
     def csv(self) -> str:
-        rows = [COLUMNS, *(sample.cells for sample in self.samples if sample.cells is not None)]
+        rows = [RECORDED_COLUMNS, *(sample.cells for sample in self.samples if sample.cells is not None)]
         return "".join(",".join(cells) + "\n" for cells in rows)
 
 
@@ -106,14 +106,14 @@ def _spoiled(sample: Sample, kind: str, keep_frame: bool) -> Sample:
     assert sample.cells is not None
     match kind:
         case "incomplete_row" | "no_frame_row":
-            cells = (_FAILED[kind], *["No Data"] * (len(COLUMNS) - 1))
+            cells = (_FAILED[kind], *["No Data"] * (len(RECORDED_COLUMNS) - 1))
             return replace(sample, cells=cells, frame=sample.frame if keep_frame and kind == "incomplete_row" else None)
         case "missing_frame":
             return replace(sample, frame=None)
         case "frame_without_row":
             return replace(sample, cells=None)
         case "empty_gear":
-            gear = COLUMNS.index("GEAR")
+            gear = RECORDED_COLUMNS.index("GEAR")
             return replace(sample, cells=(*sample.cells[:gear], "", *sample.cells[gear + 1 :]))
         case "truncated_frame":
             return replace(sample, truncated=True)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from drive_assets import worker
-from drive_assets.tasks import TASKS, Log, Task, end_if_time_is_up
+from drive_assets.tasks import TASKS, Task, end_if_time_is_up
 from model.common.errors import DataError
+from model.common.progress import Tell
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def begun(output: Path) -> int:
     return len(path.read_text().splitlines()) if path.is_file() else 0
 
 
-def echo(job: EchoJob, log: Log) -> EchoResult:
+def echo(job: EchoJob, log: Tell) -> EchoResult:
     with job.output.with_suffix(".begun").open("a") as stream:
         stream.write(f"{os.getpid()}\n")
     log(f"{job.text} begins")

@@ -17,11 +17,12 @@ from filelock import FileLock
 from drive_assets.recordings import disk, sources
 from drive_assets.recordings.ingest import ingest, sweep
 from drive_assets.recordings.local import LocalSource, find_all
-from drive_assets.recordings.sources import Kind, Tell, Transfer, lookup, origin, register, to_dict
+from drive_assets.recordings.sources import Kind, Transfer, lookup, origin, register, to_dict
 from drive_assets.resources.storage import Storage
 from drive_assets_tests.drives import write_drive
 from drive_assets_tests.recordings.conftest import find_recordings
 from model.common.errors import DataError
+from model.common.progress import Tell
 
 NAME = "2024-05-01_10-00-00"
 

@@ -16,11 +16,12 @@ import torch
 from model.annotation.backends import Keep, choose_backend
 from model.annotation.config import PACE, AnnotationConfig
 from model.annotation.frames import Detections, OtherSize, UnreadableFrame, View, view_of
-from model.annotation.progress import Progress
+from model.annotation.partial import PartialAnnotations
 from model.annotation.report import AnnotationReport
 from model.common.config import fingerprint
 from model.common.errors import DataError, is_out_of_memory
 from model.common.files import sha256, write_json
+from model.common.progress import Tell
 from model.detection.detector import configure_ultralytics, load_detector, vehicle_classes
 from model.recording.annotations import Annotations, write_annotations
 from model.recording.folder import Recording, Region
@@ -29,7 +30,6 @@ PROGRESS_S = 5.0
 CONFIDENCE_BINS = 20
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Tell = Callable[[str], None]
 
 
 @dataclass
@@ -66,7 +66,7 @@ class Annotator:
         self.backend = choose_backend(config.backend, network, keep, config.half, device)
         self.backend.batch = config.batch or self.backend.batch
 
-    def annotate(self, folder: Path, progress: Tell = lambda line: None) -> AnnotationReport:
+    def annotate(self, folder: Path, tell: Tell = lambda line: None) -> AnnotationReport:
         """Annotate the frames of a recording that have a telemetry row; write the table and its details beside them.
 
         Frames that a killed run, or an earlier run with equal weights and options, has done are kept.
@@ -83,10 +83,10 @@ class Annotator:
         present = recording.frames()
         frames = [present[time] for time in times if time in present]
         view = view_of(folder, frames, roi, self.config.image_size, self.stride)
-        with Progress(recording, identity) as done:
+        with PartialAnnotations(recording, identity) as done:
             resumed = sum(path.name in done.frames for path in frames)
             todo = [path for path in frames if path.name not in done.frames]
-            skipped = self._run(todo, view, done, lambda line: progress(f"{recording.name}: {line}"))
+            skipped = self._run(todo, view, done, lambda line: tell(f"{recording.name}: {line}"))
             found = [time for time in times if time in present and present[time].name in done.frames]
             if not found:
                 raise DataError(f"{folder} has no frame that can be read: {len(frames)} were tried; copy it again.")
@@ -124,7 +124,7 @@ class Annotator:
             backend=self.backend.name,
         )
 
-    def _run(self, frames: list[Path], view: View, done: Progress, tell: Tell) -> _Skipped:
+    def _run(self, frames: list[Path], view: View, done: PartialAnnotations, tell: Tell) -> _Skipped:
         """Annotate `frames` into `done`; return what had to be left out."""
         skipped, told, finished = _Skipped(), time.perf_counter(), 0
         threads = self.config.decode_threads or max(2, os.cpu_count() or 2)

@@ -1,7 +1,6 @@
 """A recording as a video: its frames with boxes, region of interest, telemetry, and what the driver does next."""
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy.typing as npt
 
 from model.common.errors import DataError
 from model.common.files import atomic_path
+from model.common.progress import Tell
 from model.recording.annotations import Annotations
 from model.recording.folder import Recording, Region
 from model.recording.labels import current_state
@@ -30,9 +30,7 @@ BRAKE, COAST, OFF = (60, 60, 230), (60, 190, 240), (70, 70, 70)
 INK, DARK, FAINT = (255, 255, 255), (0, 0, 0), (150, 150, 150)
 
 
-def write_video(
-    recording: Path, output: Path, speed: float = SPEED, tell: Callable[[str], None] = lambda line: None
-) -> tuple[int, str]:
+def write_video(recording: Path, output: Path, speed: float = SPEED, tell: Tell = lambda line: None) -> tuple[int, str]:
     """Write the annotated frames of `recording` as an MP4, 1280 px wide; return the number of frames and the codec.
 
     Raises:

@@ -2,7 +2,6 @@
 
 import re
 from array import array
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -13,6 +12,7 @@ from pydantic import Field
 
 from model.common.config import Config
 from model.common.errors import DataError
+from model.common.progress import Tell
 from model.detection.boxy_images import ZIP_FOLDER, archive_stems, archives, folders, images
 from model.detection.downloads import NotOnServer, Remote
 from model.detection.json_rows import json_items
@@ -82,9 +82,7 @@ class _Boxes:
         return _Boxes(frames, self.counts[kept], self.classes[boxes], self.boxes[boxes])
 
 
-def convert_boxy(
-    raw: Path, output: Path, config: BoxyConfig, progress: Callable[[str], None] = lambda line: None
-) -> DatasetReport:
+def convert_boxy(raw: Path, output: Path, config: BoxyConfig, tell: Tell = lambda line: None) -> DatasetReport:
     """Convert the raw folder (`*.zip` or extracted sequence folders, and label JSON files) to a YOLO data set.
 
     Extracted images are linked; an image of an earlier conversion is linked, not extracted again. The result replaces
@@ -116,14 +114,12 @@ def convert_boxy(
             used = boxes.of(kept)
             stems = [f"{sequence}__{frame}" for frame in used.frames]
             writer.write_labels(part, stems, used.counts, used.classes, used.boxes, sizes[kept])
-            progress(f"Sequence {number} of {len(part_of)} ({part}): {sequence}, {len(stems):,} images")
+            tell(f"Sequence {number} of {len(part_of)} ({part}): {sequence}, {len(stems):,} images")
         writer.finish(raw, "the zips of the sequences that the label files name, or their folders")
     return report
 
 
-def download_boxy(
-    remote: Remote, raw: Path, config: BoxyConfig, progress: Callable[[str], None] = lambda line: None
-) -> None:
+def download_boxy(remote: Remote, raw: Path, config: BoxyConfig, tell: Tell = lambda line: None) -> None:
     """Fetch labels and the sequences' zips that `raw` lacks. A zip that the server lacks is named and left out.
 
     Raises:
@@ -132,11 +128,11 @@ def download_boxy(
 
     def fetch(names: list[str], needed: bool = False) -> None:
         try:
-            remote.fetch(names, raw / PurePosixPath(names[-1]).name, progress)
+            remote.fetch(names, raw / PurePosixPath(names[-1]).name, tell)
         except NotOnServer:
             if needed:
                 raise
-            progress(f"{names[-1]} is not on the server: it is left out")
+            tell(f"{names[-1]} is not on the server: it is left out")
 
     for name in PUBLISHED_LABELS:
         fetch([name], needed=name == PUBLISHED_LABELS[0])

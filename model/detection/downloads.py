@@ -22,6 +22,7 @@ import requests
 
 from model.common.errors import DataError
 from model.common.files import fsync, full_disk_named, locked, write_json
+from model.common.progress import Tell
 
 RETRIES = 6
 TIMEOUT_S = (15.0, 60.0)
@@ -30,8 +31,6 @@ PROGRESS_S = 10.0
 SPARE_BYTES = 200 * 1024 * 1024
 CHUNK = 1024 * 1024
 EXTRACTED = ".extracted.json"
-
-Progress = Callable[[str], None]
 
 
 class _Again(Exception):
@@ -61,7 +60,7 @@ class Remote:
     def __repr__(self) -> str:
         return f"Remote({urlsplit(self.base).hostname})"
 
-    def fetch(self, names: Sequence[str], target: Path, progress: Progress = lambda line: None) -> None:
+    def fetch(self, names: Sequence[str], target: Path, tell: Tell = lambda line: None) -> None:
         """Fetch the first of `names` that the server has, unless `target` is there.
 
         What a killed or cut transfer left is resumed, where the server still has the same content. A zip is
@@ -78,34 +77,34 @@ class Remote:
                 return
             for name in names:
                 try:
-                    self._fetch(name, target, progress)
+                    self._fetch(name, target, tell)
                     return
                 except NotOnServer:
                     continue
         raise NotOnServer(f"{names[0]} is not on the server (404): check the base address and the names of the files.")
 
-    def _fetch(self, name: str, target: Path, progress: Progress) -> None:
+    def _fetch(self, name: str, target: Path, tell: Tell) -> None:
         partial, about = target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.about.json")
         for attempt in (1, 2):
-            self._transfer(name, partial, about, progress)
+            self._transfer(name, partial, about, tell)
             damage = _damage(partial, target.suffix)
             if not damage:
                 break
             partial.unlink()
             if attempt == 2:
                 raise DataError(f"{name} is damaged on the server ({damage}), twice: nothing of it was kept.")
-            progress(f"{name} is damaged ({damage}): it is fetched once more.")
+            tell(f"{name} is damaged ({damage}): it is fetched once more.")
         fsync(partial)
         partial.replace(target)
         about.unlink(missing_ok=True)
         fsync(target.parent)
 
-    def _transfer(self, name: str, partial: Path, about: Path, progress: Progress) -> None:
+    def _transfer(self, name: str, partial: Path, about: Path, tell: Tell) -> None:
         failures = 0
         while True:
             before = _size(partial)
             try:
-                self._request(name, partial, about, progress)
+                self._request(name, partial, about, tell)
                 return
             except _Again as failure:
                 reason, wait = str(failure), failure.wait
@@ -117,10 +116,10 @@ class Remote:
             if failures > RETRIES:
                 raise DataError(f"{name} could not be fetched after {RETRIES} retries ({reason}): try again later.")
             pause = min(max(wait, 2.0 ** (failures - 1) * random.uniform(0.5, 1.0)), LONGEST_WAIT_S)
-            progress(f"{name}: {reason}; the next try is in {pause:.0f} s")
+            tell(f"{name}: {reason}; the next try is in {pause:.0f} s")
             self.sleep(pause)
 
-    def _request(self, name: str, partial: Path, about: Path, progress: Progress) -> None:
+    def _request(self, name: str, partial: Path, about: Path, tell: Tell) -> None:
         start, known = _size(partial), _read(about)
         headers = {"Accept-Encoding": "identity"}
         if start and known:
@@ -154,7 +153,7 @@ class Remote:
                 write_json(about, {"validator": validator})
             else:
                 about.unlink(missing_ok=True)
-            _write(response, partial, start, total, name, progress)
+            _write(response, partial, start, total, name, tell)
         if total and _size(partial) != total:
             raise _Again(f"cut after {_size(partial):,} of {total:,} bytes")
 
@@ -163,7 +162,7 @@ class Remote:
         return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{quote(name)}", fragment=""))
 
 
-def _write(response: requests.Response, partial: Path, start: int, total: int, name: str, progress: Progress) -> None:
+def _write(response: requests.Response, partial: Path, start: int, total: int, name: str, tell: Tell) -> None:
     told, done = time.monotonic(), start
     with partial.open("ab" if start else "wb") as out:
         for piece in response.iter_content(CHUNK):
@@ -171,7 +170,7 @@ def _write(response: requests.Response, partial: Path, start: int, total: int, n
             done += len(piece)
             if time.monotonic() - told > PROGRESS_S:
                 told = time.monotonic()
-                progress(f"{name}: {done / 1e6:,.0f}" + (f" of {total / 1e6:,.0f} MB" if total else " MB"))
+                tell(f"{name}: {done / 1e6:,.0f}" + (f" of {total / 1e6:,.0f} MB" if total else " MB"))
 
 
 def _size(path: Path) -> int:
@@ -208,7 +207,7 @@ def _check_space(folder: Path, wanted: int, name: str) -> None:
 
 
 def extract_archives(
-    raw: Path, archives: Sequence[Path], wanted: Callable[[str], bool], progress: Progress = lambda line: None
+    raw: Path, archives: Sequence[Path], wanted: Callable[[str], bool], tell: Tell = lambda line: None
 ) -> None:
     """Extract the `wanted` members of tar archives into `raw`, each archive once.
 
@@ -226,7 +225,7 @@ def extract_archives(
         shutil.rmtree(folder, ignore_errors=True)  # a killed run's
         try:
             with full_disk_named(folder):
-                count = _extract(archive, folder, wanted, progress)
+                count = _extract(archive, folder, wanted, tell)
                 for file in [path for path in folder.rglob("*") if path.is_file()]:
                     target = raw / file.relative_to(folder)
                     target.parent.mkdir(parents=True, exist_ok=True)
@@ -237,10 +236,10 @@ def extract_archives(
             shutil.rmtree(folder, ignore_errors=True)
         done[archive.name] = stamp
         write_json(raw / EXTRACTED, done)
-        progress(f"{archive.name}: {count:,} files extracted")
+        tell(f"{archive.name}: {count:,} files extracted")
 
 
-def _extract(archive: Path, folder: Path, wanted: Callable[[str], bool], progress: Progress) -> int:
+def _extract(archive: Path, folder: Path, wanted: Callable[[str], bool], tell: Tell) -> int:
     count, told = 0, time.monotonic()
     with tarfile.open(archive, "r|*") as opened:
         for member in opened:
@@ -259,7 +258,7 @@ def _extract(archive: Path, folder: Path, wanted: Callable[[str], bool], progres
             count += 1
             if time.monotonic() - told > PROGRESS_S:
                 told = time.monotonic()
-                progress(f"{archive.name}: {count:,} files")
+                tell(f"{archive.name}: {count:,} files")
     if not count:
         raise DataError(f"{archive} holds nothing that is expected of it: is it the right archive?")
     return count

@@ -6,7 +6,7 @@ mostly masks that are not needed: they are read row by row, once, and only the c
 
 import re
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,6 +17,7 @@ from pydantic import Field
 
 from model.common.config import Config
 from model.common.errors import DataError
+from model.common.progress import Tell
 from model.detection.downloads import Remote, extract_archives
 from model.detection.json_rows import json_rows
 from model.detection.yolo_dataset import (
@@ -74,9 +75,7 @@ class _Table:
     """Four numbers a box: xmin, ymin, xmax, ymax, px."""
 
 
-def convert_nuimages(
-    raw: Path, output: Path, config: NuimagesConfig, progress: Callable[[str], None] = lambda line: None
-) -> DatasetReport:
+def convert_nuimages(raw: Path, output: Path, config: NuimagesConfig, tell: Tell = lambda line: None) -> DatasetReport:
     """Convert a raw folder (`v1.0-*/*.json`, `samples/CAM_*/*.jpg`) to a YOLO data set with linked images.
 
     Images of the published train and val sets stay in theirs, and a log is never in both. The result replaces `output`
@@ -86,7 +85,7 @@ def convert_nuimages(
         DataError: no tables, a table that is broken or lacks a column, no usable image; names it.
     """
     report = DatasetReport()
-    tables = {name: _read_table(raw / name, config, report, progress) for name in _sets(raw, config)}
+    tables = {name: _read_table(raw / name, config, report, tell) for name in _sets(raw, config)}
     part_of = _split(tables, config)
     with replaced_folder(output) as (new, _):
         writer = DatasetWriter(new, CLASSES, report)
@@ -95,7 +94,7 @@ def convert_nuimages(
             counts, classes, boxes = _boxes(table, config, report)
             sizes = np.array(table.sizes, float).reshape(-1, 2)
             part_of_image = np.array([PARTS.index(part_of[name, log]) for log in table.logs], np.int64)
-            kept = _place_images(raw, table, part_of_image, placed, writer, report, progress)
+            kept = _place_images(raw, table, part_of_image, placed, writer, report, tell)
             for number, part in enumerate(PARTS):
                 chosen = kept & (part_of_image == number)
                 of = np.repeat(chosen, counts)
@@ -106,9 +105,7 @@ def convert_nuimages(
     return report
 
 
-def download_nuimages(
-    remote: Remote, raw: Path, archives: Sequence[str], progress: Callable[[str], None] = lambda line: None
-) -> None:
+def download_nuimages(remote: Remote, raw: Path, archives: Sequence[str], tell: Tell = lambda line: None) -> None:
     """Fetch the published archives that are not in `raw` yet.
 
     Raises:
@@ -117,13 +114,13 @@ def download_nuimages(
     for name in archives:
         if PurePosixPath(name).name != name:
             raise DataError(f"archives {name!r}: expected a file name, such as {ARCHIVES[0]}.")
-        remote.fetch([name], raw / name, progress)
+        remote.fetch([name], raw / name, tell)
 
 
-def extract_nuimages(raw: Path, progress: Callable[[str], None] = lambda line: None) -> None:
+def extract_nuimages(raw: Path, tell: Tell = lambda line: None) -> None:
     """Extract the archives that lie in `raw`, each once: tables and key frames, not the sweeps."""
     archives = sorted(path for path in raw.glob("*.tgz") if not path.name.startswith("."))
-    extract_archives(raw, archives, lambda name: _WANTED.match(name) is not None, progress)
+    extract_archives(raw, archives, lambda name: _WANTED.match(name) is not None, tell)
 
 
 def _sets(raw: Path, config: NuimagesConfig) -> list[str]:
@@ -157,9 +154,9 @@ def _rows(path: Path, *columns: str) -> Iterator[tuple[Any, ...]]:
             raise DataError(f"{path}, row {number}: no {error}; expected {', '.join(columns)}.") from error
 
 
-def _read_table(folder: Path, config: NuimagesConfig, report: DatasetReport, progress: Callable[[str], None]) -> _Table:
+def _read_table(folder: Path, config: NuimagesConfig, report: DatasetReport, tell: Tell) -> _Table:
     table, image_of_token = _read_images(folder, config, report)
-    progress(f"{folder.name}: {len(table.files):,} images of {', '.join(config.cameras)}")
+    tell(f"{folder.name}: {len(table.files):,} images of {', '.join(config.cameras)}")
     category_of = dict(_rows(folder / "category.json", "token", "name"))
     class_of = {token: CLASSES.index(CATEGORIES[name]) for token, name in category_of.items() if name in CATEGORIES}
     path = folder / "object_ann.json"
@@ -277,7 +274,7 @@ def _place_images(
     placed: set[str],
     writer: DatasetWriter,
     report: DatasetReport,
-    progress: Callable[[str], None],
+    tell: Tell,
 ) -> npt.NDArray[np.bool_]:
     """Link the images; which of them are there and usable. `placed` remembers names over the sets."""
     kept = np.zeros(len(table.files), bool)
@@ -299,5 +296,5 @@ def _place_images(
         placed.add(name)
         kept[index] = True
         if (index + 1) % 10_000 == 0:
-            progress(f"{index + 1:,} of {len(table.files):,} images")
+            tell(f"{index + 1:,} of {len(table.files):,} images")
     return kept

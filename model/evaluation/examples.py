@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 WORST = 10
 BEFORE_MS, AFTER_MS = 15_000, 5_000
 """What a picture shows around the moment."""
-COLUMNS = (
+EVENT_COLUMNS = (
     "task", "kind", "false_alarms_per_hour", "recording", "time", "time_ms", "horizon_s", "probability", "lead_s",
     "speed_kmh", "brake_force",
 )  # fmt: skip
@@ -82,7 +82,7 @@ def write_events(path: Path, examples: Sequence[Example]) -> None:
         for e in examples
     ]  # fmt: skip
     with atomic_path(path) as temporary:
-        pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(temporary, index=False, lineterminator="\n")
+        pd.DataFrame(rows, columns=list(EVENT_COLUMNS)).to_csv(temporary, index=False, lineterminator="\n")
 
 
 def worst(examples: Sequence[Example], kind: str) -> list[Example]:

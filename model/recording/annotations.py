@@ -14,7 +14,7 @@ import pandas as pd
 from model.common.errors import DataError
 from model.common.files import atomic_path
 
-COLUMNS = ("Time", "filename", "vehicle_count", "class_ids", "confidences", "bboxes", "areas")
+ANNOTATION_COLUMNS = ("Time", "filename", "vehicle_count", "class_ids", "confidences", "bboxes", "areas")
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def write_annotations(path: Path, annotations: Annotations) -> None:
     offsets = annotations.offsets.tolist()
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(COLUMNS)
+        writer.writerow(ANNOTATION_COLUMNS)
         for index, (time, filename) in enumerate(zip(annotations.time, annotations.filename, strict=True)):
             part = slice(offsets[index], offsets[index + 1])
             lists = (class_ids[part], confidences[part], boxes[part], areas[part])
@@ -98,9 +98,9 @@ def read_annotations(path: Path) -> Annotations:
         raise DataError(f"{path} is missing: annotate the recording first.") from None
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is no table of annotations ({error}): annotate the recording again.") from error
-    missing = [name for name in COLUMNS if name not in table.columns]
+    missing = [name for name in ANNOTATION_COLUMNS if name not in table.columns]
     if missing:
-        raise DataError(f"{path} lacks {', '.join(missing)}: expected the columns {', '.join(COLUMNS)}.")
+        raise DataError(f"{path} lacks {', '.join(missing)}: expected the columns {', '.join(ANNOTATION_COLUMNS)}.")
     class_ids, confidences, boxes, areas = (
         _json_lists(path, table[name]) for name in ("class_ids", "confidences", "bboxes", "areas")
     )

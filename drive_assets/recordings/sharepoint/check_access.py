@@ -1,6 +1,6 @@
 """`drive-assets sharepoint check`: what of the access to SharePoint works, step by step, and what is missing."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -9,6 +9,7 @@ from drive_assets.recordings.sharepoint.library import SET_UP, choose_library
 from drive_assets.resources.sharepoint.items import Item
 from drive_assets.resources.sharepoint.settings import SharePointSettings
 from model.common.errors import DataError
+from model.common.progress import Tell
 
 if TYPE_CHECKING:
     from drive_assets.resources.sharepoint.client import GraphClient
@@ -26,7 +27,7 @@ class _StepError(Exception):
 class _Steps:
     """Tells each step once: as good, with what it found, or as failed, with what was not reached."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
+    def __init__(self, tell: Tell) -> None:
         self._tell = tell
         self._left = list(STEPS)
 
@@ -55,7 +56,7 @@ class _Steps:
             raise _StepError from failure
 
 
-def check_access(tell: Callable[[str], None]) -> bool:
+def check_access(tell: Tell) -> bool:
     """Try all that the sensor and the `recording` asset need, in their order; tell each; whether all works."""
     try:
         _check(_Steps(tell), tell)
@@ -65,7 +66,7 @@ def check_access(tell: Callable[[str], None]) -> bool:
     return True
 
 
-def _check(steps: _Steps, tell: Callable[[str], None]) -> None:
+def _check(steps: _Steps, tell: Tell) -> None:
     with steps.trying("settings"):
         settings = SharePointSettings.from_environment()
         if settings is None:

@@ -11,12 +11,13 @@ from drive_assets.partitions import is_recording_name
 from drive_assets.recordings.archives import is_taken, listing, open_archive
 from drive_assets.recordings.disk import Progress, check_space
 from drive_assets.recordings.sharepoint.library import connect, version_of
-from drive_assets.recordings.sources import Tell, missing
+from drive_assets.recordings.sources import missing
 from drive_assets.resources.sharepoint.settings import SharePointSettings
 from drive_assets.resources.storage import Storage
 from model.common.config import fingerprint
 from model.common.errors import DataError
 from model.common.files import locked
+from model.common.progress import Tell
 
 if TYPE_CHECKING:
     from drive_assets.recordings.sharepoint.source import SharePointSource

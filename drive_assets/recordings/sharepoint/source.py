@@ -10,10 +10,11 @@ from drive_assets.recordings.disk import Progress
 from drive_assets.recordings.sharepoint.downloads import download, release
 from drive_assets.recordings.sharepoint.drive_map import open_map
 from drive_assets.recordings.sharepoint.library import is_passing
-from drive_assets.recordings.sources import Tell, Transfer
+from drive_assets.recordings.sources import Transfer
 from drive_assets.resources.sharepoint.items import SharePointError
 from drive_assets.resources.storage import Storage
 from model.common.errors import PassingError
+from model.common.progress import Tell
 
 
 @dataclass(frozen=True)

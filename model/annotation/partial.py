@@ -12,7 +12,7 @@ from model.common.files import full_disk_named
 from model.recording.folder import Recording
 
 
-class Progress:
+class PartialAnnotations:
     """What is done of a recording's frames. As a context manager it writes what is unwritten, whatever happens."""
 
     def __init__(self, recording: Recording, identity: str) -> None:
@@ -25,7 +25,7 @@ class Progress:
         if self.path.is_file():
             self._recover()
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "PartialAnnotations":
         return self
 
     def __exit__(self, *_: object) -> None:

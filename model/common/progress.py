@@ -1,0 +1,5 @@
+"""How long work reports its progress: a line of text at a time, to the log, the terminal or nowhere."""
+
+from collections.abc import Callable
+
+Tell = Callable[[str], None]
