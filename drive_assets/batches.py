@@ -17,6 +17,8 @@ PASSING_ERRNOS = {errno.EIO, errno.EAGAIN, errno.EBUSY, errno.ESTALE, errno.ETIM
 """Errors of a file system, often one on another machine, that pass by themselves."""
 MAY_PASS = "may_pass"
 """Metadata of a failure: whether the same may succeed later, with nothing put right by anyone."""
+TRIES_TAG = "drive_assets/tries"
+"""Run tag of a command's retries: how many runs have tried the same before."""
 Outcome = dg.MaterializeResult | Exception
 Event = dg.MaterializeResult | dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.Output
 

@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
 
-from drive_assets.batches import MAY_PASS
+from drive_assets.batches import MAY_PASS, TRIES_TAG
 from drive_assets.instance import hold_lease, interrupts_heard, process_tag, wait_for_pools
 from drive_assets.partitions import (
     ARCHITECTURE_PARTITIONS,
@@ -166,7 +166,7 @@ class _Plan:
         for tries in range(1, 2 + (policy.max_retries if policy else 0)):
             passing = False
             for tags in _ranges([name for name in todo if name not in done], definition, self.instance):
-                made, may_pass = self._run(key, tags)
+                made, may_pass = self._run(key, tags | ({TRIES_TAG: str(tries - 1)} if tries > 1 else {}))
                 done, passing = done | made, passing or may_pass
             if policy is None or not passing or tries > policy.max_retries:
                 break

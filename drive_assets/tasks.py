@@ -64,6 +64,8 @@ class TrainJob:
     data_version: str
     run_id: str | None = None
     """MLflow run to log each epoch to."""
+    anew: bool = False
+    """Train though the same is published."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def train(job: TrainJob, tell: Tell) -> TrainingResult:
     from model.training.loop import train as train_architecture
 
     epochs = EpochLog(job.run_id, tell, job.architecture)
-    return train_architecture(job.architecture, job.splits, job.output, job.config, job.data_version, epochs)
+    return train_architecture(job.architecture, job.splits, job.output, job.config, job.data_version, epochs, job.anew)
 
 
 def evaluate(job: EvaluateJob, tell: Tell) -> Evaluation:

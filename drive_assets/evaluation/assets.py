@@ -14,10 +14,12 @@ from drive_assets.resources.storage import Storage
 from drive_assets.tasks import EVALUATE, EvaluateJob
 from drive_assets.training.assets import training_key
 from model.common.errors import DataError
+from model.common.files import sha256
 from model.common.images import read_image, small_jpeg
 from model.evaluation.config import EvaluationConfig
 from model.evaluation.pages import UNDEFINED, number
 from model.evaluation.results import CALIBRATION, EVALUATION, EVENTS, REPORT, SHOWN_FIGURES, Evaluation, TaskFigures
+from model.training.published import BEST, HISTORY
 
 PLOTS = ("pr_curves", "roc_curves", "reliability", "score_distributions", "confusion", "timeline", "alarm_curves")
 
@@ -122,8 +124,18 @@ def _task_record(task: str, figures: TaskFigures) -> dg.TableRecord:
 
 
 def key_of_checkpoint(storage: Storage, architecture: str) -> str:
-    """The training key of the checkpoint on disk."""
-    history = json.loads((storage.checkpoint(architecture) / "training_history.json").read_text(encoding="utf-8"))
+    """The training key of the checkpoint on disk.
+
+    Raises:
+        DataError: the history beside it cannot be read, or is of another training: whoever published it was killed.
+    """
+    path, weights = storage.checkpoint(architecture) / HISTORY, storage.checkpoint(architecture) / BEST
+    try:
+        history = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}): train {architecture} again.") from error
+    if history.get("made", {}).get("weights") not in (None, sha256(weights)):
+        raise DataError(f"{path} does not belong to {weights}: materialise checkpoint again; it is completed.")
     return training_key(architecture, history["data_version"], history["training_config"])
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import dagster as dg
 from pydantic import Field
 
-from drive_assets.batches import Event, Outcome, report_partitions
+from drive_assets.batches import TRIES_TAG, Event, Outcome, report_partitions
 from drive_assets.manifest import read_current_manifest
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS
 from drive_assets.pictures import inline
@@ -20,10 +20,9 @@ from model.common.config import fingerprint
 from model.common.errors import DataError
 from model.common.files import sha256
 from model.training.plots import training_curves
+from model.training.published import BEST, HISTORY, PUBLISHED
 from model.training.recipes import RECIPES, TrainingConfig
 from model.training.result import TrainingResult
-
-TRAINING_FILES = ("best_model.pt", "latest_checkpoint.pt", "training_history.json")
 
 
 class TrainingLaunchpad(TrainingConfig, dg.Config):
@@ -32,10 +31,16 @@ class TrainingLaunchpad(TrainingConfig, dg.Config):
     recipe: Literal["reference", "best"] = Field(
         "reference", description="Recipe by name; an option that the run's config gives overrides it"
     )
+    train_anew: bool = Field(
+        False,
+        description="Train though the same architecture was trained on the same data with the same options; otherwise "
+        "that training is taken over, and only what MLflow lacks is logged",
+    )
 
     def training_config(self, given: Iterable[str]) -> TrainingConfig:
         """The recipe with the options `given`. Options that are not keep what they are in the recipe."""
-        return RECIPES[self.recipe].replace(**{name: getattr(self, name) for name in given if name != "recipe"})
+        options = TrainingConfig.model_fields.keys() & set(given)
+        return RECIPES[self.recipe].replace(**{name: getattr(self, name) for name in options})
 
 
 def training_key(architecture: str, data_version: str, recipe: dict[str, Any]) -> str:
@@ -69,12 +74,14 @@ def checkpoint(
     names, recipe = context.partition_keys, chosen.model_dump(mode="json")
     keys = [training_key(name, version, recipe) for name in names]
     outcomes: dict[str, Outcome] = {}
+    # What failed after the training, such as logging it, is no reason to train for a second time.
+    anew = config.train_anew and context.retry_number == 0 and TRIES_TAG not in context.run.tags
     with tracked(context, mlflow, keys, names, [recipe] * len(names)) as runs:
         profile = {name: part["windows"] for name, part in manifest["splits"].items()}
         for run_id in runs.ids:
             mlflow.log_dataset(run_id, "multimodal", version, str(storage.splits), profile)
         jobs = [
-            TrainJob(name, storage.splits, storage.checkpoint(name), chosen, version, run_id)
+            TrainJob(name, storage.splits, storage.checkpoint(name), chosen, version, run_id, anew)
             for name, run_id in zip(names, runs.ids, strict=True)
         ]
         results = compute.run(context, TRAIN, jobs, mlflow.env)
@@ -84,7 +91,7 @@ def checkpoint(
                 runs.failed.add(run_id)
                 continue
             mlflow.log_history(run_id, result.history)
-            mlflow.log_files(run_id, [storage.checkpoint(name) / file for file in TRAINING_FILES], "checkpoint")
+            mlflow.log_files(run_id, [storage.checkpoint(name) / file for file in PUBLISHED], "checkpoint")
             outcomes[name] = _result(storage, name, run_id, result)
     yield from report_partitions(context, outcomes)
 
@@ -98,11 +105,14 @@ def _given(context: dg.AssetExecutionContext) -> Iterable[str]:
 
 def _result(storage: Storage, name: str, run_id: str, result: TrainingResult) -> dg.MaterializeResult:
     folder = storage.checkpoint(name)
-    history = json.loads((folder / "training_history.json").read_text(encoding="utf-8"))
+    history = json.loads((folder / HISTORY).read_text(encoding="utf-8"))
     best = {key: value for key, value in result.best_metrics.items() if key.startswith("val_") and value is not None}
+    words = "already trained on the same data with the same options (train_anew trains again)"
+    how = words if result.taken_over else f"resumed from epoch {done}" if (done := result.resumed_from) else "trained"
     return dg.MaterializeResult(
-        data_version=dg.DataVersion(sha256(folder / "best_model.pt")[:12]),
+        data_version=dg.DataVersion(sha256(folder / BEST)[:12]),
         metadata={
+            "summary": f"{how}; {len(result.history)} epochs, best is {result.best_epoch}",
             "best_epoch": result.best_epoch,
             "epochs": len(result.history),
             "resumed_from": result.resumed_from,

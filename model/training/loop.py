@@ -9,7 +9,6 @@ ends bit for bit where an uninterrupted one ends. On a GPU, kernels that add in 
 """
 
 import dataclasses
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,20 +21,20 @@ from torch.optim.swa_utils import AveragedModel
 
 from model.common.config import fingerprint
 from model.common.errors import DataError
-from model.common.files import atomic_path, locked, sha256, write_json
+from model.common.files import locked, sha256, write_json
 from model.dataset.window_data import Batch, WindowData
 from model.evaluation.measures import average_precision, roc_auc
 from model.factory import architecture_of, create_model_variant
 from model.recording.schema import used_schema
 from model.training.checkpoint import SCHEMA_VERSION, load_checkpoint, read_checkpoint, save_checkpoint
 from model.training.loss import UnifiedFocalLoss
+from model.training.published import BEST, HISTORY, LATEST, WORK, complete_publishing, publish, read_published
 from model.training.recipes import OTHER_WEIGHT, TrainingConfig
 from model.training.result import Metrics, TrainingResult
 from model.training.schedule import Schedule
 
 __all__ = ["Schedule", "TrainingConfig", "TrainingResult", "evaluate", "load_checkpoint", "train", "train_one_epoch"]
 
-BEST, LATEST, HISTORY = "best_model.pt", "latest_checkpoint.pt", "training_history.json"
 BAD_BATCH = "bad_batch.pt"
 LOOK_EVERY = 50
 LOCK_WAIT_S = 10.0
@@ -222,16 +221,19 @@ def train(
     config: TrainingConfig,
     data_version: str = "",
     on_epoch: Callable[[dict[str, float | int]], None] = lambda metrics: None,
+    anew: bool = False,
 ) -> TrainingResult:
     """Train one architecture on `splits`/train.h5, watch `splits`/val.h5, publish into folder `output`.
 
     Working files live in `output`/.work/<fingerprint of architecture, data version and config>; a run that was killed
     resumes from them. When training ends they replace best_model.pt, latest_checkpoint.pt and training_history.json.
+    Where these are of the same fingerprint already, they are taken over: nothing is trained.
 
     Args:
         data_version: what the splits hold, so that a run on other data is never resumed; if empty, the files' hashes.
         on_epoch: called with each epoch's figures once its checkpoint is written; figures that a split without
             positives leaves undefined are absent.
+        anew: train though the same is published; a run that was killed in that is resumed all the same.
 
     Raises:
         DataError: unknown architecture, wrong config or splits, `output` in use by another process, out of GPU memory.
@@ -243,21 +245,42 @@ def train(
         if not path.is_file():
             raise DataError(f"{path} is missing: expected a split; build the splits first.")
     data_version = data_version or fingerprint([sha256(path) for path in files])
-    work = output / ".work" / fingerprint(architecture, data_version, config.model_dump(mode="json"))
-    device = choose_device(config.device)
-    cuda = [device] if device.type == "cuda" else []
+    work = output / WORK / fingerprint(architecture, data_version, config.model_dump(mode="json"))
     in_use = f"{output} is in use: {{holder}} trains into it. Wait until that ends, or choose another output."
-    with locked(output / ".work" / "lock", LOCK_WAIT_S, in_use), torch.random.fork_rng(cuda):
+    with locked(output / WORK / "lock", LOCK_WAIT_S, in_use):
+        complete_publishing(output)
+        resumes = (work / LATEST).is_file()
+        if not anew and not resumes and (published := read_published(output, work.name)) is not None:
+            return published
+        return _train(architecture, splits, work, config, data_version, on_epoch)
+
+
+def _train(
+    architecture: str,
+    splits: Path,
+    work: Path,
+    config: TrainingConfig,
+    data_version: str,
+    on_epoch: Callable[[dict[str, float | int]], None],
+) -> TrainingResult:
+    """Train to the end, or as far as it comes, in folder `work`, and publish."""
+    started, output = time.perf_counter(), work.parents[1]
+    device = choose_device(config.device)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         work.mkdir(exist_ok=True)
         try:
-            run = _Run(architecture, splits, work, config, data_version, device)
-            result = run.to_the_end(on_epoch)
+            resumed_from = _Run(architecture, splits, work, config, data_version, device).to_the_end(on_epoch)
         except torch.cuda.OutOfMemoryError as error:
             raise DataError(
                 f"{architecture} does not fit into the memory of {device} with batch_size {config.batch_size}: use a "
                 f"smaller batch_size, or a device that nothing else uses ({error})."
             ) from error
-        return _publish(work, output, result)
+    publish(work, output)
+    result = read_published(output, work.name)
+    if result is None:
+        raise DataError(f"{output} was changed by someone else while the training was published: train again.")
+    seconds = time.perf_counter() - started
+    return dataclasses.replace(result, resumed_from=resumed_from, duration_s=seconds, taken_over=False)
 
 
 class _Run:
@@ -306,7 +329,7 @@ class _Run:
 
     def _resume(self) -> None:
         latest = self.work / LATEST
-        if not latest.exists():
+        if not (latest.is_file() and (self.work / BEST).is_file()):
             return
         state = read_checkpoint(latest)
         if state["inputs"] != self.identity["inputs"]:
@@ -330,28 +353,14 @@ class _Run:
         """What is scored and published: the average of the weights, if one is kept."""
         return self.model if self.average is None else self.average.module
 
-    def to_the_end(self, on_epoch: Callable[[dict[str, float | int]], None]) -> TrainingResult:
-        started, resumed_from = time.perf_counter(), len(self.history)
+    def to_the_end(self, on_epoch: Callable[[dict[str, float | int]], None]) -> int:
+        """Train all epochs that are left; returns how many an earlier run had done."""
+        resumed_from = len(self.history)
         while not self.schedule.ended:
             metrics = self._epoch()
             on_epoch({name: value for name, value in metrics.items() if value is not None})
-        seconds = sum(float(metrics["epoch_seconds"] or 0) for metrics in self.history)
-        return TrainingResult(
-            architecture=self.identity["architecture"],
-            fingerprint=self.work.name,
-            best_epoch=self.schedule.best_epoch,
-            best_metrics=self.history[self.schedule.best_epoch],
-            history=self.history,
-            resumed_from=resumed_from,
-            best_model=self.work / BEST,
-            latest_checkpoint=self.work / LATEST,
-            training_history=self.work / HISTORY,
-            parameters=sum(parameter.numel() for parameter in self.model.parameters()),
-            duration_s=time.perf_counter() - started,
-            windows_per_s=len(self.train_data) * len(self.history) / seconds,
-            device=str(self.precision.device),
-            precision=self.precision.name,
-        )
+        self._write_history()
+        return resumed_from
 
     def _epoch(self) -> Metrics:
         config, epoch, started = self.config, self.schedule.epoch, time.perf_counter()
@@ -404,8 +413,19 @@ class _Run:
             content["average"] = self.average.state_dict()
         state = {"optimizer": self.optimizer.state_dict(), "scaler": self.precision.scaler.state_dict()}
         save_checkpoint(self.work / LATEST, {**content, **state})
+        self._write_history()
+
+    def _write_history(self) -> None:
+        seconds = sum(float(metrics["epoch_seconds"] or 0) for metrics in self.history)
+        made = {
+            "weights": sha256(self.work / BEST),
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "windows_per_s": len(self.train_data) * len(self.history) / seconds,
+            "device": str(self.precision.device),
+            "precision": self.precision.name,
+        }
         best = {"best_epoch": self.schedule.best_epoch, "fingerprint": self.work.name}
-        write_json(self.work / HISTORY, {**self.identity, **best, "epochs": self.history})
+        write_json(self.work / HISTORY, {**self.identity, **best, "made": made, "epochs": self.history})
 
 
 def _average(model: nn.Module, decay: float) -> AveragedModel:
@@ -417,20 +437,6 @@ def _average(model: nn.Module, decay: float) -> AveragedModel:
             average.lerp_(weight, share.to(average.dtype))
 
     return AveragedModel(model, multi_avg_fn=torch.no_grad()(update))  # type: ignore[arg-type]  # never a number of steps
-
-
-def _publish(work: Path, output: Path, result: TrainingResult) -> TrainingResult:
-    """Copy the working files over the published ones, each at once, then drop the working folder."""
-    for name in (BEST, LATEST, HISTORY):
-        with atomic_path(output / name) as temporary:
-            shutil.copyfile(work / name, temporary)
-    shutil.rmtree(work)
-    return dataclasses.replace(
-        result,
-        best_model=output / BEST,
-        latest_checkpoint=output / LATEST,
-        training_history=output / HISTORY,
-    )
 
 
 def _check_same_inputs(train_data: WindowData, val_data: WindowData) -> None:

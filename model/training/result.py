@@ -28,3 +28,5 @@ class TrainingResult:
     """Training windows a second over the history's epochs, validation included."""
     device: str
     precision: str
+    taken_over: bool = False
+    """Whether it was published before, so that nothing was trained."""

@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +20,7 @@ from model.common.errors import DataError
 from model.factory import architecture_of, create_model_variant
 from model.network.architectures import ARCHITECTURES
 from model.recording.schema import BINARY_LABELS
-from model.training import loop
+from model.training import loop, published
 from model.training import loop as training
 from model.training.loop import Schedule, TrainingConfig, TrainingResult, load_checkpoint, load_split, train
 from model.training.loss import UnifiedFocalLoss
@@ -120,6 +123,70 @@ def test_published_files_and_history(splits: Path) -> None:
     assert result.best_model == splits / "out" / "best_model.pt"
     assert (result.device, result.precision, result.resumed_from) == ("cpu", "fp32", 0)
     assert result.windows_per_s > 0 and result.parameters > 1000
+
+
+def test_what_is_published_already_is_taken_over_unless_asked_otherwise(splits: Path) -> None:
+    first = train(NAME, splits, splits / "out", CONFIG, "v1")
+    seen: list[dict[str, float | int]] = []
+    again = train(NAME, splits, splits / "out", CONFIG, "v1", seen.append)
+    assert (again.taken_over, again.resumed_from, seen) == (True, 4, [])
+    assert again.history == first.history and again.best_metrics == first.best_metrics
+    assert (again.parameters, again.windows_per_s) == (first.parameters, first.windows_per_s)
+
+    anew = train(NAME, splits, splits / "out", CONFIG, "v1", seen.append, anew=True)
+    assert (anew.taken_over, anew.resumed_from, len(seen)) == (False, 0, 4)
+    assert not train(NAME, splits, splits / "out", CONFIG.replace(seed=1), "v1").taken_over
+    assert not train(NAME, splits, splits / "out", CONFIG, "v1").taken_over  # the other one is published now
+    (splits / "out" / "best_model.pt").write_bytes(b"damaged")
+    assert not train(NAME, splits, splits / "out", CONFIG, "v1").taken_over
+
+
+def test_a_training_anew_that_was_killed_is_resumed_whether_asked_for_anew_or_not(splits: Path) -> None:
+    train(NAME, splits, splits / "out", CONFIG, "v1")
+    for anew in (True, False):
+        with pytest.raises(Killed):
+            train(NAME, splits, splits / "out", CONFIG, "v1", kill_after(1), anew=True)
+        resumed = train(NAME, splits, splits / "out", CONFIG, "v1", anew=anew)
+        assert (resumed.resumed_from, resumed.taken_over) == (2, False)
+
+
+def test_publishing_that_is_killed_at_any_step_is_completed_and_nothing_is_trained(splits: Path) -> None:
+    older = train(NAME, splits, splits / "out", CONFIG.replace(seed=1), "v1")
+    with pytest.raises(Killed):
+        train(NAME, splits, splits / "out", CONFIG, "v1", kill_after(3))
+    (work,) = (path for path in (splits / "out" / ".work").iterdir() if path.is_dir())
+    published_at = []
+    for step in range(100):
+        shutil.copytree(splits / "out", splits / str(step))
+        killed = _publish_and_die(splits / str(step) / ".work" / work.name, step)
+        history = json.loads((splits / str(step) / "training_history.json").read_text())
+        published_at.append(history["fingerprint"] != older.fingerprint)
+        seen: list[dict[str, float | int]] = []
+        result = train(NAME, splits, splits / str(step), CONFIG, "v1", seen.append)
+        assert (result.fingerprint, result.resumed_from, seen) == (work.name, 4, [])
+        assert sorted(path.name for path in (splits / str(step)).iterdir()) == [".work", *PUBLISHED]
+        assert [path.name for path in (splits / str(step) / ".work").iterdir()] == ["lock"]
+        assert load_checkpoint(result.best_model)[1]["training_config"]["seed"] == 0
+        if not killed:
+            break
+    assert not killed and step >= 5
+    assert published_at == sorted(published_at)
+
+
+def _publish_and_die(work: Path, step: int) -> bool:
+    """Publish in a process that is killed before it changes a file or folder for the `step`th time; whether it was."""
+    child = os.fork()
+    if child == 0:
+        changes = iter(range(step))
+
+        def die(event: str, arguments: object) -> None:
+            if event in ("os.rename", "os.remove", "os.rmdir") and next(changes, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(die)
+        published.publish(work, work.parents[1])
+        os._exit(0)
+    return os.waitpid(child, 0)[1] != 0
 
 
 def test_two_runs_of_a_seed_are_equal_whatever_ran_before(splits: Path) -> None:

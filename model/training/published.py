@@ -1,0 +1,63 @@
+"""The files of a finished training: published by one rename, and taken over by whoever asks for the same again.
+
+Free of torch.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+from model.common.files import fsync, sha256
+from model.training.result import TrainingResult
+
+BEST, LATEST, HISTORY = PUBLISHED = ("best_model.pt", "latest_checkpoint.pt", "training_history.json")
+WORK, _PUBLISHING = ".work", "publishing"
+
+
+def publish(work: Path, output: Path) -> None:
+    """Let the files of a finished training in `work`, a folder in `output`/.work, replace those in `output`.
+
+    The first rename decides: who is killed before it has published nothing, and what comes after it is done again.
+    """
+    work.replace(output / WORK / _PUBLISHING)
+    fsync(output / WORK)
+    complete_publishing(output)
+
+
+def complete_publishing(output: Path) -> None:
+    """Do what a process that was killed in `publish` left to do. Call it with the lock of `output`."""
+    folder = output / WORK / _PUBLISHING
+    if folder.is_dir():
+        for path in [folder / name for name in PUBLISHED]:
+            if path.is_file():
+                path.replace(output / path.name)
+        fsync(output)
+        shutil.rmtree(folder)
+
+
+def read_published(output: Path, fingerprint: str) -> TrainingResult | None:
+    """The training `fingerprint` if it is what `output` holds, whole; None if not."""
+    try:
+        history = json.loads((output / HISTORY).read_text(encoding="utf-8"))
+        made, epochs, best = history["made"], history["epochs"], history["best_epoch"]
+        if history["fingerprint"] != fingerprint or made["weights"] != sha256(output / BEST):
+            return None
+        return TrainingResult(
+            architecture=history["architecture"],
+            fingerprint=fingerprint,
+            best_epoch=best,
+            best_metrics=epochs[best],
+            history=epochs,
+            resumed_from=len(epochs),
+            best_model=output / BEST,
+            latest_checkpoint=output / LATEST,
+            training_history=output / HISTORY,
+            parameters=made["parameters"],
+            duration_s=0.0,
+            windows_per_s=made["windows_per_s"],
+            device=made["device"],
+            precision=made["precision"],
+            taken_over=True,
+        )
+    except (OSError, ValueError, LookupError, TypeError):  # absent, cut, foreign, or of an older version
+        return None
