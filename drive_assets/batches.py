@@ -1,6 +1,7 @@
 """Runs over several partitions: each is recorded when it is done, and a failing one does not take the others along."""
 
 import errno
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from model.common.errors import DataError, PassingError
 
 PASSING_ERRNOS = {errno.EIO, errno.EAGAIN, errno.EBUSY, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENETDOWN}
 """Errors of a file system, often one on another machine, that pass by themselves."""
+PROGRESS_S = 5.0
+"""Between two lines of a batch: each is an entry of the event log, which costs more than a small recording's labels."""
 MAY_PASS = "may_pass"
 """Metadata of a failure: whether the same may succeed later, with nothing put right by anyone."""
 TRIES_TAG = "drive_assets/tries"
@@ -69,6 +72,7 @@ def each_partition(
     keys = context.partition_keys
     done = _made_by_earlier_tries(context) if context.retry_number else set()
     failures: dict[str, Exception] = {}
+    told_at = time.monotonic()
     for number, key in enumerate(keys, 1):
         if key in done:
             continue
@@ -87,8 +91,10 @@ def each_partition(
                 yield result._replace(check_results=found)
                 return
             yield from _events(context.asset_key, key, result, found)
-        if len(keys) > 1:
-            context.log.info(f"{number} of {len(keys)} done: {key}")
+        if len(keys) > 1 and (time.monotonic() > told_at + PROGRESS_S or number == len(keys)):
+            told_at = time.monotonic()
+            failed = f", {len(failures)} of them failed" if failures else ""
+            context.log.info(f"{number} of {len(keys)} done{failed}, the last {key}")
     if failures:
         raise _failure(context, failures)
     # Dagster would turn the one result of a step into equal events for all its partitions, after the true ones.

@@ -7,12 +7,10 @@ import dagster as dg
 from drive_assets.annotation.checks import PLAUSIBLE_DETECTIONS, plausible_detections
 from drive_assets.batches import Event, each_partition
 from drive_assets.partitions import RECORDINGS
-from drive_assets.pictures import LIMIT_BYTES, inline, inline_image
 from drive_assets.resources.compute import Compute
 from drive_assets.resources.storage import Storage
 from drive_assets.tasks import ANNOTATE, AnnotateJob
 from model.annotation.config import AnnotationConfig
-from model.annotation.plots import annotated_frames, annotation_overview
 from model.annotation.report import AnnotationReport
 from model.common.errors import DataError
 from model.common.files import sha256
@@ -64,9 +62,7 @@ def annotations(
 
 
 def _result(storage: Storage, name: str, report: AnnotationReport) -> dg.MaterializeResult:
-    recording = Recording(storage.recording(name))
-    path, found = recording.annotations_path, recording.annotations()
-    sheet = annotated_frames(recording, found, LIMIT_BYTES * 3 // 4)
+    path = Recording(storage.recording(name)).annotations_path
     shown = (
         "frames",
         "resumed",
@@ -87,8 +83,6 @@ def _result(storage: Storage, name: str, report: AnnotationReport) -> dg.Materia
             "weights": report.weights,
             "backend": report.backend,
             "classes": ", ".join(report.class_names),
-            "annotated_frames": inline_image(sheet, "jpeg"),
-            "overview": inline(annotation_overview(found, name)),
             "path": dg.MetadataValue.path(path),
         },
     )

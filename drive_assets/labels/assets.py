@@ -1,18 +1,19 @@
 """recording -> future_labels.csv"""
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
+import pandas as pd
 
 from drive_assets.batches import Event, each_partition
 from drive_assets.partitions import RECORDINGS
-from drive_assets.pictures import inline
 from drive_assets.resources.storage import Storage
 from model.common.files import sha256
 from model.recording.folder import Recording
 from model.recording.labels import LabelConfig, future_labels, write_future_labels
-from model.recording.plots import label_timeline
-from model.recording.schema import BINARY_LABELS
+from model.recording.schema import BINARY_LABELS, DEFAULT_TASKS
 
 
 class LabelLaunchpad(LabelConfig, dg.Config):
@@ -38,20 +39,21 @@ def future_labels_asset(context: dg.AssetExecutionContext, config: LabelLaunchpa
         labels = future_labels(telemetry, config)
         path = own.labels_path
         write_future_labels(path, labels)
-        known = labels[list(BINARY_LABELS)]
-        table = []
-        for label in BINARY_LABELS:
-            unknown = int(known[label].isna().sum())
-            rate = int(known[label].sum()) / max(len(known) - unknown, 1)
-            table.append(dg.TableRecord({"label": label, "rate": rate, "unknown": unknown}))
-        return dg.MaterializeResult(
-            data_version=dg.DataVersion(sha256(path)[:12]),
-            metadata={
-                "rows": len(labels),
-                "labels": dg.MetadataValue.table(table),
-                "timeline": inline(label_timeline(telemetry, labels, name)),
-                "path": dg.MetadataValue.path(path),
-            },
-        )
+        return dg.MaterializeResult(data_version=dg.DataVersion(sha256(path)[:12]), metadata=_metadata(path, labels))
 
     yield from each_partition(context, label)
+
+
+def _metadata(path: Path, labels: pd.DataFrame) -> dict[str, Any]:
+    known = {label: labels[label].dropna() for label in BINARY_LABELS}
+    rates = {label: round(float(values.mean()), 4) if len(values) else 0.0 for label, values in known.items()}
+    table = [
+        dg.TableRecord({"label": label, "rate": rates[label], "unknown": len(labels) - len(values)})
+        for label, values in known.items()
+    ]
+    return {
+        "rows": len(labels),
+        **{f"{label}_rate": rates[label] for label in DEFAULT_TASKS},
+        "labels": dg.MetadataValue.table(table),
+        "path": dg.MetadataValue.path(path),
+    }

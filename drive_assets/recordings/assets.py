@@ -4,23 +4,15 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-import cv2
 import dagster as dg
-import numpy as np
 
 from drive_assets.batches import Event, each_partition
 from drive_assets.partitions import RECORDINGS
-from drive_assets.pictures import LIMIT_BYTES, inline_image
 from drive_assets.recordings.checks import FEW_FAULTS, PLAUSIBLE_DRIVE, few_faults, plausible_drive
 from drive_assets.recordings.ingest import IngestReport, ingest
 from drive_assets.recordings.sources import lookup
 from drive_assets.resources.storage import Storage
-from model.common.images import contact_sheet, evenly
-from model.recording.folder import Recording
-from model.recording.frame_files import is_whole
 from model.recording.telemetry import ReadingConfig
-
-SHEET_FRAMES, SHEET_COLUMNS, TILE = 9, 3, (384, 216)
 
 
 class RecordingLaunchpad(ReadingConfig, dg.Config):
@@ -69,16 +61,6 @@ def _result(folder: Path, report: IngestReport) -> dg.MaterializeResult:
             ),
             "dialect": dg.MetadataValue.json(asdict(telemetry.dialect)),
             "examples": dg.MetadataValue.json(content.examples),
-            "frames_over_the_drive": inline_image(frames_over_the_drive(folder), "jpeg"),
             "path": dg.MetadataValue.path(folder),
         },
     )
-
-
-def frames_over_the_drive(folder: Path) -> bytes:
-    """JPEG of nine frames, evenly picked over the drive."""
-    files = list(Recording(folder).frames().values())
-    picked = [files[index] for index in evenly(len(files), SHEET_FRAMES)]
-    frames = [cv2.imread(str(path)) for path in picked if is_whole(path)]
-    tiles = [np.asarray(cv2.resize(f, TILE, interpolation=cv2.INTER_AREA), np.uint8) for f in frames if f is not None]
-    return contact_sheet(tiles, SHEET_COLUMNS, LIMIT_BYTES * 3 // 4)

@@ -1,15 +1,30 @@
-"""A recording as a figure."""
+"""A recording as pictures."""
 
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import pandas as pd
 
 from model.common.figures import COLOURS, new_figure
+from model.common.images import contact_sheet, evenly
+from model.recording.folder import Recording
+from model.recording.frame_files import is_whole
 from model.recording.schema import HORIZONS_S
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+SHEET_FRAMES, SHEET_COLUMNS, TILE = 9, 3, (384, 216)
+
+
+def frames_over_the_drive(recording: Recording, limit: int) -> bytes:
+    """JPEG of nine frames, evenly picked over the drive, of at most `limit` bytes."""
+    files = list(recording.frames().values())
+    picked = [files[index] for index in evenly(len(files), SHEET_FRAMES)]
+    frames = [cv2.imread(str(path)) for path in picked if is_whole(path)]
+    tiles = [np.asarray(cv2.resize(f, TILE, interpolation=cv2.INTER_AREA), np.uint8) for f in frames if f is not None]
+    return contact_sheet(tiles, SHEET_COLUMNS, limit)
 
 
 def label_timeline(telemetry: pd.DataFrame, labels: pd.DataFrame, name: str) -> "Figure":
