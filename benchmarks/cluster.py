@@ -16,8 +16,8 @@ from typing import Any
 
 import dagster as dg
 
+from drive_assets.resources.cluster.slurm import Size, SlurmCompute
 from drive_assets.resources.compute import Compute, LocalCompute
-from drive_assets.resources.slurm import Size, SlurmCompute
 from drive_assets.tasks import TRAIN, TrainJob
 from drive_assets_tests.cluster.slurm import local_cluster
 from drive_assets_tests.model.split_files import write_split_file

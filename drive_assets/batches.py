@@ -3,9 +3,11 @@
 import errno
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import dagster as dg
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
@@ -22,7 +24,7 @@ MAY_PASS = "may_pass"
 """Metadata of a failure: whether the same may succeed later, with nothing put right by anyone."""
 TRIES_TAG = "drive_assets/tries"
 """Run tag of a command's retries: how many runs have tried the same before."""
-Outcome = dg.MaterializeResult | Exception
+T = TypeVar("T")
 Event = dg.MaterializeResult | dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.Output
 
 
@@ -69,16 +71,46 @@ def each_partition(
         dagster.Failure: some failed; names each and its error. Retried, where the asset's policy says so, only if one
             of the errors may pass by itself: input does not mend itself.
     """
+    yield from _record(context, ((key, partial(work, key)) for key in context.partition_keys), checks)
+
+
+def each_result(
+    context: dg.AssetExecutionContext,
+    results: Iterable[tuple[int, T | DataError]],
+    describe: Callable[[str, T], dg.MaterializeResult],
+    checks: Sequence[PartitionCheck] = (),
+) -> Iterator[Event]:
+    """Record what came of jobs, one a partition key of the run, as `each_partition` does, as they end.
+
+    Args:
+        results: what Compute.run_each yields.
+        describe: the record of a partition whose job has a result.
+    """
+    keys = context.partition_keys
+
+    def described(key: str, result: T | DataError) -> dg.MaterializeResult:
+        if isinstance(result, DataError):
+            raise result
+        return describe(key, result)
+
+    yield from _record(context, ((keys[number], partial(described, keys[number], r)) for number, r in results), checks)
+
+
+def _record(
+    context: dg.AssetExecutionContext,
+    works: Iterator[tuple[str, Callable[[], dg.MaterializeResult]]],
+    checks: Sequence[PartitionCheck],
+) -> Iterator[Event]:
     keys = context.partition_keys
     done = _made_by_earlier_tries(context) if context.retry_number else set()
     failures: dict[str, Exception] = {}
     told_at = time.monotonic()
-    for number, key in enumerate(keys, 1):
+    for number, (key, work) in enumerate(_heard(works), 1):
         if key in done:
             continue
         try:
             with ended_when_terminated():
-                result = work(key)
+                result = work()
         except dg.Failure:
             raise
         except Exception as error:
@@ -89,32 +121,29 @@ def each_partition(
             found = [check.result(key) for check in checks]
             if len(keys) == 1:
                 yield result._replace(check_results=found)
-                return
-            yield from _events(context.asset_key, key, result, found)
+            else:
+                yield from _events(context.asset_key, key, result, found)
         if len(keys) > 1 and (time.monotonic() > told_at + PROGRESS_S or number == len(keys)):
             told_at = time.monotonic()
             failed = f", {len(failures)} of them failed" if failures else ""
             context.log.info(f"{number} of {len(keys)} done{failed}, the last {key}")
     if failures:
         raise _failure(context, failures)
-    # Dagster would turn the one result of a step into equal events for all its partitions, after the true ones.
-    yield dg.MaterializeResult(metadata={SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True})
-    for check in checks:
-        yield dg.Output(None, check.spec.get_python_identifier())
+    if len(keys) > 1:
+        # Dagster would turn the one result of a step into equal events for all its partitions, after the true ones.
+        yield dg.MaterializeResult(metadata={SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True})
+        for check in checks:
+            yield dg.Output(None, check.spec.get_python_identifier())
 
 
-def report_partitions(
-    context: dg.AssetExecutionContext, outcomes: Mapping[str, Outcome], checks: Sequence[PartitionCheck] = ()
-) -> Iterator[Event]:
-    """Record what came of each partition, as `each_partition` does."""
-
-    def outcome(key: str) -> dg.MaterializeResult:
-        found = outcomes[key]
-        if isinstance(found, Exception):
-            raise found
-        return found
-
-    yield from each_partition(context, outcome, checks)
+def _heard(works: Iterator[T]) -> Iterator[T]:
+    """The same, with a termination while the next is waited for as dagster.Failure."""
+    while True:
+        with ended_when_terminated():
+            work = next(works, None)
+        if work is None:
+            return
+        yield work
 
 
 def told(error: Exception) -> str:

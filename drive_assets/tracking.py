@@ -3,7 +3,8 @@
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 import dagster as dg
 
@@ -11,11 +12,23 @@ from drive_assets.resources.mlflow import DAGSTER_RUN, Mlflow
 from model.common.errors import DataError
 
 
-class TrackedRuns(NamedTuple):
-    """Ids of the MLflow runs, one a key, and those of them that the block found to have failed."""
+@dataclass(frozen=True)
+class TrackedRuns:
+    """MLflow runs, one a key."""
 
+    mlflow: Mlflow
     ids: list[str]
-    failed: set[str]
+    ended: set[str] = field(default_factory=set)
+
+    def end(self, run_id: str, failed: bool = False) -> None:
+        """End a run before the block does: FAILED or FINISHED."""
+        self.mlflow.close(run_id, failed)
+        self.ended.add(run_id)
+
+    def end_all(self, failed: bool = False) -> None:
+        for run_id in self.ids:
+            if run_id not in self.ended:
+                self.end(run_id, failed)
 
 
 @contextmanager
@@ -26,19 +39,14 @@ def tracked(
     names: Sequence[str],
     parameters: Sequence[Mapping[str, Any]],
 ) -> Iterator[TrackedRuns]:
-    """Open the MLflow run of each training key, and yield the ids.
-
-    If the block raises, all end FAILED; else those that it added to `failed` do, and the others end FINISHED.
-    """
+    """Open the MLflow run of each training key, and end those that the block leaves: FAILED if it raises."""
     tags = {DAGSTER_RUN: context.run_id}
-    runs = [mlflow.open(key, name, values, tags) for key, name, values in zip(keys, names, parameters, strict=True)]
-    failed: set[str] = set()
+    opened = [mlflow.open(key, name, values, tags) for key, name, values in zip(keys, names, parameters, strict=True)]
+    runs = TrackedRuns(mlflow, opened)
     try:
-        yield TrackedRuns(runs, failed)
+        yield runs
     except BaseException:
         with contextlib.suppress(DataError):  # what happened counts, not that the store cannot be told
-            for run_id in runs:
-                mlflow.close(run_id, failed=True)
+            runs.end_all(failed=True)
         raise
-    for run_id in runs:
-        mlflow.close(run_id, failed=run_id in failed)
+    runs.end_all()

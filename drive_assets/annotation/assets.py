@@ -1,18 +1,18 @@
 """recording + detector -> annotations.csv"""
 
 from collections.abc import Iterator
+from functools import partial
 
 import dagster as dg
 
 from drive_assets.annotation.checks import PLAUSIBLE_DETECTIONS, plausible_detections
-from drive_assets.batches import Event, each_partition
+from drive_assets.batches import Event, each_result
 from drive_assets.partitions import RECORDINGS
 from drive_assets.resources.compute import Compute
 from drive_assets.resources.storage import Storage
 from drive_assets.tasks import ANNOTATE, AnnotateJob
 from model.annotation.config import AnnotationConfig
 from model.annotation.report import AnnotationReport
-from model.common.errors import DataError
 from model.common.files import sha256
 from model.recording.folder import Recording
 
@@ -50,15 +50,8 @@ def annotations(
     weights = storage.root / config.weights if config.weights else storage.boxy_detector
     chosen = AnnotationConfig(**config.model_dump(exclude={"weights"}))
     jobs = [AnnotateJob(storage.recording(name), weights, storage.cache, chosen) for name in context.partition_keys]
-    results = zip(context.partition_keys, compute.run_each(context, ANNOTATE, jobs), strict=True)
-
-    def annotated(name: str) -> dg.MaterializeResult:
-        result = next(result for key, result in results if key == name)
-        if isinstance(result, DataError):
-            raise result
-        return _result(storage, name, result)
-
-    yield from each_partition(context, annotated, [plausible_detections(storage)])
+    results = compute.run_each(context, ANNOTATE, jobs)
+    yield from each_result(context, results, partial(_result, storage), [plausible_detections(storage)])
 
 
 def _result(storage: Storage, name: str, report: AnnotationReport) -> dg.MaterializeResult:

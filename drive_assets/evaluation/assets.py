@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from drive_assets.batches import Event, each_partition
+from drive_assets.batches import Event, each_result
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS
 from drive_assets.pictures import LIMIT_BYTES, inline_image
 from drive_assets.resources.compute import Compute
@@ -59,16 +59,12 @@ def evaluation(
         )
         for name in context.partition_keys
     ]
-    results = zip(context.partition_keys, compute.run_each(context, EVALUATE, jobs), strict=True)
 
-    def scored(name: str) -> dg.MaterializeResult:
-        result = next(result for key, result in results if key == name)
-        if isinstance(result, DataError):
-            raise result
+    def scored(name: str, result: Evaluation) -> dg.MaterializeResult:
         _log_to_mlflow(storage, mlflow, name, result)
         return _result(storage, name, result)
 
-    yield from each_partition(context, scored)
+    yield from each_result(context, compute.run_each(context, EVALUATE, jobs), scored)
 
 
 def _log_to_mlflow(storage: Storage, mlflow: Mlflow, name: str, metrics: Evaluation) -> None:

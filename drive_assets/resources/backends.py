@@ -6,8 +6,8 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from drive_assets.resources.cluster.slurm import SlurmCompute
 from drive_assets.resources.compute import Compute, LocalCompute
-from drive_assets.resources.slurm import SlurmCompute
 from model.common.errors import DataError
 
 BACKENDS: dict[str, type[Compute]] = {"local": LocalCompute, "slurm": SlurmCompute}

@@ -66,8 +66,9 @@ class Compute(dg.ConfigurableResource, ABC):
         jobs: Sequence[J],
         env: Mapping[str, str] | None = None,
     ) -> list[R | DataError]:
-        """Do `jobs`; returns what `run_each` yields, once all are done."""
-        return list(self.run_each(context, task, jobs, env))
+        """Do `jobs`; returns what `run_each` yields, in the order of the jobs, once all are done."""
+        results = dict(self.run_each(context, task, jobs, env))
+        return [results[number] for number in range(len(jobs))]
 
     @abstractmethod
     def run_each(
@@ -76,14 +77,14 @@ class Compute(dg.ConfigurableResource, ABC):
         task: Task[J, R],
         jobs: Sequence[J],
         env: Mapping[str, str] | None = None,
-    ) -> Iterator[R | DataError]:
+    ) -> Iterator[tuple[int, R | DataError]]:
         """Do `jobs`.
 
         Args:
             env: environment of the workers besides this process's own; the place for addresses that hold secrets.
 
         Yields:
-            One result or error a job, in their order, each as soon as it is there. Those that a worker's death kept
+            The number of each job with its result or error, as soon as it is there. Those that a worker's death kept
             from a result have an error that may pass.
 
         Raises:
@@ -119,7 +120,7 @@ class LocalCompute(Compute):
         task: Task[J, R],
         jobs: Sequence[J],
         env: Mapping[str, str] | None = None,
-    ) -> Iterator[R | DataError]:
+    ) -> Iterator[tuple[int, R | DataError]]:
         """Do `jobs` one after the other in one worker process."""
         # The worker asks the kernel to be killed with its parent; it needs to know who that is.
         work = Work(task.name, [to_wire(job) for job in jobs], os.getpid())
@@ -133,14 +134,14 @@ class LocalCompute(Compute):
                     # Not wait(): where another thread gets a signal, it would go on waiting.
                     while worker.poll() is None:
                         while done in (reports := reader.reports()):
-                            yield outcome(task, reports[done])
+                            yield done, outcome(task, reports[done])
                             done += 1
                         time.sleep(POLL_S)
         except dg.Failure as failure:
             terminated = failure
         reports = reader.reports()
         while done in reports:  # also what was done just before the run was terminated
-            yield outcome(task, reports[done])
+            yield done, outcome(task, reports[done])
             done += 1
         if terminated is not None:
             raise terminated
@@ -153,7 +154,7 @@ class LocalCompute(Compute):
         if not reports:
             raise dg.Failure(died)
         for number in range(done, len(jobs)):
-            yield outcome(task, reports[number]) if number in reports else PassingError(died)
+            yield number, outcome(task, reports[number]) if number in reports else PassingError(died)
 
 
 def _session(

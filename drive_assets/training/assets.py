@@ -1,13 +1,14 @@
 """splits -> checkpoint of one architecture"""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import dagster as dg
 from pydantic import Field
 
-from drive_assets.batches import TRIES_TAG, Event, Outcome, report_partitions
+from drive_assets.batches import TRIES_TAG, Event, each_result
 from drive_assets.manifest import read_current_manifest
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS
 from drive_assets.pictures import inline
@@ -15,7 +16,7 @@ from drive_assets.resources.compute import Compute
 from drive_assets.resources.mlflow import Mlflow
 from drive_assets.resources.storage import Storage
 from drive_assets.tasks import TRAIN, TrainJob
-from drive_assets.tracking import tracked
+from drive_assets.tracking import TrackedRuns, tracked
 from model.common.config import fingerprint
 from model.common.errors import DataError
 from model.common.files import sha256
@@ -73,7 +74,6 @@ def checkpoint(
     version = manifest["fingerprint"]
     names, recipe = context.partition_keys, chosen.model_dump(mode="json")
     keys = [training_key(name, version, recipe) for name in names]
-    outcomes: dict[str, Outcome] = {}
     # What failed after the training, such as logging it, is no reason to train for a second time.
     anew = config.train_anew and context.retry_number == 0 and TRIES_TAG not in context.run.tags
     with tracked(context, mlflow, keys, names, [recipe] * len(names)) as runs:
@@ -84,16 +84,28 @@ def checkpoint(
             TrainJob(name, storage.splits, storage.checkpoint(name), chosen, version, run_id, anew)
             for name, run_id in zip(names, runs.ids, strict=True)
         ]
-        results = compute.run(context, TRAIN, jobs, mlflow.env)
-        for name, run_id, result in zip(names, runs.ids, results, strict=True):
-            if isinstance(result, DataError):
-                outcomes[name] = result
-                runs.failed.add(run_id)
-                continue
-            mlflow.log_history(run_id, result.history)
-            mlflow.log_files(run_id, [storage.checkpoint(name) / file for file in PUBLISHED], "checkpoint")
-            outcomes[name] = _result(storage, name, run_id, result)
-    yield from report_partitions(context, outcomes)
+        results = _logged(compute.run_each(context, TRAIN, jobs, mlflow.env), jobs, mlflow, runs)
+        yield from each_result(context, results, partial(_result, storage, dict(zip(names, runs.ids, strict=True))))
+
+
+def _logged(
+    results: Iterable[tuple[int, TrainingResult | DataError]],
+    jobs: Sequence[TrainJob],
+    mlflow: Mlflow,
+    runs: TrackedRuns,
+) -> Iterator[tuple[int, TrainingResult | DataError]]:
+    """The same, each once its MLflow run has all that it made, and has ended."""
+    for number, result in results:
+        run_id, folder = runs.ids[number], jobs[number].output
+        try:
+            if not isinstance(result, DataError):
+                mlflow.log_history(run_id, result.history)
+                mlflow.log_files(run_id, [folder / file for file in PUBLISHED], "checkpoint")
+            runs.end(run_id, failed=isinstance(result, DataError))
+        except DataError as error:  # of the store: the other trainings go on
+            yield number, error
+        else:
+            yield number, result
 
 
 def _given(context: dg.AssetExecutionContext) -> Iterable[str]:
@@ -103,7 +115,7 @@ def _given(context: dg.AssetExecutionContext) -> Iterable[str]:
     return given
 
 
-def _result(storage: Storage, name: str, run_id: str, result: TrainingResult) -> dg.MaterializeResult:
+def _result(storage: Storage, runs: Mapping[str, str], name: str, result: TrainingResult) -> dg.MaterializeResult:
     folder = storage.checkpoint(name)
     history = json.loads((folder / HISTORY).read_text(encoding="utf-8"))
     best = {key: value for key, value in result.best_metrics.items() if key.startswith("val_") and value is not None}
@@ -121,7 +133,7 @@ def _result(storage: Storage, name: str, run_id: str, result: TrainingResult) ->
             "windows_per_s": round(result.windows_per_s, 1),
             "device": f"{result.device}, {result.precision}",
             "curves": inline(training_curves(history["epochs"], name)),
-            "mlflow_run": run_id,
+            "mlflow_run": runs[name],
             "path": dg.MetadataValue.path(folder),
         },
     )

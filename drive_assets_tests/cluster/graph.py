@@ -9,10 +9,10 @@ from typing import Any
 
 import dagster as dg
 
-from drive_assets.batches import Event, report_partitions
+from drive_assets.batches import Event, each_result
+from drive_assets.resources.cluster.slurm import Size, SlurmCompute
 from drive_assets.resources.compute import Compute
-from drive_assets.resources.slurm import Size, SlurmCompute
-from drive_assets_tests.cluster.worker import ECHO, EchoJob
+from drive_assets_tests.cluster.worker import ECHO, EchoJob, EchoResult
 
 PARTITIONS = dg.StaticPartitionsDefinition(["a", "b", "c", "d"])
 
@@ -37,15 +37,15 @@ def echoes(context: dg.AssetExecutionContext, config: EchoConfig, compute: Compu
     root = Path(compute.data_root)  # type: ignore[attr-defined]
     keys = context.partition_keys
     wait = Path(config.wait) if config.wait else None
-    jobs = [EchoJob(root / f"{k}.txt", k, wait, config.fault if k == config.faulty else "") for k in keys]
-    results = compute.run(context, ECHO, jobs, {"SECRET": "it's"})
-    outcomes = {
-        key: result
-        if isinstance(result, Exception)
-        else dg.MaterializeResult(metadata={"begun": result.begun, "process": result.process})
-        for key, result in zip(keys, results, strict=True)
-    }
-    yield from report_partitions(context, outcomes)
+    faults = {k: config.fault if k == config.faulty else "" for k in keys}
+    waits = {k: wait if faults[k] or not config.fault else None for k in keys}
+    jobs = [EchoJob(root / f"{k}.txt", k, waits[k], faults[k]) for k in keys]
+    results = compute.run_each(context, ECHO, jobs, {"SECRET": "it's"})
+    yield from each_result(context, results, described)
+
+
+def described(key: str, result: EchoResult) -> dg.MaterializeResult:
+    return dg.MaterializeResult(metadata={"begun": result.begun, "process": result.process})
 
 
 def settings(root: Path, **changed: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -16,9 +16,12 @@ import dagster as dg
 import pytest
 
 from drive_assets.jobs import JobFolder
-from drive_assets.resources import cluster as cluster_module
-from drive_assets.resources import slurm as slurm_module
-from drive_assets_tests.cluster.graph import execute, settings
+from drive_assets.resources.cluster import compute as compute_module
+from drive_assets.resources.cluster import slurm as slurm_module
+from drive_assets.resources.cluster.batch import NotNow, State
+from drive_assets.resources.cluster.queue import Queue
+from drive_assets.resources.cluster.slurm import Size
+from drive_assets_tests.cluster.graph import EchoCompute, execute, settings
 from drive_assets_tests.cluster.slurm import LocalCluster, local_cluster, reason_against
 from drive_assets_tests.cluster.worker import begun
 
@@ -117,6 +120,10 @@ def jobs_of(instance: dg.DagsterInstance, run_id: str) -> list[str]:
     return found.tags["drive_assets/jobs"].split(", ")
 
 
+def folders(root: Path) -> list[JobFolder]:
+    return [JobFolder(path) for path in (root / "jobs").glob("echoes-*")]
+
+
 def live(cluster: LocalCluster) -> list[str]:
     return cluster.call("squeue", "--noheader", "--array", "--format=%i").split()
 
@@ -137,6 +144,46 @@ def test_partitions_of_a_run_are_an_array_with_several_a_task(
     assert list((root / "jobs").rglob("*.env")) == []  # they may hold secrets
     again = run("a", "b")
     assert made(instance, again.run_id) == {"a": 2, "b": 2}  # a result is taken once; who asks anew gets it anew
+
+
+def test_each_partition_is_recorded_when_it_is_done_whatever_the_others_do(
+    root: Path, instance: dg.DagsterInstance
+) -> None:
+    waiting = {"wait": str(root / "go"), "fault": "slow", "faulty": "a"}
+    process = started(root, instance, last="c", **waiting)
+    (record,) = instance.get_runs()
+    until(lambda: made(instance, record.run_id) == {"b": 1, "c": 1}, "the quick ones are recorded")
+    assert process.poll() is None
+    (root / "go").touch()
+    assert process.wait(LONG_S) == 0
+    assert made(instance, record.run_id) == {"a": 1, "b": 1, "c": 1}
+    assert all(folder.submission().taken_by for folder in folders(root))  # type: ignore[union-attr]
+
+
+def test_many_runs_ask_slurm_as_often_as_one(root: Path, cluster: LocalCluster) -> None:
+    asked = []
+    compute = EchoCompute(**{**settings(root), "echo": Size()})
+
+    def ask() -> Mapping[str, State]:
+        asked.append(time.time())
+        return compute.states()
+
+    (root / "jobs").mkdir()
+    queues = [Queue(root / "jobs", ask) for _ in range(10)]
+    assert [queue.states(60) for queue in queues] == [{}] * 10
+    assert len(asked) == 1
+    queues[0].forget()  # a job was submitted
+    assert queues[1].states(60) == {}
+    cluster.stop("slurmctld")
+    try:
+        queues[0].forget()
+        for queue in queues:
+            with pytest.raises(NotNow, match="squeue gets no answer from Slurm"):
+                queue.states(60)
+    finally:
+        cluster.start_controller()
+        until(lambda: "idle" in cluster.call("sinfo", "-h", "-o", "%t"), "the cluster is back")
+    assert len(asked) == 3
 
 
 def test_a_run_that_died_leaves_its_job_and_the_next_takes_it_over(
@@ -184,7 +231,7 @@ def test_a_submission_whose_id_nobody_noted_is_found_by_its_name(root: Path, ins
     process = started(root, instance, wait=str(root / "go"))
     process.kill()
     process.wait()
-    (folder,) = [JobFolder(path) for path in (root / "jobs").glob("echoes-*")]
+    (folder,) = folders(root)
     submission = folder.submission()
     assert submission is not None
     folder.note(replace(submission, id=""))
@@ -267,14 +314,14 @@ def test_a_job_that_slurm_has_forgotten_without_a_result_is_lost(
     process.kill()
     process.wait()
     cluster.call("scancel", *live(cluster))
-    (folder,) = [JobFolder(path) for path in (root / "jobs").glob("echoes-*")]
+    (folder,) = folders(root)
     submission = folder.submission()
     assert submission is not None
     folder.note(replace(submission, id="999999"))  # as after MinJobAge
     until(lambda: not live(cluster), "the job is cancelled")
     (root / "go").touch()
     result = run(wait=str(root / "go"))
-    assert f"Job 999999, submitted by run {submission.run}, is gone. 0 of 1 have a result." in told(instance, result)
+    assert f"Job 999999, submitted by run {submission.run}, is not known to the cluster any" in told(instance, result)
     assert made(instance, result.run_id) == {"a": 2}
 
 
@@ -330,7 +377,7 @@ def test_nodes_that_do_not_see_the_data_root(cluster: LocalCluster, root: Path, 
     ("place", "words"),
     [
         (slurm_module, "this machine has 9.9+other: install the same version on both"),  # the probe job
-        (cluster_module, "the Dagster side has 9.9+other: install the same version on both"),  # the worker
+        (compute_module, "the Dagster side has 9.9+other: install the same version on both"),  # the worker
     ],
 )
 def test_another_version_on_the_nodes_is_refused(

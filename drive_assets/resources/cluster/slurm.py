@@ -1,9 +1,8 @@
 """A Slurm cluster as compute, over its own commands: sbatch, squeue, scontrol and scancel. No accounting is needed."""
 
+import hashlib
 import os
-import re
 import shlex
-import subprocess
 import sys
 import time
 import uuid
@@ -15,7 +14,9 @@ import dagster as dg
 from pydantic import Field
 
 from drive_assets.jobs import JobFolder
-from drive_assets.resources.cluster import READ_S, ClusterCompute, NotNow, State
+from drive_assets.resources.cluster.batch import State
+from drive_assets.resources.cluster.compute import READ_S, ClusterCompute
+from drive_assets.resources.cluster.slurm_commands import ALL_JOBS, SlurmCommands
 from drive_assets.resources.compute import check_names
 from drive_assets.resources.storage import data_root
 from drive_assets.tasks import RESUME_STATUS
@@ -23,19 +24,10 @@ from drive_assets.wire import version
 from model.common.errors import DataError
 from model.common.files import write_json, write_text
 
-COMMAND_S = 60.0
 UNSEEN_STATUS = 66
 """Exit status of a job whose node does not see its folder (EX_NOINPUT)."""
-WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")
-ENDED = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED",
-         "REVOKED", "TIMEOUT")  # fmt: skip
-NEVER = ("BadConstraints", "InvalidAccount", "InvalidQOS", "PartitionNodeLimit", "PartitionTimeLimit", "QOSNotAllowed",
-         "DependencyNeverSatisfied")  # fmt: skip
-"""Reasons for which a job waits for ever."""
-PASSING = ("unable to contact", "socket timed out", "connection refused", "zero bytes", "communication connection",
-           "temporarily unable", "temporarily unavailable", "submit limit", "maxsubmit", "job violates accounting/qos",
-           "connection timed out", "slurm backup controller", "message authentication")  # fmt: skip
-"""What Slurm's commands say where the same may succeed later, in lower case."""
+PROBE = "drive-assets-probe"
+"""Name of the job that looks whether others can run."""
 
 
 class Size(dg.Config):
@@ -97,6 +89,14 @@ class SlurmCompute(ClusterCompute):
         threads = str(self.size(task).cpus)
         return {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
 
+    @property
+    def commands(self) -> SlurmCommands:
+        return SlurmCommands(self.login)
+
+    def _name(self, submission: str) -> str:
+        """The name of a submission's job: its beginning tells data roots apart."""
+        return f"{hashlib.sha256(self.data_root.encode()).hexdigest()[:8]}-{submission}"
+
     def worker(self) -> str:
         """The command of the worker, for the shell."""
         return shlex.join([*self.prefix, self.python, "-u", "-m", "drive_assets.worker"])
@@ -109,21 +109,23 @@ class SlurmCompute(ClusterCompute):
         array = [f"--array=0-{len(folders) - 1}{limit}"] if len(folders) > 1 else []
         # B: to the script alone, which passes it on once the worker is there.
         early = [f"--signal=B:USR1@{self.end_early_s}"] if self.end_early_s else []
-        job = self._sbatch(size, [f"--job-name={name}", *array, *early, "--requeue"], self._script(name, folders))
+        job = self._sbatch(
+            size, [f"--job-name={self._name(name)}", *array, *early, "--requeue"], self._script(name, folders)
+        )
         return [f"{job}_{index}" for index in range(len(folders))] if array else [job]
 
-    def state(self, ids: Sequence[str]) -> dict[str, State]:
-        wanted = ",".join(sorted({job.partition("_")[0] for job in ids}))
-        lines = self._lines("squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%r", f"--jobs={wanted}")
-        known = {job: (state, reason) for job, state, reason in (line.split("|", 2) for line in lines)}
-        return {job: self._state(job, *known[job]) if job in known else State("gone") for job in ids}
+    def states(self) -> Mapping[str, State]:
+        return self.commands.states(self._name(""))
+
+    def explained(self, job: str, state: State) -> State:
+        return self.commands.explained(job, state, UNSEEN_STATUS, self.jobs)
 
     def cancel(self, ids: Sequence[str]) -> None:
         if ids:
-            self._lines("scancel", *ids)
+            self.commands.lines("scancel", *ids)
 
     def adopt(self, name: str) -> dict[int, str]:
-        lines = self._lines("squeue", "--noheader", "--array", "--states=all", "--format=%i", f"--name={name}")
+        lines = self.commands.lines("squeue", *ALL_JOBS, "--format=%i", f"--name={self._name(name)}")
         return {int(job.partition("_")[2] or 0): job for job in lines}
 
     def check(self, task: str, log: dg.DagsterLogManager) -> None:
@@ -140,7 +142,7 @@ class SlurmCompute(ClusterCompute):
         path = f"export PYTHONPATH={shlex.quote(os.environ.get('PYTHONPATH', ''))}"
         script = self._lines_of_script([str(folder)], "log", [path, *self.setup, command])
         small = size.model_copy(update={"time": "5", "cpus": 1, "memory": "", "gres": ""})
-        job = self._sbatch(small, ["--job-name=drive-assets-probe", "--no-requeue"], script)
+        job = self._sbatch(small, [f"--job-name={PROBE}", "--no-requeue"], script)
         log.info(f"Job {job} probes whether the nodes see {self.data_root} and have this version of the package.")
         found = self._answer(job, folder, log)
         if found != version():
@@ -166,12 +168,12 @@ class SlurmCompute(ClusterCompute):
                     "that this machine and all nodes mount at the same path, and name it with DRIVE_ASSETS_DATA."
                 )
             if not ended and time.monotonic() - asked >= self.poll_s:
-                asked, state = time.monotonic(), self.state([job])[job]
+                asked, state = time.monotonic(), self.commands.states(PROBE).get(job, State("gone"))
                 if state.phase == "stuck":
                     self.cancel([job])
                     raise DataError(f"The probe job {job} {state.reason}")
                 if state.phase in ("ended", "gone"):
-                    ended, reason = time.monotonic(), state.reason or "ended."
+                    ended, reason = time.monotonic(), self.explained(job, state).reason or "ended."
             time.sleep(READ_S / 3)
 
     # What Slurm is told
@@ -189,16 +191,7 @@ class SlurmCompute(ClusterCompute):
         asked = [f"--{name}={value}" for name, value in chosen.items() if value]
         fixed = ["--parsable", "--nodes=1", "--ntasks=1", "--export=PATH,HOME,USER,LANG", "--chdir=/",
                  "--output=/dev/null"]  # fmt: skip
-        status, out, error = self._call(["sbatch", *fixed, *asked, *size.extra, *options], script)
-        if status:
-            said = " ".join(error.replace("sbatch: error: ", "").split())
-            if _may_pass(error):
-                raise NotNow(f"Slurm takes no job at the moment: {said}.")
-            raise DataError(
-                f"Slurm refused the job: {said}. Asked for: {' '.join([*asked, *size.extra])}. `sinfo` lists "
-                "partitions, `scontrol show node` what a node has; change the settings of the compute resource."
-            )
-        return out.strip().splitlines()[-1].split(";")[0]
+        return self.commands.submit([*fixed, *asked, *size.extra, *options], script, [*asked, *size.extra])
 
     def _script(self, name: str, folders: Sequence[JobFolder]) -> str:
         """The batch script: the worker, Slurm's signal passed on to it, and a requeue where it ended early."""
@@ -233,69 +226,3 @@ class SlurmCompute(ClusterCompute):
             f'exec >>"{log}.log" 2>&1 || exit {UNSEEN_STATUS}',
         ]
         return "\n".join([*heading, *lines]) + "\n"
-
-    # What Slurm says
-
-    def _state(self, job: str, state: str, reason: str) -> State:
-        if state in WAITING:
-            if reason in NEVER or reason.startswith("Invalid"):
-                text = f"never starts: Slurm says {reason}. Change the settings of the compute resource."
-                return State("stuck", f"was cancelled, as it {text}", passing=False)
-            return State("waiting", reason)
-        return self._ended(job, state) if state in ENDED else State("running", state)
-
-    def _ended(self, job: str, state: str) -> State:
-        """How a job ended, with what `scontrol` still knows of it."""
-        shown = " ".join(self._lines("scontrol", "show", "job", "--oneliner", job))
-        details = dict(pair.split("=", 1) for pair in shown.split() if "=" in pair)
-        status, _, number = details.get("ExitCode", "0:0").partition(":")
-        node, limit = details.get("BatchHost", "its node"), details.get("TimeLimit", "its limit")
-        memory = details.get("MinMemoryNode") or details.get("MinMemoryCPU") or "what the cluster gives by default"
-        killed = status in ("137", "9") or number == "9"
-        if state == "OUT_OF_MEMORY" or (state == "FAILED" and killed):
-            sure = "was" if state == "OUT_OF_MEMORY" else "was killed (signal 9) on {node}, most likely"
-            text = f"{sure.format(node=node)} out of memory: it had asked for {memory}. Raise `memory` for this task."
-            return State("ended", text, passing=state != "OUT_OF_MEMORY")
-        if state == "FAILED" and status == str(UNSEEN_STATUS):
-            return State("ended", f"found no {self.jobs} on {node}: is the file system mounted there?")
-        said = {
-            "CANCELLED": ("was cancelled, not by this run (scancel).", False),
-            "TIMEOUT": (f"reached its time limit of {limit}; run again it resumes. Raise `time` for this task.", True),
-            "DEADLINE": ("could not start before its deadline.", False),
-            "NODE_FAIL": (f"was lost with its node {node}.", True),
-            "BOOT_FAIL": (f"was lost, as its node {node} did not boot.", True),
-            "PREEMPTED": ("was pre-empted; run again it resumes.", True),
-            "COMPLETED": ("ended without a result.", True),
-        }
-        text, passing = said.get(state, (f"died on {node} (exit status {status}, signal {number or 0}).", True))
-        return State("ended", text, passing)
-
-    def _lines(self, *command: str) -> list[str]:
-        """Lines that a command of Slurm prints; none for jobs that Slurm does not know."""
-        status, out, error = self._call(command)
-        if status and _may_pass(error):
-            raise NotNow(f"{command[0]} gets no answer from Slurm: {' '.join(error.split())}.")
-        if status and "invalid job id" not in error.lower():
-            raise DataError(f"{shlex.join(command)} failed: {' '.join(error.split())}")
-        return out.splitlines()
-
-    def _call(self, command: Sequence[str], script: str = "") -> tuple[int, str, str]:
-        """Exit status, output and errors of a command here or on the login node."""
-        remote = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=20", self.login, "--", shlex.join(command)]
-        try:
-            ended = subprocess.run(
-                remote if self.login else command, input=script, capture_output=True, text=True, timeout=COMMAND_S
-            )
-        except subprocess.TimeoutExpired:
-            raise NotNow(f"{command[0]} did not end in {COMMAND_S:.0f} s.") from None
-        except FileNotFoundError as error:
-            raise DataError(
-                f"{error.filename} is not installed here: install Slurm's commands, or name a login node in `login`."
-            ) from error
-        if self.login and ended.returncode == 255:
-            raise NotNow(f"{self.login} cannot be reached by ssh: {' '.join(ended.stderr.split())}.")
-        return ended.returncode, ended.stdout, ended.stderr
-
-
-def _may_pass(said: str) -> bool:
-    return bool(re.search("|".join(PASSING), said.lower()))

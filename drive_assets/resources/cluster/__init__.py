@@ -1,0 +1,1 @@
+"""Clusters as compute: what all have in common, and each."""
