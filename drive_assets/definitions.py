@@ -7,6 +7,7 @@ from drive_assets.annotation import definitions as annotation
 from drive_assets.detection import definitions as detection
 from drive_assets.evaluation import definitions as evaluation
 from drive_assets.labels import definitions as labels
+from drive_assets.operations import JOBS
 from drive_assets.recordings import definitions as recordings
 from drive_assets.resources.backends import compute_from_environment
 from drive_assets.resources.mlflow import Mlflow
@@ -19,10 +20,13 @@ ROOMS = [recordings, detection, annotation, labels, splits, training, evaluation
 defs = dg.Definitions.merge(
     *(room.defs for room in ROOMS),
     dg.Definitions(
+        jobs=JOBS,
+        # A run is one process: a second one for its step would only have to import all again.
+        executor=dg.in_process_executor,
         resources={
             "storage": Storage.from_environment(),
             "compute": compute_from_environment(),
             "mlflow": Mlflow.from_environment(),
-        }
+        },
     ),
 )

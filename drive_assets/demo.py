@@ -1,12 +1,12 @@
 """The demo: simulated drives through the whole graph, small enough for two cores and ten minutes."""
 
 import time
-from typing import Any
 
 import dagster as dg
 
 from drive_assets.materialize import materialize
 from drive_assets.partitions import register_recordings
+from drive_assets.presets import QUICK
 from drive_assets.recordings.local import find_all
 from drive_assets.recordings.sources import register
 from drive_assets.resources.storage import Storage
@@ -18,30 +18,6 @@ from model.common.progress import Tell
 
 SIMULATION = SimulationConfig(recordings=8, duration_s=180.0, boxy_sequences=6, boxy_frames=20)
 NUIMAGES = SIMULATION.replace(boxy_frames=8)
-QUICK: dict[str, Any] = {
-    "batch": 8,
-    "workers": 0,
-    "warmup_epochs": 0.0,
-    "multi_scale": 0.0,
-    "degrees": 0.0,
-    "perspective": 0.0,
-    "mosaic": 0.0,
-    "mixup": 0.0,
-    "cutmix": 0.0,
-    "copy_paste": 0.0,
-    "close_mosaic": 0,
-}
-CONFIG: dict[str, dict[str, Any]] = {
-    # At image size 704 a box of 24 px of the full-size image is 7 px: a car about 140 m ahead.
-    "boxy_dataset": {"min_box_px": 24.0},
-    # The bundled weights have seen many such frames: a few small steps are enough, large ones spoil them.
-    "boxy_detector": {**QUICK, "epochs": 1, "image_size": 704, "learning_rate": 0.00005},
-    "nuimages_detector": {**QUICK, "epochs": 1, "image_size": 320},
-    "split_manifest": {"window": {"stride": 1}},
-    "checkpoint": {"epochs": 8, "learning_rate": 0.001, "warmup_epochs": 1, "batch_size": 128},
-    "evaluation": {"bootstrap_samples": 500},
-}
-"""Everything else is as in the launchpad."""
 
 
 def run_demo(
@@ -63,7 +39,7 @@ def run_demo(
     register(storage, sources)
     register_recordings(instance, [source.name for source in sources])
     names = [source.name for source in sources]
-    succeeded = materialize(repository, instance, "*", recordings=names, config=CONFIG, tell=tell)
+    succeeded = materialize(repository, instance, "*", recordings=names, config=QUICK, tell=tell)
     minutes = (time.monotonic() - started) / 60
     tell(
         f"\n{'All is made' if succeeded else 'Some failed, see above'}, in {minutes:.1f} minutes, under {storage.root}:"

@@ -35,3 +35,15 @@ def seconds_from_environment(variable: str, default: float) -> float:
     if not 0 <= seconds < float("inf"):
         raise DataError(f"{variable} must be a number of seconds, such as {default:.0f}, not {text!r}.")
     return seconds
+
+
+def count_from_environment(variable: str, default: int) -> int:
+    """A number of things, at least 1, that the environment may replace.
+
+    Raises:
+        DataError: it is none.
+    """
+    text = os.environ.get(variable, "").strip() or str(default)
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise DataError(f"{variable} must be a whole number from 1, such as {default}, not {text!r}.")
+    return int(text)

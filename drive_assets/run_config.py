@@ -1,18 +1,21 @@
 """Config of assets, as the command line and the refresh take it from a YAML file: read, and checked before work."""
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import yaml
+from dagster._config.errors import PostProcessingError
 
 from model.common.errors import DataError
 from model.common.progress import Tell
 
 AssetConfig = Mapping[str, Mapping[str, Any]]
 """Options by asset name."""
+REFUSAL = re.compile(rf"{PostProcessingError.__name__}: (.*)")
 
 
 def read_config(path: Path | None) -> dict[str, dict[str, Any]]:
@@ -62,9 +65,12 @@ def check_config(
 
 
 def _reasons(name: str, error: dg.DagsterInvalidConfigError) -> str:
+    return "; ".join(_reason(name, reason.message) for reason in error.errors)
+
+
+def _reason(name: str, message: str) -> str:
+    if refusal := REFUSAL.search(message):  # a value out of range; Dagster adds a stack
+        return refusal[1].rstrip(". ")
     place = f" at path root:ops:{name}:config"
-    return "; ".join(
-        # Dagster then lists all that it would take, with the types.
-        reason.message.split(". Expected: ")[0].replace(f"{place}:", " at ").replace(place, "").rstrip(". ")
-        for reason in error.errors
-    )
+    # Dagster then lists all that it would take, with the types.
+    return message.split(". Expected: ")[0].replace(f"{place}:", " at ").replace(place, "").rstrip(". ")

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import yaml
 
-from drive_assets.automation import AUTOMATION, refresh, refresh_schedule
+from drive_assets.automation import AUTOMATION, refresh_schedule
 from drive_assets.definitions import defs
 from drive_assets.environment import cron_from_environment
 from drive_assets.instance import open_instance
+from drive_assets.operations import REFRESH
 from drive_assets.partitions import register_recordings
 from drive_assets.resources.storage import Storage
 from drive_assets_tests.drives import write_drive
@@ -80,7 +81,7 @@ def test_it_runs_when_recordings_changed_and_makes_all_anew(
         (storage.checkpoint(ARCHITECTURE) / "best_model.pt").write_bytes(b"of an earlier training")
 
         (tmp_path / "run.yaml").write_text(yaml.safe_dump(first.run_config))
-        status, told = execute(refresh.name, "--config", str(tmp_path / "run.yaml"))
+        status, told = execute(REFRESH, "--config", str(tmp_path / "run.yaml"))
         assert status == 0, told
         for asset in ("split_manifest", "h5_split", "checkpoint", "evaluation", "model_comparison"):
             assert instance.get_latest_materialization_event(dg.AssetKey(asset)) is not None
@@ -97,6 +98,8 @@ def test_it_runs_when_recordings_changed_and_makes_all_anew(
         storage.annotations(NAMES[0]).write_text(text)
         make_ready(storage, NAMES[3], 3)
         assert changed(tick(instance, storage)) == f"{NAMES[3]} (new)"
+        monkeypatch.setenv("DRIVE_ASSETS_REFRESH_AFTER", "2")
+        assert skipped(tick(instance, storage)).startswith("1 of the 3 recordings")
 
 
 def test_a_recording_that_was_skipped_counts_once_it_changed(data_root: Path) -> None:
@@ -118,7 +121,7 @@ def test_a_recording_that_was_skipped_counts_once_it_changed(data_root: Path) ->
 
 def test_a_refresh_that_fails_says_why(data_root: Path) -> None:
     open_instance().dispose()
-    status, told = execute(refresh.name)
+    status, told = execute(REFRESH)
     assert status != 0
     assert "too few" in told and "Some could not be made" in told
 

@@ -238,6 +238,7 @@ def test_unknown_names_are_refused(data_root: Path) -> None:
         ("checkpoints: {epochs: 3}", "no such asset. Is checkpoint meant?"),
         ("checkpoint: {epoch: 3}", 'unexpected config entry "epoch"'),
         ("checkpoint: {epochs: ten}", "epochs"),
+        ("checkpoint: {epochs: 0}", "epochs 0: expected greater than or equal to 1. Its options"),
     ],
 )
 def test_a_misspelt_option_is_refused_before_anything_runs(

@@ -7,6 +7,7 @@ import dagster as dg
 
 from drive_assets.annotation.checks import PLAUSIBLE_DETECTIONS, plausible_detections
 from drive_assets.batches import Event, each_result
+from drive_assets.launchpad import Launchpad
 from drive_assets.partitions import RECORDINGS
 from drive_assets.resources.compute import Compute
 from drive_assets.resources.storage import Storage
@@ -24,7 +25,7 @@ ONCE_A_RECORDING = dg.AutomationCondition.eager().ignore(DETECTOR) & ~dg.Automat
 of everything anew: that is a backfill, and a person's decision."""
 
 
-class AnnotationLaunchpad(AnnotationConfig, dg.Config):
+class AnnotationLaunchpad(AnnotationConfig, Launchpad):
     """How frames are annotated."""
 
     weights: str = ""

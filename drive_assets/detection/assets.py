@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import dagster as dg
 from pydantic import Field
 
+from drive_assets.launchpad import Launchpad
 from drive_assets.pictures import LIMIT_BYTES, inline_image
 from drive_assets.resources.compute import Compute
 from drive_assets.resources.mlflow import Mlflow
@@ -27,7 +28,7 @@ from model.detection.yolo_dataset import DatasetReport, dataset_version, mosaic
 BOXY_URL, NUIMAGES_URL = "DRIVE_ASSETS_BOXY_URL", "DRIVE_ASSETS_NUIMAGES_URL"
 
 
-class BoxyLaunchpad(BoxyConfig, dg.Config):
+class BoxyLaunchpad(BoxyConfig, Launchpad):
     """What of Boxy becomes a data set."""
 
     raw: str = Field(
@@ -39,7 +40,7 @@ class BoxyLaunchpad(BoxyConfig, dg.Config):
     )
 
 
-class NuimagesLaunchpad(NuimagesConfig, dg.Config):
+class NuimagesLaunchpad(NuimagesConfig, Launchpad):
     """What of nuImages becomes a data set."""
 
     raw: str = Field(
@@ -55,11 +56,11 @@ class NuimagesLaunchpad(NuimagesConfig, dg.Config):
     )
 
 
-class BoxyDetectorLaunchpad(DetectorConfig, dg.Config):
+class BoxyDetectorLaunchpad(DetectorConfig, Launchpad):
     """Recipe of the detector."""
 
 
-class NuimagesDetectorLaunchpad(NuimagesDetectorConfig, dg.Config):
+class NuimagesDetectorLaunchpad(NuimagesDetectorConfig, Launchpad):
     """Recipe of the detector."""
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from drive_assets.batches import Event, each_result
+from drive_assets.launchpad import Launchpad
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS
 from drive_assets.pictures import LIMIT_BYTES, inline_image
 from drive_assets.resources.compute import Compute
@@ -24,7 +25,7 @@ from model.training.published import BEST, HISTORY
 PLOTS = ("pr_curves", "roc_curves", "reliability", "score_distributions", "confusion", "timeline", "alarm_curves")
 
 
-class EvaluationLaunchpad(EvaluationConfig, dg.Config):
+class EvaluationLaunchpad(EvaluationConfig, Launchpad):
     """How a checkpoint is scored."""
 
 

@@ -8,6 +8,7 @@ import dagster as dg
 import pandas as pd
 
 from drive_assets.batches import Event, each_partition
+from drive_assets.launchpad import Launchpad
 from drive_assets.partitions import RECORDINGS
 from drive_assets.resources.storage import Storage
 from model.common.files import sha256
@@ -16,7 +17,7 @@ from model.recording.labels import LabelConfig, future_labels, write_future_labe
 from model.recording.schema import BINARY_LABELS, DEFAULT_TASKS
 
 
-class LabelLaunchpad(LabelConfig, dg.Config):
+class LabelLaunchpad(LabelConfig, Launchpad):
     """How the future is looked up."""
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 
 from drive_assets.batches import Event, each_partition
+from drive_assets.launchpad import Launchpad
 from drive_assets.partitions import RECORDINGS
 from drive_assets.recordings.checks import FEW_FAULTS, PLAUSIBLE_DRIVE, few_faults, plausible_drive
 from drive_assets.recordings.ingest import IngestReport, ingest
@@ -15,7 +16,7 @@ from drive_assets.resources.storage import Storage
 from model.recording.telemetry import ReadingConfig
 
 
-class RecordingLaunchpad(ReadingConfig, dg.Config):
+class RecordingLaunchpad(ReadingConfig, Launchpad):
     """How a recording is read."""
 
 

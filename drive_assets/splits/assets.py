@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from drive_assets.batches import Event, each_partition
+from drive_assets.launchpad import Launchpad
 from drive_assets.manifest import read_manifest
 from drive_assets.partitions import SPLITS, recording_keys
 from drive_assets.pictures import inline
@@ -16,15 +17,15 @@ from model.dataset.splits import SplitConfig, build_manifest
 from model.dataset.windows import WindowConfig, write_split
 
 
-class WindowLaunchpad(WindowConfig, dg.Config):
+class WindowLaunchpad(WindowConfig, Launchpad):
     """Which runs of frames are windows."""
 
 
-class SplitLaunchpad(SplitConfig, dg.Config):
+class SplitLaunchpad(SplitConfig, Launchpad):
     """How recordings are shared out."""
 
 
-class ManifestLaunchpad(dg.Config):
+class ManifestLaunchpad(Launchpad):
     """What the data set is made of."""
 
     window: WindowLaunchpad = WindowLaunchpad()

@@ -9,6 +9,7 @@ import dagster as dg
 from pydantic import Field
 
 from drive_assets.batches import TRIES_TAG, Event, each_result
+from drive_assets.launchpad import Launchpad
 from drive_assets.manifest import read_current_manifest
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS
 from drive_assets.pictures import inline
@@ -26,7 +27,7 @@ from model.training.recipes import RECIPES, TrainingConfig
 from model.training.result import TrainingResult
 
 
-class TrainingLaunchpad(TrainingConfig, dg.Config):
+class TrainingLaunchpad(TrainingConfig, Launchpad):
     """The recipe. Defaults are the reference recipe."""
 
     recipe: Literal["reference", "best"] = Field(
