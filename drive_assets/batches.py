@@ -14,6 +14,7 @@ from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_AS
 from dagster._core.errors import DagsterExecutionInterruptedError
 
 from drive_assets.instance import PROCESS_TAG
+from drive_assets.versions import provenance
 from model.common.errors import DataError, PassingError
 
 PASSING_ERRNOS = {errno.EIO, errno.EAGAIN, errno.EBUSY, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENETDOWN}
@@ -104,6 +105,7 @@ def _record(
     keys = context.partition_keys
     done = _made_by_earlier_tries(context) if context.retry_number else set()
     failures: dict[str, Exception] = {}
+    tags = provenance(context) if len(keys) > 1 else None
     told_at = time.monotonic()
     for number, (key, work) in enumerate(_heard(works), 1):
         if key in done:
@@ -119,10 +121,10 @@ def _record(
             context.log.error(f"{key}: {told(error)}{details}")
         else:
             found = [check.result(key) for check in checks]
-            if len(keys) == 1:
+            if tags is None:
                 yield result._replace(check_results=found)
             else:
-                yield from _events(context.asset_key, key, result, found)
+                yield from _events(context.asset_key, key, result, found, tags(key, result.data_version))
         if len(keys) > 1 and (time.monotonic() > told_at + PROGRESS_S or number == len(keys)):
             told_at = time.monotonic()
             failed = f", {len(failures)} of them failed" if failures else ""
@@ -163,9 +165,12 @@ def may_pass(error: BaseException | None) -> bool:
 
 
 def _events(
-    asset: dg.AssetKey, key: str, result: dg.MaterializeResult, checks: Sequence[dg.AssetCheckResult]
+    asset: dg.AssetKey,
+    key: str,
+    result: dg.MaterializeResult,
+    checks: Sequence[dg.AssetCheckResult],
+    tags: Mapping[str, str],
 ) -> Iterator[Event]:
-    tags = {"dagster/data_version": result.data_version.value} if result.data_version else None
     yield dg.AssetMaterialization(asset, metadata=result.metadata, partition=key, tags=tags)
     for check in checks:
         yield dg.AssetCheckEvaluation(

@@ -110,6 +110,14 @@ def end_lost_runs(instance: dg.DagsterInstance) -> None:
             Mlflow.from_environment().end_lost(lost)
 
 
+def end_interrupted_run(instance: dg.DagsterInstance, run_id: str) -> None:
+    """A run that the user ended is canceled: Dagster, which was not asked to end it, takes it for failed."""
+    run = instance.get_run_by_id(run_id)
+    if run is not None and run.status not in (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.CANCELED):
+        instance.report_run_canceled(run, message="The user ended the command that executed this run.")
+        instance.event_log_storage.free_concurrency_slots_for_run(run_id)
+
+
 def wait_for_pools(instance: dg.DagsterInstance, pools: Collection[str], tell: Tell) -> None:
     """Until each pool has a free place; says what it waits for. Dagster would wait in silence, deaf to signals."""
     told: set[str] = set()

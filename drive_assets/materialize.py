@@ -7,9 +7,11 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
+from dagster._core.utils import make_new_run_id
 
 from drive_assets.batches import MAY_PASS, TRIES_TAG
-from drive_assets.instance import hold_lease, interrupts_heard, process_tag, wait_for_pools
+from drive_assets.instance import end_interrupted_run, hold_lease, interrupts_heard, process_tag, wait_for_pools
 from drive_assets.partitions import (
     ARCHITECTURE_PARTITIONS,
     RECORDINGS,
@@ -21,6 +23,8 @@ from drive_assets.run_config import AssetConfig, check_config
 from model.common.errors import DataError
 from model.common.progress import Tell
 
+OURS = "__repository__@drive_assets.definitions"
+"""What the UI calls our code location: runs with this tag are listed with their jobs and assets."""
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 QUIET: dict[str, Any] = {"console": {"config": {"log_level": "CRITICAL"}}}
 REPLACED = {("annotations", "weights"): "boxy_detector"}
@@ -185,21 +189,22 @@ class _Plan:
         Raises:
             KeyboardInterrupt: the user or the system ended it. Dagster takes the signals of a run for itself.
         """
-        name = key.to_user_string()
-        ops = self._options(name)
         wait_for_pools(self.instance, self.repository.asset_graph.get(key).pools or set(), self.tell)
-        job = self.repository.get_implicit_global_asset_job_def().get_subset(asset_selection={key})
+        run_id = make_new_run_id()
         try:
             with interrupts_heard():
-                result = job.execute_in_process(
+                result = self.repository.get_implicit_global_asset_job_def().execute_in_process(
                     instance=self.instance,
-                    tags={**tags, **process_tag()},
+                    asset_selection=[key],
+                    tags={**tags, **process_tag(), REPOSITORY_LABEL_TAG: OURS},
                     partition_key=tags.get("dagster/partition"),
-                    run_config={"ops": ops, "loggers": QUIET},
+                    run_config={"ops": self._options(key.to_user_string()), "loggers": QUIET},
                     raise_on_error=False,
+                    run_id=run_id,
                 )
                 return self._told(key, result.all_events)
-        except DagsterExecutionInterruptedError:
+        except (DagsterExecutionInterruptedError, KeyboardInterrupt):
+            end_interrupted_run(self.instance, run_id)
             raise KeyboardInterrupt from None
 
     def _options(self, name: str) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def changed(result: dg.RunRequest | dg.SkipReason) -> str:
     return result.tags["drive_assets/changed"]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_it_runs_when_recordings_changed_and_makes_all_anew(
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

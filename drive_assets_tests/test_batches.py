@@ -7,6 +7,7 @@ import pytest
 
 from drive_assets.batches import Event, PartitionCheck, each_partition
 from drive_assets.instance import process_tag
+from drive_assets.versions import code_version, outdated
 from model.common.errors import DataError, PassingError
 
 KEYS = ["a", "b", "c"]
@@ -144,3 +145,40 @@ def test_one_partition_alone(instance: dg.DagsterInstance) -> None:
     result, events = run(instance, lambda context, key: made(key), {"dagster/partition": "c"})
     assert result.success
     assert events == [("made", "c", "c"), ("checked", "c", False)]
+
+
+def test_a_batch_notes_what_each_partition_was_made_with_so_that_it_gets_stale(instance: dg.DagsterInstance) -> None:
+    """As Dagster does for a run of one partition; else it takes what a batch made for fresh for ever."""
+
+    def asset(name: str, deps: list[str]) -> dg.AssetsDefinition:
+        @dg.asset(
+            name=name,
+            deps=deps,
+            partitions_def=PARTS,
+            code_version="1",
+            backfill_policy=dg.BackfillPolicy.single_run(),
+        )
+        def one(context: dg.AssetExecutionContext) -> Iterator[Event]:
+            yield from each_partition(context, made)
+
+        return one
+
+    definitions = dg.Definitions([asset("above", []), asset("below", ["above"])])
+    job, graph = definitions.resolve_implicit_global_asset_job_def(), definitions.resolve_asset_graph()
+    above, below = dg.AssetKey("above"), dg.AssetKey("below")
+    for tags in (RANGE, {"dagster/partition": "a"}):
+        assert job.execute_in_process(instance=instance, tags=tags, partition_key=tags.get("dagster/partition")).success
+        assert outdated(instance, graph, below, KEYS) == {}
+    instance.report_runless_asset_event(
+        dg.AssetMaterialization(above, partition="b", tags={"dagster/data_version": "another"})
+    )
+    assert outdated(instance, graph, below, KEYS) == {"b": "above changed"}
+    newer = dg.Definitions(
+        [dg.AssetSpec("above", partitions_def=PARTS), dg.AssetSpec("below", partitions_def=PARTS, code_version="2")]
+    ).resolve_asset_graph()
+    assert outdated(instance, newer, below, KEYS) == dict.fromkeys(KEYS, "made by other code than this version has")
+
+
+def test_the_version_of_code_is_of_what_it_does() -> None:
+    assert code_version("drive_assets.batches") == code_version("drive_assets.batches")
+    assert code_version("drive_assets.batches") != code_version("drive_assets.batches", "drive_assets.versions")

@@ -197,6 +197,9 @@ def test_a_training_ends_with_its_worker_at_once(splits: Path, how: signal.Signa
     with open_instance() as instance:
         unfinished = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
         assert unfinished == []
+        (run,) = instance.get_runs(dg.RunsFilter(tags={"dagster/partition": TWO[0]}), limit=1)
+        assert run.status.value == ("FAILURE" if how == signal.SIGKILL else "CANCELED")
+        assert run.asset_selection == {dg.AssetKey("checkpoint")}
         assert instance.event_log_storage.get_concurrency_info("gpu").active_slot_count == 0
 
 

@@ -1,0 +1,116 @@
+"""With which code and inputs a partition was made, and which partitions are behind them."""
+
+import ast
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.data_version import (
+    CODE_VERSION_TAG,
+    DATA_VERSION_IS_USER_PROVIDED_TAG,
+    DATA_VERSION_TAG,
+    get_input_data_version_tag,
+    get_input_event_pointer_tag,
+)
+
+MADE = dg.DagsterEventType.ASSET_MATERIALIZATION
+EVENTS_A_QUERY = 1000
+Tags = dict[str, str]
+
+
+def code_version(*modules: str) -> str:
+    """Identity of what modules do: their code without comments and docstrings. Nothing is imported for it."""
+    digest = hashlib.sha256()
+    for name in modules:
+        spec = find_spec(name)
+        assert spec is not None and spec.origin is not None, name
+        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if isinstance(body, list):
+                node.body = [each for each in body if not _is_text(each)]  # type: ignore[attr-defined]
+        digest.update(ast.dump(tree).encode())
+    return digest.hexdigest()[:12]
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def provenance(context: dg.AssetExecutionContext) -> Callable[[str, dg.DataVersion | None], Tags]:
+    """Tags of a partition's materialisation: what Dagster itself notes only of runs over one partition.
+
+    Without them, Dagster takes a partition that was made in a batch for fresh whatever becomes of its inputs.
+    """
+    step, keys = context.get_step_execution_context(), set(context.partition_keys)
+    node = step.job_def.asset_layer.get(context.asset_key)
+    graph = step.job_def.asset_layer.asset_graph
+    shared: Tags = {CODE_VERSION_TAG: node.code_version or context.run_id}
+    own: dict[str, Tags] = {key: {} for key in keys}
+    for parent in node.parent_keys:
+        if graph.get(parent).partitions_def == node.partitions_def:
+            for key, (version, event) in latest(context.instance, parent, keys).items():
+                own[key] |= _input(parent, version, event)
+        elif (info := step.maybe_fetch_and_get_input_asset_version_info(parent)) is not None:
+            shared |= _input(parent, info.data_version.value if info.data_version else "", info.storage_id)
+
+    def tags(key: str, version: dg.DataVersion | None) -> Tags:
+        given = {DATA_VERSION_TAG: version.value, DATA_VERSION_IS_USER_PROVIDED_TAG: "true"} if version else {}
+        return shared | own[key] | given
+
+    return tags
+
+
+def _input(parent: dg.AssetKey, version: str, event: int) -> Tags:
+    return {get_input_data_version_tag(parent): version, get_input_event_pointer_tag(parent): str(event)}
+
+
+def latest(instance: dg.DagsterInstance, asset: dg.AssetKey, keys: Collection[str]) -> dict[str, tuple[str, int]]:
+    """Data version and event of each partition's last materialisation; those that have one."""
+    storage, wanted = instance.event_log_storage, sorted(keys)
+    versions = storage.get_latest_tags_by_partition(asset, MADE, [DATA_VERSION_TAG], wanted)
+    events = storage.get_latest_storage_id_by_partition(asset, MADE, set(wanted))
+    return {key: (versions.get(key, {}).get(DATA_VERSION_TAG, ""), event) for key, event in events.items()}
+
+
+def outdated(instance: dg.DagsterInstance, graph: Any, asset: dg.AssetKey, keys: Collection[str]) -> Mapping[str, str]:
+    """Materialised partitions that were made by older code or from older inputs of the same partition, and why."""
+    node = graph.get(asset)
+    made = {
+        made.partition: made.tags or {}
+        for _, made in _events(instance, [event for _, event in latest(instance, asset, keys).values()])
+        if made.partition is not None
+    }
+    found = {
+        key: "made by other code than this version has"
+        for key, tags in made.items()
+        if node.code_version and tags.get(CODE_VERSION_TAG) != node.code_version
+    }
+    for parent in node.parent_keys:
+        if graph.get(parent).partitions_def == node.partitions_def:
+            used = {key: tags.get(get_input_event_pointer_tag(parent), "") for key, tags in made.items()}
+            found |= dict.fromkeys(_changed(instance, parent, used), f"{parent.to_user_string()} changed")
+    return found
+
+
+def _changed(instance: dg.DagsterInstance, parent: dg.AssetKey, used: Mapping[str, str]) -> list[str]:
+    """Partitions whose parent has another data version than in the event that was `used`."""
+    now = latest(instance, parent, used)
+    newer = {
+        key: int(event) for key, event in used.items() if event.isdigit() and key in now and now[key][1] != int(event)
+    }
+    before = {event: (made.tags or {}).get(DATA_VERSION_TAG, "") for event, made in _events(instance, newer.values())}
+    return [key for key, event in newer.items() if before.get(event) != now[key][0]]
+
+
+def _events(instance: dg.DagsterInstance, ids: Iterable[int]) -> Iterator[tuple[int, dg.AssetMaterialization]]:
+    """Materialisations by their ids, with all tags: those stand in no table. One query a thousand of them."""
+    wanted = sorted(ids)
+    for start in range(0, len(wanted), EVENTS_A_QUERY):
+        filter_ = dg.EventRecordsFilter(MADE, storage_ids=wanted[start : start + EVENTS_A_QUERY])
+        for record in instance.event_log_storage.get_event_records(filter_):
+            if record.asset_materialization is not None:
+                yield record.storage_id, record.asset_materialization
