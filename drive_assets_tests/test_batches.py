@@ -1,6 +1,8 @@
 """Runs over several partitions: what is recorded, when, and what a failure, a bug or a retry does to the neighbours."""
 
+import importlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -179,6 +181,17 @@ def test_a_batch_notes_what_each_partition_was_made_with_so_that_it_gets_stale(i
     assert outdated(instance, newer, below, KEYS) == dict.fromkeys(KEYS, "made by other code than this version has")
 
 
-def test_the_version_of_code_is_of_what_it_does() -> None:
-    assert code_version("drive_assets.batches") == code_version("drive_assets.batches")
-    assert code_version("drive_assets.batches") != code_version("drive_assets.batches", "drive_assets.versions")
+def test_the_version_of_code_is_of_what_it_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    texts = {
+        "one": "def f(x):\n    return x + 1\n",
+        "told": '"""A text."""\n\n\ndef f(x):\n    """Another."""\n\n    return x + 1  # why\n',
+        "other": "def f(x):\n    return x + 2\n",
+        "words": 'def f(x):\n    return x + "1"\n',
+    }
+    for name, text in texts.items():
+        (tmp_path / f"code_{name}.py").write_text(text)
+    importlib.invalidate_caches()
+    versions = {name: code_version(f"code_{name}") for name in texts}
+    assert versions["one"] == versions["told"]
+    assert len(set(versions.values())) == 3

@@ -14,6 +14,7 @@ from drive_assets.resources.mlflow import Mlflow
 from drive_assets.resources.storage import Storage
 from drive_assets.tasks import EVALUATE, EvaluateJob
 from drive_assets.training.assets import training_key
+from drive_assets.versions import code_version
 from model.common.errors import DataError
 from model.common.files import sha256
 from model.common.images import read_image, small_jpeg
@@ -23,6 +24,8 @@ from model.evaluation.results import CALIBRATION, EVALUATION, EVENTS, REPORT, SH
 from model.training.published import BEST, HISTORY
 
 PLOTS = ("pr_curves", "roc_curves", "reliability", "score_distributions", "confusion", "timeline", "alarm_curves")
+SCORED_BY = tuple(f"model.evaluation.{name}" for name in ("alarms", "calibration", "events", "measures", "scoring"))
+"""Modules that decide on the figures."""
 
 
 class EvaluationLaunchpad(EvaluationConfig, Launchpad):
@@ -38,7 +41,7 @@ class EvaluationLaunchpad(EvaluationConfig, Launchpad):
     automation_condition=dg.AutomationCondition.eager().ignore(dg.AssetSelection.assets("h5_split")),
     pool="gpu",
     group_name="evaluation",
-    code_version="1",
+    code_version=code_version(*SCORED_BY),
     kinds={"pytorch", "mlflow"},
 )
 def evaluation(

@@ -11,6 +11,7 @@ from drive_assets.batches import Event, each_partition
 from drive_assets.launchpad import Launchpad
 from drive_assets.partitions import RECORDINGS
 from drive_assets.resources.storage import Storage
+from drive_assets.versions import code_version
 from model.common.files import sha256
 from model.recording.folder import Recording
 from model.recording.labels import LabelConfig, future_labels, write_future_labels
@@ -28,7 +29,7 @@ class LabelLaunchpad(LabelConfig, Launchpad):
     backfill_policy=dg.BackfillPolicy.multi_run(50),
     automation_condition=dg.AutomationCondition.eager(),
     group_name="labels",
-    code_version="1",
+    code_version=code_version("model.recording.labels", "model.recording.schema"),
     kinds={"pandas", "csv"},
 )
 def future_labels_asset(context: dg.AssetExecutionContext, config: LabelLaunchpad, storage: Storage) -> Iterator[Event]:

@@ -10,6 +10,7 @@ from drive_assets.manifest import read_manifest
 from drive_assets.partitions import SPLITS, recording_keys
 from drive_assets.pictures import inline
 from drive_assets.resources.storage import Storage
+from drive_assets.versions import code_version
 from model.common.errors import DataError
 from model.common.files import write_json
 from model.dataset.plots import split_overview
@@ -35,7 +36,7 @@ class ManifestLaunchpad(Launchpad):
 @dg.asset(
     deps=["annotations", "future_labels"],
     group_name="splits",
-    code_version="1",
+    code_version=code_version("model.dataset.splits", "model.recording.schema"),
     kinds={"json"},
 )
 def split_manifest(
@@ -98,7 +99,7 @@ def split_manifest(
     partitions_def=SPLITS,
     backfill_policy=dg.BackfillPolicy.single_run(),
     group_name="splits",
-    code_version="1",
+    code_version=code_version("model.dataset.windows", "model.recording.schema"),
     kinds={"hdf5"},
 )
 def h5_split(context: dg.AssetExecutionContext, storage: Storage) -> Iterator[Event]:

@@ -18,6 +18,7 @@ from drive_assets.resources.mlflow import Mlflow
 from drive_assets.resources.storage import Storage
 from drive_assets.tasks import TRAIN, TrainJob
 from drive_assets.tracking import TrackedRuns, tracked
+from drive_assets.versions import code_version
 from model.common.config import fingerprint
 from model.common.errors import DataError
 from model.common.files import sha256
@@ -25,6 +26,14 @@ from model.training.plots import training_curves
 from model.training.published import BEST, HISTORY, PUBLISHED
 from model.training.recipes import RECIPES, TrainingConfig
 from model.training.result import TrainingResult
+
+LEARNT_BY = (
+    "model.recording.schema",
+    "model.dataset.features",
+    *(f"model.network.{name}" for name in ("attention", "decoders", "derived", "encoders", "fusions")),
+    *(f"model.training.{name}" for name in ("loss", "recipes", "schedule")),
+)
+"""Modules that decide on what is learnt; not the loop, which changes for speed."""
 
 
 class TrainingLaunchpad(TrainingConfig, Launchpad):
@@ -56,7 +65,7 @@ def training_key(architecture: str, data_version: str, recipe: dict[str, Any]) -
     pool="gpu",
     retry_policy=dg.RetryPolicy(max_retries=2),
     group_name="training",
-    code_version="1",
+    code_version=code_version(*LEARNT_BY),
     kinds={"pytorch", "mlflow"},
 )
 def checkpoint(
