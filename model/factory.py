@@ -13,6 +13,7 @@ from model.network.decoders import DECODER_TYPES, TaskHeads
 from model.network.derived import DerivedInputs
 from model.network.encoders import ENCODER_TYPES, LONGEST_WINDOW
 from model.network.fusions import FUSION_TYPES
+from model.network.sets import ObjectSets
 
 __all__ = ["ARCHITECTURES", "ModelConfig", "MultimodalModel", "architecture_of", "create_model_variant"]
 
@@ -45,8 +46,9 @@ class MultimodalModel(nn.Module):
         end = None
         if self.derived is not None:
             telemetry_seq, end = self.derived(telemetry_seq, detection_seq, detection_mask)
-        frames, objects = self.encoder(telemetry_seq, detection_seq, detection_mask)
-        summary = self.decoder(self.fusion(frames, objects, detection_mask))
+        sets = ObjectSets.of(detection_mask)
+        frames, objects = self.encoder(telemetry_seq, sets.pack(detection_seq), sets)
+        summary = self.decoder(self.fusion(frames, objects, sets))
         return self.heads(summary if end is None else torch.cat((summary, end), dim=-1))
 
 

@@ -1,21 +1,54 @@
-"""Multi-head attention over sets that may be empty, without NaN by construction."""
+"""Multi-head attention over sequences, and over sets that may be empty, without NaN by construction."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from model.network.sets import ObjectSets
+
+
+class Dropout(nn.Dropout):
+    """Dropout that on a CPU takes 16 random bits a value: torch's own costs as much as the layers around it.
+
+    The probability is a multiple of 2**-16, and what is kept is scaled by what that gives.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0 or x.device.type != "cpu":
+            return super().forward(x)
+        dropped = int(self.p * 2**16)
+        random = torch.empty(x.numel() // 4 + 1, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+        kept = random[: x.numel()].view(x.shape) >= dropped - 2**15
+        return x * kept.to(x.dtype).mul_(2**16 / (2**16 - dropped))
 
 
 def mlp(inputs: int, hidden: int, outputs: int, dropout: float) -> nn.Sequential:
     """Two linear layers with a ReLU and dropout between."""
-    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, outputs))
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), Dropout(dropout), nn.Linear(hidden, outputs))
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
+    """Attention of queries (S,Q,E) to members (S,K,E), real where mask (S,K) is True -> (S,Q,E); zero for an empty set.
+
+    The softmax over a set with no member is NaN. Here such a set is attended to as if it were full and the result is
+    then multiplied by zero, so that values and gradients stay finite. There is no dropout on the weights, which leaves
+    fused kernels usable. On a CPU they are slower than products of matrices for sequences and sets as small as ours.
+    """
+    query, key, value = (torch.unflatten(x, -1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
+    if mask is not None:
+        some = mask.any(dim=-1)[:, None, None, None]
+        allowed = (mask[:, None, None, :] | ~some).expand(-1, -1, query.shape[2], -1)
+        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=allowed) * some
+    elif query.device.type == "cpu":
+        weights = torch.softmax(query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2), dim=-1)
+        attended = weights.to(value.dtype) @ value
+    else:
+        attended = functional.scaled_dot_product_attention(query, key, value)
+    return attended.transpose(1, 2).flatten(2)
 
 
 class Attention(nn.Module):
-    """Multi-head attention of queries to a masked set.
-
-    The softmax over a set with no member is NaN. Here such a set is attended to as if it were full and the result is
-    then multiplied by zero, so that values and gradients stay finite, and the output is the bias of the last layer: a
-    learnt "nothing seen". There is no dropout on the weights, which leaves fused kernels usable.
-    """
+    """Multi-head attention. What attends to an empty set gets the bias of the last layer: a learnt "nothing seen"."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -25,22 +58,23 @@ class Attention(nn.Module):
         self.value = nn.Linear(dim, dim)
         self.output = nn.Linear(dim, dim)
 
-    def forward(self, queries: Tensor, members: Tensor, mask: Tensor | None = None) -> Tensor:
-        """queries (S,Q,E) to members (S,K,E), real where mask (S,K) is True -> (S,Q,E)."""
-        query, key, value = (
-            layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for layer, x in ((self.query, queries), (self.key, members), (self.value, members))
+    def forward(self, queries: Tensor, members: Tensor) -> Tensor:
+        """Queries (S,Q,E), or (1,Q,E) that are the same for all, to sequences (S,K,E) -> (S,Q,E)."""
+        query = self.query(queries).expand(len(members), -1, -1)
+        return self.output(attend(query, self.key(members), self.value(members), self.heads))
+
+    def to_sets(self, queries: Tensor, objects: Tensor, sets: ObjectSets) -> Tensor:
+        """Queries (S,Q,E) of each frame, or (B,Q,E) of each of B equal runs of frames, to its set -> (S,Q,E)."""
+        query = self.query(queries)
+        repeats = sum(frames for frames, _ in sets.groups) // len(query)
+        query = query[:, None].expand(-1, repeats, -1, -1).flatten(0, 1)
+        parts = zip(
+            sets.split_frames(query), sets.split(self.key(objects)), sets.split(self.value(objects)), strict=True
         )
-        if mask is None:
-            attended = functional.scaled_dot_product_attention(query, key, value)
-        else:
-            some = mask.any(dim=-1)[:, None, None]
-            allowed = (mask[:, None, None, :] | ~some[..., None]).expand(-1, -1, queries.shape[1], -1)
-            attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
-            attended = attended * some[..., None]
-        return self.output(attended.transpose(1, 2).flatten(2))
+        return self.output(sets.join_frames([attend(*part, self.heads, sets.mask) for part in parts]))
 
-
-def masked_mean(members: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the real members of sets (...,K,E) -> (...,E); zero for an empty set. Masked members must be zero."""
-    return members.sum(dim=-2) / mask.sum(dim=-1, keepdim=True).clamp(min=1)
+    def within_sets(self, objects: Tensor, sets: ObjectSets) -> Tensor:
+        """Objects (N,E) to those of the same set -> (N,E)."""
+        query, key, value = (sets.split(layer(objects)) for layer in (self.query, self.key, self.value))
+        attended = [attend(*part, self.heads, sets.mask) for part in zip(query, key, value, strict=True)]
+        return self.output(torch.cat([part.flatten(0, 1) for part in attended]))

@@ -5,8 +5,9 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from model.network.attention import mlp
+from model.network.attention import Dropout, attend, mlp
 from model.network.config import ModelConfig
 
 PRIOR = 0.05
@@ -54,21 +55,46 @@ def _bf16_on_cpu() -> bool:
     return supported
 
 
+class TransformerLayer(nn.TransformerEncoderLayer):
+    """A transformer layer, norm first, that can answer for the last position alone.
+
+    There is no dropout on the attention's weights.
+    """
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__(dim, heads, 2 * dim, dropout, batch_first=True, norm_first=True)
+        self.dropout, self.dropout1, self.dropout2 = (Dropout(dropout) for _ in range(3))
+
+    def forward(self, x: Tensor, last_only: bool = False) -> Tensor:  # type: ignore[override]
+        """(B,T,H) -> (B,T,H), or (B,1,H) of the last position."""
+        attention, normed = self.self_attn, self.norm1(x)
+        if last_only:
+            x = x[:, -1:]
+        weights, biases = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
+        inputs = (normed[:, -x.shape[1] :], normed, normed)
+        query, key, value = map(functional.linear, inputs, weights, biases)
+        x = x + self.dropout1(attention.out_proj(attend(query, key, value, attention.num_heads)))
+        return x + self.dropout2(self.linear2(self.dropout(torch.relu(self.linear1(self.norm2(x))))))
+
+
 class TransformerDecoder(nn.Module):
-    """Transformer encoder layers (norm first); the last position."""
+    """Transformer layers; the last position, which is all that the last layer computes."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         hidden, heads, dropout = config.hidden_dim, config.attention_num_heads, config.dropout_prob
         self.widen = nn.Linear(config.embedding_dim, hidden)
-        layer = nn.TransformerEncoderLayer(hidden, heads, 2 * hidden, dropout, batch_first=True, norm_first=True)
-        layer.self_attn.dropout = 0.0  # dropout on attention weights would rule out fused kernels
+        layer = TransformerLayer(hidden, heads, dropout)
         self.layers = nn.TransformerEncoder(
             layer, config.decoder_num_layers, norm=nn.LayerNorm(hidden), enable_nested_tensor=False
         )
 
     def forward(self, fused: Tensor) -> Tensor:
-        return self.layers(self.widen(fused))[:, -1]
+        x = self.widen(fused)
+        *earlier, last = self.layers.layers
+        for layer in earlier:
+            x = layer(x)
+        return self.layers.norm(last(x, last_only=True)).squeeze(1)  # type: ignore[misc]
 
 
 class TaskHeads(nn.Module):

@@ -5,9 +5,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from model.network.attention import Attention, mlp
+from model.network.attention import Attention, Dropout, mlp
 from model.network.config import ModelConfig
 from model.network.derived import frame_dim
+from model.network.sets import ObjectSets
 
 LONGEST_WINDOW = 512
 
@@ -32,11 +33,10 @@ class SimpleEncoder(nn.Module):
         self.register_buffer("positions", sinusoidal_positions(LONGEST_WINDOW, dim), persistent=False)
         self.positions: Tensor
 
-    def forward(self, telemetry: Tensor, detections: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """telemetry (B,T,F), detections (B,T,N,D), mask (B,T,N) -> (B,T,E), (B,T,N,E); zero where mask is False."""
+    def forward(self, telemetry: Tensor, detections: Tensor, sets: ObjectSets) -> tuple[Tensor, Tensor]:
+        """telemetry (B,T,F), detections (N,D) of its frames' `sets` -> (B,T,E), (N,E)."""
         frames = self.telemetry_norm(self.telemetry(telemetry) + self.positions[: telemetry.shape[1]])
-        objects = self.detection_norm(self.detection(detections))
-        return frames, objects * mask[..., None]
+        return frames, self.detection_norm(self.detection(detections))
 
 
 class AttentionEncoder(SimpleEncoder):
@@ -49,17 +49,15 @@ class AttentionEncoder(SimpleEncoder):
         super().__init__(config)
         dim = config.embedding_dim
         self.time_attention = Attention(dim, config.attention_num_heads)
-        self.time_dropout = nn.Dropout(config.dropout_prob)
+        self.time_dropout = Dropout(config.dropout_prob)
         self.time_norm = nn.LayerNorm(dim)
         self.object_attention = Attention(dim, config.attention_num_heads)
         self.object_norm = nn.LayerNorm(dim)
 
-    def forward(self, telemetry: Tensor, detections: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        frames, objects = super().forward(telemetry, detections, mask)
+    def forward(self, telemetry: Tensor, detections: Tensor, sets: ObjectSets) -> tuple[Tensor, Tensor]:
+        frames, objects = super().forward(telemetry, detections, sets)
         frames = self.time_norm(frames + self.time_dropout(self.time_attention(frames, frames)))
-        sets = objects.flatten(0, 1)
-        sets = self.object_norm(sets + self.object_attention(sets, sets, mask.flatten(0, 1)))
-        return frames, sets.unflatten(0, mask.shape[:2]) * mask[..., None]
+        return frames, self.object_norm(objects + self.object_attention.within_sets(objects, sets))
 
 
 ENCODER_TYPES = {"simple": SimpleEncoder, "attention": AttentionEncoder}

@@ -1,16 +1,17 @@
-"""Fusions: the embeddings of both modalities to one sequence, (B,T,E) and (B,T,N,E) and mask (B,T,N) to (B,T,E)."""
+"""Fusions: embeddings of frames (B,T,E), and of the objects (N,E) in the frames' sets, to one sequence (B,T,E)."""
 
 import torch
 from torch import Tensor, nn
 
-from model.network.attention import Attention, masked_mean, mlp
+from model.network.attention import Attention, mlp
 from model.network.config import ModelConfig
+from model.network.sets import ObjectSets
 
 QUERIES = 8
 
 
 class ConcatFusion(nn.Module):
-    """The masked mean of a frame's detections next to its telemetry, through an MLP."""
+    """The mean of a frame's detections next to its telemetry, through an MLP."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -18,8 +19,8 @@ class ConcatFusion(nn.Module):
         self.mlp = mlp(2 * dim, 2 * dim, dim, config.dropout_prob)
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, frames: Tensor, objects: Tensor, mask: Tensor) -> Tensor:
-        return self.norm(self.mlp(torch.cat((frames, masked_mean(objects, mask)), dim=-1)))
+    def forward(self, frames: Tensor, objects: Tensor, sets: ObjectSets) -> Tensor:
+        return self.norm(self.mlp(torch.cat((frames, sets.mean(objects).view_as(frames)), dim=-1)))
 
 
 class CrossAttentionFusion(nn.Module):
@@ -33,8 +34,8 @@ class CrossAttentionFusion(nn.Module):
         self.mlp = mlp(dim, 2 * dim, dim, config.dropout_prob)
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, frames: Tensor, objects: Tensor, mask: Tensor) -> Tensor:
-        seen = self.attention(frames.flatten(0, 1)[:, None], objects.flatten(0, 1), mask.flatten(0, 1))
+    def forward(self, frames: Tensor, objects: Tensor, sets: ObjectSets) -> Tensor:
+        seen = self.attention.to_sets(frames.flatten(0, 1)[:, None], objects, sets)
         fused = self.attention_norm(frames + seen.view_as(frames))
         return self.norm(fused + self.mlp(fused))
 
@@ -58,16 +59,13 @@ class QueryFusion(nn.Module):
         self.mlp = mlp(3 * dim, 2 * dim, dim, config.dropout_prob)
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, frames: Tensor, objects: Tensor, mask: Tensor) -> Tensor:
-        batch, time, _ = frames.shape
-        queries = self.queries.expand(batch, -1, -1)
-        queries = self.telemetry_norm(queries + self.telemetry_attention(queries, frames))
-        queries = queries[:, None].expand(-1, time, -1, -1).flatten(0, 1)
-        answers = self.object_attention(queries, objects.flatten(0, 1), mask.flatten(0, 1))
-        answers = self.object_norm(queries + answers)
+    def forward(self, frames: Tensor, objects: Tensor, sets: ObjectSets) -> Tensor:
+        queries = self.telemetry_norm(self.queries + self.telemetry_attention(self.queries[None], frames))
+        answers = self.object_attention.to_sets(queries, objects, sets).view(*frames.shape[:2], *self.queries.shape)
+        answers = self.object_norm(queries[:, None] + answers)  # (B,T,QUERIES,E)
         weights = torch.softmax(answers @ self.context, dim=-1)
-        pooled = (weights[:, None].to(answers.dtype) @ answers).view_as(frames)
-        return self.norm(self.mlp(torch.cat((pooled, frames, masked_mean(objects, mask)), dim=-1)))
+        pooled = (weights[..., None, :].to(answers.dtype) @ answers).squeeze(-2)
+        return self.norm(self.mlp(torch.cat((pooled, frames, sets.mean(objects).view_as(frames)), dim=-1)))
 
 
 FUSION_TYPES = {"concat": ConcatFusion, "cross_attention": CrossAttentionFusion, "query": QueryFusion}
