@@ -17,8 +17,8 @@ from dagster._core.definitions.data_version import (
 )
 
 MADE = dg.DagsterEventType.ASSET_MATERIALIZATION
-BLOCK = {tokenize.NEWLINE: "\n", tokenize.INDENT: "{", tokenize.DEDENT: "}"}
-LAYOUT = {*BLOCK, tokenize.COMMENT, tokenize.NL, tokenize.ENCODING, tokenize.ENDMARKER}
+BLOCK = {tokenize.INDENT: "{", tokenize.DEDENT: "}"}
+LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.ENDMARKER}
 EVENTS_A_QUERY = 1000
 Tags = dict[str, str]
 
@@ -36,13 +36,15 @@ def code_version(*modules: str) -> str:
 def _code(path: Path) -> Iterator[str]:
     """Tokens of a module; a string that begins a statement is a text for people."""
     with tokenize.open(path) as stream:
-        begins = True
+        is_begun = False
         for token in tokenize.generate_tokens(stream.readline):
-            if token.type in LAYOUT:
-                begins = begins or token.type in (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
-                yield BLOCK.get(token.type, "")
-            elif token.type != tokenize.STRING or not begins:
-                begins = False
+            if token.type == tokenize.NEWLINE:
+                yield "\n" if is_begun else ""
+                is_begun = False
+            elif token.type in BLOCK:
+                yield BLOCK[token.type]
+            elif token.type not in LAYOUT and (is_begun or token.type != tokenize.STRING):
+                is_begun = True
                 yield token.string
 
 
