@@ -19,7 +19,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from model.dataset.windows import WindowConfig, read_split, write_split
+from model.dataset.split_file import read_split, write_split
+from model.dataset.windows import WindowConfig
 from model.recording.annotations import Annotations, write_annotations
 from model.recording.labels import future_labels, read_future_labels, write_future_labels
 from model.recording.schema import FEATURES, HORIZONS_S

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from simulated_drives import STATE, make_drives, make_splits, true_state
 
+from model.dataset.split_file import Split, read_split
 from model.dataset.window_data import WindowData
-from model.dataset.windows import Split, read_split
 from model.evaluation.baselines import BASELINES, last_frame
 from model.evaluation.evaluate import predict
 from model.evaluation.measures import (

@@ -23,7 +23,8 @@ from drive_assets.simulation.recorder import record, sample_steps
 from drive_assets.simulation.render import CAMERA_SETBACK_M
 from drive_assets.simulation.traffic import Traffic, simulate_traffic
 from drive_assets.simulation.vehicles import Seen, see_vehicles
-from model.dataset.windows import WindowConfig, write_split
+from model.dataset.split_file import write_split
+from model.dataset.windows import WindowConfig
 from model.recording.annotations import Annotations, write_annotations
 from model.recording.folder import DEFAULT_REGION
 from model.recording.labels import future_labels, write_future_labels

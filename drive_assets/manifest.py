@@ -6,7 +6,7 @@ from typing import Any
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
 from model.common.files import sha256
-from model.dataset.windows import read_fingerprint
+from model.dataset.split_file import read_fingerprint
 from model.recording.folder import Recording
 
 

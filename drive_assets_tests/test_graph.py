@@ -17,7 +17,7 @@ import pytest
 
 from drive_assets.instance import UNFINISHED, open_instance
 from drive_assets_tests.drives import write_drive
-from model.dataset.windows import read_split
+from model.dataset.split_file import read_split
 from model.detection.detector import BUNDLED
 from model.recording.annotations import Annotations, write_annotations
 

@@ -1,4 +1,4 @@
-"""Small split files for tests of networks and training, in the layout that `model.dataset.windows.read_split` reads."""
+"""Small split files for tests of networks and training, in the layout that `read_split` of the product reads."""
 
 import json
 from pathlib import Path
@@ -6,13 +6,16 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from model.dataset.windows import SCHEMA_VERSION, WindowConfig
+from model.dataset.split_file import write_arrays
+from model.dataset.windows import WindowConfig
 from model.recording.schema import BINARY_LABELS, FEATURES, used_schema
 
 CLASSES = ("vehicle.left", "vehicle.front", "vehicle.right")
 
 
-def write_split_file(path: Path, frames: int = 240, seed: int = 0, length: int = 20, stride: int = 1) -> Path:
+def write_split_file(
+    path: Path, frames: int = 240, seed: int = 0, length: int = 20, stride: int = 1, version: str = ""
+) -> Path:
     """One recording whose labels can be learnt: in stretches of 10 frames a vehicle is near or not, which is the brake
     labels, and the pedal is released or not, which is the coast labels; the rest is noise."""
     generator = np.random.default_rng(seed)
@@ -40,27 +43,22 @@ def write_split_file(path: Path, frames: int = 240, seed: int = 0, length: int =
         "state": np.stack([near, coast], axis=1).astype(np.int8),
         "targets": np.zeros((frames, 10), np.float32),
         "time_ms": np.arange(frames, dtype=np.int64) * 500,
+        "clock_ms": np.arange(frames, dtype=np.int64) * 500,
         "recording": np.zeros(frames, np.int16),
         "region": np.array([[1920, 575]], np.int32),
         "window_start": np.arange(0, frames - length + 1, stride, dtype=np.int32),
     }
-    write_arrays(path, arrays, length, stride)
+    attributes = {
+        "fingerprint": version,
+        "recordings": json.dumps(["2024-05-01_10-00-00"]),
+        "features": json.dumps(FEATURES),
+        "labels": json.dumps(BINARY_LABELS),
+        "window": WindowConfig(length=length, stride=stride).model_dump_json(),
+        "schema": used_schema(FEATURES)["fingerprint"],
+        "class_names": json.dumps(CLASSES),
+    }
+    write_arrays(path, arrays, attributes)
     return path
-
-
-def write_arrays(path: Path, arrays: dict[str, np.ndarray], length: int, stride: int) -> None:
-    with h5py.File(path, "w") as file:
-        for name, values in arrays.items():
-            file[name] = values
-        file.attrs.update(
-            schema_version=SCHEMA_VERSION,
-            recordings=json.dumps(["2024-05-01_10-00-00"]),
-            features=json.dumps(FEATURES),
-            labels=json.dumps(BINARY_LABELS),
-            window=WindowConfig(length=length, stride=stride).model_dump_json(),
-            schema=used_schema(FEATURES)["fingerprint"],
-            class_names=json.dumps(CLASSES),
-        )
 
 
 def rewrite(path: Path, **changes: np.ndarray) -> None:

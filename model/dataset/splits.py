@@ -14,14 +14,8 @@ from pydantic import Field, model_validator
 from model.common.config import Config, fingerprint
 from model.common.errors import DataError
 from model.common.files import sha256
-from model.dataset.windows import (
-    SCHEMA_VERSION,
-    RecordingArrays,
-    WindowConfig,
-    build_recording,
-    common_classes,
-    common_inputs,
-)
+from model.dataset.split_file import SCHEMA_VERSION
+from model.dataset.windows import RecordingArrays, WindowConfig, build_recording, common_classes, common_inputs
 from model.recording.folder import CONTENT, Recording
 from model.recording.plausibility import COAST_BELOW, implausible_drive
 from model.recording.schema import ACTIONS, BINARY_LABELS, DEFAULT_TASKS, used_schema

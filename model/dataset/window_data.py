@@ -11,7 +11,7 @@ from torch import Tensor
 
 from model.common.errors import DataError
 from model.dataset.features import detection_features, telemetry_features
-from model.dataset.windows import Split, read_split
+from model.dataset.split_file import Split, read_split
 from model.recording.schema import ACTIONS, DEFAULT_TASKS
 
 

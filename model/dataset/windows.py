@@ -1,12 +1,10 @@
-"""Windows of consecutive frames, and the H5 file that holds a split's frames once and its windows as start rows."""
+"""Windows of consecutive frames: a recording's telemetry, annotations and labels joined by time."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -14,23 +12,17 @@ from pydantic import Field, model_validator
 
 from model.common.config import Config
 from model.common.errors import DataError
-from model.common.files import atomic_path
 from model.recording.annotations import Annotations
 from model.recording.folder import Recording
 from model.recording.labels import current_state
 from model.recording.schema import (
-    ACTIONS,
     BINARY_LABELS,
     BOX_VALUES,
     FEATURES,
     TARGETS,
     check_inputs,
-    check_schema,
-    used_schema,
 )
-from model.recording.telemetry import MAX_STEP_MS, separated_times
-
-SCHEMA_VERSION = 3
+from model.recording.telemetry import MAX_STEP_MS, SLOT, separated_times
 
 
 class WindowConfig(Config):
@@ -81,55 +73,15 @@ class RecordingArrays:
     state: npt.NDArray[np.int8]
     """(F,2) in the order of ACTIONS: whether the driver brakes and coasts at the frame itself"""
     time_ms: npt.NDArray[np.int64]
-    """(F,)"""
+    """(F,) rising: where the clock was set back, what follows lies behind what was before (`separated_times`)"""
+    clock_ms: npt.NDArray[np.int64]
+    """(F,) what the recorder's clock said"""
     window_start: npt.NDArray[np.int32]
     """(W,) first frame of each window"""
 
     def window_labels(self, length: int) -> npt.NDArray[np.int8]:
         """(W,10) labels of the windows: those of their last frames."""
         return self.labels[self.window_start + length - 1]
-
-
-@dataclass(frozen=True)
-class Split:
-    """A split file in memory: the arrays of `RecordingArrays` of all its recordings, one after the other."""
-
-    telemetry: npt.NDArray[np.float32]
-    detections: npt.NDArray[np.float32]
-    detection_mask: npt.NDArray[np.bool_]
-    labels: npt.NDArray[np.int8]
-    targets: npt.NDArray[np.float32]
-    state: npt.NDArray[np.int8]
-    time_ms: npt.NDArray[np.int64]
-    recording: npt.NDArray[np.int16]
-    """(F,) index into `recordings`"""
-    region: npt.NDArray[np.int32]
-    """(R,2) width and height of each recording's region of interest, px"""
-    window_start: npt.NDArray[np.int32]
-    recordings: tuple[str, ...]
-    feature_names: tuple[str, ...]
-    label_names: tuple[str, ...]
-    class_names: tuple[str, ...]
-    window: WindowConfig
-    fingerprint: str
-    """Of the manifest that the file was made from."""
-
-    def channel(self, name: str) -> npt.NDArray[np.float32]:
-        """(F,) raw values of a telemetry channel; NaN if it is no input of this split."""
-        if name not in self.feature_names:
-            return np.full(len(self.telemetry), np.nan, np.float32)
-        return self.telemetry[:, self.feature_names.index(name)]
-
-
-@dataclass(frozen=True)
-class SplitReport:
-    """What a split file holds."""
-
-    recordings: int
-    frames: int
-    windows: int
-    positives: dict[str, int]
-    bytes: int
 
 
 def build_recording(recording: Path, config: WindowConfig) -> RecordingArrays:
@@ -151,10 +103,9 @@ def build_recording(recording: Path, config: WindowConfig) -> RecordingArrays:
     annotated = pd.Index(annotations.time).get_indexer(pd.Index(telemetry["Time"]))
     rows, frames = np.flatnonzero(annotated >= 0), annotated[annotated >= 0]
     detections, mask = _pad(annotations.offsets, _box_values(annotations), frames, config.max_detections)
-    time_ms = telemetry["t"].to_numpy()[rows]
+    slots = separated_times(telemetry, SLOT)[rows]  # no window over a step back in time
     known = labels[list(BINARY_LABELS)].iloc[rows]
     label_values = np.column_stack([known[name].to_numpy(np.int8, na_value=-1) for name in BINARY_LABELS])
-    separated = separated_times(telemetry)[rows]  # no window over a step back in time
     required = [BINARY_LABELS.index(name) for name in config.required_labels]
     return RecordingArrays(
         inputs=inputs,
@@ -165,8 +116,9 @@ def build_recording(recording: Path, config: WindowConfig) -> RecordingArrays:
         labels=label_values,
         targets=labels[list(TARGETS)].to_numpy(np.float32)[rows],
         state=current_state(telemetry, labels)[rows],
-        time_ms=time_ms,
-        window_start=window_starts(separated, np.all(label_values[:, required] >= 0, axis=1), config),
+        time_ms=separated_times(telemetry)[rows],
+        clock_ms=telemetry["t"].to_numpy()[rows],
+        window_start=window_starts(slots, np.all(label_values[:, required] >= 0, axis=1), config),
     )
 
 
@@ -187,97 +139,6 @@ def window_starts(
     within, end = row - np.repeat(begins, lengths), np.repeat(ends, lengths)
     starts = row[(within % config.stride == 0) & (row + config.length <= end)]
     return starts[labelled[starts + config.length - 1]].astype(np.int32)
-
-
-def write_split(path: Path, recordings: Sequence[Path], config: WindowConfig, fingerprint: str = "") -> SplitReport:
-    """Write the split of `recordings`, folders in their final order, to an H5 file, atomically.
-
-    Raises:
-        DataError: as `build_recording`, or detectors of different classes annotated the recordings.
-    """
-    if not recordings:
-        raise DataError(f"{path}: expected at least one recording.")
-    classes = common_classes(recordings)
-    parts = [build_recording(recording, config) for recording in recordings]
-    inputs = common_inputs({recording.name: part.inputs for recording, part in zip(recordings, parts, strict=True)})
-    sizes = [len(part.time_ms) for part in parts]
-    first = np.concatenate([[0], np.cumsum(sizes)])
-    arrays = {
-        name: np.concatenate([getattr(part, name) for part in parts])
-        for name in ("telemetry", "detections", "detection_mask", "labels", "targets", "state", "time_ms")
-    }
-    arrays["recording"] = np.repeat(np.arange(len(parts), dtype=np.int16), sizes)
-    arrays["region"] = np.array([part.region for part in parts], np.int32)
-    starts = [part.window_start + offset for part, offset in zip(parts, first[:-1], strict=True)]
-    arrays["window_start"] = np.concatenate(starts).astype(np.int32)
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        for name, values in arrays.items():
-            file.create_dataset(name, data=values, compression="gzip", compression_opts=1, shuffle=True)
-        file.attrs.update(
-            schema_version=SCHEMA_VERSION,
-            fingerprint=fingerprint,
-            recordings=json.dumps([recording.name for recording in recordings]),
-            features=json.dumps(inputs),
-            schema=used_schema(inputs)["fingerprint"],
-            labels=json.dumps(BINARY_LABELS),
-            actions=json.dumps(ACTIONS),
-            window=config.model_dump_json(),
-            class_names=json.dumps(classes),
-        )
-    labels = arrays["labels"][arrays["window_start"] + config.length - 1]
-    return SplitReport(
-        recordings=len(recordings),
-        frames=int(first[-1]),
-        windows=len(labels),
-        positives=dict(zip(BINARY_LABELS, (labels == 1).sum(axis=0).tolist(), strict=True)),
-        bytes=path.stat().st_size,
-    )
-
-
-def read_split(path: Path) -> Split:
-    """Read a split file.
-
-    Raises:
-        DataError: missing, no H5 file, or made with another schema of channels and labels than today's.
-    """
-    if not path.is_file():
-        raise DataError(f"{path} is missing: build the splits first.")
-    try:
-        with h5py.File(path) as file:
-            attributes: dict[str, Any] = dict(file.attrs)
-            if attributes.get("schema_version") != SCHEMA_VERSION:
-                raise DataError(
-                    f"{path} has schema {attributes.get('schema_version')}: expected {SCHEMA_VERSION}; "
-                    "build the splits again."
-                )
-            arrays = {name: values[()] for name, values in file.items()}
-    except OSError as error:
-        raise DataError(f"{path} cannot be read as an H5 file ({error}): build the splits again.") from error
-    try:
-        inputs = tuple(json.loads(attributes["features"]))
-        check_schema(str(attributes["schema"]), inputs, str(path), "build the splits again")
-        return Split(
-            **arrays,
-            recordings=tuple(json.loads(attributes["recordings"])),
-            feature_names=inputs,
-            label_names=tuple(json.loads(attributes["labels"])),
-            class_names=tuple(json.loads(attributes["class_names"])),
-            window=WindowConfig(**json.loads(attributes["window"])),
-            fingerprint=str(attributes.get("fingerprint", "")),
-        )
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{path} lacks or has too much of {error}: build the splits again.") from error
-
-
-def read_fingerprint(path: Path) -> str:
-    """The fingerprint of the manifest that a split file was made from. DataError as `read_split`."""
-    if not path.is_file():
-        raise DataError(f"{path} is missing: build the splits first.")
-    try:
-        with h5py.File(path) as file:
-            return str(file.attrs.get("fingerprint", ""))
-    except OSError as error:
-        raise DataError(f"{path} cannot be read as an H5 file ({error}): build the splits again.") from error
 
 
 def common_classes(recordings: Sequence[Path]) -> tuple[str, ...]:

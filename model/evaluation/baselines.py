@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from model.common.errors import DataError
-from model.dataset.windows import Split, read_split
+from model.dataset.split_file import Split, read_split
 from model.evaluation.config import EvaluationConfig
 from model.evaluation.lane import boxes_in_lane, lead_box
 from model.evaluation.predictions import Predictions, last_frames

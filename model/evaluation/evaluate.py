@@ -10,7 +10,7 @@ import h5py
 
 from model.common.errors import DataError
 from model.common.files import sha256
-from model.dataset.windows import Split, read_fingerprint, read_split
+from model.dataset.split_file import Split, read_fingerprint, read_split
 from model.evaluation.config import EvaluationConfig
 from model.evaluation.importance import WITHOUT_DETECTIONS, camera_verdict, importances, predict
 from model.evaluation.paired import Areas

@@ -15,12 +15,13 @@ from model.common.errors import DataError
 from model.common.figures import COLOURS, new_figure
 from model.common.files import atomic_path
 from model.common.images import read_image
-from model.dataset.windows import Split
+from model.dataset.split_file import Split
 from model.evaluation.alarms import Drives
 from model.evaluation.config import EvaluationConfig
 from model.evaluation.predictions import Predictions
 from model.evaluation.results import SplitFigures
 from model.recording.folder import Recording
+from model.recording.telemetry import separated_times
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,18 +72,31 @@ def find_examples(predictions: Predictions, figures: SplitFigures, config: Evalu
     return found
 
 
-def write_events(path: Path, examples: Sequence[Example]) -> None:
-    """events.csv: one row an example; times as the recording's clock tells them."""
+def write_events(path: Path, examples: Sequence[Example], split: Split) -> None:
+    """events.csv: one row an example of a split; times as the recording's clock tells them."""
+    clock = [_clock_ms(split, example) for example in examples]
     rows = [
         (
             e.task, e.kind, e.budget, e.recording,
-            datetime.fromtimestamp(e.time_ms / 1000, UTC).strftime("%Y-%m-%d %H-%M-%S.%f")[:-5], e.time_ms,
+            datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H-%M-%S.%f")[:-5], ms,
             e.horizon_s, round(e.probability, 4), e.lead_s, round(e.speed, 1), round(e.brake_force, 4),
         )
-        for e in examples
+        for e, ms in zip(examples, clock, strict=True)
     ]  # fmt: skip
     with atomic_path(path) as temporary:
         pd.DataFrame(rows, columns=list(EVENT_COLUMNS)).to_csv(temporary, index=False, lineterminator="\n")
+
+
+def _clock_ms(split: Split, example: Example) -> int:
+    """An example's time by the recorder's clock, which may have been set back during the drive."""
+    frame = _frame_at(split, example)
+    return int(split.clock_ms[frame] + example.time_ms - split.time_ms[frame])
+
+
+def _frame_at(split: Split, example: Example) -> int:
+    """The frame nearest to an example's time."""
+    rows = np.flatnonzero(split.recording == split.recordings.index(example.recording))
+    return int(rows[np.abs(split.time_ms[rows] - example.time_ms).argmin()])
 
 
 def worst(examples: Sequence[Example], kind: str) -> list[Example]:
@@ -98,8 +112,7 @@ def picture(example: Example, predictions: Predictions, split: Split, recordings
     figure, (left, right) = new_figure(2, _title(example), height=2.6)
     number = split.recordings.index(example.recording)
     rows = np.flatnonzero(split.recording == number)
-    frame = int(rows[np.abs(split.time_ms[rows] - example.time_ms).argmin()])
-    _draw_frame(left, split, frame, recordings)
+    _draw_frame(left, split, _frame_at(split, example), recordings)
     near = rows[
         (split.time_ms[rows] >= example.time_ms - BEFORE_MS) & (split.time_ms[rows] <= example.time_ms + AFTER_MS)
     ]
@@ -191,7 +204,7 @@ def _frames(folder: Path) -> tuple[list[str], npt.NDArray[np.int64], dict[str, P
     """Texts and ms of a recording's rows, and its frames by time."""
     recording = Recording(folder)
     table, _ = recording.telemetry()
-    return table["Time"].tolist(), table["t"].to_numpy(), recording.frames()
+    return table["Time"].tolist(), separated_times(table), recording.frames()
 
 
 def _title(example: Example) -> str:

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from model.dataset.windows import Split
+from model.dataset.split_file import Split
 
 LANE = (0.45, 0.55)
 """The lane's middle as shares of the region's width: a box that overlaps it is ahead of us, not beside us."""

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from model.common.errors import DataError
 from model.common.files import atomic_path
-from model.dataset.windows import Split
+from model.dataset.split_file import Split
 from model.evaluation.lane import boxes_in_lane
 from model.recording.schema import ACTIONS, TARGETS
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from model.common.figures import png_bytes, save_png
 from model.common.files import write_text
-from model.dataset.windows import Split
+from model.dataset.split_file import Split
 from model.evaluation.examples import find_examples, pictures, write_events
 from model.evaluation.pages import render
 from model.evaluation.plots import alarm_curves, evaluation_figures
@@ -30,7 +30,7 @@ def write_report(
     for stem, figure in figures.items():
         save_png(figure, output / f"{stem}.png")
     examples = find_examples(test, evaluation.test, evaluation.evaluation_config)
-    write_events(output / EVENTS, examples)
+    write_events(output / EVENTS, examples, split)
     worst = {
         kind: [png_bytes(figure, EXAMPLE_BYTES) for figure in shown]
         for kind, shown in pictures(examples, test, split, recordings).items()

@@ -23,6 +23,8 @@ STEP_MS = 500
 FASTEST_STEP_MS = 425
 """Rows that follow each other faster are thinned out to 2 Hz."""
 ROWS_FOR_A_RATE = 10
+SLOT = "slot"
+"""The column of the half seconds that rows stand for."""
 
 GEAR_RATIOS = np.array([9.5, 16.5, 27.5, 40.5, 53.5])
 """km/h per 1000 rpm in gears 1 to 5."""
@@ -89,8 +91,9 @@ def read_telemetry(path: Path, most_unreadable: float = MOST_UNREADABLE) -> tupl
 
     Returns:
         A row per valid sample: `Time` (text as recorded: the frame's name), `t` (int64, ms since 1970 in the recorder's
-        local time; of thinned out rows the half second that they stand for), `segment` (int64, from 0), and the
-        channels that the file has: numbers float64, BRAKE_SIGNAL bool, GEAR int8; and the report.
+        local time), `slot` (the same, but of thinned out rows the half second that they stand for: two rows follow each
+        other if their slots do), `segment` (int64, from 0), and the channels that the file has: numbers float64,
+        BRAKE_SIGNAL bool, GEAR int8; and the report.
 
     Raises:
         DataError: file missing or empty, a required column missing, no valid row, more than `most_unreadable` of the
@@ -107,11 +110,12 @@ def read_telemetry(path: Path, most_unreadable: float = MOST_UNREADABLE) -> tupl
         )
     step = _recorded_step(path, rows.t[rows.kinds == ""])
     backwards = np.diff(table["t"], prepend=table["t"].iloc[0]) < 0
-    table.insert(2, "segment", np.cumsum(backwards))
+    table.insert(2, SLOT, table["t"])
+    table.insert(3, "segment", np.cumsum(backwards))
     ordered = table.drop_duplicates("t", keep="last")
     repeated = len(table) - len(ordered)
     kept = _two_hertz(ordered, step) if step is not None and step < FASTEST_STEP_MS else ordered.reset_index(drop=True)
-    steps = np.diff(kept["t"])
+    steps = np.diff(kept[SLOT])
     time_base = Dialect.time_base + (f", set back {backwards.sum()} times" if backwards.any() else "")
     report = TelemetryReport(
         rows=len(cells.line),
@@ -130,12 +134,12 @@ def read_telemetry(path: Path, most_unreadable: float = MOST_UNREADABLE) -> tupl
     return kept, report
 
 
-def separated_times(telemetry: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """(N,) times in ms of `read_telemetry`'s rows, rising throughout: segments are moved far apart.
+def separated_times(telemetry: pd.DataFrame, column: str = "t") -> npt.NDArray[np.int64]:
+    """(N,) times, or slots, in ms of `read_telemetry`'s rows, rising throughout: segments are moved far apart.
 
-    What looks for rows by time, or for gaps, does so with these.
+    What looks for rows by time does so with times, what looks for gaps with slots.
     """
-    t = telemetry["t"].to_numpy(np.int64)
+    t = telemetry[column].to_numpy(np.int64)
     if "segment" not in telemetry or not len(t):
         return t
     span = int(t.max() - t.min()) + 3_600_000
@@ -284,7 +288,7 @@ def _recorded_step(path: Path, t: npt.NDArray[np.int64]) -> float | None:
 
 
 def _two_hertz(table: pd.DataFrame, step: float) -> pd.DataFrame:
-    """Of rows every `step` ms the nearest to every half second of each segment, with `t` those half seconds."""
+    """Of rows every `step` ms the nearest to every half second of each segment, which becomes their slot."""
     parts = []
     for _, part in table.groupby("segment"):
         t = part["t"].to_numpy()
@@ -294,7 +298,7 @@ def _two_hertz(table: pd.DataFrame, step: float) -> pd.DataFrame:
         nearest = np.where(np.abs(t[before] - grid) <= np.abs(t[after] - grid), before, after)
         near = np.abs(t[nearest] - grid) <= STEP_MS // 2
         row, first = np.unique(nearest[near], return_index=True)
-        parts.append(part.iloc[row].assign(t=grid[near][first]))
+        parts.append(part.iloc[row].assign(**{SLOT: grid[near][first]}))
     return pd.concat(parts, ignore_index=True)
 
 

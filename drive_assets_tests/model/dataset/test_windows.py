@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from drive_assets_tests.drives import write_drive
 from model.common.errors import DataError
+from model.dataset.split_file import read_split, write_split
 from model.dataset.splits import RecordingStats, SplitConfig, assign_splits, build_manifest
 from model.dataset.window_data import WindowData
-from model.dataset.windows import WindowConfig, build_recording, read_split, window_starts, write_split
+from model.dataset.windows import WindowConfig, build_recording, window_starts
 from model.recording import schema
 from model.recording.annotations import Annotations, read_annotations, write_annotations
 from model.recording.folder import content_hash, inspect_recording, parse_recording_name

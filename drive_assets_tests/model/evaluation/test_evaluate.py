@@ -9,7 +9,7 @@ import torch
 
 from drive_assets_tests.model.split_files import write_split_file
 from model.common.errors import DataError
-from model.dataset.windows import read_split
+from model.dataset.split_file import read_split
 from model.evaluation import calibration
 from model.evaluation.baselines import BASELINES, evaluate_baselines
 from model.evaluation.best import incumbent, judge, promote
@@ -137,9 +137,7 @@ def test_another_architecture_or_other_splits_are_refused(evaluated: Path, tmp_p
     with pytest.raises(DataError, match="is a checkpoint of simple_concat_lstm: expected attention_query_lstm"):
         evaluate_checkpoint(best, evaluated, tmp_path, CONFIG, "attention_query_lstm")
     for name in ("val", "test"):
-        write_split_file(tmp_path / f"{name}.h5", frames=200)
-        with h5py.File(tmp_path / f"{name}.h5", "a") as file:
-            file.attrs["fingerprint"] = "v2"
+        write_split_file(tmp_path / f"{name}.h5", frames=200, version="v2")
     with pytest.raises(DataError, match=r"trained on data version v1, .*val\.h5 is v2: train again"):
         evaluate_checkpoint(best, tmp_path, tmp_path / "evaluation", CONFIG)
     assert not (tmp_path / "evaluation").exists()

@@ -1,0 +1,183 @@
+"""The H5 file of a split: the frames of its recordings once, and its windows as start rows. Every bit is checked."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from model.common.config import fingerprint as fingerprint_of
+from model.common.errors import DataError
+from model.common.files import atomic_path
+from model.dataset.windows import RecordingArrays, WindowConfig, build_recording, common_classes, common_inputs
+from model.recording.schema import ACTIONS, BINARY_LABELS, check_schema, used_schema
+
+SCHEMA_VERSION = 4
+CHECKSUM = "checksum"
+"""Attribute that covers the others; data sets (fletcher32) and the structure of the file have checksums of their own."""
+_PER_FRAME = ("telemetry", "detections", "detection_mask", "labels", "targets", "state", "time_ms", "clock_ms")
+_DAMAGED = (OSError, RuntimeError, KeyError, TypeError, ValueError)
+"""What h5py raises for files that are none, or damaged."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split file in memory: the arrays of `RecordingArrays` of all its recordings, one after the other."""
+
+    telemetry: npt.NDArray[np.float32]
+    detections: npt.NDArray[np.float32]
+    detection_mask: npt.NDArray[np.bool_]
+    labels: npt.NDArray[np.int8]
+    targets: npt.NDArray[np.float32]
+    state: npt.NDArray[np.int8]
+    time_ms: npt.NDArray[np.int64]
+    clock_ms: npt.NDArray[np.int64]
+    recording: npt.NDArray[np.int16]
+    """(F,) index into `recordings`"""
+    region: npt.NDArray[np.int32]
+    """(R,2) width and height of each recording's region of interest, px"""
+    window_start: npt.NDArray[np.int32]
+    recordings: tuple[str, ...]
+    feature_names: tuple[str, ...]
+    label_names: tuple[str, ...]
+    class_names: tuple[str, ...]
+    window: WindowConfig
+    fingerprint: str
+    """Of the manifest that the file was made from."""
+
+    def channel(self, name: str) -> npt.NDArray[np.float32]:
+        """(F,) raw values of a telemetry channel; NaN if it is no input of this split."""
+        if name not in self.feature_names:
+            return np.full(len(self.telemetry), np.nan, np.float32)
+        return self.telemetry[:, self.feature_names.index(name)]
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """What a split file holds."""
+
+    recordings: int
+    frames: int
+    windows: int
+    positives: dict[str, int]
+    bytes: int
+
+
+def write_split(path: Path, recordings: Sequence[Path], config: WindowConfig, fingerprint: str = "") -> SplitReport:
+    """Write the split of `recordings`, folders in their final order, to an H5 file, atomically.
+
+    Raises:
+        DataError: as `build_recording`, or detectors of different classes annotated the recordings.
+    """
+    if not recordings:
+        raise DataError(f"{path}: expected at least one recording.")
+    classes = common_classes(recordings)
+    parts = [build_recording(recording, config) for recording in recordings]
+    inputs = common_inputs({recording.name: part.inputs for recording, part in zip(recordings, parts, strict=True)})
+    attributes = {
+        "fingerprint": fingerprint,
+        "recordings": json.dumps([recording.name for recording in recordings]),
+        "features": json.dumps(inputs),
+        "schema": used_schema(inputs)["fingerprint"],
+        "labels": json.dumps(BINARY_LABELS),
+        "actions": json.dumps(ACTIONS),
+        "window": config.model_dump_json(),
+        "class_names": json.dumps(classes),
+    }
+    arrays = _joined(parts)
+    with atomic_path(path) as temporary:
+        write_arrays(temporary, arrays, attributes)
+    labels = arrays["labels"][arrays["window_start"] + config.length - 1]
+    return SplitReport(
+        recordings=len(recordings),
+        frames=len(arrays["time_ms"]),
+        windows=len(labels),
+        positives=dict(zip(BINARY_LABELS, (labels == 1).sum(axis=0).tolist(), strict=True)),
+        bytes=path.stat().st_size,
+    )
+
+
+def _joined(parts: Sequence[RecordingArrays]) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of recordings, one after the other, by their names in the file."""
+    sizes = [len(part.time_ms) for part in parts]
+    first = np.cumsum([0, *sizes[:-1]])
+    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _PER_FRAME}
+    arrays["recording"] = np.repeat(np.arange(len(parts), dtype=np.int16), sizes)
+    arrays["region"] = np.array([part.region for part in parts], np.int32)
+    starts = [part.window_start + offset for part, offset in zip(parts, first, strict=True)]
+    arrays["window_start"] = np.concatenate(starts).astype(np.int32)
+    return arrays
+
+
+def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]], attributes: Mapping[str, str]) -> None:
+    """Write data sets and attributes with their checksums to a new H5 file."""
+    # From HDF5 1.10 on the structure has checksums too. The file is ours alone until it is renamed: no lock is needed.
+    with h5py.File(path, "w", libver="v110", locking=False) as file:
+        for name, values in arrays.items():
+            file.create_dataset(
+                name, data=values, chunks=True, compression="gzip", compression_opts=1, shuffle=True, fletcher32=True
+            )
+        file.attrs.update(attributes)
+        file.attrs["schema_version"] = SCHEMA_VERSION
+        file.attrs[CHECKSUM] = fingerprint_of(_texts(file))
+
+
+def read_split(path: Path) -> Split:
+    """Read a split file.
+
+    Raises:
+        DataError: missing, no H5 file, damaged, or made with another schema of channels and labels than today's.
+    """
+    with _opened(path) as file:
+        attributes = _checked_attributes(path, file)
+        inputs = tuple(json.loads(attributes["features"]))
+        check_schema(attributes["schema"], inputs, str(path), "build the splits again")
+        return Split(
+            **{name: values[()] for name, values in file.items()},
+            recordings=tuple(json.loads(attributes["recordings"])),
+            feature_names=inputs,
+            label_names=tuple(json.loads(attributes["labels"])),
+            class_names=tuple(json.loads(attributes["class_names"])),
+            window=WindowConfig(**json.loads(attributes["window"])),
+            fingerprint=attributes.get("fingerprint", ""),
+        )
+
+
+def read_fingerprint(path: Path) -> str:
+    """The fingerprint of the manifest that a split file was made from. DataError as `read_split`."""
+    with _opened(path) as file:
+        return _checked_attributes(path, file).get("fingerprint", "")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    """A file that is renamed when it is whole: it is read without a lock, which not every file system has."""
+    if not path.is_file():
+        raise DataError(f"{path} is missing: build the splits first.")
+    try:
+        with h5py.File(path, locking=False) as file:
+            yield file
+    except DataError:
+        raise
+    except _DAMAGED as error:
+        raise DataError(f"{path} cannot be read as an H5 file ({error}): build the splits again.") from error
+
+
+def _checked_attributes(path: Path, file: h5py.File) -> dict[str, str]:
+    """Raises DataError unless they are of today's schema and as they were written."""
+    attributes = _texts(file)
+    version = attributes.get("schema_version")
+    if version != str(SCHEMA_VERSION):
+        raise DataError(f"{path} has schema {version}: expected {SCHEMA_VERSION}; build the splits again.")
+    if attributes.pop(CHECKSUM, "") != fingerprint_of(attributes):
+        raise DataError(f"{path} is damaged: its attributes are not those that were written; build the splits again.")
+    return attributes
+
+
+def _texts(file: h5py.File) -> dict[str, str]:
+    return {name: str(value) for name, value in file.attrs.items()}
