@@ -7,6 +7,7 @@ from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
 from model.common.files import sha256
 from model.dataset.split_file import read_fingerprint
+from model.recording.content import check_annotated
 from model.recording.folder import Recording
 
 
@@ -41,15 +42,13 @@ def read_current_manifest(storage: Storage) -> dict[str, Any]:
     return manifest
 
 
-def _changed_region(storage: Storage, name: str) -> dict[str, str]:
-    """What the recording's roi.json says, if that is not the region that was annotated."""
-    recording = Recording(storage.recording(name))
+def _not_as_annotated(storage: Storage, name: str) -> dict[str, str]:
+    """What `check_annotated` says of a recording."""
     try:
-        own = recording.region() if recording.details else None
-        changed = own is not None and own != recording.annotated_region()
-    except DataError as error:
+        check_annotated(Recording(storage.recording(name)))
+    except (DataError, FileNotFoundError) as error:
         return {name: str(error)}
-    return {name: f"{recording.roi_path.name} changed: annotate the recording again"} if changed else {}
+    return {}
 
 
 def changed_recordings(storage: Storage, known: list[str], trust_times: bool = False) -> dict[str, str]:
@@ -70,7 +69,7 @@ def changed_recordings(storage: Storage, known: list[str], trust_times: bool = F
                 changes[name] = f"{file} is gone"
             elif not (trust_times and path.stat().st_ctime < made) and sha256(path) != digest:
                 changes[name] = f"{file} changed"
-        changes |= _changed_region(storage, name)
+        changes = _not_as_annotated(storage, name) | changes
     for name in set(known) - set(manifest["recordings"]):
         files = (storage.annotations(name), storage.future_labels(name))
         if not all(path.is_file() for path in files):

@@ -14,7 +14,8 @@ PLAUSIBLE_DETECTIONS = dg.AssetCheckSpec(
     "plausible_detections",
     asset="annotations",
     partitions_def=RECORDINGS,
-    description="A detector that learnt nothing finds no vehicle at all, or hundreds in every frame.",
+    description="A detector that learnt nothing finds no vehicle at all, or hundreds in every frame; a camera that is "
+    "upside down has all vehicles in the sky, and is left out of data sets unless accept_implausible names it.",
 )
 
 
@@ -26,11 +27,11 @@ def plausible_detections(storage: Storage) -> PartitionCheck:
         annotations = recording.annotations()
         count = round(float(annotations.count.mean()), 2) if len(annotations) else 0.0
         told = [] if 0 < count <= MOST_PER_FRAME else [f"{count} vehicles a frame"]
-        found = implausible_detections(annotations, recording.annotated_region().height)
+        found = implausible_detections(annotations.box, recording.annotated_region().height)
         told += [finding.text for finding in found]
         return dg.AssetCheckResult(
             passed=not told,
-            severity=dg.AssetCheckSeverity.WARN,
+            severity=dg.AssetCheckSeverity.ERROR if any(f.poisons for f in found) else dg.AssetCheckSeverity.WARN,
             description=f"{name}: {'; '.join(told)}. Look at the frames, or annotate anew." if told else "",
             metadata={"vehicles_per_frame": count},
         )

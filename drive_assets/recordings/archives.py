@@ -6,7 +6,8 @@ import struct
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -14,10 +15,10 @@ from typing import IO
 from drive_assets.recordings.disk import Progress, check_space
 from model.common.config import fingerprint
 from model.common.errors import DataError
-from model.recording.folder import ROI, TELEMETRY, TRUE_ANNOTATIONS
+from model.recording.folder import READING, ROI, TELEMETRY, TRUE_ANNOTATIONS
 from model.recording.frame_files import is_frame
 
-TAKEN = (TELEMETRY, ROI, TRUE_ANNOTATIONS)
+TAKEN = (TELEMETRY, ROI, READING, TRUE_ANNOTATIONS)
 """Files of a recording besides its frames. What is derived from a recording is not taken over."""
 ENCRYPTED = 0x1
 """Flag of a zip's entry."""
@@ -27,14 +28,28 @@ _BROKEN = (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError, Valu
 """What zipfile raises for archives that are cut, encrypted, of an unknown kind or that lie about themselves."""
 
 
+def taken_as(name: str) -> str:
+    """The name under which a file of a recording is taken, such as telemetry.csv for Telemetry.CSV.
+
+    Empty if it does not belong to a recording, as those that a desktop leaves, such as ._x.jpg.
+    """
+    return name.lower() if name.lower() in TAKEN else name if is_frame(name) else ""
+
+
 def is_taken(name: str) -> bool:
-    """Whether a file of this name belongs to a recording. Those that a desktop leaves, such as ._x.jpg, do not."""
-    return name in TAKEN or (is_frame(name) and not name.startswith("."))
+    """Whether a file of this name belongs to a recording."""
+    return bool(taken_as(name))
 
 
 def listing(files: Sequence[tuple[str, int]]) -> str:
     """Identity of a recording's files by name and size in bytes; of those that are taken."""
-    return fingerprint(sorted((name, size) for name, size in files if is_taken(name)))
+    return fingerprint(sorted((taken_as(name), size) for name, size in files if is_taken(name)))
+
+
+def same_names(names: Iterable[str]) -> list[str]:
+    """Those that another one differs from in case alone, or not at all: one file of them would be lost."""
+    by_name = Counter(name.lower() for name in names)
+    return sorted(name for name in names if by_name[name.lower()] > 1)
 
 
 class Archive:
@@ -60,7 +75,7 @@ class Archive:
         """
         found: dict[str, str] = {}
         for folder, infos in sorted(self._folders.items()):
-            if TELEMETRY in (_path(info).name for info in infos):
+            if TELEMETRY in (taken_as(_path(info).name) for info in infos):
                 name = PurePosixPath(folder).name if folder else PurePosixPath(self._label).stem
                 if name in found:
                     raise DataError(f"{self._label} holds {name} more than once: leave one of each.")
@@ -74,8 +89,8 @@ class Archive:
             DataError: two differ only in case.
         """
         files = [(_path(info).name, info.file_size) for info in self._folders.get(folder, [])]
-        if len({name.lower() for name, _ in files}) < len(files):
-            raise DataError(f"{self._label} holds files whose names differ only in case, or not at all: mend the zip.")
+        if same := same_names([name for name, _ in files]):
+            raise DataError(f"{self._label} holds {', '.join(same[:4])}, which differ only in case, or not at all.")
         return files
 
     def unpack(self, folder: str, target: Path, progress: Callable[[int], None]) -> None:
@@ -88,7 +103,7 @@ class Archive:
         self.files(folder)
         try:
             for info in self._folders.get(folder, []):
-                with self._zip.open(info) as stream, (target / _path(info).name).open("wb") as out:
+                with self._zip.open(info) as stream, (target / taken_as(_path(info).name)).open("wb") as out:
                     shutil.copyfileobj(stream, out, 1 << 20)
                 written += info.file_size
                 progress(written)

@@ -13,10 +13,12 @@ from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
 from model.common.files import fsync, fsync_folder, locked, write_json
 from model.common.progress import Tell
-from model.recording.folder import ORIGIN, RecordingReport, content_hash, inspect_recording
-from model.recording.telemetry import ReadingConfig
+from model.recording.content import content_hash
+from model.recording.folder import ORIGIN, READING, Recording, RecordingReport, inspect_recording
+from model.recording.telemetry import AS_RECORDED, ReadingConfig
 
 _DEFAULT = ReadingConfig()
+READ_ANEW = "read anew"
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class IngestReport:
     """Hash of the content."""
     source: str
     change: str
-    """new, unchanged, or superseded (the earlier version was moved aside)."""
+    """new, unchanged, read anew (otherwise than before), or superseded (the earlier version was moved aside)."""
     transfer: Transfer = field(default_factory=dict)
     """Sizes, hash and seconds of the download and the copy or unpacking; empty if nothing had to be moved."""
 
@@ -54,15 +56,15 @@ def ingest(
     _refuse_other_case(storage, source.name)
     with locked(_lock(storage, source.name)):
         _recover(storage, source.name)
-        if Path(source.location) == target:
-            return IngestReport(*_look(target, config), "the data root", "unchanged")
-        if _is_there(target, source):
-            return IngestReport(*_look(target, config), source.location, "unchanged")
+        in_place = Path(source.location) == target
+        if in_place or _is_there(target, source):
+            return _read_again(target, source, config, in_place)
         incoming = storage.recordings / ".incoming" / f"{source.name}.{os.getpid()}"
         shutil.rmtree(incoming, ignore_errors=True)
         incoming.mkdir(parents=True)
         try:
             transfer = source.fetch(storage, incoming, tell)
+            _decide_reading(incoming, target, config)
             report, version = _inspect(storage, source, incoming, config)
             write_json(incoming / ORIGIN, {**to_dict(source), "version": version})
             fsync_folder(incoming)
@@ -83,14 +85,34 @@ def _is_there(target: Path, source: Source) -> bool:
     return made_from is not None and made_from[0] == source and made_from[1] == content_hash(target)
 
 
+def _read_again(target: Path, source: Source, config: ReadingConfig, in_place: bool) -> IngestReport:
+    """What is there, from now on read as the config says."""
+    before = content_hash(target) if config.pedal_range else ""
+    Recording(target).keep_reading(config.pedal_range)
+    report, version = _look(target, config)
+    change = READ_ANEW if before not in ("", version) else "unchanged"
+    if change == READ_ANEW and not in_place:
+        write_json(target / ORIGIN, {**to_dict(source), "version": version})
+    return IngestReport(report, version, "the data root" if in_place else source.location, change)
+
+
+def _decide_reading(incoming: Path, target: Path, config: ReadingConfig) -> None:
+    """How the copy is read: as the config says, else as its source does, else as the recording was until now."""
+    if not config.pedal_range and not (incoming / READING).is_file():
+        Recording(incoming).keep_reading(Recording(target).reading().pedal_range)
+    Recording(incoming).keep_reading(config.pedal_range)
+
+
 def _publish(storage: Storage, incoming: Path, target: Path, version: str) -> str:
     if not target.exists():
         incoming.rename(target)
         fsync(target.parent)
         return "new"
-    if content_hash(target) == version:
+    if content_hash(target, incoming / READING) == version:
+        change = "unchanged" if content_hash(target) == version else READ_ANEW
+        Recording(target).keep_reading(Recording(incoming).reading().pedal_range or AS_RECORDED)
         (incoming / ORIGIN).replace(target / ORIGIN)
-        return "unchanged"
+        return change
     aside = storage.recordings / ".superseded" / target.name / time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime())
     aside.parent.mkdir(parents=True, exist_ok=True)
     ready = storage.recordings / ".incoming" / f"{target.name}.ready"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from drive_assets.recordings.archives import is_taken, open_archive, unpack
+from drive_assets.recordings.archives import is_taken, open_archive, same_names, taken_as, unpack
 from drive_assets.recordings.disk import Progress, check_space
 from drive_assets.recordings.sources import Source, Transfer
 from drive_assets.resources.storage import Storage
@@ -56,10 +56,12 @@ def _copy_folder(folder: Path, target: Path, progress: Progress) -> Transfer:
     files = sorted(path for path in folder.iterdir() if is_taken(path.name))
     for path in files:
         _require_file(path)
+    if same := same_names([path.name for path in files]):
+        raise DataError(f"{folder} holds {', '.join(same[:4])}, which differ only in case: leave one of each.")
     total, done = sum(path.stat().st_size for path in files), 0
     check_space(target, total, folder.name)
     for path in files:
-        shutil.copyfile(path, target / path.name)
+        shutil.copyfile(path, target / taken_as(path.name))
         done += path.stat().st_size
         progress(done, total)
     return {"copied_megabytes": total / 1e6, "copy_s": time.monotonic() - started}
@@ -141,10 +143,7 @@ def _units(path: Path, refused: list[str]) -> list[Path]:
 
 def _without_recording(path: Path, inside: Sequence[Path]) -> str:
     text = f"{path} holds no recording: expected folders YYYY-MM-DD_HH-MM-SS with {TELEMETRY}."
-    other_case = [inner.name for inner in inside if inner.name.lower() == TELEMETRY]
-    if other_case:
-        return f"{text} It holds {other_case[0]}: rename that to {TELEMETRY}."
-    if any((inner / TELEMETRY).is_file() for folder in inside if folder.is_dir() for inner in folder.iterdir()):
+    if any(is_recording(inner) for folder in inside if folder.is_dir() for inner in folder.iterdir()):
         return f"{text} They lie one folder deeper: give that."
     return text
 
@@ -155,8 +154,10 @@ def is_zip(path: Path) -> bool:
 
 def is_recording(path: Path) -> bool:
     """Whether it is a folder with telemetry; a link that `ingest` then names counts too."""
+    if not path.is_dir():
+        return False
     telemetry = path / TELEMETRY
-    return path.is_dir() and (telemetry.is_symlink() or telemetry.is_file())
+    return telemetry.is_symlink() or telemetry.is_file() or any(taken_as(p.name) == TELEMETRY for p in path.iterdir())
 
 
 def in_zip(path: Path) -> list[LocalSource]:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol, cast
 
 import dagster as dg
 
+from drive_assets.recordings.archives import taken_as
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
 from model.common.files import write_json
@@ -83,7 +84,7 @@ def kinds() -> list[Kind]:
 
 def missing(names: Sequence[str]) -> str:
     """What a recording with these files lacks to be complete; empty if nothing."""
-    lacking = [TELEMETRY] if TELEMETRY not in names else []
+    lacking = [TELEMETRY] if TELEMETRY not in map(taken_as, names) else []
     lacking += [] if any(is_frame(name) for name in names) else ["a frame (.jpg)"]
     return " and ".join(lacking)
 

@@ -13,9 +13,10 @@ from drive_assets.resources.storage import Storage
 from drive_assets.versions import code_version
 from model.common.errors import DataError
 from model.common.files import write_json
+from model.dataset.assignment import SplitConfig
 from model.dataset.plots import split_overview
 from model.dataset.split_file import write_split
-from model.dataset.splits import SplitConfig, build_manifest
+from model.dataset.splits import build_manifest
 from model.dataset.windows import WindowConfig
 
 

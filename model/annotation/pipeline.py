@@ -24,7 +24,10 @@ from model.common.files import sha256, write_json
 from model.common.progress import Tell
 from model.detection.detector import configure_ultralytics, load_detector, vehicle_classes
 from model.recording.annotations import Annotations, write_annotations
+from model.recording.content import FRAMES_HASH, files_hash
 from model.recording.folder import Recording, Region
+from model.recording.frame_files import repeated_frames
+from model.recording.plausibility import CAMERA, implausible_camera
 
 PROGRESS_S = 5.0
 CONFIDENCE_BINS = 20
@@ -77,10 +80,12 @@ class Annotator:
         """
         started = time.perf_counter()
         recording = Recording(folder)
-        times = recording.telemetry()[0]["Time"].tolist()
+        telemetry, _ = recording.telemetry()
+        times = telemetry["Time"].tolist()
         roi = recording.region() or Region(*self.config.roi)
-        identity = fingerprint(self.digest, self.config.model_dump(exclude=set(PACE)), roi)
         present = recording.frames()
+        content = files_hash(present.values())  # a frame that changed at equal size is another one
+        identity = fingerprint(self.digest, self.config.model_dump(exclude=set(PACE)), roi, content)
         frames = [present[time] for time in times if time in present]
         view = view_of(folder, frames, roi, self.config.image_size, self.stride)
         with PartialAnnotations(recording, identity) as done:
@@ -101,7 +106,9 @@ class Annotator:
                 missing=len(set(times) - present.keys()),
                 frames_per_s=(len(found) - resumed) / max(time.perf_counter() - started, 1e-9),
             )
-            write_json(recording.details_path, {**asdict(report), "fingerprint": identity})
+            camera = [asdict(finding) for finding in implausible_camera(present, telemetry, repeated_frames(present))]
+            details = {**asdict(report), "fingerprint": identity, FRAMES_HASH: content, CAMERA: camera}
+            write_json(recording.details_path, details)
             done.finished()
         return report
 

@@ -19,7 +19,7 @@ from model.recording.schema import ACTIONS, BINARY_LABELS, check_schema, used_sc
 
 SCHEMA_VERSION = 4
 CHECKSUM = "checksum"
-"""Attribute that covers the others; data sets (fletcher32) and the structure of the file have checksums of their own."""
+"""Attribute that covers the others; data sets (fletcher32) and the file's structure have checksums of their own."""
 _PER_FRAME = ("telemetry", "detections", "detection_mask", "labels", "targets", "state", "time_ms", "clock_ms")
 _DAMAGED = (OSError, RuntimeError, KeyError, TypeError, ValueError)
 """What h5py raises for files that are none, or damaged."""

@@ -13,8 +13,9 @@ from pydantic import Field, model_validator
 from model.common.config import Config
 from model.common.errors import DataError
 from model.recording.annotations import Annotations
+from model.recording.content import check_annotated
 from model.recording.folder import Recording
-from model.recording.labels import current_state
+from model.recording.labels import are_of, current_state
 from model.recording.schema import (
     BINARY_LABELS,
     BOX_VALUES,
@@ -22,7 +23,7 @@ from model.recording.schema import (
     TARGETS,
     check_inputs,
 )
-from model.recording.telemetry import MAX_STEP_MS, SLOT, separated_times
+from model.recording.times import MAX_STEP_MS, SLOT, separated_times
 
 
 class WindowConfig(Config):
@@ -85,6 +86,12 @@ class RecordingArrays:
 
 
 def build_recording(recording: Path, config: WindowConfig) -> RecordingArrays:
+    """As `join_recording`, of the recording in a folder."""
+    own = Recording(recording)
+    return join_recording(own, own.telemetry()[0], config)
+
+
+def join_recording(own: Recording, telemetry: pd.DataFrame, config: WindowConfig) -> RecordingArrays:
     """Join a recording's telemetry, annotations and labels by time and find its windows.
 
     A frame that was not annotated ("not looked") is left out, so that no window runs over it.
@@ -93,12 +100,10 @@ def build_recording(recording: Path, config: WindowConfig) -> RecordingArrays:
         DataError: one of the three files is missing or wrong, labels are older than the telemetry, or a channel that
             `config` names is not there.
     """
-    own = Recording(recording)
-    telemetry, annotations, labels = own.telemetry()[0], own.annotations(), own.labels()
-    if not labels["Time"].equals(telemetry["Time"].astype(labels["Time"].dtype)):
+    annotations, labels = own.annotations(), own.labels()
+    if not are_of(labels, telemetry):
         raise DataError(f"{own.labels_path} does not fit {own.telemetry_path.name}: label the recording again.")
-    if own.details and (region := own.region()) not in (None, own.annotated_region()):
-        raise DataError(f"{own.roi_path} says {region}, {own.details_path} {own.annotated_region()}: annotate again.")
+    check_annotated(own)
     inputs = _inputs(own, telemetry, config)
     annotated = pd.Index(annotations.time).get_indexer(pd.Index(telemetry["Time"]))
     rows, frames = np.flatnonzero(annotated >= 0), annotated[annotated >= 0]

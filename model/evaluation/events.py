@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.evaluation.results import EventFigures
-from model.recording.telemetry import MAX_STEP_MS
+from model.recording.times import MAX_STEP_MS
 
 MERGE_S = 2.0
 """Alarms and events closer than this are one; so are those of windows that follow each other at any stride."""

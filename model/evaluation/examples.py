@@ -21,7 +21,7 @@ from model.evaluation.config import EvaluationConfig
 from model.evaluation.predictions import Predictions
 from model.evaluation.results import SplitFigures
 from model.recording.folder import Recording
-from model.recording.telemetry import separated_times
+from model.recording.times import separated_times
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,10 +4,9 @@ The one place that spells a recording's file names. What a camera brings (frames
 where `Recording.camera_folder` says: a second camera is one more field of `Recording`.
 """
 
-import hashlib
 import json
 import re
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cached_property
@@ -17,11 +16,17 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from model.common.errors import DataError
-from model.common.files import sha256
+from model.common.files import write_json
 from model.recording.annotations import Annotations, read_annotations
 from model.recording.frame_files import frame_name, frame_time, is_frame, is_whole, repeated_frames
 from model.recording.labels import read_future_labels
-from model.recording.telemetry import MOST_UNREADABLE, TelemetryReport, read_telemetry
+from model.recording.telemetry import (
+    AS_RECORDED,
+    MOST_UNREADABLE,
+    ReadingConfig,
+    TelemetryReport,
+    read_telemetry,
+)
 
 TELEMETRY = "telemetry.csv"
 ANNOTATIONS = "annotations.csv"
@@ -32,6 +37,8 @@ DETAILS = "annotations.json"
 LABELS = "future_labels.csv"
 ROI = "roi.json"
 """The region of interest of the recording's own camera mounting."""
+READING = "reading.json"
+"""How the recording's telemetry is read, where that is not as recorded."""
 ORIGIN = ".source.json"
 """The source that the recording was made from."""
 CONTENT = (TELEMETRY, ANNOTATIONS, LABELS)
@@ -90,12 +97,39 @@ class Recording:
         return self.camera_folder / ROI
 
     @property
+    def reading_path(self) -> Path:
+        return self.folder / READING
+
+    @property
     def origin_path(self) -> Path:
         return self.folder / ORIGIN
 
     def telemetry(self, most_unreadable: float = 1.0) -> tuple[pd.DataFrame, TelemetryReport]:
         """As `read_telemetry`. How many rows may be unreadable was decided when the recording was taken."""
-        return read_telemetry(self.telemetry_path, most_unreadable)
+        return read_telemetry(self.telemetry_path, most_unreadable, self.reading().pedal_range)
+
+    def reading(self) -> ReadingConfig:
+        """How the telemetry is read.
+
+        Raises:
+            DataError: the file that tells so is wrong.
+        """
+        try:
+            return ReadingConfig(**json.loads(self.reading_path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return ReadingConfig()
+        except (ValueError, TypeError) as error:
+            raise DataError(
+                f'{self.reading_path}: expected {{"pedal_range": [at rest, fully pressed]}} ({error}); correct or '
+                "remove it."
+            ) from error
+
+    def keep_reading(self, pedal_range: Sequence[float]) -> None:
+        """From now on read the telemetry so; nothing is done if that is empty."""
+        if list(pedal_range) == list(AS_RECORDED):
+            self.reading_path.unlink(missing_ok=True)
+        elif pedal_range:
+            write_json(self.reading_path, {"pedal_range": list(pedal_range)})
 
     def annotations(self) -> Annotations:
         """As `read_annotations`."""
@@ -258,13 +292,3 @@ def inspect_recording(
         },
         frame_bytes=sum(path.stat().st_size for path in files.values()),
     )
-
-
-def content_hash(folder: Path) -> str:
-    """Twelve hex digits that identify a recording: the content of its telemetry, region of interest and frames."""
-    recording = Recording(folder)
-    paths = [recording.telemetry_path, recording.roi_path, *recording.frames().values()]
-    with ThreadPoolExecutor(4) as pool:  # hashing lets other threads run
-        hashes = list(pool.map(lambda path: sha256(path) if path.is_file() else "", paths))
-    names = zip(paths, hashes, strict=True)
-    return hashlib.sha256("".join(f"{path.name}\0{digest}\n" for path, digest in names).encode()).hexdigest()[:12]

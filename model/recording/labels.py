@@ -12,7 +12,7 @@ from model.common.config import Config
 from model.common.errors import DataError
 from model.common.files import write_text
 from model.recording.schema import BINARY_LABELS, HORIZONS_S, LABEL_COLUMNS, LABELS, TIME
-from model.recording.telemetry import separated_times
+from model.recording.times import separated_times
 
 
 class LabelConfig(Config):
@@ -85,6 +85,21 @@ def future_rows(
     before = np.maximum(after - 1, 0)
     rows = np.where(np.abs(t[before] - wanted) <= np.abs(t[after] - wanted), before, after)
     return rows, np.abs(t[rows] - wanted) <= tolerance_ms
+
+
+def are_of(labels: pd.DataFrame, telemetry: pd.DataFrame) -> bool:
+    """Whether labels were made from this telemetry: they have its rows, and say what it says a second later."""
+    if not labels[TIME].equals(telemetry[TIME].astype(labels[TIME].dtype)):
+        return False
+    first = HORIZONS_S[0]
+    rows, _ = future_rows(separated_times(telemetry), first * 1000, 0)
+    brake, pedal = labels[f"brake_{first}s"], labels[f"acc_pos_{first}s"]
+    known = (brake.notna() & pedal.notna()).to_numpy()
+    then = telemetry.iloc[rows[known]]
+    return bool(
+        (then["BRAKE_SIGNAL"].to_numpy(bool) == brake[known].to_numpy(bool)).all()
+        and np.allclose(then["ACCELERATOR_POS_D"].to_numpy(), pedal[known].to_numpy(float))
+    )
 
 
 def write_future_labels(path: Path, labels: pd.DataFrame) -> None:

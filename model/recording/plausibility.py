@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from model.recording.annotations import Annotations
 from model.recording.schema import CHANNELS
-from model.recording.telemetry import STEP_MS, TelemetryReport
+from model.recording.telemetry import PEDAL, TelemetryReport
+from model.recording.times import MAX_STEP_MS, SLOT, STEP_MS
 
 COAST_BELOW = 7.5
 """%: the accelerator rests below this."""
@@ -24,16 +24,27 @@ REST_SHARE, REST_BAND = 0.05, 0.5
 """A pedal rests where so many rows are within so many % of its lowest position."""
 SATURATED_SHARE = 0.2
 FROZEN_S = 300.0
+CONTRADICTED_S, CONTRADICTED_BY = 60.0, 0.3
+"""A value that stays so long is frozen too if meanwhile the speed, or for it the engine's, changes by such a share."""
 LONG_S = 300.0
+MINUTE_S = 60.0
 MOVING_KMH = 10.0
 BRAKE_SHARE = 0.9
+HARD_KMH_S, HARD_ROWS = 9.0, 4
+"""No car slows so fast (2.5 m/s2), and for so many rows, without its brake."""
+RISING_KMH_S = 1.0
+MOST_OUT_OF_RANGE = 0.05
 LONGEST_GAP_S = 3600.0
 FRAMES_LOOKED_AT = 24
 BLACK_LEVEL, BLACK_SPREAD = 12.0, 6.0
 """Grey levels of 255."""
 STILL_DIFFERENCE = 0.5
 REPEATED_SHARE = 0.5
+HUNG_SHARE = 0.05
 DETECTIONS_FOR_A_PLACE = 50
+CAMERA = "camera"
+"""Of the details of annotations: what `implausible_camera` found in the frames."""
+IN_THE_SKY, NEAR = 0.99, 1 / 6
 
 
 @dataclass(frozen=True)
@@ -50,7 +61,12 @@ def implausible_drive(
 ) -> list[Finding]:
     """What is implausible in the rows of `read_telemetry`. `coast_below`: % that the labels take for coasting."""
     minutes = len(telemetry) * STEP_MS / 60_000
-    found = [*_pedal(telemetry, minutes, coast_below), *_brake(telemetry, minutes)]
+    found = [*_pedal(telemetry, minutes, coast_below), *_brake(telemetry, minutes), *_stands(telemetry)]
+    if report.out_of_range > max(1, MOST_OUT_OF_RANGE * report.rows):
+        example = report.out_of_range_example
+        text = f"{report.out_of_range} of {report.rows} rows are dropped as {example}: is its scale another one"
+        advice = " (option pedal_range of recording)?" if example.startswith(PEDAL) else "?"
+        found.append(Finding("out_of_range", text + advice, True))
     for name in (name for name, channel in CHANNELS.items() if channel.kind == "number" and name in telemetry):
         found += [*_frozen(telemetry, name), *_saturated(telemetry, name)]
     if report.backwards:
@@ -85,24 +101,38 @@ def implausible_camera(
         text = f"{still} of {len(pairs)} frames looked at are the one looked at before, though the car moves"
         found.append(Finding("still", text, True))
     hung = [time for time in repeated if time in moving]
-    if len(hung) > REPEATED_SHARE * len(seen) and not found:
+    if len(hung) > HUNG_SHARE * len(seen) and not found:
         text = f"{len(hung)} of {len(seen)} frames are the one before, though the car moves, the first {hung[0]}"
-        found.append(Finding("still", text, True))
+        found.append(Finding("still", text, len(hung) > REPEATED_SHARE * len(seen)))
     return found
 
 
-def implausible_detections(annotations: Annotations, region_height: int) -> list[Finding]:
-    """Whether all vehicles are in the sky: a camera upside down, or a wrong region of interest."""
-    bottom = annotations.box[:, 3]
-    if len(bottom) < DETECTIONS_FOR_A_PLACE or bottom.max() >= region_height / 2:
+def implausible_detections(box: npt.NDArray[np.float32], region_height: int) -> list[Finding]:
+    """Whether the vehicles of boxes (M,4) are in the sky: a camera upside down, or a wrong region of interest.
+
+    Far ones are near the horizon, which may be high. Those that look large are near, and can only be low.
+    """
+    bottom = box[:, 3]
+    high = int((bottom < region_height / 2).sum())
+    if len(bottom) < DETECTIONS_FOR_A_PLACE or high < IN_THE_SKY * len(bottom):
         return []
-    text = f"all {len(bottom)} vehicles lie in the upper half of the region of interest: is the camera upside down?"
-    return [Finding("upside_down", text, False)]
+    text = (
+        f"{high} of {len(bottom)} vehicles lie in the upper half of the region of interest: is the camera upside down, "
+        "or the region not its own?"
+    )
+    near = bool((bottom - box[:, 1]).max() > NEAR * region_height)
+    return [Finding("upside_down", text, near)]
 
 
 def _pedal(telemetry: pd.DataFrame, minutes: float, coast_below: float) -> list[Finding]:
-    pedal = telemetry["ACCELERATOR_POS_D"].to_numpy()
+    pedal = telemetry[PEDAL].to_numpy()
     lowest = float(pedal.min())
+    if pedal.max() < COAST_BELOW and minutes * 60 >= MINUTE_S and (rises := _rises(telemetry)):
+        text = (
+            f"the accelerator is never above {pedal.max():.3g} % in {minutes:.1f} minutes, though the speed rises in "
+            f"{rises} rows: was the cruise control on, or is the scale another one (option pedal_range of recording)?"
+        )
+        return [Finding("pedal_never_pressed", text, True)]
     if lowest < coast_below:
         return []
     rests = float((pedal <= lowest + REST_BAND).mean())
@@ -110,8 +140,8 @@ def _pedal(telemetry: pd.DataFrame, minutes: float, coast_below: float) -> list[
         return []
     text = (
         f"the lowest accelerator position is {lowest:.1f} %, never below {coast_below:g} % in {minutes:.1f} minutes: "
-        f"no row coasts. Positions reach {pedal.max():.1f} %; rescale them to 0 at rest and 100 at full, or set "
-        "coast_threshold of the labels"
+        f"no row coasts. Positions reach {pedal.max():.1f} %; rescale them with the option pedal_range of "
+        "recording, or set coast_threshold of the labels"
     )
     return [Finding("pedal_never_rests", text, rests >= REST_SHARE)]
 
@@ -123,19 +153,56 @@ def _brake(telemetry: pd.DataFrame, minutes: float) -> list[Finding]:
     if brake.mean() > BRAKE_SHARE:
         text = f"the brake is on in {brake.mean():.0%} of the {len(brake)} rows in which the car moves"
         return [Finding("brake_always_on", text, True)]
-    if not brake.any() and minutes * 60 >= LONG_S:
+    if brake.any():
+        return []
+    slowed = _change(telemetry) <= -HARD_KMH_S
+    if slowed.sum() >= HARD_ROWS:
+        first = telemetry["Time"].iloc[int(slowed.argmax())]
+        text = f"the brake is never on, though the car slows hard in {slowed.sum()} rows, the first {first}"
+        return [Finding("brake_never_on", text, True)]
+    if minutes * 60 >= LONG_S:
         return [Finding("brake_never_on", f"the brake is never on in {minutes:.1f} minutes", False)]
     return []
 
 
+def _change(telemetry: pd.DataFrame) -> npt.NDArray[np.float64]:
+    """(N,) how much faster the car is a second, two rows, later, km/h; 0 where a gap begins or the drive ends."""
+    slots, speed = telemetry[SLOT].to_numpy(), telemetry["SPEED"].to_numpy()
+    change = np.zeros(len(speed))
+    follows = (slots[2:] > slots[:-2]) & (slots[2:] - slots[:-2] <= 2 * MAX_STEP_MS)
+    change[:-2] = np.where(follows, speed[2:] - speed[:-2], 0.0)
+    return change
+
+
+def _rises(telemetry: pd.DataFrame) -> int:
+    """Rows in which the speed rises as it does not by itself."""
+    return int((_change(telemetry) > RISING_KMH_S).sum())
+
+
+def _stands(telemetry: pd.DataFrame) -> list[Finding]:
+    """Whether the speed says that the car stands throughout, and the accelerator that it does not."""
+    fastest, seconds = telemetry["SPEED"].max(), len(telemetry) * STEP_MS / 1000
+    pressed = int((telemetry[PEDAL] >= COAST_BELOW).sum())
+    if seconds < MINUTE_S or fastest > MOVING_KMH or pressed < len(telemetry) / 4:
+        return []
+    text = f"SPEED is never above {fastest:g} km/h in {seconds:.0f} s, though the pedal is pressed in {pressed} rows"
+    return [Finding("frozen", text, True)]
+
+
 def _frozen(telemetry: pd.DataFrame, name: str) -> list[Finding]:
-    """Whether a channel holds one value, other than 0, for minutes while the car moves."""
+    """Whether a channel holds one value for minutes while the car moves, and for one while others tell otherwise.
+
+    The accelerator, the load and the braking force may be 0 for long.
+    """
     values = telemetry[name].to_numpy()
-    still = (np.diff(values) == 0) & (np.diff(telemetry["t"].to_numpy()) > 0) & (values[1:] != 0)
+    still = (np.diff(values) == 0) & (np.diff(telemetry["t"].to_numpy()) > 0)
+    still &= (values[1:] != 0) | (name == "RPM")
     still &= telemetry["SPEED"].to_numpy()[1:] > MOVING_KMH
     first, length = _longest_run(still)
     seconds = length * STEP_MS / 1000
-    if seconds < FROZEN_S:
+    other = telemetry.get("RPM" if name == "SPEED" else "SPEED", telemetry["SPEED"]).to_numpy()[first : first + length]
+    moved = seconds >= CONTRADICTED_S and other.max() - other.min() > CONTRADICTED_BY * other.max()
+    if seconds < FROZEN_S and not moved:
         return []
     start = telemetry["Time"].iloc[first]
     text = f"{name} stays at {values[first]:g} for {seconds:.0f} s from {start} on ({length + 1} rows)"

@@ -1,37 +1,31 @@
 """The one reader of `telemetry.csv`: what loggers write becomes typed columns at 2 Hz; what is dropped is counted."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from model.common.config import Config
 from model.common.errors import DataError
 from model.recording.dialect import Cells, Dialect, booleans, has_decimal_commas, missing, numbers, read_cells
 from model.recording.schema import CHANNELS, GEARS, REQUIRED_COLUMNS, TIME
+from model.recording.times import FASTEST_STEP_MS, MAX_STEP_MS, SLOT, STEP_MS, parse_times, recorded_step, two_hertz
 
 FAULT_TIMES = {"No Frame": "no_frame", "Incomplete Data": "incomplete"}
 NO_DATA = "No Data"
+PEDAL = "ACCELERATOR_POS_D"
+AS_RECORDED = (0.0, 100.0)
+"""The range of a pedal that needs no rescaling."""
 MOST_UNREADABLE = 0.05
-MAX_STEP_MS = 601
-"""Two rows further apart than this have a gap between them."""
-STEP_MS = 500
-"""Of the 2 Hz that labels, windows and networks are made for."""
-FASTEST_STEP_MS = 425
-"""Rows that follow each other faster are thinned out to 2 Hz."""
-ROWS_FOR_A_RATE = 10
-SLOT = "slot"
-"""The column of the half seconds that rows stand for."""
-
 GEAR_RATIOS = np.array([9.5, 16.5, 27.5, 40.5, 53.5])
 """km/h per 1000 rpm in gears 1 to 5."""
 NEUTRAL_BELOW_KMH = 6.0
 IDLE_RPM = 920.0
-
-_TIME = r"^(\d{4}-\d{2}-\d{2}) (\d{2})-(\d{2})-(\d{2})(?:-(\d{1,6}))?$"
 
 
 class ReadingConfig(Config):
@@ -44,6 +38,24 @@ class ReadingConfig(Config):
         description="Share of telemetry rows, besides the recorder's own fault rows, that may be unreadable and are "
         "dropped; a recording with more is refused. One row always may",
     )
+    pedal_range: list[float] = Field(
+        [],
+        description="What ACCELERATOR_POS_D reads with the pedal at rest and fully pressed, such as [14.12, 81.56] or "
+        "[0, 255]: it is rescaled to 0 to 100 %, now and whenever the recording is read. Empty: as it was read before; "
+        "[0, 100]: as recorded",
+    )
+
+    @model_validator(mode="after")
+    def _two_positions(self) -> Self:
+        if self.pedal_range and not (
+            len(self.pedal_range) == 2
+            and all(np.isfinite(self.pedal_range))
+            and self.pedal_range[0] != self.pedal_range[1]
+        ):
+            raise DataError(
+                f"pedal_range {self.pedal_range}: expected two different numbers, at rest and fully pressed."
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,9 @@ class TelemetryReport:
     headers: int
     """The header again, as after a restart."""
     out_of_range: int
+    """With a value that cannot be."""
+    out_of_range_example: str
+    """The channel that this is so for most, and how far it reaches."""
     sentinels: int
     """With a byte's "no answer" in the midst of other values."""
     repeated: int
@@ -78,12 +93,14 @@ class TelemetryReport:
         return 1 - (self.valid + self.left_out) / max(self.rows, 1)
 
     def to_dict(self) -> dict[str, int | float]:
-        """The figures, without the dialect."""
-        return {name: value for name, value in asdict(self).items() if name != "dialect"}
+        """The figures."""
+        return {name: value for name, value in asdict(self).items() if isinstance(value, (int, float))}
 
 
-def read_telemetry(path: Path, most_unreadable: float = MOST_UNREADABLE) -> tuple[pd.DataFrame, TelemetryReport]:
-    """Read a recording's telemetry.
+def read_telemetry(
+    path: Path, most_unreadable: float = MOST_UNREADABLE, pedal_range: Sequence[float] = ()
+) -> tuple[pd.DataFrame, TelemetryReport]:
+    """Read a recording's telemetry, its options as in `ReadingConfig`.
 
     Rows that the recorder marked as failed, rows that cannot be read and rows with impossible values are dropped and
     counted. The order is the file's: where time steps back a new segment begins. Of rows with the same time the last is
@@ -102,19 +119,23 @@ def read_telemetry(path: Path, most_unreadable: float = MOST_UNREADABLE) -> tupl
     cells = read_cells(path, (TIME, *CHANNELS), REQUIRED_COLUMNS)
     rows = _Rows.parse(cells)
     rows.refuse_unreadable(path, most_unreadable)
-    table, counts = _plausible(rows.table())
+    if pedal_range:
+        rest, full = pedal_range
+        rows.values[PEDAL] = (rows.values[PEDAL] - rest) / (full - rest) * 100
+    table, counts, example = _plausible(rows.table())
     if table.empty:
+        reason = rows.first_problem() or example
         raise DataError(
-            f"{path} has no valid row: all {len(cells.line)} are fault rows of the recorder, unreadable or out of "
-            f"range{rows.first_problem()}. Expected at least one sample; record the drive again or leave it out."
+            f"{path} has no valid row: all {len(cells.line)} are fault rows of the recorder, unreadable or out of range"
+            f"{f' ({reason})' if reason else ''}. Expected at least one sample; record the drive again or leave it out."
         )
-    step = _recorded_step(path, rows.t[rows.kinds == ""])
+    step = recorded_step(path, rows.t[rows.kinds == ""])
     backwards = np.diff(table["t"], prepend=table["t"].iloc[0]) < 0
     table.insert(2, SLOT, table["t"])
     table.insert(3, "segment", np.cumsum(backwards))
     ordered = table.drop_duplicates("t", keep="last")
     repeated = len(table) - len(ordered)
-    kept = _two_hertz(ordered, step) if step is not None and step < FASTEST_STEP_MS else ordered.reset_index(drop=True)
+    kept = two_hertz(ordered, step) if step is not None and step < FASTEST_STEP_MS else ordered.reset_index(drop=True)
     steps = np.diff(kept[SLOT])
     time_base = Dialect.time_base + (f", set back {backwards.sum()} times" if backwards.any() else "")
     report = TelemetryReport(
@@ -122,6 +143,7 @@ def read_telemetry(path: Path, most_unreadable: float = MOST_UNREADABLE) -> tupl
         valid=len(kept),
         **{kind: int((rows.kinds == kind).sum()) for kind in ("no_frame", "incomplete", "unreadable", "headers")},
         **counts,
+        out_of_range_example=example,
         repeated=repeated,
         backwards=int(backwards.sum()),
         left_out=len(ordered) - len(kept),
@@ -132,18 +154,6 @@ def read_telemetry(path: Path, most_unreadable: float = MOST_UNREADABLE) -> tupl
         dialect=replace(rows.dialect, rate_hz=None if step is None else round(1000 / step, 2), time_base=time_base),
     )
     return kept, report
-
-
-def separated_times(telemetry: pd.DataFrame, column: str = "t") -> npt.NDArray[np.int64]:
-    """(N,) times, or slots, in ms of `read_telemetry`'s rows, rising throughout: segments are moved far apart.
-
-    What looks for rows by time does so with times, what looks for gaps with slots.
-    """
-    t = telemetry[column].to_numpy(np.int64)
-    if "segment" not in telemetry or not len(t):
-        return t
-    span = int(t.max() - t.min()) + 3_600_000
-    return np.asarray(t + telemetry["segment"].to_numpy(np.int64) * span)
 
 
 @dataclass
@@ -193,11 +203,11 @@ class _Rows:
             self.problems.append((first, f"column {column}: {self.cells.columns[column][first]!r} is not {expected}"))
 
     def first_problem(self) -> str:
-        """In brackets, the first row that cannot be read; empty if there is none."""
+        """The first row that cannot be read; empty if there is none."""
         if not self.problems:
             return ""
         row, problem = min(self.problems)
-        return f" (row {self.cells.line[row]}, {problem})"
+        return f"row {self.cells.line[row]}, {problem}"
 
     def refuse_unreadable(self, path: Path, most: float) -> None:
         unreadable = int((self.kinds == "unreadable").sum())
@@ -221,7 +231,7 @@ class _Rows:
             given = columns["GEAR"]
             columns["inferred"] = ~np.isin(given, range(GEARS))
             if "RPM" in columns:
-                guess = infer_gear(columns["SPEED"], columns["RPM"], columns["ACCELERATOR_POS_D"])
+                guess = infer_gear(columns["SPEED"], columns["RPM"], columns[PEDAL])
                 given = np.where(columns["inferred"], guess, given)
             columns["GEAR"] = given.astype(np.int8)
         return pd.DataFrame(columns)
@@ -241,17 +251,23 @@ def _fault_kinds(cells: Cells) -> npt.NDArray[np.object_]:
     return kinds
 
 
-def _plausible(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
-    """The rows without values that cannot be, and how many others there were of each kind."""
+def _plausible(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int], str]:
+    """The rows without values that cannot be, how many others there were of each kind, and an example of range."""
     possible, answered = np.ones(len(table), bool), np.ones(len(table), bool)
+    most, example = 0, ""
     for name in (name for name in CHANNELS if name in table):
         channel = CHANNELS[name]
         if channel.plausible:
-            possible &= table[name].between(*channel.plausible).to_numpy()
+            within = table[name].between(*channel.plausible).to_numpy()
+            possible &= within
+            if (count := int((~within).sum())) > most:
+                low, high = channel.plausible
+                reach = f"from {table[name].min():g} to {table[name].max():g}"
+                most, example = count, f"{name} goes {reach}, beyond {low:g} to {high:g} {channel.unit}"
         if channel.sentinel is not None and channel.fastest is not None:
             answered &= ~_contradicted(table, name, channel.sentinel, channel.fastest)
     counts = {"out_of_range": int((~possible).sum()), "sentinels": int((possible & ~answered).sum())}
-    return table[possible & answered], counts
+    return table[possible & answered], counts, example
 
 
 def _contradicted(table: pd.DataFrame, name: str, sentinel: float, fastest: float) -> npt.NDArray[np.bool_]:
@@ -266,51 +282,6 @@ def _contradicted(table: pd.DataFrame, name: str, sentinel: float, fastest: floa
         seconds = ((table["t"] - moment).abs() / 1000).clip(lower=STEP_MS / 1000)
         contradicted |= ((sentinel - value).abs() > fastest * seconds).to_numpy()
     return said & contradicted
-
-
-def _recorded_step(path: Path, t: npt.NDArray[np.int64]) -> float | None:
-    """The usual step between rows in ms; None if there are too few rows.
-
-    Raises:
-        DataError: even the quicker tenth of the steps is too long for 2 Hz.
-    """
-    steps = np.diff(t)
-    steps = steps[steps > 0]
-    if len(steps) < ROWS_FOR_A_RATE:
-        return None
-    usual = float(np.median(steps))
-    if np.quantile(steps, 0.1) > MAX_STEP_MS:
-        raise DataError(
-            f"{path} is recorded at {1000 / usual:.2g} Hz, a row every {usual / 1000:.2g} s: expected 2 Hz or more, as "
-            "windows and labels are of half seconds. Record with a shorter interval, or leave the drive out."
-        )
-    return usual
-
-
-def _two_hertz(table: pd.DataFrame, step: float) -> pd.DataFrame:
-    """Of rows every `step` ms the nearest to every half second of each segment, which becomes their slot."""
-    parts = []
-    for _, part in table.groupby("segment"):
-        t = part["t"].to_numpy()
-        grid = np.arange(t[0], t[-1] + step / 2, STEP_MS).astype(np.int64)
-        after = np.minimum(np.searchsorted(t, grid), len(t) - 1)
-        before = np.maximum(after - 1, 0)
-        nearest = np.where(np.abs(t[before] - grid) <= np.abs(t[after] - grid), before, after)
-        near = np.abs(t[nearest] - grid) <= STEP_MS // 2
-        row, first = np.unique(nearest[near], return_index=True)
-        parts.append(part.iloc[row].assign(**{SLOT: grid[near][first]}))
-    return pd.concat(parts, ignore_index=True)
-
-
-def parse_times(times: pd.Series) -> npt.NDArray[np.int64]:
-    """Milliseconds since 1970 of `YYYY-MM-DD HH-MM-SS[-fraction]` texts (1 to 6 digits); -1 where invalid."""
-    parts = times.astype(object).str.extract(_TIME)
-    moment = pd.to_datetime(
-        parts[0] + "T" + parts[1] + ":" + parts[2] + ":" + parts[3], format="%Y-%m-%dT%H:%M:%S", errors="coerce"
-    )
-    fraction = parts[4].fillna("0").str.ljust(6, "0").astype("int64").to_numpy() // 1000
-    milliseconds = moment.astype("datetime64[ms]").astype("int64").to_numpy()
-    return np.where(moment.isna().to_numpy(), -1, milliseconds + fraction)
 
 
 def infer_gear(

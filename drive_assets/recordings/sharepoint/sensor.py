@@ -10,7 +10,7 @@ import dagster as dg
 from drive_assets.batches import told
 from drive_assets.partitions import is_recording_name
 from drive_assets.recordings import arrivals
-from drive_assets.recordings.archives import listing, open_archive
+from drive_assets.recordings.archives import listing, open_archive, taken_as
 from drive_assets.recordings.arrivals import INTERVAL_S, Arrival, ArrivalRules, Tick, age_text, key_of, rival
 from drive_assets.recordings.sharepoint.downloads import listing_of_zip
 from drive_assets.recordings.sharepoint.drive_map import DriveMap, Entry, open_map
@@ -210,9 +210,10 @@ class _Look:
         content = self.known.content(entry.id)
         names = [name for name, _ in content.files]
         if not is_recording_name(entry.name):
-            if TELEMETRY in names:
+            has_telemetry = TELEMETRY in map(taken_as, names)
+            if has_telemetry:
                 self.tick.tell("not named YYYY-MM-DD_HH-MM-SS", entry.path)
-            return TELEMETRY not in names
+            return not has_telemetry
         asked, number = self.known.asked(entry.id, entry.name)
         if asked and not content.is_changed:
             return True

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from drive_assets.recordings.archives import unpack
+from drive_assets.recordings.archives import taken_as, unpack
 from drive_assets.recordings.disk import Progress
 from drive_assets.recordings.sharepoint.downloads import download, release
 from drive_assets.recordings.sharepoint.drive_map import open_map
@@ -56,7 +56,7 @@ class SharePointSource:
             return transfer | unpack(got.path, self.location, self.member, target, Progress(self.name, tell))
         for name in got.files:
             # Linked, not moved: a run that is killed before the recording is published finds its download again.
-            os.link(got.path / name, target / name)
+            os.link(got.path / name, target / taken_as(name))
         return transfer
 
     def release(self, storage: Storage) -> None:

@@ -3,6 +3,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,13 +13,16 @@ from hypothesis import strategies as st
 
 from drive_assets_tests.drives import write_drive
 from model.common.errors import DataError
+from model.common.files import write_json
+from model.dataset.assignment import RecordingStats, SplitConfig, assign_splits
 from model.dataset.split_file import read_split, write_split
-from model.dataset.splits import RecordingStats, SplitConfig, assign_splits, build_manifest
+from model.dataset.splits import build_manifest
 from model.dataset.window_data import WindowData
 from model.dataset.windows import WindowConfig, build_recording, window_starts
 from model.recording import schema
 from model.recording.annotations import Annotations, read_annotations, write_annotations
-from model.recording.folder import content_hash, inspect_recording, parse_recording_name
+from model.recording.content import FRAMES_HASH, content_hash, files_hash
+from model.recording.folder import Recording, inspect_recording, parse_recording_name
 from model.recording.labels import future_labels, write_future_labels
 from model.recording.telemetry import read_telemetry
 from model.training.checkpoint import load_checkpoint
@@ -293,3 +297,36 @@ def test_a_region_that_changed_is_told(tmp_path: Path) -> None:
     (drive / "roi.json").write_text(json.dumps({"x": 0, "y": 240, "width": 1920, "height": 575}))
     with pytest.raises(DataError, match=r"roi\.json says .*y=240.* annotate again"):
         build_recording(drive, WindowConfig())
+
+
+def test_what_changed_after_it_was_labelled_or_annotated_is_told(tmp_path: Path) -> None:
+    drive = labelled_drive(tmp_path / "2024-05-01_10-00-00")
+    own, frames = Recording(drive), list(Recording(drive).frames().values())
+    write_json(own.details_path, {FRAMES_HASH: files_hash(frames)})
+    build_recording(drive, WindowConfig())
+    content = bytearray(frames[3].read_bytes())
+    content[-5] ^= 1  # a frame of equal size
+    frames[3].write_bytes(content)
+    with pytest.raises(DataError, match="frames changed after they were annotated: annotate again"):
+        build_recording(drive, WindowConfig())
+    content[-5] ^= 1
+    frames[3].write_bytes(content)
+    build_recording(drive, WindowConfig())
+    telemetry = own.telemetry_path.read_text()
+    own.telemetry_path.write_text(telemetry.replace(",0.0,40,", ",5.0,40,"))  # the same times
+    with pytest.raises(DataError, match=r"does not fit telemetry\.csv: label the recording again"):
+        build_recording(drive, WindowConfig())
+
+
+def test_a_camera_that_sees_nothing_keeps_a_drive_out(tmp_path: Path) -> None:
+    names = [labelled_drive(tmp_path / f"2024-05-0{n}_10-00-00", seed=n).name for n in range(1, 6)]
+    black = cv2.imencode(".jpg", np.zeros((36, 64, 3), np.uint8))[1].tobytes()
+    for path in Recording(tmp_path / names[3]).frames().values():
+        path.write_bytes(black)
+    camera = [{"kind": "still", "text": "20 of 24 frames are the one before", "poisons": True}]
+    write_json(Recording(tmp_path / names[4]).details_path, {"camera": camera})
+    manifest = build_manifest(tmp_path, names, WindowConfig(), SplitConfig())
+    assert "implausible: 24 of 24 frames looked at are black" in manifest["skipped"][names[3]]
+    assert "implausible: 20 of 24 frames are the one before" in manifest["skipped"][names[4]]
+    accepted = build_manifest(tmp_path, names, WindowConfig(), SplitConfig(accept_implausible=names[3:]))
+    assert list(accepted["accepted"]) == names[3:]

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from drive_assets_tests.drives import write_drive
+from model.common.errors import DataError
 from model.recording.annotations import Annotations
 from model.recording.folder import Recording
 from model.recording.frame_files import repeated_frames
@@ -87,8 +88,45 @@ def test_cameras_that_see_nothing(tmp_path: Path) -> None:
 
 
 def test_vehicles_in_the_sky() -> None:
-    low, high = [100, 300, 200, 400, 0.9, 0], [100, 10, 200, 90, 0.9, 0]
-    for box, kinds in ((low, []), (high, ["upside_down"])):
+    low, far, near = [100, 300, 200, 400, 0.9, 0], [100, 10, 200, 90, 0.9, 0], [100, 10, 200, 150, 0.9, 0]
+    for box, kinds in ((low, []), (far, [("upside_down", False)]), (near, [("upside_down", True)])):
         boxes = [np.array([box] * 10, np.float32)] * 6
         annotations = Annotations.from_frames([str(n) for n in range(6)], [f"{n}.jpg" for n in range(6)], boxes)
-        assert [finding.kind for finding in implausible_detections(annotations, 575)] == kinds
+        assert [(f.kind, f.poisons) for f in implausible_detections(annotations.box, 575)] == kinds
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (lambda t: t.assign(ACCELERATOR_POS_D=t["ACCELERATOR_POS_D"] / 100), "pedal_never_pressed"),
+        (lambda t: t.assign(ACCELERATOR_POS_D=36 + 2 * t["ACCELERATOR_POS_D"]), "out_of_range"),
+        (lambda t: t.assign(BRAKE_SIGNAL=False, SPEED=60 + 6 * np.abs(10 - t.index % 20)), "brake_never_on"),
+        (lambda t: t.assign(SPEED=0), "frozen"),
+        (lambda t: t.assign(RPM=0), "frozen"),
+        (lambda t: t.assign(RPM=1777)[:150], "frozen"),
+    ],
+)
+def test_what_contradicts_itself_poisons(tmp_path: Path, change: Callable, kind: str) -> None:
+    assert (kind, True) in found(change(drive()), tmp_path)
+
+
+@pytest.mark.parametrize("positions", [(14.12, 81.56), (36.0, 236.0)])
+def test_a_raw_pedal_is_rescaled(tmp_path: Path, positions: tuple[float, float]) -> None:
+    rest, full = positions
+    table, raw = drive(), drive()
+    raw["ACCELERATOR_POS_D"] = rest + (full - rest) / 100 * table["ACCELERATOR_POS_D"]
+    folder = tmp_path / "2024-05-01_10-00-00"
+    folder.mkdir()
+    raw.to_csv(folder / "telemetry.csv", index=False)
+    recording = Recording(folder)
+    assert any(finding.poisons for finding in implausible_drive(*recording.telemetry()))
+    recording.keep_reading(positions)
+    read, report = recording.telemetry()
+    np.testing.assert_allclose(read["ACCELERATOR_POS_D"], table["ACCELERATOR_POS_D"], atol=1e-9)
+    assert implausible_drive(read, report) == []
+    recording.keep_reading((0, 100))
+    assert not recording.reading_path.exists()
+    for wrong in ('{"pedal_range": [5, 5]}', '{"pedal": [0, 255]}', "[1]", "no JSON"):
+        recording.reading_path.write_text(wrong)
+        with pytest.raises(DataError, match=r"reading\.json: expected"):
+            recording.telemetry()

@@ -8,7 +8,8 @@ import pytest
 from model.common.errors import DataError
 from model.dataset.windows import WindowConfig, window_starts
 from model.recording.labels import future_labels
-from model.recording.telemetry import SLOT, infer_gear, parse_times, read_telemetry, separated_times
+from model.recording.telemetry import infer_gear, read_telemetry
+from model.recording.times import SLOT, parse_times, separated_times
 
 HEADER = "Time,SPEED,RPM,ACCELERATOR_POS_D,ENGINE_LOAD,BRAKE_SIGNAL,GEAR,BRAKE_FORCE,PRE_BRAKING,WHILE_BRAKING"
 NO_DATA = ",".join(["No Data"] * 9)

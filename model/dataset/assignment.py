@@ -1,0 +1,157 @@
+"""Which recording goes into which split: whole recordings, near to the wanted shares of windows and events."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, model_validator
+
+from model.common.config import Config
+from model.common.errors import DataError
+from model.recording.schema import DEFAULT_TASKS
+
+SPLITS = ("train", "val", "test")
+EXHAUSTIVE_UP_TO = 9
+"""Recordings of which every assignment is tried: 3^9 are 19,683."""
+_MISSING_POSITIVES = 1.0
+"""Cost of a split in which a default task has no positive; shares cost their squared error, far below 1."""
+
+
+class SplitConfig(Config):
+    """How recordings are shared out."""
+
+    train: float = Field(0.75, gt=0, description="Share of windows for training")
+    val: float = Field(
+        0.15, gt=0, description="Share of windows for validation: thresholds, early stop, choice of the best"
+    )
+    test: float = Field(0.10, gt=0, description="Share of windows for the reported figures")
+    fixed: dict[str, str] = Field({}, description="Recordings that must go into a split, by name: train, val or test")
+
+    reshuffle: bool = Field(
+        False,
+        description="Share all recordings out anew. Else each keeps the split that the last manifest gave it, so that "
+        "what was tested on is never trained on",
+    )
+    accept_implausible: list[str] = Field(
+        [], description="Recordings, by name, that are used though they are implausible (see the check of recording)"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        shares = (self.train, self.val, self.test)
+        if abs(sum(shares) - 1) > 1e-6:
+            raise DataError(f"Shares {shares}: expected three positive numbers that add up to 1.")
+        wrong = {name: split for name, split in self.fixed.items() if split not in SPLITS}
+        if wrong:
+            raise DataError(f"fixed {wrong}: expected each recording's split to be one of {', '.join(SPLITS)}.")
+        return self
+
+    @property
+    def shares(self) -> npt.NDArray[np.float64]:
+        return np.array([self.train, self.val, self.test])
+
+
+@dataclass(frozen=True)
+class RecordingStats:
+    """What a recording brings to a split."""
+
+    name: str
+    frames: int
+    windows: int
+    positives: dict[str, int]
+    """Windows in which a label is true."""
+    content: dict[str, str]
+    """SHA-256 of each file that its windows come from."""
+    region: tuple[int, int]
+    """Width and height that its boxes are normalised by, px."""
+
+
+def assign_splits(stats: Sequence[RecordingStats], config: SplitConfig) -> dict[str, list[str]]:
+    """Share recordings out, whole, so that windows and brake and coast windows come near to the wanted shares.
+
+    The cost of an assignment is the squared difference of each split's shares from the wanted ones, and far more for a
+    split in which a default task has no positive. Up to nine recordings every assignment is tried; beyond, recordings
+    are placed one by one, the largest first, and then moved and swapped while that helps. No chance is involved.
+
+    Raises:
+        DataError: fewer recordings than splits, or a fixed one that is not there.
+    """
+    ordered = sorted(stats, key=lambda s: (-s.windows, s.name))
+    unknown = set(config.fixed) - {s.name for s in ordered}
+    if unknown:
+        raise DataError(f"fixed names {', '.join(sorted(unknown))}: expected recordings that have windows.")
+    if len(ordered) < len(SPLITS):
+        raise DataError(
+            f"{len(ordered)} recording(s) with windows are too few: expected at least {len(SPLITS)}, as train, val and "
+            "test share none. Add recordings, or annotate and label those that are there."
+        )
+    amounts = np.array([[s.windows, *(s.positives[task] for task in DEFAULT_TASKS)] for s in ordered], float)
+    fixed = np.array([SPLITS.index(config.fixed[s.name]) if s.name in config.fixed else -1 for s in ordered])
+    choice = _exhaustive(amounts, fixed, config) if len(ordered) <= EXHAUSTIVE_UP_TO else _local(amounts, fixed, config)
+    if len(set(choice.tolist())) < len(SPLITS):
+        raise DataError(
+            "The recordings that are fixed, or keep the split that they had, leave a split empty: add recordings, free "
+            "one, or set reshuffle."
+        )
+    return {
+        split: sorted(s.name for s, chosen in zip(ordered, choice, strict=True) if chosen == index)
+        for index, split in enumerate(SPLITS)
+    }
+
+
+def _cost(totals: npt.NDArray[np.float64], config: SplitConfig) -> npt.NDArray[np.float64]:
+    """Cost (...) of assignments by the totals (..., 3 splits, amounts) that they give; infinite for an empty split."""
+    every = totals.sum(axis=-2, keepdims=True)
+    share = totals / np.maximum(every, 1)
+    wanted = config.shares[:, None]
+    error = (np.where(every > 0, share - wanted, 0.0) ** 2).sum(axis=(-1, -2))
+    lacking = ((totals == 0) & (every > 0)).sum(axis=(-1, -2))
+    empty = (totals[..., 0] == 0).any(axis=-1)
+    return np.where(empty, np.inf, error + _MISSING_POSITIVES * lacking)
+
+
+def _exhaustive(
+    amounts: npt.NDArray[np.float64], fixed: npt.NDArray[np.int64], config: SplitConfig
+) -> npt.NDArray[np.int64]:
+    options = [range(len(SPLITS)) if f < 0 else [int(f)] for f in fixed]
+    every = np.array(list(itertools.product(*options)))
+    membership = every[:, None, :] == np.arange(len(SPLITS))[:, None]
+    return every[np.argmin(_cost(membership @ amounts, config))]
+
+
+def _local(
+    amounts: npt.NDArray[np.float64], fixed: npt.NDArray[np.int64], config: SplitConfig
+) -> npt.NDArray[np.int64]:
+    choice, totals = fixed.copy(), np.zeros((len(SPLITS), amounts.shape[1]))
+    for index in np.flatnonzero(fixed >= 0):
+        totals[choice[index]] += amounts[index]
+    goal = config.shares[:, None] * amounts.sum(axis=0)
+    for index in np.flatnonzero(fixed < 0):
+        choice[index] = int(np.argmax(((goal - totals) / np.maximum(goal, 1)).mean(axis=1)))
+        totals[choice[index]] += amounts[index]
+    free = np.flatnonzero(fixed < 0)
+    if not len(free):
+        return choice
+    one_hot = np.eye(len(SPLITS))
+    best = float(_cost(totals, config))
+    while True:
+        moves = np.array([(i, s) for i in free for s in range(len(SPLITS)) if s != choice[i]])
+        shift = one_hot[moves[:, 1]] - one_hot[choice[moves[:, 0]]]
+        moved = totals + shift[:, :, None] * amounts[moves[:, 0], None, :]
+        cost = _cost(moved, config)
+        pairs = np.array([(i, j) for i, j in itertools.combinations(free, 2) if choice[i] != choice[j]])
+        swap_shift = one_hot[choice[pairs[:, 1]]] - one_hot[choice[pairs[:, 0]]] if len(pairs) else np.empty((0, 3))
+        swapped = totals + swap_shift[:, :, None] * (amounts[pairs[:, 0]] - amounts[pairs[:, 1]])[:, None, :]
+        swap_cost = _cost(swapped, config) if len(pairs) else np.array([np.inf])
+        if min(cost.min(), swap_cost.min()) >= best - 1e-12:
+            return choice
+        if cost.min() <= swap_cost.min():
+            index, split = moves[cost.argmin()]
+            choice[index], totals, best = split, moved[cost.argmin()], float(cost.min())
+        else:
+            left, right = pairs[swap_cost.argmin()]
+            choice[[left, right]] = choice[[right, left]]
+            totals, best = swapped[swap_cost.argmin()], float(swap_cost.min())

@@ -1,0 +1,78 @@
+"""Times of a recording's rows: their texts, their rate, thinned out to 2 Hz, and apart where the clock was set back."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from model.common.errors import DataError
+
+MAX_STEP_MS = 601
+"""Two rows further apart than this have a gap between them."""
+STEP_MS = 500
+"""Of the 2 Hz that labels, windows and networks are made for."""
+FASTEST_STEP_MS = 425
+"""Rows that follow each other faster are thinned out to 2 Hz."""
+ROWS_FOR_A_RATE = 10
+SLOT = "slot"
+"""The column of the half seconds that rows stand for."""
+
+_TIME = r"^(\d{4}-\d{2}-\d{2}) (\d{2})-(\d{2})-(\d{2})(?:-(\d{1,6}))?$"
+
+
+def parse_times(times: pd.Series) -> npt.NDArray[np.int64]:
+    """Milliseconds since 1970 of `YYYY-MM-DD HH-MM-SS[-fraction]` texts (1 to 6 digits); -1 where invalid."""
+    parts = times.astype(object).str.extract(_TIME)
+    moment = pd.to_datetime(
+        parts[0] + "T" + parts[1] + ":" + parts[2] + ":" + parts[3], format="%Y-%m-%dT%H:%M:%S", errors="coerce"
+    )
+    fraction = parts[4].fillna("0").str.ljust(6, "0").astype("int64").to_numpy() // 1000
+    milliseconds = moment.astype("datetime64[ms]").astype("int64").to_numpy()
+    return np.where(moment.isna().to_numpy(), -1, milliseconds + fraction)
+
+
+def separated_times(telemetry: pd.DataFrame, column: str = "t") -> npt.NDArray[np.int64]:
+    """(N,) times, or slots, in ms of `read_telemetry`'s rows, rising throughout: segments are moved far apart.
+
+    What looks for rows by time does so with times, what looks for gaps with slots.
+    """
+    t = telemetry[column].to_numpy(np.int64)
+    if "segment" not in telemetry or not len(t):
+        return t
+    span = int(t.max() - t.min()) + 3_600_000
+    return np.asarray(t + telemetry["segment"].to_numpy(np.int64) * span)
+
+
+def recorded_step(path: Path, t: npt.NDArray[np.int64]) -> float | None:
+    """The usual step between rows in ms; None if there are too few rows.
+
+    Raises:
+        DataError: even the quicker tenth of the steps is too long for 2 Hz.
+    """
+    steps = np.diff(t)
+    steps = steps[steps > 0]
+    if len(steps) < ROWS_FOR_A_RATE:
+        return None
+    usual = float(np.median(steps))
+    if np.quantile(steps, 0.1) > MAX_STEP_MS:
+        raise DataError(
+            f"{path} is recorded at {1000 / usual:.2g} Hz, a row every {usual / 1000:.2g} s: expected 2 Hz or more, as "
+            "windows and labels are of half seconds. Record with a shorter interval, or leave the drive out."
+        )
+    return usual
+
+
+def two_hertz(table: pd.DataFrame, step: float) -> pd.DataFrame:
+    """Of rows every `step` ms the nearest to every half second of each segment, which becomes their slot."""
+    parts = []
+    for _, part in table.groupby("segment"):
+        t = part["t"].to_numpy()
+        grid = np.arange(t[0], t[-1] + step / 2, STEP_MS).astype(np.int64)
+        after = np.minimum(np.searchsorted(t, grid), len(t) - 1)
+        before = np.maximum(after - 1, 0)
+        nearest = np.where(np.abs(t[before] - grid) <= np.abs(t[after] - grid), before, after)
+        near = np.abs(t[nearest] - grid) <= STEP_MS // 2
+        row, first = np.unique(nearest[near], return_index=True)
+        parts.append(part.iloc[row].assign(**{SLOT: grid[near][first]}))
+    return pd.concat(parts, ignore_index=True)
