@@ -49,6 +49,13 @@ def _parser() -> argparse.ArgumentParser:
     ingest.add_argument(
         "paths", nargs="+", type=Path, metavar="PATH", help="recording folders, zips, or folders of them"
     )
+    ingest.add_argument(
+        "--pedal-range",
+        nargs=2,
+        type=float,
+        metavar=("REST", "FULL"),
+        help="what the accelerator reads at rest and at full, such as 14.12 81.56: rescaled to 0 to 100 %%",
+    )
     ingest.set_defaults(command=_ingest)
 
     run = commands.add_parser("run", help="materialise assets")
@@ -122,9 +129,9 @@ def _ingest(options: argparse.Namespace) -> bool:
     names = sorted({source.name for source in sources})
     with open_instance() as instance:
         register_recordings(instance, names)
-        return (
-            materialize(defs.get_repository_def(), instance, "recording", recordings=names, tell=_tell) and not refused
-        )
+        config = {"recording": {"pedal_range": options.pedal_range}} if options.pedal_range else {}
+        done = materialize(defs.get_repository_def(), instance, "recording", names, config=config, tell=_tell)
+        return done and not refused
 
 
 def _run(options: argparse.Namespace) -> bool:

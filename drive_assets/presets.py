@@ -5,7 +5,7 @@ from typing import Any
 
 from model.annotation.config import AnnotationConfig
 from model.common.config import Config
-from model.dataset.splits import SplitConfig
+from model.dataset.assignment import SplitConfig
 from model.dataset.windows import WindowConfig
 from model.detection.boxy import BoxyConfig
 from model.detection.detector_training import DetectorConfig, NuimagesDetectorConfig
@@ -26,7 +26,7 @@ def _of(config: Config, *names: str) -> dict[str, Any]:
 _TRAINED = ("epochs", "batch_size", "learning_rate", "seed")
 _DETECTED = ("epochs", "image_size", "batch", "learning_rate", "seed")
 FULL: Preset = {
-    "recording": _of(ReadingConfig(), "most_unreadable"),
+    "recording": _of(ReadingConfig(), "most_unreadable", "pedal_range"),
     "boxy_dataset": _of(BoxyConfig(), "classes", "min_box_px"),
     "boxy_detector": _of(DetectorConfig(), *_DETECTED),
     "nuimages_dataset": _of(NuimagesConfig(), "cameras", "min_box_px"),

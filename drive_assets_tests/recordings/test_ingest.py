@@ -23,6 +23,8 @@ from drive_assets_tests.drives import write_drive
 from drive_assets_tests.recordings.conftest import find_recordings
 from model.common.errors import DataError
 from model.common.progress import Tell
+from model.recording.folder import Recording
+from model.recording.telemetry import ReadingConfig
 
 NAME = "2024-05-01_10-00-00"
 
@@ -360,11 +362,44 @@ def test_a_pipe_or_device_that_is_given_is_refused_at_once(tmp_path: Path) -> No
     assert len(refused) == 3 and all("is no folder and no zip" in reason for reason in refused)
 
 
-def test_a_name_of_telemetry_in_other_case_and_a_folder_too_high_say_what_to_do(tmp_path: Path) -> None:
-    drive = write_drive(tmp_path / "a" / "b" / NAME, rows=1)
+def test_a_folder_too_high_says_what_to_do(tmp_path: Path) -> None:
+    write_drive(tmp_path / "a" / "b" / NAME, rows=1)
     assert "They lie one folder deeper" in find_all([tmp_path / "a"])[1][0]
-    (drive / "telemetry.csv").rename(drive / "TELEMETRY.CSV")
-    assert "It holds TELEMETRY.CSV: rename that to telemetry.csv" in find_all([drive])[1][0]
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_names_in_other_case_are_taken(storage: Storage, tmp_path: Path, zipped: bool) -> None:
+    drive = write_drive(tmp_path / NAME, rows=3)
+    (drive / "telemetry.csv").rename(drive / "Telemetry.CSV")
+    for frame in list(drive.glob("*.jpg")):
+        frame.rename(frame.with_suffix(".JPEG"))
+    source = drive
+    if zipped:
+        source = Path(shutil.make_archive(str(drive), "zip", drive))
+    assert ingest(storage, find_recordings(source)[0]).content.usable_frames == 3
+    assert (storage.recording(NAME) / "telemetry.csv").is_file()
+    shutil.copyfile(drive / "Telemetry.CSV", drive / "telemetry.csv")
+    if not zipped:
+        with pytest.raises(DataError, match=r"Telemetry\.CSV, telemetry\.csv, which differ only in case"):
+            ingest(storage, find_recordings(source)[0])
+
+
+def test_how_a_pedal_is_read_is_kept_with_the_recording(storage: Storage, tmp_path: Path) -> None:
+    source = find_recordings(write_drive(tmp_path / NAME, rows=3))[0]
+    before = ingest(storage, source)
+    storage.annotations(NAME).write_text("derived")
+    raw = ReadingConfig(pedal_range=[0, 255])
+    changed = ingest(storage, source, config=raw)
+    assert (changed.change, changed.version == before.version) == ("read anew", False)
+    pedal = Recording(storage.recording(NAME)).telemetry()[0]["ACCELERATOR_POS_D"]
+    assert pedal.tolist() == pytest.approx([30 / 2.55] * 3)
+    for again in (ingest(storage, source), ingest(storage, LocalSource(NAME, str(storage.recording(NAME))))):
+        assert (again.change, again.version) == ("unchanged", changed.version)
+    in_place = ingest(
+        storage, LocalSource(NAME, str(storage.recording(NAME))), config=ReadingConfig(pedal_range=[0, 100])
+    )
+    assert (in_place.change, in_place.version) == ("read anew", before.version)
+    assert storage.annotations(NAME).read_text() == "derived"
 
 
 def test_what_killed_processes_left_is_removed_by_the_next_command(storage: Storage, tmp_path: Path) -> None:

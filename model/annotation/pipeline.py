@@ -24,7 +24,7 @@ from model.common.files import sha256, write_json
 from model.common.progress import Tell
 from model.detection.detector import configure_ultralytics, load_detector, vehicle_classes
 from model.recording.annotations import Annotations, write_annotations
-from model.recording.content import FRAMES_HASH, files_hash
+from model.recording.content import FRAME_HASHES, file_hashes
 from model.recording.folder import Recording, Region
 from model.recording.frame_files import repeated_frames
 from model.recording.plausibility import CAMERA, implausible_camera
@@ -84,11 +84,11 @@ class Annotator:
         times = telemetry["Time"].tolist()
         roi = recording.region() or Region(*self.config.roi)
         present = recording.frames()
-        content = files_hash(present.values())  # a frame that changed at equal size is another one
-        identity = fingerprint(self.digest, self.config.model_dump(exclude=set(PACE)), roi, content)
+        identity = fingerprint(self.digest, self.config.model_dump(exclude=set(PACE)), roi)
         frames = [present[time] for time in times if time in present]
         view = view_of(folder, frames, roi, self.config.image_size, self.stride)
-        with PartialAnnotations(recording, identity) as done:
+        hashes = file_hashes(frames)
+        with PartialAnnotations(recording, identity, hashes) as done:
             resumed = sum(path.name in done.frames for path in frames)
             todo = [path for path in frames if path.name not in done.frames]
             skipped = self._run(todo, view, done, lambda line: tell(f"{recording.name}: {line}"))
@@ -107,7 +107,8 @@ class Annotator:
                 frames_per_s=(len(found) - resumed) / max(time.perf_counter() - started, 1e-9),
             )
             camera = [asdict(finding) for finding in implausible_camera(present, telemetry, repeated_frames(present))]
-            details = {**asdict(report), "fingerprint": identity, FRAMES_HASH: content, CAMERA: camera}
+            made_from = {name: hashes[name] for name in names}
+            details = {**asdict(report), "fingerprint": identity, CAMERA: camera, FRAME_HASHES: made_from}
             write_json(recording.details_path, details)
             done.finished()
         return report

@@ -174,6 +174,9 @@ def test_only_new_frames_are_run_and_a_killed_run_goes_on(annotator: Annotator, 
     away.rename(last)
     report = annotator.annotate(drive)
     assert (report.frames, report.resumed) == (8, 7)
+    size = last.stat().st_size
+    last.write_bytes(sorted(drive.glob("*.jpg"))[0].read_bytes()[:-2].ljust(size - 2, b"\0")[: size - 2] + b"\xff\xd9")
+    assert last.stat().st_size == size and annotator.annotate(drive).resumed == 7  # another frame of equal size
     whole = read_annotations(drive / "annotations.csv")
     shutil.copytree(drive, tmp_path / "killed")
     killed = tmp_path / "killed"

@@ -21,7 +21,7 @@ from model.dataset.window_data import WindowData
 from model.dataset.windows import WindowConfig, build_recording, window_starts
 from model.recording import schema
 from model.recording.annotations import Annotations, read_annotations, write_annotations
-from model.recording.content import FRAMES_HASH, content_hash, files_hash
+from model.recording.content import FRAME_HASHES, content_hash, file_hashes
 from model.recording.folder import Recording, inspect_recording, parse_recording_name
 from model.recording.labels import future_labels, write_future_labels
 from model.recording.telemetry import read_telemetry
@@ -302,12 +302,12 @@ def test_a_region_that_changed_is_told(tmp_path: Path) -> None:
 def test_what_changed_after_it_was_labelled_or_annotated_is_told(tmp_path: Path) -> None:
     drive = labelled_drive(tmp_path / "2024-05-01_10-00-00")
     own, frames = Recording(drive), list(Recording(drive).frames().values())
-    write_json(own.details_path, {FRAMES_HASH: files_hash(frames)})
+    write_json(own.details_path, {FRAME_HASHES: file_hashes(frames)})
     build_recording(drive, WindowConfig())
     content = bytearray(frames[3].read_bytes())
     content[-5] ^= 1  # a frame of equal size
     frames[3].write_bytes(content)
-    with pytest.raises(DataError, match="frames changed after they were annotated: annotate again"):
+    with pytest.raises(DataError, match=r"1 frames changed after they were annotated, as .*: annotate again"):
         build_recording(drive, WindowConfig())
     content[-5] ^= 1
     frames[3].write_bytes(content)
