@@ -74,7 +74,11 @@ def _parser() -> argparse.ArgumentParser:
 
     video = commands.add_parser("video", help="write a video of an annotated recording")
     video.add_argument("recording", metavar="RECORDING", help="name of a recording")
-    video.add_argument("--output", type=Path, help="an .mp4 file; default <recording>.mp4 in the current folder")
+    video.add_argument(
+        "--output",
+        type=Path,
+        help="an .mp4 or .webm file; default <recording>.mp4 in the current folder, .webm without H.264",
+    )
     video.add_argument("--speed", type=float, default=5.0, help="times faster than recorded; default 5")
     video.set_defaults(command=_video)
 
@@ -166,11 +170,11 @@ def _check_sharepoint(options: argparse.Namespace) -> bool:
 
 def _video(options: argparse.Namespace) -> bool:
     from drive_assets.resources.storage import Storage
-    from model.annotation.video import write_video
+    from model.annotation.video import film_suffix, write_video
     from model.recording.folder import parse_recording_name
 
     parse_recording_name(options.recording)
-    output = options.output or Path(f"{options.recording}.mp4")
+    output = options.output or Path(f"{options.recording}{film_suffix()}")
     recording = Storage.from_environment().recording(options.recording)
     frames, codec = write_video(recording, output, options.speed, _tell)
     _tell(f"{output}: {frames} frames, {codec}")

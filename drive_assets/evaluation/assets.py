@@ -18,8 +18,8 @@ from drive_assets.versions import code_version
 from model.common.errors import DataError
 from model.common.files import sha256
 from model.common.images import read_image, small_jpeg
+from model.common.pages import UNDEFINED, number
 from model.evaluation.config import EvaluationConfig
-from model.evaluation.pages import UNDEFINED, number
 from model.evaluation.results import CALIBRATION, EVALUATION, EVENTS, REPORT, SHOWN_FIGURES, Evaluation, TaskFigures
 from model.training.published import BEST, HISTORY
 

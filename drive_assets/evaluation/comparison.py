@@ -13,7 +13,7 @@ from drive_assets.resources.storage import Storage
 from drive_assets.tasks import EVALUATE, EvaluateJob
 from model.common.errors import DataError
 from model.common.images import read_image, small_jpeg
-from model.evaluation.pages import number
+from model.common.pages import number
 from model.evaluation.results import EVALUATION, Comparison, Evaluation, Row
 from model.network.architectures import ARCHITECTURES
 

@@ -1,8 +1,15 @@
-"""A recording as a video: its frames with boxes, region of interest, telemetry, and what the driver does next."""
+"""A recording as a film: its frames with boxes, region of interest, telemetry, and what the driver does next."""
 
 import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -22,49 +29,66 @@ BAR = 64
 RECORDED_FPS = 2
 SPEED = 5.0
 """How many times faster than recorded the video plays."""
-CODECS = ("avc1", "mp4v")
-"""H.264, which browsers play, where OpenCV has an encoder for it; else MPEG-4."""
+CODECS = {".mp4": ("avc1", "mp4v"), ".webm": ("VP80",)}
+"""Of OpenCV, where there is no ffmpeg with H.264. Browsers play all but mp4v, which is MPEG-4's older codec."""
+H264 = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "26", "-pix_fmt", "yuv420p", "-movflags", "+faststart")
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 BOXES = ((0, 200, 255), (255, 160, 0), (120, 220, 80), (220, 100, 220))
 BRAKE, COAST, OFF = (60, 60, 230), (60, 190, 240), (70, 70, 70)
 INK, DARK, FAINT = (255, 255, 255), (0, 0, 0), (150, 150, 150)
 
 
-def write_video(recording: Path, output: Path, speed: float = SPEED, tell: Tell = lambda line: None) -> tuple[int, str]:
-    """Write the annotated frames of `recording` as an MP4, 1280 px wide; return the number of frames and the codec.
+def film_suffix() -> str:
+    """Of a film that browsers play, by the encoders that are here: H.264 in .mp4, else VP8 in .webm."""
+    return ".mp4" if _has_ffmpeg() or _has_h264() else ".webm"
+
+
+def write_video(
+    recording: Path,
+    output: Path,
+    speed: float = SPEED,
+    tell: Tell = lambda line: None,
+    part: slice = slice(None),
+) -> tuple[int, str]:
+    """Write the annotated frames of `recording` as a film, 1280 px wide; return the number of frames and the codec.
+
+    Args:
+        output: an .mp4 or .webm file.
+        part: which of the annotated frames; all.
 
     Raises:
         DataError: the recording is not annotated or not labelled, has no readable frame, or there is no encoder.
     """
     if not recording.is_dir():
         raise DataError(f"{recording} is no folder: expected a recording.")
-    if output.suffix != ".mp4":
-        raise DataError(f"{output}: expected a file name that ends with .mp4.")
+    if output.suffix not in CODECS:
+        raise DataError(f"{output}: expected a file name that ends with {' or '.join(CODECS)}.")
     if speed <= 0:
         raise DataError(f"Speed {speed}: expected more than 0.")
-    own = Recording(recording)
-    scene = _Scene.of(own)
-    frames = own.frames()
-    with atomic_path(output) as temporary:
-        writer, size, codec, written = None, (0, 0), "", 0
-        for index, time in enumerate(scene.found.time):
-            image = cv2.imread(str(frames[time])) if time in frames else None
-            row = scene.row_of.get(time)
-            if image is None or row is None:
-                continue
-            picture = scene.draw(np.asarray(image, np.uint8), index, row)
-            if writer is None:
-                size = (picture.shape[1], picture.shape[0])
-                writer, codec = _open(temporary, RECORDED_FPS * speed, size)
+    pictures = _pictures(Recording(recording), part)
+    first = next(pictures, None)
+    if first is None:
+        raise DataError(f"{recording} has no annotated frame that can be read.")
+    size, written = (first.shape[1], first.shape[0]), 1
+    with atomic_path(output) as temporary, _encoder(temporary, RECORDED_FPS * speed, size) as (encoder, codec):
+        encoder.write(first)
+        for picture in pictures:
             if (picture.shape[1], picture.shape[0]) == size:
-                writer.write(picture)
+                encoder.write(picture)
                 written += 1
-            if written % 500 == 0 and written:
-                tell(f"{written} of {len(scene.found)} frames")
-        if writer is None:
-            raise DataError(f"{recording} has no annotated frame that can be read.")
-        writer.release()
+            if written % 500 == 0:
+                tell(f"{written} frames")
     return written, codec
+
+
+def _pictures(recording: Recording, part: slice) -> Iterator[Image]:
+    scene, frames = _Scene.of(recording), recording.frames()
+    for index in range(len(scene.found))[part]:
+        time = scene.found.time[index]
+        row = scene.row_of.get(time)
+        image = cv2.imread(str(frames[time])) if time in frames and row is not None else None
+        if image is not None and row is not None:
+            yield scene.draw(np.asarray(image, np.uint8), index, row)
 
 
 @dataclass(frozen=True)
@@ -153,17 +177,73 @@ def _write(image: Image, text: str, place: tuple[int, int], size: float, colour:
     cv2.putText(image, text, place, FONT, size, colour, 1, cv2.LINE_AA)
 
 
-def _open(path: Path, fps: float, size: tuple[int, int]) -> tuple[cv2.VideoWriter, str]:
+class _Encoder(Protocol):
+    def write(self, image: Image) -> object: ...
+
+
+@contextmanager
+def _encoder(path: Path, fps: float, size: tuple[int, int]) -> Iterator[tuple[_Encoder, str]]:
+    """What takes the pictures of a film, BGR of `size` (width, height); and its codec."""
+    if path.suffix == ".mp4" and _has_ffmpeg():
+        source = ("-f", "rawvideo", "-pix_fmt", "bgr24", "-s", f"{size[0]}x{size[1]}", "-r", str(fps), "-i", "-")
+        command = ["ffmpeg", "-loglevel", "error", "-y", *source, *H264, str(path)]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            yield _Ffmpeg(process), "h264"
+        except BrokenPipeError:
+            pass  # it has ended: its reason is told below
+        finally:
+            _, told = process.communicate()
+        if process.returncode:
+            raise DataError(f"ffmpeg could not write {path.name}: {told.decode(errors='replace').strip()}")
+        return
+    writer, codec = _opencv_writer(path, fps, size)
+    try:
+        yield writer, codec
+    finally:
+        writer.release()
+
+
+@dataclass(frozen=True)
+class _Ffmpeg:
+    process: "subprocess.Popen[bytes]"
+
+    def write(self, image: Image) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(image.tobytes())
+
+
+def _opencv_writer(path: Path, fps: float, size: tuple[int, int]) -> tuple[cv2.VideoWriter, str]:
     # An encoder that is not there is no error.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
-        for codec in CODECS:
+        for codec in CODECS[path.suffix]:
             writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, size)
             if writer.isOpened():
                 return writer, codec
             writer.release()
     finally:
         cv2.utils.logging.setLogLevel(level)
-    raise DataError(f"OpenCV has no encoder for MP4 here (tried {', '.join(CODECS)}): install opencv-python.")
+    raise DataError(
+        f"OpenCV has no encoder for {path.suffix} here (tried {', '.join(CODECS[path.suffix])}): install ffmpeg."
+    )
+
+
+@cache
+def _has_ffmpeg() -> bool:
+    """Whether there is an ffmpeg that writes H.264."""
+    if shutil.which("ffmpeg") is None:
+        return False
+    listed = subprocess.run(["ffmpeg", "-hide_banner", "-encoders"], capture_output=True, text=True, check=False)
+    return "libx264 " in listed.stdout
+
+
+@cache
+def _has_h264() -> bool:
+    """Whether OpenCV has an encoder for it."""
+    with tempfile.TemporaryDirectory() as folder:
+        writer, codec = _opencv_writer(Path(folder) / "probe.mp4", 10, (64, 64))
+        writer.release()
+    return codec == "avc1"

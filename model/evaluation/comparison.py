@@ -8,7 +8,7 @@ import pandas as pd
 from model.common.errors import DataError
 from model.common.figures import png_bytes, save_png
 from model.common.files import atomic_path, write_text
-from model.evaluation.pages import render
+from model.common.pages import render
 from model.evaluation.paired import Areas
 from model.evaluation.plots import comparison_figure
 from model.evaluation.predictions import PREDICTIONS, Predictions
@@ -50,7 +50,7 @@ def compare(
     _check_comparable({**evaluations, **baselines} if evaluations else {})
     content = _content(evaluations, baselines, dict(missing or {}), output)
     figure = comparison_figure([*content.variants, *content.baselines], content.tasks, content.best)
-    page = render("comparison.html", content=content, figure=png_bytes(figure, 300_000))
+    page = render("model.evaluation", "comparison.html", content=content, figure=png_bytes(figure, 300_000))
     for folder in (output / "comparisons" / content.data_version, output):
         save_png(figure, folder / "comparison.png")
         _write_csv(folder / "comparison.csv", content)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from model.common.figures import png_bytes, save_png
 from model.common.files import write_text
+from model.common.pages import render
 from model.dataset.split_file import Split
 from model.evaluation.examples import find_examples, pictures, write_events
-from model.evaluation.pages import render
 from model.evaluation.plots import alarm_curves, evaluation_figures
 from model.evaluation.predictions import Predictions
 from model.evaluation.results import EVENTS, REPORT, Evaluation
@@ -36,4 +36,6 @@ def write_report(
         for kind, shown in pictures(examples, test, split, recordings).items()
     }
     plots = {stem: png_bytes(figure, PLOT_BYTES) for stem, figure in figures.items()}
-    write_text(output / REPORT, render("report.html", evaluation=evaluation, plots=plots, worst=worst))
+    write_text(
+        output / REPORT, render("model.evaluation", "report.html", evaluation=evaluation, plots=plots, worst=worst)
+    )

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from drive_assets_tests.drives import write_drive
-from model.annotation.video import BAR, WIDTH, write_video
+from model.annotation import video
+from model.annotation.video import BAR, WIDTH, film_suffix, write_video
 from model.common.errors import DataError
 from model.recording.annotations import Annotations, write_annotations
 from model.recording.folder import Recording
@@ -14,24 +15,31 @@ from model.recording.labels import LabelConfig, future_labels, write_future_labe
 NAME = "2024-05-01_10-00-00"
 
 
-def test_a_video_shows_each_annotated_frame_its_boxes_and_the_labels(tmp_path: Path) -> None:
-    drive = write_drive(tmp_path / NAME, rows=24)
+def annotate_and_label(drive: Path) -> None:
+    """One vehicle a frame; coasting below a pedal of 40 %, so that the pedal's 30 % are coasting too."""
     times = sorted(path.stem for path in drive.glob("*.jpg"))
     box = np.array([[300, 60, 900, 400, 0.9, 0]], np.float32)
     frames = [f"{time}.jpg" for time in times]
-    with pytest.raises(DataError, match="annotate the recording first"):
-        write_video(drive, tmp_path / "out.mp4")
-    write_annotations(drive / "annotations.csv", Annotations.from_frames(times, frames, [box] * 24))
-    with pytest.raises(DataError, match="label the recording first"):
-        write_video(drive, tmp_path / "out.mp4")
+    write_annotations(drive / "annotations.csv", Annotations.from_frames(times, frames, [box] * len(times)))
     recording = Recording(drive)
     telemetry, _ = recording.telemetry()
-    # A threshold under which the pedal's 30 % are coasting too: the video must show what the file says.
     write_future_labels(recording.labels_path, future_labels(telemetry, LabelConfig(coast_threshold=40)))
+
+
+def test_a_video_shows_each_annotated_frame_its_boxes_and_the_labels(tmp_path: Path) -> None:
+    drive = write_drive(tmp_path / NAME, rows=24)
+    with pytest.raises(DataError, match="annotate the recording first"):
+        write_video(drive, tmp_path / "out.mp4")
+    annotate_and_label(drive)
+    labels = Recording(drive).labels_path
+    labels.rename(tmp_path / "kept.csv")
+    with pytest.raises(DataError, match="label the recording first"):
+        write_video(drive, tmp_path / "out.mp4")
+    (tmp_path / "kept.csv").rename(labels)  # the film must show what the file says
     assert write_video(drive, tmp_path / "out.mp4")[0] == 24
-    video = cv2.VideoCapture(str(tmp_path / "out.mp4"))
-    assert video.get(cv2.CAP_PROP_FPS) == 10
-    pictures = [video.read()[1] for _ in range(24)]
+    shown = cv2.VideoCapture(str(tmp_path / "out.mp4"))
+    assert shown.get(cv2.CAP_PROP_FPS) == 10
+    pictures = [shown.read()[1] for _ in range(24)]
     assert pictures[0].shape == (720 + BAR, WIDTH, 3)
     now = [picture[720 + 24, WIDTH - 16 - 420 + 55] for picture in pictures]
     assert [int(colour[2]) > 150 for colour in now] == [18 <= row < 22 for row in range(24)]  # red while it brakes
@@ -40,12 +48,31 @@ def test_a_video_shows_each_annotated_frame_its_boxes_and_the_labels(tmp_path: P
     coasts_in_1s = [picture[720 + 6 + 27 + 18, WIDTH - 16 - 350 + 55] for picture in pictures]
     assert [int(colour[2]) > 150 for colour in coasts_in_1s] == [row < 22 for row in range(24)]  # then unknown
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    film = tmp_path / f"part{film_suffix()}"
+    frames_written, codec = write_video(drive, film, part=slice(20, 30))
+    assert frames_written == 4
+    assert codec in ("h264", "avc1", "VP80")  # what browsers play
+
+
+def test_without_ffmpeg_a_film_is_one_that_browsers_play_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drive = write_drive(tmp_path / NAME, rows=24)
+    annotate_and_label(drive)
+    monkeypatch.setenv("PATH", "")
+    video._has_ffmpeg.cache_clear()
+    try:
+        film = tmp_path / f"part{film_suffix()}"
+        assert write_video(drive, film, part=slice(0, 4)) == (4, "avc1" if film.suffix == ".mp4" else "VP80")
+        assert write_video(drive, tmp_path / "part.mp4", part=slice(0, 4))[1] in ("avc1", "mp4v")
+    finally:
+        video._has_ffmpeg.cache_clear()
 
 
 def test_what_is_no_video_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no folder"):
         write_video(tmp_path / NAME, tmp_path / "out.mp4")
-    with pytest.raises(DataError, match=r"ends with \.mp4"):
+    with pytest.raises(DataError, match=r"ends with \.mp4 or \.webm"):
         write_video(tmp_path, tmp_path / "out.avi")
     with pytest.raises(DataError, match="expected more than 0"):
         write_video(tmp_path, tmp_path / "out.mp4", speed=0)

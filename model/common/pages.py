@@ -1,22 +1,22 @@
-"""Pages that stand alone: templates filled with results, pictures inside."""
+"""Pages that stand alone: templates filled with results, pictures inside, no script and nothing from elsewhere."""
 
 import base64
 from functools import cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 UNDEFINED = "undefined"
 
 
-def render(template: str, **values: Any) -> str:
-    """A template of this folder as HTML."""
-    return _environment().get_template(template).render(**values)
+def render(package: str, template: str, **values: Any) -> str:
+    """A template of a package's folder `templates` as HTML; it may extend `base.html`, which all pages share."""
+    return _environment(package).get_template(template).render(**values)
 
 
 @cache
-def _environment() -> Environment:
-    loader = PackageLoader("model.evaluation")
+def _environment(package: str) -> Environment:
+    loader = ChoiceLoader([PackageLoader(package), PackageLoader("model.common")])
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
