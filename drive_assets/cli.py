@@ -85,11 +85,17 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="simulated drives through the whole graph")
     demo.set_defaults(command=_demo)
 
-    ui = commands.add_parser("ui", help="serve Dagster and MLflow on loopback")
+    ui = commands.add_parser("ui", help="serve Dagster, the report pages and MLflow on loopback")
     ui.add_argument("--host", default="127.0.0.1")
     ui.add_argument("--port", type=int, default=3000)
     ui.add_argument("--mlflow-port", type=int, default=5000)
+    ui.add_argument("--reports-port", type=int, default=3001)
     ui.set_defaults(command=_ui)
+
+    reports = commands.add_parser("reports", help="serve the report pages alone, for a Dagster that runs elsewhere")
+    reports.add_argument("--host", default="127.0.0.1")
+    reports.add_argument("--port", type=int, default=3001)
+    reports.set_defaults(command=_reports)
     return parser
 
 
@@ -194,7 +200,21 @@ def _demo(options: argparse.Namespace) -> bool:
 def _ui(options: argparse.Namespace) -> bool:
     from drive_assets.ui import run_ui
 
-    return run_ui(options.host, options.port, options.mlflow_port, _tell) == 0
+    return run_ui(options.host, options.port, options.mlflow_port, options.reports_port, _tell) == 0
+
+
+def _reports(options: argparse.Namespace) -> bool:
+    from drive_assets.definitions import defs
+    from drive_assets.instance import open_instance
+    from drive_assets.reports.server import serve
+    from drive_assets.resources.storage import Storage
+
+    checks: dict[str, list[str]] = {}
+    for key in sorted(defs.resolve_asset_graph().asset_check_keys):
+        checks.setdefault(key.asset_key.to_user_string(), []).append(key.name)
+    with open_instance() as instance:
+        serve(options.host, options.port, Storage.from_environment(), instance, checks)
+    return True
 
 
 def _storage() -> "Storage":

@@ -1,4 +1,4 @@
-"""Dagster's UI with its daemon, and MLflow's UI, on loopback."""
+"""Dagster's UI with its daemon, the report pages, and MLflow's UI, on loopback."""
 
 import os
 import signal
@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from drive_assets.instance import prepare_home
+from drive_assets.reports import links
 from drive_assets.resources.mlflow import Mlflow, tracking_uri
 from drive_assets.resources.mlflow_store import prepare
 from model.common.progress import Tell
@@ -15,8 +16,8 @@ from model.common.progress import Tell
 STOP_S = 15.0
 
 
-def run_ui(host: str, port: int, mlflow_port: int, tell: Tell = print) -> int:
-    """Serve both until one ends or the user interrupts. Returns an exit status."""
+def run_ui(host: str, port: int, mlflow_port: int, reports_port: int, tell: Tell = print) -> int:
+    """Serve all until one ends or the user interrupts. Returns an exit status."""
     home = prepare_home()
     mlflow = Mlflow.from_environment()
     prepare(tracking_uri(), Path(mlflow.artifacts))  # before the server and a training make it at once
@@ -25,7 +26,11 @@ def run_ui(host: str, port: int, mlflow_port: int, tell: Tell = print) -> int:
         [str(here / "dagster"), "dev", "-m", "drive_assets.definitions", "-h", host, "-p", str(port)],
     ]
     env = {**os.environ, "PATH": f"{here}{os.pathsep}{os.environ.get('PATH', '')}"}
+    env.setdefault(links.VARIABLE, f"http://{host}:{reports_port}")  # of the links that runs write
+    served = ["reports", "--host", host, "--port", str(reports_port)]
+    commands.append([sys.executable, "-m", "drive_assets.cli", *served])
     tell(f"Dagster  http://{host}:{port}")
+    tell(f"Reports  http://{host}:{reports_port}")
     uri = tracking_uri()
     if uri.startswith(("sqlite:", "postgresql", "mysql")):
         tell(f"MLflow   http://{host}:{mlflow_port}")

@@ -9,6 +9,7 @@ from drive_assets.annotation.checks import PLAUSIBLE_DETECTIONS, plausible_detec
 from drive_assets.batches import Event, each_result
 from drive_assets.launchpad import Launchpad
 from drive_assets.partitions import RECORDINGS
+from drive_assets.reports.links import report_link
 from drive_assets.resources.compute import Compute
 from drive_assets.resources.storage import Storage
 from drive_assets.tasks import ANNOTATE, AnnotateJob
@@ -57,6 +58,7 @@ def annotations(
 
 def _result(storage: Storage, name: str, report: AnnotationReport) -> dg.MaterializeResult:
     path = Recording(storage.recording(name)).annotations_path
+    version = sha256(path)[:12]
     shown = (
         "frames",
         "resumed",
@@ -68,8 +70,9 @@ def _result(storage: Storage, name: str, report: AnnotationReport) -> dg.Materia
         "frames_without_vehicle",
     )
     return dg.MaterializeResult(
-        data_version=dg.DataVersion(sha256(path)[:12]),
+        data_version=dg.DataVersion(version),
         metadata={
+            "report": report_link("annotations", name, version),
             "summary": f"{report.vehicles_per_frame:.1f} vehicles a frame in {report.frames:,} frames",
             **{key: getattr(report, key) for key in shown},
             "vehicles_per_frame": round(report.vehicles_per_frame, 3),

@@ -1,6 +1,7 @@
 """Boxy and nuImages -> YOLO data sets -> detectors."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -9,7 +10,7 @@ import dagster as dg
 from pydantic import Field
 
 from drive_assets.launchpad import Launchpad
-from drive_assets.pictures import LIMIT_BYTES, inline_image
+from drive_assets.reports.links import report_link
 from drive_assets.resources.compute import Compute
 from drive_assets.resources.mlflow import Mlflow
 from drive_assets.resources.storage import Storage
@@ -17,13 +18,12 @@ from drive_assets.tasks import TRAIN_DETECTOR, TrainDetectorJob
 from drive_assets.tracking import tracked
 from model.common.config import fingerprint
 from model.common.errors import DataError, PassingError
-from model.common.files import sha256
-from model.common.images import read_image, small_jpeg
+from model.common.files import atomic_path, sha256
 from model.detection.boxy import BoxyConfig, convert_boxy, download_boxy
 from model.detection.detector_training import DetectorConfig, DetectorResult, NuimagesDetectorConfig
 from model.detection.downloads import Remote
 from model.detection.nuimages import ARCHIVES, NuimagesConfig, convert_nuimages, download_nuimages, extract_nuimages
-from model.detection.yolo_dataset import DatasetReport, dataset_version, mosaic
+from model.detection.yolo_dataset import DatasetReport, dataset_version
 
 BOXY_URL, NUIMAGES_URL = "DRIVE_ASSETS_BOXY_URL", "DRIVE_ASSETS_NUIMAGES_URL"
 
@@ -114,20 +114,21 @@ def _dataset_result(
     for problem in report.problems:
         context.log.warning(problem)
     images, boxes = sum(report.images.values()), sum(report.boxes.values())
+    version = dataset_version(dataset)
     return dg.MaterializeResult(
-        data_version=dg.DataVersion(dataset_version(dataset)),
+        data_version=dg.DataVersion(version),
         metadata={
+            "report": report_link(context.asset_key.to_user_string(), version=version),
             "images": dg.MetadataValue.json(report.images),
             "boxes": dg.MetadataValue.json(report.boxes),
             "classes": dg.MetadataValue.json(report.classes),
-            "boxes_per_image": boxes / images,
+            "boxes_per_image": round(boxes / images, 3),
             "images_by_boxes": dg.MetadataValue.json(report.boxes_per_image),
             "boxes_by_size": dg.MetadataValue.json(report.sizes),
             "median_box": dg.MetadataValue.json(report.median_box),
             "groups": dg.MetadataValue.json(report.groups),
             "left_out": dg.MetadataValue.json(report.dropped),
             "problems": dg.MetadataValue.json(report.problems),
-            "labelled_frames": inline_image(mosaic(dataset), "jpeg"),
             "source": dg.MetadataValue.path(raw),
             "path": dg.MetadataValue.path(dataset),
         },
@@ -189,25 +190,23 @@ def _train(
         mlflow.log_figures(runs.ids[0], dict(result.metrics))
         mlflow.log_files(runs.ids[0], result.files, "training")
         mlflow.log_files(runs.ids[0], [weights], "weights")
-    return _detector_result(weights, result, runs.ids[0])
+    for file in result.files:  # the working folder is a cache; the report page shows these
+        with atomic_path(storage.detector_files(weights) / file.name) as temporary:
+            shutil.copyfile(file, temporary)
+    return _detector_result(name, weights, result, runs.ids[0])
 
 
-def _detector_result(weights: Path, result: DetectorResult, run_id: str) -> dg.MaterializeResult:
-    pictures = {file.stem: file for file in result.files if file.suffix == ".jpg"}
-    shown: dict[str, dg.MetadataValue] = {
-        picture: inline_image(small_jpeg(read_image(pictures[picture]), LIMIT_BYTES * 3 // 4), "jpeg")
-        for picture in ("val_batch0_labels", "val_batch0_pred")
-        if picture in pictures
-    }
+def _detector_result(name: str, weights: Path, result: DetectorResult, run_id: str) -> dg.MaterializeResult:
+    version = sha256(weights)[:12]
     return dg.MaterializeResult(
-        data_version=dg.DataVersion(sha256(weights)[:12]),
+        data_version=dg.DataVersion(version),
         metadata={
+            "report": report_link(name, version=version),
             **result.metrics,
             "epochs": result.epochs,
             "batch": result.batch,
             "resumed": result.resumed,
             "mlflow_run": run_id,
-            **shown,
             "path": dg.MetadataValue.path(weights),
         },
     )

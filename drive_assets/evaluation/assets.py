@@ -8,7 +8,7 @@ import dagster as dg
 from drive_assets.batches import Event, each_result
 from drive_assets.launchpad import Launchpad
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS
-from drive_assets.pictures import LIMIT_BYTES, inline_image
+from drive_assets.reports.links import report_link
 from drive_assets.resources.compute import Compute
 from drive_assets.resources.mlflow import Mlflow
 from drive_assets.resources.storage import Storage
@@ -17,7 +17,6 @@ from drive_assets.training.assets import training_key
 from drive_assets.versions import code_version
 from model.common.errors import DataError
 from model.common.files import sha256
-from model.common.images import read_image, small_jpeg
 from model.common.pages import UNDEFINED, number
 from model.evaluation.config import EvaluationConfig
 from model.evaluation.results import CALIBRATION, EVALUATION, EVENTS, REPORT, SHOWN_FIGURES, Evaluation, TaskFigures
@@ -93,12 +92,10 @@ def _log_to_mlflow(storage: Storage, mlflow: Mlflow, name: str, metrics: Evaluat
 def _result(storage: Storage, name: str, metrics: Evaluation) -> dg.MaterializeResult:
     folder = storage.evaluation(name)
     table = [_task_record(task, metrics.test[task]) for task in metrics.tasks]
-    plots = {plot: small_jpeg(read_image(folder / f"{plot}.png"), LIMIT_BYTES // 2) for plot in PLOTS}
     return dg.MaterializeResult(
         metadata={
+            "report": report_link("evaluation", name),
             "test": dg.MetadataValue.table(table),
-            **{plot: inline_image(content, "jpeg") for plot, content in plots.items()},
-            "report": dg.MetadataValue.path(folder / REPORT),
             **({"camera": metrics.camera} if metrics.camera else {}),
             "path": dg.MetadataValue.path(folder),
         },

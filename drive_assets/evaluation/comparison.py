@@ -6,13 +6,12 @@ import dagster as dg
 
 from drive_assets.evaluation.assets import evaluation, key_of_checkpoint
 from drive_assets.manifest import read_manifest
-from drive_assets.pictures import LIMIT_BYTES, inline_image
+from drive_assets.reports.links import report_link
 from drive_assets.resources.compute import LocalCompute
 from drive_assets.resources.mlflow import Mlflow
 from drive_assets.resources.storage import Storage
 from drive_assets.tasks import EVALUATE, EvaluateJob
 from model.common.errors import DataError
-from model.common.images import read_image, small_jpeg
 from model.common.pages import number
 from model.evaluation.results import EVALUATION, Comparison, Evaluation, Row
 from model.network.architectures import ARCHITECTURES
@@ -112,10 +111,10 @@ def _evaluations(storage: Storage, version: str) -> tuple[dict[str, Evaluation],
 
 
 def _metadata(storage: Storage, content: Comparison, kept: dict[str, Any]) -> dict[str, Any]:
-    picture = small_jpeg(read_image(storage.evaluations / "comparison.png"), LIMIT_BYTES * 3 // 4)
     rows = [*content.variants, *content.baselines]
     missing = f"left out: {', '.join(content.missing)}; " if content.missing else ""
     return {
+        "report": report_link("model_comparison"),
         "summary": f"{missing}{content.best} is the best of {len(content.variants)} by {content.chosen_by}; "
         f"{kept['verdict']}",
         "best": content.best,
@@ -123,8 +122,7 @@ def _metadata(storage: Storage, content: Comparison, kept: dict[str, Any]) -> di
         "compared": len(content.variants),
         "no_better_than_a_baseline": [row.architecture for row in content.variants if not row.beats_baseline],
         "table": dg.MetadataValue.table([_record(row, content.tasks) for row in rows]),
-        "figure": inline_image(picture, "jpeg"),
-        "page": dg.MetadataValue.path(storage.evaluations / "comparison.html"),
+        "path": dg.MetadataValue.path(storage.evaluations / "comparison.html"),
         **kept,
     }
 

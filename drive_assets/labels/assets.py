@@ -10,6 +10,7 @@ import pandas as pd
 from drive_assets.batches import Event, each_partition
 from drive_assets.launchpad import Launchpad
 from drive_assets.partitions import RECORDINGS
+from drive_assets.reports.links import report_link
 from drive_assets.resources.storage import Storage
 from drive_assets.versions import code_version
 from model.common.files import sha256
@@ -41,7 +42,9 @@ def future_labels_asset(context: dg.AssetExecutionContext, config: LabelLaunchpa
         labels = future_labels(telemetry, config)
         path = own.labels_path
         write_future_labels(path, labels)
-        return dg.MaterializeResult(data_version=dg.DataVersion(sha256(path)[:12]), metadata=_metadata(path, labels))
+        version = sha256(path)[:12]
+        link = {"report": report_link("future_labels", name, version)}
+        return dg.MaterializeResult(data_version=dg.DataVersion(version), metadata=link | _metadata(path, labels))
 
     yield from each_partition(context, label)
 

@@ -12,6 +12,7 @@ from drive_assets.partitions import RECORDINGS
 from drive_assets.recordings.checks import FEW_FAULTS, PLAUSIBLE_DRIVE, few_faults, plausible_drive
 from drive_assets.recordings.ingest import IngestReport, ingest
 from drive_assets.recordings.sources import lookup
+from drive_assets.reports.links import report_link
 from drive_assets.resources.storage import Storage
 from model.recording.telemetry import ReadingConfig
 
@@ -44,6 +45,7 @@ def _result(folder: Path, report: IngestReport) -> dg.MaterializeResult:
     return dg.MaterializeResult(
         data_version=dg.DataVersion(report.version),
         metadata={
+            "report": report_link("recording", folder.name, report.version),
             "summary": f"{content.usable_frames:,} usable frames; {telemetry.share_lost * telemetry.rows:.0f} of "
             f"{telemetry.rows:,} rows dropped, {content.truncated_frames} frames truncated, "
             f"{content.rows_without_frame} missing",

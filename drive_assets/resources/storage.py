@@ -102,6 +102,10 @@ class Storage(dg.ConfigurableResource):
     def nuimages_detector(self) -> Path:
         return self.root / "models" / "yolo" / "yolo11n_nuimages.pt"
 
+    def detector_files(self, weights: Path) -> Path:
+        """The folder beside a detector's weights with curves and pictures of its training."""
+        return weights.with_suffix("")
+
     @property
     def splits(self) -> Path:
         return self.root / "datasets" / "multimodal"

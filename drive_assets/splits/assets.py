@@ -8,13 +8,12 @@ from drive_assets.batches import Event, each_partition
 from drive_assets.launchpad import Launchpad
 from drive_assets.manifest import read_manifest
 from drive_assets.partitions import SPLITS, recording_keys
-from drive_assets.pictures import inline
+from drive_assets.reports.links import report_link
 from drive_assets.resources.storage import Storage
 from drive_assets.versions import code_version
 from model.common.errors import DataError
 from model.common.files import write_json
 from model.dataset.assignment import SplitConfig
-from model.dataset.plots import split_overview
 from model.dataset.split_file import write_split
 from model.dataset.splits import build_manifest
 from model.dataset.windows import WindowConfig
@@ -78,13 +77,13 @@ def split_manifest(
     return dg.MaterializeResult(
         data_version=dg.DataVersion(manifest["fingerprint"]),
         metadata={
+            "report": report_link("split_manifest", version=manifest["fingerprint"]),
             "summary": ", ".join(
                 f"{name} {len(part['recordings'])} recordings, {part['windows']:,} windows"
                 for name, part in manifest["splits"].items()
             )
             + (f"; {len(manifest['skipped'])} skipped" if manifest["skipped"] else ""),
             "splits": dg.MetadataValue.table(table),
-            "overview": inline(split_overview(manifest)),
             **{key: dg.MetadataValue.json(manifest[key]) for key in ("skipped", "accepted", "moved", "no_longer_used")},
             "assignment": dg.MetadataValue.json({n: p["recordings"] for n, p in manifest["splits"].items()}),
             "path": dg.MetadataValue.path(storage.manifest),
@@ -119,6 +118,7 @@ def h5_split(context: dg.AssetExecutionContext, storage: Storage) -> Iterator[Ev
         return dg.MaterializeResult(
             data_version=dg.DataVersion(manifest["fingerprint"]),
             metadata={
+                "report": report_link("h5_split", name, manifest["fingerprint"]),
                 "recordings": report.recordings,
                 "frames": report.frames,
                 "windows": report.windows,

@@ -1,6 +1,5 @@
 """splits -> checkpoint of one architecture"""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -12,7 +11,7 @@ from drive_assets.batches import TRIES_TAG, Event, each_result
 from drive_assets.launchpad import Launchpad
 from drive_assets.manifest import read_current_manifest
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS
-from drive_assets.pictures import inline
+from drive_assets.reports.links import report_link
 from drive_assets.resources.compute import Compute
 from drive_assets.resources.mlflow import Mlflow
 from drive_assets.resources.storage import Storage
@@ -22,8 +21,7 @@ from drive_assets.versions import code_version
 from model.common.config import fingerprint
 from model.common.errors import DataError
 from model.common.files import sha256
-from model.training.plots import training_curves
-from model.training.published import BEST, HISTORY, PUBLISHED
+from model.training.published import BEST, PUBLISHED
 from model.training.recipes import RECIPES, TrainingConfig
 from model.training.result import TrainingResult
 
@@ -127,13 +125,14 @@ def _given(context: dg.AssetExecutionContext) -> Iterable[str]:
 
 def _result(storage: Storage, runs: Mapping[str, str], name: str, result: TrainingResult) -> dg.MaterializeResult:
     folder = storage.checkpoint(name)
-    history = json.loads((folder / HISTORY).read_text(encoding="utf-8"))
+    version = sha256(folder / BEST)[:12]
     best = {key: value for key, value in result.best_metrics.items() if key.startswith("val_") and value is not None}
     words = "already trained on the same data with the same options (train_anew trains again)"
     how = words if result.taken_over else f"resumed from epoch {done}" if (done := result.resumed_from) else "trained"
     return dg.MaterializeResult(
-        data_version=dg.DataVersion(sha256(folder / BEST)[:12]),
+        data_version=dg.DataVersion(version),
         metadata={
+            "report": report_link("checkpoint", name, version),
             "summary": f"{how}; {len(result.history)} epochs, best is {result.best_epoch}",
             "best_epoch": result.best_epoch,
             "epochs": len(result.history),
@@ -142,7 +141,6 @@ def _result(storage: Storage, runs: Mapping[str, str], name: str, result: Traini
             "parameters": result.parameters,
             "windows_per_s": round(result.windows_per_s, 1),
             "device": f"{result.device}, {result.precision}",
-            "curves": inline(training_curves(history["epochs"], name)),
             "mlflow_run": runs[name],
             "path": dg.MetadataValue.path(folder),
         },

@@ -1,5 +1,6 @@
 """Looking at annotations: frames with their boxes, detections over time, confidences."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,25 +9,20 @@ import numpy as np
 import numpy.typing as npt
 
 from model.common.figures import COLOURS, new_figure
-from model.common.images import contact_sheet, evenly, read_image
 from model.recording.annotations import Annotations
 from model.recording.folder import Recording, Region
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-TILES = 6
-TILE_WIDTH = 640
 
-
-def annotated_frames(recording: Recording, annotations: Annotations, limit: int) -> bytes:
-    """JPEG of at most `limit` bytes: six regions of interest, evenly picked over the drive, with their boxes."""
+def framed_boxes(
+    recording: Recording, annotations: Annotations, indices: Sequence[int], width: int
+) -> list[npt.NDArray[np.uint8]]:
+    """The regions of interest of some annotated frames with their boxes, `width` px wide; blank where unreadable."""
     region = recording.annotated_region()
-    tiles = [
-        _tile(recording.camera_folder / annotations.filename[index], annotations.frame(index), region)
-        for index in evenly(len(annotations), TILES)
-    ]
-    return contact_sheet(tiles, 2, limit)
+    folder = recording.camera_folder
+    return [_tile(folder / annotations.filename[i], annotations.frame(i), region, width) for i in indices]
 
 
 def draw_boxes(image: npt.NDArray[np.uint8], found: npt.NDArray[np.float32], scale: float) -> None:
@@ -48,11 +44,14 @@ def annotation_overview(annotations: Annotations, name: str) -> "Figure":
     return figure
 
 
-def _tile(path: Path, found: npt.NDArray[np.float32], roi: Region) -> npt.NDArray[np.uint8]:
-    x, y, width, height = roi
-    crop = read_image(path)[y : y + height, x : x + width]
-    scale = TILE_WIDTH / width
-    tile = cv2.resize(crop, (TILE_WIDTH, round(height * scale)), interpolation=cv2.INTER_AREA)
-    tile = np.asarray(tile, np.uint8)
+def _tile(path: Path, found: npt.NDArray[np.float32], roi: Region, width: int) -> npt.NDArray[np.uint8]:
+    x, y, wide, height = roi
+    scale = width / wide
+    size = (width, round(height * scale))
+    image = cv2.imread(str(path))
+    crop = None if image is None else image[y : y + height, x : x + wide]
+    if crop is None or not crop.size:
+        return np.full((size[1], size[0], 3), 255, np.uint8)
+    tile = np.asarray(cv2.resize(crop, size, interpolation=cv2.INTER_AREA), np.uint8)
     draw_boxes(tile, found, scale)
     return tile

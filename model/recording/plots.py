@@ -2,34 +2,23 @@
 
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from model.common.figures import COLOURS, new_figure
-from model.common.images import contact_sheet, evenly
-from model.recording.folder import Recording
-from model.recording.frame_files import is_whole
-from model.recording.schema import HORIZONS_S
+from model.recording.schema import ACTIONS, HORIZONS_S
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SHEET_FRAMES, SHEET_COLUMNS, TILE = 9, 3, (384, 216)
 
-
-def frames_over_the_drive(recording: Recording, limit: int) -> bytes:
-    """JPEG of nine frames, evenly picked over the drive, of at most `limit` bytes."""
-    files = list(recording.frames().values())
-    picked = [files[index] for index in evenly(len(files), SHEET_FRAMES)]
-    frames = [cv2.imread(str(path)) for path in picked if is_whole(path)]
-    tiles = [np.asarray(cv2.resize(f, TILE, interpolation=cv2.INTER_AREA), np.uint8) for f in frames if f is not None]
-    return contact_sheet(tiles, SHEET_COLUMNS, limit)
-
-
-def label_timeline(telemetry: pd.DataFrame, labels: pd.DataFrame, name: str) -> "Figure":
-    """A recording's speed and pedal over time, and its future labels as rows of marks; grey where unknown."""
-    figure, (top, pedal, bottom) = new_figure(3, f"Labels of {name}", columns=1, height=1.6)
+def drive_timeline(telemetry: pd.DataFrame, labels: pd.DataFrame | None, name: str) -> "Figure":
+    """A recording's speed and pedal over time, and its future labels, if any, as rows of marks; grey where unknown."""
+    panels = 2 if labels is None else 3
+    figure, axes_of = new_figure(panels, name, columns=1, height=1.6)
+    top, pedal = axes_of[:2]
     seconds = (telemetry["t"] - telemetry["t"].iloc[0]).to_numpy() / 1000
     top.plot(seconds, telemetry["SPEED"], color=COLOURS[0], linewidth=1)
     top.set(ylabel="km/h")
@@ -37,18 +26,25 @@ def label_timeline(telemetry: pd.DataFrame, labels: pd.DataFrame, name: str) -> 
     brake = telemetry["BRAKE_SIGNAL"].to_numpy()
     pedal.fill_between(seconds, 0, 100, where=brake, color=COLOURS[1], alpha=0.4, step="mid", linewidth=0)
     pedal.set(ylabel="pedal %", ylim=(0, 100))
-    rows = [f"{action}_{h}s" for action in ("brake", "coast") for h in HORIZONS_S]
-    states = np.stack([labels[row].astype("Float64").to_numpy(float, na_value=0.5) for row in rows])
     step = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 1.0
-    for index, row in enumerate(rows):
-        for state, colour in ((1, COLOURS[1] if row.startswith("brake") else COLOURS[2]), (0.5, "lightgrey")):
-            at = seconds[states[index] == state]
-            bottom.broken_barh([(float(second), step) for second in at], (index, 1), facecolors=colour, linewidth=0)
-    for axes in (top, pedal, bottom):  # one time axis, so that a brake stands over the labels that foresee it
+    for axes in axes_of:  # one time axis, so that a brake stands over the labels that foresee it
         axes.set_xlim(0, float(seconds[-1]) + step)
     pedal.fill_between([], [], color=COLOURS[1], alpha=0.4, label="brake pedal")
     pedal.legend(fontsize=6, loc="upper right")
-    bottom.set(yticks=np.arange(len(rows)) + 0.5, ylim=(len(rows), 0))
-    bottom.set_xlabel("seconds; coloured: the driver will brake or coast then, grey: unknown, white: will not")
-    bottom.set_yticklabels(rows, fontsize=6)
+    if labels is None:
+        pedal.set_xlabel("seconds")
+    else:
+        _draw_labels(axes_of[2], labels, seconds, step)
     return figure
+
+
+def _draw_labels(axes: "Axes", labels: pd.DataFrame, seconds: npt.NDArray[np.float64], step: float) -> None:
+    rows = [f"{action}_{h}s" for action in ACTIONS for h in HORIZONS_S]
+    states = np.stack([labels[row].astype("Float64").to_numpy(float, na_value=0.5) for row in rows])
+    for index, row in enumerate(rows):
+        for state, colour in ((1, COLOURS[1] if row.startswith("brake") else COLOURS[2]), (0.5, "lightgrey")):
+            at = seconds[states[index] == state]
+            axes.broken_barh([(float(second), step) for second in at], (index, 1), facecolors=colour, linewidth=0)
+    axes.set(yticks=np.arange(len(rows)) + 0.5, ylim=(len(rows), 0))
+    axes.set_xlabel("seconds; coloured: the driver will brake or coast then, grey: unknown, white: will not")
+    axes.set_yticklabels(rows, fontsize=6)

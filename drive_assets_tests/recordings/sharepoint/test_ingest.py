@@ -280,7 +280,7 @@ def test_the_asset_shows_where_a_recording_came_from_and_how_it_came(
     assert event is not None and event.asset_materialization is not None
     metadata = event.asset_materialization.metadata
     assert metadata["source"].value == f"sharepoint:Documents/Drives/{DAYS[0]}.zip"
-    assert {"downloaded_megabytes", "download_s", "unpack_s", "quick_xor_hash"} <= set(metadata)
+    assert {"downloaded_megabytes", "download_s", "unpack_s", "quick_xor_hash", "report"} <= set(metadata)
 
 
 def test_only_errors_that_pass_are_retried(

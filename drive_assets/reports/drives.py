@@ -1,0 +1,187 @@
+"""Report pages of what is made for each recording: the drive itself, its annotations, its labels."""
+
+from dataclasses import asdict
+from urllib.parse import quote
+
+import cv2
+import numpy as np
+
+from drive_assets.reports.page import Cell, Film, Link, Page, Picture, Section, Table
+from drive_assets.resources.storage import Storage
+from model.annotation.plots import annotation_overview, framed_boxes
+from model.common.errors import DataError
+from model.common.figures import png_bytes
+from model.common.images import evenly, small_jpeg
+from model.recording.folder import Recording, inspect_recording
+from model.recording.plots import drive_timeline
+from model.recording.schema import BINARY_LABELS
+
+TILES, TILE_WIDTH, TILE_BYTES = 9, 400, 40_000
+FIGURE_BYTES = 200_000
+FILM_FRAMES = 300
+"""Of one part of a film: half a minute to watch, seconds to draw."""
+
+
+def recording_page(storage: Storage, name: str) -> Page:
+    """Frames over the drive, its telemetry and labels over time, what was dropped, how the file is written.
+
+    Raises:
+        DataError: the recording is not there, or cannot be read.
+    """
+    recording = existing(storage, name)
+    report = inspect_recording(recording.folder, most_unreadable=1.0)
+    telemetry = report.telemetry
+    rest = {key: value for key, value in telemetry.to_dict().items() if value or key in ("rows", "valid")}
+    lost = Table.of({key: getattr(report, key) for key in report.examples})
+    examples = [(key.replace("_", " "), ", ".join(found)) for key, found in report.examples.items() if found]
+    return Page(
+        f"Recording {name}",
+        facts={
+            "minutes": round(telemetry.duration_s / 60, 1),
+            "rows": telemetry.rows,
+            "valid rows": telemetry.valid,
+            "frames": report.frames,
+            "usable frames": report.usable_frames,
+            "MB of frames": round(report.frame_bytes / 1e6, 1),
+        },
+        sections=[
+            Section("Frames over the drive", pictures=_frames(storage, recording), side_by_side=True),
+            Section("Telemetry and labels", pictures=[_timeline(recording)]),
+            Section("Telemetry rows", table=Table.of(rest)),
+            Section("Frames that cannot be used", table=lost),
+            *([Section("Examples", table=Table(("", "times"), examples))] if examples else []),
+            Section("How the file is written", table=Table.of(asdict(telemetry.dialect))),
+            Section("Next", links=_siblings(storage, name, "recording")),
+        ],
+    )
+
+
+def annotations_page(storage: Storage, name: str) -> Page:
+    """Frames with boxes, detections over the drive, how they were made, and the drive as a film.
+
+    Raises:
+        DataError: the recording is not there, or not annotated.
+    """
+    recording = existing(storage, name)
+    found, details = recording.annotations(), recording.details
+    region = recording.annotated_region()
+    picked = evenly(len(found), TILES)
+    tiles = framed_boxes(recording, found, picked, TILE_WIDTH)
+    shown = ("weights", "backend", "class_names", "frames_per_s", "resumed", "unreadable", "other_size", "missing")
+    known = {key: _text(details[key]) for key in shown if key in details}
+    return Page(
+        f"Annotations of {name}",
+        facts={
+            "annotated frames": len(found),
+            "vehicles": int(found.count.sum()),
+            "vehicles a frame": round(float(found.count.mean()), 2) if len(found) else 0,
+            "frames without vehicle": int((found.count == 0).sum()),
+        },
+        sections=[
+            Section(
+                "Frames with their boxes",
+                f"The region of interest: {region.width} x {region.height} px at ({region.x}, {region.y}).",
+                pictures=[
+                    Picture(small_jpeg(tile, TILE_BYTES), found.time[i], _file(storage, recording, found.filename[i]))
+                    for i, tile in zip(picked, tiles, strict=True)
+                ],
+                side_by_side=True,
+            ),
+            Section(
+                "Detections over the drive",
+                pictures=[Picture(png_bytes(annotation_overview(found, name), FIGURE_BYTES), "")],
+            ),
+            Section("How they were made", table=Table.of(known)),
+            Section("Film", "Drawn when it is played for the first time: wait some seconds.", films=_films(recording)),
+            Section("Next", links=_siblings(storage, name, "annotations")),
+        ],
+    )
+
+
+def labels_page(storage: Storage, name: str) -> Page:
+    """How often each label is true, how often it is unknown, and when.
+
+    Raises:
+        DataError: the recording is not there, or not labelled.
+    """
+    recording = existing(storage, name)
+    labels = recording.labels()
+    rows: list[list[Cell]] = []
+    for label in BINARY_LABELS:
+        unknown, true = int(labels[label].isna().sum()), int(labels[label].sum())
+        known = len(labels) - unknown
+        rows.append([label, true, known, unknown, f"{true / known:.1%}" if known else None])
+    return Page(
+        f"Labels of {name}",
+        f"What the driver does one to five seconds after each of {len(labels):,} rows, looked up by time.",
+        facts={row[0]: row[4] for row in rows if row[0] in ("brake_1s", "brake_2s", "coast_1s", "coast_2s")},
+        sections=[
+            Section("Over time", pictures=[_timeline(recording)]),
+            Section("Rates", table=Table(("label", "true", "known", "unknown", "rate"), rows)),
+            Section("Next", links=_siblings(storage, name, "future_labels")),
+        ],
+    )
+
+
+def existing(storage: Storage, name: str) -> Recording:
+    """Raises DataError if there is no such recording, and says where to look."""
+    folder = storage.recording(name)
+    if not folder.is_dir():
+        raise DataError(
+            f"There is no recording {name} in {storage.recordings} now: it was removed, replaced under another name, "
+            "or this server reads another data root (DRIVE_ASSETS_DATA) than the one that the link was made for."
+        )
+    return Recording(folder)
+
+
+def film_parts(recording: Recording) -> list[slice]:
+    """The annotated frames of a recording in parts of a film."""
+    count = len(recording.annotations())
+    return [slice(start, min(start + FILM_FRAMES, count)) for start in range(0, count, FILM_FRAMES)]
+
+
+def _films(recording: Recording) -> list[Film]:
+    if not recording.labels_path.is_file():
+        return []
+    times = recording.annotations().time
+    return [
+        Film(f"film/{recording.name}/{number}", f"{times[part.start]} to {times[part.stop - 1]}")
+        for number, part in enumerate(film_parts(recording))
+    ]
+
+
+def _timeline(recording: Recording) -> Picture:
+    telemetry, _ = recording.telemetry()
+    labels = recording.labels() if recording.labels_path.is_file() else None
+    return Picture(png_bytes(drive_timeline(telemetry, labels, recording.name), FIGURE_BYTES), "")
+
+
+def _frames(storage: Storage, recording: Recording) -> list[Picture]:
+    files = list(recording.frames().items())
+    pictures = []
+    for index in evenly(len(files), TILES):
+        time, path = files[index]
+        image = cv2.imread(str(path), cv2.IMREAD_REDUCED_COLOR_2)
+        if image is not None:
+            size = (TILE_WIDTH, round(image.shape[0] * TILE_WIDTH / image.shape[1]))
+            tile = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+            pictures.append(Picture(small_jpeg(tile, TILE_BYTES), time, _file(storage, recording, path.name)))
+    return pictures
+
+
+def _file(storage: Storage, recording: Recording, name: str) -> str:
+    return f"files/{quote(str((recording.camera_folder / name).relative_to(storage.root)))}"
+
+
+def _siblings(storage: Storage, name: str, own: str) -> list[Link]:
+    made = {
+        "recording": True,
+        "annotations": storage.annotations(name).is_file(),
+        "future_labels": storage.future_labels(name).is_file(),
+    }
+    texts = {"recording": "the recording", "annotations": "its annotations", "future_labels": "its labels"}
+    return [Link(texts[asset], f"{asset}/{name}") for asset, there in made.items() if there and asset != own]
+
+
+def _text(value: Cell) -> Cell:
+    return ", ".join(map(str, value)) if isinstance(value, list) else value

@@ -1,0 +1,34 @@
+"""Where an asset's report page is served: the link that its metadata holds."""
+
+import os
+from urllib.parse import quote, urlsplit
+
+import dagster as dg
+
+from model.common.errors import DataError
+
+VARIABLE = "DRIVE_ASSETS_REPORTS_URL"
+DEFAULT_URL = "http://127.0.0.1:3001"
+
+
+def base_url() -> str:
+    """`DRIVE_ASSETS_REPORTS_URL`: what a browser calls the server of the report pages, without a slash at its end.
+
+    Raises:
+        DataError: it is no address of HTTP.
+    """
+    url = os.environ.get(VARIABLE, "").strip().rstrip("/") or DEFAULT_URL
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise DataError(f"{VARIABLE} must be an address such as {DEFAULT_URL}, not {url!r}.")
+    return url
+
+
+def report_link(asset: str, partition: str | None = None, version: str | None = None) -> dg.UrlMetadataValue:
+    """The page of an asset, or of one of its partitions.
+
+    Args:
+        version: the data version that the link is made for; the page tells if another is there when it is opened.
+    """
+    place = "/".join(quote(part, safe="") for part in (asset, partition) if part)
+    return dg.MetadataValue.url(f"{base_url()}/{place}" + (f"?made={quote(version)}" if version else ""))

@@ -1,0 +1,164 @@
+"""The report pages as a browser gets them: what they show, what they refuse, and what is said of what is gone."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from drive_assets.reports.history import History
+from drive_assets.reports.links import base_url, report_link
+from drive_assets.reports.server import Reports
+from drive_assets.resources.storage import Storage
+from drive_assets_tests.drives import write_drive
+from model.common.errors import DataError
+from model.dataset.assignment import SplitConfig
+from model.dataset.split_file import write_split
+from model.dataset.splits import build_manifest
+from model.dataset.windows import WindowConfig
+from model.recording.annotations import Annotations, write_annotations
+from model.recording.folder import Recording
+from model.recording.labels import future_labels, write_future_labels
+
+NAMES = [f"2024-05-0{day}_10-00-00" for day in range(1, 4)]
+NAME = NAMES[0]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root of three annotated and labelled recordings, with splits."""
+    root = tmp_path_factory.mktemp("reports") / "data"
+    for seed, name in enumerate(NAMES):
+        recording = Recording(write_drive(root / "recordings" / name, seed=seed, rows=48))
+        times = list(recording.frames())
+        box = np.array([[100, 100, 500, 300, 0.9, 0]], np.float32)
+        found = Annotations.from_frames(times, [f"{time}.jpg" for time in times], [box] * len(times))
+        write_annotations(recording.annotations_path, found)
+        write_future_labels(recording.labels_path, future_labels(recording.telemetry()[0]))
+    storage = Storage(data_root=str(root), inbox_root=str(root / "inbox"))
+    manifest = build_manifest(storage.recordings, NAMES, WindowConfig(stride=1), SplitConfig())
+    storage.splits.mkdir(parents=True)
+    storage.manifest.write_text(json.dumps(manifest))
+    for split, part in manifest["splits"].items():
+        members = [storage.recording(name) for name in part["recordings"]]
+        write_split(storage.split(split), members, WindowConfig(stride=1), manifest["fingerprint"])
+    return root
+
+
+@pytest.fixture(scope="module")
+def client(root: Path) -> Iterator[TestClient]:
+    with dg.instance_for_test() as instance:
+        made = dg.AssetMaterialization(
+            "recording", partition=NAME, metadata={"frames": 60}, tags={"dagster/data_version": "abc"}
+        )
+        instance.report_runless_asset_event(made)
+        check = dg.AssetCheckEvaluation(
+            asset_key=dg.AssetKey("recording"), check_name="few_faults", passed=False, partition=NAME,
+            severity=dg.AssetCheckSeverity.WARN, description="lost 30 %: look at the recorder", metadata={},
+        )  # fmt: skip
+        instance.report_runless_asset_event(check)
+        storage = Storage(data_root=str(root), inbox_root=str(root / "inbox"))
+        app = Reports(storage, History(instance, {"recording": ["few_faults"]})).app()
+        yield TestClient(app, base_url="http://127.0.0.1")
+
+
+def test_a_recording_shows_frames_telemetry_labels_checks_and_history(client: TestClient) -> None:
+    page = client.get(f"/recording/{NAME}").text
+    assert page.count("<img") == 10
+    assert "lost 30 %: look at the recorder" in page
+    assert ">warns<" in page and ">abc<" in page
+    assert f'href="/annotations/{NAME}"' in page
+    assert "<script" not in page and 'src="http' not in page
+
+
+def test_annotations_labels_and_splits_have_pages(client: TestClient) -> None:
+    page = client.get(f"/annotations/{NAME}").text
+    assert page.count("<img") == 10
+    assert f'src="/film/{NAME}/0"' in page
+    assert "brake_1s" in client.get(f"/future_labels/{NAME}").text
+    page = client.get("/split_manifest").text
+    assert all(f'href="/recording/{name}"' in page for name in NAMES)
+    assert "coast_2s" in client.get("/h5_split/test").text
+    assert 'href="/split_manifest"' in client.get("/").text
+
+
+def test_a_film_is_drawn_when_it_is_looked_at_and_can_be_wound(client: TestClient, root: Path) -> None:
+    (got,) = [client.get(f"/film/{NAME}/0", headers={"Range": "bytes=0-99"})]
+    assert (got.status_code, len(got.content)) == (206, 100)
+    assert got.headers["content-type"] in ("video/mp4", "video/webm")
+    assert len(list((root / "cache" / "films").iterdir())) == 1
+    assert client.get(f"/film/{NAME}/1").status_code == 404
+
+
+def test_a_link_to_what_has_changed_or_gone_says_so(client: TestClient) -> None:
+    assert "made for data version old" in client.get(f"/recording/{NAME}?made=old").text
+    assert "made for data version" not in client.get(f"/recording/{NAME}?made=abc").text
+    gone = client.get("/recording/2024-05-09_10-00-00")
+    assert gone.status_code == 404
+    assert "There is no recording 2024-05-09_10-00-00" in gone.text and "DRIVE_ASSETS_DATA" in gone.text
+    for place in (
+        "boxy_detector",
+        "checkpoint/simple_concat_lstm",
+        "evaluation/simple_concat_lstm",
+        "model_comparison",
+    ):
+        gone = client.get(f"/{place}")
+        assert gone.status_code == 404 and f"materialise {place.split('/')[0]}" in gone.text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/files/",
+        "/files/recordings",
+        f"/files/recordings/{NAME}",
+        f"/files/recordings/{NAME}/.hidden.csv",
+        f"/files/recordings/{NAME}/linked.csv",
+        f"/files/recordings/{NAME}/notes.txt",
+        "/files/dagster/secret.json",
+        "/files/recordings/../dagster/secret.json",
+        "/files/recordings/..%2Fdagster%2Fsecret.json",
+        "/files/%2Fetc/hostname.csv",
+        "/recording/..%2F..%2Foutside",
+        "/recording/my%20drive",
+        "/h5_split/all",
+        "/checkpoint/%2E%2E",
+        "/nothing",
+    ],
+)
+def test_what_is_not_to_be_shown_is_refused(client: TestClient, root: Path, path: str) -> None:
+    folder = root / "recordings" / NAME
+    secret = root / "dagster" / "secret.json"
+    for file in (secret, folder / ".hidden.csv", folder / "notes.txt", root.parent / "outside.csv"):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("secret")
+    link = folder / "linked.csv"
+    if not link.is_symlink():
+        link.symlink_to(root.parent / "outside.csv")
+    got = client.get(path)
+    assert got.status_code == 404
+    assert "secret" not in got.text.replace("secret.json", "")
+
+
+def test_what_is_shown_is_read_only_and_for_this_host(client: TestClient) -> None:
+    place = f"/files/recordings/{NAME}/telemetry.csv"
+    got = client.get(place)
+    assert got.text.startswith("Time,") and "default-src 'none'" in got.headers["content-security-policy"]
+    assert {client.request(method, place).status_code for method in ("POST", "PUT", "DELETE", "PATCH")} == {405}
+    assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
+
+
+def test_behind_a_proxy_links_begin_with_its_address(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRIVE_ASSETS_REPORTS_URL", "https://drives.example/reports/")
+    assert report_link("recording", NAME, "v").value == f"https://drives.example/reports/recording/{NAME}?made=v"
+    with dg.instance_for_test() as instance:
+        storage = Storage(data_root=str(root), inbox_root=str(root / "inbox"))
+        client = TestClient(Reports(storage, History(instance, {})).app(), base_url="http://drives.example")
+        for place in ("/reports", ""):  # whether the proxy strips the prefix or not
+            assert 'href="/reports/h5_split/test"' in client.get(f"{place}/split_manifest/../").text
+    monkeypatch.setenv("DRIVE_ASSETS_REPORTS_URL", "drives.example")
+    with pytest.raises(DataError, match="must be an address such as"):
+        base_url()
