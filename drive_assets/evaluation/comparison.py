@@ -56,6 +56,7 @@ def _keep_the_best(
 ) -> dict[str, Any]:
     """Let the comparison's best take the incumbent's place where it is shown to be better; what the metadata says."""
     from model.evaluation import best
+    from model.evaluation.comparison import KEPT
 
     output, weights = storage.evaluations, storage.checkpoint(content.best) / best.WEIGHTS
     unscored = _score_incumbent(context, storage, compute, content, evaluation)
@@ -65,7 +66,7 @@ def _keep_the_best(
     holder = best.promote(evaluation, output, weights, key) if verdict.promoted else best.incumbent(output)
     metadata: dict[str, Any] = {"verdict": verdict.reason, "promoted": verdict.promoted}
     if (run_id := mlflow.find(key)) is not None:
-        mlflow.log_files(run_id, sorted(output.glob("comparison.*")), "comparison")
+        mlflow.log_files(run_id, sorted((output / KEPT / content.data_version).glob("comparison.*")), "comparison")
     if holder is not None and (run_id := mlflow.find(holder.training_key)) is not None:
         text = f"{holder.architecture}, trained on {holder.data_version}: {verdict.reason}"
         kept = mlflow.register_best(REGISTERED_MODEL, run_id, holder.folder(output) / best.WEIGHTS, text)

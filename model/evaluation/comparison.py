@@ -1,7 +1,9 @@
 """All evaluated architectures side by side. The best is chosen on val; what it reaches is told on test."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -10,10 +12,11 @@ from model.common.figures import png_bytes, save_png
 from model.common.files import atomic_path, write_text
 from model.common.pages import render
 from model.evaluation.paired import Areas
-from model.evaluation.plots import comparison_figure
+from model.evaluation.plots import comparison_figure, foreseen_figure
 from model.evaluation.predictions import PREDICTIONS, Predictions
 from model.evaluation.results import (
     COMPARISON,
+    FEW_EVENTS,
     SCHEMA_VERSION,
     SHOWN_FIGURES,
     Comparison,
@@ -24,6 +27,9 @@ from model.evaluation.results import (
 )
 
 BASELINE_FOLDER = "baselines"
+KEPT = "comparisons"
+"""Holds a folder a data version."""
+FIGURE_BYTES = 300_000
 
 
 def compare(
@@ -49,11 +55,21 @@ def compare(
     baselines = baselines or {}
     _check_comparable({**evaluations, **baselines} if evaluations else {})
     content = _content(evaluations, baselines, dict(missing or {}), output)
-    figure = comparison_figure([*content.variants, *content.baselines], content.tasks, content.best)
-    page = render("model.evaluation", "comparison.html", content=content, figure=png_bytes(figure, 300_000))
-    for folder in (output / "comparisons" / content.data_version, output):
+    rows = [*content.variants, *content.baselines]
+    figure = comparison_figure(rows, content.tasks, content.best)
+    shown: dict[str, Any] = {
+        "content": content,
+        "figure": png_bytes(figure, FIGURE_BYTES),
+        "curves": png_bytes(foreseen_figure(rows, content.tasks, content.best, content.best_baseline), FIGURE_BYTES),
+        "recordings": len(set(Predictions.load(output / content.best / PREDICTIONS.format("test")).recording.tolist())),
+        "made": datetime.now().strftime("%Y-%m-%d %H:%M"),
+        "few_events": FEW_EVENTS,
+    }
+    for folder in (output / KEPT / content.data_version, output):
         save_png(figure, folder / "comparison.png")
         _write_csv(folder / "comparison.csv", content)
+        # Evaluations of later data take the place of those that a kept page would link.
+        page = render("model.evaluation", "comparison.html", links=folder == output, **shown)
         write_text(folder / "comparison.html", page)
         content.write(folder / COMPARISON)
     return content

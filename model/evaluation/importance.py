@@ -70,7 +70,7 @@ def camera_verdict(found: list[Importance]) -> str | None:
     if loss.onset_mean is not None:
         shown += f", at onsets by {loss.onset_mean[0]:.3f} to {loss.onset_mean[1]:.3f}"
     if loss.better or loss.better_onset:
-        return f"The camera helps this network: {shown}."
+        return f"The camera helps this network{'' if loss.better else ' at onsets'}: {shown}."
     return f"It is not shown that the camera helps this network: {shown}."
 
 

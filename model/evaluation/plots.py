@@ -167,3 +167,24 @@ def comparison_figure(rows: Sequence[Row], tasks: Sequence[str], best: str) -> "
         axes.set_yticklabels([row.architecture for row in rows] if axes is every[0] else [], fontsize=8)
         axes.grid(axis="x", alpha=0.3)
     return figure
+
+
+def foreseen_figure(rows: Sequence[Row], tasks: Sequence[str], best: str, best_baseline: str | None) -> "Figure":
+    """Share of events foreseen on test over false alarms an hour, a panel a task; the best and the best baseline stand
+    out."""
+    title = "Events foreseen on test, by false alarms an hour"
+    figure, every = new_figure(len(tasks), title, columns=len(tasks), height=3.0, width=2.6)
+    for axes, task in zip(every, tasks, strict=False):
+        for row in sorted(rows, key=lambda row: row.architecture in (best, best_baseline)):  # on top of the others
+            if points := row.test[task].alarm_curve:
+                rates, foreseen = zip(*((p.false_alarms_per_hour, p.foreseen) for p in points), strict=True)
+                chosen = {best: COLOURS[1], best_baseline: COLOURS[0]}.get(row.architecture)
+                if chosen:
+                    axes.plot(rates, foreseen, color=chosen, linewidth=1.8, label=row.architecture)
+                else:
+                    axes.plot(rates, foreseen, color="#bbbbbb", linewidth=0.8)
+        axes.set(title=task, xlabel="false alarms an hour", ylim=(0, 1.02))
+        axes.set_xscale("symlog", linthresh=1)
+    every[0].set_ylabel("share of events foreseen")
+    legend(every[0], None)
+    return figure

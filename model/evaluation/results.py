@@ -16,6 +16,8 @@ EVALUATION, COMPARISON, CALIBRATION = "metrics.json", "comparison.json", "calibr
 REPORT, EVENTS = "report.html", "events.csv"
 SHOWN_FIGURES = ("pr_auc", "roc_auc", "f1", "mcc", "balanced_accuracy", "brier", "calibration_error")
 """Of `TaskFigures`, what tables, the comparison's CSV and MLflow show."""
+FEW_EVENTS = 20
+"""With fewer of a task, a test can hardly tell two models apart."""
 Interval = tuple[float, float]
 """Low and high end."""
 
@@ -169,6 +171,16 @@ class TaskFigures(Result):
     """One a budget."""
     alarm_curve: list[CurvePoint] = []
     slices: list[Slice] = []
+
+    @property
+    def event_count(self) -> int:
+        """Brakings or coastings that could have been foreseen."""
+        return self.events.events if self.events else self.alarms[0].events if self.alarms else 0
+
+    @property
+    def hours(self) -> float:
+        """Driven in the split."""
+        return self.events.hours if self.events else self.alarms[0].hours if self.alarms else 0.0
 
 
 class SplitFigures(BaseModel):
