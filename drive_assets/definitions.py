@@ -4,6 +4,7 @@ import dagster as dg
 
 from drive_assets import automation
 from drive_assets.annotation import definitions as annotation
+from drive_assets.catalogue import catalogued
 from drive_assets.detection import definitions as detection
 from drive_assets.evaluation import definitions as evaluation
 from drive_assets.labels import definitions as labels
@@ -17,16 +18,18 @@ from drive_assets.training import definitions as training
 
 ROOMS = [recordings, detection, annotation, labels, splits, training, evaluation, automation]
 
-defs = dg.Definitions.merge(
-    *(room.defs for room in ROOMS),
-    dg.Definitions(
-        jobs=JOBS,
-        # A run is one process: a second one for its step would only have to import all again.
-        executor=dg.in_process_executor,
-        resources={
-            "storage": Storage.from_environment(),
-            "compute": compute_from_environment(),
-            "mlflow": Mlflow.from_environment(),
-        },
-    ),
+defs = catalogued(
+    dg.Definitions.merge(
+        *(room.defs for room in ROOMS),
+        dg.Definitions(
+            jobs=JOBS,
+            # A run is one process: a second one for its step would only have to import all again.
+            executor=dg.in_process_executor,
+            resources={
+                "storage": Storage.from_environment(),
+                "compute": compute_from_environment(),
+                "mlflow": Mlflow.from_environment(),
+            },
+        ),
+    )
 )

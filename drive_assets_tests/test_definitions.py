@@ -4,9 +4,14 @@ import subprocess
 import sys
 
 import dagster as dg
+import pytest
 
+from drive_assets.catalogue import ENTRIES, PHASES, catalogued
 from drive_assets.definitions import defs
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS, RECORDINGS, SPLITS
+from drive_assets.splits import definitions as splits
+from model.common.errors import DataError
+from model.recording.schema import LABEL_COLUMNS
 
 GRAPH = defs.resolve_asset_graph()
 EXPECTED: dict[str, tuple[dg.PartitionsDefinition | None, set[str]]] = {
@@ -81,3 +86,30 @@ def test_the_code_server_imports_nothing_heavy() -> None:
     )
     shown = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"
+
+
+def test_each_asset_tells_what_goes_in_what_comes_out_where_it_is_and_where_its_code_is() -> None:
+    assert {key.to_user_string() for key in GRAPH.get_all_asset_keys()} == set(ENTRIES)
+    for key in GRAPH.get_all_asset_keys():
+        node = GRAPH.get(key)
+        told = node.description or ""
+        assert all(word in told for word in ("**Out:**", "**Stored:**")), key
+        assert "**In:**" in told and node.kinds and node.group_name in PHASES
+        (reference,) = node.metadata["dagster/code_references"].code_references
+        assert reference.label.startswith("drive_assets/") and reference.label.endswith(".py")
+    order = {key: PHASES.index(GRAPH.get(key).group_name) for key in GRAPH.get_all_asset_keys()}
+    assert all(order[parent] <= order[key] for key in order for parent in GRAPH.get(key).parent_keys)
+    schema = GRAPH.get(dg.AssetKey("future_labels")).metadata["dagster/column_schema"]
+    assert {column.name for column in schema.columns} == set(LABEL_COLUMNS)
+
+
+def test_owners_and_the_address_of_the_code_are_the_teams(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRIVE_ASSETS_OWNERS", "team:drives, ml@example.com")
+    monkeypatch.setenv("DRIVE_ASSETS_CODE_URL", "https://code.example/drives/blob/main/")
+    (spec,) = [s for s in catalogued(splits.defs).resolve_all_asset_specs() if s.key.to_user_string() == "h5_split"]
+    assert spec.owners == ["team:drives", "ml@example.com"]
+    (reference,) = spec.metadata["dagster/code_references"].code_references
+    assert reference.url.startswith("https://code.example/drives/blob/main/drive_assets/splits/assets.py#L")
+    monkeypatch.setenv("DRIVE_ASSETS_OWNERS", "drives")
+    with pytest.raises(DataError, match="names drives: expected mail addresses, or teams as team:name"):
+        catalogued(splits.defs)

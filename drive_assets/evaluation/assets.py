@@ -96,26 +96,48 @@ def _result(storage: Storage, name: str, metrics: Evaluation) -> dg.MaterializeR
         metadata={
             "report": report_link("evaluation", name),
             "test": dg.MetadataValue.table(table),
+            **_numbers(metrics),
             **({"camera": metrics.camera} if metrics.camera else {}),
             "path": dg.MetadataValue.path(folder),
         },
     )
 
 
+def _numbers(metrics: Evaluation) -> dict[str, float | int]:
+    """What the UI plots over time, under names that stay; what is undefined is left out."""
+    test = metrics.test
+    found: dict[str, float | int | None] = {
+        "mean_pr_auc": test.mean_pr_auc,
+        "mean_onset_pr_auc": test.mean_onset_pr_auc,
+        "windows": test[metrics.tasks[0]].windows,
+    }
+    for task in metrics.tasks:
+        events = test[task].events
+        found |= {
+            f"pr_auc_{task}": test[task].pr_auc,
+            f"onset_pr_auc_{task}": test[task].onset.pr_auc,
+            f"events_{task}": test[task].event_count,
+            f"foreseen_{task}": events.recall if events else None,
+            f"false_alarms_per_hour_{task}": events.false_alarms_per_hour if events else None,
+            f"calibration_error_{task}": test[task].calibration_error,
+        }
+    return {name: round(value, 4) for name, value in found.items() if value is not None}
+
+
 def _task_record(task: str, figures: TaskFigures) -> dg.TableRecord:
+    """Events first; the report has all figures."""
     events = figures.events
     lead = events.lead_time_s[1] if events and events.lead_time_s else None
     return dg.TableRecord(
         {
             "task": task,
-            "random": _text(figures.random_pr_auc),
-            **{name: _text(getattr(figures, name)) for name in SHOWN_FIGURES},
-            "interval": " to ".join(_text(value) for value in figures.pr_auc_interval or [None]),
-            "onset pr_auc": _text(figures.onset.pr_auc),
-            "onset interval": " to ".join(_text(value) for value in figures.onset.pr_auc_interval or [None]),
             "foreseen": f"{events.foreseen} of {events.events}" if events else UNDEFINED,
-            "lead, s": number(lead, 1),
             "false alarms an hour": number(events.false_alarms_per_hour if events else None, 1),
+            "lead, s": number(lead, 1),
+            "onset PR-AUC": number(figures.onset.pr_auc),
+            "PR-AUC": number(figures.pr_auc),
+            "interval": " to ".join(number(value) for value in figures.pr_auc_interval or [None]),
+            "random": number(figures.random_pr_auc),
         }
     )
 
@@ -134,7 +156,3 @@ def key_of_checkpoint(storage: Storage, architecture: str) -> str:
     if history.get("made", {}).get("weights") not in (None, sha256(weights)):
         raise DataError(f"{path} does not belong to {weights}: materialise checkpoint again; it is completed.")
     return training_key(architecture, history["data_version"], history["training_config"])
-
-
-def _text(value: float | None) -> str:
-    return number(value, 4)

@@ -1,6 +1,7 @@
 """recordings -> split manifest -> train.h5, val.h5, test.h5"""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import dagster as dg
 
@@ -17,6 +18,7 @@ from model.dataset.assignment import SplitConfig
 from model.dataset.split_file import write_split
 from model.dataset.splits import build_manifest
 from model.dataset.windows import WindowConfig
+from model.recording.schema import DEFAULT_TASKS
 
 
 class WindowLaunchpad(WindowConfig, Launchpad):
@@ -84,11 +86,21 @@ def split_manifest(
             )
             + (f"; {len(manifest['skipped'])} skipped" if manifest["skipped"] else ""),
             "splits": dg.MetadataValue.table(table),
+            **_numbers(manifest),
             **{key: dg.MetadataValue.json(manifest[key]) for key in ("skipped", "accepted", "moved", "no_longer_used")},
             "assignment": dg.MetadataValue.json({n: p["recordings"] for n, p in manifest["splits"].items()}),
             "path": dg.MetadataValue.path(storage.manifest),
         },
     )
+
+
+def _numbers(manifest: Mapping[str, Any]) -> dict[str, float | int]:
+    """What the UI plots over time."""
+    found: dict[str, float | int] = {"recordings": len(manifest["recordings"]), "left_out": len(manifest["skipped"])}
+    for name, part in manifest["splits"].items():
+        found |= {f"{name}_windows": part["windows"], f"{name}_share": round(part["share_of_windows"], 4)}
+        found |= {f"{name}_{task}_rate": round(part["label_rates"][task], 4) for task in DEFAULT_TASKS}
+    return found
 
 
 @dg.asset(
@@ -112,7 +124,7 @@ def h5_split(context: dg.AssetExecutionContext, storage: Storage) -> Iterator[Ev
         window = WindowConfig(**manifest["window"])
         report = write_split(storage.split(name), members, window, manifest["fingerprint"])
         rates = [
-            dg.TableRecord({"label": label, "positives": count, "rate": count / max(report.windows, 1)})
+            dg.TableRecord({"label": label, "positives": count, "rate": round(count / max(report.windows, 1), 4)})
             for label, count in report.positives.items()
         ]
         return dg.MaterializeResult(
@@ -122,7 +134,8 @@ def h5_split(context: dg.AssetExecutionContext, storage: Storage) -> Iterator[Ev
                 "recordings": report.recordings,
                 "frames": report.frames,
                 "windows": report.windows,
-                "megabytes": report.bytes / 1e6,
+                "megabytes": round(report.bytes / 1e6, 3),
+                **{f"{task}_rate": round(report.positives[task] / max(report.windows, 1), 4) for task in DEFAULT_TASKS},
                 "label_rates": dg.MetadataValue.table(rates),
                 "path": dg.MetadataValue.path(storage.split(name)),
             },

@@ -144,6 +144,7 @@ def alarm_curves(curves: Mapping[str, Sequence[CurvePoint]], title: str) -> "Fig
             axes.plot(rates, foreseen, color=COLOURS[index], marker=".", markersize=3, linewidth=1, label=task)
     axes.set(xlabel="false alarms an hour", ylabel="share of events foreseen", ylim=(0, 1.02))
     axes.set_xscale("symlog", linthresh=1)
+    axes.set_xlim(left=-0.1)
     legend(axes, None)
     return figure
 
@@ -185,6 +186,7 @@ def foreseen_figure(rows: Sequence[Row], tasks: Sequence[str], best: str, best_b
                     axes.plot(rates, foreseen, color="#bbbbbb", linewidth=0.8)
         axes.set(title=task, xlabel="false alarms an hour", ylim=(0, 1.02))
         axes.set_xscale("symlog", linthresh=1)
+        axes.set_xlim(left=-0.1)
     every[0].set_ylabel("share of events foreseen")
     legend(every[0], None)
     return figure

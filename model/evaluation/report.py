@@ -1,5 +1,6 @@
 """What a person reads of an evaluation: plots, the list of events, and one page that holds everything."""
 
+from datetime import datetime
 from pathlib import Path
 
 from model.common.figures import png_bytes, save_png
@@ -9,7 +10,7 @@ from model.dataset.split_file import Split
 from model.evaluation.examples import find_examples, pictures, write_events
 from model.evaluation.plots import alarm_curves, evaluation_figures
 from model.evaluation.predictions import Predictions
-from model.evaluation.results import EVENTS, REPORT, Evaluation
+from model.evaluation.results import EVALUATION, EVENTS, FEW_EVENTS, REPORT, Evaluation
 
 PLOT_BYTES, EXAMPLE_BYTES = 150_000, 250_000
 
@@ -36,6 +37,15 @@ def write_report(
         for kind, shown in pictures(examples, test, split, recordings).items()
     }
     plots = {stem: png_bytes(figure, PLOT_BYTES) for stem, figure in figures.items()}
-    write_text(
-        output / REPORT, render("model.evaluation", "report.html", evaluation=evaluation, plots=plots, worst=worst)
+    page = render(
+        "model.evaluation",
+        "report.html",
+        evaluation=evaluation,
+        plots=plots,
+        worst=worst,
+        recordings=len(set(test.recording.tolist())),
+        made=datetime.now().strftime("%Y-%m-%d %H:%M"),
+        few_events=FEW_EVENTS,
+        files=(EVENTS, EVALUATION),
     )
+    write_text(output / REPORT, page)
