@@ -9,7 +9,7 @@ import pytest
 from drive_assets.catalogue import ENTRIES, PHASES, catalogued
 from drive_assets.definitions import defs
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS, RECORDINGS, SPLITS
-from drive_assets.splits import definitions as splits
+from drive_assets.splits.assets import h5_split
 from model.common.errors import DataError
 from model.recording.schema import LABEL_COLUMNS
 
@@ -106,10 +106,12 @@ def test_each_asset_tells_what_goes_in_what_comes_out_where_it_is_and_where_its_
 def test_owners_and_the_address_of_the_code_are_the_teams(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DRIVE_ASSETS_OWNERS", "team:drives, ml@example.com")
     monkeypatch.setenv("DRIVE_ASSETS_CODE_URL", "https://code.example/drives/blob/main/")
-    (spec,) = [s for s in catalogued(splits.defs).resolve_all_asset_specs() if s.key.to_user_string() == "h5_split"]
+    asset = next(iter(catalogued(dg.Definitions(assets=[h5_split])).assets or ()))
+    assert isinstance(asset, dg.AssetsDefinition)
+    (spec,) = asset.specs
     assert spec.owners == ["team:drives", "ml@example.com"]
     (reference,) = spec.metadata["dagster/code_references"].code_references
     assert reference.url.startswith("https://code.example/drives/blob/main/drive_assets/splits/assets.py#L")
     monkeypatch.setenv("DRIVE_ASSETS_OWNERS", "drives")
     with pytest.raises(DataError, match="names drives: expected mail addresses, or teams as team:name"):
-        catalogued(splits.defs)
+        catalogued(dg.Definitions(assets=[h5_split]))
