@@ -66,6 +66,16 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--config", type=Path, help="YAML file: config by asset name, as in the launchpad")
     run.set_defaults(command=_run)
 
+    status = commands.add_parser("status", help="what is there, missing, out of date, running and refused")
+    status.set_defaults(command=_status)
+
+    forget = commands.add_parser(
+        "forget", help="take recordings out, say refused ones; files move to recordings/.removed"
+    )
+    forget.add_argument("names", nargs="+", metavar="NAME")
+    forget.add_argument("--reason", default="", help="stands in the history of the recording")
+    forget.set_defaults(command=_forget)
+
     sharepoint = commands.add_parser("sharepoint", help="recordings that arrive in a SharePoint library")
     check = sharepoint.add_subparsers(required=True, metavar="COMMAND").add_parser(
         "check", help="tell step by step what of the access works and what is missing"
@@ -166,6 +176,30 @@ def _run(options: argparse.Namespace) -> bool:
             config,
             tell=_tell,
         )
+
+
+def _status(options: argparse.Namespace) -> bool:
+    from drive_assets.definitions import defs
+    from drive_assets.instance import open_instance
+    from drive_assets.resources.storage import Storage
+    from drive_assets.status import lines, read_status
+
+    with open_instance() as instance:
+        for line in lines(read_status(instance, defs.resolve_asset_graph(), Storage.from_environment())):
+            _tell(line)
+    return True
+
+
+def _forget(options: argparse.Namespace) -> bool:
+    from drive_assets.instance import open_instance
+    from drive_assets.recordings.forget import forget
+
+    storage = _storage()
+    with open_instance() as instance:
+        for name in options.names:
+            aside = forget(instance, storage, name, options.reason)
+            _tell(f"{name} is forgotten" + (f"; its files lie in {aside}" if aside else ""))
+    return True
 
 
 def _check_sharepoint(options: argparse.Namespace) -> bool:

@@ -1,8 +1,10 @@
 """With which code and inputs a partition was made, and which partitions are behind them."""
 
 import hashlib
+import sys
 import tokenize
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -79,39 +81,48 @@ def _input(parent: dg.AssetKey, version: str, event: int) -> Tags:
 def latest(instance: dg.DagsterInstance, asset: dg.AssetKey, keys: Collection[str]) -> dict[str, tuple[str, int]]:
     """Data version and event of each partition's last materialisation; those that have one."""
     storage, wanted = instance.event_log_storage, sorted(keys)
+    if not wanted:  # which Dagster takes for all
+        return {}
     versions = storage.get_latest_tags_by_partition(asset, MADE, [DATA_VERSION_TAG], wanted)
     events = storage.get_latest_storage_id_by_partition(asset, MADE, set(wanted))
     return {key: (versions.get(key, {}).get(DATA_VERSION_TAG, ""), event) for key, event in events.items()}
 
 
-def outdated(instance: dg.DagsterInstance, graph: Any, asset: dg.AssetKey, keys: Collection[str]) -> Mapping[str, str]:
+def outdated(instance: dg.DagsterInstance, graph: Any, asset: dg.AssetKey, keys: Collection[str]) -> dict[str, str]:
     """Materialised partitions that were made by older code or from older inputs of the same partition, and why."""
-    node = graph.get(asset)
-    made = {
-        made.partition: made.tags or {}
-        for _, made in _events(instance, [event for _, event in latest(instance, asset, keys).values()])
-        if made.partition is not None
-    }
+    node, made = graph.get(asset), latest(instance, asset, keys)
+    by_now = _first_of_code(instance, sorted(event for _, event in made.values()), node.code_version)
     found = {
         key: "made by other code than this version has"
-        for key, tags in made.items()
-        if node.code_version and tags.get(CODE_VERSION_TAG) != node.code_version
+        for key, (_, event) in made.items()
+        if node.code_version and event < by_now
     }
     for parent in node.parent_keys:
         if graph.get(parent).partitions_def == node.partitions_def:
-            used = {key: tags.get(get_input_event_pointer_tag(parent), "") for key, tags in made.items()}
-            found |= dict.fromkeys(_changed(instance, parent, used), f"{parent.to_user_string()} changed")
+            now = latest(instance, parent, made)
+            newer = [key for key, (_, event) in now.items() if event > made[key][1]]
+            used = _used(instance, parent, [made[key][1] for key in newer])
+            found |= {key: f"{parent.to_user_string()} changed" for key in newer if used.get(key, "") != now[key][0]}
     return found
 
 
-def _changed(instance: dg.DagsterInstance, parent: dg.AssetKey, used: Mapping[str, str]) -> list[str]:
-    """Partitions whose parent has another data version than in the event that was `used`."""
-    now = latest(instance, parent, used)
-    newer = {
-        key: int(event) for key, event in used.items() if event.isdigit() and key in now and now[key][1] != int(event)
-    }
-    before = {event: (made.tags or {}).get(DATA_VERSION_TAG, "") for event, made in _events(instance, newer.values())}
-    return [key for key, event in newer.items() if before.get(event) != now[key][0]]
+def _first_of_code(instance: dg.DagsterInstance, events: Sequence[int], version: str) -> int:
+    """The first of these events, in order, that today's code made; past the last if none."""
+
+    def is_today(event: int) -> bool:
+        return any((made.tags or {}).get(CODE_VERSION_TAG) == version for _, made in _events(instance, [event]))
+
+    place = bisect_left(events, True, key=is_today)
+    return events[place] if place < len(events) else sys.maxsize
+
+
+def _used(instance: dg.DagsterInstance, parent: dg.AssetKey, events: Collection[int]) -> dict[str, str]:
+    """Data version of the parent that each of these materialisations was made from, by partition."""
+    pointer = get_input_event_pointer_tag(parent)
+    made = {str(made.partition): (made.tags or {}).get(pointer, "") for _, made in _events(instance, events)}
+    given = _events(instance, {int(event) for event in made.values() if event.isdigit()})
+    versions = {str(event): (parent_made.tags or {}).get(DATA_VERSION_TAG, "") for event, parent_made in given}
+    return {key: versions[event] for key, event in made.items() if event in versions}
 
 
 def _events(instance: dg.DagsterInstance, ids: Iterable[int]) -> Iterator[tuple[int, dg.AssetMaterialization]]:

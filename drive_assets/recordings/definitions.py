@@ -4,9 +4,10 @@ import dagster as dg
 
 from drive_assets.recordings.arrivals import ArrivalRules
 from drive_assets.recordings.assets import recording
+from drive_assets.recordings.forget import forget_job
 from drive_assets.recordings.sources import kinds
 
 defs = dg.Definitions.merge(
-    dg.Definitions(assets=[recording], resources={"arrival_rules": ArrivalRules.from_environment()}),
+    dg.Definitions(assets=[recording], jobs=[forget_job], resources={"arrival_rules": ArrivalRules.from_environment()}),
     *(kind.defs for kind in kinds()),
 )

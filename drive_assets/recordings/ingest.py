@@ -54,7 +54,7 @@ def ingest(
     storage.recordings.mkdir(parents=True, exist_ok=True)
     target = storage.recording(source.name)
     _refuse_other_case(storage, source.name)
-    with locked(_lock(storage, source.name)):
+    with locked(lock_of(storage, source.name)):
         _recover(storage, source.name)
         in_place = Path(source.location) == target
         if in_place or _is_there(target, source):
@@ -139,11 +139,12 @@ def sweep(storage: Storage) -> None:
     """Remove what killed processes left of recordings that nobody takes now."""
     for name in {left.name.rpartition(".")[0] for left in (storage.recordings / ".incoming").glob("*.*")}:
         if is_recording_name(name):
-            with contextlib.suppress(DataError), locked(_lock(storage, name), wait_s=0):
+            with contextlib.suppress(DataError), locked(lock_of(storage, name), wait_s=0):
                 _recover(storage, name)
 
 
-def _lock(storage: Storage, name: str) -> Path:
+def lock_of(storage: Storage, name: str) -> Path:
+    """The file that is locked while a recording's folder changes."""
     return storage.recordings / ".locks" / name
 
 

@@ -106,7 +106,7 @@ def from_dict(content: dict[str, Any]) -> Source:
 def register(storage: Storage, sources: Sequence[Source]) -> None:
     """Remember sources, so that the `recording` asset finds them."""
     for source in sources:
-        write_json(_memory(storage, source.name), to_dict(source))
+        write_json(memory_of(storage, source.name), to_dict(source))
 
 
 def lookup(storage: Storage, name: str) -> Source:
@@ -147,13 +147,14 @@ def read_origin(path: Path) -> tuple[Source, str] | None:
         return None
 
 
-def _memory(storage: Storage, name: str) -> Path:
+def memory_of(storage: Storage, name: str) -> Path:
+    """The file that remembers where a recording comes from."""
     parse_recording_name(name)
     return storage.sources / f"{name}.json"
 
 
 def _remembered(storage: Storage, name: str) -> Source | None:
-    path = _memory(storage, name)
+    path = memory_of(storage, name)
     try:
         return from_dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:

@@ -1,0 +1,99 @@
+"""What is missing, out of date and refused, as the status tells it, and what becomes of a forgotten recording."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from drive_assets.instance import open_instance
+from drive_assets.labels.assets import future_labels_asset
+from drive_assets.materialize import materialize
+from drive_assets.partitions import RECORDINGS, register_recordings
+from drive_assets.recordings.assets import recording
+from drive_assets.recordings.forget import forget
+from drive_assets.resources.storage import Storage
+from drive_assets.status import AssetStatus, lines, read_status
+from drive_assets_tests.drives import write_drive
+from model.common.errors import DataError
+
+TAKEN, BROKEN, UNKNOWN, MADE_UP = "2024-05-01_10-00-00", "2024-05-02_10-00-00", "2024-05-03_10-00-00", "my drive"
+
+
+@pytest.fixture
+def storage(data_root: Path) -> Storage:
+    return Storage.from_environment()
+
+
+@pytest.fixture
+def instance(data_root: Path) -> Iterator[dg.DagsterInstance]:
+    with open_instance() as instance:
+        yield instance
+
+
+def definitions() -> dg.Definitions:
+    return dg.Definitions([recording, future_labels_asset], resources={"storage": Storage.from_environment()})
+
+
+def run(instance: dg.DagsterInstance, selection: str, *recordings: str) -> bool:
+    return materialize(definitions().get_repository_def(), instance, selection, recordings=recordings)
+
+
+def status(instance: dg.DagsterInstance, storage: Storage) -> dict[str, AssetStatus]:
+    return {each.asset: each for each in read_status(instance, definitions().resolve_asset_graph(), storage)}
+
+
+def test_it_tells_what_is_there_what_was_refused_and_what_is_out_of_date(
+    instance: dg.DagsterInstance, storage: Storage
+) -> None:
+    write_drive(storage.inbox / TAKEN, rows=4)
+    write_drive(storage.inbox / BROKEN, rows=4)
+    (storage.inbox / BROKEN / "telemetry.csv").write_text("Time\n")
+    register_recordings(instance, [TAKEN, BROKEN, UNKNOWN])
+    instance.add_dynamic_partitions(str(RECORDINGS.name), [MADE_UP])  # as the UI's "Add a partition" does
+    assert not run(instance, "recording", TAKEN, BROKEN)
+    assert run(instance, "future_labels", TAKEN)
+    found = status(instance, storage)
+    taken = found["recording"]
+    assert (taken.made, taken.missing) == ([TAKEN], [BROKEN, UNKNOWN, MADE_UP])
+    assert taken.refused[BROKEN].startswith(str(storage.inbox / BROKEN / "telemetry.csv"))
+    assert "has no source" in taken.refused[UNKNOWN]
+    assert taken.refused[MADE_UP] == "no name of a recording, expected YYYY-MM-DD_HH-MM-SS"
+    assert (found["future_labels"].made, found["future_labels"].stale) == ([TAKEN], {})
+
+    # The recording arrives with other content: the labels of the earlier one are moved aside with it.
+    (storage.inbox / TAKEN / "telemetry.csv").write_text(
+        (storage.inbox / TAKEN / "telemetry.csv").read_text().replace(",2000,", ",2100,")
+    )
+    assert run(instance, "recording", TAKEN)
+    found = status(instance, storage)
+    assert found["future_labels"].stale == {TAKEN: "its file is gone"}
+    assert not found["future_labels"].is_current
+    text = "\n".join(lines(list(found.values())))
+    assert "1 of 4 made, 3 refused" in text and "forget NAME" in text
+    assert run(instance, "future_labels", TAKEN)
+    assert status(instance, storage)["future_labels"].is_current
+
+
+def test_what_is_forgotten_is_no_partition_and_its_files_and_history_stay(
+    instance: dg.DagsterInstance, storage: Storage
+) -> None:
+    write_drive(storage.inbox / TAKEN, rows=4)
+    register_recordings(instance, [TAKEN])
+    assert run(instance, "recording,future_labels", TAKEN)
+    aside = forget(instance, storage, TAKEN, "of another car")
+    assert aside is not None and aside.parent == storage.recordings / ".removed" / TAKEN
+    assert (aside / TAKEN / "future_labels.csv").is_file() and not storage.recording(TAKEN).exists()
+    assert instance.get_dynamic_partitions(str(RECORDINGS.name)) == []
+    history = instance.fetch_observations(dg.AssetKey("recording"), limit=1).records
+    assert history[0].asset_observation is not None
+    assert history[0].asset_observation.metadata["forgotten"].value == "of another car"
+    assert status(instance, storage)["recording"].made == []
+    with pytest.raises(DataError, match="Nothing is known"):
+        forget(instance, storage, TAKEN)
+
+    register_recordings(instance, [TAKEN])  # it may come back
+    assert run(instance, "recording,future_labels", TAKEN)
+    instance.add_dynamic_partitions(str(RECORDINGS.name), [MADE_UP])
+    assert forget(instance, storage, MADE_UP) is None
+    assert instance.get_dynamic_partitions(str(RECORDINGS.name)) == [TAKEN]
