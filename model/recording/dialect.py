@@ -77,6 +77,8 @@ def read_cells(path: Path, wanted: Sequence[str], required: Sequence[str]) -> Ce
         )
     number = np.array([n for n in range(first + 1, len(lines)) if lines[n] and not lines[n].isspace()], np.int64)
     rows, broken = _rows([lines[n] for n in number], separator, len(names))
+    if lines[-1].strip() and rows and len(_split(lines[-1], separator)) < len(names):
+        rows[-1] = [""] * len(names)  # cut, maybe in the midst of a number
     table = list(zip(*rows, strict=True)) if rows else [()] * len(names)
     columns = {}
     for name in wanted:
@@ -137,13 +139,15 @@ def _stripped(cells: Sequence[str]) -> npt.NDArray[np.object_]:
 
 
 def has_decimal_commas(columns: Sequence[npt.NDArray[np.object_]]) -> bool:
-    return any("," in cell for cells in columns for cell in cells)
+    """Whether commas are decimal marks: more cells have one than have a point. If not, they are of thousands."""
+    commas = sum("," in cell for cells in columns for cell in cells)
+    return commas > 0 and commas > sum("." in cell for cells in columns for cell in cells)
 
 
 def numbers(cells: npt.NDArray[np.object_], decimal_commas: bool) -> npt.NDArray[np.float64]:
-    """(N,) numbers; NaN where a cell holds none, or an infinite one."""
+    """(N,) numbers; NaN where a cell holds none, an infinite one, or one with marks of thousands."""
     if decimal_commas:
-        cells = np.array([cell.replace(",", ".") for cell in cells], object)
+        cells = np.array(["" if "." in cell else cell.replace(",", ".") for cell in cells], object)
     values = np.array(pd.to_numeric(pd.Series(cells, dtype=object), errors="coerce"), float)
     values[np.isinf(values)] = np.nan
     return values

@@ -170,6 +170,25 @@ def test_what_loggers_and_spreadsheets_write(tmp_path: Path, change: Callable, d
     assert table["BRAKE_SIGNAL"].tolist() == [False, True] * 6
 
 
+def test_marks_of_thousands_are_never_taken_for_decimal_ones(tmp_path: Path) -> None:
+    path = tmp_path / "telemetry.csv"
+    for separator, rpm, pedal in ((",", '"1,869"', "20.5"), (";", "1.869", "20,5"), (";", "1.869,25", "20,5")):
+        lines = [("Time", "SPEED", "RPM", "ACCELERATOR_POS_D", "ENGINE_LOAD", "BRAKE_SIGNAL")]
+        lines += [(moment(500 * n), "50", rpm, pedal, pedal, "False") for n in range(4)]
+        path.write_text("\n".join(map(separator.join, lines)) + "\n")
+        with pytest.raises(DataError, match=r"4 are fault rows .* \(row 2, column RPM: '1.869.*' is not a number\)"):
+            read_telemetry(path)
+
+
+def test_a_last_line_that_is_cut_costs_its_row(tmp_path: Path) -> None:
+    path = write(tmp_path / "telemetry.csv", row(moment(0)), row(moment(500)))
+    path.write_text(path.read_text().removesuffix('1,"[1, 2]",[]\n'))  # of a brake force of -0.01
+    table, report = read_telemetry(path)
+    assert (len(table), report.incomplete) == (1, 1)
+    path.write_text(path.read_text().rpartition("\n")[0])  # whole, but for the end of the line
+    assert len(read_telemetry(path)[0]) == 1
+
+
 def test_a_column_twice(tmp_path: Path) -> None:
     path, line = tmp_path / "telemetry.csv", f"{moment(0)},50,20,False,"
     path.write_text(f"Time,SPEED,ACCELERATOR_POS_D,BRAKE_SIGNAL, SPEED\n{line}50\n")
