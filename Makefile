@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+CAMPAIGN ?= build/campaign
 
-.PHONY: demo demo-sharepoint ui test lint clean
+.PHONY: demo demo-sharepoint ui test lint campaign clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -30,6 +31,10 @@ test: lint  ## all checks
 	$(BIN)/dagster definitions validate -m drive_assets.definitions
 	$(BIN)/dg check defs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+campaign: $(STAMP)  ## random kills and malformed inputs, 20 and 80: see docs/reliability.md
+	$(BIN)/python -m drive_assets_tests.campaign kills --folder $(CAMPAIGN)/kills
+	$(BIN)/python -m drive_assets_tests.campaign inputs --number 80 --folder $(CAMPAIGN)/inputs
 
 clean:  ## removes the virtual environment, not the data
 	rm -rf $(VENV)

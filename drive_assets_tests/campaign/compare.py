@@ -1,0 +1,155 @@
+"""Whether two data roots hold the same: every file by its content; times, ids and caches excepted."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import h5py
+import numpy as np
+import torch
+
+from drive_assets.instance import UNFINISHED
+
+VARYING = {"epoch_seconds", "frames_per_s", "windows_per_s", "resumed"}
+"""Keys of JSON and checkpoints that tell how long something took, or how much of it was there already."""
+TIMES = ("seconds", "time", "per_s")
+"""Parts of the names of MLflow's metrics that tell a time."""
+APART = ("dagster/", "cache/", "mlflow.db", "/artifacts/training/")
+"""Compared by what Dagster and MLflow say; pictures of a detector's training show when it was resumed."""
+
+
+def differences(expected: Path, found: Path) -> Iterator[str]:
+    """What differs between two data roots, a line each."""
+    wanted, got = _files(expected), _files(found)
+    yield from (f"{name} is missing" for name in sorted(wanted.keys() - got.keys()))
+    yield from (f"{name} is left over" for name in sorted(got.keys() - wanted.keys()))
+    for name in sorted(wanted.keys() & got.keys()):
+        if not same(wanted[name], got[name]):
+            yield f"{name} has other content"
+    if (expected / "mlflow.db").is_file() and (found / "mlflow.db").is_file():
+        yield from _listed("MLflow", mlflow_records(expected), mlflow_records(found))
+    yield from _listed("Dagster", materialized(expected), materialized(found))
+
+
+def unfinished(root: Path) -> Iterator[str]:
+    """What seems to go on, though nothing does."""
+    if (root / "dagster" / "dagster.yaml").is_file():
+        with dg.DagsterInstance.from_config(str(root / "dagster")) as instance:
+            for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
+                yield f"Dagster run {run.run_id} is {run.status.value}"
+            for pool in instance.event_log_storage.get_concurrency_keys():
+                info = instance.event_log_storage.get_concurrency_info(pool)
+                if info.active_slot_count or info.pending_step_count:
+                    yield f"pool {pool} is held by {info.active_run_ids | info.pending_run_ids}"
+    if (root / "mlflow.db").is_file():
+        names = _query(root, "SELECT name FROM runs WHERE status NOT IN ('FINISHED', 'FAILED', 'KILLED')")
+        yield from (f"MLflow run {name} goes on" for (name,) in names)
+
+
+def _listed(what: str, expected: set[Any], found: set[Any]) -> Iterator[str]:
+    yield from (f"{what} lacks {record}" for record in sorted(expected - found, key=str)[:5])
+    yield from (f"{what} has besides {record}" for record in sorted(found - expected, key=str)[:5])
+
+
+def _files(root: Path) -> dict[str, Path]:
+    """Files by their place, in which the ids of MLflow's runs are replaced by their names."""
+    names: dict[str, str] = {}
+    if (root / "mlflow.db").is_file():
+        names = dict(_query(root, "SELECT run_uuid, name FROM runs"))
+    found = {}
+    for path in root.rglob("*"):
+        name = path.relative_to(root).as_posix()
+        if not path.is_dir() and (path.name.startswith(".") or not any(part in name for part in APART)):
+            found["/".join(names.get(part, part) for part in name.split("/"))] = path
+    return found
+
+
+def materialized(root: Path) -> set[tuple[str, str]]:
+    """(asset, partition) of all that Dagster takes for made."""
+    if not (root / "dagster" / "dagster.yaml").is_file():
+        return set()
+    with dg.DagsterInstance.from_config(str(root / "dagster")) as instance:
+        keys = instance.all_asset_keys()
+        return {(key.to_user_string(), name) for key in keys for name in instance.get_materialized_partitions(key)} | {
+            (key.to_user_string(), "") for key in keys
+        }
+
+
+def mlflow_records(root: Path) -> set[tuple[Any, ...]]:
+    """Runs, parameters, metrics by step, inputs and registered versions, by the run's name."""
+    by_name = "JOIN runs USING (run_uuid)"
+    metrics = _query(root, f"SELECT name, key, step, value, is_nan FROM metrics {by_name}")
+    return {
+        *_query(root, "SELECT 'run', name, status, lifecycle_stage FROM runs"),
+        *_query(root, f"SELECT 'parameter', name, key, value FROM params {by_name}"),
+        *(("metric", *row) for row in metrics if not any(part in row[1] for part in TIMES)),
+        *_query(root, "SELECT 'data set', name, digest FROM datasets"),
+        *_query(root, "SELECT 'version', name, version FROM model_versions"),
+        *_query(root, "SELECT 'alias', name, alias, version FROM registered_model_aliases"),
+    }
+
+
+def _query(root: Path, query: str) -> list[tuple[Any, ...]]:
+    connection = sqlite3.connect(f"file:{root / 'mlflow.db'}?mode=ro", uri=True)
+    try:
+        return connection.execute(query).fetchall()
+    finally:
+        connection.close()
+
+
+def same(expected: Path, found: Path) -> bool:
+    """Whether two files hold the same, times excepted. What cannot be read is not the same."""
+    if expected.read_bytes() == found.read_bytes():
+        return True
+    readers = {".json": _json, ".pt": _checkpoint, ".h5": _hdf5, ".npz": _arrays}
+    reader = readers.get(expected.suffix)
+    try:
+        return reader is not None and _equal(reader(expected), reader(found))
+    except Exception:  # each reader has its own kinds
+        return False
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def _checkpoint(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # a detector of ultralytics is a pickled network
+        content = torch.load(path, map_location="cpu", weights_only=False)
+        return {"epoch": content["epoch"], "weights": content["model"].float().state_dict()}
+
+
+def _hdf5(path: Path) -> Any:
+    found: dict[str, Any] = {}
+    with h5py.File(path) as file:
+        found["/"] = dict(file.attrs)
+        file.visititems(
+            lambda name, item: found.update(
+                {name: [dict(item.attrs), item[()] if isinstance(item, h5py.Dataset) else None]}
+            )
+        )
+    return found
+
+
+def _arrays(path: Path) -> Any:
+    with np.load(path) as content:
+        return {name: content[name] for name in content.files}
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = one.keys() - VARYING
+        return keys == other.keys() - VARYING and all(_equal(one[key], other[key]) for key in keys)
+    if isinstance(one, (list, tuple)):
+        return type(one) is type(other) and len(one) == len(other) and all(map(_equal, one, other))
+    if isinstance(one, torch.Tensor):
+        return bool(torch.equal(one, other))
+    if isinstance(one, np.ndarray):
+        both = isinstance(other, np.ndarray) and one.dtype == other.dtype
+        return both and np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
+    return bool(one == other) or (one != one and other != other)

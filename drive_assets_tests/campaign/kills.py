@@ -1,0 +1,176 @@
+"""Random kills: a step is killed at a random moment and run again; then all must be as if nothing had happened."""
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import psutil
+
+from drive_assets_tests.campaign.compare import differences, unfinished
+from drive_assets_tests.campaign.steps import STEPS, Step, Workshop
+
+ENDING_S = 60.0
+"""What a command has to end after SIGTERM or Ctrl-C, and what is left of it after any kill."""
+STUCK_S = 600.0
+"""A command that runs longer, after its worker was killed or on a full disk, is stuck."""
+POLL_S = 0.05
+
+
+def kill(command: "subprocess.Popen[bytes]", workshop: Workshop) -> None:
+    command.kill()
+
+
+def kill_worker(command: "subprocess.Popen[bytes]", workshop: Workshop) -> None:
+    """The first child that there is from now on."""
+    while command.poll() is None:
+        with contextlib.suppress(psutil.Error, IndexError):
+            psutil.Process(command.pid).children()[0].kill()
+            return
+        time.sleep(POLL_S)
+
+
+def kill_group(command: "subprocess.Popen[bytes]", workshop: Workshop) -> None:
+    os.killpg(command.pid, signal.SIGKILL)
+
+
+def terminate(command: "subprocess.Popen[bytes]", workshop: Workshop) -> None:
+    command.terminate()
+
+
+def interrupt(command: "subprocess.Popen[bytes]", workshop: Workshop) -> None:
+    """Ctrl-C goes to all processes of the terminal."""
+    os.killpg(command.pid, signal.SIGINT)
+
+
+def fill_disk(command: "subprocess.Popen[bytes]", workshop: Workshop) -> None:
+    """Take all that is free on the data root's disk, which is a small one then."""
+    with (workshop.data.parent / BALLAST).open("wb", buffering=0) as ballast, contextlib.suppress(OSError):
+        for size in (1 << 20, 1 << 12):
+            with contextlib.suppress(OSError):
+                while ballast.write(bytes(size)):
+                    pass
+
+
+BALLAST = "ballast"
+Method = Callable[["subprocess.Popen[bytes]", Workshop], None]
+METHODS: dict[str, Method] = {
+    "SIGKILL": kill,
+    "SIGKILL of the worker": kill_worker,
+    "SIGKILL of all": kill_group,
+    "SIGTERM": terminate,
+    "Ctrl-C": interrupt,
+}
+GOES_ON = (kill_worker, fill_disk)
+"""After these the command ends by itself."""
+HEARD = {0, 130, -signal.SIGTERM, -signal.SIGINT}
+"""Exit statuses after SIGTERM and Ctrl-C: done just then, told, or before Python listened."""
+
+
+@dataclass
+class Trial:
+    """One kill, and what was wrong after it."""
+
+    number: int
+    step: str
+    method: str
+    moment_s: float
+    hit: bool = True
+    """Whether the command still ran at that moment."""
+    status: int | None = None
+    seconds: float = 0.0
+    faults: list[str] = field(default_factory=list)
+
+
+def campaign(
+    workshop: Workshop, number: int, seed: int, seconds: float, names: Sequence[str], tell: Callable[[str], None]
+) -> list[Trial]:
+    """At most so many kills in at most so many seconds; each appends a line to `kills.jsonl`."""
+    workshop.prepare(tell)
+    steps = [step for step in STEPS if step.is_killed and (not names or step.name in names)]
+    started, trials = time.monotonic(), list[Trial]()
+    for count in range(number):
+        if time.monotonic() - started > seconds:
+            tell(f"The time is over after {count} of {number} kills.")
+            break
+        rng = random.Random(f"{seed} {count}")
+        step = steps[count % len(steps)]
+        methods = [name for name, method in METHODS.items() if method is not kill_worker or step.has_workers]
+        method = rng.choice(methods)
+        trial = Trial(count, step.name, method, rng.uniform(0, workshop.seconds[step.name]))
+        attempt(workshop, step, METHODS[method], trial)
+        trials.append(trial)
+        _record(workshop, trial, tell)
+    return trials
+
+
+def attempt(workshop: Workshop, step: Step, method: Method, trial: Trial) -> None:
+    """Kill the step, run it again, and look for faults."""
+    started = time.monotonic()
+    workshop.reset(step)
+    log = workshop.folder / "killed.log"
+    trial.faults += _kill(workshop, step, method, trial, log)
+    done = step.done(workshop.data) if workshop.data.is_dir() else {}
+    status, said = workshop.run(step)
+    if status != 0:
+        trial.faults.append(f"the rerun ends with {status}: {said[-2000:]}")
+    trial.faults += [f"{line} (of {step.name})" for line in differences(workshop.after(step), workshop.data)]
+    trial.faults += unfinished(workshop.data)
+    trial.faults += [f"the rerun left process {process.pid}" for process in workshop.processes()]
+    after = (step.taken_over or step.done)(workshop.data)
+    trial.faults += [f"done again: {key}" for key, value in done.items() if not _kept(value, after.get(key))]
+    trial.seconds = time.monotonic() - started
+
+
+def _kill(workshop: Workshop, step: Step, method: Method, trial: Trial, log: Path) -> Iterator[str]:
+    command = workshop.start(step, log)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        command.wait(trial.moment_s)
+    trial.hit = command.poll() is None
+    with contextlib.suppress(ProcessLookupError):
+        method(command, workshop)
+    try:
+        trial.status = command.wait(STUCK_S if method in GOES_ON else ENDING_S)
+    except subprocess.TimeoutExpired:
+        yield "the killed command does not end"
+        os.killpg(command.pid, signal.SIGKILL)
+        command.wait()
+    said = log.read_text(errors="replace")
+    if method in (terminate, interrupt) and trial.status not in HEARD:
+        yield f"ends with {trial.status}: {said[-1000:]}"
+    if method in GOES_ON and "Traceback" in said:
+        yield f"a traceback on the terminal: {said[-2000:]}"
+    _, alive = psutil.wait_procs(workshop.processes(), ENDING_S)
+    for orphan in alive:
+        yield f"orphan: {' '.join(orphan.cmdline())}"
+        orphan.kill()
+
+
+def _kept(before: object, after: object) -> bool:
+    if type(before) is int and type(after) is int:
+        return after >= before
+    return before == after
+
+
+def _record(workshop: Workshop, trial: Trial, tell: Callable[[str], None]) -> None:
+    with (workshop.folder / "kills.jsonl").open("a") as stream:
+        stream.write(json.dumps(asdict(trial)) + "\n")
+    outcome = f"{len(trial.faults)} FAULTS" if trial.faults else "as undisturbed"
+    missed = "" if trial.hit else ", which came after its end"
+    tell(f"{trial.number:3} {trial.step}: {trial.method} at {trial.moment_s:.1f} s{missed}: {outcome}")
+    for fault in trial.faults[:10]:
+        tell(f"      {fault}")
+    if trial.faults:
+        kept = workshop.folder / "faults" / str(trial.number)
+        shutil.rmtree(kept, ignore_errors=True)
+        kept.mkdir(parents=True)
+        shutil.copytree(workshop.data, kept / "data", symlinks=True)
+        for name in ("killed.log", "run.log"):
+            shutil.copyfile(workshop.folder / name, kept / name)

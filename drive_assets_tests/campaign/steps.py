@@ -1,0 +1,201 @@
+"""A tiny graph cut into steps, each with the data root that it starts from and the one that it makes undisturbed."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+CONFIG = """
+boxy_dataset: {min_box_px: 24.0}
+boxy_detector: {batch: 8, workers: 0, warmup_epochs: 0.0, multi_scale: 0.0, mosaic: 0.0, epochs: 2, image_size: 320,
+  learning_rate: 0.00005}
+annotations: {image_size: 320, backend: torch}
+split_manifest: {window: {stride: 1}}
+checkpoint: {epochs: 3, batch_size: 32, warmup_epochs: 0, learning_rate: 0.001, embedding_dim: 16, hidden_dim: 16,
+  attention_num_heads: 4, decoder_num_layers: 1}
+evaluation: {bootstrap_samples: 20}
+"""
+TWO = ("simple_concat_lstm", "simple_concat_transformer")
+MARK = "DRIVE_ASSETS_CAMPAIGN"
+"""Environment variable that tells the processes of a campaign, also those that have lost their parent."""
+Evidence = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command, and what tells the work that it has done."""
+
+    name: str
+    arguments: tuple[str, ...]
+    has_workers: bool = False
+    is_killed: bool = True
+    from_nothing: bool = False
+    """It starts from an empty data root; the others from what the step before has made."""
+    done: Callable[[Path], Evidence] = lambda root: {}
+    """Work that is published or saved in a data root; a rerun may not do it again."""
+    taken_over: Callable[[Path], Evidence] | None = None
+    """The same after the rerun, where that shows otherwise: numbers may be higher then."""
+
+
+def files(pattern: str) -> Callable[[Path], Evidence]:
+    """Each file is the same inode, written at the same time."""
+
+    def done(root: Path) -> Evidence:
+        found = ((path, path.stat()) for path in root.glob(pattern) if path.is_file())
+        return {str(path.relative_to(root)): (stat.st_ino, stat.st_mtime_ns) for path, stat in found}
+
+    return done
+
+
+def epochs(root: Path) -> Evidence:
+    """Each epoch of a network took the seconds that it took: it was not computed again."""
+    found: dict[str, float] = {}
+    for folder in (root / "models" / "multimodal").glob("*"):
+        for path in (*folder.glob(".work/*/training_history.json"), folder / "training_history.json"):
+            if path.is_file():
+                rows = json.loads(path.read_text())["epochs"]
+                found |= {f"{folder.name} epoch {row['epoch']}": row["epoch_seconds"] for row in rows}
+    return found
+
+
+def detector_epochs(root: Path) -> Evidence:
+    """Lines of ultralytics' table, which hold a time. The last is written before the weights: it may come again."""
+    published = (root / "models" / "yolo").is_dir()
+    lines = [line for path in root.glob("cache/detector/*/results.csv") for line in path.read_text().splitlines()]
+    return dict.fromkeys(lines if published else lines[:-1], True)
+
+
+def annotated_frames(root: Path) -> Evidence:
+    """How many frames of each recording are annotated, in the result or in what outlives a kill."""
+    found = {}
+    for folder in (root / "recordings").glob("2*"):
+        if (folder / "annotations.json").is_file() and (folder / "annotations.csv").is_file():
+            found[folder.name] = json.loads((folder / "annotations.json").read_text())["frames"]
+        else:
+            found[folder.name] = sum(path.read_bytes().count(b"\n") for path in folder.glob(".annotations.*.partial"))
+    return found
+
+
+def resumed_frames(root: Path) -> Evidence:
+    """How many frames the last run took over."""
+    paths = (root / "recordings").glob("2*/annotations.json")
+    return {path.parent.name: json.loads(path.read_text())["resumed"] for path in paths}
+
+
+def run(select: str, *arguments: str) -> tuple[str, ...]:
+    return ("run", "--select", select, *arguments, "--config", "config.yaml")
+
+
+SIMULATE = ("simulate", "--workers", "2", "--boxy-sequences", "3", "--boxy-frames", "2")
+STEPS = (
+    Step(
+        "simulate",
+        (*SIMULATE, "--recordings", "2", "--duration", "6"),
+        has_workers=True,
+        from_nothing=True,
+        done=files("simulated/recordings/2*/*"),
+    ),
+    Step("drives", (*SIMULATE, "--recordings", "4", "--duration", "24"), is_killed=False, from_nothing=True),
+    Step("recording", run("recording"), done=files("recordings/2*/*")),
+    Step("datasets", run("boxy_dataset,nuimages_dataset")),
+    Step("detector", run("boxy_detector"), has_workers=True, done=detector_epochs),
+    Step("annotations", run("annotations"), has_workers=True, done=annotated_frames, taken_over=resumed_frames),
+    Step("labels", run("future_labels")),
+    Step("splits", run("split_manifest,h5_split")),
+    Step("checkpoint", run("checkpoint", "--architectures", *TWO), has_workers=True, done=epochs),
+    Step("evaluation", run("evaluation", "--architectures", TWO[0]), has_workers=True),
+    Step("comparison", run("model_comparison")),
+)
+
+
+@dataclass
+class Workshop:
+    """A folder with the steps' prepared data roots, and one data root `data` that is always at the same place."""
+
+    folder: Path
+    seconds: dict[str, float] = field(default_factory=dict)
+    """What each step takes undisturbed."""
+
+    def __post_init__(self) -> None:
+        self.data, self.temporary = self.folder / "data", self.folder / "tmp"
+        self.temporary.mkdir(parents=True, exist_ok=True)
+        (self.folder / "config.yaml").write_text(CONFIG)
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("DAGSTER_", "MLFLOW_"))}
+        self.env = kept | {
+            "DRIVE_ASSETS_DATA": str(self.data),
+            "TMPDIR": str(self.temporary),
+            "OMP_NUM_THREADS": "1",
+            MARK: str(self.folder),
+        }
+
+    def before(self, step: Step) -> Path:
+        """The data root that a step starts from; it need not exist."""
+        if step.from_nothing:
+            return self.folder / "nothing"
+        return self.after(STEPS[STEPS.index(step) - 1])
+
+    def after(self, step: Step) -> Path:
+        """The data root that a step makes undisturbed."""
+        return self.folder / "made" / step.name
+
+    def prepare(self, tell: Callable[[str], None]) -> None:
+        """Run the graph undisturbed, where an earlier campaign in this folder has not."""
+        times = self.folder / "seconds.json"
+        if times.is_file():
+            self.seconds = json.loads(times.read_text())
+            return
+        for step in STEPS:
+            self.reset(step)
+            started = time.monotonic()
+            status, said = self.run(step)
+            if status != 0:
+                raise SystemExit(f"{step.name} fails undisturbed:\n{said}")
+            self.seconds[step.name] = time.monotonic() - started
+            tell(f"{step.name} took {self.seconds[step.name]:.0f} s undisturbed")
+            copy(self.data, self.after(step))
+        times.write_text(json.dumps(self.seconds))
+
+    def reset(self, step: Step) -> None:
+        """Make `data` what it is before a step."""
+        shutil.rmtree(self.data, ignore_errors=True)
+        if self.before(step).is_dir():
+            copy(self.before(step), self.data)
+
+    def start(self, step: Step, log: Path) -> "subprocess.Popen[bytes]":
+        """The command in a session of its own, as in a terminal; the caller waits for it."""
+        command = [sys.executable, "-m", "drive_assets.cli", *step.arguments]
+        with log.open("wb") as stream:
+            return subprocess.Popen(
+                command, cwd=self.folder, env=self.env, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
+            )
+
+    def run(self, step: Step) -> tuple[int, str]:
+        """Run a command to its end; its exit status and all that it said."""
+        log = self.folder / "run.log"
+        status = self.start(step, log).wait()
+        return status, log.read_text(errors="replace")
+
+    def processes(self) -> list[psutil.Process]:
+        """What lives of the campaign's commands and of all that they started."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get(MARK) == str(self.folder) and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return [process for process in found if process.pid != os.getpid()]
+
+
+def copy(source: Path, target: Path) -> None:
+    """A copy with times and links as they are; hard links within stay hard links."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["cp", "-a", str(source), str(target)], check=True)
