@@ -19,7 +19,7 @@ from drive_assets.recordings.sources import lookup
 from drive_assets.resources.storage import Storage
 from drive_assets.versions import latest, outdated
 from model.common.errors import DataError
-from model.dataset.windows import read_fingerprint
+from model.dataset.split_file import read_fingerprint
 from model.evaluation.results import EVALUATION
 from model.training.published import BEST, HISTORY
 
