@@ -39,7 +39,7 @@ class ManifestLaunchpad(Launchpad):
 @dg.asset(
     deps=["annotations", "future_labels"],
     group_name="splits",
-    code_version=code_version("model.dataset.splits", "model.recording.schema"),
+    code_version=code_version("model.dataset.splits", "model.dataset.assignment", "model.recording.schema"),
     kinds={"json"},
 )
 def split_manifest(
@@ -112,7 +112,7 @@ def _numbers(manifest: Mapping[str, Any]) -> dict[str, float | int]:
     partitions_def=SPLITS,
     backfill_policy=dg.BackfillPolicy.single_run(),
     group_name="splits",
-    code_version=code_version("model.dataset.windows", "model.recording.schema"),
+    code_version=code_version("model.dataset.windows", "model.dataset.split_file", "model.recording.schema"),
     kinds={"hdf5"},
 )
 def h5_split(context: dg.AssetExecutionContext, storage: Storage) -> Iterator[Event]:
