@@ -1,30 +1,43 @@
-"""Times training steps of the twelve networks against a DataLoader loop over single windows, in one run.
+"""Times training steps of the twelve networks against a straightforward loop, in one run.
 
-    python benchmarks/training.py --architectures simple_concat_lstm --steps 20
+    python -m benchmarks.training --architectures simple_concat_lstm --steps 20
 
-Both train the same network from the same weights with the same optimiser; the DataLoader's loop stacks a batch from
-single windows, moves it, and reads the loss after each step. Prints windows/s of both, their ratio, and the matrix
-throughput that the device reaches in the same run.
+The straightforward loop stacks batches of single windows in a DataLoader, computes every slot and attends frame by
+frame, and reads the loss after each step. Both train the same network from the same weights with the same optimiser, in
+turns; the best round of each counts. Prints windows/s of both, their ratio, and the share of the matrix throughput that
+the device reaches in the same rounds, where a window costs what its layers take in the straightforward formulation.
+
+On a machine that has other work: --threads 1 --cpu-time, which counts the process's own time.
 """
 
 import argparse
+import copy
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.flop_counter import FlopCounterMode
 
+from drive_assets_tests.model.network.plain import PlainModel
 from model.dataset.window_data import WindowData
-from model.factory import architecture_of, create_model_variant
+from model.factory import MultimodalModel, architecture_of, create_model_variant
 from model.network.architectures import ARCHITECTURES
 from model.recording.schema import BOX_FEATURES, FEATURES, TELEMETRY_DIM
-from model.training.loop import choose_device, choose_precision, train_one_epoch, training_loss
-from model.training.recipes import RECIPES
+from model.training.loop import training_loss
+from model.training.precision import choose_device, choose_precision
+from model.training.recipes import RECIPES, TrainingConfig
+from model.training.step import WARM_UP, Step
 
 LENGTH, SLOTS, REAL = 20, 12, 4
+MOST_DIFFERENCE = 0.01
+"""Between captured and eager losses, relative; steps are in bf16."""
+Clock = Callable[[], float]
+Epoch = Callable[[Tensor], None]
+"""Trains on the windows whose numbers it is given, in their order."""
 
 
 class Windows(Dataset[tuple[Tensor, ...]]):
@@ -49,16 +62,47 @@ def main() -> None:
     parser.add_argument("--recipe", choices=sorted(RECIPES), default="reference")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--cpu-time", action="store_true", help="count the process's CPU time")
     options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    clock = time.process_time if options.cpu_time else time.perf_counter
     config, device = RECIPES[options.recipe], choose_device(options.device)
     data = random_windows(options.steps * config.batch_size, config.trained_tasks)
-    print(f"{device}, {torch.get_num_threads()} threads, {matrix_gflops(device):.0f} GFLOP/s in fp32 matrix products")
+    print(f"{device}, {torch.get_num_threads()} threads, {len(data)} windows a round", flush=True)
     for architecture in options.architectures:
-        ours = measure(ours_epoch, architecture, config, data, device)
-        plain = measure(plain_epoch, architecture, config, data, device)
+        if device.type == "cuda":
+            check_captured(architecture, config, data, device)
+        network = create(architecture, config)
+        flops = training_flops(network, data) * len(data)
+        ours, plain, matrix = float("inf"), float("inf"), 0.0
+        for _ in range(options.rounds):
+            matrix = max(matrix, matrix_gflops(device, clock))
+            ours = min(ours, timed(our_epoch, network, config, data, device, clock))
+            plain = min(plain, timed(plain_epoch, network, config, data, device, clock))
         print(
-            f"{architecture}: {ours:.0f} windows/s, DataLoader loop {plain:.0f}, ratio {ours / plain:.2f}", flush=True
+            f"{architecture}: {len(data) / ours:.0f} windows/s, straightforward {len(data) / plain:.0f}, "
+            f"ratio {plain / ours:.2f}; {flops / ours / 1e9:.0f} of {matrix:.0f} GFLOP/s, "
+            f"{100 * flops / ours / 1e9 / matrix:.0f} %",
+            flush=True,
         )
+
+
+def create(architecture: str, config: TrainingConfig) -> MultimodalModel:
+    torch.manual_seed(0)
+    return create_model_variant(
+        {**architecture_of(architecture), "prediction_tasks": config.trained_tasks, **config.network}
+    )
+
+
+def training_flops(network: MultimodalModel, data: WindowData) -> float:
+    """Floating-point operations that one window costs in training, in the straightforward formulation."""
+    batch = data.gather(torch.arange(8))
+    with FlopCounterMode(display=False) as counter, torch.backends.mkldnn.flags(enabled=False):
+        sum(logits.sum() for logits in PlainModel(network)(*batch[:3]).values()).backward()  # type: ignore[union-attr]
+    return counter.get_total_flops() / 8
 
 
 def random_windows(number: int, tasks: list[str]) -> WindowData:
@@ -82,57 +126,88 @@ def random_windows(number: int, tasks: list[str]) -> WindowData:
     )
 
 
-def measure(epoch: Any, architecture: str, config: Any, data: WindowData, device: torch.device) -> float:
-    """Windows/s of an epoch, after one that warms up."""
-    torch.manual_seed(0)
-    model = create_model_variant(
-        {**architecture_of(architecture), "prediction_tasks": config.trained_tasks, **config.network}
-    ).to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, fused=device.type in ("cpu", "cuda"))
-    seconds = 0.0
-    for _ in range(2):
-        _wait(device)
-        start = time.perf_counter()
-        epoch(model, config, data, optimizer, device)
-        _wait(device)
-        seconds = time.perf_counter() - start
-    return len(data) / seconds
+def timed(
+    make: Callable[..., Epoch],
+    network: MultimodalModel,
+    config: TrainingConfig,
+    data: WindowData,
+    device: torch.device,
+    clock: Clock,
+) -> float:
+    """Seconds that an epoch takes, after steps that warm up."""
+    epoch = make(copy.deepcopy(network).to(device), config, data, device)
+    epoch(torch.arange((WARM_UP + 1 if device.type == "cuda" else 1) * config.batch_size) % len(data))
+    _wait(device)
+    start = clock()
+    epoch(data.order(torch.Generator().manual_seed(0)))
+    _wait(device)
+    return float(clock() - start)
 
 
-def ours_epoch(model: nn.Module, config: Any, data: WindowData, optimizer: Any, device: torch.device) -> None:
+def our_step(
+    network: MultimodalModel, config: TrainingConfig, data: WindowData, device: torch.device, capture: bool = True
+) -> Step:
     tensors = {name: value.to(device) for name, value in vars(data).items() if isinstance(value, Tensor)}
-    resident = replace(data, **tensors)
     loss = training_loss(config, config.trained_tasks).to(device)
     precision = choose_precision(config.precision, device)
-    generator = torch.Generator().manual_seed(0)
-    train_one_epoch(model, resident, loss, optimizer, precision, config, generator, lambda *bad: None)
+    return Step(network, replace(data, **tensors), loss, precision, config, capture=capture)
 
 
-def plain_epoch(model: nn.Module, config: Any, data: WindowData, optimizer: Any, device: torch.device) -> None:
-    loss = training_loss(config, config.trained_tasks).to(device)
+def our_epoch(network: MultimodalModel, config: TrainingConfig, data: WindowData, device: torch.device) -> Epoch:
+    step = our_step(network.train(), config, data, device)
+
+    def epoch(order: Tensor) -> None:
+        losses = [step(windows)[0] for windows in torch.split(order.to(device), config.batch_size)]
+        torch.stack(losses).mean().item()
+
+    return epoch
+
+
+def plain_epoch(network: MultimodalModel, config: TrainingConfig, data: WindowData, device: torch.device) -> Epoch:
+    model, loss = PlainModel(network).train(), training_loss(config, config.trained_tasks).to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate)
     precision = choose_precision(config.precision, device)
-    model.train()
-    for batch in DataLoader(Windows(data), config.batch_size, shuffle=True):
-        telemetry, detections, mask, labels, known = (values.to(device) for values in batch)
-        optimizer.zero_grad()
-        with precision.autocast():
-            logits = model(telemetry, detections, mask)
-        value = loss(logits, labels, known)
-        value.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), config.gradient_norm)
-        optimizer.step()
-        value.item()
+
+    def epoch(order: Tensor) -> None:
+        for batch in DataLoader(Subset(Windows(data), order.tolist()), config.batch_size):
+            telemetry, detections, mask, labels, known = (values.to(device) for values in batch)
+            optimizer.zero_grad()
+            with precision.autocast():
+                logits = model(telemetry, detections, mask)
+            value = loss(logits, labels, known)
+            value.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), config.gradient_norm)
+            optimizer.step()
+            value.item()
+
+    return epoch
 
 
-def matrix_gflops(device: torch.device, size: int = 1024, repeats: int = 10) -> float:
+def check_captured(architecture: str, config: TrainingConfig, data: WindowData, device: torch.device) -> None:
+    """Exit unless steps that are captured as a CUDA graph lose what eager ones do; without dropout, which differs."""
+    losses = []
+    for capture in (True, False):
+        network = create(architecture, config.replace(dropout_prob=0.0)).to(device).train()
+        step = our_step(network, config, data, device, capture)
+        chosen = torch.split(torch.arange(len(data), device=device), config.batch_size)
+        losses.append(torch.stack([step(windows)[0] for windows in chosen]))
+        if capture and step.graph is None:
+            print(f"{architecture}: not captured", flush=True)
+    difference = ((losses[0] - losses[1]).abs() / losses[1]).max().item()
+    print(f"{architecture}: captured and eager losses of {len(losses[0])} steps differ by {difference:.1e}", flush=True)
+    if not difference < MOST_DIFFERENCE:
+        raise SystemExit(f"{architecture}: expected less than {MOST_DIFFERENCE}")
+
+
+def matrix_gflops(device: torch.device, clock: Clock, size: int = 1024, repeats: int = 10) -> float:
     matrix = torch.rand(size, size, device=device)
     for warm in (1, repeats):
         _wait(device)
-        start = time.perf_counter()
+        start = clock()
         for _ in range(warm):
             matrix @ matrix
         _wait(device)
-    return 2 * size**3 * repeats / (time.perf_counter() - start) / 1e9
+    return 2 * size**3 * repeats / (clock() - start) / 1e9
 
 
 def _wait(device: torch.device) -> None:

@@ -114,7 +114,9 @@ def train(job: TrainJob, tell: Tell) -> TrainingResult:
     from model.training.loop import train as train_architecture
 
     epochs = EpochLog(job.run_id, tell, job.architecture)
-    return train_architecture(job.architecture, job.splits, job.output, job.config, job.data_version, epochs, job.anew)
+    return train_architecture(
+        job.architecture, job.splits, job.output, job.config, job.data_version, epochs, job.anew, tell
+    )
 
 
 def evaluate(job: EvaluateJob, tell: Tell) -> Evaluation:

@@ -18,7 +18,9 @@ from model.evaluation.predictions import Predictions
 from model.evaluation.report import write_report
 from model.evaluation.results import CALIBRATION, Evaluation, Importance
 from model.evaluation.scoring import evaluate_predictions
-from model.training.loop import choose_device, load_checkpoint, load_split, train
+from model.training.checkpoint import load_checkpoint
+from model.training.loop import load_split, train
+from model.training.precision import choose_device
 from model.training.recipes import TrainingConfig
 
 SCORED = ("val", "test")

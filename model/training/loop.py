@@ -11,180 +11,39 @@ ends bit for bit where an uninterrupted one ends. On a GPU, kernels that add in 
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from model.common.config import fingerprint
 from model.common.errors import DataError
 from model.common.files import locked, sha256, write_json
+from model.common.progress import Tell
 from model.dataset.window_data import Batch, WindowData
-from model.evaluation.measures import average_precision, roc_auc
 from model.factory import architecture_of, create_model_variant
 from model.recording.schema import used_schema
 from model.training.checkpoint import SCHEMA_VERSION, load_checkpoint, read_checkpoint, save_checkpoint
+from model.training.epoch import evaluate, train_one_epoch
 from model.training.loss import UnifiedFocalLoss
+from model.training.precision import choose_device, choose_precision
 from model.training.published import BEST, HISTORY, LATEST, WORK, complete_publishing, publish, read_published
 from model.training.recipes import OTHER_WEIGHT, TrainingConfig
 from model.training.result import Metrics, TrainingResult
 from model.training.schedule import Schedule
+from model.training.step import Step
 
 __all__ = ["Schedule", "TrainingConfig", "TrainingResult", "evaluate", "load_checkpoint", "train", "train_one_epoch"]
 
 BAD_BATCH = "bad_batch.pt"
-LOOK_EVERY = 50
 LOCK_WAIT_S = 10.0
 """A killed run may take a moment to die while its successor starts already."""
-
-
-@dataclass
-class Precision:
-    """How a step computes: autocast's type, and the scaler that fp16 needs."""
-
-    device: torch.device
-    name: str
-
-    def __post_init__(self) -> None:
-        if self.name == "fp16" and self.device.type != "cuda":
-            raise DataError(f"precision fp16 on {self.device}: expected a CUDA device; use bf16 or fp32.")
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.name == "fp16")
-
-    def autocast(self) -> torch.autocast:
-        kind = torch.float16 if self.name == "fp16" else torch.bfloat16
-        return torch.autocast(self.device.type, dtype=kind, enabled=self.name != "fp32")
-
-    def step(self, loss: Tensor, optimizer: torch.optim.Optimizer, model: nn.Module, gradient_norm: float) -> Tensor:
-        """Backward, clip, and step unless something is not finite -> whether that was so, a bool on the device.
-
-        fp16's gradients overflow now and then while its scaler finds its scale: there only the loss counts as bad.
-        """
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        self.scaler.unscale_(optimizer)
-        norm = nn.utils.clip_grad_norm_(model.parameters(), gradient_norm)
-        bad = ~torch.isfinite(loss.detach())
-        if self.scaler.is_enabled():
-            self.scaler.step(optimizer)
-            self.scaler.update()
-        else:
-            bad = bad | ~torch.isfinite(norm)
-            optimizer.found_inf = bad.float()  # type: ignore[attr-defined]  # fused AdamW leaves the step out on the device
-            optimizer.step()
-        return bad
-
-
-def choose_device(name: str) -> torch.device:
-    """The device that a config names. DataError if this machine has none such."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise DataError(f"device {name!r} cannot be used here ({error}): expected auto, cpu or cuda:N.") from error
-
-
-def choose_precision(name: str, device: torch.device) -> Precision:
-    """The precision that a config names; auto is bf16 on CUDA from Ampere on, fp16 on older CUDA, else fp32."""
-    if name == "auto" and device.type == "cuda":
-        name = "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
-    return Precision(device, "fp32" if name == "auto" else name)
 
 
 def score(metrics: Mapping[str, float | int | None]) -> float:
     """What a run maximises: mean val PR-AUC, or minus val loss where no task has a positive on val."""
     mean = metrics["val_pr_auc_mean"]
     return mean if mean is not None else -float(metrics["val_loss"] or 0.0)
-
-
-def train_one_epoch(
-    model: nn.Module,
-    data: WindowData,
-    loss: UnifiedFocalLoss,
-    optimizer: torch.optim.Optimizer,
-    precision: Precision,
-    config: TrainingConfig,
-    generator: torch.Generator,
-    on_bad_step: Callable[[int, Batch, float], None],
-    average: AveragedModel | None = None,
-) -> Metrics:
-    """One pass over the windows in random order -> {"train_loss": mean over windows, "bad_steps": steps left out}.
-
-    A step with a loss or a gradient that is not finite changes no weight. What happened stays on the device and is
-    looked at after each step on a CPU, and every LOOK_EVERY steps on a GPU, so that no step waits for one.
-
-    Args:
-        on_bad_step: called with the step's number, its batch and its loss; what it raises ends the pass.
-        average: takes the weights after each step.
-    """
-    model.train()
-    values, bad, seen = [], [], 0
-    every = 1 if precision.device.type == "cpu" else LOOK_EVERY
-    chosen = torch.split(data.order(generator), config.batch_size)
-    for step, windows in enumerate(chosen):
-        batch = data.gather(windows)
-        optimizer.zero_grad(set_to_none=True)
-        with precision.autocast():
-            logits = model(*batch[:3])
-        value = loss(logits, batch.labels, batch.label_mask, _onset_weight(batch, config.onset_weight))
-        values.append(value.detach())
-        bad.append(precision.step(value, optimizer, model, config.gradient_norm))
-        if average is not None:
-            average.update_parameters(model)
-        if (step + 1) % every == 0 or step + 1 == len(chosen):
-            for found in (torch.stack(bad[seen:]).nonzero()[:, 0] + seen).tolist():
-                on_bad_step(found, data.gather(chosen[found]), values[found].item())
-            seen = step + 1
-    good = ~torch.stack(bad)
-    weights = torch.tensor([len(windows) for windows in chosen], dtype=torch.float64, device=good.device)[good]
-    losses = torch.stack(values)[good].double()
-    mean = float((losses @ weights / weights.sum()).item()) if len(losses) else None
-    return {"train_loss": mean, "bad_steps": len(bad) - len(losses)}
-
-
-def _onset_weight(batch: Batch, weight: float) -> Tensor | None:
-    return None if weight == 1.0 else torch.where(batch.going_on, 1.0, weight)
-
-
-@torch.no_grad()
-def evaluate(
-    model: nn.Module, data: WindowData, loss: UnifiedFocalLoss, precision: Precision, batch_size: int
-) -> Metrics:
-    """Loss, and each task's PR-AUC (None without a positive) and ROC-AUC (None without both classes), on a split.
-
-    Returns:
-        {"val_loss", "val_pr_auc_mean", "val_pr_auc_{task}", "val_roc_auc_{task}"}; the loss is that of all windows as
-        one batch.
-
-    Raises:
-        FloatingPointError: the loss is not finite.
-    """
-    model.eval()
-    outputs: list[Tensor] = []
-    for batch in data.batches(batch_size):
-        with precision.autocast():
-            logits = model(*batch[:3])
-        outputs.append(torch.stack([logits[task] for task in data.tasks], dim=1).float())
-    stacked = torch.cat(outputs)
-    value = loss(dict(zip(data.tasks, stacked.T, strict=True)), data.labels, data.label_mask).item()
-    if not abs(value) < float("inf"):
-        raise FloatingPointError(
-            f"Validation loss is {value} ({data.path}): lower learning_rate or use precision fp32."
-        )
-    scores = stacked.sigmoid().double().cpu().numpy()
-    labels, known = data.labels.cpu().numpy() > 0.5, data.label_mask.cpu().numpy()
-    metrics: Metrics = {"val_loss": value, "val_pr_auc_mean": None}
-    areas: list[float] = []
-    for column, task in enumerate(data.tasks):
-        y, p = labels[known[:, column], column], scores[known[:, column], column]
-        area = average_precision(y, p)
-        metrics |= {f"val_pr_auc_{task}": area, f"val_roc_auc_{task}": roc_auc(y, p)}
-        areas += [] if area is None else [area]
-    if areas:
-        metrics["val_pr_auc_mean"] = sum(areas) / len(areas)
-    return metrics
 
 
 def load_split(
@@ -222,6 +81,7 @@ def train(
     data_version: str = "",
     on_epoch: Callable[[dict[str, float | int]], None] = lambda metrics: None,
     anew: bool = False,
+    tell: Tell = print,
 ) -> TrainingResult:
     """Train one architecture on `splits`/train.h5, watch `splits`/val.h5, publish into folder `output`.
 
@@ -234,6 +94,7 @@ def train(
         on_epoch: called with each epoch's figures once its checkpoint is written; figures that a split without
             positives leaves undefined are absent.
         anew: train though the same is published; a run that was killed in that is resumed all the same.
+        tell: told if a batch does not fit into the device's memory and is done in parts.
 
     Raises:
         DataError: unknown architecture, wrong config or splits, `output` in use by another process, out of GPU memory.
@@ -252,7 +113,7 @@ def train(
         resumes = (work / LATEST).is_file()
         if not anew and not resumes and (published := read_published(output, work.name)) is not None:
             return published
-        return _train(architecture, splits, work, config, data_version, on_epoch)
+        return _train(architecture, splits, work, config, data_version, on_epoch, tell)
 
 
 def _train(
@@ -262,6 +123,7 @@ def _train(
     config: TrainingConfig,
     data_version: str,
     on_epoch: Callable[[dict[str, float | int]], None],
+    tell: Tell,
 ) -> TrainingResult:
     """Train to the end, or as far as it comes, in folder `work`, and publish."""
     started, output = time.perf_counter(), work.parents[1]
@@ -269,11 +131,11 @@ def _train(
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         work.mkdir(exist_ok=True)
         try:
-            resumed_from = _Run(architecture, splits, work, config, data_version, device).to_the_end(on_epoch)
-        except torch.cuda.OutOfMemoryError as error:
+            resumed_from = _Run(architecture, splits, work, config, data_version, device, tell).to_the_end(on_epoch)
+        except torch.OutOfMemoryError as error:
             raise DataError(
-                f"{architecture} does not fit into the memory of {device} with batch_size {config.batch_size}: use a "
-                f"smaller batch_size, or a device that nothing else uses ({error})."
+                f"{architecture} does not fit into the memory of {device} with batch_size {config.batch_size}, nor in "
+                f"parts of it: use a smaller batch_size or network, or a device that nothing else uses ({error})."
             ) from error
     publish(work, output)
     result = read_published(output, work.name)
@@ -294,23 +156,21 @@ class _Run:
         config: TrainingConfig,
         data_version: str,
         device: torch.device,
+        tell: Tell,
     ) -> None:
-        self.work, self.config, self.precision = work, config, choose_precision(config.precision, device)
+        self.work, self.config = work, config
         self.train_data = load_split(splits / "train.h5", config, device, config.trained_tasks)
         self.val_data = load_split(splits / "val.h5", config, device)
         _check_same_inputs(self.train_data, self.val_data)
         sizes = model_config(architecture, config, self.train_data)
         torch.manual_seed(config.seed)
-        self.model = create_model_variant(sizes).to(device)
-        self.average = _average(self.model, config.ema_decay) if config.ema_decay > 0 else None
-        self.loss = training_loss(config, config.trained_tasks).to(device)
-        self.val_loss = training_loss(config, config.tasks).to(device)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(),
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay_ratio * config.learning_rate,
-            fused=device.type in ("cpu", "cuda"),
+        model = create_model_variant(sizes).to(device)
+        loss, precision = (
+            training_loss(config, config.trained_tasks).to(device),
+            choose_precision(config.precision, device),
         )
+        self.step = Step(model, self.train_data, loss, precision, config, tell)
+        self.val_loss = training_loss(config, config.tasks).to(device)
         self.schedule = Schedule(config)
         self.history: list[Metrics] = []
         self.bad_steps = 0
@@ -337,21 +197,11 @@ class _Run:
                 f"{latest} was trained on {', '.join(state['inputs'])}, {self.train_data.path} holds "
                 f"{', '.join(self.identity['inputs'])}: remove the folder to train anew."
             )
-        self.model.load_state_dict(state["state_dict"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        if state["scaler"]:  # empty where it was not needed: the run may have begun on another kind of device
-            self.precision.scaler.load_state_dict(state["scaler"])
+        self.step.load_state_dict(state)
         self.history = state["history"]
         self.bad_steps = sum(int(metrics.get("bad_steps") or 0) for metrics in self.history)
         for metrics in self.history:
             self.schedule.step(score(metrics))
-
-    @property
-    def final_model(self) -> nn.Module:
-        """What is scored and published: the average of the weights, if one is kept."""
-        return self.model if self.average is None else self.average.module
 
     def to_the_end(self, on_epoch: Callable[[dict[str, float | int]], None]) -> int:
         """Train all epochs that are left; returns how many an earlier run had done."""
@@ -365,23 +215,12 @@ class _Run:
     def _epoch(self) -> Metrics:
         config, epoch, started = self.config, self.schedule.epoch, time.perf_counter()
         rate = self.schedule.rate
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        self.step.set_rate(rate)
         seed = config.seed * 1_000_003 + epoch
         torch.manual_seed(seed)
-        generator = torch.Generator().manual_seed(seed)
-        trained = train_one_epoch(
-            self.model,
-            self.train_data,
-            self.loss,
-            self.optimizer,
-            self.precision,
-            config,
-            generator,
-            self._bad_step,
-            self.average,
-        )
-        watched = evaluate(self.final_model, self.val_data, self.val_loss, self.precision, config.batch_size)
+        trained = train_one_epoch(self.step, torch.Generator().manual_seed(seed), self._bad_step)
+        size = max(1, config.batch_size // self.step.parts)
+        watched = evaluate(self.step.final_model, self.val_data, self.val_loss, self.step.precision, size)
         metrics: Metrics = {"epoch": epoch, "lr": rate, **trained, **watched}
         metrics["epoch_seconds"] = time.perf_counter() - started
         self.history.append(metrics)
@@ -407,36 +246,21 @@ class _Run:
         metrics = self.history[-1]
         content = {**self.identity, "epoch": metrics["epoch"], "val_metrics": metrics}
         if self.schedule.best_epoch == metrics["epoch"]:
-            save_checkpoint(self.work / BEST, {**content, "state_dict": self.final_model.state_dict()})
-        content |= {"state_dict": self.model.state_dict(), "history": self.history}
-        if self.average is not None:
-            content["average"] = self.average.state_dict()
-        state = {"optimizer": self.optimizer.state_dict(), "scaler": self.precision.scaler.state_dict()}
-        save_checkpoint(self.work / LATEST, {**content, **state})
+            save_checkpoint(self.work / BEST, {**content, "state_dict": self.step.final_model.state_dict()})
+        save_checkpoint(self.work / LATEST, {**content, **self.step.state_dict(), "history": self.history})
         self._write_history()
 
     def _write_history(self) -> None:
         seconds = sum(float(metrics["epoch_seconds"] or 0) for metrics in self.history)
         made = {
             "weights": sha256(self.work / BEST),
-            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "parameters": sum(parameter.numel() for parameter in self.step.model.parameters()),
             "windows_per_s": len(self.train_data) * len(self.history) / seconds,
-            "device": str(self.precision.device),
-            "precision": self.precision.name,
+            "device": str(self.step.precision.device),
+            "precision": self.step.precision.name,
         }
         best = {"best_epoch": self.schedule.best_epoch, "fingerprint": self.work.name}
         write_json(self.work / HISTORY, {**self.identity, **best, "made": made, "epochs": self.history})
-
-
-def _average(model: nn.Module, decay: float) -> AveragedModel:
-    """The mean of the weights over steps, which forgets by `decay`, sooner at the beginning; buffers are copied."""
-
-    def update(averages: list[Tensor], weights: list[Tensor], steps: Tensor) -> None:
-        share = 1 - ((1 + steps) / (10 + steps)).clamp(max=decay)
-        for average, weight in zip(averages, weights, strict=True):
-            average.lerp_(weight, share.to(average.dtype))
-
-    return AveragedModel(model, multi_avg_fn=torch.no_grad()(update))  # type: ignore[arg-type]  # never a number of steps
 
 
 def _check_same_inputs(train_data: WindowData, val_data: WindowData) -> None:

@@ -50,14 +50,22 @@ class UnifiedFocalLoss(nn.Module):
         self.weights: Tensor
 
     def forward(
-        self, logits: Mapping[str, Tensor], labels: Tensor, label_mask: Tensor, weight: Tensor | None = None
+        self,
+        logits: Mapping[str, Tensor],
+        labels: Tensor,
+        label_mask: Tensor,
+        weight: Tensor | None = None,
+        total: Tensor | None = None,
     ) -> Tensor:
         """Logits {task: (B,)}, labels (B,T), label_mask (B,T) bool, True where known -> scalar float32.
 
-        `weight` (B,T) makes each task's mean a weighted one.
+        Args:
+            weight: (B,T) makes each task's mean a weighted one.
+            total: (T,) weight of a whole batch's known labels, where these windows are a part of it: the losses of its
+                parts then add up to its own.
         """
         stacked = torch.stack([logits[task] for task in self.tasks], dim=1)
         losses = focal_loss(stacked, labels, self.alpha, self.gamma).masked_fill(~label_mask, 0.0)
-        if weight is None:
-            return self.weights @ (losses.sum(dim=0) / label_mask.sum(dim=0).clamp(min=1))
-        return self.weights @ ((weight * losses).sum(dim=0) / (weight * label_mask).sum(dim=0).clamp(min=1e-6))
+        weight = torch.ones_like(losses) if weight is None else weight
+        total = (weight * label_mask).sum(dim=0) if total is None else total
+        return self.weights @ ((weight * losses).sum(dim=0) / total.clamp(min=1e-6))

@@ -43,6 +43,9 @@ class TrainingConfig(NetworkConfig):
         "auto", description="auto: bf16 where CUDA has it, else fp16 on CUDA, fp32 on CPU"
     )
     device: str = Field("auto", description="auto (CUDA if there is one, else CPU) or a torch device such as cuda:1")
+    compiled: bool = Field(
+        False, description="Compile the network on CUDA (torch.compile): pays in long trainings, takes minutes at first"
+    )
     seed: int = Field(0, ge=0, description="Seed of weights, order and dropout")
     schedule: Literal["plateau", "cosine"] = Field(
         "plateau", description="After warm-up the rate falls where mean val PR-AUC stops rising, or as a cosine"

@@ -17,14 +17,17 @@ import torch
 
 from drive_assets_tests.model.split_files import rewrite, write_split_file
 from model.common.errors import DataError
-from model.factory import architecture_of, create_model_variant
+from model.factory import MultimodalModel, architecture_of, create_model_variant
 from model.network.architectures import ARCHITECTURES
 from model.recording.schema import BINARY_LABELS
 from model.training import loop, published
 from model.training import loop as training
+from model.training.epoch import evaluate, train_one_epoch
 from model.training.loop import Schedule, TrainingConfig, TrainingResult, load_checkpoint, load_split, train
 from model.training.loss import UnifiedFocalLoss
+from model.training.precision import choose_precision
 from model.training.recipes import RECIPES
+from model.training.step import Step
 
 SMALL: dict[str, Any] = {
     "epochs": 4,
@@ -95,7 +98,7 @@ def test_every_architecture_trains_and_its_checkpoint_loads(architecture: str, s
     data = load_split(splits / "val.h5", TrainingConfig(**checkpoint["training_config"]), "cpu")
     assert not model.training
     loss = UnifiedFocalLoss(CONFIG.tasks)
-    again = training.evaluate(model, data, loss, training.choose_precision("fp32", torch.device("cpu")), 16)
+    again = evaluate(model, data, loss, choose_precision("fp32", torch.device("cpu")), 16)
     assert again == {name: result.best_metrics[name] for name in again}
 
 
@@ -233,7 +236,7 @@ def test_a_run_of_the_best_recipe_resumes_as_well(splits: Path) -> None:
     assert list(model.config.prediction_tasks)[:4] == config.tasks and len(model.config.prediction_tasks) == 10
     data = load_split(splits / "val.h5", config, "cpu")
     loss = training.training_loss(config, config.tasks)
-    again = training.evaluate(model, data, loss, training.choose_precision("fp32", torch.device("cpu")), 16)
+    again = evaluate(model, data, loss, choose_precision("fp32", torch.device("cpu")), 16)
     assert again == {name: checkpoint["val_metrics"][name] for name in again}
 
 
@@ -286,20 +289,50 @@ def test_a_step_that_is_not_finite_changes_no_weight_and_is_counted(splits: Path
     data.telemetry[:] = float("nan")
     model = create_model_variant({**architecture_of(NAME), **config.network})
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     told: list[int] = []
-    metrics = training.train_one_epoch(
-        model,
-        data,
-        UnifiedFocalLoss(config.tasks),
-        optimizer,
-        training.choose_precision("fp32", torch.device("cpu")),
-        config,
+    loss, precision = UnifiedFocalLoss(config.tasks), choose_precision("fp32", torch.device("cpu"))
+    metrics = train_one_epoch(
+        Step(model, data, loss, precision, config),
         torch.Generator().manual_seed(0),
         lambda step, batch, loss: told.append(step),
     )
     assert told == [0] and metrics == {"train_loss": None, "bad_steps": 1}
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("fitting", [5, 1])
+def test_a_batch_that_does_not_fit_is_done_in_parts_and_told(
+    splits: Path, fitting: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = CONFIG.replace(epochs=2, dropout_prob=0.0, onset_weight=2.0)
+    with h5py.File(splits / "train.h5") as file:
+        labels = file["labels"][()]
+    labels[30:50, BINARY_LABELS.index("brake_1s")] = -1
+    rewrite(splits / "train.h5", labels=labels)
+    whole = train(NAME, splits, splits / "whole", config, "v1")
+    forward = MultimodalModel.forward
+
+    def short_of_memory(self: MultimodalModel, *inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        if self.training and len(inputs[0]) > fitting:
+            raise torch.OutOfMemoryError("tried to allocate 2.00 GiB")
+        return forward(self, *inputs)
+
+    monkeypatch.setattr(MultimodalModel, "forward", short_of_memory)
+    told: list[str] = []
+    parts = train(NAME, splits, splits / "parts", config, "v1", tell=told.append)
+
+    assert len(told) == {5: 2, 1: 4}[fitting] and f"over {2 ** len(told)} parts from here on" in told[-1]
+    for one, other in zip(figures(whole), figures(parts), strict=True):
+        assert one == pytest.approx(other, rel=1e-4)
+
+
+def test_without_memory_for_one_window_it_says_so(splits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def out_of_memory(*_: Any) -> None:
+        raise torch.OutOfMemoryError("tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(MultimodalModel, "forward", out_of_memory)
+    with pytest.raises(DataError, match="does not fit into the memory of cpu with batch_size 16"):
+        train(NAME, splits, splits / "out", CONFIG, tell=lambda line: None)
 
 
 def test_too_many_steps_that_are_not_finite_end_the_run_keep_the_batch_and_publish_nothing(splits: Path) -> None:
@@ -439,7 +472,7 @@ def test_too_little_gpu_memory_names_the_batch_size(splits: Path) -> None:
     def full(metrics: dict[str, float | int]) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    with pytest.raises(DataError, match="batch_size 16: use a smaller batch_size"):
+    with pytest.raises(DataError, match="batch_size 16, nor in parts of it: use a smaller batch_size"):
         train(NAME, splits, splits / "out", CONFIG, on_epoch=full)
 
 

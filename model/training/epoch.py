@@ -1,0 +1,85 @@
+"""One pass over the windows of a split: to train on them, or to score a network."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from model.dataset.window_data import Batch, WindowData
+from model.evaluation.measures import average_precision, roc_auc
+from model.training.loss import UnifiedFocalLoss
+from model.training.precision import Precision
+from model.training.result import Metrics
+from model.training.step import Step
+
+LOOK_EVERY = 50
+
+
+def train_one_epoch(
+    step: Step, generator: torch.Generator, on_bad_step: Callable[[int, Batch, float], None]
+) -> Metrics:
+    """One pass over the windows in random order -> {"train_loss": mean over windows, "bad_steps": steps left out}.
+
+    What happened stays on the device and is looked at after each step on a CPU, and every LOOK_EVERY steps on a GPU, so
+    that no step waits for one.
+
+    Args:
+        on_bad_step: called with the number, the batch and the loss of a step that was left out; what it raises ends
+            the pass.
+    """
+    step.model.train()
+    values, bad, seen = [], [], 0
+    every = 1 if step.precision.device.type == "cpu" else LOOK_EVERY
+    chosen = torch.split(step.data.order(generator), step.config.batch_size)
+    for number, windows in enumerate(chosen, 1):
+        value, left_out = step(windows)
+        values.append(value)
+        bad.append(left_out)
+        if number % every == 0 or number == len(chosen):
+            for found in (torch.stack(bad[seen:]).nonzero()[:, 0] + seen).tolist():
+                on_bad_step(found, step.data.gather(chosen[found]), values[found].item())
+            seen = number
+    good = ~torch.stack(bad)
+    weights = torch.tensor([len(windows) for windows in chosen], dtype=torch.float64, device=good.device)[good]
+    losses = torch.stack(values)[good].double()
+    mean = float((losses @ weights / weights.sum()).item()) if len(losses) else None
+    return {"train_loss": mean, "bad_steps": len(bad) - len(losses)}
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, data: WindowData, loss: UnifiedFocalLoss, precision: Precision, batch_size: int
+) -> Metrics:
+    """Loss, and each task's PR-AUC (None without a positive) and ROC-AUC (None without both classes), on a split.
+
+    Returns:
+        {"val_loss", "val_pr_auc_mean", "val_pr_auc_{task}", "val_roc_auc_{task}"}; the loss is that of all windows as
+        one batch.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+    """
+    model.eval()
+    outputs: list[Tensor] = []
+    for batch in data.batches(batch_size):
+        with precision.autocast():
+            logits = model(*batch[:3])
+        outputs.append(torch.stack([logits[task] for task in data.tasks], dim=1).float())
+    stacked = torch.cat(outputs)
+    value = loss(dict(zip(data.tasks, stacked.T, strict=True)), data.labels, data.label_mask).item()
+    if not abs(value) < float("inf"):
+        raise FloatingPointError(
+            f"Validation loss is {value} ({data.path}): lower learning_rate or use precision fp32."
+        )
+    scores = stacked.sigmoid().double().cpu().numpy()
+    labels, known = data.labels.cpu().numpy() > 0.5, data.label_mask.cpu().numpy()
+    metrics: Metrics = {"val_loss": value, "val_pr_auc_mean": None}
+    areas: list[float] = []
+    for column, task in enumerate(data.tasks):
+        y, p = labels[known[:, column], column], scores[known[:, column], column]
+        area = average_precision(y, p)
+        metrics |= {f"val_pr_auc_{task}": area, f"val_roc_auc_{task}": roc_auc(y, p)}
+        areas += [] if area is None else [area]
+    if areas:
+        metrics["val_pr_auc_mean"] = sum(areas) / len(areas)
+    return metrics

@@ -1,0 +1,179 @@
+"""One step of a training: gather, forward, loss, backward, clip, update, all on the device; nothing waits for it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from model.common.progress import Tell
+from model.dataset.window_data import Batch, WindowData
+from model.factory import MultimodalModel
+from model.training.loss import UnifiedFocalLoss
+from model.training.precision import Precision
+from model.training.recipes import TrainingConfig
+
+WARM_UP = 3
+"""Steps before one is captured: in the first ones, libraries set themselves up in ways that a graph cannot hold."""
+
+
+class Step:
+    """A training step of a network on the windows of a split.
+
+    A step whose loss or gradient is not finite changes no weight. A batch that does not fit into the device's memory
+    is done in parts, whose gradients add up to the batch's own. On CUDA the step is captured once as a graph and
+    replayed, unless fp16's scaler or derived inputs wait for the device in it.
+    """
+
+    def __init__(
+        self,
+        model: MultimodalModel,
+        data: WindowData,
+        loss: UnifiedFocalLoss,
+        precision: Precision,
+        config: TrainingConfig,
+        tell: Tell = print,
+        capture: bool = True,
+    ) -> None:
+        self.model, self.data, self.loss = model, data, loss
+        self.precision, self.config, self.tell = precision, config, tell
+        cuda = precision.device.type == "cuda"
+        self.captures = capture and cuda and precision.name != "fp16" and not config.derives
+        self.forward = torch.compile(model) if config.compiled and cuda else model
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(),
+            # A graph reads the rate where it stood when it was captured: there it has to be a tensor.
+            lr=torch.tensor(config.learning_rate, device=precision.device) if cuda else config.learning_rate,
+            weight_decay=config.weight_decay_ratio * config.learning_rate,
+            fused=precision.device.type in ("cpu", "cuda"),
+            capturable=cuda,
+        )
+        self.average = _average(model, config.ema_decay) if config.ema_decay > 0 else None
+        self.parts = 1
+        self.warm = 0
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.captured: tuple[Tensor, Tensor, Tensor]
+
+    @property
+    def final_model(self) -> nn.Module:
+        """What is scored and published: the average of the weights, if one is kept."""
+        return self.model if self.average is None else self.average.module
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a run needs to go on from here."""
+        state = {
+            "state_dict": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.precision.scaler.state_dict(),
+        }
+        return state if self.average is None else {**state, "average": self.average.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave, of which other keys are left alone."""
+        self.model.load_state_dict(state["state_dict"])
+        own = self.optimizer.state_dict()["param_groups"]  # their options differ between a CPU and CUDA
+        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": own})
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        if state["scaler"]:  # empty where it was not needed: the run may have begun on another kind of device
+            self.precision.scaler.load_state_dict(state["scaler"])
+
+    def set_rate(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+    def __call__(self, windows: Tensor) -> tuple[Tensor, Tensor]:
+        """Train on `windows` (B,) -> their loss, and whether the step was left out; both on the device."""
+        whole = self.captures and len(windows) == self.config.batch_size
+        result = self._replay(windows) if whole else self._fitting(windows)
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        return result
+
+    def _fitting(self, windows: Tensor) -> tuple[Tensor, Tensor]:
+        while True:
+            try:
+                return self._step(windows)
+            except torch.OutOfMemoryError as error:
+                if self.parts >= len(windows):
+                    raise
+                self.parts *= 2
+                self.tell(
+                    f"{len(windows)} windows a step do not fit into the memory of {self.precision.device}: gradients "
+                    f"are added up over {self.parts} parts from here on ({error})"
+                )
+
+    def _replay(self, windows: Tensor) -> tuple[Tensor, Tensor]:
+        """The step as a graph, which is captured once and then launched as a whole."""
+        if self.warm < WARM_UP:
+            self.warm += 1
+            stream, current = torch.cuda.Stream(), torch.cuda.current_stream()  # type: ignore[no-untyped-call]
+            stream.wait_stream(current)
+            with torch.cuda.stream(stream):
+                result = self._fitting(windows)
+            current.wait_stream(stream)
+            return result
+        if self.parts > 1:  # memory is short: a graph would hold its own
+            return self._fitting(windows)
+        if self.graph is None:
+            chosen = windows.clone()
+            self.graph = torch.cuda.CUDAGraph()
+            self.optimizer.zero_grad(set_to_none=True)
+            with torch.cuda.graph(self.graph):
+                self.captured = chosen, *self._step(chosen)
+        chosen, value, bad = self.captured
+        chosen.copy_(windows)
+        self.graph.replay()
+        return value.clone(), bad.clone()
+
+    def _step(self, windows: Tensor) -> tuple[Tensor, Tensor]:
+        self.optimizer.zero_grad(set_to_none=True)
+        batch = self.data.gather(windows)
+        weight = self._weight(batch)
+        known = (weight * batch.label_mask).sum(dim=0)
+        value = torch.zeros((), device=known.device)
+        parts = zip(*(values.chunk(self.parts) for values in (*batch[:5], weight)), strict=True)
+        for *inputs, labels, label_mask, part_weight in parts:
+            with self.precision.autocast():
+                logits = self.forward(*inputs)
+            partial = self.loss(logits, labels, label_mask, part_weight, known)
+            self.precision.scaler.scale(partial).backward()
+            value = value + partial.detach()
+        return value, self._update(value)
+
+    def _weight(self, batch: Batch) -> Tensor:
+        """(B,tasks) weight of each label: more, or less, where the action does not go on already."""
+        return torch.ones_like(batch.labels) + (self.config.onset_weight - 1.0) * ~batch.going_on
+
+    def _update(self, loss: Tensor) -> Tensor:
+        """Clip, and update the weights unless something is not finite -> whether that was so, a bool on the device.
+
+        fp16's gradients overflow now and then while its scaler finds its scale: there only the loss counts as bad.
+        """
+        scaler, optimizer = self.precision.scaler, self.optimizer
+        scaler.unscale_(optimizer)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_norm)
+        bad = ~torch.isfinite(loss)
+        if scaler.is_enabled():
+            scaler.step(optimizer)
+            scaler.update()
+        else:
+            bad = bad | ~torch.isfinite(norm)
+            optimizer.found_inf = bad.float()  # type: ignore[attr-defined]  # fused AdamW leaves the step out on the device
+            optimizer.step()
+        return bad
+
+
+def _average(model: nn.Module, decay: float) -> AveragedModel:
+    """The mean of the weights over steps, which forgets by `decay`, sooner at the beginning; buffers are copied."""
+
+    def update(averages: list[Tensor], weights: list[Tensor], steps: Tensor) -> None:
+        share = 1 - ((1 + steps) / (10 + steps)).clamp(max=decay)
+        for average, weight in zip(averages, weights, strict=True):
+            average.lerp_(weight, share.item())  # the number of steps is kept on the CPU: nothing waits
+
+    return AveragedModel(model, multi_avg_fn=torch.no_grad()(update))  # type: ignore[arg-type]  # never a number of steps
