@@ -13,7 +13,7 @@ import dagster as dg
 
 from drive_assets.environment import count_from_environment, cron_from_environment
 from drive_assets.manifest import changed_recordings, read_manifest
-from drive_assets.operations import REFRESH
+from drive_assets.operations import REFRESH, op_name
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS, check_known, recording_keys
 from drive_assets.resources.storage import Storage
 from drive_assets.run_config import read_config
@@ -54,7 +54,7 @@ def _request(storage: Storage, changed: str) -> dg.RunRequest:
     options: Mapping[str, Any] = read_config(Path(path)) if path else {}
     config = {"architectures": _chosen(storage), **options}
     return dg.RunRequest(
-        run_config={"ops": {REFRESH: {"config": config}}}, tags={"drive_assets/changed": changed[:500]}
+        run_config={"ops": {op_name(REFRESH): {"config": config}}}, tags={"drive_assets/changed": changed[:500]}
     )
 
 

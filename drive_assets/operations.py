@@ -50,7 +50,7 @@ def operation(
     options = {asset.key.to_user_string(): asset.op.config_schema.as_field() for asset in assets if _has_options(asset)}
     asked = {kind: dg.Field([str], is_required=False, default_value=[], description=WORDS[kind]) for kind in names}
 
-    @dg.op(name=name, description=description, config_schema=asked | options)
+    @dg.op(name=op_name(name), description=description, config_schema=asked | options)
     def make(context: dg.OpExecutionContext, storage: Storage) -> None:
         given = _given(context)
         config = {asset: values for asset, values in given.items() if asset in options}
@@ -65,10 +65,15 @@ def operation(
             graph.to_job(
                 f"{name}_{ending}" if ending else name,
                 description=description,
-                config={"ops": {name: {"config": filled}}},
+                config={"ops": {op_name(name): {"config": filled}}},
             )
         )
     return jobs
+
+
+def op_name(job: str) -> str:
+    """The op of a job: Dagster wants other names for ops than for jobs."""
+    return f"run_{job}"
 
 
 def make_assets(context: dg.OpExecutionContext, assets: Sequence[str], config: Preset, **names: Sequence[str]) -> None:

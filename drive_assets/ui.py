@@ -1,62 +1,158 @@
 """Dagster's UI with its daemon, the report pages, and MLflow's UI, on loopback."""
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from drive_assets.instance import prepare_home
 from drive_assets.reports import links
 from drive_assets.resources.mlflow import Mlflow, tracking_uri
 from drive_assets.resources.mlflow_store import prepare
+from model.common.errors import DataError
 from model.common.progress import Tell
 
 STOP_S = 15.0
+MOST_LOG_BYTES = 50_000_000
+"""A longer log is begun anew, and the one before kept."""
+LAST_LINES = 15
+
+
+@dataclass(frozen=True)
+class Server:
+    """A process that serves on a port."""
+
+    name: str
+    option: str
+    """Of `drive-assets ui`, that gives the port."""
+    port: int
+    command: Sequence[str]
+    health: str
+    """Path that answers once it serves."""
+    env: Mapping[str, str] = field(default_factory=dict)
 
 
 def run_ui(host: str, port: int, mlflow_port: int, reports_port: int, tell: Tell = print) -> int:
-    """Serve all until one ends or the user interrupts. Returns an exit status."""
+    """Serve all until one ends or the user interrupts. Returns an exit status.
+
+    Raises:
+        DataError: a port is in use.
+    """
     home = prepare_home()
-    mlflow = Mlflow.from_environment()
-    prepare(tracking_uri(), Path(mlflow.artifacts))  # before the server and a training make it at once
-    here = Path(sys.executable).parent
-    commands = [
-        [str(here / "dagster"), "dev", "-m", "drive_assets.definitions", "-h", host, "-p", str(port)],
+    servers = [
+        _dagster(host, port),
+        _reports(host, reports_port),
+        *([_mlflow(host, mlflow_port)] if tracking_uri().startswith(("sqlite:", "postgresql", "mysql")) else []),
     ]
-    env = {**os.environ, "PATH": f"{here}{os.pathsep}{os.environ.get('PATH', '')}"}
-    env.setdefault(links.VARIABLE, f"http://{host}:{reports_port}")  # of the links that runs write
-    served = ["reports", "--host", host, "--port", str(reports_port)]
-    commands.append([sys.executable, "-m", "drive_assets.cli", *served])
-    tell(f"Dagster  http://{host}:{port}")
-    tell(f"Reports  http://{host}:{reports_port}")
-    uri = tracking_uri()
-    if uri.startswith(("sqlite:", "postgresql", "mysql")):
-        tell(f"MLflow   http://{host}:{mlflow_port}")
-        # The store's address may hold a password: it goes through the environment, not through the process list.
-        env["MLFLOW_BACKEND_STORE_URI"] = uri
-        env["MLFLOW_DEFAULT_ARTIFACT_ROOT"] = Path(mlflow.artifacts).as_uri()
-        env["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # eight processes for features of language models
-        commands.append([str(here / "mlflow"), "server", "--host", host, "--port", str(mlflow_port), "--workers", "1"])
-    else:
-        tell("MLflow   the server that MLFLOW_TRACKING_URI names")
-    tell("Stop with Ctrl-C.")
+    for server in servers:
+        check_free(host, server)
+    if servers[-1].name == "mlflow":
+        prepare(
+            tracking_uri(), Path(Mlflow.from_environment().artifacts)
+        )  # before the server and a training do it at once
+    logs = home / "logs"
+    logs.mkdir(exist_ok=True)
     # Before the servers start: they inherit a SIGINT that a shell's background job ignores, and would not end by it.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    servers = [subprocess.Popen(command, env=env, cwd=home) for command in commands]
+    links_env = {links.VARIABLE: os.environ.get(links.VARIABLE, f"http://{host}:{reports_port}")}  # that runs write
+    running: dict[str, subprocess.Popen[bytes]] = {}
+    tell(f"What they say stands in {logs}. Stop with Ctrl-C.")
     try:
-        while all(server.poll() is None for server in servers):
-            time.sleep(0.5)
-        return 1
+        for server in servers:
+            with _log(logs / f"{server.name}.log") as stream:
+                env = {**os.environ, **links_env, **server.env}
+                running[server.name] = subprocess.Popen(
+                    server.command, env=env, cwd=home, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream
+                )
+        return _watch(host, servers, running, logs, tell)
     except KeyboardInterrupt:
         return 0
     finally:
-        for server in servers:
-            server.send_signal(signal.SIGINT)
-        for server in servers:
-            try:
-                server.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                server.kill()
+        _stop(list(running.values()))
+
+
+def check_free(host: str, server: Server) -> None:
+    """Raises DataError if something else serves on the port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, server.port))
+        except OSError as error:
+            raise DataError(
+                f"Port {server.port} of {host} cannot be used for {server.name} ({error.strerror}): end what serves "
+                f"there, or choose another with {server.option}."
+            ) from error
+
+
+def _dagster(host: str, port: int) -> Server:
+    here = Path(sys.executable).parent
+    command = [str(here / "dagster"), "dev", "-m", "drive_assets.definitions", "-h", host, "-p", str(port)]
+    env = {"PATH": f"{here}{os.pathsep}{os.environ.get('PATH', '')}"}
+    return Server("dagster", "--port", port, command, "/server_info", env)
+
+
+def _reports(host: str, port: int) -> Server:
+    command = [sys.executable, "-m", "drive_assets.cli", "reports", "--host", host, "--port", str(port)]
+    return Server("reports", "--reports-port", port, command, "/")
+
+
+def _mlflow(host: str, port: int) -> Server:
+    mlflow = Mlflow.from_environment()
+    command = [str(Path(sys.executable).parent / "mlflow"), "server", "--host", host, "--port", str(port)]
+    env = {
+        # The store's address may hold a password: it goes through the environment, not through the process list.
+        "MLFLOW_BACKEND_STORE_URI": tracking_uri(),
+        "MLFLOW_DEFAULT_ARTIFACT_ROOT": Path(mlflow.artifacts).as_uri(),
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight processes for features of language models
+    }
+    return Server("mlflow", "--mlflow-port", port, [*command, "--workers", "1"], "/health", env)
+
+
+def _log(path: Path) -> IO[bytes]:
+    if path.is_file() and path.stat().st_size > MOST_LOG_BYTES:
+        path.replace(path.with_suffix(".log.1"))
+    return path.open("ab")
+
+
+def _watch(
+    host: str, servers: Sequence[Server], running: Mapping[str, "subprocess.Popen[bytes]"], logs: Path, tell: Tell
+) -> int:
+    """Say where each server is, once it answers; until one ends."""
+    waited = list(servers)
+    while True:
+        for name, process in running.items():
+            if process.poll() is not None:
+                log = logs / f"{name}.log"
+                last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
+                tell("\n".join([f"{name} ended with status {process.returncode}; the end of {log}:", *last]))
+                return 1
+        for server in list(waited):
+            if _answers(f"http://{host}:{server.port}{server.health}"):
+                tell(f"{server.name:8} http://{host}:{server.port}")
+                waited.remove(server)
+        time.sleep(0.5)
+
+
+def _answers(url: str) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2):
+        return True
+    return False
+
+
+def _stop(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
+    for process in processes:
+        process.send_signal(signal.SIGINT)
+    for process in processes:
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()

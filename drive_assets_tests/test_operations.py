@@ -27,6 +27,10 @@ def config_of(job: dg.JobDefinition) -> dict:
     return dict(op["config"])
 
 
+def test_the_ui_can_load_all() -> None:
+    defs.get_repository_def().load_all_definitions()  # which a command does not need
+
+
 def test_each_stands_filled_in_and_is_right_as_it_stands() -> None:
     assert [job.name for job in JOBS] == NAMES
     for job in JOBS:
@@ -50,7 +54,7 @@ def test_a_value_out_of_range_is_refused_when_a_run_is_launched(asset: str, opti
     everything = defs.resolve_job_def("everything")
     for job, config in (
         (of_the_asset, {asset: {"config": options}}),
-        (everything, {"everything": {"config": {asset: options}}}),
+        (everything, {"run_everything": {"config": {asset: options}}}),
     ):
         with pytest.raises(dg.DagsterInvalidConfigError, match=words):
             dg.validate_run_config(job, {"ops": config})

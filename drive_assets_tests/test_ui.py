@@ -72,3 +72,15 @@ def test_both_answer_and_a_browser_shows_the_graph(
         browser.get(f"{dagster}/asset-groups/?expanded={expanded}")
         names = [spec.key.to_user_string() for spec in defs.resolve_all_asset_specs()]
         WebDriverWait(browser, 90).until(lambda b: all(name in b.page_source for name in names))
+
+
+def test_a_port_in_use_is_said_in_one_line(data_root: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-m", "drive_assets.cli", "ui", "--port", port]
+        ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert ended.returncode == 2
+    assert ended.stdout.startswith(f"drive-assets: Port {port} of 127.0.0.1 cannot be used for dagster")
+    assert ended.stdout.count("\n") == 1
