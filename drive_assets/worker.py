@@ -5,7 +5,6 @@ or an error for each.
 """
 
 import contextlib
-import ctypes
 import os
 import signal
 import sys
@@ -20,6 +19,7 @@ from drive_assets.jobs import read_messages
 from drive_assets.tasks import ENDING, TASKS, Task, end_if_time_is_up
 from drive_assets.wire import Failed, Report, Work, from_wire, reports_of, to_wire, version
 from model.common.errors import DataError, PassingError
+from model.common.processes import die_with_parent
 from model.common.progress import Tell
 
 
@@ -30,7 +30,7 @@ def main() -> None:
     with open_dagster_pipes() as pipes:
         work = from_wire(Work, pipes.extras)
         if work.parent:
-            _die_with_parent(work.parent)
+            die_with_parent(work.parent)
         done = reports_of(read_messages(Path(work.reports))) if work.reports else {}
         for number, job in enumerate(work.jobs):
             if number in done:
@@ -68,16 +68,6 @@ def _report(pipes: PipesContext, task: Task[Any, Any], number: int, job: Any) ->
     except Exception as error:  # the other jobs go on; the op fails in the end, and names this one
         pipes.log.error(traceback.format_exc())
         return Report(number, Failed(f"{type(error).__name__}: {error}"))
-
-
-def _die_with_parent(parent: int) -> None:
-    """Ask the kernel to end this process when the run that started it ends, however it ends (Linux only)."""
-    if sys.platform != "linux":
-        return
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGTERM)
-    if os.getppid() != parent:
-        sys.exit("The run that started this worker has ended already.")
 
 
 def _end_with_children(number: int, _: object) -> None:

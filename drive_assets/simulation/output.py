@@ -1,6 +1,7 @@
 """Where simulated data goes: made under a temporary name, renamed when complete, never over something else."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -13,6 +14,7 @@ import cv2
 
 from model.common.errors import DataError
 from model.common.files import fsync, fsync_folder, remove_abandoned, temporary_sibling, write_json
+from model.common.processes import die_with_parent
 
 MARKER = ".simulation.json"
 Result = TypeVar("Result")
@@ -76,7 +78,7 @@ def side_by_side(
             results[index] = task(*each)
             done(index, results[index])
     else:
-        with ProcessPoolExecutor(min(workers, len(arguments)), get_context("spawn"), _one_thread) as pool:
+        with ProcessPoolExecutor(min(workers, len(arguments)), get_context("spawn"), _start, (os.getpid(),)) as pool:
             running = {pool.submit(task, *each): index for index, each in enumerate(arguments)}
             try:
                 for future in as_completed(running):
@@ -89,5 +91,6 @@ def side_by_side(
     return [results[index] for index in range(len(arguments))]
 
 
-def _one_thread() -> None:
+def _start(parent: int) -> None:
+    die_with_parent(parent)
     cv2.setNumThreads(1)

@@ -15,13 +15,13 @@ from pathlib import Path
 import psutil
 
 from drive_assets_tests.campaign.compare import differences, unfinished
-from drive_assets_tests.campaign.steps import STEPS, Step, Workshop
+from drive_assets_tests.campaign.steps import STEPS, Step, Workshop, children_seconds
 
 ENDING_S = 60.0
 """What a command has to end after SIGTERM or Ctrl-C, and what is left of it after any kill."""
 STUCK_S = 600.0
 """A command that runs longer, after its worker was killed or on a full disk, is stuck."""
-POLL_S = 0.05
+POLL_S, LOOK_S = 0.05, 0.2
 
 
 def kill(command: "subprocess.Popen[bytes]", workshop: Workshop) -> None:
@@ -52,7 +52,7 @@ def interrupt(command: "subprocess.Popen[bytes]", workshop: Workshop) -> None:
 
 def fill_disk(command: "subprocess.Popen[bytes]", workshop: Workshop) -> None:
     """Take all that is free on the data root's disk, which is a small one then."""
-    with (workshop.data.parent / BALLAST).open("wb", buffering=0) as ballast, contextlib.suppress(OSError):
+    with (workshop.data / BALLAST).open("wb", buffering=0) as ballast:
         for size in (1 << 20, 1 << 12):
             with contextlib.suppress(OSError):
                 while ballast.write(bytes(size)):
@@ -67,6 +67,7 @@ METHODS: dict[str, Method] = {
     "SIGKILL of all": kill_group,
     "SIGTERM": terminate,
     "Ctrl-C": interrupt,
+    "full disk": fill_disk,
 }
 GOES_ON = (kill_worker, fill_disk)
 """After these the command ends by itself."""
@@ -82,6 +83,7 @@ class Trial:
     step: str
     method: str
     moment_s: float
+    """In processor time of the command and its processes."""
     hit: bool = True
     """Whether the command still ran at that moment."""
     status: int | None = None
@@ -96,19 +98,19 @@ def campaign(
     workshop.prepare(tell)
     steps = [step for step in STEPS if step.is_killed and (not names or step.name in names)]
     started, trials = time.monotonic(), list[Trial]()
-    for count in range(number):
+    while (hits := sum(trial.hit for trial in trials)) < number:
         if time.monotonic() - started > seconds:
-            tell(f"The time is over after {count} of {number} kills.")
+            tell(f"The time is over after {hits} of {number} kills.")
             break
-        rng = random.Random(f"{seed} {count}")
-        step = steps[count % len(steps)]
-        methods = [name for name, method in METHODS.items() if method is not kill_worker or step.has_workers]
-        method = rng.choice(methods)
+        count = len(trials)
+        rng, step = random.Random(f"{seed} {count}"), steps[count % len(steps)]
+        method = rng.choice([name for name, method in METHODS.items() if _is_possible(method, step)])
         trial = Trial(count, step.name, method, rng.uniform(0, workshop.seconds[step.name]))
-        attempt(workshop, step, METHODS[method], trial)
+        with workshop.small_disk() if METHODS[method] is fill_disk else contextlib.nullcontext():
+            attempt(workshop, step, METHODS[method], trial)
+            _record(workshop, trial, tell)
         trials.append(trial)
-        _record(workshop, trial, tell)
-    return trials
+    return [trial for trial in trials if trial.hit or trial.faults]
 
 
 def attempt(workshop: Workshop, step: Step, method: Method, trial: Trial) -> None:
@@ -118,9 +120,10 @@ def attempt(workshop: Workshop, step: Step, method: Method, trial: Trial) -> Non
     log = workshop.folder / "killed.log"
     trial.faults += _kill(workshop, step, method, trial, log)
     done = step.done(workshop.data) if workshop.data.is_dir() else {}
-    status, said = workshop.run(step)
-    if status != 0:
-        trial.faults.append(f"the rerun ends with {status}: {said[-2000:]}")
+    if trial.hit:
+        status, said = workshop.run(step)
+        if status != 0:
+            trial.faults.append(f"the rerun ends with {status}: {said[-2000:]}")
     trial.faults += [f"{line} (of {step.name})" for line in differences(workshop.after(step), workshop.data)]
     trial.faults += unfinished(workshop.data)
     trial.faults += [f"the rerun left process {process.pid}" for process in workshop.processes()]
@@ -130,9 +133,10 @@ def attempt(workshop: Workshop, step: Step, method: Method, trial: Trial) -> Non
 
 
 def _kill(workshop: Workshop, step: Step, method: Method, trial: Trial, log: Path) -> Iterator[str]:
+    before = children_seconds()
     command = workshop.start(step, log)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        command.wait(trial.moment_s)
+    while command.poll() is None and _seconds(command.pid) < trial.moment_s:
+        time.sleep(LOOK_S)
     trial.hit = command.poll() is None
     with contextlib.suppress(ProcessLookupError):
         method(command, workshop)
@@ -142,6 +146,9 @@ def _kill(workshop: Workshop, step: Step, method: Method, trial: Trial, log: Pat
         yield "the killed command does not end"
         os.killpg(command.pid, signal.SIGKILL)
         command.wait()
+    if not trial.hit:
+        workshop.seconds[step.name] = children_seconds() - before
+    (workshop.data / BALLAST).unlink(missing_ok=True)
     said = log.read_text(errors="replace")
     if method in (terminate, interrupt) and trial.status not in HEARD:
         yield f"ends with {trial.status}: {said[-1000:]}"
@@ -151,6 +158,21 @@ def _kill(workshop: Workshop, step: Step, method: Method, trial: Trial, log: Pat
     for orphan in alive:
         yield f"orphan: {' '.join(orphan.cmdline())}"
         orphan.kill()
+
+
+def _is_possible(method: Method, step: Step) -> bool:
+    return os.geteuid() == 0 if method is fill_disk else step.has_workers or method is not kill_worker
+
+
+def _seconds(pid: int) -> float:
+    """Processor time so far of a process and of all below it."""
+    total = 0.0
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        for each in (process, *process.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                total += sum(each.cpu_times()[:4])
+    return total
 
 
 def _kept(before: object, after: object) -> bool:
