@@ -95,6 +95,11 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="simulated drives through the whole graph")
     demo.set_defaults(command=_demo)
 
+    ready = commands.add_parser(
+        "prepare", help="make what services need: DAGSTER_HOME, MLflow's store, the pool's limit"
+    )
+    ready.set_defaults(command=_prepare)
+
     ui = commands.add_parser("ui", help="serve Dagster, the report pages and MLflow on loopback")
     ui.add_argument("--host", default="127.0.0.1")
     ui.add_argument("--port", type=int, default=3000)
@@ -158,6 +163,8 @@ def _run(options: argparse.Namespace) -> bool:
     from drive_assets.definitions import defs
     from drive_assets.instance import open_instance
     from drive_assets.materialize import materialize
+    from drive_assets.pools import set_default_limit
+    from drive_assets.resources.backends import compute_from_environment
     from drive_assets.run_config import read_config
 
     _storage()
@@ -167,6 +174,7 @@ def _run(options: argparse.Namespace) -> bool:
             raise DataError(f"{options.weights} does not exist: expected the weights file of a YOLO detector.")
         config.setdefault("annotations", {})["weights"] = str(options.weights.resolve())
     with open_instance() as instance:
+        set_default_limit(instance, compute_from_environment())
         return materialize(
             defs.get_repository_def(),
             instance,
@@ -229,6 +237,14 @@ def _demo(options: argparse.Namespace) -> bool:
 
     with open_instance() as instance:
         return run_demo(defs.get_repository_def(), instance, Storage.from_environment(), tell=_tell)
+
+
+def _prepare(options: argparse.Namespace) -> bool:
+    from drive_assets.services import prepare_services
+
+    _storage()
+    _tell(f"DAGSTER_HOME is {prepare_services()}.")
+    return True
 
 
 def _ui(options: argparse.Namespace) -> bool:

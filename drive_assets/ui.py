@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from drive_assets.instance import prepare_home
 from drive_assets.reports import links
 from drive_assets.resources.mlflow import Mlflow, tracking_uri
-from drive_assets.resources.mlflow_store import prepare
+from drive_assets.services import prepare_services
 from model.common.errors import DataError
 from model.common.progress import Tell
 
@@ -46,7 +45,7 @@ def run_ui(host: str, port: int, mlflow_port: int, reports_port: int, tell: Tell
     Raises:
         DataError: a port is in use.
     """
-    home = prepare_home()
+    home = prepare_services()
     servers = [
         _dagster(host, port),
         _reports(host, reports_port),
@@ -54,10 +53,6 @@ def run_ui(host: str, port: int, mlflow_port: int, reports_port: int, tell: Tell
     ]
     for server in servers:
         check_free(host, server)
-    if servers[-1].name == "mlflow":
-        prepare(
-            tracking_uri(), Path(Mlflow.from_environment().artifacts)
-        )  # before the server and a training do it at once
     logs = home / "logs"
     logs.mkdir(exist_ok=True)
     # Before the servers start: they inherit a SIGINT that a shell's background job ignores, and would not end by it.

@@ -53,6 +53,11 @@ class _KeepingReader(dg.PipesTempFileMessageReader):
 class Compute(dg.ConfigurableResource, ABC):
     """Where the jobs of an op are done."""
 
+    @property
+    def pool_limit(self) -> int:
+        """How many ops may have work here at a time, where nobody sets another limit of pool `gpu`."""
+        return 1
+
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Self:
         """From a file's settings. DataError names one that it does not have, pydantic's error a wrong value."""

@@ -55,6 +55,14 @@ class ClusterCompute(Compute):
     )
     patience_s: float = Field(default=3600.0, ge=0, description="Seconds that the cluster may be away or full.")
 
+    runs_at_once: int = Field(
+        default=20, ge=1, description="Runs that may have jobs in the queue at a time: the default of pool `gpu`."
+    )
+
+    @property
+    def pool_limit(self) -> int:
+        return self.runs_at_once
+
     @abstractmethod
     def submit(self, task: str, name: str, folders: Sequence[JobFolder]) -> list[str]:
         """Submit a job a folder, all at once; return their ids. DataError if refused, NotNow if that may pass."""

@@ -1,0 +1,18 @@
+"""What Dagster's and MLflow's servers need, made before they and a training make it at once."""
+
+from pathlib import Path
+
+from drive_assets.instance import open_instance, prepare_home
+from drive_assets.pools import set_default_limit
+from drive_assets.resources.backends import compute_from_environment
+from drive_assets.resources.mlflow import Mlflow, tracking_uri
+from drive_assets.resources.mlflow_store import prepare
+
+
+def prepare_services() -> Path:
+    """Make DAGSTER_HOME, MLflow's store and the limit of the GPU pool. Returns DAGSTER_HOME."""
+    home = prepare_home()
+    prepare(tracking_uri(), Path(Mlflow.from_environment().artifacts))
+    with open_instance() as instance:
+        set_default_limit(instance, compute_from_environment())
+    return home
