@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 from dagster_pipes import PipesContext, open_dagster_pipes
+from filelock import FileLock, Timeout
 
 from drive_assets.jobs import read_messages
 from drive_assets.tasks import ENDING, TASKS, Task, end_if_time_is_up
@@ -21,6 +22,8 @@ from drive_assets.wire import Failed, Report, Work, from_wire, reports_of, to_wi
 from model.common.errors import DataError, PassingError
 from model.common.processes import die_with_parent
 from model.common.progress import Tell
+
+LOCK_S = 5.0
 
 
 def main() -> None:
@@ -31,6 +34,7 @@ def main() -> None:
         work = from_wire(Work, pipes.extras)
         if work.parent:
             die_with_parent(work.parent)
+        lock = _alone(work, pipes)
         done = reports_of(read_messages(Path(work.reports))) if work.reports else {}
         for number, job in enumerate(work.jobs):
             if number in done:
@@ -38,6 +42,24 @@ def main() -> None:
             end_if_time_is_up()
             report = _refusal(work, number) or _report(pipes, TASKS[work.task], number, job)
             pipes.report_custom_message(to_wire(report))
+        if lock is not None:
+            lock.release()
+
+
+def _alone(work: Work, pipes: PipesContext) -> FileLock | None:
+    """The lock of a cluster's job, once no other process has it: one that the cluster takes for lost may still run."""
+    if not work.reports:
+        return None
+    lock, told = FileLock(Path(work.reports).with_name(".lock")), False
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=LOCK_S)
+        except Timeout:
+            end_if_time_is_up()
+            if not told:
+                _log(pipes)("Waits for another process that does the same work; the cluster may have lost its node.")
+                told = True
+    return lock
 
 
 def _refusal(work: Work, number: int) -> Report | None:

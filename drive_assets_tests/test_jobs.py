@@ -65,3 +65,12 @@ def test_of_a_log_of_any_size_the_end_is_read(tmp_path: Path) -> None:
         stream.write(b"\nlast words\xff\n")
     assert folder.log_tail("n").endswith("last words\ufffd")
     assert len(folder.log_tail("n")) < 5000
+
+
+def test_of_a_log_of_gigabytes_only_the_end_is_read(tmp_path: Path) -> None:
+    folder = JobFolder(tmp_path)
+    with folder.log("job").open("wb") as stream:
+        stream.truncate(20 * 2**30)  # takes no room on the disk
+        stream.seek(0, 2)
+        stream.write(b"\nthe last words\n")
+    assert folder.log_tail("job").splitlines()[-1] == "the last words"

@@ -50,7 +50,7 @@ def described(key: str, result: EchoResult) -> dg.MaterializeResult:
 
 def settings(root: Path, **changed: Any) -> dict[str, Any]:
     """Quick settings for the local cluster."""
-    size = {"cpus": 1, "memory": "100M", "gres": "", "time": "10", **changed.pop("size", {})}
+    size = {"cpus": 1, "memory": "500M", "gres": "", "time": "10", **changed.pop("size", {})}
     return {"data_root": str(root), "poll_s": 0.5, "grace_s": 1.0, "echo": size, **changed}
 
 

@@ -31,19 +31,24 @@ SlurmdLogFile={dir}/slurmd-%n.log
 SlurmdParameters=config_overrides
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/none
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=1
+JobAcctGatherParams=OverMemoryKill
 AccountingStorageType=accounting_storage/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 SchedulerParameters=batch_sched_delay=0,sched_interval=1
 ReturnToService=2
 KillWait=3
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 MpiDefault=none
 SwitchType=switch/none
 GresTypes=gpu
 NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={port1} CPUs=8 RealMemory=8000 Gres=gpu:1 State=UNKNOWN
 NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={port2} CPUs=8 RealMemory=8000 Gres=gpu:1 State=UNKNOWN
 PartitionName=main Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
+PartitionName=urgent Nodes=n1,n2 PriorityTier=2 MaxTime=INFINITE State=UP
 PartitionName=short Nodes=n1 MaxTime=1 State=UP
 PartitionName=blind Nodes=n2 MaxTime=INFINITE State=UP
 """
@@ -84,13 +89,16 @@ class LocalCluster:
         self._run("munged", "munged", "--foreground", "--force", *options)
         _until(lambda: (munge / "socket").exists(), "munged listens", self)
         self.start_controller()
-        self._run("n1", "slurmd", "-D", "-N", "n1")
+        self.start_n1()
         blind = f"mount -t tmpfs none {self.hidden} && exec slurmd -D -N n2"
         self._run("n2", "unshare", "--mount", "sh", "-c", blind)
         _until(lambda: self.call("sinfo", "-h", "-N", "-p", "main", "-o", "%t").split() == ["idle"] * 2, "idle", self)
 
     def start_controller(self) -> None:
         self._run("slurmctld", "slurmctld", "-D")
+
+    def start_n1(self) -> None:
+        self._run("n1", "slurmd", "-D", "-N", "n1")
 
     def stop(self, name: str) -> None:
         process = self.processes.pop(name)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +16,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from drive_assets.jobs import JobFolder
+from drive_assets.jobs import JobFolder, Messages
 from drive_assets.resources.cluster import compute as compute_module
 from drive_assets.resources.cluster import slurm as slurm_module
 from drive_assets.resources.cluster.batch import NotNow, State
@@ -63,6 +64,23 @@ def run(root: Path, instance: dg.DagsterInstance) -> Callable[..., dg.ExecuteInP
         return execute(instance, settings(root, **(changed or {})), config, first, last)
 
     return run
+
+
+@pytest.fixture
+def while_it_runs(run: Callable[..., dg.ExecuteInProcessResult], root: Path) -> Callable[..., Any]:
+    """A run of partition a in which something is done once its job has begun."""
+
+    def while_it_runs(act: Callable[[], None], **config: Any) -> dg.ExecuteInProcessResult:
+        with ThreadPoolExecutor(1) as pool:
+            result = pool.submit(run, wait=str(root / "go"), **config)
+            try:
+                until(lambda: begun(root / "a.txt"), "the job begins")
+                act()
+            finally:
+                (root / "go").touch()
+            return result.result()
+
+    return while_it_runs
 
 
 def until(condition: Callable[[], object], what: str) -> None:
@@ -283,7 +301,7 @@ def test_a_killed_job_is_told_with_its_memory_and_the_others_are_not_done_again(
     result = run("a", "b", fault="killed once")
     assert not result.success
     text = told(instance, result)
-    assert "was killed (signal 9) on n" in text and "most likely out of memory: it had asked for 100M" in text
+    assert "was killed (signal 9) on n" in text and "most likely out of memory: it had asked for 500M" in text
     assert "b begins" in text.rpartition("Its log: ")[2]  # the end of the job's log
     assert made(instance, result.run_id) == {"a": 1}
 
@@ -344,6 +362,99 @@ def test_a_controller_that_is_away_costs_nothing_but_time(
         cluster.start_controller()
         until(lambda: "idle" in cluster.call("sinfo", "-h", "-o", "%t"), "the cluster is back")
     assert made(instance, record.run_id) == {"a": 1}
+
+
+def test_a_preempted_job_resumes(
+    root: Path, instance: dg.DagsterInstance, cluster: LocalCluster, while_it_runs: Callable[..., Any]
+) -> None:
+    def preempt() -> None:
+        urgent = ["--partition=urgent", "--cpus-per-task=8", "--mem=100M", "--output=/dev/null", "--chdir=/"]
+        for _ in range(2):  # one a node
+            cluster.call("sbatch", *urgent, "--wrap=sleep 1")
+        until(lambda: begun(root / "a.txt") == 2, "the job begins again")
+
+    result = while_it_runs(preempt)
+    assert result.success
+    assert made(instance, result.run_id) == {"a": 2}
+
+
+def test_a_lost_node_has_its_job_begin_elsewhere_but_not_beside_the_first(
+    root: Path, instance: dg.DagsterInstance, cluster: LocalCluster, while_it_runs: Callable[..., Any]
+) -> None:
+    """The job's process on the lost node lives, as after the death of slurmd alone."""
+
+    def lose() -> None:
+        cluster.processes["n1"].kill()
+        cluster.stop("n1")
+        cluster.call("scontrol", "update", "nodename=n1", "state=down", "reason=test")  # as after SlurmdTimeout
+        until(lambda: "Restarts=1" in cluster.call("scontrol", "show", "job", *live(cluster)), "Slurm requeues the job")
+        log = next(root.glob("jobs/echoes-*/*.log"))
+        until(lambda: "Waits for another process" in log.read_text(), "it waits for the first")
+
+    try:
+        result = while_it_runs(lose)
+    finally:
+        cluster.start_n1()
+        cluster.call("scontrol", "update", "nodename=n1", "state=resume")
+        until(lambda: cluster.call("sinfo", "-h", "-n", "n1", "-o", "%t").split()[0] == "idle", "n1 is back")
+    assert result.success, told(instance, result)
+    assert made(instance, result.run_id) == {"a": 1}
+
+
+def test_more_memory_than_asked_for_is_told_with_the_figure(
+    root: Path, instance: dg.DagsterInstance, run: Callable[..., dg.ExecuteInProcessResult]
+) -> None:
+    result = run(fault="hungry", faulty="a")
+    assert "most likely out of memory: it had asked for 500M" in told(instance, result)
+
+
+def test_a_partition_that_takes_no_jobs_is_waited_for(
+    root: Path, instance: dg.DagsterInstance, run: Callable[..., dg.ExecuteInProcessResult], cluster: LocalCluster
+) -> None:
+    cluster.call("scontrol", "update", "partitionname=main", "state=drain")
+
+    def told_of() -> bool:
+        (record,) = instance.get_runs()
+        return any("takes no job at the moment" in entry.user_message for entry in instance.all_logs(record.run_id))
+
+    with ThreadPoolExecutor(1) as pool:
+        result = pool.submit(run)
+        try:
+            until(lambda: instance.get_runs() and told_of(), "the run says so")
+        finally:
+            cluster.call("scontrol", "update", "partitionname=main", "state=up")
+        assert result.result().success
+
+
+def test_a_result_that_is_seen_late_is_waited_for(
+    root: Path,
+    instance: dg.DagsterInstance,
+    run: Callable[..., dg.ExecuteInProcessResult],
+    cluster: LocalCluster,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on NFS, whose clients ask the server for what is new only now and then."""
+    read, ended = Messages.read, []
+
+    def late(messages: Messages) -> list[dict[str, Any]]:
+        if (root / "a.txt").exists() and not live(cluster):
+            ended.append(time.monotonic())
+        return read(messages) if ended and time.monotonic() > ended[0] + 3 else []
+
+    monkeypatch.setattr(Messages, "read", late)
+    assert run(changed={"grace_s": 60.0}).success
+
+
+def test_more_jobs_than_an_array_may_have_are_several_arrays(
+    root: Path,
+    instance: dg.DagsterInstance,
+    run: Callable[..., dg.ExecuteInProcessResult],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(compute_module, "AT_MOST", 2)
+    result = run("a", "d")
+    assert made(instance, result.run_id) == dict.fromkeys("abcd", 1)
+    assert [job.partition("_")[2] for job in jobs_of(instance, result.run_id)] == ["0", "1", "0", "1"]
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,10 @@ def echo(job: EchoJob, log: Tell) -> EchoResult:
     log(f"{job.text} begins")
     if job.fault == "killed once" and begun(job.output) == 1:
         os.kill(os.getpid(), signal.SIGKILL)
+    if job.fault == "hungry":
+        content = bytearray(900 * 2**20)
+        content[:: 2**12] = b"x" * len(content[:: 2**12])
+        time.sleep(60)
     if job.fault == "wrong":
         raise DataError("row 3 is wrong")
     while job.wait and not job.wait.exists():

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
@@ -34,6 +34,8 @@ J = TypeVar("J")
 R = TypeVar("R")
 T = TypeVar("T")
 
+AT_MOST = 1000
+"""Jobs submitted at once: Slurm's arrays have no more by default (MaxArraySize)."""
 READ_S = 0.3
 """How often the folders are looked at."""
 JOBS_TAG, ROOT_RUN_TAG = "drive_assets/jobs", "dagster/root_run_id"
@@ -156,7 +158,7 @@ class ClusterCompute(Compute):
         settings: Mapping[str, str],
         root: str,
     ) -> None:
-        """Follow what is there already, and submit the rest, as one array."""
+        """Follow what is there already, and submit the rest."""
         if not all(self._is_submitted(batch, root) for batch in batches):
             self.check(task, context.log)
         data = build_external_execution_context_data(context.op_execution_context, {})
@@ -166,17 +168,28 @@ class ClusterCompute(Compute):
             for batch in batches:
                 if batch.found:
                     context.log.info(f"Job {batch.found}")
-            name = f"drive-assets-{uuid.uuid4().hex[:12]}"
-            for index, batch in enumerate(new):
-                submission = Submission(name, index, context.run_id)
-                batch.folder.prepare(submission, batch.work, data, settings, batch.kept)
-                batch.follow(submission)
-            ids = self.submit(task, name, [batch.folder for batch in new]) if new else []
-            self.queue.forget()
-            for batch, job in zip(new, ids, strict=True):
-                batch.follow(replace(batch.submission, id=job))
-                batch.folder.note(batch.submission)
-                context.log.info(f"Job {job} is submitted; log: {batch.folder.log(name)}")
+            for start in range(0, len(new), AT_MOST):
+                self._submit(context, task, new[start : start + AT_MOST], data, settings)
+
+    def _submit(
+        self,
+        context: dg.AssetExecutionContext,
+        task: str,
+        batches: Sequence[Batch],
+        data: Mapping[str, Any],
+        settings: Mapping[str, str],
+    ) -> None:
+        name = f"drive-assets-{uuid.uuid4().hex[:12]}"
+        for index, batch in enumerate(batches):
+            submission = Submission(name, index, context.run_id)
+            batch.folder.prepare(submission, batch.work, data, settings, batch.kept)
+            batch.follow(submission)
+        ids = self.submit(task, name, [batch.folder for batch in batches])
+        self.queue.forget()
+        for batch, job in zip(batches, ids, strict=True):
+            batch.follow(replace(batch.submission, id=job))
+            batch.folder.note(batch.submission)
+            context.log.info(f"Job {job} is submitted; log: {batch.folder.log(name)}")
 
     def _is_submitted(self, batch: Batch, root: str) -> bool:
         """Whether the job was submitted before, whatever has become of it, and its result may be taken."""

@@ -20,7 +20,8 @@ NEVER = ("BadConstraints", "InvalidAccount", "InvalidQOS", "PartitionNodeLimit",
 """Reasons for which a job waits for ever."""
 PASSING = ("unable to contact", "socket timed out", "connection refused", "zero bytes", "communication connection",
            "temporarily unable", "temporarily unavailable", "submit limit", "maxsubmit", "job violates accounting/qos",
-           "connection timed out", "slurm backup controller", "message authentication")  # fmt: skip
+           "connection timed out", "partition not available", "slurm backup controller",
+           "message authentication")  # fmt: skip
 """What Slurm's commands say where the same may succeed later, in lower case."""
 
 
