@@ -7,12 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from model.common.errors import DataError
+from model.dataset.window_data import WindowData
 from model.network.architectures import ARCHITECTURES, parse
 from model.network.config import ModelConfig
 from model.network.decoders import DECODER_TYPES, TaskHeads
 from model.network.derived import DerivedInputs
 from model.network.encoders import ENCODER_TYPES, LONGEST_WINDOW
 from model.network.fusions import FUSION_TYPES
+from model.network.members import Members
 from model.network.sets import ObjectSets
 
 __all__ = ["ARCHITECTURES", "ModelConfig", "MultimodalModel", "architecture_of", "create_model_variant"]
@@ -29,27 +31,49 @@ class MultimodalModel(nn.Module):
         self.decoder = DECODER_TYPES[config.decoder_type](config)
         self.heads = TaskHeads(config)
         self.derived = DerivedInputs(config) if config.derives else None
+        self.members = Members(config, self.derived.dim) if self.derived is not None else None
 
-    def forward(self, telemetry_seq: Tensor, detection_seq: Tensor, detection_mask: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, telemetry_seq: Tensor, detection_seq: Tensor, detection_mask: Tensor, derived: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Logits of each task.
+
+        With derived inputs, what encoder, fusion and decoder find is added to each member's logits. In training every
+        member answers, and is taught, for itself; otherwise the mean of their probabilities counts.
 
         Args:
             telemetry_seq: (B,T,telemetry_input_dim) normalised telemetry, at most LONGEST_WINDOW frames.
             detection_seq: (B,T,N,detection_input_dim_per_box) normalised detections.
             detection_mask: (B,T,N) bool, True where a detection is real. A frame with none is normal input.
+            derived: (B,D) what `self.derived` makes of the window, if that is known already.
 
         Returns:
-            {task: (B,)} in the order of `prediction_tasks`.
+            {task: (B,)} in the order of `prediction_tasks`; with derived inputs in training {task: (B,members)}.
         """
         if telemetry_seq.shape[1] > LONGEST_WINDOW:
             raise DataError(f"Window of {telemetry_seq.shape[1]} frames: expected at most {LONGEST_WINDOW}.")
-        end = None
-        if self.derived is not None:
-            telemetry_seq, end = self.derived(telemetry_seq, detection_seq, detection_mask)
         sets = ObjectSets.of(detection_mask)
         frames, objects = self.encoder(telemetry_seq, sets.pack(detection_seq), sets)
-        summary = self.decoder(self.fusion(frames, objects, sets))
-        return self.heads(summary if end is None else torch.cat((summary, end), dim=-1))
+        logits: dict[str, Tensor] = self.heads(self.decoder(self.fusion(frames, objects, sets)))
+        if self.derived is None or self.members is None:
+            return logits
+        if derived is None:
+            derived = self.derived(telemetry_seq, detection_seq, detection_mask)
+        members = self.members(derived).float()
+        both = {task: members[..., index] + logits[task][:, None] for index, task in enumerate(logits)}
+        if self.training:
+            return both
+        return {task: torch.logit(answers.sigmoid().mean(-1), eps=1e-7) for task, answers in both.items()}
+
+    def prepare(self, train: WindowData, val: WindowData, batch_size: int) -> tuple[WindowData, WindowData]:
+        """Measure on train what derived inputs are relative to, and keep them with both splits' windows."""
+        if self.derived is None or self.members is None:
+            return train, val
+        self.derived.measure(train.detections, train.detection_mask)
+        train, val = (data.deriving(self.derived, batch_size) for data in (train, val))
+        if train.derived is not None:
+            self.members.measure(train.derived)
+        return train, val
 
 
 def create_model_variant(config: Mapping[str, Any]) -> MultimodalModel:

@@ -154,7 +154,7 @@ def test_other_inputs_and_tasks() -> None:
         ({"hidden_dim": 100}, "hidden_dim 100: expected a multiple of 8"),
         ({"decoder_num_layers": 0}, "decoder_num_layers 0: expected greater than or equal to 1"),
         ({"decoder_num_layers": 2.5}, "decoder_num_layers 2.5: expected a valid integer"),
-        ({"telemetry_changes": True, "telemetry_input_dim": 9}, "telemetry_changes with 9 .*expected all channels"),
+        ({"telemetry_changes": True, "telemetry_input_dim": 9}, "telemetry_input_dim 9: expected 5 or 10 for SPEED"),
         ({"dropout_prob": 1.0}, "dropout_prob 1.0: expected less than 1"),
     ],
 )

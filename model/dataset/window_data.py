@@ -1,7 +1,7 @@
 """Windows for the networks: the whole split as frames on the device, batches gathered by index."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -30,6 +30,8 @@ class Batch(NamedTuple):
     """(B,tasks) bool, False where unknown"""
     going_on: Tensor
     """(B,tasks) bool, True where the task's action goes on at the window's last frame"""
+    derived: Tensor | None = None
+    """(B,D) float32, what the network derives from the window, where that is kept"""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class WindowData:
     """(W,tasks) bool"""
     going_on: Tensor
     """(W,tasks) bool: the driver brakes, or coasts, at the window's last frame already"""
+    derived: Tensor | None = None
+    """(W,D) float32, what a network derives from the windows, kept so that it is not derived anew in each epoch"""
 
     @classmethod
     def load(
@@ -132,7 +136,12 @@ class WindowData:
             self.labels[windows],
             self.label_mask[windows],
             self.going_on[windows],
+            None if self.derived is None else self.derived[windows],
         )
+
+    def deriving(self, derive: Callable[[Tensor, Tensor, Tensor], Tensor], batch_size: int) -> Self:
+        """These windows with what `derive` makes of telemetry, detections and their mask."""
+        return replace(self, derived=torch.cat([derive(*batch[:3]) for batch in self.batches(batch_size)]))
 
     def batches(self, batch_size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """Every window once, in the file's order, or shuffled by a CPU `generator`; the last batch may be smaller."""

@@ -7,7 +7,16 @@ from pydantic import Field, model_validator
 
 from model.common.config import Config
 from model.network.architectures import Decoder, Encoder, Fusion
-from model.recording.schema import BINARY_LABELS, BOX_FEATURES, DEFAULT_TASKS, TELEMETRY_DIM
+from model.recording.schema import (
+    BINARY_LABELS,
+    BOX_FEATURES,
+    DEFAULT_TASKS,
+    FEATURES,
+    GEAR_CODINGS,
+    TELEMETRY_DIM,
+    check_inputs,
+    telemetry_dim,
+)
 
 
 class Sizes(Config):
@@ -34,8 +43,10 @@ class NetworkConfig(Sizes):
 
     telemetry_changes: bool = Field(False, description="Derive how speed, engine speed, pedal and load change")
     lead_tracks: bool = Field(
-        False, description="Derive the nearest vehicle in the own and each neighbouring lane, followed over the window"
+        False, description="Derive the nearest vehicle in the own lane, followed over the window, and its motion"
     )
+    members: int = Field(8, ge=1, description="Networks that read the derived inputs, sharing most weights; averaged")
+    members_dim: int = Field(128, ge=1, description="Width of these networks")
 
     @property
     def derives(self) -> bool:
@@ -48,6 +59,9 @@ class ModelConfig(NetworkConfig):
     encoder_type: Encoder = Field("simple", description="Encoder of telemetry and detections")
     fusion_type: Fusion = Field("concat", description="How both become one sequence")
     decoder_type: Decoder = Field("lstm", description="How the sequence becomes a summary")
+    telemetry_inputs: list[str] = Field(
+        list(FEATURES), description="Telemetry channels, in the order of their features"
+    )
     telemetry_input_dim: int = Field(TELEMETRY_DIM["onehot"], ge=1, description="Telemetry features a frame")
     detection_input_dim_per_box: int = Field(len(BOX_FEATURES), ge=1, description="Features a detection")
     prediction_tasks: list[str] = Field(list(DEFAULT_TASKS), description="Labels to predict, a logit each")
@@ -58,12 +72,13 @@ class ModelConfig(NetworkConfig):
         return self
 
     @model_validator(mode="after")
-    def _changes_are_of_known_channels(self) -> Self:
-        if self.telemetry_changes and self.telemetry_input_dim not in TELEMETRY_DIM.values():
+    def _features_are_of_the_channels(self) -> Self:
+        check_inputs(self.telemetry_inputs, "telemetry_inputs")
+        allowed = sorted({telemetry_dim(self.telemetry_inputs, gear) for gear in GEAR_CODINGS})
+        if self.derives and self.telemetry_input_dim not in allowed:
             raise ValueError(
-                f"telemetry_changes with {self.telemetry_input_dim} telemetry features: expected all channels "
-                f"({' or '.join(str(dim) for dim in TELEMETRY_DIM.values())} features); recordings that lack one need "
-                "telemetry_changes off"
+                f"telemetry_input_dim {self.telemetry_input_dim}: expected {' or '.join(map(str, allowed))} for "
+                f"{', '.join(self.telemetry_inputs)}"
             )
         return self
 

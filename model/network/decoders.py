@@ -103,15 +103,14 @@ class TaskHeads(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         hidden = config.hidden_dim
-        inputs = hidden * (1 + config.derives)
         self.heads = nn.ModuleDict(
-            {task: mlp(inputs, hidden // 2, 1, config.dropout_prob) for task in config.prediction_tasks}
+            {task: mlp(hidden, hidden // 2, 1, config.dropout_prob) for task in config.prediction_tasks}
         )
         for head in self.heads.values():
             nn.init.constant_(head[-1].bias, math.log(PRIOR / (1 - PRIOR)))  # type: ignore[index]
 
     def forward(self, summary: Tensor) -> dict[str, Tensor]:
-        """(B,H), or (B,2H) with derived inputs -> {task: logits (B,)}."""
+        """(B,H) -> {task: logits (B,)}."""
         return {task: torch.squeeze(head(summary), -1) for task, head in self.heads.items()}
 
 

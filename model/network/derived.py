@@ -1,83 +1,152 @@
-"""Inputs that the network derives from its window by itself: how telemetry changes, and how the vehicles ahead do.
+"""Inputs that the network derives from its window by itself: how telemetry changes, and how the vehicle ahead does.
 
-Nothing here is learnt. Vehicles are told apart by where they are on the road, as a camera sees it that looks straight
-ahead: a box's bottom edge tells how far it is, and with that its middle tells how far to the left or right.
+Nothing here is learnt. What a camera sees depends on how it is mounted, and a detector's boxes tremble: `Camera`
+measures both from the boxes of train.
 """
+
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from model.network.attention import mlp
-from model.network.config import ModelConfig, NetworkConfig
-from model.recording.schema import CHANNELS as TABLE
+from model.network.config import ModelConfig
+from model.recording.schema import CHANNELS
 
-HORIZON = 0.29
-"""Row of the horizon, as a share of the region of interest's height."""
-METRES = 4.34
-"""Metres to the side = METRES x (middle - 0.5) / (bottom - HORIZON), for a camera 1.3 m above the road."""
-DISTANCE_M = 3.21
-"""Metres ahead = DISTANCE_M / (bottom - HORIZON), for that camera."""
-SPEED_MPS = (TABLE["SPEED"].scaling or (0.0, 150.0))[1] / 3.6
 FRAME_S = 0.5
-SIZE_NOISE = 0.025
-"""Spread of a detector's log size from frame to frame."""
-MEMORIES_S = (1.5, 3.0)
-"""Time over which what is known of the vehicle ahead fades when its motion is estimated."""
-MOTION_PRIOR = (2.0, 0.3)
-"""Spread of speeds (m/s) relative to the own one and of accelerations (m/s2) of vehicles ahead."""
-LANES_M = ((-1.5, 1.5), (-5.5, -1.5), (1.5, 5.5))
-"""Where the nearest vehicle is followed: the own lane, the left one, the right one."""
 SPANS = (3, 6, 10)
 """Frames over which the rate of a change is taken."""
-CHANNELS = 4
-"""Continuous telemetry channels, the first of a frame's features: speed, engine speed, pedal, load."""
-PEDAL = 2
-PEDAL_OFF = 0.075
+LAGS = (1, 2, 4, 10)
+"""Frames back to which the last one is compared."""
+MEMORIES_S = (0.7, 1.5, 4.0)
+"""Time over which what is known of a vehicle fades when its motion is estimated."""
+MOTION_PRIOR = (2.5, 0.6)
+"""Spread of speeds (m/s) relative to the own one and of accelerations (m/s2) of vehicles ahead."""
+LEAST_NOISE = 0.003
+"""Spread of log sizes that is left where boxes hardly tremble."""
+TYPICAL_LEAD_M = 30.0
+OWN_LANE = 0.9
+"""Boxes whose middle is nearer than this to the region's, in vehicle widths, are in the own lane."""
+OVERLOOKED = 3
+"""Frames at the window's end in which the vehicle may be missed and is still followed."""
 MOST_CHANGE = 0.8
 """A box goes on as another of the frame before if middle, bottom and width changed by less, relative to its size."""
-
-TELEMETRY_FRAME = CHANNELS
-TRACK_FRAME = 4
-TELEMETRY_LAST = CHANNELS * (1 + len(SPANS)) + CHANNELS * 2 + 3
-TRACK_LAST = 6 + 4 * len(SPANS) + 4 * len(MEMORIES_S)
-TRACKS = len(LANES_M)
-
-
-def frame_dim(config: NetworkConfig) -> int:
-    """Derived features a frame."""
-    return config.telemetry_changes * TELEMETRY_FRAME + config.lead_tracks * TRACKS * TRACK_FRAME
+FARTHEST_M = 250.0
+PEDAL, PEDAL_OFF = "ACCELERATOR_POS_D", 0.075
+PEDAL_FEATURES = 4
+PULL = ("SPEED", "RPM", "ENGINE_LOAD")
+SLOWEST_MPS = 2.0
+LEAD_FEATURES = 10 + 5 * len(MEMORIES_S) + 2 * len(SPANS) + 1
 
 
-def end_dim(config: NetworkConfig) -> int:
-    """Derived features of a window's end."""
-    return config.telemetry_changes * TELEMETRY_LAST + config.lead_tracks * (TRACKS * TRACK_LAST + 1)
+class Camera(NamedTuple):
+    """What is measured of the camera, and of the detector."""
+
+    horizon: float = 0.29
+    """Row of the horizon, as a share of the region of interest's height."""
+    distance: float = 3.2
+    """Distance in about metres x depth below the horizon, as that share: leads are typically TYPICAL_LEAD_M away."""
+    width: float = 0.4
+    """Width of a vehicle, as a share of the region's width, / depth below the horizon."""
+    noise: float = 0.001
+    """Spread of a box's log size from frame to frame x its size, the root of its share of the region's area."""
+
+    @classmethod
+    def measure(cls, detections: Tensor, mask: Tensor) -> "Camera":
+        """From the boxes (F,N,D), real where mask (F,N), of a split's frames; the default where they are too few.
+
+        On a plane road the bottom edges of vehicles lie on a line over their sizes, which begins at the horizon.
+        """
+        x1, y1, x2, y2 = detections[mask][:, 1:5].double().unbind(-1)
+        whole = (y2 < 0.98) & (x1 > 0.01) & (x2 < 0.99) & (x2 > x1) & (y2 > y1)
+        x1, y1, x2, y2 = (values[whole] for values in (x1, y1, x2, y2))
+        if len(x1) < 200:
+            return cls()
+        size = ((x2 - x1) * (y2 - y1)).sqrt()
+        groups = size.argsort()[: int(0.8 * len(size))].tensor_split(16)
+        sizes, bottoms = (torch.stack([values[group].median() for group in groups]) for values in (size, y2))
+        slope = torch.cov(torch.stack((sizes, bottoms)))[0, 1] / sizes.var().clamp(min=1e-12)
+        horizon = float(bottoms.mean() - slope * sizes.mean())
+        if not (slope > 0 and 0 <= horizon < 0.9):
+            return cls()
+        depth = (y2 - horizon).clamp(min=0.01)
+        width = float(((x2 - x1) / depth).median())
+        ahead = ((x1 + x2) / 2 - 0.5).abs() < OWN_LANE * width * depth
+        typical = float(depth[ahead].median()) if ahead.any() else float(depth.median())
+        return cls(horizon, TYPICAL_LEAD_M * typical, width, _tremble(detections, mask) or cls().noise)
+
+
+def _tremble(detections: Tensor, mask: Tensor, frames: int = 5000) -> float | None:
+    """Spread of log sizes x size over three frames in a row that show a vehicle; None where hardly one does."""
+    every = max(len(detections) // frames, 1)
+    boxes = _boxes(detections)
+    before, here, after = (boxes[place : len(boxes) - 2 + place : every] for place in range(3))
+    seen = [mask[place : len(mask) - 2 + place : every] for place in range(3)]
+    found = []
+    for other, valid in ((before, seen[0]), (after, seen[2])):
+        least, index = _change(other[:, None], here[:, :, None], valid[:, None]).min(-1)
+        found.append((least < MOST_CHANGE / 4, other.gather(1, index[..., None].expand(-1, -1, other.shape[-1]))))
+    (same, earlier), (goes_on, later) = found
+    steady = seen[1] & same & goes_on
+    bend = (earlier[..., 3] - 2 * here[..., 3] + later[..., 3])[steady] * torch.exp(here[..., 3][steady])
+    if len(bend) < 100:
+        return None
+    return float(bend.abs().median()) / 0.6745 / 6**0.5  # of a normal spread, of three independent errors
 
 
 class DerivedInputs(nn.Module):
-    """What `config` derives: features that join each frame's telemetry, and a summary of the window's end.
-
-    The end goes past encoder and decoder straight to the heads, as a tree would read it off the last frame.
-    """
+    """What `config` derives from a window, as features of its end."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.norm = nn.BatchNorm1d(end_dim(config))
-        self.end = mlp(end_dim(config), 2 * config.hidden_dim, config.hidden_dim, config.dropout_prob)
+        self.channels = _continuous(config)
+        self.register_buffer("camera", torch.tensor(Camera()))
+        self.camera: Tensor
 
-    def forward(self, telemetry: Tensor, detections: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """telemetry (B,T,F), detections (B,T,N,D), mask (B,T,N) -> (B,T,F+frame_dim), (B,hidden_dim)."""
-        with torch.no_grad(), torch.autocast(telemetry.device.type, enabled=False):
-            frames, end = [telemetry], []
+    @property
+    def dim(self) -> int:
+        config = self.config
+        lines = len(self.channels) + _pulls(self.channels)
+        telemetry = config.telemetry_input_dim + lines * (len(LAGS) + len(SPANS)) + PEDAL_FEATURES
+        return config.telemetry_changes * (telemetry + _pulls(self.channels)) + config.lead_tracks * LEAD_FEATURES
+
+    def measure(self, detections: Tensor, mask: Tensor) -> None:
+        """Find out about the camera from the frames of train: detections (F,N,D), real where mask (F,N)."""
+        self.camera.copy_(torch.tensor(Camera.measure(detections, mask)))
+
+    @torch.no_grad()
+    def forward(self, telemetry: Tensor, detections: Tensor, mask: Tensor) -> Tensor:
+        """telemetry (B,T,F), detections (B,T,N,D), mask (B,T,N) -> (B,dim)."""
+        end = []
+        with torch.autocast(telemetry.device.type, enabled=False):
             if self.config.telemetry_changes:
-                change, last = telemetry_changes(telemetry)
-                frames.append(change)
-                end.append(last)
+                end.append(telemetry_changes(telemetry, self.channels))
             if self.config.lead_tracks:
-                tracks, last = lead_tracks(detections, mask, telemetry[..., 0])
-                frames.append(tracks)
-                end += [last, mask[:, -1].sum(-1, keepdim=True) / 12]
-        return torch.cat(frames, dim=-1), torch.relu(self.end(self.norm(torch.cat(end, dim=-1))))
+                speed = unscaled(telemetry, self.channels, "SPEED") / 3.6
+                end.append(lead_track(detections, mask, speed, Camera(*self.camera.tolist())))
+        return torch.cat(end, dim=-1)
+
+
+def _continuous(config: ModelConfig) -> dict[str, int]:
+    """Column of each continuous channel among the telemetry features."""
+    gear = config.telemetry_input_dim - len(config.telemetry_inputs) + 1
+    widths = [gear if CHANNELS[name].kind == "gear" else 1 for name in config.telemetry_inputs]
+    columns = [sum(widths[:index]) for index in range(len(widths))]
+    found = zip(config.telemetry_inputs, columns, strict=True)
+    return {name: column for name, column in found if CHANNELS[name].kind != "gear"}
+
+
+def _pulls(channels: Mapping[str, int]) -> int:
+    return (set(PULL) <= set(channels)) + ({PEDAL, "SPEED"} <= set(channels))
+
+
+def unscaled(telemetry: Tensor, channels: Mapping[str, int], name: str) -> Tensor:
+    """A channel (B,T) in its unit; zero where the recordings lack it."""
+    if name not in channels:
+        return telemetry.new_zeros(telemetry.shape[:2])
+    low, high = CHANNELS[name].scaling or (0.0, 1.0)
+    return low + (high - low) * telemetry[..., channels[name]]
 
 
 def slopes(values: Tensor, valid: Tensor) -> Tensor:
@@ -97,105 +166,126 @@ def slopes(values: Tensor, valid: Tensor) -> Tensor:
     return torch.stack(found, dim=-1)
 
 
-def telemetry_changes(telemetry: Tensor) -> tuple[Tensor, Tensor]:
-    """telemetry (B,T,F) -> each frame's change from the one before (B,T,4), and features of the end (B,TELEMETRY_LAST).
+def telemetry_changes(telemetry: Tensor, channels: Mapping[str, int]) -> Tensor:
+    """telemetry (B,T,F) with `channels` as its continuous columns -> features of the end (B,.).
 
-    The end: the continuous channels, their rates, their changes over one and four frames, and for the pedal whether
-    it is released, for how much of the window, and for how much of its last two seconds.
+    The last frame; the pull of the engine at the wheels, as its load and as the pedal say it (both power / speed, up to
+    a factor); of all these the differences to earlier frames and rates; and of the pedal whether it is released, for
+    how much of the window, for how much of its last two seconds, and for how much of the window it has been so at last.
     """
-    channels = telemetry[..., :CHANNELS]
-    change = torch.diff(channels, dim=1, prepend=channels[:, :1])
-    last = channels[:, -1]
-    series = channels.transpose(1, 2)
-    rates = slopes(series, torch.ones_like(series)).flatten(1)
-    earlier = channels[:, -min(5, channels.shape[1])]
-    off = (channels[..., PEDAL] < PEDAL_OFF).to(last.dtype)
-    pedal = torch.stack((off[:, -1], off.mean(1), off[:, -4:].mean(1)), dim=-1)
-    return change * 10, torch.cat((last, rates * 10, change[:, -1] * 20, (last - earlier) * 10, pedal), dim=-1)
+    lines = [telemetry[..., column] for column in channels.values()]
+    speed = unscaled(telemetry, channels, "SPEED").clamp(min=SLOWEST_MPS * 3.6) / 3.6
+    if set(PULL) <= set(channels):
+        load, rpm = (unscaled(telemetry, channels, name) for name in ("ENGINE_LOAD", "RPM"))
+        lines.append(load * rpm / speed / 10_000)
+    if {PEDAL, "SPEED"} <= set(channels):
+        lines.append(unscaled(telemetry, channels, PEDAL) / speed)
+    values = torch.stack(lines, dim=1)
+    last, length = values[..., -1], values.shape[-1]
+    lags = [last - values[..., max(length - 1 - lag, 0)] for lag in LAGS]
+    end = [telemetry[:, -1], last[:, len(channels) :], *lags, slopes(values, torch.ones_like(values)).flatten(1)]
+    off = telemetry.new_zeros(telemetry.shape[:2])
+    if PEDAL in channels:
+        off = (telemetry[..., channels[PEDAL]] < PEDAL_OFF).to(off.dtype)
+    same = (off == off[:, -1:]).flip(1).to(off.dtype).cumprod(1).mean(1)
+    return torch.cat((*end, torch.stack((off[:, -1], off.mean(1), off[:, -4:].mean(1), same), dim=-1)), dim=-1)
 
 
-def lead_tracks(detections: Tensor, mask: Tensor, speed: Tensor) -> tuple[Tensor, Tensor]:
-    """The nearest vehicle in each of LANES_M at the window's end, followed back through the window.
+def lead_track(detections: Tensor, mask: Tensor, speed: Tensor, camera: Camera) -> Tensor:
+    """The nearest vehicle in the own lane at the window's end, followed back through the window.
 
     Args:
         detections: (B,T,N,D); features 1 to 4 are the corners as shares of the region.
         mask: (B,T,N).
-        speed: (B,T) scaled speed.
+        speed: (B,T) in m/s.
 
     Returns:
-        (B,T,3*TRACK_FRAME): seen or not, log size, bottom edge, metres to the side; zero where not seen.
-        (B,3*TRACK_LAST): these at the end, distance and headway; the rates of growth (1 / time to contact) and of
-        moving sideways; relative speed, acceleration and the deceleration that they call for.
+        (B,LEAD_FEATURES). State: seen now, seen at all, for how much of the window, how long ago last, distance (log),
+        headway, place to the side, bottom edge, the vehicle's own size, since when in the window. Motion, for each of
+        MEMORIES_S: relative speed, its uncertainty, acceleration, deceleration needed, 1 / time to contact. Then rates
+        of log size and of the place to the side, and the number of boxes.
     """
+    track, valid = _follow(_boxes(detections), mask, camera)
+    side, bottom, size = track[..., 0], track[..., 1], track[..., 3]
+    side = (side - 0.5) / (camera.width * (bottom - camera.horizon).clamp(min=0.01))
+    seen, count = valid.amax(-1, keepdim=True), valid.sum(-1, keepdim=True)
+    length = valid.shape[-1]
+    time = (torch.arange(length, device=size.device, dtype=size.dtype) - (length - 1)) * FRAME_S
+    latest = torch.where(valid > 0, time, -length * FRAME_S).amax(-1, keepdim=True)
+    first = torch.where(valid > 0, time, 0.0).amin(-1, keepdim=True)
+    # How large the vehicle is, is the same in all frames: their mean makes its size a good measure of distance.
+    own_size = size - torch.log((bottom - camera.horizon).clamp(min=0.01))
+    own_size = (valid * own_size).sum(-1, keepdim=True) / count.clamp(min=1)
+    gap = (camera.distance * torch.exp(own_size - size)).clamp(1, FARTHEST_M)
+    noise = torch.sqrt(LEAST_NOISE**2 + (camera.noise * torch.exp(-size)) ** 2)
+    motions = [_motion(gap, noise, valid, time, memory) for memory in MEMORIES_S]
+    motion = []
+    for place, relative, acceleration, spread in motions:
+        needed = relative.clamp(max=0) ** 2 / (2 * place)
+        motion += [relative / 2, torch.log(spread), acceleration, needed * 2, (relative / place * 10).clamp(-4, 4)]
+    now = motions[1][0]
+    headway = (now / speed[:, -1:].clamp(min=SLOWEST_MPS) / 2).clamp(max=4)
+    state = (valid[:, -1:], seen, count / length, latest, torch.log(now / 30), headway, side[:, -1:].clamp(-2, 2))
+    rates = (slopes(size, valid) * 3, slopes(side.clamp(-2, 2), valid))
+    values = (*state, bottom[:, -1:], own_size, first, *motion, *(rate.clamp(-4, 4) for rate in rates))
+    return torch.cat((torch.cat(values, dim=-1) * seen, mask[:, -1].sum(-1, keepdim=True) / 12), dim=-1)
+
+
+def _boxes(detections: Tensor) -> Tensor:
+    """Middle, bottom, log width, log size, width and height (...,6) of detections (...,D)."""
     x1, y1, x2, y2 = detections[..., 1:5].unbind(-1)
     width, height = (x2 - x1).clamp(min=1e-3), (y2 - y1).clamp(min=1e-3)
-    size = 0.5 * torch.log(width * height)
-    side = METRES * ((x1 + x2) / 2 - 0.5) / (y2 - HORIZON).clamp(min=0.02)
-    boxes = torch.stack(((x1 + x2) / 2, y2, torch.log(width), size, side.clamp(-12, 12), width, height), dim=-1)
-    low, high = side.new_tensor(LANES_M).T[..., None]
-    here = side[:, -1, None]
-    candidate = mask[:, -1, None] & (here >= low) & (here < high)
-    nearest = torch.where(candidate, y2[:, -1, None], -1.0)
-    value, index = nearest.max(-1)
-    seen = value >= 0
-    rows = torch.arange(len(boxes), device=boxes.device)[:, None]
-    current = boxes[rows, -1, index]
-    found, track = [seen], [current]
-    for step in range(boxes.shape[1] - 2, -1, -1):
-        others = boxes[:, step, None]
-        mine = current[:, :, None]
-        change = (
-            (others[..., 0] - mine[..., 0]).abs() / mine[..., 5]
-            + (others[..., 1] - mine[..., 1]).abs() / mine[..., 6]
-            + (others[..., 2] - mine[..., 2]).abs()
-        )
-        change = torch.where(mask[:, step, None], change, 1e3)
-        least, index = change.min(-1)
-        same = seen & (least < MOST_CHANGE)
-        current = torch.where(same[..., None], boxes[rows, step, index], current)
-        found.append(same)
+    return torch.stack(((x1 + x2) / 2, y2, torch.log(width), 0.5 * torch.log(width * height), width, height), dim=-1)
+
+
+def _change(boxes: Tensor, mine: Tensor, mask: Tensor) -> Tensor:
+    """How much a box would have changed, relative to its size, if it were another: large where mask is False."""
+    change = (
+        (boxes[..., 0] - mine[..., 0]).abs() / mine[..., 4]
+        + (boxes[..., 1] - mine[..., 1]).abs() / mine[..., 5]
+        + (boxes[..., 2] - mine[..., 2]).abs()
+    )
+    return torch.where(mask, change, 1e3)
+
+
+def _follow(boxes: Tensor, mask: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
+    """The lead's boxes (B,T,6), and in which frames it was seen (B,T), 0 or 1; followed from the end back."""
+    batch, length = mask.shape[:2]
+    rows = torch.arange(batch, device=boxes.device)
+    offset = (boxes[..., 0] - 0.5).abs() / (camera.width * (boxes[..., 1] - camera.horizon).clamp(min=0.01))
+    low, lowest = torch.where(mask & (offset < OWN_LANE), boxes[..., 1], -1.0).max(-1)
+    found = torch.zeros(batch, dtype=torch.bool, device=boxes.device)
+    current = torch.ones_like(boxes[:, 0, 0])
+    track, valid = [], []
+    for step in range(length - 1, -1, -1):
+        least, index = _change(boxes[:, step], current[:, None], mask[:, step]).min(-1)
+        same = found & (least < MOST_CHANGE)
+        if length - step <= OVERLOOKED:
+            new = ~found & (low[:, step] >= 0)
+            index = torch.where(new, lowest[:, step], index)
+            same, found = same | new, found | new
+        current = torch.where(same[:, None], boxes[rows, step, index], current)
         track.append(current)
-    valid = torch.stack(found[::-1], dim=-1).to(boxes.dtype)  # (B,3,T)
-    series = torch.stack(track[::-1], dim=-2)[..., :5]  # (B,3,T,5)
-    size, bottom, side = series[..., 3], series[..., 1], series[..., 4]
-    frames = torch.stack((valid, (size + 2.5) * valid, bottom * valid, side / 4 * valid), dim=-1)
-    end = _end(size, bottom, side, valid, speed[:, None] * SPEED_MPS)
-    return frames.permute(0, 2, 1, 3).flatten(2), end.flatten(1)
+        valid.append(same)
+    return torch.stack(track[::-1], dim=1), torch.stack(valid[::-1], dim=1).to(boxes.dtype)
 
 
-def _end(size: Tensor, bottom: Tensor, side: Tensor, valid: Tensor, speed: Tensor) -> Tensor:
-    """Series (B,3,T), and the own speed (B,1,T) in m/s, to the features of their ends (B,3,TRACK_LAST)."""
-    seen = valid[..., -1:]
-    # How large the vehicle is, is the same in all frames: their mean makes its size a good measure of distance.
-    scale = torch.log(DISTANCE_M / (bottom - HORIZON).clamp(min=0.02)) + size
-    scale = (valid * scale).sum(-1, keepdim=True) / valid.sum(-1, keepdim=True).clamp(min=1)
-    gap = torch.exp(scale - size).clamp(1, 200)
-    now, own = gap[..., -1:], speed[..., -1:]
-    growth, sideways = slopes(size, valid), slopes(side, valid)
-    headway = (now / own.clamp(min=3)).clamp(max=6)
-    state = (seen, torch.log(now / 30), bottom[..., -1:], side[..., -1:] / 4, now / 50, headway / 2)
-    motion = []
-    for memory in MEMORIES_S:
-        relative, acceleration = _motion(gap, valid, memory)
-        needed = relative.clamp(max=0) ** 2 / (2 * now)
-        motion += [relative / 2, acceleration, needed * 2, (relative / now * 10).clamp(-4, 4)]
-    rates = (growth * 3, growth * headway * 2, growth * growth * now, sideways / 2)
-    values = torch.cat((*state, *(rate.clamp(-4, 4) for rate in rates), *motion), dim=-1)
-    return values * seen
+def _motion(
+    gap: Tensor, noise: Tensor, valid: Tensor, time: Tensor, memory_s: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Distance, relative speed, acceleration and the speed's spread (B,1) at the end of what is `gap` (B,T) ahead.
 
-
-def _motion(gap: Tensor, valid: Tensor, memory_s: float) -> tuple[Tensor, Tensor]:
-    """Relative speed (B,3,1) and acceleration (B,3,1) of what is `gap` (B,3,T) ahead, at the end.
-
-    A parabola is fitted to the distances, with weights that fade with age and with noise in proportion to distance,
+    A parabola is fitted to the distances, with weights that fade with age and with `noise` in proportion to distance,
     and a prior for both values. (Fitting the vehicle's own way, with the car's speed known, is worse: a driver who
     follows slows down with it, so that the distance changes more smoothly than either speed.)
     """
-    time = (torch.arange(gap.shape[-1], device=gap.device) - (gap.shape[-1] - 1)).to(gap.dtype) * FRAME_S
-    place = gap - gap[..., -1:]
-    weight = valid * torch.exp(time / memory_s) / (SIZE_NOISE * gap) ** 2
+    last = gap[:, -1:]
+    weight = valid * torch.exp(time / memory_s) / (noise * gap) ** 2
     powers = torch.stack((torch.ones_like(time), time, time**2 / 2))
-    system = torch.einsum("blt,it,jt->blij", weight, powers, powers)
-    prior = torch.tensor([1e-6, *(spread**-2 for spread in MOTION_PRIOR)], device=gap.device, dtype=gap.dtype)
-    found = torch.linalg.solve(system + torch.diag(prior), torch.einsum("blt,it,blt->bli", weight, powers, place))
-    return found[..., 1:2].clamp(-20, 20), found[..., 2:3].clamp(-5, 5)
+    prior = torch.tensor([1e-4, *(spread**-2 for spread in MOTION_PRIOR)], device=gap.device, dtype=gap.dtype)
+    system = torch.einsum("bt,it,jt->bij", weight, powers, powers) + torch.diag(prior)
+    inverse = torch.linalg.inv(system)
+    found = torch.einsum("bij,jt,bt->bi", inverse, powers, weight * (gap - last))
+    place, relative, acceleration = found[:, :1], found[:, 1:2], found[:, 2:]
+    spread = inverse[:, 1, 1, None].clamp(min=1e-6).sqrt()
+    return (last + place).clamp(1, FARTHEST_M), relative.clamp(-20, 20), acceleration.clamp(-6, 6), spread

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from model.network.attention import Attention, Dropout, mlp
 from model.network.config import ModelConfig
-from model.network.derived import frame_dim
 from model.network.sets import ObjectSets
 
 LONGEST_WINDOW = 512
@@ -26,7 +25,7 @@ class SimpleEncoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         dim = config.embedding_dim
-        self.telemetry = mlp(config.telemetry_input_dim + frame_dim(config), dim, dim, config.dropout_prob)
+        self.telemetry = mlp(config.telemetry_input_dim, dim, dim, config.dropout_prob)
         self.telemetry_norm = nn.LayerNorm(dim)
         self.detection = mlp(config.detection_input_dim_per_box, dim, dim, dropout=0.0)
         self.detection_norm = nn.LayerNorm(dim)

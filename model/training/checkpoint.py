@@ -11,7 +11,7 @@ from model.common.files import atomic_path
 from model.factory import MultimodalModel, create_model_variant
 from model.recording.schema import check_schema
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 KEYS = {"architecture", "model_config", "training_config", "data_version", "inputs", "schema", "epoch", "state_dict"}
 
 

@@ -63,7 +63,7 @@ def evaluate(
     outputs: list[Tensor] = []
     for batch in data.batches(batch_size):
         with precision.autocast():
-            logits = model(*batch[:3])
+            logits = model(*batch[:3], batch.derived)
         outputs.append(torch.stack([logits[task] for task in data.tasks], dim=1).float())
     stacked = torch.cat(outputs)
     value = loss(dict(zip(data.tasks, stacked.T, strict=True)), data.labels, data.label_mask).item()

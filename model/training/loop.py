@@ -66,6 +66,7 @@ def model_config(architecture: str, config: TrainingConfig, data: WindowData) ->
     """The keys of `create_model_variant` for an architecture, sized by `config` and fed by `data`."""
     return {
         **architecture_of(architecture),
+        "telemetry_inputs": list(data.inputs),
         "telemetry_input_dim": data.telemetry_dim,
         "detection_input_dim_per_box": data.detection_dim,
         "prediction_tasks": config.trained_tasks,
@@ -165,6 +166,7 @@ class _Run:
         sizes = model_config(architecture, config, self.train_data)
         torch.manual_seed(config.seed)
         model = create_model_variant(sizes).to(device)
+        self.train_data, self.val_data = model.prepare(self.train_data, self.val_data, config.batch_size)
         loss, precision = (
             training_loss(config, config.trained_tasks).to(device),
             choose_precision(config.precision, device),

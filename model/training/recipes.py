@@ -92,9 +92,9 @@ class TrainingConfig(NetworkConfig):
 RECIPES: Mapping[str, TrainingConfig] = {
     "reference": TrainingConfig(),
     "best": TrainingConfig(
-        epochs=16,
+        epochs=9,
         batch_size=512,
-        learning_rate=4e-3,
+        learning_rate=3e-3,
         weight_decay_ratio=10.0,
         warmup_epochs=1,
         schedule="cosine",

@@ -136,8 +136,9 @@ class Step:
         weight = self._weight(batch)
         known = (weight * batch.label_mask).sum(dim=0)
         value = torch.zeros((), device=known.device)
-        parts = zip(*(values.chunk(self.parts) for values in (*batch[:5], weight)), strict=True)
-        for *inputs, labels, label_mask, part_weight in parts:
+        derived = [] if batch.derived is None else [batch.derived]
+        parts = zip(*(values.chunk(self.parts) for values in (*batch[3:5], weight, *batch[:3], *derived)), strict=True)
+        for labels, label_mask, part_weight, *inputs in parts:
             with self.precision.autocast():
                 logits = self.forward(*inputs)
             partial = self.loss(logits, labels, label_mask, part_weight, known)

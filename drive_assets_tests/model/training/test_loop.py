@@ -491,7 +491,7 @@ def test_a_checkpoint_that_is_not_what_was_asked_for(splits: Path) -> None:
         load_checkpoint(cut)
     content = torch.load(path, weights_only=True)
     torch.save({**content, "schema_version": 99}, cut)
-    with pytest.raises(DataError, match="schema 99: expected 2"):
+    with pytest.raises(DataError, match="schema 99: expected 3"):
         load_checkpoint(cut)
     torch.save({**content, "model_config": {**content["model_config"], "hidden_dim": 32}}, cut)
     with pytest.raises(DataError, match="does not fit its own model_config"):
