@@ -186,3 +186,26 @@ def test_a_recording_is_labelled_and_annotated_once_there_is_a_detector() -> Non
         instance.report_runless_asset_event(dg.AssetMaterialization("recording", partition=NAMES[0]))
         found, result = requested(instance, result)
         assert found == {"future_labels", "annotations"}
+
+
+def test_what_a_command_took_before_the_sensor_ran_or_while_it_was_off_is_caught_up() -> None:
+    labelled = dg.AssetKey("future_labels")
+
+    def take(instance: dg.DagsterInstance, names: list[str]) -> None:
+        register_recordings(instance, names)
+        for name in names:
+            instance.report_runless_asset_event(dg.AssetMaterialization("recording", partition=name))
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        take(instance, NAMES[:2])
+        result = dg.evaluate_automation_conditions(defs, instance)
+        assert result.get_requested_partitions(labelled) == set(NAMES[:2])
+        for name in NAMES[:2]:
+            instance.report_runless_asset_event(dg.AssetMaterialization("future_labels", partition=name))
+        result = dg.evaluate_automation_conditions(defs, instance, cursor=result.cursor)
+        take(instance, NAMES[1:3])  # one new, one that arrived anew
+        result = dg.evaluate_automation_conditions(defs, instance, cursor=result.cursor)
+        assert result.get_requested_partitions(labelled) == set(NAMES[1:3])
+        instance.delete_dynamic_partition("recordings", NAMES[0])  # forgotten
+        result = dg.evaluate_automation_conditions(defs, instance, cursor=result.cursor)
+        assert result.total_requested == 0

@@ -7,6 +7,7 @@ import dagster as dg
 
 from drive_assets.annotation.checks import PLAUSIBLE_DETECTIONS, plausible_detections
 from drive_assets.batches import Event, each_result
+from drive_assets.conditions import when_inputs_are_there
 from drive_assets.launchpad import Launchpad
 from drive_assets.partitions import RECORDINGS
 from drive_assets.reports.links import report_link
@@ -19,9 +20,7 @@ from model.common.files import sha256
 from model.recording.folder import Recording
 
 DETECTOR = dg.AssetSelection.assets("boxy_detector")
-ONCE_A_RECORDING = dg.AutomationCondition.eager().ignore(DETECTOR) & ~dg.AutomationCondition.any_deps_missing().allow(
-    DETECTOR
-)
+ONCE_A_RECORDING = when_inputs_are_there(later=DETECTOR)
 """By itself when a recording is new or changed and there is a detector. A new detector does not set off the annotation
 of everything anew: that is a backfill, and a person's decision."""
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from drive_assets.batches import Event, each_result
+from drive_assets.conditions import when_inputs_are_there
 from drive_assets.launchpad import Launchpad
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS
 from drive_assets.reports.links import report_link
@@ -37,7 +38,7 @@ class EvaluationLaunchpad(EvaluationConfig, Launchpad):
         dg.AssetDep("h5_split", partition_mapping=dg.SpecificPartitionsPartitionMapping(["val", "test"])),
     ],
     partitions_def=ARCHITECTURE_PARTITIONS,
-    automation_condition=dg.AutomationCondition.eager().ignore(dg.AssetSelection.assets("h5_split")),
+    automation_condition=when_inputs_are_there(later=dg.AssetSelection.assets("h5_split")),
     pool="gpu",
     group_name="evaluation",
     code_version=code_version(*SCORED_BY),

@@ -8,6 +8,7 @@ import dagster as dg
 import pandas as pd
 
 from drive_assets.batches import Event, each_partition
+from drive_assets.conditions import when_inputs_are_there
 from drive_assets.launchpad import Launchpad
 from drive_assets.partitions import RECORDINGS
 from drive_assets.reports.links import report_link
@@ -28,7 +29,7 @@ class LabelLaunchpad(LabelConfig, Launchpad):
     deps=["recording"],
     partitions_def=RECORDINGS,
     backfill_policy=dg.BackfillPolicy.multi_run(50),
-    automation_condition=dg.AutomationCondition.eager(),
+    automation_condition=when_inputs_are_there(),
     group_name="labels",
     code_version=code_version("model.recording.labels", "model.recording.schema"),
     kinds={"pandas", "csv"},
