@@ -188,14 +188,18 @@ def _failure(context: dg.AssetExecutionContext, failures: Mapping[str, Exception
     count = len(context.partition_keys)
     lines = [f"{len(failures)} of {count} failed."] if count > 1 else []
     lines += [f"{key}: {told(error)}" for key, error in failures.items()]
-    passing = {key: error for key, error in failures.items() if may_pass(error)}
+    passing = "; ".join(f"{key}: {told(error)}" for key, error in failures.items() if may_pass(error))
+    return failure(context, "\n".join(lines), passing)
+
+
+def failure(context: dg.AssetExecutionContext, text: str, passing: str = "") -> dg.Failure:
+    """A step's failure, retried as its policy says if there is a reason, `passing`, why that may succeed."""
     policy = context.op_execution_context.op_def.retry_policy
     # A command retries by itself: a person can then end it while it waits.
     by_dagster = bool(passing) and PROCESS_TAG not in context.run.tags
     if by_dagster and policy is not None and context.retry_number < policy.max_retries:
-        reasons = "; ".join(f"{key}: {told(error)}" for key, error in passing.items())
-        context.log.warning(f"Tried again in {policy.calculate_delay(context.retry_number + 1):.0f} s. {reasons}")
-    return dg.Failure("\n".join(lines), metadata={MAY_PASS: bool(passing)}, allow_retries=by_dagster)
+        context.log.warning(f"Tried again in {policy.calculate_delay(context.retry_number + 1):.0f} s. {passing}")
+    return dg.Failure(text, metadata={MAY_PASS: bool(passing)}, allow_retries=by_dagster)
 
 
 def _made_by_earlier_tries(context: dg.AssetExecutionContext) -> set[str]:

@@ -107,7 +107,7 @@ def end_lost_runs(instance: dg.DagsterInstance) -> None:
             lost.add(run.run_id)
     if lost:
         with contextlib.suppress(DataError):  # a store that fails now is told of when it is needed
-            Mlflow.from_environment().end_lost(lost)
+            Mlflow.from_environment().end(lost)
 
 
 def end_interrupted_run(instance: dg.DagsterInstance, run_id: str) -> None:

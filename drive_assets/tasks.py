@@ -6,12 +6,12 @@ worker, when they run.
 
 import sys
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from drive_assets.tracking import EpochLog, TrackedRun
 from model.annotation.config import AnnotationConfig
 from model.annotation.report import AnnotationReport
 from model.common.progress import Tell
@@ -49,7 +49,7 @@ class TrainDetectorJob:
     output: Path
     work: Path
     config: DetectorConfig
-    run_id: str | None = None
+    run: TrackedRun | None = None
     """MLflow run to log each epoch to."""
 
 
@@ -62,7 +62,7 @@ class TrainJob:
     output: Path
     config: TrainingConfig
     data_version: str
-    run_id: str | None = None
+    run: TrackedRun | None = None
     """MLflow run to log each epoch to."""
     anew: bool = False
     """Train though the same is published."""
@@ -107,16 +107,35 @@ def annotate(job: AnnotateJob, tell: Tell) -> AnnotationReport:
 def train_detector(job: TrainDetectorJob, tell: Tell) -> DetectorResult:
     from model.detection.detector_training import train_detector as fine_tune
 
-    return fine_tune(job.dataset, job.output, job.config, EpochLog(job.run_id, tell), job.work)
+    with EpochLog(job.run, job.config.epochs, tell).closed() as epochs:
+        return fine_tune(job.dataset, job.output, job.config, _ending(epochs), job.work)
 
 
 def train(job: TrainJob, tell: Tell) -> TrainingResult:
     from model.training.loop import train as train_architecture
 
-    epochs = EpochLog(job.run_id, tell, job.architecture)
-    return train_architecture(
-        job.architecture, job.splits, job.output, job.config, job.data_version, epochs, job.anew, tell
-    )
+    with EpochLog(job.run, job.config.epochs, tell, job.architecture).closed() as epochs:
+        return train_architecture(
+            job.architecture,
+            job.splits,
+            job.output,
+            job.config,
+            job.data_version,
+            _ending(epochs),
+            job.anew,
+            tell,
+            epochs.begin,
+        )
+
+
+def _ending(on_epoch: EpochLog) -> Callable[[dict[str, float | int]], None]:
+    """Calls `on_epoch`, and ends this process then if its time is up."""
+
+    def ended(metrics: dict[str, float | int]) -> None:
+        on_epoch(metrics)
+        end_if_time_is_up()
+
+    return ended
 
 
 def evaluate(job: EvaluateJob, tell: Tell) -> Evaluation:
@@ -173,40 +192,3 @@ EVALUATE = Task(
     lambda job: job.output,
 )
 TASKS: dict[str, Task[Any, Any]] = {task.name: task for task in (ANNOTATE, TRAIN_DETECTOR, TRAIN, EVALUATE)}
-
-
-class EpochLog:
-    """Called with each epoch's figures: a line in the log, and into the MLflow run where there is one.
-
-    Training continues without MLflow: the op logs the history file in the end.
-    """
-
-    def __init__(self, run_id: str | None, tell: Tell, name: str = "") -> None:
-        self.run_id, self.tell, self.name = run_id, tell, name
-        self.client: Any = None
-
-    def __call__(self, metrics: dict[str, float | int]) -> None:
-        figures = ", ".join(f"{key} {value:.4g}" for key, value in metrics.items() if key != "epoch")
-        self.tell(f"{self.name} epoch {metrics['epoch']}: {figures}".strip())
-        self._track(metrics)
-        end_if_time_is_up()
-
-    def _track(self, metrics: dict[str, float | int]) -> None:
-        if self.run_id is None:
-            return
-        try:
-            self._log_to_mlflow(metrics)
-        except Exception as error:  # whatever a tracking server throws must not end hours of training
-            self.tell(
-                f"MLflow cannot be reached ({type(error).__name__}); training continues, the figures follow at its end."
-            )
-            self.run_id = None
-
-    def _log_to_mlflow(self, metrics: dict[str, float | int]) -> None:
-        from mlflow import MlflowClient
-        from mlflow.entities import Metric
-
-        self.client = self.client or MlflowClient()
-        now, epoch = int(time.time() * 1000), int(metrics["epoch"])
-        batch = [Metric(key, float(value), now, epoch) for key, value in metrics.items() if key != "epoch"]
-        self.client.log_batch(self.run_id, metrics=batch)

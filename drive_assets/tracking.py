@@ -1,52 +1,176 @@
-"""MLflow runs around a batch of trainings: opened before the worker starts, ended whatever becomes of it."""
+"""MLflow runs as the worker keeps them: opened when the work begins, closed when it ends, each epoch once.
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+Free of Dagster, torch and, until there is something to log, MLflow.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dagster as dg
+from model.common.progress import Tell
 
-from drive_assets.resources.mlflow import DAGSTER_RUN, Mlflow
-from model.common.errors import DataError
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+TRAINING_KEY = "dagster.training_key"
+DAGSTER_RUN = "dagster.run_id"
+PARAMETER_LIMIT = 500
+EPOCH = "epoch"
+"""The figure that every epoch has: its number from 0, which is also the step of all its figures."""
+Epoch = Mapping[str, float | int | None]
 
 
 @dataclass(frozen=True)
-class TrackedRuns:
-    """MLflow runs, one a key."""
+class UsedData:
+    """The data set that a run is of."""
 
-    mlflow: Mlflow
-    ids: list[str]
-    ended: set[str] = field(default_factory=set)
-
-    def end(self, run_id: str, failed: bool = False) -> None:
-        """End a run before the block does: FAILED or FINISHED."""
-        self.mlflow.close(run_id, failed)
-        self.ended.add(run_id)
-
-    def end_all(self, failed: bool = False) -> None:
-        for run_id in self.ids:
-            if run_id not in self.ended:
-                self.end(run_id, failed)
+    name: str
+    version: str
+    location: str
+    profile: dict[str, Any]
 
 
-@contextmanager
-def tracked(
-    context: dg.AssetExecutionContext,
-    mlflow: Mlflow,
-    keys: Sequence[str],
-    names: Sequence[str],
-    parameters: Sequence[Mapping[str, Any]],
-) -> Iterator[TrackedRuns]:
-    """Open the MLflow run of each training key, and end those that the block leaves: FAILED if it raises."""
-    tags = {DAGSTER_RUN: context.run_id}
-    opened = [mlflow.open(key, name, values, tags) for key, name, values in zip(keys, names, parameters, strict=True)]
-    runs = TrackedRuns(mlflow, opened)
-    try:
-        yield runs
-    except BaseException:
-        with contextlib.suppress(DataError):  # what happened counts, not that the store cannot be told
-            runs.end_all(failed=True)
-        raise
-    runs.end_all()
+@dataclass(frozen=True)
+class TrackedRun:
+    """An MLflow run to be opened where and when its work begins."""
+
+    experiment: str
+    """The experiment's id."""
+    key: str
+    """What is trained on what: the run is found again by it."""
+    name: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    """Among them the Dagster run that works on it."""
+    data: UsedData | None = None
+
+
+def find_run(client: "MlflowClient", experiment: str, key: str) -> "Run | None":
+    """The newest run of a training."""
+    found = client.search_runs([experiment], f"tags.`{TRAINING_KEY}` = '{key}'", max_results=1)
+    return found[0] if found else None
+
+
+def take_run(client: "MlflowClient", run: TrackedRun, epochs_done: int, started: float) -> "Run":
+    """The run that the training has already, or a new one, described.
+
+    Args:
+        epochs_done: by earlier runs of the training. One that begins anew gets a run of its own.
+        started: seconds since 1970.
+    """
+    found = find_run(client, run.experiment, run.key)
+    ours = found is not None and found.data.tags.get(DAGSTER_RUN) == run.tags.get(DAGSTER_RUN)
+    if found is None or not (ours or epochs_done or EPOCH not in found.data.metrics):
+        tags = {TRAINING_KEY: run.key, **run.tags}
+        found = client.create_run(run.experiment, round(started * 1000), tags, run.name)
+        _describe(client, found.info.run_id, run)
+    elif not ours:
+        for name, value in run.tags.items():
+            client.set_tag(found.info.run_id, name, value)
+    return found
+
+
+def _describe(client: "MlflowClient", run_id: str, run: TrackedRun) -> None:
+    import json
+
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+
+    client.log_batch(run_id, params=[Param(key, str(value)[:PARAMETER_LIMIT]) for key, value in run.parameters.items()])
+    if run.data is not None:
+        source, profile = json.dumps({"location": run.data.location}), json.dumps(run.data.profile)
+        data = Dataset(run.data.name, run.data.version[:36], "local", source, profile=profile)
+        client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
+
+
+def logged_epochs(client: "MlflowClient", run_id: str) -> set[int]:
+    """Numbers of the epochs that a run has."""
+    return {metric.step for metric in client.get_metric_history(run_id, EPOCH)}
+
+
+def log_epoch(client: "MlflowClient", run_id: str, epoch: Epoch) -> None:
+    from mlflow.entities import Metric
+
+    now, step = round(time.time() * 1000), int(epoch[EPOCH] or 0)
+    metrics = [Metric(key, float(value), now, step) for key, value in epoch.items() if value is not None]
+    client.log_batch(run_id, metrics=metrics)
+
+
+class EpochLog:
+    """Tells a training's progress: a line in the log an epoch, and its figures in the MLflow run where there is one.
+
+    Training continues without MLflow: the op makes up for it in the end.
+    """
+
+    def __init__(self, run: TrackedRun | None, most_epochs: int, tell: Tell, name: str = "") -> None:
+        self.run, self.most_epochs, self.tell, self.name = run, most_epochs, tell, name
+        self.started, self.first = time.time(), -1
+        self._client: MlflowClient | None = None
+        self._run_id = ""
+        self._logged: set[int] = set()
+
+    def begin(self, epochs_done: int) -> None:
+        """The training starts, or resumes after so many epochs."""
+        self.first = epochs_done
+        if epochs_done:
+            self.tell(f"{self.name} resumes after epoch {epochs_done} of {self.most_epochs}".strip())
+        self._track(lambda client, run: self._open(client, run, epochs_done))
+
+    def __call__(self, metrics: Mapping[str, float | int]) -> None:
+        """An epoch has ended."""
+        done = int(metrics[EPOCH]) + 1
+        if self.first < 0:
+            self.begin(done - 1)
+        each = (time.time() - self.started) / max(done - self.first, 1)
+        left = duration(each * (self.most_epochs - done))
+        figures = ", ".join(f"{key} {value:.4g}" for key, value in metrics.items() if key != EPOCH)
+        place = f"{self.name} epoch {done} of {self.most_epochs}".strip()
+        self.tell(f"{place}, {each:.1f} s an epoch, at most {left} left: {figures}")
+        if done - 1 not in self._logged:
+            self._track(lambda client, _: log_epoch(client, self._run_id, metrics))
+
+    @contextmanager
+    def closed(self) -> Iterator["EpochLog"]:
+        """Close the run when the block ends: FINISHED, or FAILED where it raises.
+
+        Where this process is ended it stays open, for whoever resumes, or for the op.
+        """
+        try:
+            yield self
+        except Exception:
+            self._close("FAILED")
+            raise
+        self._close("FINISHED")
+
+    def _open(self, client: "MlflowClient", run: TrackedRun, epochs_done: int) -> None:
+        self._run_id = take_run(client, run, epochs_done, self.started).info.run_id
+        client.update_run(self._run_id, status="RUNNING")
+        self._logged = logged_epochs(client, self._run_id)
+
+    def _close(self, status: str) -> None:
+        if self._run_id:
+            self._track(lambda client, _: client.set_terminated(self._run_id, status))
+
+    def _track(self, do: "Callable[[MlflowClient, TrackedRun], object]") -> None:
+        if self.run is None:
+            return
+        try:
+            if self._client is None:
+                from mlflow import MlflowClient
+
+                self._client = MlflowClient()
+            do(self._client, self.run)
+        except Exception as error:  # whatever a tracking server throws must not end hours of training
+            kind = type(error).__name__
+            self.tell(f"MLflow cannot be reached ({kind}); training continues, its figures follow in the end.")
+            self.run = None
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 40 s, 7 min, 2 h 05 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

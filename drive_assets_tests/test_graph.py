@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import psutil
 import pytest
+from mlflow import MlflowClient
 
 from drive_assets.instance import UNFINISHED, open_instance
 from drive_assets_tests.drives import write_drive
@@ -201,6 +202,8 @@ def test_a_training_ends_with_its_worker_at_once(splits: Path, how: signal.Signa
         assert run.status.value == ("FAILURE" if how == signal.SIGKILL else "CANCELED")
         assert run.asset_selection == {dg.AssetKey("checkpoint")}
         assert instance.event_log_storage.get_concurrency_info("gpu").active_slot_count == 0
+    (tracked,) = MlflowClient(f"sqlite:///{splits / 'mlflow.db'}").search_runs(["1"])
+    assert (tracked.info.run_name, tracked.info.status) == (f"{TWO[0]}, reference changed", "KILLED")
 
 
 def wait_for(condition: Callable[[], bool], run: "subprocess.Popen[bytes]", log: Path) -> None:
@@ -211,12 +214,10 @@ def wait_for(condition: Callable[[], bool], run: "subprocess.Popen[bytes]", log:
 
 
 def _check_mlflow(data_root: Path) -> None:
-    from mlflow import MlflowClient
-
     client = MlflowClient(f"sqlite:///{data_root / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("drive-assets")
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
-    assert set(runs) == set(TWO)
+    assert set(runs) == {f"{name}, reference changed" for name in TWO}
     for run in runs.values():
         assert run.info.status == "FINISHED"
         assert len(client.get_metric_history(run.info.run_id, "train_loss")) == 2

@@ -6,9 +6,13 @@ from pathlib import Path
 import pytest
 
 from drive_assets.tasks import TASKS, TRAIN, TRAIN_DETECTOR, TrainDetectorJob, TrainJob
+from drive_assets.tracking import TrackedRun, UsedData
 from drive_assets.wire import Failed, Report, Work, from_wire, to_wire
 from model.detection.detector_training import DetectorConfig, DetectorResult
 from model.training.recipes import TrainingConfig
+
+DATA = UsedData("multimodal", "v1", "/d/splits", {"train": 12})
+RUN = TrackedRun("1", "key", "name", {"epochs": 3, "tasks": ["brake_1s"]}, {"architecture": "a"}, DATA)
 
 
 def through_json(value: object) -> object:
@@ -18,7 +22,7 @@ def through_json(value: object) -> object:
 @pytest.mark.parametrize(
     "value",
     [
-        TrainJob("simple_concat_lstm", Path("/d/splits"), Path("/d/out"), TrainingConfig(epochs=3), "v1", "run"),
+        TrainJob("simple_concat_lstm", Path("/d/splits"), Path("/d/out"), TrainingConfig(epochs=3), "v1", RUN),
         TrainDetectorJob(Path("d.yaml"), Path("w.pt"), Path("work"), DetectorConfig(epochs=2)),
         DetectorResult(Path("w.pt"), {"map50": 0.1 + 0.2}, 3, 8, False, [Path("a/results.png")]),
         Work("train", [{"a": 1}], 7),

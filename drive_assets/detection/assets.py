@@ -9,15 +9,16 @@ from urllib.parse import urlsplit
 import dagster as dg
 from pydantic import Field
 
+from drive_assets.batches import ended_when_terminated, failure, may_pass
 from drive_assets.launchpad import Launchpad
 from drive_assets.reports.links import report_link
 from drive_assets.resources.compute import Compute
 from drive_assets.resources.mlflow import Mlflow
 from drive_assets.resources.storage import Storage
 from drive_assets.tasks import TRAIN_DETECTOR, TrainDetectorJob
-from drive_assets.tracking import tracked
+from drive_assets.tracking import DAGSTER_RUN, TrackedRun, UsedData
 from model.common.config import fingerprint
-from model.common.errors import DataError, PassingError
+from model.common.errors import DataError
 from model.common.files import atomic_path, sha256
 from model.detection.boxy import BoxyConfig, convert_boxy, download_boxy
 from model.detection.detector_training import DetectorConfig, DetectorResult, NuimagesDetectorConfig
@@ -180,23 +181,31 @@ def _train(
     if not described.is_file():
         raise dg.Failure(f"{described} is missing: materialise {dataset.name.split('_')[0]}_dataset first.",
                          allow_retries=False)  # fmt: skip
-    recipe = config.model_dump(mode="json")
-    key = f"{name}/{dataset_version(dataset)}/{fingerprint(recipe)}"
-    with tracked(context, mlflow, [key], [name], [recipe]) as runs:
-        job = TrainDetectorJob(described, weights, storage.cache / "detector", config, runs.ids[0])
-        (result,) = compute.run(context, TRAIN_DETECTOR, [job], mlflow.env)
-        if isinstance(result, DataError):
-            raise dg.Failure(str(result), allow_retries=isinstance(result, PassingError))
-        mlflow.log_figures(runs.ids[0], dict(result.metrics))
-        mlflow.log_files(runs.ids[0], result.files, "training")
-        mlflow.log_files(runs.ids[0], [weights], "weights")
+    recipe, version = config.model_dump(mode="json"), dataset_version(dataset)
+    key = f"{name}/{version}/{fingerprint(recipe)}"
+    with ended_when_terminated(), mlflow.ended(context.run_id):
+        try:
+            tags = {DAGSTER_RUN: context.run_id, "data_version": version}
+            run = TrackedRun(
+                mlflow.prepared(), key, name, recipe, tags, UsedData(dataset.name, version, str(dataset), {})
+            )
+            job = TrainDetectorJob(described, weights, storage.cache / "detector", config, run)
+            (result,) = compute.run(context, TRAIN_DETECTOR, [job], mlflow.env)
+            if isinstance(result, DataError):
+                raise result
+            run_id = mlflow.complete(run, [], int(result.resumed))
+            mlflow.log_figures(run_id, dict(result.metrics))
+            mlflow.log_files(run_id, result.files, "training")
+            mlflow.log_files(run_id, [weights], "weights")
+        except DataError as error:
+            raise failure(context, str(error), str(error) if may_pass(error) else "") from error
     for file in result.files:  # the working folder is a cache; the report page shows these
         with atomic_path(storage.detector_files(weights) / file.name) as temporary:
             shutil.copyfile(file, temporary)
-    return _detector_result(name, weights, result, runs.ids[0])
+    return _detector_result(name, weights, result, mlflow.page(run.experiment, run_id))
 
 
-def _detector_result(name: str, weights: Path, result: DetectorResult, run_id: str) -> dg.MaterializeResult:
+def _detector_result(name: str, weights: Path, result: DetectorResult, page: str) -> dg.MaterializeResult:
     version = sha256(weights)[:12]
     return dg.MaterializeResult(
         data_version=dg.DataVersion(version),
@@ -206,7 +215,7 @@ def _detector_result(name: str, weights: Path, result: DetectorResult, run_id: s
             "epochs": result.epochs,
             "batch": result.batch,
             "resumed": result.resumed,
-            "mlflow_run": run_id,
+            "mlflow_run": dg.MetadataValue.url(page),
             "path": dg.MetadataValue.path(weights),
         },
     )

@@ -1,18 +1,21 @@
 """Experiment tracking: one MLflow run a training, found again by what was trained on what."""
 
+import contextlib
 import os
 import re
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import dagster as dg
+from dagster._core.errors import DagsterExecutionInterruptedError
 
 from drive_assets.resources.mlflow_store import prepare
 from drive_assets.resources.storage import data_root
+from drive_assets.tracking import DAGSTER_RUN, Epoch, TrackedRun, find_run, log_epoch, logged_epochs, take_run
 from model.common.errors import DataError, PassingError
 
 if TYPE_CHECKING:
@@ -23,14 +26,34 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 # Seven retries of two minutes each, as by default, would hold a run long after everyone has left.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
-TRAINING_KEY = "dagster.training_key"
-DAGSTER_RUN = "dagster.run_id"
-PARAMETER_LIMIT = 500
+EXPERIMENT_KIND = "mlflow.experimentKind"
+"""By this tag MLflow's UI opens an experiment on its trainings, not on what is about language models."""
+UI_ADDRESS = "DRIVE_ASSETS_MLFLOW_UI"
 
 
 def tracking_uri() -> str:
     """`MLFLOW_TRACKING_URI`, else a SQLite file in the data root."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{data_root() / 'mlflow.db'}"
+
+
+def ui_address() -> str:
+    """Where MLflow's UI is: the tracking server, or what `drive-assets ui` serves."""
+    parts = urlsplit(tracking_uri())
+    if parts.scheme in ("http", "https"):
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
+    return os.environ.get(UI_ADDRESS, "http://127.0.0.1:5000")
+
+
+@contextmanager
+def hurried() -> Iterator[None]:
+    """In the block a server gets three seconds and one try: whoever ended the run does not wait for more."""
+    names = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "3"}
+    before = {name: os.environ[name] for name in names}
+    os.environ.update(names)
+    try:
+        yield
+    finally:
+        os.environ.update(before)
 
 
 @contextmanager
@@ -102,7 +125,9 @@ class Mlflow(dg.ConfigurableResource):
         if found is None:
             location = Path(self.artifacts).as_uri() if tracking_uri().startswith("sqlite:") else None
             try:
-                return client.create_experiment(self.experiment, artifact_location=location)
+                return client.create_experiment(
+                    self.experiment, location, {EXPERIMENT_KIND: "custom_model_development"}
+                )
             except MlflowException:  # another run made it in the meantime
                 found = client.get_experiment_by_name(self.experiment)
                 if found is None:
@@ -112,71 +137,60 @@ class Mlflow(dg.ConfigurableResource):
         return found.experiment_id
 
     @told()
+    def prepared(self) -> str:
+        """The id of the experiment, once the store is known to work."""
+        return self.experiment_id(self.client())
+
+    def page(self, experiment: str, run_id: str = "") -> str:
+        """Address of the table of trainings, or of one training, in MLflow's UI."""
+        place = f"/{run_id}" if run_id else "?workflowType=machine_learning"
+        return f"{ui_address()}/#/experiments/{experiment}/runs{place}"
+
+    @told()
     def find(self, training_key: str) -> str | None:
-        """The id of the run of a training, if there is one."""
+        """The id of the newest run of a training, if there is one."""
         client = self.client()
-        query = f"tags.`{TRAINING_KEY}` = '{training_key}'"
-        found = client.search_runs([self.experiment_id(client)], query, max_results=1)
-        return found[0].info.run_id if found else None
+        found = find_run(client, self.experiment_id(client), training_key)
+        return found.info.run_id if found else None
 
     @told()
-    def open(self, training_key: str, name: str, parameters: Mapping[str, Any], tags: Mapping[str, str]) -> str:
-        """Start the run of a training, or resume the one that it has; return its id."""
+    def complete(self, run: TrackedRun, epochs: Sequence[Epoch], epochs_done: int, duration_s: float = 0.0) -> str:
+        """Make up for what the worker could not log of a training that has ended well; return the run's id.
+
+        Args:
+            epochs_done: by earlier runs of the training.
+            duration_s: how long this one took.
+        """
         client = self.client()
-        run_id = self.find(training_key)
-        if run_id is None:
-            every = {TRAINING_KEY: training_key, **tags}
-            run_id = client.create_run(self.experiment_id(client), tags=every, run_name=name).info.run_id
-            self._log_parameters(client, run_id, parameters)
-        else:
-            client.update_run(run_id, status="RUNNING")
-        return run_id
-
-    def _log_parameters(self, client: "MlflowClient", run_id: str, parameters: Mapping[str, Any]) -> None:
-        from mlflow.entities import Param
-
-        values = [Param(key, str(value)[:PARAMETER_LIMIT]) for key, value in parameters.items()]
-        client.log_batch(run_id, params=values)
+        found = take_run(client, run, epochs_done, time.time() - duration_s).info
+        logged = logged_epochs(client, found.run_id) if epochs else set()
+        for epoch in epochs:
+            if epoch["epoch"] not in logged:
+                log_epoch(client, found.run_id, epoch)
+        if found.status != "FINISHED":
+            client.set_terminated(found.run_id, "FINISHED")
+        return str(found.run_id)
 
     @told()
-    def close(self, run_id: str, failed: bool) -> None:
-        """End a run: FAILED or FINISHED."""
-        self.client().set_terminated(run_id, "FAILED" if failed else "FINISHED")
-
-    @told()
-    def end_lost(self, dagster_runs: Collection[str]) -> None:
-        """End what seems to go on of Dagster runs that were killed."""
+    def end(self, dagster_runs: Collection[str], status: str = "KILLED") -> None:
+        """End what seems to go on of Dagster runs that have ended."""
         client = self.client()
         chosen = [self.experiment_id(client)]
         for run in client.search_runs(chosen, "attributes.status = 'RUNNING'"):
             if run.data.tags.get(DAGSTER_RUN) in dagster_runs:
-                client.set_terminated(run.info.run_id, "KILLED")
+                client.set_terminated(run.info.run_id, status)
 
-    @told()
-    def log_dataset(self, run_id: str, name: str, digest: str, source: str, profile: Mapping[str, Any]) -> None:
-        """Record the data set that a run used, as an MLflow input."""
-        import json
-
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        content = json.dumps({"location": source})
-        dataset = Dataset(name, digest[:36], "local", content, profile=json.dumps(dict(profile)))
-        tag = InputTag("mlflow.data.context", "training")
-        self.client().log_inputs(run_id, [DatasetInput(dataset, [tag])])
-
-    @told()
-    def log_history(self, run_id: str, epochs: Iterable[Mapping[str, float | int | None]]) -> int:
-        """Log the epochs that the worker could not; return their number."""
-        from mlflow.entities import Metric
-
-        client, now = self.client(), int(time.time() * 1000)
-        logged = {metric.step for metric in client.get_metric_history(run_id, "epoch_seconds")}
-        missing = [epoch for epoch in epochs if epoch["epoch"] not in logged]
-        for epoch in missing:
-            step = int(epoch["epoch"] or 0)
-            values = {key: value for key, value in epoch.items() if value is not None and key != "epoch"}
-            client.log_batch(run_id, metrics=[Metric(key, float(value), now, step) for key, value in values.items()])
-        return len(missing)
+    @contextmanager
+    def ended(self, dagster_run: str) -> Iterator[None]:
+        """If the block raises, nothing of this Dagster run goes on: KILLED if it was terminated, else FAILED."""
+        try:
+            yield
+        except BaseException as error:
+            endings = (DagsterExecutionInterruptedError, KeyboardInterrupt)
+            terminated = not isinstance(error, Exception) or isinstance(error.__cause__, endings)
+            with contextlib.suppress(DataError), hurried() if terminated else contextlib.nullcontext():
+                self.end({dagster_run}, "KILLED" if terminated else "FAILED")
+            raise
 
     @told()
     def log_figures(self, run_id: str, figures: Mapping[str, float | int | None]) -> None:

@@ -1,13 +1,12 @@
 """splits -> checkpoint of one architecture"""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import dagster as dg
 from pydantic import Field
 
-from drive_assets.batches import TRIES_TAG, Event, each_result
+from drive_assets.batches import TRIES_TAG, Event, each_result, ended_when_terminated, failure, may_pass
 from drive_assets.launchpad import Launchpad
 from drive_assets.manifest import read_current_manifest
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS
@@ -16,7 +15,7 @@ from drive_assets.resources.compute import Compute
 from drive_assets.resources.mlflow import Mlflow
 from drive_assets.resources.storage import Storage
 from drive_assets.tasks import TRAIN, TrainJob
-from drive_assets.tracking import TrackedRuns, tracked
+from drive_assets.tracking import DAGSTER_RUN, TrackedRun, UsedData
 from drive_assets.versions import code_version
 from model.common.config import fingerprint
 from model.common.errors import DataError
@@ -51,6 +50,10 @@ class TrainingLaunchpad(TrainingConfig, Launchpad):
         options = TrainingConfig.model_fields.keys() & set(given)
         return RECIPES[self.recipe].replace(**{name: getattr(self, name) for name in options})
 
+    def name_of(self, chosen: TrainingConfig) -> str:
+        """The recipe as a person calls it: its name, and whether options were changed."""
+        return self.recipe if chosen == RECIPES[self.recipe] else f"{self.recipe} changed"
+
 
 def training_key(architecture: str, data_version: str, recipe: dict[str, Any]) -> str:
     """What was trained on what: names the MLflow run."""
@@ -74,46 +77,34 @@ def checkpoint(
     mlflow: Mlflow,
 ) -> Iterator[Event]:
     """One architecture, trained: its best weights, the latest checkpoint and the history."""
-    try:
-        manifest = read_current_manifest(storage)
-        chosen = config.training_config(_given(context))
-    except DataError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
-    version = manifest["fingerprint"]
-    names, recipe = context.partition_keys, chosen.model_dump(mode="json")
-    keys = [training_key(name, version, recipe) for name in names]
-    # What failed after the training, such as logging it, is no reason to train for a second time.
-    anew = config.train_anew and context.retry_number == 0 and TRIES_TAG not in context.run.tags
-    with tracked(context, mlflow, keys, names, [recipe] * len(names)) as runs:
-        profile = {name: part["windows"] for name, part in manifest["splits"].items()}
-        for run_id in runs.ids:
-            mlflow.log_dataset(run_id, "multimodal", version, str(storage.splits), profile)
-        jobs = [
-            TrainJob(name, storage.splits, storage.checkpoint(name), chosen, version, run_id, anew)
-            for name, run_id in zip(names, runs.ids, strict=True)
-        ]
-        results = _logged(compute.run_each(context, TRAIN, jobs, mlflow.env), jobs, mlflow, runs)
-        yield from each_result(context, results, partial(_result, storage, dict(zip(names, runs.ids, strict=True))))
-
-
-def _logged(
-    results: Iterable[tuple[int, TrainingResult | DataError]],
-    jobs: Sequence[TrainJob],
-    mlflow: Mlflow,
-    runs: TrackedRuns,
-) -> Iterator[tuple[int, TrainingResult | DataError]]:
-    """The same, each once its MLflow run has all that it made, and has ended."""
-    for number, result in results:
-        run_id, folder = runs.ids[number], jobs[number].output
+    with ended_when_terminated(), mlflow.ended(context.run_id):
         try:
-            if not isinstance(result, DataError):
-                mlflow.log_history(run_id, result.history)
-                mlflow.log_files(run_id, [folder / file for file in PUBLISHED], "checkpoint")
-            runs.end(run_id, failed=isinstance(result, DataError))
-        except DataError as error:  # of the store: the other trainings go on
-            yield number, error
-        else:
-            yield number, result
+            manifest = read_current_manifest(storage)
+            chosen = config.training_config(_given(context))
+            experiment = mlflow.prepared()
+        except DataError as error:
+            raise failure(context, str(error), str(error) if may_pass(error) else "") from error
+        version, recipe = manifest["fingerprint"], config.name_of(chosen)
+        profile = {name: part["windows"] for name, part in manifest["splits"].items()}
+        data = UsedData("multimodal", version, str(storage.splits), profile)
+        # What failed after the training, such as logging it, is no reason to train for a second time.
+        anew = config.train_anew and context.retry_number == 0 and TRIES_TAG not in context.run.tags
+        options = chosen.model_dump(mode="json")
+        jobs: dict[str, TrainJob] = {}
+        runs: dict[str, TrackedRun] = {}
+        for name in context.partition_keys:
+            tags = {DAGSTER_RUN: context.run_id, "architecture": name, "data_version": version, "recipe": recipe}
+            key = training_key(name, version, options)
+            runs[name] = TrackedRun(experiment, key, f"{name}, {recipe}", options, tags, data)
+            jobs[name] = TrainJob(name, storage.splits, storage.checkpoint(name), chosen, version, runs[name], anew)
+
+        def trained(name: str, result: TrainingResult) -> dg.MaterializeResult:
+            run_id = mlflow.complete(runs[name], result.history, result.resumed_from, result.duration_s)
+            mlflow.log_files(run_id, [storage.checkpoint(name) / file for file in PUBLISHED], "checkpoint")
+            pages = {"mlflow": mlflow.page(experiment), "mlflow_run": mlflow.page(experiment, run_id)}
+            return _result(storage, name, result, {name: dg.MetadataValue.url(page) for name, page in pages.items()})
+
+        yield from each_result(context, compute.run_each(context, TRAIN, list(jobs.values()), mlflow.env), trained)
 
 
 def _given(context: dg.AssetExecutionContext) -> Iterable[str]:
@@ -123,7 +114,9 @@ def _given(context: dg.AssetExecutionContext) -> Iterable[str]:
     return given
 
 
-def _result(storage: Storage, runs: Mapping[str, str], name: str, result: TrainingResult) -> dg.MaterializeResult:
+def _result(
+    storage: Storage, name: str, result: TrainingResult, pages: Mapping[str, dg.UrlMetadataValue]
+) -> dg.MaterializeResult:
     folder = storage.checkpoint(name)
     version = sha256(folder / BEST)[:12]
     best = {key: value for key, value in result.best_metrics.items() if key.startswith("val_") and value is not None}
@@ -141,7 +134,7 @@ def _result(storage: Storage, runs: Mapping[str, str], name: str, result: Traini
             "parameters": result.parameters,
             "windows_per_s": round(result.windows_per_s, 1),
             "device": f"{result.device}, {result.precision}",
-            "mlflow_run": runs[name],
+            **pages,
             "path": dg.MetadataValue.path(folder),
         },
     )

@@ -19,7 +19,6 @@ class EchoJob:
     wait: Path | None = None
     """Goes on when this file is there."""
     fault: str = ""
-    run_id: str | None = None
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from drive_assets.resources.mlflow import Mlflow, scrubbed
+from drive_assets.resources.mlflow import Mlflow, scrubbed, tracking_uri
+from drive_assets.tracking import EpochLog, TrackedRun, duration, take_run
 from model.common.errors import PassingError
 
 CODE = """
 from drive_assets.resources.mlflow import Mlflow
-print(Mlflow.from_environment().open("key/{0}", "name", {{"epochs": 1}}, {{"dagster.run_id": "lost"}}))
+from drive_assets.tracking import TrackedRun
+store = Mlflow.from_environment()
+print(store.complete(TrackedRun(store.prepared(), "key/{0}", "name", {{"epochs": 1}}), [], 0))
 """
 
 AFTER_THE_MOVE = """
@@ -38,6 +41,12 @@ def client(root: Path) -> MlflowClient:
     return MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
 
 
+def opened(store: Mlflow, key: str, dagster_run: str = "dagster run") -> str:
+    """An MLflow run that goes on, as a worker opens it."""
+    run = TrackedRun(store.prepared(), key, "name", tags={"dagster.run_id": dagster_run})
+    return take_run(MlflowClient(tracking_uri()), run, 0, 0.0).info.run_id
+
+
 def test_two_that_begin_at_once_get_one_whole_store(data_root: Path) -> None:
     started = [
         subprocess.Popen([sys.executable, "-c", CODE.format(number)], stdout=subprocess.PIPE, text=True)
@@ -54,28 +63,72 @@ def test_a_first_use_that_was_killed_leaves_nothing_in_the_way(store: Mlflow, da
     data_root.mkdir()
     with sqlite3.connect(data_root / ".mlflow.0123456789ab.db") as half:
         half.execute("CREATE TABLE _alembic_tmp_experiments (x)")
-    assert store.open("key", "name", {}, {})
+    assert opened(store, "key")
     assert store.find("key") is not None
 
 
 def test_a_deleted_experiment_is_restored(store: Mlflow, data_root: Path) -> None:
-    run_id = store.open("key", "name", {}, {})
+    run_id = opened(store, "key")
     client(data_root).delete_experiment("1")
-    assert store.open("other", "name", {}, {}) != run_id
+    assert opened(store, "other") != run_id
     assert client(data_root).get_experiment("1").lifecycle_stage == "active"
 
 
 def test_runs_of_killed_commands_are_ended(store: Mlflow, data_root: Path) -> None:
-    lost, alive = (store.open(name, name, {}, {"dagster.run_id": name}) for name in ("lost", "alive"))
-    store.end_lost({"lost"})
+    lost, alive = (opened(store, name, name) for name in ("lost", "alive"))
+    store.end({"lost"})
     assert client(data_root).get_run(lost).info.status == "KILLED"
     assert client(data_root).get_run(alive).info.status == "RUNNING"
+
+
+def test_a_training_is_told_and_what_the_worker_could_not_log_is_made_up_for(
+    store: Mlflow, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, lines = TrackedRun(store.prepared(), "key", "name"), list[str]()
+    epochs = [{"epoch": number, "lr": 0.1} for number in range(4)]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri())
+    with EpochLog(run, 40, lines.append, "net").closed() as log:
+        log.begin(0)
+        log(epochs[0])
+    with EpochLog(run, 40, lines.append, "net").closed() as log:
+        log.begin(1)
+        log(epochs[0])
+        log(epochs[1])
+        monkeypatch.setattr(log._client, "log_batch", None)  # as if the server were gone
+        log(epochs[2])
+        log(epochs[3])
+    assert lines[0].startswith("net epoch 1 of 40, ") and lines[0].endswith(" left: lr 0.1")
+    assert lines[1] == "net resumes after epoch 1 of 40"
+    assert [line for line in lines if "MLflow" in line] == [
+        "MLflow cannot be reached (TypeError); training continues, its figures follow in the end."
+    ]
+    run_id = store.complete(run, epochs, 1)
+    assert [metric.step for metric in client(data_root).get_metric_history(run_id, "lr")] == [0, 1, 2, 3]
+    assert client(data_root).get_run(run_id).info.status == "FINISHED"
+    assert store.complete(run, epochs, 4) == run_id == store.find("key")
+    assert len(client(data_root).search_runs(["1"])) == 1
+
+
+def test_a_training_from_the_start_has_a_run_of_its_own_and_one_that_was_killed_before_its_first_epoch_goes_on(
+    store: Mlflow, data_root: Path
+) -> None:
+    first = opened(store, "key", "killed")
+    assert opened(store, "key", "next") == first
+    client(data_root).log_metric(first, "epoch", 0, step=0)
+    assert opened(store, "key", "next") == first
+    anew = opened(store, "key", "anew")
+    assert anew != first and store.find("key") == anew
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(12.4, "12 s"), (420, "7 min"), (7500, "2 h 05 min")])
+def test_a_duration_as_a_person_says_it(seconds: float, told: str) -> None:
+    assert duration(seconds) == told
 
 
 def test_a_moved_data_root_takes_its_artifacts_along(
     store: Mlflow, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_id = store.open("key", "name", {}, {})
+    run_id = opened(store, "key")
     (tmp_path / "best_model.pt").write_bytes(b"weights")
     store.log_files(run_id, [tmp_path / "best_model.pt"], "checkpoint")
     assert store.register_best("drive-assets", run_id, tmp_path / "best_model.pt", "first") == "1"

@@ -83,6 +83,7 @@ def train(
     on_epoch: Callable[[dict[str, float | int]], None] = lambda metrics: None,
     anew: bool = False,
     tell: Tell = print,
+    on_start: Callable[[int], None] = lambda epochs_done: None,
 ) -> TrainingResult:
     """Train one architecture on `splits`/train.h5, watch `splits`/val.h5, publish into folder `output`.
 
@@ -96,6 +97,7 @@ def train(
             positives leaves undefined are absent.
         anew: train though the same is published; a run that was killed in that is resumed all the same.
         tell: told if a batch does not fit into the device's memory and is done in parts.
+        on_start: called with the number of epochs that a killed run had done, unless there is nothing to train.
 
     Raises:
         DataError: unknown architecture, wrong config or splits, `output` in use by another process, out of GPU memory.
@@ -114,7 +116,7 @@ def train(
         resumes = (work / LATEST).is_file()
         if not anew and not resumes and (published := read_published(output, work.name)) is not None:
             return published
-        return _train(architecture, splits, work, config, data_version, on_epoch, tell)
+        return _train(architecture, splits, work, config, data_version, on_epoch, tell, on_start)
 
 
 def _train(
@@ -125,6 +127,7 @@ def _train(
     data_version: str,
     on_epoch: Callable[[dict[str, float | int]], None],
     tell: Tell,
+    on_start: Callable[[int], None],
 ) -> TrainingResult:
     """Train to the end, or as far as it comes, in folder `work`, and publish."""
     started, output = time.perf_counter(), work.parents[1]
@@ -132,7 +135,10 @@ def _train(
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         work.mkdir(exist_ok=True)
         try:
-            resumed_from = _Run(architecture, splits, work, config, data_version, device, tell).to_the_end(on_epoch)
+            run = _Run(architecture, splits, work, config, data_version, device, tell)
+            resumed_from = len(run.history)
+            on_start(resumed_from)
+            run.to_the_end(on_epoch)
         except torch.OutOfMemoryError as error:
             raise DataError(
                 f"{architecture} does not fit into the memory of {device} with batch_size {config.batch_size}, nor in "
@@ -205,14 +211,11 @@ class _Run:
         for metrics in self.history:
             self.schedule.step(score(metrics))
 
-    def to_the_end(self, on_epoch: Callable[[dict[str, float | int]], None]) -> int:
-        """Train all epochs that are left; returns how many an earlier run had done."""
-        resumed_from = len(self.history)
+    def to_the_end(self, on_epoch: Callable[[dict[str, float | int]], None]) -> None:
         while not self.schedule.ended:
             metrics = self._epoch()
             on_epoch({name: value for name, value in metrics.items() if value is not None})
         self._write_history()
-        return resumed_from
 
     def _epoch(self) -> Metrics:
         config, epoch, started = self.config, self.schedule.epoch, time.perf_counter()

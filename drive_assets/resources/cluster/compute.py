@@ -39,7 +39,7 @@ AT_MOST = 1000
 READ_S = 0.3
 """How often the folders are looked at."""
 JOBS_TAG, ROOT_RUN_TAG = "drive_assets/jobs", "dagster/root_run_id"
-HOW = ("run_id", "anew")
+HOW = ("run", "anew")
 """Fields of jobs that do not decide on what is made, so that a retry takes over what its first try submitted."""
 PASSED_ON = ("DRIVE_ASSETS_", "MLFLOW_", "PYTHONPATH")
 """Beginnings of the names of what a job gets of this process's environment."""

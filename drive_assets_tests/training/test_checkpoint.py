@@ -1,0 +1,129 @@
+"""The asset on a real instance, with a real MLflow store and real workers: each result for itself, nothing twice."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import h5py
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from drive_assets.resources.compute import LocalCompute
+from drive_assets.resources.mlflow import Mlflow
+from drive_assets.resources.storage import Storage
+from drive_assets.training import assets
+from drive_assets_tests.model.split_files import write_split_file
+from model.training.published import HISTORY
+
+TWO = ["simple_concat_lstm", "simple_concat_transformer"]
+SMALL = {
+    "epochs": 2,
+    "batch_size": 32,
+    "warmup_epochs": 0,
+    "learning_rate": 0.001,
+    "device": "cpu",
+    "embedding_dim": 16,
+    "hidden_dim": 16,
+    "attention_num_heads": 4,
+    "decoder_num_layers": 1,
+}
+
+
+@pytest.fixture
+def splits(data_root: Path) -> Path:
+    """Splits of a manifest, as h5_split leaves them."""
+    folder = data_root / "datasets" / "multimodal"
+    folder.mkdir(parents=True)
+    for seed, name in enumerate(("train", "val", "test")):
+        with h5py.File(write_split_file(folder / f"{name}.h5", frames=60, seed=seed), "a") as file:
+            file.attrs["fingerprint"] = "v1"
+    parts = {name: {"windows": 41} for name in ("train", "val", "test")}
+    (folder / "dataset_config.json").write_text(json.dumps({"fingerprint": "v1", "splits": parts}))
+    return folder
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.instance_for_test() as instance:
+        yield instance
+
+
+def train(instance: dg.DagsterInstance, **options: Any) -> tuple[dg.ExecuteInProcessResult, list[str]]:
+    """Train both architectures in one run; its result, and what its log says."""
+    names = list(assets.ARCHITECTURE_PARTITIONS.get_partition_keys())
+    assert names.index(TWO[1]) == names.index(TWO[0]) + 1
+    resources = {"storage": Storage.from_environment(), "mlflow": Mlflow.from_environment()}
+    defs = dg.Definitions([assets.checkpoint], resources={**resources, "compute": LocalCompute(threads=1)})
+    result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
+        instance=instance,
+        tags={"dagster/asset_partition_range_start": TWO[0], "dagster/asset_partition_range_end": TWO[1]},
+        run_config={"ops": {"checkpoint": {"config": {**SMALL, **options}}}},
+        raise_on_error=False,
+    )
+    records = instance.get_records_for_run(result.run_id).records
+    return result, [record.event_log_entry.user_message for record in records]
+
+
+def runs(data_root: Path) -> list[Run]:
+    """What MLflow has, the oldest first."""
+    return MlflowClient(f"sqlite:///{data_root / 'mlflow.db'}").search_runs(["1"], order_by=["start_time"])
+
+
+def steps(data_root: Path, run: Run) -> list[int]:
+    client = MlflowClient(f"sqlite:///{data_root / 'mlflow.db'}")
+    return [metric.step for metric in client.get_metric_history(run.info.run_id, "train_loss")]
+
+
+@pytest.mark.timeout(600)
+def test_each_is_recorded_for_itself_and_what_is_published_is_taken_over(
+    data_root: Path, splits: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version_of = assets.sha256
+
+    def broken(path: Path) -> str:
+        if path.parent.name == TWO[0]:
+            raise ZeroDivisionError("a bug")
+        return version_of(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(assets, "sha256", broken)
+        result, log = train(instance)
+    made = instance.get_materialized_partitions(dg.AssetKey("checkpoint"))
+    (failure,) = [event for event in result.all_events if event.is_step_failure]
+    told = failure.step_failure_data.user_failure_data.description
+    assert (made, told.count("failed")) == ({TWO[1]}, 1)
+    assert told.startswith(f"1 of 2 failed.\n{TWO[0]}: ZeroDivisionError")
+    assert any(line.startswith(f"{TWO[0]} epoch 1 of 2, ") and " left: lr " in line for line in log)
+
+    first, second = runs(data_root)
+    assert [run.info.run_name for run in (first, second)] == [f"{name}, reference changed" for name in TWO]
+    assert [run.info.status for run in (first, second)] == ["FINISHED"] * 2
+    assert first.info.end_time <= second.info.start_time
+    assert (
+        first.data.tags.items()
+        >= {"architecture": TWO[0], "data_version": "v1", "dagster.run_id": result.run_id}.items()
+    )
+    assert first.inputs.dataset_inputs[0].dataset.name == "multimodal"
+    published = (data_root / "models" / "multimodal" / TWO[0] / HISTORY).read_bytes()
+
+    result, log = train(instance)
+    assert result.success
+    assert instance.get_materialized_partitions(dg.AssetKey("checkpoint")) == set(TWO)
+    assert not any(" epoch " in line for line in log)
+    (event,) = [event for event in result.asset_materializations_for_node("checkpoint") if event.partition == TWO[0]]
+    assert "already trained" in str(event.metadata["summary"].value)
+    assert event.metadata["mlflow"].value == "http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning"
+    assert (data_root / "models" / "multimodal" / TWO[0] / HISTORY).read_bytes() == published
+    again = runs(data_root)
+    assert [(run.info.run_id, run.info.end_time) for run in again] == [
+        (run.info.run_id, run.info.end_time) for run in (first, second)
+    ]
+    assert [steps(data_root, run) for run in again] == [[0, 1]] * 2
+
+    result, log = train(instance, train_anew=True)
+    assert result.success
+    assert any(f"{TWO[0]} epoch 2 of 2, " in line for line in log)
+    assert [steps(data_root, run) for run in runs(data_root)] == [[0, 1]] * 4
