@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
 
-from drive_assets.resources.mlflow_store import prepare
+from drive_assets.resources.mlflow_store import mend, prepare
 from drive_assets.resources.storage import data_root
 from drive_assets.tracking import DAGSTER_RUN, Epoch, TrackedRun, find_run, log_epoch, logged_epochs, take_run
 from model.common.errors import DataError, PassingError
@@ -113,8 +113,13 @@ class Mlflow(dg.ConfigurableResource):
             prepare(tracking_uri(), Path(self.artifacts))
             from mlflow import MlflowClient
 
-            client = MlflowClient(tracking_uri())
-            client.search_experiments(max_results=1)
+            try:
+                client = MlflowClient(tracking_uri())
+                client.search_experiments(max_results=1)
+            except Exception:
+                mend(tracking_uri())
+                client = MlflowClient(tracking_uri())
+                client.search_experiments(max_results=1)
         return client
 
     def experiment_id(self, client: "MlflowClient") -> str:

@@ -1,9 +1,11 @@
 """The client on real local stores: first use, faults, secrets, and a data root that moves."""
 
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,42 @@ def test_a_first_use_that_was_killed_leaves_nothing_in_the_way(store: Mlflow, da
         half.execute("CREATE TABLE _alembic_tmp_experiments (x)")
     assert opened(store, "key")
     assert store.find("key") is not None
+
+
+HALF = """
+import os, sys
+from mlflow import MlflowClient
+import sqlalchemy
+left = iter(range(60))
+def die(connection, cursor, statement, *_):
+    if statement.lstrip().startswith(("CREATE", "DROP", "ALTER", "INSERT", "UPDATE")) and next(left, None) is None:
+        os.kill(os.getpid(), 9)
+sqlalchemy.event.listen(sqlalchemy.engine.Engine, "before_cursor_execute", die)
+MlflowClient(sys.argv[1]).search_experiments()
+"""
+"""First use, killed at the sixtieth change of the database."""
+
+
+def test_a_store_that_was_half_made_in_place_is_made_anew(store: Mlflow, data_root: Path) -> None:
+    data_root.mkdir()
+    killed = subprocess.run([sys.executable, "-c", HALF, f"sqlite:///{data_root / 'mlflow.db'}"], capture_output=True)
+    assert killed.returncode == -signal.SIGKILL
+    run_id = opened(store, "key")
+    assert store.find("key") == run_id
+    assert [path.name for path in data_root.iterdir() if "lock" not in path.name] == ["mlflow.db"]
+
+
+def test_a_store_that_holds_runs_is_never_made_anew(store: Mlflow, data_root: Path) -> None:
+    opened(store, "key")
+    with closing(sqlite3.connect(data_root / "mlflow.db")) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = 'future'")
+    before = (data_root / "mlflow.db").read_bytes()
+    found = subprocess.run([sys.executable, "-c", CODE.format(1)], stderr=subprocess.PIPE, text=True)
+    assert "mlflow.db cannot be opened" in found.stderr and "It holds 1 experiments, 1 runs" in found.stderr
+    assert (data_root / "mlflow.db").read_bytes() == before
+    (data_root / "mlflow.db").write_bytes(b"no database at all" * 100)
+    found = subprocess.run([sys.executable, "-c", CODE.format(1)], stderr=subprocess.PIPE, text=True)
+    assert "mlflow.db is no database" in found.stderr
 
 
 def test_a_deleted_experiment_is_restored(store: Mlflow, data_root: Path) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import h5py
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -38,8 +37,7 @@ def splits(data_root: Path) -> Path:
     folder = data_root / "datasets" / "multimodal"
     folder.mkdir(parents=True)
     for seed, name in enumerate(("train", "val", "test")):
-        with h5py.File(write_split_file(folder / f"{name}.h5", frames=60, seed=seed), "a") as file:
-            file.attrs["fingerprint"] = "v1"
+        write_split_file(folder / f"{name}.h5", frames=60, seed=seed, version="v1")
     parts = {name: {"windows": 41} for name in ("train", "val", "test")}
     (folder / "dataset_config.json").write_text(json.dumps({"fingerprint": "v1", "splits": parts}))
     return folder
