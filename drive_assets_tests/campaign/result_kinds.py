@@ -100,7 +100,7 @@ def make(storage: Storage, command: Command, given: Path, pictures: list[bytes])
     for name in NAMES:
         own = Recording(storage.recording(name))
         times = list(own.frames())
-        boxes = [np.array([[10, 10, 90 + row, 80, 0.9, 0]], np.float32) for row in range(len(times))]
+        boxes = [np.array([[10, 110, 90 + row, 190, 0.9, 0]], np.float32) for row in range(len(times))]
         found = Annotations.from_frames(times, [f"{time}.jpg" for time in times], boxes)
         write_annotations(own.annotations_path, found)
         own.details_path.write_text(json.dumps({"class_names": ["vehicle"], "roi": [0, 100, 640, 200]}))
