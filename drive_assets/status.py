@@ -123,12 +123,13 @@ def _attempts(instance: dg.DagsterInstance, key: dg.AssetKey) -> tuple[list[str]
             running.append(partition)
         elif run.status == dg.DagsterRunStatus.FAILURE:
             if run_id not in reasons:
-                reasons[run_id] = _reason(instance, run_id)
+                reasons[run_id] = failure_reason(instance, run_id)
             failed[partition] = _own(reasons[run_id], partition)
     return running, failed
 
 
-def _reason(instance: dg.DagsterInstance, run_id: str) -> str:
+def failure_reason(instance: dg.DagsterInstance, run_id: str) -> str:
+    """What the step of a run that failed said, for people."""
     for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
         data = entry.get_dagster_event().step_failure_data
         if data.user_failure_data is not None and data.user_failure_data.description:

@@ -73,6 +73,7 @@ def test_sensors_schedules_and_jobs() -> None:
         "inbox_sensor": running,
         "sharepoint_sensor": running,
         "automation_sensor": running,
+        "failure_notifications": dg.DefaultSensorStatus.STOPPED,
     }
     schedules = {name: defs.resolve_schedule_def(name) for name in SCHEDULES}
     assert {name: schedule.job_name for name, schedule in schedules.items()} == SCHEDULES
