@@ -1,8 +1,9 @@
 """all evaluations -> the comparison; the best model that is shown to be one -> MLflow's registry"""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+import numpy as np
 
 from drive_assets.evaluation.assets import evaluation, key_of_checkpoint
 from drive_assets.manifest import read_manifest
@@ -13,8 +14,13 @@ from drive_assets.resources.storage import Storage
 from drive_assets.tasks import EVALUATE, EvaluateJob
 from model.common.errors import DataError
 from model.common.pages import number
-from model.evaluation.results import EVALUATION, Comparison, Evaluation, Row
+from model.dataset.split_file import read_split
+from model.evaluation.results import CALIBRATION, EVALUATION, Comparison, Evaluation, Row
 from model.network.architectures import ARCHITECTURES
+
+if TYPE_CHECKING:
+    from drive_assets.resources.mlflow_models import TrainedModel
+    from model.evaluation.best import Best
 
 REGISTERED_MODEL = "drive-assets"
 
@@ -68,10 +74,41 @@ def _keep_the_best(
     if (run_id := mlflow.find(key)) is not None:
         mlflow.log_files(run_id, sorted((output / KEPT / content.data_version).glob("comparison.*")), "comparison")
     if holder is not None and (run_id := mlflow.find(holder.training_key)) is not None:
-        text = f"{holder.architecture}, trained on {holder.data_version}: {verdict.reason}"
-        kept = mlflow.register_best(REGISTERED_MODEL, run_id, holder.folder(output) / best.WEIGHTS, text)
+        kept = mlflow.register_best(REGISTERED_MODEL, run_id, _trained_model(storage, holder, verdict.reason))
         metadata["registered"] = f"{REGISTERED_MODEL} version {kept}"
     return metadata
+
+
+def _trained_model(storage: Storage, holder: "Best", reason: str) -> "TrainedModel":
+    """What MLflow is told of the best model; the example is the first window of test."""
+    from drive_assets.resources.mlflow_models import TrainedModel
+    from model.evaluation import best
+
+    folder = holder.folder(storage.evaluations)
+    evaluated, test = Evaluation.read(folder / EVALUATION), read_split(storage.split("test"))
+    rows = np.arange(test.window.length) + test.window_start[0]
+    example = {
+        "telemetry": test.telemetry[rows][None],
+        "detections": test.detections[rows][None],
+        "detection_mask": test.detection_mask[rows][None],
+        "region": test.region[test.recording[rows[:1]]],
+    }
+    figures = {
+        "test_mean_pr_auc": evaluated.test.mean_pr_auc,
+        "test_mean_onset_pr_auc": evaluated.test.mean_onset_pr_auc,
+    }
+    tags = {"architecture": holder.architecture, "data_version": holder.data_version}
+    return TrainedModel(
+        name=holder.architecture,
+        checkpoint=holder.checkpoint,
+        files=[folder / best.WEIGHTS, folder / CALIBRATION],
+        example=example,
+        tasks=evaluated.tasks,
+        tags={**tags, **{name: number(value, 4) for name, value in figures.items()}},
+        figures=figures,
+        description=f"{holder.architecture}, trained on data version {holder.data_version}: mean PR-AUC "
+        f"{number(evaluated.test.mean_pr_auc, 3)} on test. {reason}.",
+    )
 
 
 def _score_incumbent(

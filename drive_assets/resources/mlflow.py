@@ -21,6 +21,8 @@ from model.common.errors import DataError, PassingError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+    from drive_assets.resources.mlflow_models import TrainedModel
+
 # MLflow reports its use to its makers otherwise, from here, from workers and from its server, which inherit this.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 # Seven retries of two minutes each, as by default, would hold a run long after everyone has left.
@@ -215,25 +217,8 @@ class Mlflow(dg.ConfigurableResource):
                 client.log_artifact(run_id, str(path), folder)
 
     @told()
-    def register_best(self, name: str, run_id: str, checkpoint: Path, description: str) -> str:
-        """Give the best training's checkpoint a version in the model registry and the alias `best`; return the version.
+    def register_best(self, registry: str, run_id: str, model: "TrainedModel") -> str:
+        """Give a model a version in the registry, unless it has one, and the alias `best`; return the version."""
+        from drive_assets.resources.mlflow_models import register
 
-        A run that has a version already keeps it.
-        """
-        from mlflow.exceptions import MlflowException
-
-        client = self.client()
-        try:
-            client.create_registered_model(name)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        versions = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
-        if versions:
-            version = versions[0].version
-        else:
-            artifacts = client.get_run(run_id).info.artifact_uri
-            source = f"{artifacts}/checkpoint/{checkpoint.name}"
-            version = client.create_model_version(name, source, run_id, description=description).version
-        client.set_registered_model_alias(name, "best", version)
-        return str(version)
+        return register(self.client(), registry, run_id, model)
