@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from drive_assets import automation, notifications
+from drive_assets import automation, notifications, upkeep
 from drive_assets.annotation import definitions as annotation
 from drive_assets.catalogue import catalogued
 from drive_assets.detection import definitions as detection
@@ -16,7 +16,7 @@ from drive_assets.resources.storage import Storage
 from drive_assets.splits import definitions as splits
 from drive_assets.training import definitions as training
 
-ROOMS = [recordings, detection, annotation, labels, splits, training, evaluation, automation, notifications]
+ROOMS = [recordings, detection, annotation, labels, splits, training, evaluation, automation, notifications, upkeep]
 
 defs = catalogued(
     dg.Definitions.merge(

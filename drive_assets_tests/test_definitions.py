@@ -55,6 +55,9 @@ def test_gpu_work_is_in_the_pool_and_every_asset_has_a_code_version() -> None:
 def test_checks() -> None:
     names = {f"{key.asset_key.to_user_string()}:{key.name}" for key in GRAPH.asset_check_keys}
     assert names == {
+        "recording:all_are_taken",
+        *(f"{name}:is_current" for name in ("annotations", "future_labels", "h5_split", "checkpoint", "evaluation")),
+        "model_comparison:is_current",
         "recording:few_faults",
         "recording:plausible_drive",
         "boxy_detector:finds_vehicles",
@@ -73,6 +76,7 @@ def test_sensors_schedules_and_jobs() -> None:
         "inbox_sensor": running,
         "sharepoint_sensor": running,
         "automation_sensor": running,
+        "status_sensor": running,
         "failure_notifications": dg.DefaultSensorStatus.STOPPED,
     }
     schedules = {name: defs.resolve_schedule_def(name) for name in SCHEDULES}

@@ -14,6 +14,7 @@ from drive_assets.recordings.assets import recording
 from drive_assets.recordings.forget import forget
 from drive_assets.resources.storage import Storage
 from drive_assets.status import AssetStatus, lines, read_status
+from drive_assets.upkeep import status_sensor
 from drive_assets_tests.drives import write_drive
 from model.common.errors import DataError
 
@@ -43,6 +44,16 @@ def status(instance: dg.DagsterInstance, storage: Storage) -> dict[str, AssetSta
     return {each.asset: each for each in read_status(instance, definitions().resolve_asset_graph(), storage)}
 
 
+def tick(instance: dg.DagsterInstance, storage: Storage, cursor: str | None) -> tuple[dict[str, bool], str | None]:
+    """The checks that the sensor evaluates anew, and its next cursor."""
+    repository = definitions().get_repository_def()
+    with dg.build_sensor_context(instance, cursor, repository_def=repository, resources={"storage": storage}) as given:
+        result = status_sensor(given)
+    assert isinstance(result, dg.SensorResult)
+    events = [event for event in result.asset_events or () if isinstance(event, dg.AssetCheckEvaluation)]
+    return {event.asset_key.to_user_string(): event.passed for event in events}, result.cursor
+
+
 def test_it_tells_what_is_there_what_was_refused_and_what_is_out_of_date(
     instance: dg.DagsterInstance, storage: Storage
 ) -> None:
@@ -69,10 +80,14 @@ def test_it_tells_what_is_there_what_was_refused_and_what_is_out_of_date(
     found = status(instance, storage)
     assert found["future_labels"].stale == {TAKEN: "its file is gone"}
     assert not found["future_labels"].is_current
+    told, cursor = tick(instance, storage, None)
+    assert told == {"recording": False, "future_labels": False}
+    assert tick(instance, storage, cursor) == ({}, cursor)
     text = "\n".join(lines(list(found.values())))
     assert "1 of 4 made, 3 refused" in text and "forget NAME" in text
     assert run(instance, "future_labels", TAKEN)
     assert status(instance, storage)["future_labels"].is_current
+    assert tick(instance, storage, cursor)[0] == {"future_labels": True}
 
 
 def test_what_is_forgotten_is_no_partition_and_its_files_and_history_stay(
