@@ -1,10 +1,11 @@
 """Judges recipes on simulated drives without images, against baselines and the ceiling of the simulation's true state.
 
-    python benchmarks/quality.py --cache build/quality --drives 24 --recipe best --architectures simple_concat_lstm
+    python benchmarks/quality.py --cache build/quality --recipe best --architectures simple_concat_lstm
 
 Prints PR-AUC on test for each task, over all windows and over onsets (windows in which the action does not go on yet),
-with 95 % intervals by resampling blocks of a minute, and the expected calibration error. Drives are seeded, take about
-a minute of one core each, and are kept in the cache.
+with 95 % intervals by resampling blocks of a minute, and the expected calibration error. Below each network stands, with
+the interval of paired resamples, how much better it is than the better of the baselines, and which share that is of the
+way from there to the ceiling. Drives are seeded, take about a minute of one core each, and are kept in the cache.
 """
 
 import argparse
@@ -44,52 +45,85 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True, help="folder that keeps drives, splits and checkpoints")
     parser.add_argument("--drives", type=int, default=24, help="30 minutes each; a sixth is val, a sixth is test")
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--tremble", type=float, default=1.0, help="factor on what the detector's boxes tremble")
     parser.add_argument("--workers", type=int, default=2, help="processes that simulate")
     parser.add_argument("--recipe", nargs="*", choices=sorted(RECIPES), default=["reference", "best"])
     parser.add_argument("--architectures", nargs="*", choices=ARCHITECTURES, default=list(ARCHITECTURES))
     parser.add_argument("--epochs", type=int, help="most epochs, instead of the recipe's")
     options = parser.parse_args()
-    drives = make_drives(options.cache / f"drives-{options.seed}", options.drives, options.seed, options.workers)
-    splits = make_splits(options.cache / f"splits-{options.seed}-{options.drives}", drives)
+    of = f"{options.seed}" if options.tremble == 1 else f"{options.seed}-{options.tremble:g}"
+    drives = make_drives(options.cache / f"drives-{of}", options.drives, options.seed, options.workers, options.tremble)
+    splits = make_splits(options.cache / f"splits-{of}-{options.drives}", drives)
     files = {name: read_split(splits / f"{name}.h5") for name in ("train", "test")}
     data = {name: WindowData.load(splits / f"{name}.h5") for name in files}
     print("; ".join(f"{name}: {len(d)} windows, positives {_rates(d)}" for name, d in data.items()), flush=True)
+    judge = Judge(data["test"], files["test"])
+    baselines = []
     for name in ("boosting_last_frame", "boosting_lead_box"):
         features, trees = BASELINES[name]
-        report(name, data["test"], files["test"], boosting({n: features(f) for n, f in files.items()}, data, trees))
+        baselines.append(boosting({n: features(f) for n, f in files.items()}, data, trees))
+        judge.report(name, baselines[-1])
     states = {name: np.hstack((last_frame(file), _state(drives, file))) for name, file in files.items()}
-    report("ceiling", data["test"], files["test"], boosting(states, data, BASELINES["boosting_lead_box"][1]))
+    ceiling = boosting(states, data, BASELINES["boosting_lead_box"][1])
+    judge.report("ceiling", ceiling)
     for recipe in options.recipe:
         config = RECIPES[recipe]
         if options.epochs:
             config = config.replace(epochs=options.epochs)
         for architecture in options.architectures:
             start = time.perf_counter()
-            result = train(architecture, splits, options.cache / "checkpoints" / recipe / architecture, config)
+            result = train(architecture, splits, options.cache / "checkpoints" / of / recipe / architecture, config)
             model, _ = load_checkpoint(result.best_model)
-            test = load_split(splits / "test.h5", config, "cpu")
             took = f"{recipe}, {len(result.history)} epochs, {(time.perf_counter() - start) / 60:.0f} min"
-            report(f"{architecture} ({took})", test, files["test"], predict(model, test, 2048))
+            scores = predict(model, load_split(splits / "test.h5", config, "cpu"), 2048)
+            judge.report(f"{architecture} ({took})", scores)
+            judge.compare(scores, baselines, ceiling)
 
 
-def report(name: str, data: WindowData, file: Split, scores: Scores) -> None:
-    """Print a row: scores (W,tasks) are probabilities of the windows of `data`, which `file` holds."""
-    last = last_frames(file)
-    block = blocks(file.time_ms[last], file.recording[last])
-    draws = bootstrap_draws(block, RESAMPLES, 0)
-    labels, going_on = data.labels.numpy() > 0.5, data.going_on.numpy()
-    print(name)
-    for column, task in enumerate(data.tasks):
-        figures = []
-        for use in (np.ones(len(labels), bool), ~going_on[:, column]):
-            y, p = labels[use, column], scores[use, column]
-            bounds = interval(bootstrap_areas(y, p, block[use], draws)[0])
-            value = average_precision(y, p)
-            figures.append(
-                "undefined" if value is None or bounds is None else f"{value:.3f} [{bounds[0]:.3f}, {bounds[1]:.3f}]"
-            )
-        error = expected_calibration_error(labels[:, column], scores[:, column])
-        print(f"    {task} {figures[0]}  onset only {figures[1]}  calibration error {error:.3f}", flush=True)
+class Judge:
+    """Scores probabilities (W,tasks) of the windows of a split, `data`, which `file` holds."""
+
+    def __init__(self, data: WindowData, file: Split) -> None:
+        last = last_frames(file)
+        self.tasks, self.labels = data.tasks, data.labels.numpy() > 0.5
+        going_on = data.going_on.numpy()
+        self.windows = {"all": np.ones_like(going_on), "onset": ~going_on}
+        self.block = blocks(file.time_ms[last], file.recording[last])
+        self.draws = bootstrap_draws(self.block, RESAMPLES, 0)
+
+    def report(self, name: str, scores: Scores) -> None:
+        """Print PR-AUC of each task with its interval, of all windows and of onsets, and the calibration error."""
+        print(name)
+        for column, task in enumerate(self.tasks):
+            figures = [f"{kind} {_shown(*self.areas(scores, column, kind))}" for kind in self.windows]
+            error = expected_calibration_error(self.labels[:, column], scores[:, column])
+            print(f"    {task} {'  '.join(figures)}  calibration error {error:.3f}", flush=True)
+
+    def compare(self, scores: Scores, baselines: list[Scores], ceiling: Scores) -> None:
+        """Print how much better than the better baseline, and the share of the way from that to the ceiling."""
+        for column, task in enumerate(self.tasks):
+            shown = []
+            for kind in self.windows:
+                value, draws = self.areas(scores, column, kind)
+                low, low_draws = max((self.areas(each, column, kind) for each in baselines), key=lambda area: area[0])
+                high, high_draws = self.areas(ceiling, column, kind)
+                way = (value - low) / (high - low), (draws - low_draws) / (high_draws - low_draws)
+                shown.append(f"{kind} {_shown(value - low, draws - low_draws, '+')}, way {_shown(*way, '+')}")
+            print(f"    {task} against the better baseline: {';  '.join(shown)}", flush=True)
+
+    def areas(self, scores: Scores, column: int, kind: str) -> tuple[float, Scores]:
+        """PR-AUC of a task over "all" windows or at "onset", NaN where undefined, and of each resample."""
+        use = self.windows[kind][:, column]
+        labels, values = self.labels[use, column], scores[use, column]
+        value = average_precision(labels, values)
+        return np.nan if value is None else value, bootstrap_areas(labels, values, self.block[use], self.draws)[0]
+
+
+def _shown(value: float, draws: Scores, sign: str = "") -> str:
+    bounds = interval(draws)
+    if not np.isfinite(value) or bounds is None:
+        return "undefined"
+    return f"{value:{sign}.3f} [{bounds[0]:{sign}.3f}, {bounds[1]:{sign}.3f}]"
 
 
 def boosting(

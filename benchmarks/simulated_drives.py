@@ -43,10 +43,12 @@ STATE = ("speed", "acceleration", "gap", "lead_speed", "lead_braking", "closing"
 FARTHEST_M = 300.0
 
 
-def make_drives(folder: Path, count: int, seed: int, workers: int) -> list[Path]:
-    """`count` recording folders of 30 minutes; those that are there already are kept."""
+def make_drives(folder: Path, count: int, seed: int, workers: int, tremble: float = 1.0) -> list[Path]:
+    """`count` recording folders of 30 minutes, boxes trembling by `tremble` x TREMBLE; those there are kept."""
     names = [f"{datetime(2025, 1, 1) + timedelta(days=index):%Y-%m-%d}_10-00-00" for index in range(count)]
-    missing = [(folder / name, seed, index) for index, name in enumerate(names) if not (folder / name).is_dir()]
+    missing = [
+        (folder / name, seed, index, tremble) for index, name in enumerate(names) if not (folder / name).is_dir()
+    ]
     if missing:
         with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
             for name in pool.map(_make, *zip(*missing, strict=True)):
@@ -74,7 +76,7 @@ def true_state(drives: Sequence[Path], time_ms: npt.NDArray[np.int64]) -> npt.ND
     return table[list(STATE)].to_numpy(np.float32)[rows]
 
 
-def _make(folder: Path, seed: int, index: int) -> str:
+def _make(folder: Path, seed: int, index: int, tremble: float) -> str:
     """Simulate one drive into `folder`."""
     rng = np.random.default_rng([seed, index])
     drive_seed = seed * 10_007 + index
@@ -82,14 +84,14 @@ def _make(folder: Path, seed: int, index: int) -> str:
     controls = drive(traffic.speed, traffic.acceleration, rng)
     start = datetime.strptime(folder.name, "%Y-%m-%d_%H-%M-%S")
     recorded = record(start, sample_steps(DURATION_S, rng), controls, 0.0, rng)
-    with new_folder(folder, {"seed": seed, "index": index}) as temporary:
+    with new_folder(folder, {"seed": seed, "index": index, "tremble": tremble}) as temporary:
         (temporary / "telemetry.csv").write_text(recorded.csv, encoding="utf-8")
         table, _ = read_telemetry(temporary / "telemetry.csv")
         write_future_labels(temporary / "future_labels.csv", future_labels(table))
         steps = [sample.step for sample in recorded.samples]
         _write_state(temporary / "true_state.csv", table, traffic, steps)
         times = table["Time"].astype(str).tolist()
-        boxes = _detections(traffic, steps, drive_seed, rng)
+        boxes = _detections(traffic, steps, drive_seed, tremble, rng)
         annotations = Annotations.from_frames(times, [f"{time}.jpg" for time in times], boxes)
         write_annotations(temporary / "annotations.csv", annotations)
         (temporary / "annotations.json").write_text(json.dumps({"class_names": ["vehicle"]}), encoding="utf-8")
@@ -114,7 +116,7 @@ def _write_state(path: Path, table: pd.DataFrame, traffic: Traffic, steps: list[
 
 
 def _detections(
-    traffic: Traffic, steps: list[int], seed: int, rng: np.random.Generator
+    traffic: Traffic, steps: list[int], seed: int, tremble: float, rng: np.random.Generator
 ) -> list[npt.NDArray[np.float32]]:
     """Boxes (M,6) of each frame: x1, y1, x2, y2 in px of the region of interest, confidence, class 0."""
     camera = Camera.recorder(1920, 1080)
@@ -125,11 +127,13 @@ def _detections(
     for step in steps:
         view = View.at(camera, bends, hills, traffic.x[step] - CAMERA_SETBACK_M, float(rng.normal(0, 1.2)))
         seen = see_vehicles(view, traffic.y[step], traffic.around[step])
-        frames.append(_detect(seen, missed, rng))
+        frames.append(_detect(seen, missed, tremble, rng))
     return frames
 
 
-def _detect(seen: list[Seen], missed: dict[int, bool], rng: np.random.Generator) -> npt.NDArray[np.float32]:
+def _detect(
+    seen: list[Seen], missed: dict[int, bool], tremble: float, rng: np.random.Generator
+) -> npt.NDArray[np.float32]:
     """What a detector makes of one frame; `missed` says of each vehicle whether the frame before missed it."""
     boxes = []
     limit = np.array(2 * DEFAULT_REGION[2:], float)
@@ -144,7 +148,7 @@ def _detect(seen: list[Seen], missed: dict[int, bool], rng: np.random.Generator)
         missed[one.number] = miss
         if miss:
             continue
-        box = np.clip(box + rng.normal(0, TREMBLE[0] + TREMBLE[1] * size), 0, limit)
+        box = np.clip(box + rng.normal(0, tremble * (TREMBLE[0] + TREMBLE[1] * size)), 0, limit)
         confidence = np.clip(0.93 - 0.55 * np.exp(-size.min() / 25) + rng.normal(0, 0.05), 0.25, 0.99)
         boxes.append((*box, confidence, 0.0))
     for _ in range(rng.poisson(0.04)):
