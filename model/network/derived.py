@@ -25,8 +25,8 @@ MOTION_PRIOR = (2.5, 0.6)
 LEAST_NOISE = 0.003
 """Spread of log sizes that is left where boxes hardly tremble."""
 TYPICAL_LEAD_M = 30.0
-OWN_LANE = 0.9
-"""Boxes whose middle is nearer than this to the region's, in vehicle widths, are in the own lane."""
+OWN_LANE = 0.015
+"""Boxes that come this near to the region's middle, a share of its width, or cover it are in the own lane."""
 OVERLOOKED = 3
 """Frames at the window's end in which the vehicle may be missed and is still followed."""
 MOST_CHANGE = 0.8
@@ -46,8 +46,6 @@ class Camera(NamedTuple):
     """Row of the horizon, as a share of the region of interest's height."""
     distance: float = 3.2
     """Distance in about metres x depth below the horizon, as that share: leads are typically TYPICAL_LEAD_M away."""
-    width: float = 0.4
-    """Width of a vehicle, as a share of the region's width, / depth below the horizon."""
     noise: float = 0.001
     """Spread of a box's log size from frame to frame x its size, the root of its share of the region's area."""
 
@@ -70,10 +68,9 @@ class Camera(NamedTuple):
         if not (slope > 0 and 0 <= horizon < 0.9):
             return cls()
         depth = (y2 - horizon).clamp(min=0.01)
-        width = float(((x2 - x1) / depth).median())
-        ahead = ((x1 + x2) / 2 - 0.5).abs() < OWN_LANE * width * depth
+        ahead = (x1 < 0.5 + OWN_LANE) & (x2 > 0.5 - OWN_LANE)
         typical = float(depth[ahead].median()) if ahead.any() else float(depth.median())
-        return cls(horizon, TYPICAL_LEAD_M * typical, width, _tremble(detections, mask) or cls().noise)
+        return cls(horizon, TYPICAL_LEAD_M * typical, _tremble(detections, mask) or cls().noise)
 
 
 def _tremble(detections: Tensor, mask: Tensor, frames: int = 5000) -> float | None:
@@ -205,9 +202,9 @@ def lead_track(detections: Tensor, mask: Tensor, speed: Tensor, camera: Camera) 
         MEMORIES_S: relative speed, its uncertainty, acceleration, deceleration needed, 1 / time to contact. Then rates
         of log size and of the place to the side, and the number of boxes.
     """
-    track, valid = _follow(_boxes(detections), mask, camera)
-    side, bottom, size = track[..., 0], track[..., 1], track[..., 3]
-    side = (side - 0.5) / (camera.width * (bottom - camera.horizon).clamp(min=0.01))
+    track, valid = _follow(_boxes(detections), mask)
+    bottom, size = track[..., 1], track[..., 3]
+    side = ((track[..., 0] - 0.5) / track[..., 4]).clamp(-2, 2)
     seen, count = valid.amax(-1, keepdim=True), valid.sum(-1, keepdim=True)
     length = valid.shape[-1]
     time = (torch.arange(length, device=size.device, dtype=size.dtype) - (length - 1)) * FRAME_S
@@ -225,8 +222,8 @@ def lead_track(detections: Tensor, mask: Tensor, speed: Tensor, camera: Camera) 
         motion += [relative / 2, torch.log(spread), acceleration, needed * 2, (relative / place * 10).clamp(-4, 4)]
     now = motions[1][0]
     headway = (now / speed[:, -1:].clamp(min=SLOWEST_MPS) / 2).clamp(max=4)
-    state = (valid[:, -1:], seen, count / length, latest, torch.log(now / 30), headway, side[:, -1:].clamp(-2, 2))
-    rates = (slopes(size, valid) * 3, slopes(side.clamp(-2, 2), valid))
+    state = (valid[:, -1:], seen, count / length, latest, torch.log(now / 30), headway, side[:, -1:])
+    rates = (slopes(size, valid) * 3, slopes(side, valid))
     values = (*state, bottom[:, -1:], own_size, first, *motion, *(rate.clamp(-4, 4) for rate in rates))
     return torch.cat((torch.cat(values, dim=-1) * seen, mask[:, -1].sum(-1, keepdim=True) / 12), dim=-1)
 
@@ -248,12 +245,12 @@ def _change(boxes: Tensor, mine: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, change, 1e3)
 
 
-def _follow(boxes: Tensor, mask: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
+def _follow(boxes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """The lead's boxes (B,T,6), and in which frames it was seen (B,T), 0 or 1; followed from the end back."""
     batch, length = mask.shape[:2]
     rows = torch.arange(batch, device=boxes.device)
-    offset = (boxes[..., 0] - 0.5).abs() / (camera.width * (boxes[..., 1] - camera.horizon).clamp(min=0.01))
-    low, lowest = torch.where(mask & (offset < OWN_LANE), boxes[..., 1], -1.0).max(-1)
+    ahead = (boxes[..., 0] - 0.5).abs() < boxes[..., 4] / 2 + OWN_LANE
+    low, lowest = torch.where(mask & ahead, boxes[..., 1], -1.0).max(-1)
     found = torch.zeros(batch, dtype=torch.bool, device=boxes.device)
     current = torch.ones_like(boxes[:, 0, 0])
     track, valid = [], []
