@@ -3,9 +3,9 @@
     python benchmarks/quality.py --cache build/quality --recipe best --architectures simple_concat_lstm
 
 Prints PR-AUC on test for each task, over all windows and over onsets (windows in which the action does not go on yet),
-with 95 % intervals by resampling blocks of a minute, and the expected calibration error. Below each network stands, with
-the interval of paired resamples, how much better it is than the better of the baselines, and which share that is of the
-way from there to the ceiling. Drives are seeded, take about a minute of one core each, and are kept in the cache.
+with 95 % intervals by resampling blocks of a minute, and the expected calibration error. Below each network stands,
+with the interval of paired resamples, how much better it is than the better of the baselines, and which share that is of
+the way from there to the ceiling. Drives are seeded, take about a minute of one core each, and are kept in the cache.
 """
 
 import argparse
