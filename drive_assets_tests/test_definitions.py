@@ -74,7 +74,7 @@ def test_sensors_schedules_and_jobs() -> None:
     running, stopped = dg.DefaultSensorStatus.RUNNING, dg.DefaultScheduleStatus.STOPPED
     assert {sensor.name: sensor.default_status for sensor in defs.sensors or []} == {
         "inbox_sensor": running,
-        "sharepoint_sensor": running,
+        "sharepoint_sensor": dg.DefaultSensorStatus.STOPPED,
         "automation_sensor": running,
         "status_sensor": running,
         "failure_notifications": dg.DefaultSensorStatus.STOPPED,

@@ -1,10 +1,12 @@
 """all evaluations -> the comparison; the best model that is shown to be one -> MLflow's registry"""
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import numpy as np
 
+from drive_assets.environment import count_from_environment
 from drive_assets.evaluation.assets import evaluation, key_of_checkpoint
 from drive_assets.manifest import read_manifest
 from drive_assets.reports.links import report_link
@@ -22,10 +24,18 @@ if TYPE_CHECKING:
     from drive_assets.resources.mlflow_models import TrainedModel
     from model.evaluation.best import Best
 
+FRESH_DAYS = count_from_environment("DRIVE_ASSETS_COMPARISON_DAYS", 30)
+"""The UI shows an older comparison as overdue."""
 REGISTERED_MODEL = "drive-assets"
 
 
-@dg.asset(deps=[evaluation], group_name="evaluation", code_version="2", kinds={"html", "mlflow"})
+@dg.asset(
+    deps=[evaluation],
+    group_name="evaluation",
+    code_version="2",
+    kinds={"html", "mlflow"},
+    freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=FRESH_DAYS)),
+)
 def model_comparison(
     context: dg.AssetExecutionContext, storage: Storage, compute: LocalCompute, mlflow: Mlflow
 ) -> dg.MaterializeResult:

@@ -1,6 +1,7 @@
 """Recordings that arrive by themselves in a SharePoint library, noticed by a delta cursor."""
 
 import json
+import os
 import time
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
@@ -58,8 +59,11 @@ class Cursor:
 @dg.sensor(
     target=dg.AssetSelection.assets("recording"),
     minimum_interval_seconds=INTERVAL_S,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Takes recordings from SharePoint once they are complete and settled. Set up by environment variables.",
+    # Where it is not set up it would say so every 30 s, for ever.
+    default_status=(
+        dg.DefaultSensorStatus.RUNNING if os.environ.get("SHAREPOINT_TENANT_ID") else dg.DefaultSensorStatus.STOPPED
+    ),
+    description=f"Takes recordings from SharePoint once they are complete and settled. On where it is set up. {SET_UP}",
 )
 def sharepoint_sensor(
     context: dg.SensorEvaluationContext, storage: Storage, arrival_rules: ArrivalRules
