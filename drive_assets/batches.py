@@ -45,6 +45,20 @@ class PartitionCheck:
             found = dg.AssetCheckResult(passed=False, description=text, severity=dg.AssetCheckSeverity.WARN)
         return found._replace(asset_key=self.spec.asset_key, check_name=self.spec.name)
 
+    def evaluation(self, key: str) -> dg.AssetCheckEvaluation:
+        """The same as an event of a run over several partitions."""
+        found = self.result(key)
+        return dg.AssetCheckEvaluation(
+            asset_key=self.spec.asset_key,
+            check_name=self.spec.name,
+            passed=found.passed,
+            metadata=found.metadata,
+            severity=found.severity,
+            description=found.description,
+            partition=key,
+            blocking=self.spec.blocking,
+        )
+
 
 @contextmanager
 def ended_when_terminated() -> Iterator[None]:
@@ -120,11 +134,10 @@ def _record(
             details = "" if isinstance(error, DataError) else "\n" + "".join(traceback.format_exception(error))
             context.log.error(f"{key}: {told(error)}{details}")
         else:
-            found = [check.result(key) for check in checks]
             if tags is None:
-                yield result._replace(check_results=found)
+                yield result._replace(check_results=[check.result(key) for check in checks])
             else:
-                yield from _events(context.asset_key, key, result, found, tags(key, result.data_version))
+                yield from _events(context.asset_key, key, result, checks, tags(key, result.data_version))
         if len(keys) > 1 and (time.monotonic() > told_at + PROGRESS_S or number == len(keys)):
             told_at = time.monotonic()
             failed = f", {len(failures)} of them failed" if failures else ""
@@ -168,20 +181,12 @@ def _events(
     asset: dg.AssetKey,
     key: str,
     result: dg.MaterializeResult,
-    checks: Sequence[dg.AssetCheckResult],
+    checks: Sequence[PartitionCheck],
     tags: Mapping[str, str],
 ) -> Iterator[Event]:
     yield dg.AssetMaterialization(asset, metadata=result.metadata, partition=key, tags=tags)
     for check in checks:
-        yield dg.AssetCheckEvaluation(
-            asset_key=asset,
-            check_name=str(check.check_name),
-            passed=check.passed,
-            metadata=check.metadata,
-            severity=check.severity,
-            description=check.description,
-            partition=key,
-        )
+        yield check.evaluation(key)
 
 
 def _failure(context: dg.AssetExecutionContext, failures: Mapping[str, Exception]) -> dg.Failure:

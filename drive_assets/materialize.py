@@ -227,6 +227,8 @@ class _Plan:
                 check = event.asset_check_evaluation_data
                 if not check.passed:
                     self.tell(f"  check {check.check_name}: {check.description}")
+                if not check.passed and check.blocking and check.severity == dg.AssetCheckSeverity.ERROR:
+                    made.pop(check.partition or "", None)  # nothing is to be made from it
         return set(made), may_pass
 
 

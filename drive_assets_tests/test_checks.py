@@ -6,11 +6,16 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from drive_assets.annotation.checks import plausible_detections
+from drive_assets.annotation.checks import plausible_detections, steady_detections
 from drive_assets.definitions import defs
+from drive_assets.labels.checks import fits_telemetry, plausible_rates
 from drive_assets.resources.storage import Storage
+from drive_assets.training.checks import finite_history, learnt_something
+from drive_assets_tests.drives import write_drive
 from model.recording.annotations import Annotations, write_annotations
 from model.recording.folder import Recording
+from model.recording.labels import LabelConfig, future_labels, write_future_labels
+from model.recording.schema import BINARY_LABELS
 
 RESOURCES = dict(defs.resources or {})
 NAMES = ["2024-05-01_10-00-00", "2024-05-02_10-00-00"]
@@ -22,7 +27,9 @@ def passes(instance: dg.DagsterInstance, asset: str, check: str, tags: dict[str,
         defs.assets, asset_checks=defs.asset_checks, resources={**RESOURCES, "storage": Storage.from_environment()}
     )
     job = here.resolve_implicit_global_asset_job_def().get_subset(asset_selection=set(), asset_check_selection={key})
-    result = job.execute_in_process(instance=instance, tags=tags, partition_key=(tags or {}).get("dagster/partition"))
+    partition = (tags or {}).get("dagster/partition")
+    # A blocking check that fails is an error of the run.
+    result = job.execute_in_process(instance=instance, tags=tags, partition_key=partition, raise_on_error=False)
     (event,) = [event for event in result.all_events if event.event_type_value == "ASSET_CHECK_EVALUATION"]
     evaluation = event.asset_check_evaluation_data
     assert evaluation.passed == (evaluation.description == "")
@@ -64,3 +71,124 @@ def test_a_detector_that_learnt_nothing_is_told(data_root: object, map50: float,
     with dg.instance_for_test() as instance:
         instance.report_runless_asset_event(dg.AssetMaterialization("boxy_detector", metadata={"map50": map50}))
         assert passes(instance, "boxy_detector", "finds_vehicles") == expected
+
+
+def labelled(storage: Storage, name: str, seed: int = 0) -> Recording:
+    """A recording with the labels of its telemetry."""
+    recording = Recording(write_drive(storage.recording(name), rows=48, seed=seed))
+    write_future_labels(recording.labels_path, future_labels(recording.telemetry()[0]))
+    return recording
+
+
+def test_labels_that_contradict_the_telemetry_are_told_by_label_and_moment(data_root: object) -> None:
+    storage = Storage.from_environment()
+    recording = labelled(storage, NAMES[0])
+    check = fits_telemetry(storage)
+    assert check.result(NAMES[0]).passed
+    labels = recording.labels()
+    first = labels["brake_2s"].notna().to_numpy().nonzero()[0][5]
+    labels.loc[first, "brake_2s"] = not labels.loc[first, "brake_2s"]
+    write_future_labels(recording.labels_path, labels)
+    found = check.result(NAMES[0])
+    assert not found.passed and found.severity == dg.AssetCheckSeverity.ERROR
+    moment = labels["Time"][first]
+    assert f"brake_2s: 1 of 48 rows contradict, the first {moment}. Label the recording again" in str(found.description)
+    write_future_labels(recording.labels_path, labels[1:])
+    assert "47 rows of labels for 48 rows of telemetry" in str(check.result(NAMES[0]).description)
+    write_future_labels(recording.labels_path, future_labels(recording.telemetry()[0], LabelConfig(coast_threshold=40)))
+    assert check.result(NAMES[0]).passed  # another threshold is no contradiction
+
+
+def test_label_rates_out_of_bounds_or_unlike_those_before_are_told(data_root: object) -> None:
+    storage = Storage.from_environment()
+    names = [f"2024-05-{day:02}_10-00-00" for day in range(1, 8)]
+    for seed, name in enumerate(names):
+        labelled(storage, name, seed)
+    check = plausible_rates(storage)
+    assert check.result(names[-1]).passed
+    last = Recording(storage.recording(names[-1]))
+    labels = last.labels()
+    labels["brake_1s"] = labels["brake_1s"].where(labels["brake_1s"].isna(), True)
+    write_future_labels(last.labels_path, labels)
+    told = str(check.result(names[-1]).description)
+    assert "100% of brake_1s are true, more than 50%" in told
+    assert "brake_1s is true in 100.0%, in the 6 recordings before in 1" in told
+
+
+def test_a_detector_that_sees_otherwise_than_before_is_told(data_root: object) -> None:
+    storage = Storage.from_environment()
+    names = [f"2024-05-{day:02}_10-00-00" for day in range(1, 8)]
+    for name in names:
+        storage.recording(name).mkdir(parents=True)
+        odd = name == names[-1]
+        details = {
+            "weights": "a", "vehicles_per_frame": 0.2 if odd else 3.0,
+            "confidence_histogram": [50, 0, 0, 0] if odd else [0, 0, 0, 50],
+        }  # fmt: skip
+        Recording(storage.recording(name)).details_path.write_text(json.dumps(details))
+    check = steady_detections(storage)
+    assert check.result(names[5]).passed
+    told = str(check.result(names[6]).description)
+    assert (
+        "0.20 vehicles a frame, in 6 recordings before 3.00; mean confidence 0.12, in 6 recordings before 0.88" in told
+    )
+
+
+def manifest_of(storage: Storage, rates: dict[str, float], twice: bool = False, content: str = "") -> None:
+    """A manifest of three recordings, 100 windows each, with these rates of all labels."""
+    names = {"train": [NAMES[0]], "val": [NAMES[1]], "test": [NAMES[1] if twice else "2024-05-03_10-00-00"]}
+    splits = {
+        split: {
+            "recordings": members, "windows": 100, "share_of_windows": 1 / 3,
+            "positives": dict.fromkeys(BINARY_LABELS, round(100 * rates[split])),
+            "label_rates": dict.fromkeys(BINARY_LABELS, rates[split]),
+        }
+        for split, members in names.items()
+    }  # fmt: skip
+    recordings = {n: {"content": {"telemetry.csv": content or n}} for members in names.values() for n in members}
+    wanted = dict.fromkeys(names, 1 / 3)
+    storage.manifest.parent.mkdir(parents=True, exist_ok=True)
+    storage.manifest.write_text(
+        json.dumps({"splits": splits, "recordings": recordings, "split": wanted, "fingerprint": "v2"})
+    )
+
+
+def test_a_drive_in_two_splits_and_splits_unlike_each_other_are_told(data_root: object) -> None:
+    storage = Storage.from_environment()
+    like = dict.fromkeys(("train", "val", "test"), 0.1)
+    with dg.instance_for_test() as instance:
+        manifest_of(storage, like)
+        assert passes(instance, "split_manifest", "no_recording_in_two_splits")
+        assert passes(instance, "split_manifest", "balanced_splits")
+        manifest_of(storage, like | {"test": 0.01})
+        assert not passes(instance, "split_manifest", "balanced_splits")
+        manifest_of(storage, like, twice=True)
+        assert not passes(instance, "split_manifest", "no_recording_in_two_splits")
+        manifest_of(storage, like, content="the same drive under other names")
+        assert not passes(instance, "split_manifest", "no_recording_in_two_splits")
+
+
+def test_checkpoints_without_losses_without_success_or_of_other_splits_are_told(data_root: object) -> None:
+    storage = Storage.from_environment()
+    manifest_of(storage, dict.fromkeys(("train", "val", "test"), 0.1))
+    name = "simple_concat_lstm"
+
+    def write(version: str, loss: float | None, reached: float) -> None:
+        epoch = {"epoch": 0, "train_loss": 0.5, "val_loss": loss, "val_pr_auc_brake_1s": reached}
+        history = {
+            "data_version": version,
+            "best_epoch": 0,
+            "epochs": [epoch],
+            "training_config": {"tasks": ["brake_1s"]},
+        }
+        storage.checkpoint(name).mkdir(parents=True, exist_ok=True)
+        (storage.checkpoint(name) / "training_history.json").write_text(json.dumps(history))
+
+    write("v2", 0.4, 0.3)
+    with dg.instance_for_test() as instance:
+        assert finite_history(storage).result(name).passed and learnt_something(storage).result(name).passed
+        assert passes(instance, "checkpoint", "of_current_splits")
+        write("v1", None, 0.05)
+        assert not passes(instance, "checkpoint", "of_current_splits")
+    assert "val_loss of epoch 1 is no number" in str(finite_history(storage).result(name).description)
+    assert "brake_1s 0.050, chance reaches 0.100" in str(learnt_something(storage).result(name).description)

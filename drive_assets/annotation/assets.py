@@ -5,7 +5,12 @@ from functools import partial
 
 import dagster as dg
 
-from drive_assets.annotation.checks import PLAUSIBLE_DETECTIONS, plausible_detections
+from drive_assets.annotation.checks import (
+    PLAUSIBLE_DETECTIONS,
+    STEADY_DETECTIONS,
+    plausible_detections,
+    steady_detections,
+)
 from drive_assets.batches import Event, each_result
 from drive_assets.conditions import when_inputs_are_there
 from drive_assets.launchpad import Launchpad
@@ -37,7 +42,7 @@ class AnnotationLaunchpad(AnnotationConfig, Launchpad):
     partitions_def=RECORDINGS,
     backfill_policy=dg.BackfillPolicy.multi_run(20),
     automation_condition=ONCE_A_RECORDING,
-    check_specs=[PLAUSIBLE_DETECTIONS],
+    check_specs=[PLAUSIBLE_DETECTIONS, STEADY_DETECTIONS],
     pool="gpu",
     retry_policy=dg.RetryPolicy(max_retries=1),
     group_name="annotation",
@@ -52,7 +57,9 @@ def annotations(
     chosen = AnnotationConfig(**config.model_dump(exclude={"weights"}))
     jobs = [AnnotateJob(storage.recording(name), weights, storage.cache, chosen) for name in context.partition_keys]
     results = compute.run_each(context, ANNOTATE, jobs)
-    yield from each_result(context, results, partial(_result, storage), [plausible_detections(storage)])
+    yield from each_result(
+        context, results, partial(_result, storage), [plausible_detections(storage), steady_detections(storage)]
+    )
 
 
 def _result(storage: Storage, name: str, report: AnnotationReport) -> dg.MaterializeResult:

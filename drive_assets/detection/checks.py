@@ -7,7 +7,12 @@ LEAST_MAP50 = 0.1
 
 
 def _check(asset: str) -> dg.AssetChecksDefinition:
-    @dg.asset_check(asset=asset, name="finds_vehicles", description="mAP50 on val is not near nothing.")
+    @dg.asset_check(
+        asset=asset,
+        name="finds_vehicles",
+        blocking=True,
+        description=f"mAP50 on val is at least {LEAST_MAP50:g}. Blocking: annotations with less poison a data set.",
+    )
     def finds_vehicles(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         event = context.instance.get_latest_materialization_event(dg.AssetKey(asset))
         made = event.asset_materialization if event else None
@@ -16,10 +21,11 @@ def _check(asset: str) -> dg.AssetChecksDefinition:
         passed = map50 >= LEAST_MAP50
         return dg.AssetCheckResult(
             passed=passed,
-            severity=dg.AssetCheckSeverity.WARN,
+            severity=dg.AssetCheckSeverity.ERROR,
             description=""
             if passed
-            else f"mAP50 {map50:.2f}: train longer or on more images before annotating with it.",
+            else f"{asset}: mAP50 on val is {map50:.2f}, at least {LEAST_MAP50:g} is needed to annotate with it. Train "
+            "longer or on more images, or name other weights in the launchpad of annotations.",
             metadata={"map50": map50},
         )
 

@@ -7,6 +7,7 @@ import dagster as dg
 
 from drive_assets.batches import Event, each_result
 from drive_assets.conditions import when_inputs_are_there
+from drive_assets.evaluation.checks import CALIBRATED, ENOUGH_EVENTS, calibrated, enough_events
 from drive_assets.launchpad import Launchpad
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS
 from drive_assets.reports.links import report_link
@@ -38,6 +39,7 @@ class EvaluationLaunchpad(EvaluationConfig, Launchpad):
         dg.AssetDep("h5_split", partition_mapping=dg.SpecificPartitionsPartitionMapping(["val", "test"])),
     ],
     partitions_def=ARCHITECTURE_PARTITIONS,
+    check_specs=[ENOUGH_EVENTS, CALIBRATED],
     automation_condition=when_inputs_are_there(later=dg.AssetSelection.assets("h5_split")),
     pool="gpu",
     group_name="evaluation",
@@ -64,11 +66,13 @@ def evaluation(
         for name in context.partition_keys
     ]
 
+    checks = [enough_events(storage), calibrated(storage)]
+
     def scored(name: str, result: Evaluation) -> dg.MaterializeResult:
         _log_to_mlflow(storage, mlflow, name, result)
         return _result(storage, name, result)
 
-    yield from each_result(context, compute.run_each(context, EVALUATE, jobs), scored)
+    yield from each_result(context, compute.run_each(context, EVALUATE, jobs), scored, checks)
 
 
 def _log_to_mlflow(storage: Storage, mlflow: Mlflow, name: str, metrics: Evaluation) -> None:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from drive_assets.batches import Event, each_partition
 from drive_assets.conditions import when_inputs_are_there
+from drive_assets.labels.checks import FITS_TELEMETRY, PLAUSIBLE_RATES, fits_telemetry, plausible_rates
 from drive_assets.launchpad import Launchpad
 from drive_assets.partitions import RECORDINGS
 from drive_assets.reports.links import report_link
@@ -28,6 +29,7 @@ class LabelLaunchpad(LabelConfig, Launchpad):
     name="future_labels",
     deps=["recording"],
     partitions_def=RECORDINGS,
+    check_specs=[FITS_TELEMETRY, PLAUSIBLE_RATES],
     backfill_policy=dg.BackfillPolicy.multi_run(50),
     automation_condition=when_inputs_are_there(),
     group_name="labels",
@@ -47,7 +49,7 @@ def future_labels_asset(context: dg.AssetExecutionContext, config: LabelLaunchpa
         link = {"report": report_link("future_labels", name, version)}
         return dg.MaterializeResult(data_version=dg.DataVersion(version), metadata=link | _metadata(path, labels))
 
-    yield from each_partition(context, label)
+    yield from each_partition(context, label, [fits_telemetry(storage), plausible_rates(storage)])
 
 
 def _metadata(path: Path, labels: pd.DataFrame) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from model.common.errors import DataError
 from model.common.figures import png_bytes
 from model.evaluation.results import REPORT
 from model.training.plots import training_curves
-from model.training.published import HISTORY
+from model.training.published import HISTORY, read_history
 
 FIGURE_BYTES = 200_000
 SHOWN_EPOCHS = 20
@@ -71,18 +71,6 @@ def comparison_report(storage: Storage) -> Path:
     if not path.is_file():
         raise DataError(f"{path} is not there now: materialise model_comparison.")
     return path
-
-
-def read_history(folder: Path) -> dict[str, Any]:
-    """The content of training_history.json. DataError if it is missing or cannot be read."""
-    path = folder / HISTORY
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path} is not there now: materialise checkpoint for {folder.name}.") from None
-    except ValueError as error:
-        raise DataError(f"{path} is no JSON ({error}): materialise checkpoint for {folder.name} again.") from error
-    return content
 
 
 def _rows(epochs: Sequence[dict[str, Any]], columns: Sequence[str]) -> list[list[Cell]]:

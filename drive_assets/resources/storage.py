@@ -1,5 +1,6 @@
 """Where every file of the product lies: the one place that knows the layout of the data root."""
 
+import bisect
 import os
 import tempfile
 from collections.abc import Sequence
@@ -71,6 +72,12 @@ class Storage(dg.ConfigurableResource):
         """
         parse_recording_name(name)
         return self.recordings / name
+
+    def recordings_before(self, name: str, most: int) -> list[str]:
+        """At most so many recordings that started before this one, the nearest last."""
+        names = sorted(entry.name for entry in os.scandir(self.recordings) if not entry.name.startswith("."))
+        place = bisect.bisect_left(names, name)
+        return names[max(place - most, 0) : place]
 
     def annotations(self, name: str) -> Path:
         return Recording(self.recording(name)).annotations_path

@@ -11,6 +11,7 @@ from drive_assets.manifest import read_manifest
 from drive_assets.partitions import SPLITS, recording_keys
 from drive_assets.reports.links import report_link
 from drive_assets.resources.storage import Storage
+from drive_assets.splits.checks import OF_THE_MANIFEST, of_the_manifest
 from drive_assets.versions import code_version
 from model.common.errors import DataError
 from model.common.files import write_json
@@ -110,6 +111,7 @@ def _numbers(manifest: Mapping[str, Any]) -> dict[str, float | int]:
         dg.AssetDep("future_labels", partition_mapping=dg.AllPartitionMapping()),
     ],
     partitions_def=SPLITS,
+    check_specs=[OF_THE_MANIFEST],
     backfill_policy=dg.BackfillPolicy.single_run(),
     group_name="splits",
     code_version=code_version("model.dataset.windows", "model.dataset.split_file", "model.recording.schema"),
@@ -141,4 +143,4 @@ def h5_split(context: dg.AssetExecutionContext, storage: Storage) -> Iterator[Ev
             },
         )
 
-    yield from each_partition(context, build)
+    yield from each_partition(context, build, [of_the_manifest(storage)])

@@ -2,11 +2,50 @@
 
 import dagster as dg
 
+from drive_assets.batches import PartitionCheck
 from drive_assets.manifest import changed_recordings, read_manifest
-from drive_assets.partitions import recording_keys
+from drive_assets.partitions import SPLITS, recording_keys
 from drive_assets.resources.storage import Storage
-from model.recording.folder import Recording
+from model.dataset.split_file import read_split
+from model.recording.folder import TELEMETRY, Recording
 from model.recording.schema import DEFAULT_TASKS
+
+MOST_TIMES = 3.0
+"""How many times more, or less, than in all windows a label may be true in a split."""
+OF_THE_MANIFEST = dg.AssetCheckSpec(
+    "of_the_manifest",
+    asset="h5_split",
+    partitions_def=SPLITS,
+    blocking=True,
+    description="The file holds the recordings and as many windows as the manifest says. Blocking: a GPU would train "
+    "on other data than is recorded.",
+)
+
+
+def of_the_manifest(storage: Storage) -> PartitionCheck:
+    """The check of `OF_THE_MANIFEST` on the split files of this data root."""
+
+    def evaluate(name: str) -> dg.AssetCheckResult:
+        manifest, split = read_manifest(storage), read_split(storage.split(name))
+        part, told = manifest["splits"][name], []
+        if split.fingerprint != manifest["fingerprint"]:
+            told.append(f"it is of data version {split.fingerprint}, the manifest of {manifest['fingerprint']}")
+        if set(split.recordings) != set(part["recordings"]):
+            told.append(
+                f"it holds {len(split.recordings)} recordings, not the {len(part['recordings'])} of the manifest"
+            )
+        if len(split.window_start) != part["windows"]:
+            told.append(f"it holds {len(split.window_start):,} windows, the manifest counts {part['windows']:,}")
+        return dg.AssetCheckResult(
+            passed=not told,
+            severity=dg.AssetCheckSeverity.ERROR,
+            description=f"{storage.split(name)}: {'; '.join(told)}. Materialise split_manifest, then h5_split."
+            if told
+            else "",
+            metadata={"windows": len(split.window_start)},
+        )
+
+    return PartitionCheck(OF_THE_MANIFEST, evaluate)
 
 
 @dg.asset_check(asset="split_manifest")
@@ -18,6 +57,52 @@ def manifest_is_current(context: dg.AssetCheckExecutionContext, storage: Storage
         severity=dg.AssetCheckSeverity.WARN,
         description="" if not changes else f"{len(changes)} recording(s) changed: materialise split_manifest again.",
         metadata={"changed": dg.MetadataValue.json(changes)},
+    )
+
+
+@dg.asset_check(asset="split_manifest", blocking=True)
+def no_recording_in_two_splits(storage: Storage) -> dg.AssetCheckResult:
+    """A drive that is trained on and tested on makes figures too good. Blocking: all that follows would be wrong."""
+    manifest = read_manifest(storage)
+    places: dict[str, list[str]] = {}
+    for split, part in manifest["splits"].items():
+        for name in part["recordings"]:
+            for what in {name, manifest["recordings"].get(name, {}).get("content", {}).get(TELEMETRY, name)}:
+                places.setdefault(what, []).append(f"{name} in {split}")
+    twice = sorted({" and ".join(found) for found in places.values() if len(found) > 1})
+    return dg.AssetCheckResult(
+        passed=not twice,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=""
+        if not twice
+        else f"The same drive is there twice: {'; '.join(twice[:5])}. Take out of `fixed`, or forget, one of each; "
+        "then materialise split_manifest again.",
+        metadata={"twice": len(twice)},
+    )
+
+
+@dg.asset_check(asset="split_manifest")
+def balanced_splits(storage: Storage) -> dg.AssetCheckResult:
+    """Splits of other sizes than wanted, or with other rates of braking and coasting, score on other roads."""
+    manifest = read_manifest(storage)
+    splits, windows = manifest["splits"], sum(part["windows"] for part in manifest["splits"].values())
+    told = []
+    for name, part in splits.items():
+        share, wanted = part["share_of_windows"], manifest["split"][name]
+        if not wanted / MOST_TIMES <= share <= wanted * MOST_TIMES:
+            told.append(f"{name} has {share:.0%} of the windows, {wanted:.0%} are wanted")
+        for task in DEFAULT_TASKS:
+            overall = sum(other["positives"][task] for other in splits.values()) / max(windows, 1)
+            rate = part["label_rates"][task]
+            if overall > 0 and not overall / MOST_TIMES <= rate <= overall * MOST_TIMES:
+                told.append(f"{task} is true in {rate:.1%} of {name}, in {overall:.1%} of all")
+    return dg.AssetCheckResult(
+        passed=not told,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=""
+        if not told
+        else f"{'; '.join(told)}. Add recordings, or set `reshuffle` once; figures of before then do not compare.",
+        metadata={f"{name}_brake_1s_rate": round(part["label_rates"]["brake_1s"], 4) for name, part in splits.items()},
     )
 
 

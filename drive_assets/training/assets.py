@@ -16,6 +16,7 @@ from drive_assets.resources.mlflow import Mlflow
 from drive_assets.resources.storage import Storage
 from drive_assets.tasks import TRAIN, TrainJob
 from drive_assets.tracking import DAGSTER_RUN, TrackedRun, UsedData
+from drive_assets.training.checks import FINITE_HISTORY, LEARNT_SOMETHING, finite_history, learnt_something
 from drive_assets.versions import code_version
 from model.common.config import fingerprint
 from model.common.errors import DataError
@@ -63,6 +64,7 @@ def training_key(architecture: str, data_version: str, recipe: dict[str, Any]) -
 @dg.asset(
     deps=[dg.AssetDep("h5_split", partition_mapping=dg.SpecificPartitionsPartitionMapping(["train", "val"]))],
     partitions_def=ARCHITECTURE_PARTITIONS,
+    check_specs=[FINITE_HISTORY, LEARNT_SOMETHING],
     pool="gpu",
     retry_policy=dg.RetryPolicy(max_retries=2),
     group_name="training",
@@ -104,7 +106,9 @@ def checkpoint(
             pages = {"mlflow": mlflow.page(experiment), "mlflow_run": mlflow.page(experiment, run_id)}
             return _result(storage, name, result, {name: dg.MetadataValue.url(page) for name, page in pages.items()})
 
-        yield from each_result(context, compute.run_each(context, TRAIN, list(jobs.values()), mlflow.env), trained)
+        checks = [finite_history(storage), learnt_something(storage)]
+        results = compute.run_each(context, TRAIN, list(jobs.values()), mlflow.env)
+        yield from each_result(context, results, trained, checks)
 
 
 def _given(context: dg.AssetExecutionContext) -> Iterable[str]:

@@ -49,6 +49,33 @@ def future_labels(telemetry: pd.DataFrame, config: LabelConfig = _DEFAULT) -> pd
     return pd.DataFrame(columns)
 
 
+def contradictions(
+    telemetry: pd.DataFrame, labels: pd.DataFrame, tolerance_s: float = _DEFAULT.tolerance_s
+) -> dict[str, str]:
+    """What labels say that the telemetry does not, by label, with the first moment; empty if nothing.
+
+    A known brake label must be the brake signal, and a known pedal target the pedal, of the row nearest to t + h; a
+    coast label must not stand for a higher pedal than another one that says no. How far away that row may be is not
+    looked at: labels can be made with another tolerance.
+    """
+    if labels[TIME].tolist() != telemetry[TIME].tolist():
+        return {TIME: f"{len(labels)} rows of labels for {len(telemetry)} rows of telemetry, or other times"}
+    now, t = _quantities(telemetry, _DEFAULT), separated_times(telemetry)
+    found: dict[str, str] = {}
+    for h in HORIZONS_S:
+        rows, _ = future_rows(t, h * 1000, round(tolerance_s * 1000))
+        for quantity in ("brake", "acc_pos"):
+            said = labels[f"{quantity}_{h}s"]
+            wrong = said.notna().to_numpy() & ~np.isclose(said.to_numpy(float, na_value=np.nan), now[quantity][rows])
+            if wrong.any():
+                first = telemetry[TIME].iloc[int(wrong.argmax())]
+                found[f"{quantity}_{h}s"] = f"{int(wrong.sum())} of {len(said)} rows contradict, the first {first}"
+        pedal, coasts = labels[f"acc_pos_{h}s"].to_numpy(float), labels[f"coast_{h}s"].to_numpy(float, na_value=np.nan)
+        if pedal[coasts == 1].max(initial=-np.inf) >= pedal[coasts == 0].min(initial=np.inf):
+            found[f"coast_{h}s"] = "a row is coasting at a higher pedal than one that is not"
+    return found
+
+
 def current_state(telemetry: pd.DataFrame, labels: pd.DataFrame) -> npt.NDArray[np.int8]:
     """(N,2) whether the driver brakes and coasts at each row itself, by the threshold that `labels` were made with.
 

@@ -6,7 +6,9 @@ Free of torch.
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+from model.common.errors import DataError
 from model.common.files import fsync, sha256
 from model.training.result import TrainingResult
 
@@ -33,6 +35,18 @@ def complete_publishing(output: Path) -> None:
                 path.replace(output / path.name)
         fsync(output)
         shutil.rmtree(folder)
+
+
+def read_history(output: Path) -> dict[str, Any]:
+    """The content of a training's history. DataError if it is missing or cannot be read."""
+    path = output / HISTORY
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path} is not there: materialise checkpoint for {output.name}.") from None
+    except ValueError as error:
+        raise DataError(f"{path} is no JSON ({error}): materialise checkpoint for {output.name} again.") from error
+    return content
 
 
 def read_published(output: Path, fingerprint: str) -> TrainingResult | None:
