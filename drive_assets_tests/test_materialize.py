@@ -97,6 +97,26 @@ def test_what_depends_on_a_failed_asset_does_not_run_and_is_named(graph: Graph, 
     assert "[3/3] model_comparison is left out: what it is made from failed" in told
 
 
+def test_what_a_blocking_check_refuses_is_not_gone_on_with(instance: dg.DagsterInstance) -> None:
+    @dg.asset
+    def split_manifest() -> None: ...
+
+    @dg.asset_check(asset=split_manifest, blocking=True)
+    def sound() -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(passed=False, description="a drive is in two splits")
+
+    @dg.asset(deps=[split_manifest])
+    def model_comparison() -> None:
+        raise AssertionError("made from what was refused")
+
+    lines: list[str] = []
+    repository = dg.Definitions([split_manifest, model_comparison], asset_checks=[sound]).get_repository_def()
+    assert not materialize(repository, instance, "*", tell=lines.append)
+    told = "\n".join(lines)
+    assert "check sound: a drive is in two splits" in told
+    assert "[2/2] model_comparison is left out: what it is made from failed" in told
+
+
 def test_a_recording_that_fails_takes_only_what_is_made_of_it_alone(graph: Graph, instance: dg.DagsterInstance) -> None:
     graph.wrong["recording", NAMES[0]] = [DataError("row 2")]
     ok, told, made = run(graph, instance)
