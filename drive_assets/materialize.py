@@ -216,6 +216,9 @@ class _Plan:
             summary = event.step_materialization_data.materialization.metadata.get("summary")
             if summary is not None:
                 self.tell(f"  {partition or key.to_user_string()}: {summary.value}")
+        pages = (event.step_materialization_data.materialization.metadata.get("mlflow") for event in made.values())
+        for page in sorted({str(page.value) for page in pages if page is not None}):
+            self.tell(f"  MLflow (served by `drive-assets ui`, or your server): {page}")
         may_pass = False
         for event in events:
             if event.is_step_failure:

@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+import psutil
+
 from drive_assets.reports import links
-from drive_assets.resources.mlflow import Mlflow, tracking_uri
+from drive_assets.resources.mlflow import UI_ADDRESS, Mlflow, table_of_trainings, tracking_uri
 from drive_assets.services import prepare_services
 from model.common.errors import DataError
 from model.common.progress import Tell
@@ -37,6 +39,8 @@ class Server:
     health: str
     """Path that answers once it serves."""
     env: Mapping[str, str] = field(default_factory=dict)
+    page: str = ""
+    """What to open first."""
 
 
 def run_ui(host: str, port: int, mlflow_port: int, reports_port: int, tell: Tell = print) -> int:
@@ -58,7 +62,10 @@ def run_ui(host: str, port: int, mlflow_port: int, reports_port: int, tell: Tell
     # Before the servers start: they inherit a SIGINT that a shell's background job ignores, and would not end by it.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    links_env = {links.VARIABLE: os.environ.get(links.VARIABLE, f"http://{host}:{reports_port}")}  # that runs write
+    links_env = {  # of the links that runs write
+        variable: os.environ.get(variable, f"http://{host}:{number}")
+        for variable, number in ((links.VARIABLE, reports_port), (UI_ADDRESS, mlflow_port))
+    }
     running: dict[str, subprocess.Popen[bytes]] = {}
     tell(f"What they say stands in {logs}. Stop with Ctrl-C.")
     try:
@@ -109,7 +116,8 @@ def _mlflow(host: str, port: int) -> Server:
         "MLFLOW_DEFAULT_ARTIFACT_ROOT": Path(mlflow.artifacts).as_uri(),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight processes for features of language models
     }
-    return Server("mlflow", "--mlflow-port", port, [*command, "--workers", "1"], "/health", env)
+    page = table_of_trainings(mlflow.prepared())
+    return Server("mlflow", "--mlflow-port", port, [*command, "--workers", "1"], "/health", env, page)
 
 
 def _log(path: Path) -> IO[bytes]:
@@ -132,7 +140,7 @@ def _watch(
                 return 1
         for server in list(waited):
             if _answers(f"http://{host}:{server.port}{server.health}"):
-                tell(f"{server.name:8} http://{host}:{server.port}")
+                tell(f"{server.name:8} http://{host}:{server.port}{server.page}")
                 waited.remove(server)
         time.sleep(0.5)
 
@@ -144,10 +152,18 @@ def _answers(url: str) -> bool:
 
 
 def _stop(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
+    """End servers and what they started: Dagster's code server waits for runs, which would go on without a UI."""
+    started: list[psutil.Process] = []
     for process in processes:
+        with contextlib.suppress(psutil.Error):
+            started += psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
+    _, alive = psutil.wait_procs([psutil.Process(p.pid) for p in processes if p.poll() is None], STOP_S)
+    for end in (psutil.Process.terminate, psutil.Process.kill):
+        alive = [process for process in {*alive, *started} if process.is_running()]
+        for process in alive:
+            with contextlib.suppress(psutil.Error):
+                end(process)
+        _, alive = psutil.wait_procs(alive, STOP_S)
     for process in processes:
-        try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        process.wait()

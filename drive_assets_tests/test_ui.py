@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+import psutil
 import pytest
 
 from drive_assets.definitions import defs
+from drive_assets.ui import _stop
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
@@ -84,3 +86,18 @@ def test_a_port_in_use_is_said_in_one_line(data_root: Path) -> None:
     assert ended.returncode == 2
     assert ended.stdout.startswith(f"drive-assets: Port {port} of 127.0.0.1 cannot be used for dagster")
     assert ended.stdout.count("\n") == 1
+
+
+def test_what_a_server_started_ends_with_it(tmp_path: Path) -> None:
+    """As a run that Dagster's code server waits for; it hears SIGTERM, and has a session of its own."""
+    run = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(120)"
+    server = (
+        "import subprocess, sys, time\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {run!r}], start_new_session=True)\n"
+        "print(child.pid, flush=True)\ntime.sleep(120)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", server], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    child = psutil.Process(int(process.stdout.readline()))
+    _stop([process])
+    assert process.returncode is not None and not child.is_running()

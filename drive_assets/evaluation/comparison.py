@@ -80,7 +80,8 @@ def _keep_the_best(
     context.log.info(verdict.reason)
     key = key_of_checkpoint(storage, content.best)
     holder = best.promote(evaluation, output, weights, key) if verdict.promoted else best.incumbent(output)
-    metadata: dict[str, Any] = {"verdict": verdict.reason, "promoted": verdict.promoted}
+    page = dg.MetadataValue.url(mlflow.page(mlflow.prepared()))
+    metadata: dict[str, Any] = {"verdict": verdict.reason, "promoted": verdict.promoted, "mlflow": page}
     if (run_id := mlflow.find(key)) is not None:
         mlflow.log_files(run_id, sorted((output / KEPT / content.data_version).glob("comparison.*")), "comparison")
     if holder is not None and (run_id := mlflow.find(holder.training_key)) is not None:

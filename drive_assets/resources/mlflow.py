@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # MLflow reports its use to its makers otherwise, from here, from workers and from its server, which inherit this.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 # Seven retries of two minutes each, as by default, would hold a run long after everyone has left.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
 EXPERIMENT_KIND = "mlflow.experimentKind"
 """By this tag MLflow's UI opens an experiment on its trainings, not on what is about language models."""
@@ -46,9 +46,14 @@ def ui_address() -> str:
     return os.environ.get(UI_ADDRESS, "http://127.0.0.1:5000")
 
 
+def table_of_trainings(experiment: str) -> str:
+    """The page of MLflow's UI; without the query it opens on what is about language models."""
+    return f"/#/experiments/{experiment}/runs?workflowType=machine_learning"
+
+
 @contextmanager
 def hurried() -> Iterator[None]:
-    """In the block a server gets three seconds and one try: whoever ended the run does not wait for more."""
+    """In the block a server gets three seconds and one try: the run has ended, and nobody waits for more."""
     names = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "3"}
     before = {name: os.environ[name] for name in names}
     os.environ.update(names)
@@ -150,8 +155,8 @@ class Mlflow(dg.ConfigurableResource):
 
     def page(self, experiment: str, run_id: str = "") -> str:
         """Address of the table of trainings, or of one training, in MLflow's UI."""
-        place = f"/{run_id}" if run_id else "?workflowType=machine_learning"
-        return f"{ui_address()}/#/experiments/{experiment}/runs{place}"
+        training = f"/#/experiments/{experiment}/runs/{run_id}"
+        return ui_address() + (training if run_id else table_of_trainings(experiment))
 
     @told()
     def find(self, training_key: str) -> str | None:
@@ -195,7 +200,7 @@ class Mlflow(dg.ConfigurableResource):
         except BaseException as error:
             endings = (DagsterExecutionInterruptedError, KeyboardInterrupt)
             terminated = not isinstance(error, Exception) or isinstance(error.__cause__, endings)
-            with contextlib.suppress(DataError), hurried() if terminated else contextlib.nullcontext():
+            with contextlib.suppress(DataError), hurried():
                 self.end({dagster_run}, "KILLED" if terminated else "FAILED")
             raise
 

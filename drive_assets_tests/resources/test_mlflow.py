@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from drive_assets.instance import open_instance
 from drive_assets.resources.mlflow import Mlflow, scrubbed, tracking_uri
 from drive_assets.tracking import EpochLog, TrackedRun, duration, take_run
 from model.common.errors import PassingError
@@ -194,6 +196,25 @@ def test_a_server_that_is_not_there_is_told_soon_and_without_its_password(
     shown = f"{raised.value} {store!r} {store.model_dump()}"
     assert "s3cr" not in shown
     assert "user:" not in shown
+
+
+def test_a_run_whose_server_does_not_answer_ends_at_once_when_it_is_terminated(
+    data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as silent, open_instance():
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3600")
+        command = [sys.executable, "-m", "drive_assets.cli", "run", "--select", "boxy_detector"]
+        (data_root / "datasets" / "boxy_yolo").mkdir(parents=True)
+        (data_root / "datasets" / "boxy_yolo" / "dataset.yaml").write_text("names: {0: vehicle}")
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
+            asked, _ = silent.accept()
+            run.terminate()
+            told, _ = run.communicate()
+            asked.close()
+    assert (run.returncode, "The run was terminated" in told) == (130, True)
 
 
 def test_scrubbing_finds_the_password_in_any_form(monkeypatch: pytest.MonkeyPatch) -> None:
