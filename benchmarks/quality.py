@@ -4,8 +4,8 @@
 
 Prints PR-AUC on test for each task, over all windows and over onsets (windows in which the action does not go on yet),
 with 95 % intervals by resampling blocks of a minute, and the expected calibration error. Below each network stands,
-with the interval of paired resamples, how much better it is than the better of the baselines, and which share that is of
-the way from there to the ceiling. Drives are seeded, take about a minute of one core each, and are kept in the cache.
+with the interval of paired resamples, how much better it is than the better of the baselines, and which share that is
+of the way from there to the ceiling. Drives are seeded, take a minute of one core each, and are kept in the cache.
 """
 
 import argparse

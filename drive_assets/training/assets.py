@@ -28,7 +28,7 @@ from model.training.result import TrainingResult
 LEARNT_BY = (
     "model.recording.schema",
     "model.dataset.features",
-    *(f"model.network.{name}" for name in ("attention", "decoders", "derived", "encoders", "fusions")),
+    *(f"model.network.{name}" for name in ("attention", "decoders", "derived", "encoders", "fusions", "members")),
     *(f"model.training.{name}" for name in ("loss", "recipes", "schedule")),
 )
 """Modules that decide on what is learnt; not the loop, which changes for speed."""
