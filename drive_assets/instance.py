@@ -103,8 +103,10 @@ def end_lost_runs(instance: dg.DagsterInstance) -> None:
         if process and process not in process_tag().values() and not _is_alive(instance, process):
             instance.report_run_failed(run, "The command that executed this run was killed. Run it again.")
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
-            _lease(instance, process).unlink(missing_ok=True)
             lost.add(run.run_id)
+    for path in _lease(instance, "").parent.glob("*.lock"):
+        if not _is_alive(instance, "/".join(path.stem.rsplit("_", 2))):
+            path.unlink(missing_ok=True)
     if lost:
         with contextlib.suppress(DataError):  # a store that fails now is told of when it is needed
             Mlflow.from_environment().end(lost)

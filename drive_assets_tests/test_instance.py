@@ -73,6 +73,16 @@ def test_a_run_of_another_host_goes_on_while_its_process_holds_its_lease(instanc
     assert not lease.exists()
 
 
+def test_leases_of_processes_that_ended_go(instance: dg.DagsterInstance) -> None:
+    hold_lease(instance)
+    folder = Path(instance.root_directory) / "processes"
+    (own,) = folder.iterdir()
+    for ended in (f"{os.uname().nodename}_99999999_1700000000", "a_host_7_1700000000"):
+        (folder / f"{ended}.lock").touch()
+    end_lost_runs(instance)
+    assert list(folder.iterdir()) == [own]
+
+
 def test_this_process_holds_a_lease(instance: dg.DagsterInstance) -> None:
     hold_lease(instance)
     hold_lease(instance)
