@@ -12,9 +12,10 @@ from typing import TypeVar
 import dagster as dg
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._core.storage.tags import RESUME_RETRY_TAG
 
 from drive_assets.instance import PROCESS_TAG
-from drive_assets.versions import provenance
+from drive_assets.versions import outdated, provenance
 from model.common.errors import DataError, PassingError
 
 PASSING_ERRNOS = {errno.EIO, errno.EAGAIN, errno.EBUSY, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENETDOWN}
@@ -117,7 +118,7 @@ def _record(
     checks: Sequence[PartitionCheck],
 ) -> Iterator[Event]:
     keys = context.partition_keys
-    done = _made_by_earlier_tries(context) if context.retry_number else set()
+    done = _made_before(context) if len(keys) > 1 else set()
     failures: dict[str, Exception] = {}
     tags = provenance(context) if len(keys) > 1 else None
     told_at = time.monotonic()
@@ -207,8 +208,23 @@ def failure(context: dg.AssetExecutionContext, text: str, passing: str = "") -> 
     return dg.Failure(text, metadata={MAY_PASS: bool(passing)}, allow_retries=by_dagster)
 
 
-def _made_by_earlier_tries(context: dg.AssetExecutionContext) -> set[str]:
-    filters = dg.DagsterEventType.ASSET_MATERIALIZATION
-    records = context.instance.get_records_for_run(context.run_id, of_type=filters).records
+def _made_before(context: dg.AssetExecutionContext) -> set[str]:
+    """What earlier tries of the step made; of a run that is executed again from its failure, also the runs before it.
+
+    What those made from inputs or code that changed since is made anew.
+    """
+    made = _made_by(context, context.run_id) if context.retry_number else set()
+    earlier, run = set[str](), context.run
+    while run is not None and run.tags.get(RESUME_RETRY_TAG) == "true" and run.parent_run_id is not None:
+        earlier |= _made_by(context, run.parent_run_id)
+        run = context.instance.get_run_by_id(run.parent_run_id)
+    if earlier:
+        graph = context.get_step_execution_context().job_def.asset_layer.asset_graph
+        earlier -= outdated(context.instance, graph, context.asset_key, earlier).keys()
+    return made | earlier
+
+
+def _made_by(context: dg.AssetExecutionContext, run_id: str) -> set[str]:
+    records = context.instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION).records
     events = [record.event_log_entry.dagster_event for record in records]
     return {event.partition for event in events if event and event.asset_key == context.asset_key and event.partition}

@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--recordings", nargs="+", default=[], metavar="NAME", help="default all")
     run.add_argument("--architectures", nargs="+", default=[], metavar="NAME", help="default all twelve")
     run.add_argument("--weights", type=Path, help="detector for annotations, instead of the trained one")
+    run.add_argument("--lacking", action="store_true", help="only what is missing, failed or out of date")
     run.add_argument("--config", type=Path, help="YAML file: config by asset name, as in the launchpad")
     run.set_defaults(command=_run)
 
@@ -167,7 +168,7 @@ def _run(options: argparse.Namespace) -> bool:
     from drive_assets.resources.backends import compute_from_environment
     from drive_assets.run_config import read_config
 
-    _storage()
+    storage = _storage()
     config = read_config(options.config)
     if options.weights is not None:
         if not options.weights.is_file():
@@ -183,6 +184,7 @@ def _run(options: argparse.Namespace) -> bool:
             options.architectures,
             config,
             tell=_tell,
+            lacking_in=storage if options.lacking else None,
         )
 
 

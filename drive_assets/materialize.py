@@ -19,7 +19,9 @@ from drive_assets.partitions import (
     check_known,
     recording_keys,
 )
+from drive_assets.resources.storage import Storage
 from drive_assets.run_config import AssetConfig, check_config
+from drive_assets.status import asset_status
 from model.common.errors import DataError
 from model.common.progress import Tell
 
@@ -39,6 +41,7 @@ def materialize(
     architectures: Sequence[str] = (),
     config: AssetConfig | None = None,
     tell: Tell = print,
+    lacking_in: Storage | None = None,
 ) -> bool:
     """Materialise the selected assets, upstream first, each for its partitions; return whether all succeeded.
 
@@ -49,6 +52,7 @@ def materialize(
         recordings: partition keys; all known ones if empty.
         architectures: partition keys; all twelve if empty.
         config: run config by asset name.
+        lacking_in: if given, only what is missing, failed or out of date there.
 
     Raises:
         DataError: an unknown partition key, or a selection that selects nothing.
@@ -64,7 +68,7 @@ def materialize(
     keys_of = _partition_keys(instance, graph, ordered, recordings, architectures, tell)
     check_config(repository, config, ordered, tell)
     hold_lease(instance)
-    plan = _Plan(repository, instance, ordered, keys_of, config, tell)
+    plan = _Plan(repository, instance, ordered, keys_of, config, tell, lacking_in)
     for key in every:
         plan.make(key)
     return not any(plan.lost[key] for key in ordered)
@@ -114,6 +118,7 @@ class _Plan:
     keys_of: Mapping[dg.PartitionsDefinition | None, Sequence[str]]
     config: AssetConfig
     tell: Tell
+    lacking_in: Storage | None
     lost: dict[dg.AssetKey, set[str]] = field(default_factory=dict)
     """Partitions that failed, or were left out as something upstream did; of assets that are not selected too."""
 
@@ -125,7 +130,7 @@ class _Plan:
         if key not in self.ordered:
             return
         place = f"[{self.ordered.index(key) + 1}/{len(self.ordered)}] {key.to_user_string()}"
-        todo = [name for name in wanted if name not in left_out]
+        todo = [name for name in self._lacking(key, wanted) if name not in left_out]
         if left_out:
             names = f" for {', '.join(sorted(left_out))}" if definition else ""
             self.tell(f"{place} is left out{names}: what it is made from failed")
@@ -140,6 +145,13 @@ class _Plan:
             self.tell(f"{place} FAILED{': ' + ', '.join(sorted(failed)) if definition else ''}")
         else:
             self.tell(f"{place} done in {time.monotonic() - started:.0f} s")
+
+    def _lacking(self, key: dg.AssetKey, wanted: Sequence[str]) -> Sequence[str]:
+        """Those that are to be made: all, or what is missing, failed or out of date."""
+        if self.lacking_in is None:
+            return wanted
+        status = asset_status(self.instance, self.repository.asset_graph, self.lacking_in, key)
+        return [name for name in wanted if name in status.missing or name in status.stale or name in status.refused]
 
     def _left_out(self, key: dg.AssetKey, wanted: Sequence[str]) -> set[str]:
         graph = self.repository.asset_graph

@@ -30,9 +30,11 @@ Names = Mapping[str, Sequence[str]]
 RECORDINGS: Names = {"recordings": []}
 EACH: Names = {"architectures": []}
 ONE: Names = {"architectures": [ARCHITECTURES[0]]}
+LACKING = "only_lacking"
 WORDS = {
     "recordings": "Recordings to make, by name; empty: all that are known (default [])",
     "architectures": "Architectures to make, by name; empty: all twelve (default [])",
+    LACKING: "Make only what is missing, failed or out of date (default false)",
 }
 DETECTORS = [boxy_dataset, boxy_detector, nuimages_dataset, nuimages_detector]
 LABELLED = [recording, future_labels_asset]
@@ -49,18 +51,24 @@ def operation(
     """
     options = {asset.key.to_user_string(): asset.op.config_schema.as_field() for asset in assets if _has_options(asset)}
     asked = {kind: dg.Field([str], is_required=False, default_value=[], description=WORDS[kind]) for kind in names}
+    asked[LACKING] = dg.Field(bool, default_value=False, description=WORDS[LACKING])
 
     @dg.op(name=op_name(name), description=description, config_schema=asked | options)
     def make(context: dg.OpExecutionContext, storage: Storage) -> None:
         given = _given(context)
         config = {asset: values for asset, values in given.items() if asset in options}
         chosen = {kind: given.get(kind, []) for kind in names}
-        make_assets(context, [asset.key.to_user_string() for asset in assets], config, **chosen)
+        lacking_in = storage if given.get(LACKING) else None
+        make_assets(context, [asset.key.to_user_string() for asset in assets], config, lacking_in, **chosen)
 
     graph = dg.GraphDefinition(name=name, node_defs=[make])
     jobs = []
     for ending, preset in presets.items():
-        filled = {**names, **{asset: preset.get(asset, {}) for asset in options}}
+        filled = {
+            LACKING: bool(names.get("recordings") == []),
+            **names,
+            **{asset: preset.get(asset, {}) for asset in options},
+        }
         jobs.append(
             graph.to_job(
                 f"{name}_{ending}" if ending else name,
@@ -76,7 +84,13 @@ def op_name(job: str) -> str:
     return f"run_{job}"
 
 
-def make_assets(context: dg.OpExecutionContext, assets: Sequence[str], config: Preset, **names: Sequence[str]) -> None:
+def make_assets(
+    context: dg.OpExecutionContext,
+    assets: Sequence[str],
+    config: Preset,
+    lacking_in: Storage | None,
+    **names: Sequence[str],
+) -> None:
     """Materialise in an op what a command would.
 
     Raises:
@@ -85,7 +99,13 @@ def make_assets(context: dg.OpExecutionContext, assets: Sequence[str], config: P
     selection = ",".join(assets)
     try:
         succeeded = materialize(
-            context.repository_def, context.instance, selection, config=config, tell=context.log.info, **names
+            context.repository_def,
+            context.instance,
+            selection,
+            config=config,
+            tell=context.log.info,
+            lacking_in=lacking_in,
+            **names,
         )
     except DataError as error:
         raise dg.Failure(str(error), allow_retries=False) from error

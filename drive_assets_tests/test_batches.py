@@ -6,6 +6,9 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import execute_run
+from dagster._core.storage.tags import RESUME_RETRY_TAG
 
 from drive_assets.batches import Event, PartitionCheck, each_partition
 from drive_assets.instance import process_tag
@@ -195,3 +198,30 @@ def test_the_version_of_code_is_of_what_it_does(tmp_path: Path, monkeypatch: pyt
     versions = {name: code_version(f"code_{name}") for name in texts}
     assert versions["one"] == versions["told"]
     assert len(set(versions.values())) == 3
+
+
+def test_a_batch_that_is_executed_again_from_its_failure_makes_only_what_failed(instance: dg.DagsterInstance) -> None:
+    tries: list[str] = []
+
+    @dg.asset(name="thing", partitions_def=PARTS, backfill_policy=dg.BackfillPolicy.single_run())
+    def thing(context: dg.AssetExecutionContext) -> Iterator[Event]:
+        yield from each_partition(context, work)
+
+    def work(key: str) -> dg.MaterializeResult:
+        tries.append(key)
+        if tries.count("b") == 1 and key == "b":
+            raise DataError("b.csv, row 3")
+        return made(key)
+
+    job = dg.Definitions([thing]).resolve_implicit_global_asset_job_def()
+    first = job.execute_in_process(instance=instance, tags=RANGE, raise_on_error=False)
+    assert not first.success and tries == KEYS
+    again = instance.create_run_for_job(
+        job,
+        tags={**RANGE, RESUME_RETRY_TAG: "true"},
+        parent_run_id=first.run_id,
+        root_run_id=first.run_id,
+        repository_load_data=None,
+    )
+    assert execute_run(InMemoryJob(job), again, instance).success
+    assert tries == [*KEYS, "b"]

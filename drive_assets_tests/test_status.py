@@ -85,7 +85,12 @@ def test_it_tells_what_is_there_what_was_refused_and_what_is_out_of_date(
     assert tick(instance, storage, cursor) == ({}, cursor)
     text = "\n".join(lines(list(found.values())))
     assert "1 of 4 made, 3 refused" in text and "forget NAME" in text
-    assert run(instance, "future_labels", TAKEN)
+    lines_told: list[str] = []
+    given = definitions().get_repository_def()
+    assert materialize(given, instance, "future_labels", tell=lines_told.append, lacking_in=storage)
+    assert "future_labels for 1 partition" in " ".join(lines_told)
+    assert materialize(given, instance, "future_labels", tell=lines_told.append, lacking_in=storage)
+    assert " ".join(lines_told).count("for 1 partition") == 1  # nothing lacks any more
     assert status(instance, storage)["future_labels"].is_current
     assert tick(instance, storage, cursor)[0] == {"future_labels": True}
 

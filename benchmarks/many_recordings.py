@@ -1,0 +1,141 @@
+"""How the UI and the commands fare with many recordings: python -m benchmarks.many_recordings [--recordings 10000]
+
+Registers recordings and their events on an instance of its own, without files. Measured are the load of the code
+location, the size of an event, the query behind the asset page of `recording` on a real web server, a tick of the
+automation and `drive-assets status`; against the same with a hundred recordings.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import resource
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import requests
+
+PAGE = """{ assetNodeOrError(assetKey: {path: ["recording"]}) { ... on AssetNode {
+  partitionKeys
+  partitionStats { numMaterialized numPartitions numMaterializing numFailed }
+  assetPartitionStatuses { ... on DefaultPartitionStatuses { materializedPartitions } }
+  assetMaterializations(limit: 50) { partition timestamp metadataEntries { label } }
+} } }"""
+LOAD = """
+import resource, time
+started = time.monotonic()
+from drive_assets.definitions import defs
+defs.get_repository_def().load_all_definitions()
+print(time.monotonic() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recordings", type=int, default=10_000)
+    options = parser.parse_args()
+    for count in (100, options.recordings):
+        with tempfile.TemporaryDirectory() as folder:
+            process = multiprocessing.get_context("spawn").Process(target=measure, args=(count, folder))
+            process.start()
+            process.join()
+
+
+def measure(count: int, folder: str) -> None:
+    """Print seconds, MiB and kB with `count` recordings, in a process of its own."""
+    os.environ.update(DRIVE_ASSETS_DATA=folder, DAGSTER_HOME=f"{folder}/dagster")
+    import dagster as dg
+    from dagster_shared.serdes import serialize_value
+
+    from drive_assets.definitions import defs
+    from drive_assets.instance import open_instance
+    from drive_assets.partitions import register_recordings
+    from drive_assets.resources.storage import Storage
+    from drive_assets.status import read_status
+
+    def show(what: str, value: float) -> None:
+        print(f"{count:6,} recordings  {what:36} {value:9.2f}", flush=True)
+
+    names = [f"{datetime(2020, 1, 1) + timedelta(hours=hour):%Y-%m-%d_%H-%M-%S}" for hour in range(count)]
+    event = event_of_a_drive()
+    show("an event of recording, kB", len(serialize_value(event)) / 1000)
+    with open_instance() as instance:
+        show("registering, s", timed(lambda: register_recordings(instance, names)))
+        started = time.monotonic()
+        for name in names:
+            instance.report_runless_asset_event(event._replace(partition=name))
+        show("an event, ms", (time.monotonic() - started) / count * 1000)
+        load = [sys.executable, "-W", "ignore", "-c", LOAD]
+        seconds, megabytes = map(float, subprocess.check_output(load, text=True).split())
+        show("load of the code location, s", seconds)
+        show("its memory, MiB", megabytes)
+        with web_server() as ask:
+            show("asset page of recording, s", timed(ask))
+            show("the same again, s", timed(ask))
+        ticks: list[Any] = []
+        show("first tick, s", timed(lambda: ticks.append(dg.evaluate_automation_conditions(defs, instance))))
+        cursor = ticks[0].cursor
+        show("tick, s", timed(lambda: dg.evaluate_automation_conditions(defs, instance, cursor=cursor)))
+        graph, storage = defs.resolve_asset_graph(), Storage.from_environment()
+        show("drive-assets status, s", timed(lambda: read_status(instance, graph, storage)))
+    show("memory of all this, MiB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def timed(work: Callable[[], object]) -> float:
+    started = time.monotonic()
+    work()
+    return time.monotonic() - started
+
+
+def event_of_a_drive() -> Any:
+    """The event of a drive that was really taken."""
+    import dagster as dg
+
+    from drive_assets.recordings.assets import _result
+    from drive_assets.recordings.ingest import IngestReport
+    from drive_assets_tests.drives import write_drive
+    from model.recording.content import content_hash
+    from model.recording.folder import inspect_recording
+
+    with tempfile.TemporaryDirectory() as folder:
+        drive = write_drive(Path(folder) / "2019-12-31_10-00-00")
+        made = _result(drive, IngestReport(inspect_recording(drive), content_hash(drive), str(drive), "new"))
+    return dg.AssetMaterialization("recording", metadata=made.metadata, tags={"dagster/data_version": "1"})
+
+
+@contextmanager
+def web_server() -> Iterator[Callable[[], None]]:
+    """Dagster's web server; yields what asks it for the asset page."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    program = str(Path(sys.executable).parent / "dagster-webserver")
+    command = [program, "-m", "drive_assets.definitions", "-h", "127.0.0.1", "-p", port]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            while True:
+                try:
+                    requests.get(f"http://127.0.0.1:{port}/server_info", timeout=5)
+                    break
+                except requests.ConnectionError:
+                    time.sleep(0.5)
+
+            def ask() -> None:
+                answer = requests.post(f"http://127.0.0.1:{port}/graphql", json={"query": PAGE}, timeout=600).json()
+                assert json.dumps(answer).count("partition"), answer
+
+            yield ask
+        finally:
+            server.terminate()
+
+
+if __name__ == "__main__":
+    main()
