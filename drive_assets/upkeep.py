@@ -49,7 +49,8 @@ def found(status: AssetStatus, check: str) -> dg.AssetCheckResult:
 
 @dg.multi_asset_check(specs=SPECS, name="upkeep", can_subset=True)
 def upkeep(context: dg.AssetCheckExecutionContext, storage: Storage) -> Iterator[dg.AssetCheckResult]:
-    graph = context.repository_def.asset_graph
+    # A command's run has no repository; its own part of the graph tells of the asset and what it is made from.
+    graph = context.op_execution_context.get_step_execution_context().job_def.asset_layer.asset_graph
     for key in sorted(context.selected_asset_check_keys):
         yield found(asset_status(context.instance, graph, storage, key.asset_key), key.name)
 

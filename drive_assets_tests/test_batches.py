@@ -213,7 +213,7 @@ def test_a_batch_that_is_executed_again_from_its_failure_makes_only_what_failed(
             raise DataError("b.csv, row 3")
         return made(key)
 
-    job = dg.Definitions([thing]).resolve_implicit_global_asset_job_def()
+    job = dg.Definitions([thing], executor=dg.in_process_executor).resolve_implicit_global_asset_job_def()
     first = job.execute_in_process(instance=instance, tags=RANGE, raise_on_error=False)
     assert not first.success and tries == KEYS
     again = instance.create_run_for_job(
