@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -183,13 +183,24 @@ class Mlflow(dg.ConfigurableResource):
             client.set_terminated(found.run_id, "FINISHED")
         return str(found.run_id)
 
-    @told()
     def end(self, dagster_runs: Collection[str], status: str = "KILLED") -> None:
         """End what seems to go on of Dagster runs that have ended."""
+        self._end(lambda run_id: run_id in dagster_runs, status)
+
+    def end_killed(self, instance: dg.DagsterInstance) -> None:
+        """End what seems to go on of those runs of this instance that have ended: their processes were killed."""
+
+        def is_over(run_id: str) -> bool:
+            run = instance.get_run_by_id(run_id)  # None: of another instance, which may share the store
+            return run is not None and run.is_finished
+
+        self._end(is_over, "KILLED")
+
+    @told()
+    def _end(self, is_over: Callable[[str], bool], status: str) -> None:
         client = self.client()
-        chosen = [self.experiment_id(client)]
-        for run in client.search_runs(chosen, "attributes.status = 'RUNNING'"):
-            if run.data.tags.get(DAGSTER_RUN) in dagster_runs:
+        for run in client.search_runs([self.experiment_id(client)], "attributes.status = 'RUNNING'"):
+            if is_over(run.data.tags.get(DAGSTER_RUN, "")):
                 client.set_terminated(run.info.run_id, status)
 
     @contextmanager

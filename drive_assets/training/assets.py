@@ -84,6 +84,7 @@ def checkpoint(
             manifest = read_current_manifest(storage)
             chosen = config.training_config(_given(context))
             experiment = mlflow.prepared()
+            mlflow.end_killed(context.instance)
         except DataError as error:
             raise failure(context, str(error), str(error) if may_pass(error) else "") from error
         version, recipe = manifest["fingerprint"], config.name_of(chosen)

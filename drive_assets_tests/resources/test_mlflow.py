@@ -9,7 +9,9 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import dagster as dg
 import pytest
+from dagster._core.utils import make_new_run_id
 from mlflow import MlflowClient
 
 from drive_assets.instance import open_instance
@@ -119,6 +121,18 @@ def test_runs_of_killed_commands_are_ended(store: Mlflow, data_root: Path) -> No
     store.end({"lost"})
     assert client(data_root).get_run(lost).info.status == "KILLED"
     assert client(data_root).get_run(alive).info.status == "RUNNING"
+
+
+def test_runs_of_a_killed_process_of_the_ui_are_ended_by_the_next(store: Mlflow, data_root: Path) -> None:
+    with dg.instance_for_test() as instance:
+        states = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.STARTED)
+        ours = [dg.DagsterRun(job_name="job", run_id=make_new_run_id(), status=status) for status in states]
+        for run in ours:
+            instance.add_run(run)
+        ids = [opened(store, run_id, run_id) for run_id in (*(run.run_id for run in ours), "of another instance")]
+        store.end_killed(instance)
+    found = [client(data_root).get_run(run_id).info.status for run_id in ids]
+    assert found == ["KILLED", "RUNNING", "RUNNING"]
 
 
 def test_a_training_is_told_and_what_the_worker_could_not_log_is_made_up_for(

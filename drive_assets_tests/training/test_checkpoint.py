@@ -1,6 +1,5 @@
 """The asset on a real instance, with a real MLflow store and real workers: each result for itself, nothing twice."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,33 +13,10 @@ from drive_assets.resources.compute import LocalCompute
 from drive_assets.resources.mlflow import Mlflow
 from drive_assets.resources.storage import Storage
 from drive_assets.training import assets
-from drive_assets_tests.model.split_files import write_split_file
+from drive_assets_tests.training.conftest import SMALL
 from model.training.published import HISTORY
 
 TWO = ["simple_concat_lstm", "simple_concat_transformer"]
-SMALL = {
-    "epochs": 2,
-    "batch_size": 32,
-    "warmup_epochs": 0,
-    "learning_rate": 0.001,
-    "device": "cpu",
-    "embedding_dim": 16,
-    "hidden_dim": 16,
-    "attention_num_heads": 4,
-    "decoder_num_layers": 1,
-}
-
-
-@pytest.fixture
-def splits(data_root: Path) -> Path:
-    """Splits of a manifest, as h5_split leaves them."""
-    folder = data_root / "datasets" / "multimodal"
-    folder.mkdir(parents=True)
-    for seed, name in enumerate(("train", "val", "test")):
-        write_split_file(folder / f"{name}.h5", frames=60, seed=seed, version="v1")
-    parts = {name: {"windows": 41} for name in ("train", "val", "test")}
-    (folder / "dataset_config.json").write_text(json.dumps({"fingerprint": "v1", "splits": parts}))
-    return folder
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ from model.detection.yolo_dataset import dataset_version
 STRIDE = 32
 CPU_BATCH, MEMORY_SHARE = 8, 0.6
 POLL_S = 1.0
+SAVED_BYTES = 100_000_000
+"""Weights with the optimizer's state, twice, and pictures."""
 HALVINGS = 4
 FINISHED = -1
 PUBLISHED = "published.json"
@@ -125,6 +127,7 @@ def _fit_into_memory(
     devices = _devices(config.devices)
     # One that resumes keeps to the batch that memory was found to allow.
     batch = saved.batch if saved else config.batch or _automatic_batch(config, devices)
+    _check_room(folder)
     for halvings_left in reversed(range(HALVINGS + 1)):
         try:
             with full_disk_named(folder), _told(folder / "results.csv", on_epoch):
@@ -133,6 +136,7 @@ def _fit_into_memory(
                     batch = _fit(dataset, folder, config, start, batch, devices, resume=saved is not None)
             break
         except (RuntimeError, subprocess.CalledProcessError) as error:
+            _check_room(folder)
             # Of several GPUs' processes only the exit status is known: memory is the one cause that less batch mends.
             short = is_out_of_memory(error) or isinstance(error, subprocess.CalledProcessError)
             count = len(devices) if isinstance(devices, list) else 1
@@ -142,6 +146,20 @@ def _fit_into_memory(
             print(f"Training failed ({error}). If memory was short: the batch is halved to {batch} images.", flush=True)
             shutil.rmtree(folder, ignore_errors=True)
     return batch
+
+
+def _check_room(folder: Path) -> None:
+    """Raises DataError if there is no room for what a training saves: processes of several GPUs tell only a status.
+
+    Torch, which writes in them, names neither disk nor file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < SAVED_BYTES:
+        raise DataError(
+            f"{folder} cannot be written: the disk is full. A training saves about {SAVED_BYTES / 1e6:,.0f} MB there, "
+            f"{free / 1e6:,.0f} MB are free; free some and run it again: it resumes."
+        )
 
 
 def _publish(folder: Path, output: Path, batch: int, resumed: bool) -> DetectorResult:

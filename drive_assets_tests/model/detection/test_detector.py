@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from model.common.errors import DataError, is_out_of_memory
+from model.detection import detector_training
 from model.detection.detector import BUNDLED, configure_ultralytics, load_detector, vehicle_classes
 from model.detection.detector_training import DetectorConfig, train_detector
 
@@ -145,6 +147,21 @@ def test_a_killed_training_goes_on_and_writes_nothing_outside_its_folder(dataset
     assert second[-1] == "done True 4 2"
     assert told == [2, 3]
     assert list(home.rglob("*")) == list(elsewhere.rglob("*")) == []
+
+
+def test_a_disk_that_fills_up_under_processes_of_several_gpus_is_named(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They leave an exit status; that the disk was full must not be taken for a lack of memory."""
+
+    def full(*_: object, **__: object) -> int:
+        usage = shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=3_000_000))
+        raise subprocess.CalledProcessError(1, ["python", "-m", "torch.distributed.run"])
+
+    monkeypatch.setattr(detector_training, "_fit", full)
+    with pytest.raises(DataError, match=r"work/\w+ cannot be written: the disk is full.*about 100 MB.* 3 MB are free"):
+        train_detector(dataset, tmp_path / "out.pt", TINY, lambda _: None, tmp_path / "work")
 
 
 def test_what_a_full_gpu_says_is_known() -> None:
