@@ -9,7 +9,7 @@ from drive_assets.partitions import RECORDINGS
 from drive_assets.resources.storage import Storage
 from model.recording.folder import Recording, inspect_recording
 from model.recording.frame_files import repeated_frames
-from model.recording.plausibility import implausible_camera, implausible_drive
+from model.recording.plausibility import implausible_camera, implausible_drive, implausible_start
 
 MOST_LOST = 0.2
 """A recording that lost more of its rows or frames than this deserves a look at the recorder."""
@@ -37,7 +37,7 @@ def plausible_drive(storage: Storage) -> PartitionCheck:
         recording = Recording(storage.recording(name))
         telemetry, report = recording.telemetry()
         frames = recording.frames()
-        found = implausible_drive(telemetry, report)
+        found = [*implausible_drive(telemetry, report), *implausible_start(name, telemetry)]
         found += implausible_camera(frames, telemetry, repeated_frames(frames))
         poisons = any(finding.poisons for finding in found)
         return dg.AssetCheckResult(

@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
 from model.common.progress import Tell
 from model.recording.folder import TELEMETRY, parse_recording_name
+from model.recording.frame_files import is_frame
 
 LINKS_VARIABLE = "DRIVE_ASSETS_LINKS"
 """Names a folder, such as the cache of DVC or git-annex, that files of a recording may be links into."""
@@ -58,6 +60,10 @@ def _copy_folder(folder: Path, target: Path, progress: Progress) -> Transfer:
         _require_file(path)
     if same := same_names([path.name for path in files]):
         raise DataError(f"{folder} holds {', '.join(same[:4])}, which differ only in case: leave one of each.")
+    if not any(is_frame(path.name) for path in files):
+        raise DataError(
+            f"{folder} has no frame{_instead_of_frames(folder)}: expected JPEG or PNG files beside telemetry."
+        )
     total, done = sum(path.stat().st_size for path in files), 0
     check_space(target, total, folder.name)
     for path in files:
@@ -65,6 +71,17 @@ def _copy_folder(folder: Path, target: Path, progress: Progress) -> Transfer:
         done += path.stat().st_size
         progress(done, total)
     return {"copied_megabytes": total / 1e6, "copy_s": time.monotonic() - started}
+
+
+def _instead_of_frames(folder: Path) -> str:
+    """In brackets, what lies in a folder where frames are expected; empty if nothing of use does."""
+    inside = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    for path in filter(Path.is_dir, inside):
+        if any(is_frame(inner.name) for inner in path.iterdir()):
+            return f" (there are pictures in its folder {path.name}: move them up)"
+    suffixes = Counter(path.suffix.lower() for path in inside if path.is_file() and not is_taken(path.name))
+    kinds = [f"{count} {suffix} files" for suffix, count in suffixes.most_common(3) if suffix]
+    return f" ({', '.join(kinds)})" if kinds else ""
 
 
 def _require_file(path: Path) -> None:

@@ -2,23 +2,31 @@
 
 import codecs
 import csv
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from model.common.errors import DataError
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
-MISSING = frozenset({"", "-", "--", "nan", "n/a", "na", "null", "none", "#n/a", "#nv"})
-"""Texts, in lower case, that say that there is no value."""
-BOOLEANS = {
-    **dict.fromkeys(("true", "1", "wahr", "vrai", "verdadero", "vero", "waar", "yes", "on"), True),
-    **dict.fromkeys(("false", "0", "falsch", "faux", "falso", "onwaar", "no", "off"), False),
+HEADER_WITHIN = 20
+"""Lines in which the header is looked for, below what a logger says of itself."""
+_BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16's, which it begins with
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_NO_TABLES = {
+    b"version https://git-lfs": ("a pointer of Git LFS", "fetch what it stands for (git lfs pull)"),
+    b"PK\x03\x04": ("a zip or an office document", "export it as CSV"),
+    b"\x1f\x8b": ("compressed with gzip", "unpack it"),
+    b"\xd0\xcf\x11\xe0": ("an Excel workbook", "export it as CSV"),
 }
 _EXCEL_HINT = re.compile(r"sep=.\s*")
 
@@ -31,6 +39,8 @@ class Dialect:
     separator: str
     """comma, semicolon, tab or bar"""
     decimal_mark: str
+    thousands_mark: str
+    """none, comma or point"""
     booleans: str
     """The texts found, such as False/True."""
     rate_hz: float | None = None
@@ -51,29 +61,30 @@ class Cells:
     separator: str
 
 
-def read_cells(path: Path, wanted: Sequence[str], required: Sequence[str]) -> Cells:
-    """Read the `wanted` columns of a table, those that it has.
+def read_cells(path: Path, spellings: Mapping[str, str], required: Sequence[str]) -> Cells:
+    """Read columns of a table.
+
+    Args:
+        spellings: the columns that are read by how a header may call them, in lower case.
 
     Raises:
-        DataError: the file is missing, empty or no text, lacks a `required` column, or has a wanted one twice with
+        DataError: the file is missing, empty or no text, lacks a `required` column, or has a column twice with
             different cells. Tells the separator and the columns that were found.
     """
     text, encoding = _decode(path)
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    first = next((number for number, line in enumerate(lines) if line.strip()), None)
+    first, separator = _header(lines, spellings)
     if first is None:
         raise DataError(f"{path} is empty: expected a header and rows; copy the recording again.")
-    if _EXCEL_HINT.fullmatch(lines[first]):
-        first += 1
-    header = lines[first]
-    separator = max(SEPARATORS, key=lambda mark: len(set(_split(header, mark)) & set(wanted)))
-    names = _split(header, separator)
+    found = _split(lines[first], separator)
+    names = [spellings.get(name.lower(), "") for name in found]
     lacking = [name for name in required if name not in names]
     if lacking:
+        optional = sorted(set(spellings.values()) - set(required))
         raise DataError(
             f"{path} lacks the column{'s' if len(lacking) > 1 else ''} {', '.join(lacking)}: found "
-            f"{', '.join(name[:40] for name in names[:20])}, separated by {SEPARATORS[separator]}; expected "
-            f"{', '.join(required)} in its header, and may have {', '.join(w for w in wanted if w not in required)}."
+            f"{', '.join(_printable(name) for name in found[:20])}, separated by {SEPARATORS[separator]}; expected "
+            f"{', '.join(required)} in its header, and may have {', '.join(optional)}."
         )
     number = np.array([n for n in range(first + 1, len(lines)) if lines[n] and not lines[n].isspace()], np.int64)
     rows, broken = _rows([lines[n] for n in number], separator, len(names))
@@ -81,13 +92,25 @@ def read_cells(path: Path, wanted: Sequence[str], required: Sequence[str]) -> Ce
         rows[-1] = [""] * len(names)  # cut, maybe in the midst of a number
     table = list(zip(*rows, strict=True)) if rows else [()] * len(names)
     columns = {}
-    for name in wanted:
-        places = [place for place, found in enumerate(names) if found == name]
+    for name in dict.fromkeys(spellings.values()):
+        places = [place for place, of in enumerate(names) if of == name]
         if any(table[place] != table[places[0]] for place in places[1:]):
             raise DataError(f"{path} has the column {name} {len(places)} times, with different cells: leave one.")
         if places:
             columns[name] = _stripped(table[places[0]])
     return Cells(columns, number + 1, broken, encoding, SEPARATORS[separator])
+
+
+def _header(lines: Sequence[str], spellings: Mapping[str, str]) -> tuple[int | None, str]:
+    """Place and separator of the header: of the first lines the one that names most columns; None in an empty file."""
+    best: tuple[int, int | None, str] = (-1, None, ",")
+    filled = (n for n, line in enumerate(lines) if line.strip() and not _EXCEL_HINT.fullmatch(line))
+    for place in itertools.islice(filled, HEADER_WITHIN):
+        for mark in SEPARATORS:
+            known = {spellings[name] for cell in _split(lines[place], mark) if (name := cell.lower()) in spellings}
+            if len(known) > best[0]:
+                best = len(known), place, mark
+    return best[1], best[2]
 
 
 def _decode(path: Path) -> tuple[str, str]:
@@ -97,16 +120,31 @@ def _decode(path: Path) -> tuple[str, str]:
         raise DataError(f"{path} is missing: expected the recorder's telemetry; copy the whole folder.") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): copy the whole folder.") from error
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return content.decode("utf-16", errors="replace"), "utf-16"
+    for start, (what, advice) in _NO_TABLES.items():
+        if content.startswith(start):
+            raise DataError(f"{path} is {what}: {advice}.")
+    encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if content.startswith(mark)), "")
+    if not encoding and (beginning := content[:1000]):  # of two bytes a letter one is 0
+        for offset, name in ((1, "utf-16-le"), (0, "utf-16-be")):
+            if beginning[offset::2].count(0) > 0.4 * len(beginning):
+                encoding = name
+    if encoding:
+        return content.decode(encoding, errors="replace").removeprefix("\ufeff"), encoding
     try:
         return content.decode("utf-8-sig"), "utf-8"
     except UnicodeDecodeError:
         return content.decode("cp1252", errors="replace"), "cp1252"
 
 
+def _printable(name: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in name[:40])
+
+
 def _split(line: str, separator: str) -> list[str]:
-    return [name.strip() for name in next(csv.reader([line], delimiter=separator), [])]
+    try:
+        return [name.strip() for name in next(csv.reader([line], delimiter=separator), [])]
+    except csv.Error:  # a cell of more than 128 kB
+        return []
 
 
 def _rows(lines: list[str], separator: str, width: int) -> tuple[list[list[str]], npt.NDArray[np.bool_]]:
@@ -121,7 +159,7 @@ def _rows(lines: list[str], separator: str, width: int) -> tuple[list[list[str]]
     except csv.Error:  # a cell of more than 128 kB
         table = []
     if len(table) != len(whole):  # a quote took several lines for one
-        table = [[] if len(line) > csv.field_size_limit() else _split(line, separator) for line in whole]
+        table = [_split(line, separator) for line in whole]
     parsed = iter(table)
     rows = []
     for index, bad in enumerate(broken.tolist()):
@@ -136,44 +174,3 @@ def _rows(lines: list[str], separator: str, width: int) -> tuple[list[list[str]]
 
 def _stripped(cells: Sequence[str]) -> npt.NDArray[np.object_]:
     return np.array([cell.strip() for cell in cells], object)
-
-
-def has_decimal_commas(columns: Sequence[npt.NDArray[np.object_]]) -> bool:
-    """Whether commas are decimal marks: more cells have one than have a point. If not, they are of thousands."""
-    commas = sum("," in cell for cells in columns for cell in cells)
-    return commas > 0 and commas > sum("." in cell for cells in columns for cell in cells)
-
-
-def numbers(cells: npt.NDArray[np.object_], decimal_commas: bool) -> npt.NDArray[np.float64]:
-    """(N,) numbers; NaN where a cell holds none, an infinite one, or one with marks of thousands."""
-    if decimal_commas:
-        cells = np.array(["" if "." in cell else cell.replace(",", ".") for cell in cells], object)
-    values = np.array(pd.to_numeric(pd.Series(cells, dtype=object), errors="coerce"), float)
-    values[np.isinf(values)] = np.nan
-    return values
-
-
-def booleans(cells: npt.NDArray[np.object_]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], str]:
-    """(N,) values, (N,) which of them are known, and the texts found that mean something."""
-    codes, texts = pd.factorize(cells)
-    meanings = [_boolean(text) for text in texts]
-    value = np.array([bool(meaning) for meaning in meanings] or [False])
-    known = np.array([meaning is not None for meaning in meanings] or [False])
-    spelling = "/".join(sorted(text for text, meaning in zip(texts, meanings, strict=True) if meaning is not None))
-    return value[codes], known[codes], spelling
-
-
-def missing(cells: npt.NDArray[np.object_]) -> npt.NDArray[np.bool_]:
-    """(N,) cells that say that there is no value."""
-    codes, texts = pd.factorize(cells)
-    return np.array([text.lower() in MISSING for text in texts] or [False])[codes]
-
-
-def _boolean(text: str) -> bool | None:
-    if (meaning := BOOLEANS.get(text.lower())) is not None:
-        return meaning
-    try:
-        number = float(text.replace(",", "."))
-    except ValueError:
-        return None
-    return bool(number) if number in (0, 1) else None

@@ -6,7 +6,7 @@ where `Recording.camera_folder` says: a second camera is one more field of `Reco
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cached_property
@@ -18,7 +18,7 @@ import pandas as pd
 from model.common.errors import DataError
 from model.common.files import write_json
 from model.recording.annotations import Annotations, read_annotations
-from model.recording.frame_files import frame_name, frame_time, is_frame, is_whole, repeated_frames
+from model.recording.frame_files import content_kind, frame_name, frame_time, is_frame, is_whole, repeated_frames
 from model.recording.labels import read_future_labels
 from model.recording.telemetry import (
     AS_RECORDED,
@@ -246,6 +246,15 @@ def parse_recording_name(name: str) -> datetime:
     )
 
 
+def _why_unusable(files: Mapping[str, Path], truncated: Sequence[str], rows: Collection[str]) -> str:
+    """A sentence, with a space behind it, on frames of which none can be used; empty if there are none."""
+    if truncated:
+        return f"{files[truncated[0]].name} {content_kind(files[truncated[0]])}. "
+    if files:
+        return f"A frame is named {next(iter(files.values())).name}, a row's Time is {min(rows)}. "
+    return ""
+
+
 def inspect_recording(
     folder: Path, check_frames: bool = True, most_unreadable: float = MOST_UNREADABLE
 ) -> RecordingReport:
@@ -273,7 +282,8 @@ def inspect_recording(
     if usable == 0:
         raise DataError(
             f"{folder} has no usable frame: {len(files)} pictures, {len(truncated)} of them not whole, for "
-            f"{len(rows)} valid rows of {TELEMETRY}. Expected JPEG or PNG files named {frame_name('<Time>')} beside it."
+            f"{len(rows)} valid rows of {TELEMETRY}. {_why_unusable(files, truncated, rows)}Expected JPEG or PNG files "
+            f"named {frame_name('<Time>')} beside it."
         )
     return RecordingReport(
         name=folder.name,

@@ -7,11 +7,24 @@ from pathlib import Path
 
 from PIL import Image
 
+from model.recording.times import plain_time
+
 SUFFIXES = (".jpg", ".jpeg", ".png")
 """In any case. The content says what it is: cameras and converters name PNG files .jpg."""
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xae\x42\x60\x82"
 UPRIGHT = 1
+_OTHER_KINDS = (
+    (b"WEBP", 8, "WebP: convert it"),
+    (b"ftyphe", 4, "HEIC: convert it"),
+    (b"ftypavif", 4, "AVIF: convert it"),
+    (b"ftyp", 4, "a video"),
+    (b"BM", 0, "BMP: convert it"),
+    (b"GIF8", 0, "GIF: convert it"),
+    (b"II*\0", 0, "TIFF: convert it"),
+    (b"MM\0*", 0, "TIFF: convert it"),
+    (b"version https://git-lfs", 0, "a pointer of Git LFS: fetch what it stands for (git lfs pull)"),
+)
 _TAIL = 4096
 _ORIENTATION = 0x0112
 _HEADER = 4096
@@ -30,7 +43,7 @@ def frame_name(time: str) -> str:
 
 def frame_time(name: str) -> str:
     """The Time of the row that a frame's file belongs to."""
-    return name.rpartition(".")[0]
+    return plain_time(name.rpartition(".")[0])
 
 
 def is_whole(path: Path) -> bool:
@@ -50,6 +63,16 @@ def is_whole(path: Path) -> bool:
         stream.seek(0)
         content = stream.read()
     return content.find(end, _data_start(content) if end == JPEG_END else 0) >= 0
+
+
+def content_kind(path: Path) -> str:
+    """What a file that is no whole JPEG or PNG is, as far as its first bytes tell: `is cut`, or `holds WebP`."""
+    with path.open("rb") as stream:
+        start = stream.read(64)
+    if start.startswith((JPEG_START, PNG_START)):
+        return "is cut"
+    kinds = (name for mark, place, name in _OTHER_KINDS if start[place : place + len(mark)] == mark)
+    return f"holds {next(kinds, 'no picture')}" if start else "is empty"
 
 
 def _data_start(content: bytes) -> int:

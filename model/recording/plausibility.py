@@ -5,6 +5,7 @@ Each finding tells numbers and rows. One that `poisons` would teach networks wha
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from model.recording.schema import CHANNELS
+from model.recording.folder import parse_recording_name
+from model.recording.frame_files import is_whole
+from model.recording.schema import CHANNELS, GEARS
 from model.recording.telemetry import PEDAL, TelemetryReport
 from model.recording.times import MAX_STEP_MS, SLOT, STEP_MS
 
@@ -34,6 +37,8 @@ HARD_KMH_S, HARD_ROWS = 9.0, 4
 """No car slows so fast (2.5 m/s2), and for so many rows, without its brake."""
 RISING_KMH_S = 1.0
 MOST_OUT_OF_RANGE = 0.05
+GUESSED_SHARE = 0.5
+FAR_FROM_NAME_S = 24 * 3600.0
 LONGEST_GAP_S = 3600.0
 FRAMES_LOOKED_AT = 24
 BLACK_LEVEL, BLACK_SPREAD = 12.0, 6.0
@@ -69,6 +74,13 @@ def implausible_drive(
         found.append(Finding("out_of_range", text + advice, True))
     for name in (name for name, channel in CHANNELS.items() if channel.kind == "number" and name in telemetry):
         found += [*_frozen(telemetry, name), *_saturated(telemetry, name)]
+    if report.empty_columns:
+        found.append(
+            Finding("empty", f"{', '.join(report.empty_columns)} has no value in any row: it is no input", False)
+        )
+    if report.gear_inferred > GUESSED_SHARE * len(telemetry):
+        text = f"the gear of {report.gear_inferred} of {len(telemetry)} rows is none of 0 to {GEARS - 1}"
+        found.append(Finding("gear", f"{text}: it follows from speed and engine speed by the ratios of one car", False))
     if report.backwards:
         found.append(Finding("clock", f"the clock was set back {report.backwards} times", False))
     if report.longest_gap_s > LONGEST_GAP_S:
@@ -76,6 +88,14 @@ def implausible_drive(
     if len(telemetry) < WINDOW_ROWS:
         found.append(Finding("short", f"{len(telemetry)} rows are less than a window of {WINDOW_ROWS}", False))
     return found
+
+
+def implausible_start(name: str, telemetry: pd.DataFrame) -> list[Finding]:
+    """Whether a recording began when its name says: a recorder without a clock of its own begins in 1970, say."""
+    named, first = parse_recording_name(name), datetime.fromtimestamp(int(telemetry["t"].iloc[0]) / 1000, UTC)
+    if abs((first - named.replace(tzinfo=UTC)).total_seconds()) <= FAR_FROM_NAME_S:
+        return []
+    return [Finding("clock", f"its name says {named:%Y-%m-%d %H:%M}, its first row {first:%Y-%m-%d %H:%M}", False)]
 
 
 def implausible_camera(
@@ -87,7 +107,8 @@ def implausible_camera(
     if not seen:
         return []
     picked = [seen[i] for i in np.unique(np.linspace(0, len(seen) - 1, FRAMES_LOOKED_AT).astype(int))]
-    read = [(time, cv2.imread(str(frames[time]), cv2.IMREAD_REDUCED_GRAYSCALE_8)) for time in picked]
+    whole = [time for time in picked if is_whole(frames[time])]
+    read = [(time, cv2.imread(str(frames[time]), cv2.IMREAD_REDUCED_GRAYSCALE_8)) for time in whole]
     pictures = [(time, image.astype(np.float32)) for time, image in read if image is not None]
     black = [time for time, image in pictures if image.mean() < BLACK_LEVEL and image.std() < BLACK_SPREAD]
     found = []
@@ -148,7 +169,7 @@ def _pedal(telemetry: pd.DataFrame, minutes: float, coast_below: float) -> list[
 
 def _brake(telemetry: pd.DataFrame, minutes: float) -> list[Finding]:
     brake = telemetry["BRAKE_SIGNAL"].to_numpy(bool)[telemetry["SPEED"].to_numpy() > MOVING_KMH]
-    if not len(brake):
+    if len(brake) < WINDOW_ROWS:
         return []
     if brake.mean() > BRAKE_SHARE:
         text = f"the brake is on in {brake.mean():.0%} of the {len(brake)} rows in which the car moves"

@@ -85,6 +85,12 @@ LABELS = tuple(
 """In the order of the file's columns."""
 
 TIME = "Time"
+SPELLINGS = {TIME.lower(): TIME} | {
+    spelling.lower(): name
+    for name, channel in CHANNELS.items()
+    for spelling in (name, f"{name} ({channel.unit})", f"{name} [{channel.unit}]")
+}
+"""Columns by what a header may call them, in lower case: with their unit too, if it is the channel's."""
 REQUIRED_COLUMNS = (TIME, *(name for name, channel in CHANNELS.items() if channel.required))
 FEATURES = tuple(name for name, channel in CHANNELS.items() if channel.input)
 """Channels that the networks see of a recording that has all of them, in their order."""

@@ -12,9 +12,19 @@ from pydantic import Field, model_validator
 
 from model.common.config import Config
 from model.common.errors import DataError
-from model.recording.dialect import Cells, Dialect, booleans, has_decimal_commas, missing, numbers, read_cells
-from model.recording.schema import CHANNELS, GEARS, REQUIRED_COLUMNS, TIME
-from model.recording.times import FASTEST_STEP_MS, MAX_STEP_MS, SLOT, STEP_MS, parse_times, recorded_step, two_hertz
+from model.recording.dialect import Cells, Dialect, read_cells
+from model.recording.numerals import booleans, decimal_mark, has_thousands, missing, numbers
+from model.recording.schema import CHANNELS, GEARS, REQUIRED_COLUMNS, SPELLINGS, TIME
+from model.recording.times import (
+    FASTEST_STEP_MS,
+    MAX_STEP_MS,
+    SLOT,
+    STEP_MS,
+    parse_times,
+    plain_times,
+    recorded_step,
+    two_hertz,
+)
 
 FAULT_TIMES = {"No Frame": "no_frame", "Incomplete Data": "incomplete"}
 NO_DATA = "No Data"
@@ -22,6 +32,8 @@ PEDAL = "ACCELERATOR_POS_D"
 AS_RECORDED = (0.0, 100.0)
 """The range of a pedal that needs no rescaling."""
 MOST_UNREADABLE = 0.05
+MOST_STEPS_BACK, MOST_BACK_SHARE = 4, 0.1
+"""A clock is set back a few times in a drive, not every few rows."""
 GEAR_RATIOS = np.array([9.5, 16.5, 27.5, 40.5, 53.5])
 """km/h per 1000 rpm in gears 1 to 5."""
 NEUTRAL_BELOW_KMH = 6.0
@@ -82,6 +94,8 @@ class TelemetryReport:
     """Steps back in time: rows before and after such a step never share a window or a label."""
     left_out: int
     """Readable rows that 2 Hz do not need."""
+    empty_columns: tuple[str, ...]
+    """Channels whose column holds no value in any row."""
     gear_inferred: int
     gaps: int
     longest_gap_s: float
@@ -116,7 +130,7 @@ def read_telemetry(
         DataError: file missing or empty, a required column missing, no valid row, more than `most_unreadable` of the
             rows unreadable (the recorder's own fault rows do not count), or fewer than 2 rows a second.
     """
-    cells = read_cells(path, (TIME, *CHANNELS), REQUIRED_COLUMNS)
+    cells, empty = _without_empty(path, read_cells(path, SPELLINGS, REQUIRED_COLUMNS))
     rows = _Rows.parse(cells)
     rows.refuse_unreadable(path, most_unreadable)
     if pedal_range:
@@ -129,10 +143,15 @@ def read_telemetry(
             f"{path} has no valid row: all {len(cells.line)} are fault rows of the recorder, unreadable or out of range"
             f"{f' ({reason})' if reason else ''}. Expected at least one sample; record the drive again or leave it out."
         )
-    step = recorded_step(path, rows.t[rows.kinds == ""])
     backwards = np.diff(table["t"], prepend=table["t"].iloc[0]) < 0
+    if backwards.sum() > max(MOST_STEPS_BACK, MOST_BACK_SHARE * len(table)):
+        raise DataError(
+            f"{path} steps back in time {backwards.sum()} times in {len(table)} rows: its rows are not in the order in "
+            "which they were recorded. Restore that order."
+        )
     table.insert(2, SLOT, table["t"])
     table.insert(3, "segment", np.cumsum(backwards))
+    step = recorded_step(path, rows.t[rows.kinds == ""])
     ordered = table.drop_duplicates("t", keep="last")
     repeated = len(table) - len(ordered)
     kept = two_hertz(ordered, step) if step is not None and step < FASTEST_STEP_MS else ordered.reset_index(drop=True)
@@ -147,6 +166,7 @@ def read_telemetry(
         repeated=repeated,
         backwards=int(backwards.sum()),
         left_out=len(ordered) - len(kept),
+        empty_columns=empty,
         gear_inferred=int(kept.pop("inferred").sum()),
         gaps=int((steps > MAX_STEP_MS).sum()),
         longest_gap_s=float(steps.max(initial=0)) / 1000,
@@ -172,16 +192,16 @@ class _Rows:
     @classmethod
     def parse(cls, cells: Cells) -> "_Rows":
         numeric = [name for name in cells.columns if name in CHANNELS and CHANNELS[name].kind != "flag"]
-        commas = has_decimal_commas([cells.columns[name] for name in numeric])
-        dialect = Dialect(cells.encoding, cells.separator, "comma" if commas else "point", "")
+        marks, dialect = _dialect(cells, numeric)
         rows = cls(cells, _fault_kinds(cells), dialect)
         if cells.broken.any():
             rows.kinds[cells.broken] = "unreadable"
             rows.problems.append((int(cells.broken.argmax()), "a quote without its end, a NUL, or too many cells"))
+        cells.columns[TIME] = plain_times(cells.columns[TIME])
         rows.t = parse_times(pd.Series(cells.columns[TIME]))
-        rows._check(TIME, rows.t >= 0, "YYYY-MM-DD HH-MM-SS-d")
+        rows._check(TIME, rows.t >= 0, "YYYY-MM-DD HH-MM-SS-d from 1970 on")
         for name in numeric:
-            rows.values[name] = numbers(cells.columns[name], commas)
+            rows.values[name] = numbers(cells.columns[name], marks[name])
             if name != "GEAR":
                 rows._check(name, np.isfinite(rows.values[name]), "a number")
         for name in cells.columns:
@@ -235,6 +255,38 @@ class _Rows:
                 given = np.where(columns["inferred"], guess, given)
             columns["GEAR"] = given.astype(np.int8)
         return pd.DataFrame(columns)
+
+
+def _without_empty(path: Path, cells: Cells) -> tuple[Cells, tuple[str, ...]]:
+    """The columns that hold a value, and the others: a channel that no row has is as one whose column is not there.
+
+    Raises:
+        DataError: there is no row, or a channel that must be there has no value.
+    """
+    if not len(cells.line):
+        raise DataError(f"{path} has no valid row: it is a header alone. Record the drive again or leave it out.")
+    failed = np.isin(cells.columns[TIME].astype(str), list(FAULT_TIMES))
+    there = {name: cells.columns[name][~failed] for name in CHANNELS if name in cells.columns}
+    empty = [name for name, column in there.items() if len(column) and missing(column).all()]
+    if "RPM" in there and "RPM" not in empty:  # the gear follows from it and the speed
+        empty = [name for name in empty if name != "GEAR"]
+    if lacking := [name for name in empty if CHANNELS[name].required]:
+        raise DataError(f"{path} has no value in the column {', '.join(lacking)}: look at the recorder.")
+    columns = {name: column for name, column in cells.columns.items() if name not in empty}
+    return replace(cells, columns=columns), tuple(empty)
+
+
+def _dialect(cells: Cells, numeric: Sequence[str]) -> tuple[dict[str, str], Dialect]:
+    """The decimal mark of each numeric column, and what is known of the file by that."""
+    columns = {name: cells.columns[name] for name in numeric}
+    commas = any("," in text for column in columns.values() for text in column)
+    usual = decimal_mark(columns.values()) if commas else "point"
+    # Where nothing tells, a comma in a cell of a file that is separated by commas is none of a decimal.
+    usual = usual or ("point" if cells.separator == "comma" else "comma")
+    marks = {name: (decimal_mark([column]) or usual) if commas else usual for name, column in columns.items()}
+    thousands = next((m for n, m in marks.items() if commas and has_thousands([columns[n]], m)), None)
+    mark = "none" if thousands is None else "comma" if thousands == "point" else "point"
+    return marks, Dialect(cells.encoding, cells.separator, usual, mark, "")
 
 
 def _fault_kinds(cells: Cells) -> npt.NDArray[np.object_]:

@@ -1,5 +1,6 @@
 """Times of a recording's rows: their texts, their rate, thinned out to 2 Hz, and apart where the clock was set back."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,26 @@ ROWS_FOR_A_RATE = 10
 SLOT = "slot"
 """The column of the half seconds that rows stand for."""
 
+_ISO_TIME = re.compile(r"^(\d{4}-\d{2}-\d{2})[ T_](\d{2})[:-](\d{2})[:-](\d{2})(?:[.,-](\d{1,6}))?$", re.ASCII)
 _TIME = r"^(\d{4}-\d{2}-\d{2}) (\d{2})-(\d{2})-(\d{2})(?:-(\d{1,6}))?$"
+
+
+def plain_time(text: str) -> str:
+    """A moment as recorders spell it, `YYYY-MM-DD HH-MM-SS[-fraction]`, from ISO 8601's spelling; else the text."""
+    return _ISO_TIME.sub(_spell, text)
+
+
+def plain_times(texts: npt.NDArray[np.object_]) -> npt.NDArray[np.object_]:
+    """(N,) `plain_time` of each."""
+    together = "\n".join(texts)
+    if not any(mark in together for mark in ":T_."):
+        return texts
+    return np.array([plain_time(text) for text in texts], object)
+
+
+def _spell(found: "re.Match[str]") -> str:
+    date, *clock = found.groups()
+    return f"{date} {'-'.join(part for part in clock if part)}"
 
 
 def parse_times(times: pd.Series) -> npt.NDArray[np.int64]:

@@ -170,16 +170,6 @@ def test_what_loggers_and_spreadsheets_write(tmp_path: Path, change: Callable, d
     assert table["BRAKE_SIGNAL"].tolist() == [False, True] * 6
 
 
-def test_marks_of_thousands_are_never_taken_for_decimal_ones(tmp_path: Path) -> None:
-    path = tmp_path / "telemetry.csv"
-    for separator, rpm, pedal in ((",", '"1,869"', "20.5"), (";", "1.869", "20,5"), (";", "1.869,25", "20,5")):
-        lines = [("Time", "SPEED", "RPM", "ACCELERATOR_POS_D", "ENGINE_LOAD", "BRAKE_SIGNAL")]
-        lines += [(moment(500 * n), "50", rpm, pedal, pedal, "False") for n in range(4)]
-        path.write_text("\n".join(map(separator.join, lines)) + "\n")
-        with pytest.raises(DataError, match=r"4 are fault rows .* \(row 2, column RPM: '1.869.*' is not a number\)"):
-            read_telemetry(path)
-
-
 def test_a_last_line_that_is_cut_costs_its_row(tmp_path: Path) -> None:
     path = write(tmp_path / "telemetry.csv", row(moment(0)), row(moment(500)))
     path.write_text(path.read_text().removesuffix('1,"[1, 2]",[]\n'))  # of a brake force of -0.01
@@ -235,3 +225,58 @@ def test_more_than_two_hertz_is_thinned_out(tmp_path: Path, step_ms: int, hertz:
 def test_less_than_two_hertz_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is recorded at 1 Hz, a row every 1 s: expected 2 Hz or more"):
         read_telemetry(write(tmp_path / "telemetry.csv", *drive(40, 1000)))
+
+
+@pytest.mark.parametrize(
+    ("speed", "rpm", "separator", "marks"),
+    [
+        ("50.5", '"1,869.5"', ",", ("point", "comma")),
+        ("50.5", '"1,869"', ",", ("point", "comma")),
+        ("50", '"1,869"', ",", ("point", "comma")),
+        ("50,5", "1.869,5", ";", ("comma", "point")),
+        ("50,5", "1.869", ";", ("comma", "point")),
+        ("50,500", "1869", ";", ("comma", "none")),
+        ("50.5", "1 869.5", ",", ("point", "none")),
+        ("50.5", "1'869.5", ",", ("point", "none")),
+        ("5.05E+1", "+1.869e3", ",", ("point", "none")),
+    ],
+)
+def test_marks_of_decimals_and_thousands(
+    tmp_path: Path, speed: str, rpm: str, separator: str, marks: tuple[str, str]
+) -> None:
+    force = "\u22120,020" if separator == ";" else "-0.02"
+    lines = [["Time", "speed (km/h)", "RPM", "ACCELERATOR_POS_D", "BRAKE_SIGNAL", "BRAKE_FORCE", "ENGINE_LOAD"]]
+    lines += [[moment(500 * n), speed, rpm, "20", "nein", force, ""] for n in range(12)]
+    (tmp_path / "telemetry.csv").write_text("\n".join(map(separator.join, lines)), encoding="utf-8")
+    table, report = read_telemetry(tmp_path / "telemetry.csv")
+    assert set(table["SPEED"]) <= {50.0, 50.5} and set(table["RPM"]) <= {1869.0, 1869.5}
+    assert set(table["BRAKE_FORCE"]) == {-0.02}
+    assert (report.dialect.decimal_mark, report.dialect.thousands_mark) == marks
+    assert report.empty_columns == ("ENGINE_LOAD",)
+
+
+def test_a_header_below_what_a_logger_says_and_times_of_iso_8601(tmp_path: Path) -> None:
+    text = "".join(f"2024-05-01T10:00:0{n // 2}.{5 * (n % 2)},50,20,False\n" for n in range(12))
+    path = tmp_path / "telemetry.csv"
+    path.write_bytes(("# logger 3\n\ntime,Speed,ACCELERATOR_POS_D,brake_signal\n" + text).encode("utf-16-le"))
+    table, report = read_telemetry(path)
+    assert (table["Time"].iloc[1], report.dialect.encoding) == ("2024-05-01 10-00-00-5", "utf-16-le")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS: fetch"),
+        (b"PK\x03\x04 and more", "is a zip or an office document: export it as CSV"),
+        (b"\x00\x01\x02\xff\xfe", r"lacks the columns .*found \?\?\?"),
+    ],
+)
+def test_what_is_no_table_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "telemetry.csv").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_telemetry(tmp_path / "telemetry.csv")
+
+
+def test_rows_in_no_order_of_time_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="steps back in time 59 times in 60 rows"):
+        read_telemetry(write(tmp_path / "telemetry.csv", *drive()[::-1]))
