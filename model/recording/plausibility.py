@@ -141,7 +141,9 @@ def implausible_detections(box: npt.NDArray[np.float32], region_height: int) -> 
         f"{high} of {len(bottom)} vehicles lie in the upper half of the region of interest: is the camera upside down, "
         "or the region not its own?"
     )
-    near = bool((bottom - box[:, 1]).max() > NEAR * region_height)
+    # A detector that finds the same boxes again and again says nothing of the road.
+    seen = np.unique(box, axis=0)
+    near = len(seen) >= DETECTIONS_FOR_A_PLACE and float((seen[:, 3] - seen[:, 1]).max()) > NEAR * region_height
     return [Finding("upside_down", text, near)]
 
 
