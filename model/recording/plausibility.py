@@ -49,7 +49,7 @@ HUNG_SHARE = 0.05
 DETECTIONS_FOR_A_PLACE = 50
 CAMERA = "camera"
 """Of the details of annotations: what `implausible_camera` found in the frames."""
-IN_THE_SKY, NEAR = 0.99, 1 / 6
+IN_THE_SKY = 0.99
 
 
 @dataclass(frozen=True)
@@ -131,9 +131,10 @@ def implausible_camera(
 def implausible_detections(box: npt.NDArray[np.float32], region_height: int) -> list[Finding]:
     """Whether the vehicles of boxes (M,4) are in the sky: a camera upside down, or a wrong region of interest.
 
-    Far ones are near the horizon, which may be high. Those that look large are near, and can only be low.
+    Far ones are near the horizon, which may be high. It is the camera if those that look larger, as they are nearer,
+    do not reach further down, but further up.
     """
-    bottom = box[:, 3]
+    bottom, height = box[:, 3], box[:, 3] - box[:, 1]
     high = int((bottom < region_height / 2).sum())
     if len(bottom) < DETECTIONS_FOR_A_PLACE or high < IN_THE_SKY * len(bottom):
         return []
@@ -141,10 +142,10 @@ def implausible_detections(box: npt.NDArray[np.float32], region_height: int) -> 
         f"{high} of {len(bottom)} vehicles lie in the upper half of the region of interest: is the camera upside down, "
         "or the region not its own?"
     )
-    # A detector that finds the same boxes again and again says nothing of the road.
-    seen = np.unique(box, axis=0)
-    near = len(seen) >= DETECTIONS_FOR_A_PLACE and float((seen[:, 3] - seen[:, 1]).max()) > NEAR * region_height
-    return [Finding("upside_down", text, near)]
+    if height.max() < 2 * height.min():
+        return [Finding("upside_down", text, False)]
+    up, down = np.polyfit(height, box[:, [1, 3]], 1)[0]
+    return [Finding("upside_down", text, bool(up < -0.5 and down < 0.25))]
 
 
 def _pedal(telemetry: pd.DataFrame, minutes: float, coast_below: float) -> list[Finding]:

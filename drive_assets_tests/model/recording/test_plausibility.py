@@ -88,9 +88,17 @@ def test_cameras_that_see_nothing(tmp_path: Path) -> None:
 
 
 def test_vehicles_in_the_sky() -> None:
-    low, far, near = [100, 300, 200, 400, 0.9, 0], [100, 10, 200, 90, 0.9, 0], [100, 10, 200, 150, 0.9, 0]
-    for box, kinds in ((low, []), (far, [("upside_down", False)]), (near, [("upside_down", True)])):
-        boxes = [np.array([box] * 10, np.float32) + [[n + m / 10, 0, 0, 0, 0, 0] for m in range(10)] for n in range(6)]
+    low, far = [100, 300, 200, 400, 0.9, 0], [100, 10, 200, 90, 0.9, 0]
+    # By size: seen from 1.3 m above the road, 220 px below the region's top, cars of 1.5 m; upright and turned over.
+    upright, turned = [0, -0.13, 0, 0.87, 0, 0], [0, -0.87, 0, 0.13, 0, 0]
+    for box, larger, kinds in (
+        (low, upright, []),
+        (far, [0] * 6, [("upside_down", False)]),
+        ([100, 210, 200, 230, 0.9, 0], upright, [("upside_down", False)]),
+        ([100, 210, 200, 230, 0.9, 0], turned, [("upside_down", True)]),
+    ):
+        sizes = np.arange(10, dtype=np.float32)[:, None] * 5
+        boxes = [np.array([box], np.float32) + sizes * np.array([larger], np.float32)] * 6
         annotations = Annotations.from_frames([str(n) for n in range(6)], [f"{n}.jpg" for n in range(6)], boxes)
         assert [(f.kind, f.poisons) for f in implausible_detections(annotations.box, 575)] == kinds
 
