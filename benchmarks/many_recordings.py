@@ -21,6 +21,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import requests
 
 PAGE = """{ assetNodeOrError(assetKey: {path: ["recording"]}) { ... on AssetNode {
@@ -34,7 +35,7 @@ import resource, time
 started = time.monotonic()
 from drive_assets.definitions import defs
 defs.get_repository_def().load_all_definitions()
-print(time.monotonic() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(time.monotonic() - started, time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 
 
@@ -61,38 +62,40 @@ def measure(count: int, folder: str) -> None:
     from drive_assets.resources.storage import Storage
     from drive_assets.status import read_status
 
-    def show(what: str, value: float) -> None:
-        print(f"{count:6,} recordings  {what:36} {value:9.2f}", flush=True)
+    def show(what: str, value: float, cpu: float | None = None) -> None:
+        of_cpu = "" if cpu is None else f"   {cpu:7.2f} s of CPU"
+        print(f"{count:6,} recordings  {what:36} {value:9.2f}{of_cpu}", flush=True)
 
     names = [f"{datetime(2020, 1, 1) + timedelta(hours=hour):%Y-%m-%d_%H-%M-%S}" for hour in range(count)]
     event = event_of_a_drive()
     show("an event of recording, kB", len(serialize_value(event)) / 1000)
     with open_instance() as instance:
-        show("registering, s", timed(lambda: register_recordings(instance, names)))
-        started = time.monotonic()
-        for name in names:
-            instance.report_runless_asset_event(event._replace(partition=name))
-        show("an event, ms", (time.monotonic() - started) / count * 1000)
+        show("registering, s", *timed(lambda: register_recordings(instance, names)))
+        made = [event._replace(partition=name) for name in names]
+        show("all events, s", *timed(lambda: [instance.report_runless_asset_event(each) for each in made]))
         load = [sys.executable, "-W", "ignore", "-c", LOAD]
-        seconds, megabytes = map(float, subprocess.check_output(load, text=True).split())
-        show("load of the code location, s", seconds)
+        wall, cpu, megabytes = map(float, subprocess.check_output(load, text=True).split())
+        show("load of the code location, s", wall, cpu)
         show("its memory, MiB", megabytes)
-        with web_server() as ask:
-            show("asset page of recording, s", timed(ask))
-            show("the same again, s", timed(ask))
+        with web_server() as (ask, server):
+            show("asset page of recording, s", *timed(ask, server))
+            show("the same again, s", *timed(ask, server))
         ticks: list[Any] = []
-        show("first tick, s", timed(lambda: ticks.append(dg.evaluate_automation_conditions(defs, instance))))
+        show("first tick, s", *timed(lambda: ticks.append(dg.evaluate_automation_conditions(defs, instance))))
         cursor = ticks[0].cursor
-        show("tick, s", timed(lambda: dg.evaluate_automation_conditions(defs, instance, cursor=cursor)))
+        show("tick, s", *timed(lambda: dg.evaluate_automation_conditions(defs, instance, cursor=cursor)))
         graph, storage = defs.resolve_asset_graph(), Storage.from_environment()
-        show("drive-assets status, s", timed(lambda: read_status(instance, graph, storage)))
+        show("drive-assets status, s", *timed(lambda: read_status(instance, graph, storage)))
     show("memory of all this, MiB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
-def timed(work: Callable[[], object]) -> float:
-    started = time.monotonic()
+def timed(work: Callable[[], object], process: int | None = None) -> tuple[float, float]:
+    """Seconds, and those of CPU, of this process or another."""
+    used = psutil.Process(process)
+    started, before = time.monotonic(), used.cpu_times()
     work()
-    return time.monotonic() - started
+    after = used.cpu_times()
+    return time.monotonic() - started, after.user - before.user + after.system - before.system
 
 
 def event_of_a_drive() -> Any:
@@ -112,8 +115,8 @@ def event_of_a_drive() -> Any:
 
 
 @contextmanager
-def web_server() -> Iterator[Callable[[], None]]:
-    """Dagster's web server; yields what asks it for the asset page."""
+def web_server() -> Iterator[tuple[Callable[[], None], int]]:
+    """Dagster's web server; yields what asks it for the asset page, and its process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -132,7 +135,7 @@ def web_server() -> Iterator[Callable[[], None]]:
                 answer = requests.post(f"http://127.0.0.1:{port}/graphql", json={"query": PAGE}, timeout=600).json()
                 assert json.dumps(answer).count("partition"), answer
 
-            yield ask
+            yield ask, server.pid
         finally:
             server.terminate()
 

@@ -30,7 +30,7 @@ class LabelLaunchpad(LabelConfig, Launchpad):
     deps=["recording"],
     partitions_def=RECORDINGS,
     check_specs=[FITS_TELEMETRY, PLAUSIBLE_RATES],
-    backfill_policy=dg.BackfillPolicy.multi_run(50),
+    backfill_policy=dg.BackfillPolicy.multi_run(250),  # a process costs as much as a hundred small recordings
     automation_condition=when_inputs_are_there(),
     group_name="labels",
     code_version=code_version("model.recording.labels", "model.recording.schema"),
