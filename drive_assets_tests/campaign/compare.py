@@ -1,5 +1,6 @@
 """Whether two data roots hold the same: every file by its content; times, ids and caches excepted."""
 
+import csv
 import json
 import sqlite3
 from collections.abc import Iterator
@@ -13,8 +14,8 @@ import torch
 
 from drive_assets.instance import UNFINISHED
 
-VARYING = {"epoch_seconds", "frames_per_s", "windows_per_s", "resumed"}
-"""Keys of JSON and checkpoints that tell how long something took, or how much of it was there already."""
+VARYING = {"time", "epoch_seconds", "frames_per_s", "windows_per_s", "resumed"}
+"""Keys of JSON and checkpoints, and columns, that tell how long something took, or how much of it was there already."""
 TIMES = ("seconds", "time", "per_s")
 """Parts of the names of MLflow's metrics that tell a time."""
 APART = ("dagster/", "cache/", "mlflow.db", "/artifacts/training/")
@@ -104,7 +105,7 @@ def same(expected: Path, found: Path) -> bool:
     """Whether two files hold the same, times excepted. What cannot be read is not the same."""
     if expected.read_bytes() == found.read_bytes():
         return True
-    readers = {".json": _json, ".pt": _checkpoint, ".h5": _hdf5, ".npz": _arrays}
+    readers = {".json": _json, ".csv": _table, ".pt": _checkpoint, ".h5": _hdf5, ".npz": _arrays}
     reader = readers.get(expected.suffix)
     try:
         return reader is not None and _equal(reader(expected), reader(found))
@@ -114,6 +115,11 @@ def same(expected: Path, found: Path) -> bool:
 
 def _json(path: Path) -> Any:
     return json.loads(path.read_text())
+
+
+def _table(path: Path) -> Any:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
 
 
 def _checkpoint(path: Path) -> Any:
