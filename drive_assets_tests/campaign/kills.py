@@ -119,17 +119,21 @@ def attempt(workshop: Workshop, step: Step, method: Method, trial: Trial) -> Non
     workshop.reset(step)
     log = workshop.folder / "killed.log"
     trial.faults += _kill(workshop, step, method, trial, log)
-    done = step.done(workshop.data) if workshop.data.is_dir() else {}
     if trial.hit:
-        status, said = workshop.run(step)
-        if status != 0:
-            trial.faults.append(f"the rerun ends with {status}: {said[-2000:]}")
+        trial.faults += _run_again(workshop, step)
     trial.faults += [f"{line} (of {step.name})" for line in differences(workshop.after(step), workshop.data)]
     trial.faults += unfinished(workshop.data)
     trial.faults += [f"the rerun left process {process.pid}" for process in workshop.processes()]
-    after = (step.taken_over or step.done)(workshop.data)
-    trial.faults += [f"done again: {key}" for key, value in done.items() if not _kept(value, after.get(key))]
     trial.seconds = time.monotonic() - started
+
+
+def _run_again(workshop: Workshop, step: Step) -> Iterator[str]:
+    done = step.done(workshop.data)
+    status, said = workshop.run(step)
+    if status != 0:
+        yield f"the rerun ends with {status}: {said[-2000:]}"
+    after = (step.taken_over or step.done)(workshop.data)
+    yield from (f"done again: {key}" for key, value in done.items() if not _kept(value, after.get(key)))
 
 
 def _kill(workshop: Workshop, step: Step, method: Method, trial: Trial, log: Path) -> Iterator[str]:
