@@ -31,7 +31,7 @@ from model.detection.detector import BUNDLED
 from model.network.architectures import ARCHITECTURES
 from model.training.recipes import TrainingConfig
 
-EPOCHS = 6
+EPOCHS = 4
 
 
 def trainings(root: Path, epochs: int, names: Sequence[str]) -> list[TrainJob]:
@@ -118,7 +118,7 @@ def main() -> None:
         os.environ.update(started | {"OMP_NUM_THREADS": "1"})
         (root / "splits").mkdir()
         for seed, split in enumerate(("train", "val", "test")):
-            write_split_file(root / "splits" / f"{split}.h5", frames=2000, seed=seed)
+            write_split_file(root / "splits" / f"{split}.h5", frames=600, seed=seed)
 
         def slurm(per_task: int) -> SlurmCompute:
             size = Size(cpus=1, memory="3G", gres="", time="60", per_task=per_task, at_once=2)

@@ -21,6 +21,13 @@ from model.common.files import write_text
 from model.common.progress import Tell
 
 PROCESS_TAG = "drive_assets/process"
+POSTGRES = "DRIVE_ASSETS_POSTGRES"
+"""Environment variable with the address of Dagster's PostgreSQL database. It may hold a password."""
+_STORAGE = f"""# The address stands in the environment alone, since it may hold a password.
+storage:
+  postgres:
+    postgres_url: {{env: {POSTGRES}}}
+"""
 UNFINISHED = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 POLL_S = 1.0
 _leases: dict[Path, FileLock] = {}
@@ -44,7 +51,12 @@ def prepare_home() -> Path:
     try:
         if not (home / "dagster.yaml").is_file():
             template = Path(__file__).with_name("dagster.yaml").read_text(encoding="utf-8")
-            write_text(home / "dagster.yaml", template)
+            write_text(home / "dagster.yaml", template + (_STORAGE if os.environ.get(POSTGRES) else ""))
+        elif os.environ.get(POSTGRES) and POSTGRES not in (home / "dagster.yaml").read_text(encoding="utf-8"):
+            raise DataError(
+                f"{POSTGRES} is set, but {home / 'dagster.yaml'} says nothing of PostgreSQL: choose another "
+                f"DAGSTER_HOME, or add to the file:\n{_STORAGE}"
+            )
     except OSError as error:
         raise DataError(
             f"{home} cannot be written ({error.strerror}): choose another data root with DRIVE_ASSETS_DATA."
@@ -64,6 +76,10 @@ def open_instance() -> dg.DagsterInstance:
         end_lost_runs(instance)
     except Exception as error:  # of sqlalchemy, alembic, yaml and Dagster itself
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if os.environ.get(POSTGRES):
+            raise DataError(
+                f"Dagster's PostgreSQL cannot be used ({reason}): start it, or put its address right in {POSTGRES}."
+            ) from None  # the error's own cause may show the address
         raise DataError(
             f"Dagster's files in {home} cannot be used ({reason}): move the folder aside. Recordings, models and the "
             "rest of the data root stay; only the list of what ran is lost, and `drive-assets ingest` and `run` make "

@@ -5,14 +5,14 @@ from pathlib import Path
 from drive_assets.instance import open_instance, prepare_home
 from drive_assets.pools import set_default_limit
 from drive_assets.resources.backends import compute_from_environment
-from drive_assets.resources.mlflow import Mlflow, tracking_uri
+from drive_assets.resources.mlflow import DATABASES, Mlflow, tracking_uri
 from drive_assets.resources.mlflow_store import SQLITE
 
 
 def prepare_services() -> Path:
     """Make DAGSTER_HOME, MLflow's store and the limit of the GPU pool. Returns DAGSTER_HOME."""
     home = prepare_home()
-    if tracking_uri().startswith(SQLITE):
+    if tracking_uri().startswith((SQLITE, *DATABASES)):
         Mlflow.from_environment().prepared()
     with open_instance() as instance:
         set_default_limit(instance, compute_from_environment())

@@ -16,7 +16,7 @@ from typing import IO
 import psutil
 
 from drive_assets.reports import links
-from drive_assets.resources.mlflow import UI_ADDRESS, Mlflow, table_of_trainings, tracking_uri
+from drive_assets.resources.mlflow import DATABASES, UI_ADDRESS, Mlflow, table_of_trainings, tracking_uri
 from drive_assets.services import prepare_services
 from model.common.errors import DataError
 from model.common.progress import Tell
@@ -53,7 +53,7 @@ def run_ui(host: str, port: int, mlflow_port: int, reports_port: int, tell: Tell
     servers = [
         _dagster(host, port),
         _reports(host, reports_port),
-        *([_mlflow(host, mlflow_port)] if tracking_uri().startswith(("sqlite:", "postgresql", "mysql")) else []),
+        *([_mlflow(host, mlflow_port)] if tracking_uri().startswith(("sqlite:", *DATABASES)) else []),
     ]
     for server in servers:
         check_free(host, server)

@@ -31,6 +31,8 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
 EXPERIMENT_KIND = "mlflow.experimentKind"
 """By this tag MLflow's UI opens an experiment on its trainings, not on what is about language models."""
 UI_ADDRESS = "DRIVE_ASSETS_MLFLOW_UI"
+DATABASES = ("postgresql", "mysql")
+"""Beginnings of addresses of stores that are databases on a server."""
 
 
 def tracking_uri() -> str:
@@ -135,7 +137,7 @@ class Mlflow(dg.ConfigurableResource):
 
         found = client.get_experiment_by_name(self.experiment)
         if found is None:
-            location = Path(self.artifacts).as_uri() if tracking_uri().startswith("sqlite:") else None
+            location = Path(self.artifacts).as_uri() if tracking_uri().startswith(("sqlite:", *DATABASES)) else None
             try:
                 return client.create_experiment(
                     self.experiment, location, {EXPERIMENT_KIND: "custom_model_development"}

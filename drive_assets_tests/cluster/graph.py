@@ -30,6 +30,7 @@ class EchoConfig(dg.Config):
     wait: str = ""
     fault: str = ""
     faulty: str = "b"
+    seconds: float = 0.0
 
 
 @dg.asset(partitions_def=PARTITIONS)
@@ -39,7 +40,7 @@ def echoes(context: dg.AssetExecutionContext, config: EchoConfig, compute: Compu
     wait = Path(config.wait) if config.wait else None
     faults = {k: config.fault if k == config.faulty else "" for k in keys}
     waits = {k: wait if faults[k] or not config.fault else None for k in keys}
-    jobs = [EchoJob(root / f"{k}.txt", k, waits[k], faults[k]) for k in keys]
+    jobs = [EchoJob(root / f"{k}.txt", k, waits[k], faults[k], config.seconds) for k in keys]
     results = compute.run_each(context, ECHO, jobs, {"SECRET": "it's"})
     yield from each_result(context, results, described)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from drive_assets.definitions import ROOMS
+from drive_assets.definitions import JOBS, ROOMS
 from drive_assets.materialize import materialize
 from drive_assets.partitions import register_recordings
 from drive_assets.resources.compute import Compute
@@ -38,8 +38,8 @@ def make(root: Path, instance: dg.DagsterInstance, compute: Compute, selection: 
     register_recordings(instance, NAMES)
     storage = Storage(data_root=str(root), inbox_root=str(root / "inbox"))
     resources = {"storage": storage, "compute": compute, "mlflow": Mlflow.from_environment()}
-    defs = dg.Definitions.merge(*(room.defs for room in ROOMS), dg.Definitions(resources=resources))
-    graph = defs.get_repository_def()
+    rest = dg.Definitions(jobs=JOBS, executor=dg.in_process_executor, resources=resources)
+    graph = dg.Definitions.merge(*(room.defs for room in ROOMS), rest).get_repository_def()
     if selection == "*":
         names = [key.to_user_string() for key in graph.asset_graph.materializable_asset_keys]
         selection = ",".join(name for name in names if not name.startswith("boxy"))

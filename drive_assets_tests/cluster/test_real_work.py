@@ -22,7 +22,7 @@ def cluster() -> Iterator[LocalCluster]:
         yield started
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 def test_the_graph_on_a_cluster(
     cluster: LocalCluster, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

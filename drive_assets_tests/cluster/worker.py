@@ -19,6 +19,8 @@ class EchoJob:
     wait: Path | None = None
     """Goes on when this file is there."""
     fault: str = ""
+    seconds: float = 0.0
+    """What the work takes."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,15 @@ class EchoResult:
 
 
 def begun(output: Path) -> int:
-    path = output.with_suffix(".begun")
+    return _lines(output.with_suffix(".begun"))
+
+
+def ended(output: Path) -> int:
+    """How often the job was done to its end."""
+    return _lines(output.with_suffix(".ended"))
+
+
+def _lines(path: Path) -> int:
     return len(path.read_text().splitlines()) if path.is_file() else 0
 
 
@@ -49,7 +59,12 @@ def echo(job: EchoJob, log: Tell) -> EchoResult:
     while job.wait and not job.wait.exists():
         time.sleep(0.02)
         end_if_time_is_up()
+    for _ in range(round(job.seconds / 0.05)):
+        time.sleep(0.05)
+        end_if_time_is_up()
     job.output.write_text(job.text)
+    with job.output.with_suffix(".ended").open("a") as stream:
+        stream.write(f"{os.getpid()}\n")
     return EchoResult(job.text, os.getpid(), begun(job.output))
 
 

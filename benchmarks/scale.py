@@ -1,0 +1,219 @@
+"""Orchestration at fleet scale: 100,000 recordings in a real Dagster instance on PostgreSQL.
+
+    python -m benchmarks.scale [--recordings 100000] [--batch 500]
+
+A real run records `--batch` recordings by an asset that only touches files. The events of the rest are copied from one
+within the database: storing them one by one would take hours, and reading them is what is measured. Each figure is wall
+time with the processor time of this process; the load is printed, since it weighs on both.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import sqlalchemy as sa
+
+from drive_assets_tests.cluster.slurm import _free_ports
+from drive_assets_tests.postgres import Postgres, postgres
+
+ASSETS = ("recording", "annotations", "future_labels")
+NODE = "query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode { id %s } } }"
+QUERIES = {
+    "page: partitions and their states": NODE
+    % "partitionKeysByDimension { name type partitionKeys } assetPartitionStatuses { ... on DefaultPartitionStatuses "
+    "{ materializedPartitions materializingPartitions failedPartitions } }",
+    "page: counts of partitions": NODE % "partitionStats { numMaterialized numPartitions numFailed numMaterializing }",
+    "page: definition": NODE % "description jobNames dependencyKeys { path } dependedByKeys { path } kinds",
+    "page: last events": "query($key: AssetKeyInput!) { assetOrError(assetKey: $key) { ... on Asset { id "
+    "assetMaterializations(limit: 100) { timestamp runId partition metadataEntries { label } } } } }",
+}
+"""As the asset's page sends them, without the fields that do not depend on the number of partitions."""
+
+
+def measured(what: str, do: Callable[[], Any]) -> Any:
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = do()
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    print(
+        f"{what}: {wall:.2f} s, of which this process computed {cpu:.2f} s; load {os.getloadavg()[0]:.0f}", flush=True
+    )
+    return result
+
+
+def names(count: int) -> list[str]:
+    first = datetime(2015, 1, 1)
+    return [f"{first + timedelta(minutes=37 * number):%Y-%m-%d_%H-%M-%S}" for number in range(count)]
+
+
+def touch_files(instance: dg.DagsterInstance, root: Path, keys: list[str]) -> None:
+    """One run over `keys`, by an asset that touches a file for each."""
+    from drive_assets.batches import Event, each_partition
+
+    @dg.asset(partitions_def=dg.StaticPartitionsDefinition(keys))
+    def touched(context: dg.AssetExecutionContext) -> Iterator[Event]:
+        def touch(key: str) -> dg.MaterializeResult:
+            (root / key).touch()
+            return dg.MaterializeResult(metadata={"path": dg.MetadataValue.path(root / key)})
+
+        yield from each_partition(context, touch)
+
+    ends = {"dagster/asset_partition_range_start": keys[0], "dagster/asset_partition_range_end": keys[-1]}
+    job = dg.Definitions([touched]).resolve_implicit_global_asset_job_def()
+    quiet = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
+    assert job.execute_in_process(instance=instance, tags=ends, run_config=quiet).success
+
+
+def fill(instance: dg.DagsterInstance, url: str, first: str) -> None:
+    """Every recording is taken, annotated and labelled, says the event log."""
+    for name in ASSETS:
+        tags = {"dagster/data_version": "1", "dagster/code_version": "1"}
+        instance.report_runless_asset_event(dg.AssetMaterialization(name, partition=first, tags=tags))
+    with sa.create_engine(url).begin() as database:
+        for name in ASSETS:
+            values = {"asset": json.dumps([name]), "first": first}
+            rest = (
+                "FROM event_logs e, dynamic_partitions p "
+                "WHERE e.asset_key = :asset AND e.partition = :first AND p.partition <> :first"
+            )
+            columns = "run_id, dagster_event_type, timestamp, step_key, asset_key"
+            chosen = ", ".join(f"e.{column}" for column in columns.split(", "))
+            database.execute(
+                sa.text(
+                    f"INSERT INTO event_logs ({columns}, partition, event) "
+                    f"SELECT {chosen}, p.partition, replace(e.event, :first, p.partition) {rest} "
+                    "AND e.dagster_event_type = 'ASSET_MATERIALIZATION'"
+                ),
+                values,
+            )
+            database.execute(
+                sa.text(
+                    "INSERT INTO asset_event_tags (asset_key, event_id, event_timestamp, key, value) "
+                    "SELECT t.asset_key, e.id, e.timestamp, t.key, t.value FROM event_logs e, asset_event_tags t "
+                    "JOIN event_logs f ON f.id = t.event_id WHERE e.asset_key = :asset AND f.asset_key = :asset "
+                    "AND f.partition = :first AND e.partition <> :first"
+                ),
+                values,
+            )
+        count = database.execute(sa.text("SELECT count(*) FROM event_logs")).scalar()
+    with sa.create_engine(url, isolation_level="AUTOCOMMIT").connect() as database:
+        database.execute(sa.text("ANALYZE"))
+    print(f"{count:,} events")
+
+
+@contextmanager
+def web_server() -> Iterator[Callable[[str, str], int]]:
+    """Dagster's own; yields what answers a query for an asset with the size of the answer."""
+    (port,) = _free_ports(1)
+    program = str(Path(sys.executable).with_name("dagster-webserver"))
+    command = [program, "-m", "drive_assets.definitions", "-h", "127.0.0.1", "-p", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def ask(query: str, asset: str) -> int:
+        body = json.dumps({"query": query, "variables": {"key": {"path": [asset]}}}).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/graphql", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=600) as answer:
+            content = answer.read()
+        assert "errors" not in json.loads(content), content[:500]
+        return len(content)
+
+    try:
+        for _ in range(600):
+            try:
+                ask("query { version }", "recording")
+                break
+            except (urllib.error.URLError, AssertionError, ConnectionError):
+                time.sleep(0.5)
+        yield ask
+    finally:
+        server.send_signal(2)
+        server.wait(60)
+
+
+def ticks(instance: dg.DagsterInstance, keys: list[str], inbox: Path) -> None:
+    """The automation's and the inbox's, the second of each with nothing new."""
+    from drive_assets.definitions import defs
+    from drive_assets.recordings import arrivals
+    from drive_assets.recordings.inbox import inbox_sensor
+
+    resources = {name: defs.resources[name] for name in ("storage", "arrival_rules")}  # type: ignore[index]
+    wanted = dg.AssetSelection.assets(*ASSETS)
+    cursor = None
+    for what in ("first", "one without change"):
+        result = measured(
+            f"tick of the automation, {what}",
+            lambda c=cursor: dg.evaluate_automation_conditions(defs, instance, asset_selection=wanted, cursor=c),
+        )
+        cursor = result.cursor
+        print(f"  {result.total_requested} requested; its cursor {len(dg.serialize_value(cursor)) / 1e6:.1f} MB")
+    arrivals.now = lambda: time.time() + 86400  # type: ignore[assignment]
+    known = None
+    for number in range(100):
+        context = dg.build_sensor_context(instance=instance, cursor=known, resources=resources)
+        tick = (
+            inbox_sensor(context) if number else measured("tick of the inbox, first", lambda c=context: inbox_sensor(c))
+        )
+        if not isinstance(tick, dg.SensorResult) or tick.cursor in (None, known):
+            break
+        known = tick.cursor
+    context = dg.build_sensor_context(instance=instance, cursor=known, resources=resources)
+    measured(f"tick of the inbox, one without change ({number} before it)", lambda: inbox_sensor(context))
+
+
+def scale(server: Postgres, count: int, batch: int, root: Path) -> None:
+    from drive_assets.instance import open_instance
+    from drive_assets.partitions import recording_keys, register_recordings
+    from drive_assets.services import prepare_services
+
+    keys = names(count)
+    prepare_services()
+    with open_instance() as instance:
+        measured(f"register {count:,} recordings", lambda: register_recordings(instance, keys))
+        measured("read their names", lambda: recording_keys(instance))
+        (root / "touched").mkdir()
+        measured(f"a run over {batch} partitions", lambda: touch_files(instance, root / "touched", keys[:batch]))
+        measured("fill the event log", lambda: fill(instance, server.url("dagster"), keys[0]))
+        code = "from drive_assets.definitions import defs; defs.get_repository_def()"
+        measured("load of the code location", lambda: subprocess.run([sys.executable, "-c", code], check=True))
+        measured("materialised recordings", lambda: len(instance.get_materialized_partitions(dg.AssetKey("recording"))))
+        with web_server() as ask:
+            for what, query in QUERIES.items():
+                ask(query, "recording")
+                size = measured(what, lambda q=query: ask(q, "recording"))
+                print(f"  {size / 1e6:.1f} MB")
+        ticks(instance, keys, root / "inbox")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recordings", type=int, default=100_000)
+    parser.add_argument("--batch", type=int, default=500)
+    options = parser.parse_args()
+    with postgres("dagster", "mlflow") as server, tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        os.environ |= {
+            "DRIVE_ASSETS_DATA": folder,
+            "DAGSTER_HOME": str(root / "dagster"),
+            "DRIVE_ASSETS_POSTGRES": server.url("dagster"),
+            "MLFLOW_TRACKING_URI": f"sqlite:///{root / 'mlflow.db'}",
+        }
+        for name in names(options.recordings)[: options.recordings // 10]:  # a year's, say, still lie in the inbox
+            (root / "inbox" / name).mkdir(parents=True)
+            (root / "inbox" / name / "telemetry.csv").write_text("Time\n")
+            (root / "inbox" / name / f"{name[:10]} {name[11:]}-0.jpg").touch()
+        scale(server, options.recordings, options.batch, root)
+
+
+if __name__ == "__main__":
+    main()
