@@ -67,14 +67,14 @@ def picture_cpu(folder: Path) -> float:
     """Seconds of CPU for a timeline, drawn and encoded."""
     from model.common.figures import png_bytes
     from model.recording.folder import Recording
-    from model.recording.plots import label_timeline
+    from model.recording.plots import drive_timeline
 
     recording = Recording(folder)
     telemetry, labels = recording.telemetry()[0], recording.labels()
-    png_bytes(label_timeline(telemetry, labels, folder.name), 75_000)
+    png_bytes(drive_timeline(telemetry, labels, folder.name), 75_000)
     cpu = time.process_time()
     for _ in range(PICTURES):
-        png_bytes(label_timeline(telemetry, labels, folder.name), 75_000)
+        png_bytes(drive_timeline(telemetry, labels, folder.name), 75_000)
     return (time.process_time() - cpu) / PICTURES
 
 
