@@ -12,8 +12,8 @@ from model.common.errors import DataError
 class Config(BaseModel):
     """Base of every config. A field has a default, a range and a sentence that says what it is, with its unit.
 
-    The launchpad's class of a config is `class SomeLaunchpad(SomeConfig, Launchpad)`: the same object, not a copy. Fields
-    are of kinds that Dagster knows: numbers, str, bool, Literal, list, dict, None.
+    The launchpad's class of a config is `class SomeLaunchpad(SomeConfig, Launchpad)`: the same object, not a copy.
+    Fields are of kinds that Dagster knows: numbers, str, bool, Literal, list, dict, None.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
