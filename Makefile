@@ -22,6 +22,14 @@ demo-sharepoint: $(STAMP)  ## recordings that arrive in a local stand-in for Sha
 ui: $(STAMP)  ## Dagster and MLflow on loopback
 	$(BIN)/drive-assets ui
 
+screenshots: $(STAMP)  ## the pictures of the documentation, from the demo's data, with chromium and chromedriver
+	$(BIN)/python -m drive_assets_tests.browser.screenshots
+
+docs: $(STAMP)  ## the documentation as a site, in site/
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -W ignore -m drive_assets_tests.documentation.reference > docs/configuration.md
+	$(BIN)/mkdocs build --strict
+
 lint: $(STAMP)  ## style and types
 	$(BIN)/ruff format --check drive_assets model drive_assets_tests benchmarks
 	$(BIN)/ruff check drive_assets model drive_assets_tests benchmarks

@@ -1,79 +1,67 @@
-"""`drive-assets ui` as a user sees it: Dagster and MLflow answer on loopback, and a browser shows the graph."""
+"""`drive-assets ui` as a user sees it: a way through Dagster's UI and the report pages, in a browser."""
 
-import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import quote
 
+import dagster as dg
 import psutil
 import pytest
 
-from drive_assets.definitions import defs
+from drive_assets.instance import open_instance
+from drive_assets.partitions import register_recordings
+from drive_assets.recordings.local import find_all
+from drive_assets.recordings.sources import register
+from drive_assets.resources.storage import Storage
 from drive_assets.ui import _stop
+from drive_assets_tests.browser.walk import BROWSER, DRIVER, Walk, browser, served
+from drive_assets_tests.drives import write_drive
 
-BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+NAMES = [f"2024-05-0{day}_10-00-00" for day in range(1, 4)]
 
 
-def wait_for(url: str, server: subprocess.Popen[bytes], seconds: float = 120) -> str:
+def until(true: Callable[[], bool], seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
-                return str(answer.read().decode())
-        except (urllib.error.URLError, OSError):
-            time.sleep(1)
-    raise AssertionError(f"{url} did not answer; exit status {server.poll()}")
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
 
 
-@pytest.fixture
-def ui(data_root: Path) -> Iterator[tuple[str, str, subprocess.Popen[bytes]]]:
-    ports = [free_port(), free_port()]
-    command = [sys.executable, "-m", "drive_assets.cli", "ui", "--port", str(ports[0]), "--mlflow-port", str(ports[1])]
-    server = subprocess.Popen(command)
-    try:
-        yield f"http://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}", server
-    finally:
-        server.send_signal(signal.SIGINT)
-        server.wait(60)
-
-
-@pytest.mark.timeout(300)
-def test_both_answer_and_a_browser_shows_the_graph(
-    ui: tuple[str, str, subprocess.Popen[bytes]], tmp_path: Path
+@pytest.mark.timeout(900)
+def test_a_user_finds_the_graph_launchpad_backfill_sensor_check_report_and_plot(
+    data_root: Path, tmp_path: Path
 ) -> None:
-    dagster, mlflow, server = ui
-    assert "dagster_webserver_version" in wait_for(f"{dagster}/server_info", server)
-    assert wait_for(f"{mlflow}/health", server) == "OK"
-    if BROWSER is None or DRIVER is None:
-        pytest.skip("the servers answer; the browser's view was not looked at: chromium and chromedriver are missing")
-    from selenium import webdriver
-    from selenium.webdriver.support.ui import WebDriverWait
+    drives = [write_drive(tmp_path / "given" / name, rows=24, seed=seed) for seed, name in enumerate(NAMES)]
+    register(Storage.from_environment(), find_all(drives)[0])
+    with open_instance() as instance:
+        register_recordings(instance, NAMES)
+        with served() as urls:
+            if BROWSER is None or DRIVER is None:
+                pytest.skip(
+                    "the servers answer; the browser's view was not looked at: chromium or chromedriver is missing"
+                )
+            with browser(tmp_path / "profile") as driver:
+                walk_through(Walk(driver, urls["dagster"]), instance)
 
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    flags = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
-    for flag in (*flags, "--disable-quic", "--disable-component-update", "--disable-sync", "--window-size=1600,1000"):
-        options.add_argument(flag)
-    options.add_argument(f"--user-data-dir={tmp_path / 'browser'}")
-    with webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER)) as browser:
-        groups = {spec.group_name for spec in defs.resolve_all_asset_specs()}
-        expanded = quote(",".join(f"global@global:{group}" for group in sorted(map(str, groups))))
-        browser.get(f"{dagster}/asset-groups/?expanded={expanded}")
-        names = [spec.key.to_user_string() for spec in defs.resolve_all_asset_specs()]
-        WebDriverWait(browser, 90).until(lambda b: all(name in b.page_source for name in names))
+
+def walk_through(walk: Walk, instance: dg.DagsterInstance) -> None:
+    def taken() -> set[str]:
+        return instance.get_materialized_partitions(dg.AssetKey("recording"))
+
+    walk.graph()
+    walk.materialize("recording", NAMES[1])
+    until(lambda: taken() == {NAMES[1]})
+    walk.backfill("recording")
+    until(lambda: taken() == set(NAMES))
+    walk.switch_on("refresh_schedule")
+    until(lambda: "refresh_schedule" in {state.name for state in instance.all_instigator_state() if state.is_running})
+    walk.check("recording", "few_faults", "few_faults")
+    address = walk.metadata("recording", NAMES[1])
+    assert walk.page(address, "report") == f"Recording {NAMES[1]}"
+    walk.plot("recording")
 
 
 def test_a_port_in_use_is_said_in_one_line(data_root: Path) -> None:
