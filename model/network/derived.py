@@ -20,7 +20,7 @@ LAGS = (1, 2, 4, 10)
 """Frames back to which the last one is compared."""
 MEMORIES_S = (0.7, 1.5, 4.0)
 """Time over which what is known of a vehicle fades when its motion is estimated."""
-MOTION_PRIOR = (2.5, 0.6)
+MOTION_PRIOR = (2.5, 1.0)
 """Spread of speeds (m/s) relative to the own one and of accelerations (m/s2) of vehicles ahead."""
 LEAST_NOISE = 0.003
 """Spread of log sizes that is left where boxes hardly tremble."""
@@ -29,8 +29,12 @@ OWN_LANE = 0.015
 """Boxes that come this near to the region's middle, a share of its width, or cover it are in the own lane."""
 OVERLOOKED = 3
 """Frames at the window's end in which the vehicle may be missed and is still followed."""
-MOST_CHANGE = 0.8
-"""A box goes on as another of the frame before if middle, bottom and width changed by less, relative to its size."""
+MOST_CHANGE = 0.6
+CHANGE_WEIGHTS = (0.3, 1.0, 3.0)
+"""A box goes on as another of the frame before if middle and bottom, relative to its size, and log size changed by
+less. Strict in size: where a vehicle is missed, the one before it must not take its place. Lenient to the side: the car
+turns.
+"""
 FARTHEST_M = 250.0
 PEDAL, PEDAL_OFF = "ACCELERATOR_POS_D", 0.075
 PEDAL_FEATURES = 4
@@ -82,10 +86,10 @@ def _tremble(detections: Tensor, mask: Tensor, frames: int = 5000) -> float | No
     found = []
     for other, valid in ((before, seen[0]), (after, seen[2])):
         least, index = _change(other[:, None], here[:, :, None], valid[:, None]).min(-1)
-        found.append((least < MOST_CHANGE / 4, other.gather(1, index[..., None].expand(-1, -1, other.shape[-1]))))
+        found.append((least < MOST_CHANGE, other.gather(1, index[..., None].expand(-1, -1, other.shape[-1]))))
     (same, earlier), (goes_on, later) = found
     steady = seen[1] & same & goes_on
-    bend = (earlier[..., 3] - 2 * here[..., 3] + later[..., 3])[steady] * torch.exp(here[..., 3][steady])
+    bend = (earlier[..., 2] - 2 * here[..., 2] + later[..., 2])[steady] * torch.exp(here[..., 2][steady])
     if len(bend) < 100:
         return None
     return float(bend.abs().median()) / 0.6745 / 6**0.5  # of a normal spread, of three independent errors
@@ -203,8 +207,8 @@ def lead_track(detections: Tensor, mask: Tensor, speed: Tensor, camera: Camera) 
         of log size and of the place to the side, and the number of boxes.
     """
     track, valid = _follow(_boxes(detections), mask)
-    bottom, size = track[..., 1], track[..., 3]
-    side = ((track[..., 0] - 0.5) / track[..., 4]).clamp(-2, 2)
+    bottom, size = track[..., 1], track[..., 2]
+    side = ((track[..., 0] - 0.5) / track[..., 3]).clamp(-2, 2)
     seen, count = valid.amax(-1, keepdim=True), valid.sum(-1, keepdim=True)
     length = valid.shape[-1]
     time = (torch.arange(length, device=size.device, dtype=size.dtype) - (length - 1)) * FRAME_S
@@ -229,27 +233,24 @@ def lead_track(detections: Tensor, mask: Tensor, speed: Tensor, camera: Camera) 
 
 
 def _boxes(detections: Tensor) -> Tensor:
-    """Middle, bottom, log width, log size, width and height (...,6) of detections (...,D)."""
+    """Middle, bottom, log size, width and height (...,5) of detections (...,D)."""
     x1, y1, x2, y2 = detections[..., 1:5].unbind(-1)
     width, height = (x2 - x1).clamp(min=1e-3), (y2 - y1).clamp(min=1e-3)
-    return torch.stack(((x1 + x2) / 2, y2, torch.log(width), 0.5 * torch.log(width * height), width, height), dim=-1)
+    return torch.stack(((x1 + x2) / 2, y2, 0.5 * torch.log(width * height), width, height), dim=-1)
 
 
 def _change(boxes: Tensor, mine: Tensor, mask: Tensor) -> Tensor:
     """How much a box would have changed, relative to its size, if it were another: large where mask is False."""
-    change = (
-        (boxes[..., 0] - mine[..., 0]).abs() / mine[..., 4]
-        + (boxes[..., 1] - mine[..., 1]).abs() / mine[..., 5]
-        + (boxes[..., 2] - mine[..., 2]).abs()
-    )
-    return torch.where(mask, change, 1e3)
+    middle, bottom, size = ((boxes[..., place] - mine[..., place]).abs() for place in (0, 1, 2))
+    change = torch.stack((middle / mine[..., 3], bottom / mine[..., 4], size), dim=-1)
+    return torch.where(mask, change @ change.new_tensor(CHANGE_WEIGHTS), 1e3)
 
 
 def _follow(boxes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """The lead's boxes (B,T,6), and in which frames it was seen (B,T), 0 or 1; followed from the end back."""
+    """The lead's boxes (B,T,5), and in which frames it was seen (B,T), 0 or 1; followed from the end back."""
     batch, length = mask.shape[:2]
     rows = torch.arange(batch, device=boxes.device)
-    ahead = (boxes[..., 0] - 0.5).abs() < boxes[..., 4] / 2 + OWN_LANE
+    ahead = (boxes[..., 0] - 0.5).abs() < boxes[..., 3] / 2 + OWN_LANE
     low, lowest = torch.where(mask & ahead, boxes[..., 1], -1.0).max(-1)
     found = torch.zeros(batch, dtype=torch.bool, device=boxes.device)
     current = torch.ones_like(boxes[:, 0, 0])
@@ -261,6 +262,8 @@ def _follow(boxes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
             new = ~found & (low[:, step] >= 0)
             index = torch.where(new, lowest[:, step], index)
             same, found = same | new, found | new
+            sight = boxes[rows, step, index]
+            track = [torch.where(new[:, None], sight, later) for later in track]
         current = torch.where(same[:, None], boxes[rows, step, index], current)
         track.append(current)
         valid.append(same)
