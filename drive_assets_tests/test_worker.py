@@ -47,13 +47,13 @@ child.wait()
 """A worker that does not hear, with a child in a session of its own."""
 
 
-def run(root: Path, instance: dg.DagsterInstance) -> tuple[dg.ExecuteInProcessResult, set[str]]:
+def run(root: Path, instance: dg.DagsterInstance, processes: int = 1) -> tuple[dg.ExecuteInProcessResult, set[str]]:
     config = {"weights": str(BUNDLED), "image_size": 160, "backend": "torch"}
     definitions = dg.Definitions(
         assets=[annotations],
         resources={
             "storage": Storage(data_root=str(root), inbox_root=str(root / "inbox")),
-            "compute": LocalCompute(threads=1),
+            "compute": LocalCompute(threads=1, processes=processes),
         },
     )
     result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
@@ -93,6 +93,26 @@ def test_many_recordings_load_the_network_once_and_finished_ones_survive_a_dead_
         assert result.success
         assert made == set(NAMES)
         assert loads.read_text() == "load\n"
+
+
+def test_workers_side_by_side_share_the_recordings_and_one_that_dies_takes_only_its_own_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in NAMES:
+        write_drive(tmp_path / "data" / "recordings" / name, rows=3)
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(FAULTS)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'site'}:{Path(__file__).parents[1]}")
+    monkeypatch.setenv("LOADS", str(tmp_path / "loads"))
+    monkeypatch.setenv("DIE_AT", NAMES[1])
+    with dg.instance_for_test() as instance:
+        register_recordings(instance, NAMES)
+        assert run(tmp_path / "data", instance, processes=2)[1] == {NAMES[0]}
+        monkeypatch.delenv("DIE_AT")
+        (tmp_path / "loads").unlink()
+        assert run(tmp_path / "data", instance, processes=2)[1] == set(NAMES)
+    assert (tmp_path / "loads").read_text() == "load\n" * 2
+    assert compute._dealt(6, 2) == [[0, 3, 4], [1, 2, 5]] and compute._dealt(1, 4) == [[0]]
 
 
 def test_what_is_done_is_recorded_when_it_is_done_also_if_the_run_is_terminated(

@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 
 import dagster as dg
 import psutil
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from drive_assets.batches import ended_when_terminated
 from drive_assets.tasks import Task
@@ -111,13 +111,16 @@ def outcome(task: Task[J, R], report: Report) -> R | DataError:
 
 
 class LocalCompute(Compute):
-    """A child process on this machine. It dies with the run that started it."""
+    """Child processes on this machine. They die with the run that started them."""
 
     threads: int = 0
-    """Threads of torch and OpenMP in the worker; 0: OMP_NUM_THREADS if that is set, else one a core.
+    """Threads of torch and OpenMP in a worker; 0: its share of OMP_NUM_THREADS if that is set, else of the cores.
 
-    It is always set for the worker: ultralytics would take one thread.
+    It is always set for a worker: ultralytics would take one thread.
     """
+    processes: int = Field(1, ge=1)
+    """Workers that share the jobs of a step, such as trainings of several variants: two of one thread each do more
+    than one of two threads, and small networks do not fill a GPU."""
 
     def run_each(
         self,
@@ -126,40 +129,78 @@ class LocalCompute(Compute):
         jobs: Sequence[J],
         env: Mapping[str, str] | None = None,
     ) -> Iterator[tuple[int, R | DataError]]:
-        """Do `jobs` one after the other in one worker process."""
-        # The worker asks the kernel to be killed with its parent; it needs to know who that is.
-        work = Work(task.name, [to_wire(job) for job in jobs], os.getpid())
-        reader, done = _KeepingReader(), 0
-        command = [sys.executable, "-u", "-m", "drive_assets.worker"]
+        """Do `jobs` one after the other in each worker process."""
+        shares = [_Share(numbers) for numbers in _dealt(len(jobs), self.processes)]
+        own = {**_thread_limits(self.threads, len(shares)), **(env or {})}
         terminated: dg.Failure | None = None
         try:
-            with ended_when_terminated(), _session(context, work, reader) as session:
-                own = {**_thread_limits(self.threads), **(env or {}), **session.get_bootstrap_env_vars()}
-                with _ended_with_block(command, {**os.environ, **own}) as worker:
+            with ended_when_terminated(), contextlib.ExitStack() as workers:
+                for share in shares:
+                    workers.enter_context(share.working(context, task, jobs, own))
+                while any(share.worker.poll() is None for share in shares):
                     # Not wait(): where another thread gets a signal, it would go on waiting.
-                    while worker.poll() is None:
-                        while done in (reports := reader.reports()):
-                            yield done, outcome(task, reports[done])
-                            done += 1
-                        time.sleep(POLL_S)
+                    for share in shares:
+                        yield from share.new(task)
+                    time.sleep(POLL_S)
         except dg.Failure as failure:
             terminated = failure
-        reports = reader.reports()
-        while done in reports:  # also what was done just before the run was terminated
-            yield done, outcome(task, reports[done])
-            done += 1
+        for share in shares:  # also what was done just before the run was terminated
+            yield from share.new(task)
         if terminated is not None:
             raise terminated
-        if done == len(jobs):
-            return
-        how = "ended" if worker.returncode == 0 else f"died (exit status {worker.returncode})"
-        died = (
+        if all(not share.done and share.numbers for share in shares):
+            raise dg.Failure(shares[0].death(task))
+        for share in shares:
+            for number in share.numbers:
+                if number not in share.done:
+                    yield number, PassingError(share.death(task))
+
+
+class _Share:
+    """The jobs of one worker."""
+
+    worker: "subprocess.Popen[bytes]"
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        self.numbers = numbers
+        self.reader = _KeepingReader()
+        self.done: set[int] = set()
+
+    @contextmanager
+    def working(
+        self, context: dg.AssetExecutionContext, task: Task[J, R], jobs: Sequence[J], env: Mapping[str, str]
+    ) -> Iterator[None]:
+        """Have a worker do them, which ends with the block."""
+        # The worker asks the kernel to be killed with its parent; it needs to know who that is.
+        work = Work(task.name, [to_wire(jobs[number]) for number in self.numbers], os.getpid())
+        command = [sys.executable, "-u", "-m", "drive_assets.worker"]
+        with (
+            _session(context, work, self.reader) as session,
+            _ended_with_block(command, {**os.environ, **env, **session.get_bootstrap_env_vars()}) as self.worker,
+        ):
+            yield
+
+    def new(self, task: Task[J, R]) -> Iterator[tuple[int, R | DataError]]:
+        """What the worker has reported since the last call."""
+        for index, report in sorted(self.reader.reports().items()):
+            if (number := self.numbers[index]) not in self.done:
+                self.done.add(number)
+                yield number, outcome(task, report)
+
+    def death(self, task: Task[J, R]) -> str:
+        status = self.worker.returncode
+        how = "ended" if status == 0 else f"died (exit status {status})"
+        return (
             f"The worker for {task.name} {how} before this was done; its log tells why. Run it again: it resumes there."
         )
-        if not reports:
-            raise dg.Failure(died)
-        for number in range(done, len(jobs)):
-            yield number, outcome(task, reports[number]) if number in reports else PassingError(died)
+
+
+def _dealt(jobs: int, workers: int) -> list[list[int]]:
+    """Numbers of jobs for each of at most `workers`, there and back, so that neither gets each second kind of job."""
+    count = max(1, min(jobs, workers))
+    turns = [[*range(count)], [*reversed(range(count))]]
+    of = [turns[job // count % 2][job % count] for job in range(jobs)]
+    return [[job for job in range(jobs) if of[job] == worker] for worker in range(count)]
 
 
 def _session(
@@ -193,6 +234,7 @@ def _ended_with_block(command: Sequence[str], env: Mapping[str, str]) -> Iterato
             worker.wait()
 
 
-def _thread_limits(threads: int) -> dict[str, str]:
-    number = str(threads or os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+def _thread_limits(threads: int, workers: int) -> dict[str, str]:
+    every = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+    number = str(threads or max(1, every // workers))
     return {"OMP_NUM_THREADS": number, "MKL_NUM_THREADS": number}
