@@ -14,7 +14,6 @@ import argparse
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -59,7 +58,9 @@ class Windows(Dataset[tuple[Tensor, ...]]):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--architectures", nargs="*", choices=ARCHITECTURES, default=list(ARCHITECTURES))
-    parser.add_argument("--recipe", choices=sorted(RECIPES), default="reference")
+    parser.add_argument(
+        "--recipe", choices=[name for name, recipe in RECIPES.items() if not recipe.derives], default="reference"
+    )
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--rounds", type=int, default=3)
@@ -147,10 +148,9 @@ def timed(
 def our_step(
     network: MultimodalModel, config: TrainingConfig, data: WindowData, device: torch.device, capture: bool = True
 ) -> Step:
-    tensors = {name: value.to(device) for name, value in vars(data).items() if isinstance(value, Tensor)}
     loss = training_loss(config, config.trained_tasks).to(device)
     precision = choose_precision(config.precision, device)
-    return Step(network, replace(data, **tensors), loss, precision, config, capture=capture)
+    return Step(network, data.to(device), loss, precision, config, capture=capture)
 
 
 def our_epoch(network: MultimodalModel, config: TrainingConfig, data: WindowData, device: torch.device) -> Epoch:

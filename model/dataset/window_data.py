@@ -1,9 +1,9 @@
-"""Windows for the networks: the whole split as frames on the device, batches gathered by index."""
+"""Windows for the networks: frames once, in the device's memory or beside it; batches gathered by index."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -13,6 +13,10 @@ from model.common.errors import DataError
 from model.dataset.features import detection_features, telemetry_features
 from model.dataset.split_file import Split, read_split
 from model.recording.schema import ACTIONS, DEFAULT_TASKS
+
+CPU = torch.device("cpu")
+RESIDENT_SHARE = 0.5
+"""Of a device's free memory that a split may take; the rest is for the network."""
 
 
 class Batch(NamedTuple):
@@ -36,10 +40,11 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class WindowData:
-    """A split on a device: features of F frames, and W windows of `length` consecutive frames by their first row.
+    """A split for a device: features of F frames, and W windows of `length` consecutive frames by their first row.
 
     N is the most detections that a frame of the split has, at least 1: slots that no frame uses change no network's
-    answer and would only cost time.
+    answer and would only cost time. What does not fit into the device's memory stays in the machine's: batches are
+    gathered there and sent.
     """
 
     path: Path
@@ -64,6 +69,8 @@ class WindowData:
     """(W,tasks) bool: the driver brakes, or coasts, at the window's last frame already"""
     derived: Tensor | None = None
     """(W,D) float32, what a network derives from the windows, kept so that it is not derived anew in each epoch"""
+    device: torch.device = CPU
+    """Where batches are"""
 
     @classmethod
     def load(
@@ -74,7 +81,7 @@ class WindowData:
         gear: str = "onehot",
         detection_classes: bool = False,
     ) -> Self:
-        """Read a split's H5 file, make features once and put them on `device`.
+        """Read a split's H5 file, make features once and put them on `device`, if they fit there.
 
         Raises:
             DataError: the file is missing or of another schema, has no window, a task, or a finite number where due.
@@ -83,30 +90,43 @@ class WindowData:
         _check(path, split, tasks)
         slots = np.flatnonzero(split.detection_mask.any(axis=0))
         used = int(slots[-1]) + 1 if slots.size else 1
-        mask = torch.from_numpy(split.detection_mask[:, :used]).to(device)
+        mask = torch.from_numpy(split.detection_mask[:, :used])
         last = split.window_start.astype(np.int64) + split.window.length - 1
-        labels = torch.from_numpy(split.labels[last][:, [split.label_names.index(task) for task in tasks]]).to(device)
-        return cls(
+        labels = torch.from_numpy(split.labels[last][:, [split.label_names.index(task) for task in tasks]])
+        state = split.state[last][:, [ACTIONS.index(task.split("_")[0]) for task in tasks]]
+        data = cls(
             path=path,
             tasks=tuple(tasks),
             class_names=tuple(split.class_names),
             inputs=split.feature_names,
             length=split.window.length,
-            telemetry=telemetry_features(torch.from_numpy(split.telemetry).to(device), gear, split.feature_names),
+            telemetry=telemetry_features(torch.from_numpy(split.telemetry), gear, split.feature_names),
             detections=detection_features(
-                torch.from_numpy(split.detections[:, :used]).to(device),
+                torch.from_numpy(split.detections[:, :used]),
                 mask,
-                torch.from_numpy(split.region[split.recording]).to(device),
+                torch.from_numpy(split.region[split.recording]),
                 len(split.class_names) if detection_classes else None,
             ),
             detection_mask=mask,
-            first_row=torch.from_numpy(split.window_start.astype(np.int64)).to(device),
+            first_row=torch.from_numpy(split.window_start.astype(np.int64)),
             labels=(labels == 1).float(),
             label_mask=labels >= 0,
-            going_on=torch.from_numpy(
-                split.state[last][:, [ACTIONS.index(task.split("_")[0]) for task in tasks]] == 1
-            ).to(device),
+            going_on=torch.from_numpy(state == 1),
         )
+        return data.to(device)
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same for `device`, in its memory if there is room."""
+        device = torch.device(device)
+        tensors: dict[str, Any] = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        if not _has_room(device, sum(value.numel() * value.element_size() for value in tensors.values())):
+            return replace(self, device=device)
+        return replace(self, device=device, **{name: value.to(device) for name, value in tensors.items()})
+
+    @property
+    def resident(self) -> bool:
+        """Whether the frames are where batches are."""
+        return self.telemetry.device.type == self.device.type
 
     def __len__(self) -> int:
         return len(self.first_row)
@@ -129,7 +149,7 @@ class WindowData:
     def gather(self, windows: Tensor) -> Batch:
         """The batch of `windows` (B,), numbers of windows."""
         rows = self.first_row[windows, None] + torch.arange(self.length, device=windows.device)
-        return Batch(
+        batch = Batch(
             self.telemetry[rows],
             self.detections[rows],
             self.detection_mask[rows],
@@ -138,14 +158,25 @@ class WindowData:
             self.going_on[windows],
             None if self.derived is None else self.derived[windows],
         )
+        if self.resident:
+            return batch
+        return Batch(*(None if values is None else values.to(self.device) for values in batch))  # type: ignore[arg-type]
 
     def deriving(self, derive: Callable[[Tensor, Tensor, Tensor], Tensor], batch_size: int) -> Self:
         """These windows with what `derive` makes of telemetry, detections and their mask."""
-        return replace(self, derived=torch.cat([derive(*batch[:3]) for batch in self.batches(batch_size)]))
+        return replace(
+            self,
+            derived=torch.cat([derive(*batch[:3]) for batch in self.batches(batch_size)]).to(self.telemetry.device),
+        )
 
     def batches(self, batch_size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """Every window once, in the file's order, or shuffled by a CPU `generator`; the last batch may be smaller."""
         return map(self.gather, torch.split(self.order(generator), batch_size))
+
+
+def _has_room(device: torch.device, size: int) -> bool:
+    """Whether `size` bytes are a small enough part of what is free on a device."""
+    return device.type != "cuda" or size <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]
 
 
 def _check(path: Path, split: Split, tasks: Sequence[str]) -> None:

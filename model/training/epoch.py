@@ -66,17 +66,18 @@ def evaluate(
             logits = model(*batch[:3], batch.derived)
         outputs.append(torch.stack([logits[task] for task in data.tasks], dim=1).float())
     stacked = torch.cat(outputs)
-    value = loss(dict(zip(data.tasks, stacked.T, strict=True)), data.labels, data.label_mask).item()
+    labels, known = data.labels.to(stacked.device), data.label_mask.to(stacked.device)
+    value = loss(dict(zip(data.tasks, stacked.T, strict=True)), labels, known).item()
     if not abs(value) < float("inf"):
         raise FloatingPointError(
             f"Validation loss is {value} ({data.path}): lower learning_rate or use precision fp32."
         )
     scores = stacked.sigmoid().double().cpu().numpy()
-    labels, known = data.labels.cpu().numpy() > 0.5, data.label_mask.cpu().numpy()
+    actual, counted = labels.cpu().numpy() > 0.5, known.cpu().numpy()
     metrics: Metrics = {"val_loss": value, "val_pr_auc_mean": None}
     areas: list[float] = []
     for column, task in enumerate(data.tasks):
-        y, p = labels[known[:, column], column], scores[known[:, column], column]
+        y, p = actual[counted[:, column], column], scores[counted[:, column], column]
         area = average_precision(y, p)
         metrics |= {f"val_pr_auc_{task}": area, f"val_roc_auc_{task}": roc_auc(y, p)}
         areas += [] if area is None else [area]

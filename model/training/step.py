@@ -23,7 +23,7 @@ class Step:
 
     A step whose loss or gradient is not finite changes no weight. A batch that does not fit into the device's memory
     is done in parts, whose gradients add up to the batch's own. On CUDA the step is captured once as a graph and
-    replayed, unless fp16's scaler or derived inputs wait for the device in it.
+    replayed, unless fp16's scaler or batches from the machine's memory wait in it.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Step:
         self.model, self.data, self.loss = model, data, loss
         self.precision, self.config, self.tell = precision, config, tell
         cuda = precision.device.type == "cuda"
-        self.captures = capture and cuda and precision.name != "fp16" and not config.derives
+        self.captures = capture and cuda and data.resident and precision.name != "fp16"
         self.forward = torch.compile(model) if config.compiled and cuda else model
         self.optimizer = torch.optim.AdamW(
             model.parameters(),

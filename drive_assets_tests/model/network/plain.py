@@ -15,19 +15,15 @@ from model.network.fusions import ConcatFusion, CrossAttentionFusion
 
 
 class PlainModel(nn.Module):
-    """A network of the same weights, without what makes it fast."""
+    """A network of the same weights, without what makes it fast, and without derived inputs."""
 
     def __init__(self, model: MultimodalModel) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, telemetry: Tensor, detections: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        end = None
-        if self.model.derived is not None:
-            telemetry, end = self.model.derived(telemetry, detections, mask)
         frames, objects = encode(self.model.encoder, telemetry, detections, mask)
-        summary = decode(self.model.decoder, fuse(self.model.fusion, frames, objects, mask))
-        return self.model.heads(summary if end is None else torch.cat((summary, end), dim=-1))
+        return self.model.heads(decode(self.model.decoder, fuse(self.model.fusion, frames, objects, mask)))
 
 
 def attention(layer: Attention, queries: Tensor, members: Tensor, mask: Tensor) -> Tensor:
