@@ -42,6 +42,7 @@ def materialize(
     config: AssetConfig | None = None,
     tell: Tell = print,
     lacking_in: Storage | None = None,
+    resources: Mapping[str, Any] | None = None,
 ) -> bool:
     """Materialise the selected assets, upstream first, each for its partitions; return whether all succeeded.
 
@@ -53,6 +54,7 @@ def materialize(
         architectures: partition keys; all twelve if empty.
         config: run config by asset name.
         lacking_in: if given, only what is missing, failed or out of date there.
+        resources: run config of the resources.
 
     Raises:
         DataError: an unknown partition key, or a selection that selects nothing.
@@ -68,7 +70,7 @@ def materialize(
     keys_of = _partition_keys(instance, graph, ordered, recordings, architectures, tell)
     check_config(repository, config, ordered, tell)
     hold_lease(instance)
-    plan = _Plan(repository, instance, ordered, keys_of, config, tell, lacking_in)
+    plan = _Plan(repository, instance, ordered, keys_of, config, resources or {}, tell, lacking_in)
     for key in every:
         plan.make(key)
     return not any(plan.lost[key] for key in ordered)
@@ -117,6 +119,7 @@ class _Plan:
     ordered: Sequence[dg.AssetKey]
     keys_of: Mapping[dg.PartitionsDefinition | None, Sequence[str]]
     config: AssetConfig
+    resources: Mapping[str, Any]
     tell: Tell
     lacking_in: Storage | None
     lost: dict[dg.AssetKey, set[str]] = field(default_factory=dict)
@@ -210,7 +213,7 @@ class _Plan:
                     asset_selection=[key],
                     tags={**tags, **process_tag(), REPOSITORY_LABEL_TAG: OURS},
                     partition_key=tags.get("dagster/partition"),
-                    run_config={"ops": self._options(key.to_user_string()), "loggers": QUIET},
+                    run_config=self._run_config(key),
                     raise_on_error=False,
                     run_id=run_id,
                 )
@@ -219,8 +222,12 @@ class _Plan:
             end_interrupted_run(self.instance, run_id)
             raise KeyboardInterrupt from None
 
-    def _options(self, name: str) -> dict[str, Any]:
-        return {name: {"config": dict(self.config[name])}} if name in self.config else {}
+    def _run_config(self, key: dg.AssetKey) -> dict[str, Any]:
+        name = key.to_user_string()
+        ops = {name: {"config": dict(self.config[name])}} if name in self.config else {}
+        used = self.repository.asset_graph.get(key).assets_def.required_resource_keys
+        resources = {resource: options for resource, options in self.resources.items() if resource in used}
+        return {"ops": ops, "resources": resources, "loggers": QUIET}
 
     def _told(self, key: dg.AssetKey, events: Sequence[dg.DagsterEvent]) -> tuple[set[str], bool]:
         made = {e.partition or "": e for e in events if e.is_step_materialization and e.asset_key == key}

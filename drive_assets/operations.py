@@ -89,7 +89,7 @@ def make_assets(
     assets: Sequence[str],
     config: Preset,
     lacking_in: Storage | None,
-    **names: Sequence[str],
+    **names: Any,
 ) -> None:
     """Materialise in an op what a command would.
 

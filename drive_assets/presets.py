@@ -60,7 +60,7 @@ QUICK: Preset = {
     "boxy_detector": {**_UNVARIED, "epochs": 1, "image_size": 704, "learning_rate": 0.00005},
     "nuimages_detector": {**_UNVARIED, "epochs": 1, "image_size": 320},
     "split_manifest": {"window": {"stride": 1}},
-    "checkpoint": {"epochs": 8, "learning_rate": 0.001, "warmup_epochs": 1, "batch_size": 128},
+    "checkpoint": {"recipe": "best", "epochs": 12, "batch_size": 128},
     "evaluation": {"bootstrap_samples": 500},
 }
 """As the demo does it."""
