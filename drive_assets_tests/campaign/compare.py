@@ -14,12 +14,13 @@ import torch
 
 from drive_assets.instance import UNFINISHED
 
-VARYING = {"time", "epoch_seconds", "frames_per_s", "windows_per_s", "resumed"}
-"""Keys of JSON and checkpoints, and columns, that tell how long something took, or how much of it was there already."""
+VARYING = {"time", "epoch_seconds", "frames_per_s", "windows_per_s", "resumed", "weights"}
+"""Keys of JSON and checkpoints, and columns, that tell how long something took, or how much of it was there already;
+and hashes of files that hold such."""
 TIMES = ("seconds", "time", "per_s")
 """Parts of the names of MLflow's metrics that tell a time."""
-APART = ("dagster/", "cache/", "mlflow.db", "/artifacts/training/")
-"""Compared by what Dagster and MLflow say; pictures of a detector's training show when it was resumed."""
+APART = ("dagster/", "cache/", "mlflow.db", "/artifacts/training/", "models/yolo/yolo12n1/")
+"""Compared by what Dagster and MLflow say; figures of a detector's training show when it was resumed."""
 
 
 def differences(expected: Path, found: Path) -> Iterator[str]:

@@ -95,6 +95,7 @@ def campaign(
     workshop: Workshop, number: int, seed: int, seconds: float, names: Sequence[str], tell: Callable[[str], None]
 ) -> list[Trial]:
     """At most so many kills in at most so many seconds; each appends a line to `kills.jsonl`."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job, and its children, ignore it
     workshop.prepare(tell)
     steps = [step for step in STEPS if step.is_killed and (not names or step.name in names)]
     started, trials = time.monotonic(), list[Trial]()

@@ -153,8 +153,9 @@ class Workshop:
         times = self.folder / "seconds.json"
         if times.is_file():
             self.seconds = json.loads(times.read_text())
-            return
         for step in STEPS:
+            if step.name in self.seconds:
+                continue
             self.reset(step)
             before = children_seconds()
             status, said = self.run(step)
@@ -164,7 +165,7 @@ class Workshop:
             tell(f"{step.name} takes {self.seconds[step.name]:.1f} s of processor time undisturbed")
             shutil.rmtree(self.after(step), ignore_errors=True)
             copy(self.data, self.after(step))
-        times.write_text(json.dumps(self.seconds))
+            times.write_text(json.dumps(self.seconds))
 
     def reset(self, step: Step) -> None:
         """Make `data` what it is before a step."""
