@@ -128,7 +128,7 @@ def _checkpoint(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # a detector of ultralytics is a pickled network
         content = torch.load(path, map_location="cpu", weights_only=False)
-        return {"epoch": content["epoch"], "weights": content["model"].float().state_dict()}
+        return {"epoch": content["epoch"], "network": content["model"].float().state_dict()}
 
 
 def _hdf5(path: Path) -> Any:
