@@ -33,7 +33,7 @@ class Submission:
     id: str = ""
     """What the cluster calls it; empty until that is known."""
     taken_by: str = ""
-    """The first of the chain of Dagster runs that has taken what came of it; empty: nobody has yet."""
+    """The Dagster run that took what came of it last; empty: none has yet."""
 
 
 class JobFolder:

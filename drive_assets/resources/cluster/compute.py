@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
@@ -38,7 +38,7 @@ AT_MOST = 1000
 """Jobs submitted at once: Slurm's arrays have no more by default (MaxArraySize)."""
 READ_S = 0.3
 """How often the folders are looked at."""
-JOBS_TAG, ROOT_RUN_TAG = "drive_assets/jobs", "dagster/root_run_id"
+JOBS_TAG = "drive_assets/jobs"
 HOW = ("run", "anew")
 """Fields of jobs that do not decide on what is made, so that a retry takes over what its first try submitted."""
 PASSED_ON = ("DRIVE_ASSETS_", "MLFLOW_", "PYTHONPATH")
@@ -114,17 +114,16 @@ class ClusterCompute(Compute):
         """As Compute.run_each. What an earlier run submitted and nobody took is taken."""
         self.jobs.mkdir(parents=True, exist_ok=True)
         batches = self._batches(context, task, jobs)
-        root = context.run.tags.get(ROOT_RUN_TAG, context.run_id)
         passed = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
         settings = {**passed, **self.environment(task.name), **(env or {})}
         try:
-            self._patiently(context, lambda: self._start(context, task.name, batches, settings, root))
+            self._patiently(context, lambda: self._start(context, task.name, batches, settings))
             ids = ", ".join(batch.submission.id for batch in batches)
             context.instance.add_run_tags(context.run_id, {JOBS_TAG: ids[:1000]})
             for batch in self._news(context, batches):
                 yield from batch.news(task)
                 if not batch.is_open:
-                    batch.folder.take(root)
+                    batch.folder.take(context.run_id)
         except (DagsterExecutionInterruptedError, KeyboardInterrupt) as error:
             raise self._interrupted(context, batches) from error
         except GeneratorExit:  # it came while the caller had a result in hand
@@ -156,15 +155,14 @@ class ClusterCompute(Compute):
         task: str,
         batches: Sequence[Batch],
         settings: Mapping[str, str],
-        root: str,
     ) -> None:
         """Follow what is there already, and submit the rest."""
-        if not all(self._is_submitted(batch, root) for batch in batches):
+        if not all(self._is_free(batch.folder.submission(), context) for batch in batches):
             self.check(task, context.log)
         data = build_external_execution_context_data(context.op_execution_context, {})
         with FileLock(self.jobs / ".lock"):
             states = cache(self.queue.now)  # asked only where a job has not reported everything
-            new = [batch for batch in batches if not self._is_there(batch, root, states)]
+            new = [batch for batch in batches if not self._is_there(context, batch, states)]
             for batch in batches:
                 if batch.found:
                     context.log.info(f"Job {batch.found}")
@@ -191,15 +189,22 @@ class ClusterCompute(Compute):
             batch.folder.note(batch.submission)
             context.log.info(f"Job {job} is submitted; log: {batch.folder.log(name)}")
 
-    def _is_submitted(self, batch: Batch, root: str) -> bool:
-        """Whether the job was submitted before, whatever has become of it, and its result may be taken."""
-        submission = batch.folder.submission()
-        return submission is not None and submission.taken_by in ("", root)
+    def _is_free(self, submission: Submission | None, context: dg.AssetExecutionContext) -> TypeGuard[Submission]:
+        """Whether a job was submitted before, and what comes of it is for this run.
 
-    def _is_there(self, batch: Batch, root: str, states: Callable[[], Mapping[str, State]]) -> bool:
+        A run that took it and was killed or failed afterwards is to be made good; one that succeeded has it.
+        """
+        if submission is None:
+            return False
+        taker = context.instance.get_run_by_id(submission.taken_by) if submission.taken_by else None
+        return taker is None or taker.status != dg.DagsterRunStatus.SUCCESS
+
+    def _is_there(
+        self, context: dg.AssetExecutionContext, batch: Batch, states: Callable[[], Mapping[str, State]]
+    ) -> bool:
         """Whether the job was submitted before, and runs, or has a result that may be taken; then it is followed."""
         submission, batch.kept, batch.found = batch.folder.submission(), [], ""
-        if submission is None or not self._is_submitted(batch, root):
+        if not self._is_free(submission, context):
             return False
         reports = batch.folder.reports()
         messages, by = batch.folder.messages(submission.name), f", submitted by run {submission.run}"
@@ -218,7 +223,7 @@ class ClusterCompute(Compute):
             state = states().get(job, State("gone"))
             if state.phase not in ("waiting", "running"):
                 if len(batch.folder.reports()) > len(reports):  # it has ended since they were read
-                    return self._is_there(batch, root, states)
+                    return self._is_there(context, batch, states)
                 done = f"{len(reports)} of {len(batch.work.jobs)} have a result."
                 reason = self._reason(job, state).reason
                 batch.found = f"{job or submission.name}{by}, {reason} {done} It is submitted again for the rest."
