@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # MLflow reports its use to its makers otherwise, from here, from workers and from its server, which inherit this.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# It would print the address of a run, with the password that the server's address may hold.
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 # Seven retries of two minutes each, as by default, would hold a run long after everyone has left.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")

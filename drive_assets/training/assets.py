@@ -81,35 +81,50 @@ def checkpoint(
     """One architecture, trained: its best weights, the latest checkpoint and the history."""
     with ended_when_terminated(), mlflow.ended(context.run_id):
         try:
-            manifest = read_current_manifest(storage)
             chosen = config.training_config(_given(context))
-            experiment = mlflow.prepared()
-            mlflow.end_killed(context.instance)
+            version, runs = _runs(context, config.name_of(chosen), chosen, storage, mlflow)
         except DataError as error:
             raise failure(context, str(error), str(error) if may_pass(error) else "") from error
-        version, recipe = manifest["fingerprint"], config.name_of(chosen)
-        profile = {name: part["windows"] for name, part in manifest["splits"].items()}
-        data = UsedData("multimodal", version, str(storage.splits), profile)
         # What failed after the training, such as logging it, is no reason to train for a second time.
         anew = config.train_anew and context.retry_number == 0 and TRIES_TAG not in context.run.tags
-        options = chosen.model_dump(mode="json")
-        jobs: dict[str, TrainJob] = {}
-        runs: dict[str, TrackedRun] = {}
-        for name in context.partition_keys:
-            tags = {DAGSTER_RUN: context.run_id, "architecture": name, "data_version": version, "recipe": recipe}
-            key = training_key(name, version, options)
-            runs[name] = TrackedRun(experiment, key, f"{name}, {recipe}", options, tags, data)
-            jobs[name] = TrainJob(name, storage.splits, storage.checkpoint(name), chosen, version, runs[name], anew)
+        jobs = [
+            TrainJob(name, storage.splits, storage.checkpoint(name), chosen, version, run, anew)
+            for name, run in runs.items()
+        ]
 
         def trained(name: str, result: TrainingResult) -> dg.MaterializeResult:
-            run_id = mlflow.complete(runs[name], result.history, result.resumed_from, result.duration_s)
+            run = runs[name]
+            run_id = mlflow.complete(run, result.history, result.resumed_from, result.duration_s)
             mlflow.log_files(run_id, [storage.checkpoint(name) / file for file in PUBLISHED], "checkpoint")
-            pages = {"mlflow": mlflow.page(experiment), "mlflow_run": mlflow.page(experiment, run_id)}
+            pages = {"mlflow": mlflow.page(run.experiment), "mlflow_run": mlflow.page(run.experiment, run_id)}
             return _result(storage, name, result, {name: dg.MetadataValue.url(page) for name, page in pages.items()})
 
         checks = [finite_history(storage), learnt_something(storage)]
-        results = compute.run_each(context, TRAIN, list(jobs.values()), mlflow.env)
-        yield from each_result(context, results, trained, checks)
+        yield from each_result(context, compute.run_each(context, TRAIN, jobs, mlflow.env), trained, checks)
+
+
+def _runs(
+    context: dg.AssetExecutionContext, recipe: str, chosen: TrainingConfig, storage: Storage, mlflow: Mlflow
+) -> tuple[str, dict[str, TrackedRun]]:
+    """The version of the splits, and the MLflow run of each training, which its worker opens."""
+    manifest = read_current_manifest(storage)
+    experiment = mlflow.prepared()
+    mlflow.end_killed(context.instance)
+    version, options = manifest["fingerprint"], chosen.model_dump(mode="json")
+    profile = {name: part["windows"] for name, part in manifest["splits"].items()}
+    data = UsedData("multimodal", version, str(storage.splits), profile)
+    tags = {DAGSTER_RUN: context.run_id, "data_version": version, "recipe": recipe}
+    return version, {
+        name: TrackedRun(
+            experiment,
+            training_key(name, version, options),
+            f"{name}, {recipe}",
+            options,
+            {**tags, "architecture": name},
+            data,
+        )
+        for name in context.partition_keys
+    }
 
 
 def _given(context: dg.AssetExecutionContext) -> Iterable[str]:
