@@ -72,7 +72,9 @@ def main() -> None:
             config = config.replace(epochs=options.epochs)
         for architecture in options.architectures:
             start = time.perf_counter()
-            result = train(architecture, splits, options.cache / "checkpoints" / of / recipe / architecture, config)
+            folder = options.cache / "checkpoints" / of / recipe / architecture
+            # Anew: a checkpoint of the same recipe may be of other code.
+            result = train(architecture, splits, folder, config, anew=True)
             model, _ = load_checkpoint(result.best_model)
             took = f"{recipe}, {len(result.history)} epochs, {(time.perf_counter() - start) / 60:.0f} min"
             scores = predict(model, load_split(splits / "test.h5", config, "cpu"), 2048)

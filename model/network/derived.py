@@ -20,7 +20,7 @@ LAGS = (1, 2, 4, 10)
 """Frames back to which the last one is compared."""
 MEMORIES_S = (0.7, 1.5, 4.0)
 """Time over which what is known of a vehicle fades when its motion is estimated."""
-MOTION_PRIOR = (2.5, 1.0)
+MOTION_PRIOR = (2.5, 0.6)
 """Spread of speeds (m/s) relative to the own one and of accelerations (m/s2) of vehicles ahead."""
 LEAST_NOISE = 0.003
 """Spread of log sizes that is left where boxes hardly tremble."""
