@@ -254,7 +254,8 @@ def _follow(boxes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     low, lowest = torch.where(mask & ahead, boxes[..., 1], -1.0).max(-1)
     found = torch.zeros(batch, dtype=torch.bool, device=boxes.device)
     current = torch.ones_like(boxes[:, 0, 0])
-    track, valid = [], []
+    track: list[Tensor] = []
+    valid: list[Tensor] = []
     for step in range(length - 1, -1, -1):
         least, index = _change(boxes[:, step], current[:, None], mask[:, step]).min(-1)
         same = found & (least < MOST_CHANGE)
