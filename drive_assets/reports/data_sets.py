@@ -99,7 +99,7 @@ def split_page(storage: Storage, name: str) -> Page:
             "recordings": len(split.recordings),
             "frames": len(split.time_ms),
             "windows": len(split.window_start),
-            "MB": round(storage.split(name).stat().st_size / 1e6, 1),
+            "kB": round(storage.split(name).stat().st_size / 1e3),
         },
         sections=[
             Section("Labels of the windows", table=Table(("label", "true", "known", "rate"), rates)),

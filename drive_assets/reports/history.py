@@ -75,7 +75,7 @@ class History:
             version = (event.tags or {}).get(VERSION_TAG, "") if event else ""
             figures = [values[name].value if name in values else "" for name in names]
             rows.append([_time(record.timestamp), record.run_id[:8], version[:12], *figures])
-        columns = ["made", "run", "data version", *(name.replace("_", " ") for name in names)]
+        columns = ["made", "run", "data version", *names]
         return Section(
             "History", f"The last {SHOWN} times it was made, as Dagster recorded them.", Table(columns, rows)
         )

@@ -66,7 +66,7 @@ def served() -> Iterator[dict[str, str]]:
         yield {"dagster": dagster, "mlflow": mlflow, "reports": reports}
     finally:
         server.send_signal(signal.SIGINT)
-        server.wait(60)
+        server.wait(240)
 
 
 @contextmanager
