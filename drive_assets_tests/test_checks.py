@@ -168,7 +168,7 @@ def test_a_drive_in_two_splits_and_splits_unlike_each_other_are_told(data_root: 
         assert not passes(instance, "split_manifest", "no_recording_in_two_splits")
 
 
-def test_checkpoints_without_losses_without_success_or_of_other_splits_are_told(data_root: object) -> None:
+def test_checkpoints_without_losses_or_without_success_are_told(data_root: object) -> None:
     storage = Storage.from_environment()
     manifest_of(storage, dict.fromkeys(("train", "val", "test"), 0.1))
     name = "simple_concat_lstm"
@@ -185,10 +185,7 @@ def test_checkpoints_without_losses_without_success_or_of_other_splits_are_told(
         (storage.checkpoint(name) / "training_history.json").write_text(json.dumps(history))
 
     write("v2", 0.4, 0.3)
-    with dg.instance_for_test() as instance:
-        assert finite_history(storage).result(name).passed and learnt_something(storage).result(name).passed
-        assert passes(instance, "checkpoint", "of_current_splits")
-        write("v1", None, 0.05)
-        assert not passes(instance, "checkpoint", "of_current_splits")
+    assert finite_history(storage).result(name).passed and learnt_something(storage).result(name).passed
+    write("v1", None, 0.05)
     assert "val_loss of epoch 1 is no number" in str(finite_history(storage).result(name).description)
     assert "brake_1s 0.050, chance reaches 0.100" in str(learnt_something(storage).result(name).description)

@@ -71,7 +71,6 @@ def test_checks() -> None:
         "h5_split:of_the_manifest",
         "checkpoint:finite_history",
         "checkpoint:learnt_something",
-        "checkpoint:of_current_splits",
         "evaluation:enough_events",
         "evaluation:calibrated",
         "model_comparison:complete",

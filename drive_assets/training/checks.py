@@ -1,4 +1,4 @@
-"""Whether a checkpoint is worth evaluating: of the current splits, finite, and better than chance."""
+"""Whether a checkpoint is worth evaluating: its losses are finite, and it is better than chance."""
 
 import math
 
@@ -8,8 +8,6 @@ from drive_assets.batches import PartitionCheck
 from drive_assets.manifest import read_manifest
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS
 from drive_assets.resources.storage import Storage
-from model.common.errors import DataError
-from model.network.architectures import ARCHITECTURES
 from model.training.published import HISTORY, read_history
 
 FINITE_HISTORY = dg.AssetCheckSpec(
@@ -74,26 +72,3 @@ def learnt_something(storage: Storage) -> PartitionCheck:
         )
 
     return PartitionCheck(LEARNT_SOMETHING, evaluate)
-
-
-@dg.asset_check(asset="checkpoint", additional_deps=["split_manifest"])
-def of_current_splits(storage: Storage) -> dg.AssetCheckResult:
-    """Checkpoints are of the data that the splits hold now; others are not compared. Looks at all architectures."""
-    version = read_manifest(storage)["fingerprint"]
-    older: dict[str, str] = {}
-    for name in ARCHITECTURES:
-        try:
-            made_of = str(read_history(storage.checkpoint(name))["data_version"])
-        except DataError:
-            continue  # not trained
-        if made_of != version:
-            older[name] = made_of
-    return dg.AssetCheckResult(
-        passed=not older,
-        severity=dg.AssetCheckSeverity.WARN,
-        description=""
-        if not older
-        else f"{len(older)} checkpoint(s) are of other data than the current splits ({version}): "
-        f"{', '.join(f'{name} of {made_of}' for name, made_of in older.items())}. Materialise checkpoint for them.",
-        metadata={"older": len(older)},
-    )
