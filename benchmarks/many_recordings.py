@@ -9,7 +9,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import resource
 import socket
 import sqlite3
 import subprocess
@@ -33,11 +32,12 @@ PAGE = """{ assetNodeOrError(assetKey: {path: ["recording"]}) { ... on AssetNode
   assetMaterializations(limit: 50) { partition timestamp metadataEntries { label } }
 } } }"""
 LOAD = """
-import resource, time
+import time
+import psutil
 started = time.monotonic()
 from drive_assets.definitions import defs
 defs.get_repository_def().load_all_definitions()
-print(time.monotonic() - started, time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(time.monotonic() - started, time.process_time(), psutil.Process().memory_info().rss / 2**20)
 """
 
 
@@ -89,7 +89,7 @@ def measure(count: int, folder: str) -> None:
         show("tick, s", *timed(lambda: dg.evaluate_automation_conditions(defs, instance, cursor=cursor)))
         graph, storage = defs.resolve_asset_graph(), Storage.from_environment()
         show("drive-assets status, s", *timed(lambda: read_status(instance, graph, storage)))
-    show("memory of all this, MiB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    show("memory of all this, MiB", psutil.Process().memory_info().rss / 2**20)
 
 
 def copy_events(database: Path, name: str, others: Sequence[str]) -> None:

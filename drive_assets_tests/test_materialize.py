@@ -22,7 +22,7 @@ class Graph:
 
     def __init__(self) -> None:
         self.made: list[tuple[str, str]] = []
-        self.wrong: dict[tuple[str, str], list[Exception]] = {}
+        self.wrong: dict[tuple[str, str], list[BaseException]] = {}
 
     def work(self, asset: str, key: str) -> dg.MaterializeResult:
         if errors := self.wrong.get((asset, key)):
@@ -184,3 +184,13 @@ def test_a_partition_that_is_no_name_of_a_recording_is_told_and_left_out(
         ok, told, made = run(graph, other, "recording")
     assert ok and sorted(made) == [("recording", name) for name in NAMES]
     assert "Left out, as they are no names of recordings" in told and "'../../../outside'" in told
+
+
+def test_a_run_that_the_user_ends_is_canceled_and_names_its_asset(graph: Graph, instance: dg.DagsterInstance) -> None:
+    graph.wrong["recording", NAMES[1]] = [KeyboardInterrupt()]
+    with pytest.raises(KeyboardInterrupt):
+        run(graph, instance, "recording")
+    assert graph.made == [("recording", NAMES[0])]
+    (last,) = instance.get_runs(limit=1)
+    assert last.status == dg.DagsterRunStatus.CANCELED
+    assert last.asset_selection == {dg.AssetKey("recording")}
