@@ -36,8 +36,8 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-_drawing = threading.Lock()
-"""matplotlib draws one figure at a time."""
+_drawing, _filming = threading.Lock(), threading.Lock()
+"""matplotlib draws one figure at a time; one film takes a whole processor."""
 
 
 class Reports:
@@ -76,7 +76,7 @@ class Reports:
         return Starlette(
             routes=[*([Mount(self.root, routes=routes)] if self.root else []), *routes],
             middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)],
-            exception_handlers={HTTPException: self._refused, DataError: self._refused},
+            exception_handlers={HTTPException: self._refused, DataError: self._refused, Exception: self._broken},
         )
 
     def home(self, request: Request) -> Response:
@@ -120,10 +120,12 @@ class Reports:
         if number >= len(parts):
             raise HTTPException(404, f"{name} has {len(parts)} parts of a film, counted from 0.")
         version = sha256(recording.annotations_path)[:8] + sha256(recording.labels_path)[:8]
-        path = self.storage.cache / "films" / f"{name}-{version}-{number}{film_suffix()}"
-        with _drawing:
+        path = self.storage.cache / "films" / f"{name}-{number}-{version}{film_suffix()}"
+        with _filming:
             if not path.is_file():
                 write_video(recording.folder, path, part=parts[number])
+            for older in set(path.parent.glob(f"{name}-{number}-*")) - {path}:
+                older.unlink()
         return FileResponse(path, headers=HEADERS)
 
     def _shown(self, text: str) -> Path:
@@ -152,6 +154,10 @@ class Reports:
     def _refused(self, request: Request, error: Exception) -> Response:
         status, text = (error.status_code, error.detail) if isinstance(error, HTTPException) else (404, str(error))
         return self._html(Page("Not there" if status == 404 else "Not possible", text), status)
+
+    def _broken(self, request: Request, error: Exception) -> Response:
+        text = f"This page could not be drawn: {type(error).__name__}: {error}. The log of the server says where."
+        return self._html(Page("Not possible", text), 500)
 
     def _html(self, page: Page, status: int = 200, notice: str = "") -> Response:
         return HTMLResponse(html(page, self.root, notice), status, HEADERS)

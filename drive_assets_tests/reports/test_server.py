@@ -143,6 +143,20 @@ def test_what_is_not_to_be_shown_is_refused(client: TestClient, root: Path, path
     assert "secret" not in got.text.replace("secret.json", "")
 
 
+def test_what_was_not_foreseen_is_said_and_the_server_goes_on(root: Path) -> None:
+    class Broken(History):
+        def version(self, asset: str, partition: str | None) -> str:
+            raise OSError("the disk is gone")
+
+    with dg.instance_for_test() as instance:
+        storage = Storage(data_root=str(root), inbox_root=str(root / "inbox"))
+        app = Reports(storage, Broken(instance, {})).app()
+        client = TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False)
+        got = client.get("/split_manifest")
+        assert got.status_code == 500 and "could not be drawn: OSError: the disk is gone" in got.text
+        assert client.get("/").status_code == 200
+
+
 def test_what_is_shown_is_read_only_and_for_this_host(client: TestClient) -> None:
     place = f"/files/recordings/{NAME}/telemetry.csv"
     got = client.get(place)
