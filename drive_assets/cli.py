@@ -252,6 +252,7 @@ def _prepare(options: argparse.Namespace) -> bool:
 def _ui(options: argparse.Namespace) -> bool:
     from drive_assets.ui import run_ui
 
+    _storage()
     return run_ui(options.host, options.port, options.mlflow_port, options.reports_port, _tell) == 0
 
 

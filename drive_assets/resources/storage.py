@@ -9,6 +9,7 @@ from pathlib import Path
 import dagster as dg
 
 from model.common.errors import DataError
+from model.common.files import WRITE_ADVICE, full_disk_named
 from model.network.architectures import ARCHITECTURES
 from model.recording.folder import Recording, parse_recording_name
 
@@ -150,24 +151,24 @@ class Storage(dg.ConfigurableResource):
         return self.root / "cache"
 
     def check_writable(self) -> None:
-        """Raises DataError if the data root cannot be written, before work is spent."""
+        """Raises DataError if the data root, or a folder of it that assets write to, cannot be written, before work."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise DataError(f"The data root {self.root} cannot be made: {error.strerror}. {_ADVICE}") from error
-        for folder in (self.root, self.recordings):
-            try:
-                if folder.is_dir():
-                    tempfile.TemporaryFile(dir=folder).close()
-            except OSError as error:
-                raise DataError(f"{folder} cannot be written: {error.strerror}. {_ADVICE}") from error
+            raise DataError(f"The data root {self.root} cannot be made: {error.strerror}. {WRITE_ADVICE}") from error
+        written = (self.recordings, self.sources, self.splits, self.checkpoints, self.evaluations, self.cache)
+        for folder in (self.root, *filter(Path.is_dir, written)):
+            with full_disk_named(folder), tempfile.TemporaryFile(dir=folder) as probe:
+                probe.write(b"\0" * PROBE_BYTES)
+                probe.flush()
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Before a run of the UI or the daemon, as a command does it before all its runs."""
         self.check_writable()
 
 
-_ADVICE = "Choose another with the environment variable DRIVE_ASSETS_DATA, or change its permissions."
+PROBE_BYTES = 65_536
+"""What a disk must take at least for work to begin on it."""
 
 
 def _require(name: str, known: Sequence[str], what: str) -> None:

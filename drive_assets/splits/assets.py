@@ -59,12 +59,25 @@ def split_manifest(
     except DataError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     write_json(storage.manifest, manifest)
+    for line in _changes(manifest):
+        context.log.warning(line)
+    return _manifest_result(manifest, storage)
+
+
+def _changes(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """What somebody should know of a manifest: who is left out, used no longer, or moved."""
     for name, reason in manifest["skipped"].items():
-        context.log.warning(f"Skipped {name}: {reason}")
+        yield f"Skipped {name}: {reason}"
+    for name, reason in manifest["accepted"].items():
+        yield f"{name} is used though it is implausible, as accept_implausible names it: {reason}"
     for name, reason in manifest["no_longer_used"].items():
-        context.log.warning(f"{name} was in the last data set and is not in this one: {reason}")
+        yield f"{name} was in the last data set and is not in this one: {reason}"
     for name, (before, now) in manifest["moved"].items():
-        context.log.warning(f"{name} moved from {before} to {now}")
+        yield f"{name} moved from {before} to {now}"
+
+
+def _manifest_result(manifest: Mapping[str, Any], storage: Storage) -> dg.MaterializeResult:
+    parts, left_out = manifest["splits"], len(manifest["skipped"])
     table = [
         dg.TableRecord(
             {
@@ -75,21 +88,20 @@ def split_manifest(
                 **{f"{label} rate": round(part["label_rates"][label], 4) for label in ("brake_1s", "coast_1s")},
             }
         )
-        for name, part in manifest["splits"].items()
+        for name, part in parts.items()
+    ]
+    counts = [
+        f"{name} {len(part['recordings'])} recordings, {part['windows']:,} windows" for name, part in parts.items()
     ]
     return dg.MaterializeResult(
         data_version=dg.DataVersion(manifest["fingerprint"]),
         metadata={
             "report": report_link("split_manifest", version=manifest["fingerprint"]),
-            "summary": ", ".join(
-                f"{name} {len(part['recordings'])} recordings, {part['windows']:,} windows"
-                for name, part in manifest["splits"].items()
-            )
-            + (f"; {len(manifest['skipped'])} skipped" if manifest["skipped"] else ""),
+            "summary": ", ".join(counts) + (f"; {left_out} skipped" if left_out else ""),
             "splits": dg.MetadataValue.table(table),
             **_numbers(manifest),
             **{key: dg.MetadataValue.json(manifest[key]) for key in ("skipped", "accepted", "moved", "no_longer_used")},
-            "assignment": dg.MetadataValue.json({n: p["recordings"] for n, p in manifest["splits"].items()}),
+            "assignment": dg.MetadataValue.json({name: part["recordings"] for name, part in parts.items()}),
             "path": dg.MetadataValue.path(storage.manifest),
         },
     )

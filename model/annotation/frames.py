@@ -121,7 +121,10 @@ def _upright_jpeg(content: Jpeg) -> Jpeg:
         check_jpeg(content)
     try:
         with Image.open(io.BytesIO(content.tobytes())) as image:
-            pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I"):  # grey of 16 bits, which Pillow would cut at 255
+                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+            pixels = np.asarray(upright.convert("RGB"))
     except (OSError, SyntaxError, ValueError) as error:
         raise UnreadableFrame(str(error)) from error
     encoded = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), 100, "RGB", "444")

@@ -22,6 +22,8 @@ from filelock import FileLock, Timeout
 from model.common.errors import DataError
 
 DAY_S = 24 * 3600.0
+NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
+WRITE_ADVICE = "Choose another data root with the environment variable DRIVE_ASSETS_DATA, or change its permissions."
 _TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8})-([0-9a-f]+)-([0-9a-f]+)-[0-9a-f]{6}(?:\.\w+)?")
 
 
@@ -89,11 +91,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
     `path` stays as it was. Parent folders are made.
 
     Raises:
-        DataError: the disk is full.
+        DataError: the disk is full, or may not be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_sibling(path)
     with full_disk_named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
             fsync(temporary)
@@ -109,10 +111,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def full_disk_named(path: Path) -> Iterator[None]:
-    """That the disk of `path` fills up in the block becomes a DataError; other errors pass."""
+    """That the disk of `path` fills up in the block, or may not be written, becomes a DataError; other errors pass."""
     try:
         yield
     except OSError as error:
+        if error.errno in NOT_WRITABLE:
+            raise DataError(f"{path} cannot be written: {error.strerror}. {WRITE_ADVICE}") from error
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         free = shutil.disk_usage(path.parent).free / 1e6
@@ -133,7 +137,8 @@ def locked(path: Path, wait_s: float = -1.0, in_use: str = "{holder} holds {path
     Raises:
         DataError: another process holds it; or the file system has no locks.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with full_disk_named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     named, lock = path.with_name(f"{path.name}.holder"), FileLock(path, timeout=wait_s)
     try:
         lock.acquire()
@@ -141,6 +146,8 @@ def locked(path: Path, wait_s: float = -1.0, in_use: str = "{holder} holds {path
         holder = named.read_text() if named.is_file() else "an unknown process"
         raise DataError(in_use.format(holder=holder, path=path)) from error
     except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno in NOT_WRITABLE:
+            raise DataError(f"{path} cannot be written: {error.strerror}. {WRITE_ADVICE}") from error
         raise DataError(
             f"{path} cannot be locked ({error}): choose a data root on a file system with locks (DRIVE_ASSETS_DATA), "
             "or mount this one with them."

@@ -80,6 +80,11 @@ def missing(cells: npt.NDArray[np.object_]) -> npt.NDArray[np.bool_]:
     return np.array([text.lower() in MISSING for text in texts] or [False])[codes]
 
 
+def is_missing(cells: npt.NDArray[np.object_], besides: npt.NDArray[np.bool_]) -> bool:
+    """Whether no cell has a value, those of the rows `besides` (N,) apart."""
+    return all(text.lower() in MISSING for text, apart in zip(cells, besides, strict=True) if not apart)
+
+
 def _boolean(text: str) -> bool | None:
     if (meaning := BOOLEANS.get(text.lower())) is not None:
         return meaning

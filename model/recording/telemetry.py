@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from model.common.config import Config
 from model.common.errors import DataError
 from model.recording.dialect import Cells, Dialect, read_cells
-from model.recording.numerals import booleans, decimal_mark, has_thousands, missing, numbers
+from model.recording.numerals import booleans, decimal_mark, has_thousands, is_missing, missing, numbers
 from model.recording.schema import CHANNELS, GEARS, REQUIRED_COLUMNS, SPELLINGS, TIME
 from model.recording.times import (
     FASTEST_STEP_MS,
@@ -265,9 +265,9 @@ def _without_empty(path: Path, cells: Cells) -> tuple[Cells, tuple[str, ...]]:
     """
     if not len(cells.line):
         raise DataError(f"{path} has no valid row: it is a header alone. Record the drive again or leave it out.")
-    failed = np.isin(cells.columns[TIME].astype(str), list(FAULT_TIMES))
-    there = {name: cells.columns[name][~failed] for name in CHANNELS if name in cells.columns}
-    empty = [name for name, column in there.items() if len(column) and missing(column).all()]
+    failed = pd.Series(cells.columns[TIME], dtype=object).isin(FAULT_TIMES).to_numpy()
+    there = {name: cells.columns[name] for name in CHANNELS if name in cells.columns}
+    empty = [name for name, column in there.items() if not failed.all() and is_missing(column, failed)]
     if "RPM" in there and "RPM" not in empty:  # the gear follows from it and the speed
         empty = [name for name in empty if name != "GEAR"]
     if lacking := [name for name in empty if CHANNELS[name].required]:
@@ -279,7 +279,7 @@ def _without_empty(path: Path, cells: Cells) -> tuple[Cells, tuple[str, ...]]:
 def _dialect(cells: Cells, numeric: Sequence[str]) -> tuple[dict[str, str], Dialect]:
     """The decimal mark of each numeric column, and what is known of the file by that."""
     columns = {name: cells.columns[name] for name in numeric}
-    commas = any("," in text for column in columns.values() for text in column)
+    commas = any("," in "\n".join(column) for column in columns.values())
     usual = decimal_mark(columns.values()) if commas else "point"
     # Where nothing tells, a comma in a cell of a file that is separated by commas is none of a decimal.
     usual = usual or ("point" if cells.separator == "comma" else "comma")

@@ -92,3 +92,10 @@ def test_the_size_of_most_frames_counts(tmp_path: Path) -> None:
         view_of(tmp_path, frames, Region(0, 600, 1920, 575), 704)
     with pytest.raises(DataError, match="no frame that can be read"):
         view_of(tmp_path, frames[3:], ROI, 704)
+
+
+def test_grey_frames_of_16_bits_keep_their_shades(tmp_path: Path) -> None:
+    shades = np.tile(np.linspace(0, 65535, 1920).astype(np.uint16), (1080, 1))
+    cv2.imwrite(str(tmp_path / "frame.png"), shades)
+    found = decode(read_jpeg(tmp_path / "frame.png", VIEW), VIEW)
+    assert np.abs(found[10, :, 0].astype(int) - (shades[0] >> 8)).max() <= 2

@@ -1,12 +1,15 @@
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
-from model.common.files import atomic_path, locked, remove_abandoned
+from model.common.files import atomic_path, locked, remove_abandoned, write_text
 
 
 def test_a_lock_names_its_holder_and_is_free_afterwards(tmp_path: Path) -> None:
@@ -55,3 +58,39 @@ def test_a_full_disk_is_named_and_the_earlier_file_stays(tmp_path: Path) -> None
         temporary.symlink_to("/dev/full")
         temporary.write_bytes(b"after")
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("best_model.pt", "before")]
+
+
+def told_to_nobody(work: Callable[[], object]) -> str:
+    """The DataError of `work` in a process whose user may not write what others own."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            if os.geteuid() == 0:
+                os.setuid(65534)
+            work()
+        except DataError as error:
+            os.write(writer, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    with os.fdopen(reader) as stream:
+        return stream.read()
+
+
+def test_what_may_not_be_written_is_named() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "models"
+        folder.mkdir()
+        Path(name).chmod(0o755)
+        folder.chmod(0o555)
+        storage = Storage(data_root=name, inbox_root=name)
+        for path, work in (
+            (folder / "x" / "lock", lambda: locked(folder / "x" / "lock").__enter__()),
+            (folder / "lock", lambda: locked(folder / "lock").__enter__()),
+            (folder / "best.pt", lambda: write_text(folder / "best.pt", "x")),
+            (folder / "x" / "best.pt", lambda: write_text(folder / "x" / "best.pt", "x")),
+            (Path(name), storage.check_writable),
+        ):
+            assert told_to_nobody(work).startswith(f"{path} cannot be written: Permission denied. Choose another")
