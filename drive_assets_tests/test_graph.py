@@ -172,7 +172,7 @@ def test_splits_that_are_not_of_the_manifest_are_not_trained_on(splits: Path) ->
     assert (status, "materialise h5_split again" in told) == (1, True)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_training_ends_with_its_worker_at_once(splits: Path, how: signal.Signals) -> None:
     """Though the asset's policy retries failures; and the run does not seem to go on for ever."""
@@ -180,13 +180,13 @@ def test_a_training_ends_with_its_worker_at_once(splits: Path, how: signal.Signa
     config.write_text(CONFIG.replace("epochs: 2", "epochs: 5000, early_stop_patience: 5000"))
     command = [sys.executable, "-c", COMMAND, "run", *TRAINED, TWO[0], "--config", str(config)]
     with log.open("w") as stream, subprocess.Popen(command, stdout=stream) as run:
-        wait_for(lambda: f"{TWO[0]} epoch " in log.read_text(), run, log)
-        children = psutil.Process(run.pid).children(recursive=True)
-        workers = [process for process in children if "drive_assets.worker" in process.cmdline()]
-        assert len(workers) == 1
-        run.send_signal(how)
         try:
-            status = run.wait(60)
+            wait_for(lambda: f"{TWO[0]} epoch " in log.read_text(), run, log)
+            children = psutil.Process(run.pid).children(recursive=True)
+            workers = [process for process in children if "drive_assets.worker" in process.cmdline()]
+            assert len(workers) == 1
+            run.send_signal(how)
+            status = run.wait(120)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"{how.name} is not heard: {log.read_text()[-5000:]}") from None
         finally:
@@ -207,7 +207,7 @@ def test_a_training_ends_with_its_worker_at_once(splits: Path, how: signal.Signa
 
 
 def wait_for(condition: Callable[[], bool], run: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 500  # of a busy machine
     while not condition():
         assert time.monotonic() < deadline and run.poll() is None, log.read_text()
         time.sleep(0.2)

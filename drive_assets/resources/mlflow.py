@@ -81,9 +81,11 @@ def told() -> Iterator[None]:
     except Exception as error:  # of mlflow, sqlalchemy, requests, sqlite and boto
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         kind = urlsplit(tracking_uri()).scheme
+        advice = "Set MLFLOW_TRACKING_URI to a running server or to sqlite:///FILE."
+        if "database is locked" in first:
+            advice = "Another process writes to it; run it again: what is trained is kept."
         raise PassingError(
-            f"The MLflow store ({kind}) failed: {type(error).__name__}: {scrubbed(first)[:300]}. Set "
-            "MLFLOW_TRACKING_URI to a running server or to sqlite:///FILE."
+            f"The MLflow store ({kind}) failed: {type(error).__name__}: {scrubbed(first)[:300]}. {advice}"
         ) from None
 
 

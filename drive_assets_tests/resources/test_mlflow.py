@@ -15,7 +15,7 @@ from dagster._core.utils import make_new_run_id
 from mlflow import MlflowClient
 
 from drive_assets.instance import open_instance
-from drive_assets.resources.mlflow import Mlflow, scrubbed, tracking_uri
+from drive_assets.resources.mlflow import Mlflow, scrubbed, told, tracking_uri
 from drive_assets.tracking import EpochLog, TrackedRun, duration, take_run
 from model.common.errors import PassingError
 
@@ -107,6 +107,15 @@ def test_a_store_that_holds_runs_is_never_made_anew(store: Mlflow, data_root: Pa
     (data_root / "mlflow.db").write_bytes(b"no database at all" * 100)
     found = subprocess.run([sys.executable, "-c", CODE.format(1)], stderr=subprocess.PIPE, text=True)
     assert "mlflow.db is no database" in found.stderr
+
+
+def test_a_store_that_another_process_holds_is_said_and_may_pass(store: Mlflow, data_root: Path) -> None:
+    with pytest.raises(PassingError, match=r"The MLflow store \(sqlite\) failed: .*locked.*run it again"), told():
+        store.prepared()
+        path = data_root / "mlflow.db"
+        with closing(sqlite3.connect(path)) as other, closing(sqlite3.connect(path, timeout=0)) as ours:
+            other.execute("BEGIN EXCLUSIVE")
+            ours.execute("DELETE FROM tags")
 
 
 def test_a_deleted_experiment_is_restored(store: Mlflow, data_root: Path) -> None:
