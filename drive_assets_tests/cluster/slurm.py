@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 COMMANDS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel", "unshare")
 CONFIG = """\
 ClusterName=test
@@ -114,6 +116,10 @@ class LocalCluster:
         self.call("scancel", "--user=root")
         for name in reversed(list(self.processes)):
             self.stop(name)
+        for process in psutil.process_iter():  # jobs whose slurmd was gone before they had ended
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("SLURM_CONF") == str(self.config) and process.pid != os.getpid():
+                    process.kill()
 
     def call(self, *command: str) -> str:
         return subprocess.run(command, env=self.environment, capture_output=True, text=True).stdout
