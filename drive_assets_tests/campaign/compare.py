@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,7 +107,7 @@ def same(expected: Path, found: Path) -> bool:
     """Whether two files hold the same, times excepted. What cannot be read is not the same."""
     if expected.read_bytes() == found.read_bytes():
         return True
-    readers = {".json": _json, ".csv": _table, ".pt": _checkpoint, ".h5": _hdf5, ".npz": _arrays}
+    readers = {".json": _json, ".csv": _table, ".html": _page, ".pt": _checkpoint, ".h5": _hdf5, ".npz": _arrays}
     reader = readers.get(expected.suffix)
     try:
         return reader is not None and _equal(reader(expected), reader(found))
@@ -121,6 +122,10 @@ def _json(path: Path) -> Any:
 def _table(path: Path) -> Any:
     with path.open(newline="") as stream:
         return list(csv.DictReader(stream))
+
+
+def _page(path: Path) -> Any:
+    return re.sub(r"Made \d{4}-\d\d-\d\d \d\d:\d\d", "", path.read_text())
 
 
 def _checkpoint(path: Path) -> Any:
