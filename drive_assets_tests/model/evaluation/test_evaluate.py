@@ -1,5 +1,6 @@
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -20,7 +21,7 @@ from model.evaluation.evaluate import evaluate_checkpoint
 from model.evaluation.importance import camera_verdict, importances, predict
 from model.evaluation.predictions import Predictions
 from model.evaluation.results import Comparison, Evaluation
-from model.recording.schema import DEFAULT_TASKS
+from model.recording.schema import BINARY_LABELS, DEFAULT_TASKS
 from model.training.checkpoint import load_checkpoint, read_checkpoint
 from model.training.loop import load_split, train
 from model.training.recipes import TrainingConfig
@@ -253,3 +254,56 @@ def test_baselines_of_drives_without_a_vehicle_or_a_positive(tmp_path: Path) -> 
         assert (unknown.windows, unknown.pr_auc, unknown.brier, unknown.alarms[0].threshold.on) == (0, None, None, None)
         assert evaluation.test["coast_1s"].pr_auc is not None
         assert "NaN" not in (tmp_path / "baselines" / evaluation.architecture / "metrics.json").read_text()
+
+
+def change(path: Path, labels: int | None = None, task: int | slice = slice(None), state: int | None = None) -> None:
+    with h5py.File(path, "a") as file:
+        if labels is not None:
+            file["labels"][:, task] = labels
+        if state is not None:
+            file["state"][...] = state
+
+
+def no_positive_on_val_one_class_on_test(root: Path) -> None:
+    change(root / "val.h5", labels=0)
+    change(root / "test.h5", labels=1, state=1)
+
+
+def a_task_unknown_everywhere_and_the_action_always_going_on(root: Path) -> None:
+    for name in ("train", "val", "test"):
+        change(root / f"{name}.h5", labels=-1, task=BINARY_LABELS.index("brake_1s"), state=1)
+
+
+def one_window_on_test_and_no_label_known(root: Path) -> None:
+    write_split_file(root / "test.h5", frames=20)
+    change(root / "test.h5", labels=-1, state=-1)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        no_positive_on_val_one_class_on_test,
+        a_task_unknown_everywhere_and_the_action_always_going_on,
+        one_window_on_test_and_no_label_known,
+    ],
+)
+def test_what_data_leave_undefined_is_none_and_no_report_says_nan(
+    spoil: Callable[[Path], None], evaluated: Path, tmp_path: Path
+) -> None:
+    for name in ("train", "val", "test"):
+        shutil.copy(evaluated / f"{name}.h5", tmp_path)
+    spoil(tmp_path)
+    config = CONFIG.replace(importances=False)
+    shutil.copytree(evaluated / "models" / "simple_concat_lstm", tmp_path / "model")
+    folder = tmp_path / "evaluation"
+    found = evaluate_checkpoint(tmp_path / "model" / "best_model.pt", tmp_path, folder / "simple_concat_lstm", config)
+    baselines = evaluate_baselines(tmp_path, folder / "baselines", tuple(found.tasks), "v1", config)
+    content = compare({"simple_concat_lstm": found}, folder, baselines)
+
+    assert content.best == "simple_concat_lstm" and content.variants[0].beats_baseline in (None, False)
+    assert found.test["brake_1s"].onset.pr_auc is None and found.test["brake_1s"].onset.pr_auc_interval is None
+    written = [path for path in folder.rglob("*") if path.suffix in (".json", ".csv", ".html")]
+    assert len(written) > 5
+    for path in written:
+        text = re.sub('src="data:[^"]*"', "", path.read_text())
+        assert not re.search(r"\b(nan|NaN|inf|Infinity)\b", text), path
