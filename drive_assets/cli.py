@@ -1,6 +1,7 @@
 """`drive-assets`: a thin command line; each command does what the UI does, on the same Dagster instance."""
 
 import argparse
+import shutil
 import signal
 import sys
 import threading
@@ -28,6 +29,23 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if not type(error).__module__.startswith("sqlalchemy"):
+            raise
+        print(f"drive-assets: {_records_fail(error)}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _records_fail(error: Exception) -> str:
+    """Dagster's SQLite writes after each event; a full disk shows there first, as an error of input or output."""
+    from drive_assets.instance import prepare_home
+
+    home, reason = prepare_home(), str(error).splitlines()[0]
+    free = shutil.disk_usage(home).free / 1e6
+    return (
+        f"Dagster's records in {home} cannot be written ({reason}): {free:,.0f} MB are free there. Free some if that "
+        "is little, and run the command again: it resumes there."
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

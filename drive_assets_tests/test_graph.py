@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -14,8 +15,10 @@ import h5py
 import numpy as np
 import psutil
 import pytest
+import sqlalchemy
 from mlflow import MlflowClient
 
+from drive_assets import cli
 from drive_assets.instance import UNFINISHED, open_instance
 from drive_assets_tests.drives import write_drive
 from model.dataset.split_file import read_split
@@ -273,3 +276,17 @@ def test_a_data_root_that_cannot_be_written(data_root: Path, tmp_path: Path, mon
     monkeypatch.delenv("DAGSTER_HOME")
     status, told = drive_assets("ingest", str(tmp_path))
     assert (status, "DRIVE_ASSETS_DATA" in told) == (2, True)
+
+
+def test_a_full_disk_under_dagsters_records_is_told_in_a_sentence(
+    data_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(options: object) -> bool:
+        raise sqlalchemy.exc.OperationalError("INSERT", {}, sqlite3.OperationalError("disk I/O error"))
+
+    monkeypatch.setattr(cli, "_ingest", fail)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["ingest", "x"])
+    told = capsys.readouterr().err
+    assert (ended.value.code, told.count("\n")) == (1, 1)
+    assert f"records in {data_root / 'dagster'} cannot be written" in told and "MB are free" in told

@@ -21,7 +21,13 @@ from model.common.config import fingerprint
 from model.common.errors import DataError
 from model.common.files import atomic_path, sha256
 from model.detection.boxy import BoxyConfig, convert_boxy, download_boxy
-from model.detection.detector_training import DetectorConfig, DetectorResult, NuimagesDetectorConfig
+from model.detection.detector_training import (
+    RESULTS,
+    DetectorConfig,
+    DetectorResult,
+    NuimagesDetectorConfig,
+    read_epochs,
+)
 from model.detection.downloads import Remote
 from model.detection.nuimages import ARCHIVES, NuimagesConfig, convert_nuimages, download_nuimages, extract_nuimages
 from model.detection.yolo_dataset import DatasetReport, dataset_version
@@ -193,7 +199,8 @@ def _train(
             (result,) = compute.run(context, TRAIN_DETECTOR, [job], mlflow.env)
             if isinstance(result, DataError):
                 raise result
-            run_id = mlflow.complete(run, [], int(result.resumed))
+            epochs = [epoch for file in result.files if file.name == RESULTS for epoch in read_epochs(file)]
+            run_id = mlflow.complete(run, epochs, int(result.resumed))
             mlflow.log_figures(run_id, dict(result.metrics))
             mlflow.log_files(run_id, result.files, "training")
             mlflow.log_files(run_id, [weights], "weights")

@@ -195,7 +195,7 @@ class _Attempt:
             if status != 0:
                 self.fault(f"taken, but the status is {status}")
         else:
-            self._check_refusal(status, said)
+            self._check_refusal(status, said, paths[0])
         if list((self.storage.recordings / ".incoming").glob("*")):
             self.fault("left something in .incoming")
         self._check_labels()
@@ -207,12 +207,12 @@ class _Attempt:
             self.fault(f"{raw.group()} in what it says: {said[-1500:]}")
         self.trial.faults += [f"is not told: {word}" for word in self.bad.told if word not in said]
 
-    def _check_refusal(self, status: int, said: str) -> None:
+    def _check_refusal(self, status: int, said: str, path: str) -> None:
         if not (self.bad.must_refuse or self.bad.may_refuse):
             self.fault(f"refused, though it can be read: {said[-1500:]}")
         if status == 0:
             self.fault("refused with status 0")
-        given = (str(self.folder / "given"), self.bad.name)
+        given = (Path(path).name, self.bad.name)
         named = [line for line in said.splitlines() if any(name in line for name in given) and " FAILED: " not in line]
         about = [line for line in named if not line.strip().startswith(self.good.name)]
         if len(about) != 1:

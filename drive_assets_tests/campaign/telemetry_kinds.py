@@ -155,7 +155,7 @@ def boolean_words(draft: Draft, rng: Random) -> None:
 def unknown_booleans(draft: Draft, rng: Random) -> None:
     no, yes = rng.choice([("released", "pressed"), ("ложь", "истина"), ("2", "3"), ("F", "T")])
     draft.map_column("BRAKE_SIGNAL", {"False": no, "True": yes}.get)  # type: ignore[arg-type]
-    draft.must_refuse, draft.told = True, ("row ", "BRAKE_SIGNAL")
+    draft.may_refuse = True
 
 
 def number_formats(draft: Draft, rng: Random) -> None:
@@ -179,7 +179,7 @@ def thousands(draft: Draft, rng: Random) -> None:
         "RPM",
         lambda cell: f"{float(cell):,.0f}".replace(",", mark) if whole else f"{float(cell):,.2f}".replace(",", mark),
     )
-    draft.must_refuse, draft.told = True, ("row ", "RPM")
+    draft.may_refuse = True
 
 
 def column_order(draft: Draft, rng: Random) -> None:

@@ -25,6 +25,8 @@ SAVED_BYTES = 100_000_000
 """Weights with the optimizer's state, twice, and pictures."""
 HALVINGS = 4
 FINISHED = -1
+RESULTS = "results.csv"
+"""In the working folder: ultralytics' table of epochs."""
 PUBLISHED = "published.json"
 """In the working folder: what a finished training made."""
 ULTRALYTICS_NAMES = {"image_size": "imgsz", "learning_rate": "lr0", "final_rate": "lrf", "class_gain": "cls"}
@@ -130,7 +132,7 @@ def _fit_into_memory(
     _check_room(folder)
     for halvings_left in reversed(range(HALVINGS + 1)):
         try:
-            with full_disk_named(folder), _told(folder / "results.csv", on_epoch):
+            with full_disk_named(folder), _told(folder / RESULTS, on_epoch):
                 # A finished one was killed before its weights were published.
                 if saved is None or saved.epoch != FINISHED:
                     batch = _fit(dataset, folder, config, start, batch, devices, resume=saved is not None)
@@ -140,7 +142,7 @@ def _fit_into_memory(
             # Of several GPUs' processes only the exit status is known: memory is the one cause that less batch mends.
             short = is_out_of_memory(error) or isinstance(error, subprocess.CalledProcessError)
             count = len(devices) if isinstance(devices, list) else 1
-            if not short or (folder / "results.csv").is_file() or batch < 2 * count or not halvings_left:
+            if not short or (folder / RESULTS).is_file() or batch < 2 * count or not halvings_left:
                 raise
             saved, batch = None, max(int(batch) // 2 // count, 1) * count
             print(f"Training failed ({error}). If memory was short: the batch is halved to {batch} images.", flush=True)
@@ -164,7 +166,7 @@ def _check_room(folder: Path) -> None:
 
 def _publish(folder: Path, output: Path, batch: int, resumed: bool) -> DetectorResult:
     """Copy the best weights to `output`, and drop what a resume would need."""
-    epochs = _epochs(folder / "results.csv")
+    epochs = read_epochs(folder / RESULTS)
     with atomic_path(output) as temporary:
         shutil.copyfile(folder / "weights" / "best.pt", temporary)
     best = max(epochs, key=lambda epoch: epoch["metrics/mAP50_95"])
@@ -191,7 +193,7 @@ def _pictures(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix in (".png", ".jpg", ".csv", ".yaml"))
 
 
-def _epochs(results: Path) -> list[dict[str, float | int]]:
+def read_epochs(results: Path) -> list[dict[str, float | int]]:
     """The epochs that ultralytics has written to its results.csv: `epoch` from 0, and figures by tidy names.
 
     The file is written by the process that trains, be it this one or, with several GPUs, the first of its children. A
@@ -215,10 +217,10 @@ def _told(results: Path, on_epoch: OnEpoch) -> Iterator[None]:
 
     Callbacks of ultralytics do not do: with several GPUs it trains in other processes.
     """
-    told, ended = {epoch["epoch"] for epoch in _epochs(results)}, threading.Event()
+    told, ended = {epoch["epoch"] for epoch in read_epochs(results)}, threading.Event()
 
     def tell() -> None:
-        for epoch in _epochs(results):
+        for epoch in read_epochs(results):
             if epoch["epoch"] not in told:
                 told.add(epoch["epoch"])
                 on_epoch(epoch)

@@ -1,6 +1,7 @@
 """Checkpoints on disk: read with care, written at once."""
 
 import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(f"{path} is missing: expected a checkpoint; train the architecture first.")
     try:
+        _check_sums(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError as error:
         raise DataError(f"{path} may not be read ({error}).") from error
@@ -50,6 +52,17 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise DataError(f"{path} is no checkpoint of this project: expected the keys {', '.join(sorted(KEYS))}.")
     check_schema(content["schema"], content["inputs"], str(path), "train again")
     return content
+
+
+def _check_sums(path: Path) -> None:
+    """A checkpoint is a zip whose entries have sums, which torch does not compare: a flipped bit is another weight.
+
+    Raises:
+        zipfile.BadZipFile: it is none, or an entry does not have its sum.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if (bad := archive.testzip()) is not None:
+            raise zipfile.BadZipFile(f"its part {bad} is damaged")
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:

@@ -486,6 +486,11 @@ def test_a_checkpoint_that_is_not_what_was_asked_for(splits: Path) -> None:
     cut.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(DataError, match=r"cut\.pt cannot be read as a checkpoint"):
         load_checkpoint(cut)
+    flipped = bytearray(path.read_bytes())
+    flipped[len(flipped) // 2] ^= 1
+    cut.write_bytes(flipped)
+    with pytest.raises(DataError, match=r"cut\.pt cannot be read as a checkpoint"):
+        load_checkpoint(cut)
     torch.save({"weights": 1}, cut)
     with pytest.raises(DataError, match="no checkpoint of this project: expected the keys"):
         load_checkpoint(cut)
