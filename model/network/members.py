@@ -10,6 +10,8 @@ from model.network.config import ModelConfig
 BINS = 8
 BIN_DIM = 4
 """Width of what a feature becomes."""
+QUANTILE_WINDOWS = 10_000
+"""torch.quantile takes at most 16 million numbers."""
 FARTHEST = 5.0
 """Standard deviations from the mean at which a feature is clipped."""
 
@@ -38,7 +40,7 @@ class Members(nn.Module):
         )
         self.dropout = nn.Dropout(config.dropout_prob)
         self.heads = nn.Parameter(torch.randn(members, hidden, outputs) * 0.5 * hidden**-0.5)
-        self.prior = nn.Parameter(torch.full((members, outputs), -2.0))
+        self.bias = nn.Parameter(torch.zeros(members, outputs))
 
     @torch.no_grad()
     def measure(self, features: Tensor) -> None:
@@ -57,14 +59,10 @@ class Members(nn.Module):
         x = torch.cat((x, bins.flatten(1)), dim=-1)[:, None]
         for layer in self.layers:
             x = self.dropout(torch.relu(layer(x)))
-        return torch.einsum("bmh,mho->bmo", x, self.heads) + self.prior
+        return torch.einsum("bmh,mho->bmo", x, self.heads) + self.bias
 
     def _standardised(self, features: Tensor) -> Tensor:
         return ((features - self.mean) / self.deviation).clamp(-FARTHEST, FARTHEST)
-
-
-QUANTILE_WINDOWS = 10_000
-"""torch.quantile takes at most 16 million numbers."""
 
 
 class SharedLinear(nn.Module):
