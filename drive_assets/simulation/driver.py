@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive_assets.simulation.config import STEP_S
-from model.recording.telemetry import GEAR_RATIOS, IDLE_RPM, NEUTRAL_BELOW_KMH
+from model.recording.gears import GEAR_RATIOS, IDLE_RPM, NEUTRAL_BELOW_KMH
 
 GRAVITY = 9.81
 _UP_SHIFT_KMH = (17.0, 33.0, 52.0, 74.0)

@@ -6,7 +6,7 @@ import pytest
 from drive_assets.simulation.config import STEP_S
 from drive_assets.simulation.driver import drive
 from drive_assets.simulation.traffic import Traffic, simulate_traffic
-from model.recording.telemetry import GEAR_RATIOS, IDLE_RPM
+from model.recording.gears import GEAR_RATIOS, IDLE_RPM
 
 SECOND = round(1 / STEP_S)
 

@@ -13,13 +13,14 @@ from pydantic import Field, model_validator
 from model.common.config import Config
 from model.common.errors import DataError
 from model.recording.dialect import Cells, Dialect, read_cells
+from model.recording.gears import infer_gear
 from model.recording.numerals import booleans, decimal_mark, has_thousands, is_missing, missing, numbers
+from model.recording.ranges import within_range
 from model.recording.schema import CHANNELS, GEARS, REQUIRED_COLUMNS, SPELLINGS, TIME
 from model.recording.times import (
     FASTEST_STEP_MS,
     MAX_STEP_MS,
     SLOT,
-    STEP_MS,
     parse_times,
     plain_times,
     recorded_step,
@@ -34,10 +35,6 @@ AS_RECORDED = (0.0, 100.0)
 MOST_UNREADABLE = 0.05
 MOST_STEPS_BACK, MOST_BACK_SHARE = 4, 0.1
 """A clock is set back a few times in a drive, not every few rows."""
-GEAR_RATIOS = np.array([9.5, 16.5, 27.5, 40.5, 53.5])
-"""km/h per 1000 rpm in gears 1 to 5."""
-NEUTRAL_BELOW_KMH = 6.0
-IDLE_RPM = 920.0
 
 
 class ReadingConfig(Config):
@@ -136,7 +133,7 @@ def read_telemetry(
     if pedal_range:
         rest, full = pedal_range
         rows.values[PEDAL] = (rows.values[PEDAL] - rest) / (full - rest) * 100
-    table, counts, example = _plausible(rows.table())
+    table, counts, example = within_range(rows.table())
     if table.empty:
         reason = rows.first_problem() or example
         raise DataError(
@@ -301,47 +298,3 @@ def _fault_kinds(cells: Cells) -> npt.NDArray[np.object_]:
             incomplete |= column == ""
     kinds[incomplete & (kinds == "")] = "incomplete"
     return kinds
-
-
-def _plausible(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int], str]:
-    """The rows without values that cannot be, how many others there were of each kind, and an example of range."""
-    possible, answered = np.ones(len(table), bool), np.ones(len(table), bool)
-    most, example = 0, ""
-    for name in (name for name in CHANNELS if name in table):
-        channel = CHANNELS[name]
-        if channel.plausible:
-            within = table[name].between(*channel.plausible).to_numpy()
-            possible &= within
-            if (count := int((~within).sum())) > most:
-                low, high = channel.plausible
-                reach = f"from {table[name].min():g} to {table[name].max():g}"
-                most, example = count, f"{name} goes {reach}, beyond {low:g} to {high:g} {channel.unit}"
-        if channel.sentinel is not None and channel.fastest is not None:
-            answered &= ~_contradicted(table, name, channel.sentinel, channel.fastest)
-    counts = {"out_of_range": int((~possible).sum()), "sentinels": int((possible & ~answered).sum())}
-    return table[possible & answered], counts, example
-
-
-def _contradicted(table: pd.DataFrame, name: str, sentinel: float, fastest: float) -> npt.NDArray[np.bool_]:
-    """(N,) rows that hold the sentinel of a channel, out of reach of the nearest other value at `fastest` a second."""
-    said = (table[name] == sentinel).to_numpy()
-    if not said.any():
-        return said
-    others = table[name].mask(said)
-    moments = table["t"].astype(float).mask(said)
-    contradicted = np.zeros(len(table), bool)
-    for value, moment in ((others.ffill(), moments.ffill()), (others.bfill(), moments.bfill())):
-        seconds = ((table["t"] - moment).abs() / 1000).clip(lower=STEP_MS / 1000)
-        contradicted |= ((sentinel - value).abs() > fastest * seconds).to_numpy()
-    return said & contradicted
-
-
-def infer_gear(
-    speed: npt.NDArray[np.float64], rpm: npt.NDArray[np.float64], pedal: npt.NDArray[np.float64]
-) -> npt.NDArray[np.int8]:
-    """Gear from km/h per 1000 rpm; 0 when slow, when idling without throttle, or when no gear fits."""
-    ratio = speed / np.maximum(rpm / 1000, 1e-9)
-    distance = np.abs(ratio[:, None] - GEAR_RATIOS)
-    fits = distance.min(axis=1) <= 0.001 + 0.025 * ratio
-    neutral = (speed < NEUTRAL_BELOW_KMH) | ((rpm <= IDLE_RPM) & (pedal <= 0)) | ~fits
-    return np.where(neutral, 0, distance.argmin(axis=1) + 1).astype(np.int8)

@@ -7,8 +7,9 @@ import pytest
 
 from model.common.errors import DataError
 from model.dataset.windows import WindowConfig, window_starts
+from model.recording.gears import infer_gear
 from model.recording.labels import future_labels
-from model.recording.telemetry import infer_gear, read_telemetry
+from model.recording.telemetry import read_telemetry
 from model.recording.times import SLOT, parse_times, separated_times
 
 HEADER = "Time,SPEED,RPM,ACCELERATOR_POS_D,ENGINE_LOAD,BRAKE_SIGNAL,GEAR,BRAKE_FORCE,PRE_BRAKING,WHILE_BRAKING"
