@@ -90,7 +90,7 @@ class Draft:
         self.rows.insert(rng.randrange(len(self.rows)), row)
 
     def map_column(self, name: str, change: Callable[[str], str]) -> None:
-        place = self.columns.index(name)
+        place = COLUMNS.index(name)
         for row in self.rows:
             if isinstance(row, list) and place < len(row):
                 row[place] = change(row[place])
