@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
 
-from drive_assets.resources.mlflow_store import mend, prepare
+from drive_assets.resources.mlflow_store import SQLITE, mend, prepare
 from drive_assets.resources.storage import data_root
 from drive_assets.tracking import DAGSTER_RUN, Epoch, TrackedRun, find_run, log_epoch, logged_epochs, take_run
 from model.common.errors import DataError, PassingError
@@ -204,6 +204,9 @@ class Mlflow(dg.ConfigurableResource):
 
     @told()
     def _end(self, is_over: Callable[[str], bool], status: str) -> None:
+        uri = tracking_uri()
+        if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).is_file():
+            return  # a store that is not made yet is not made for this
         client = self.client()
         for run in client.search_runs([self.experiment_id(client)], "attributes.status = 'RUNNING'"):
             if is_over(run.data.tags.get(DAGSTER_RUN, "")):
