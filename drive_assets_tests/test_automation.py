@@ -74,12 +74,11 @@ def test_it_runs_when_recordings_changed_and_makes_all_anew(
         assert "No recording is annotated and labelled yet" in skipped(tick(instance, storage))
         for seed, name in enumerate(NAMES[:3]):
             make_ready(storage, name, seed)
+        storage.checkpoint(ARCHITECTURE).mkdir(parents=True)
+        (storage.checkpoint(ARCHITECTURE) / "best_model.pt").write_bytes(b"of an earlier training")
         first = tick(instance, storage)
         assert changed(first) == "3 recordings"
         assert isinstance(first, dg.RunRequest)
-        storage.checkpoint(ARCHITECTURE).mkdir(parents=True)
-        (storage.checkpoint(ARCHITECTURE) / "best_model.pt").write_bytes(b"of an earlier training")
-
         (tmp_path / "run.yaml").write_text(yaml.safe_dump(first.run_config))
         status, told = execute(REFRESH, "--config", str(tmp_path / "run.yaml"))
         assert status == 0, told
