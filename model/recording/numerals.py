@@ -48,10 +48,11 @@ def has_thousands(columns: Iterable[npt.NDArray[np.object_]], decimal: str) -> b
 def numbers(cells: npt.NDArray[np.object_], decimal: str) -> npt.NDArray[np.float64]:
     """(N,) numbers, whose `decimal` mark is comma or point; NaN where a cell holds none, or an infinite one."""
     values = np.array(pd.to_numeric(pd.Series(cells, dtype=object), errors="coerce"), float)
-    if decimal == "comma" or np.isnan(values).any():
-        codes, texts = pd.factorize(cells)
+    others = np.flatnonzero(np.isnan(values) | (decimal == "comma"))
+    if len(others):
+        codes, texts = pd.factorize(cells[others])
         plain = [_plain(text, decimal) for text in texts]
-        values = np.array(pd.to_numeric(pd.Series(plain, dtype=object), errors="coerce"), float)[codes]
+        values[others] = np.array(pd.to_numeric(pd.Series(plain, dtype=object), errors="coerce"), float)[codes]
     values[np.isinf(values)] = np.nan
     return values
 
