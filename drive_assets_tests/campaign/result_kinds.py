@@ -86,7 +86,7 @@ TARGETS: list[tuple[str, Next, tuple[str, ...]]] = [
     (f"evaluation/{ARCHITECTURE}/metrics.json", comparison, ("evaluation/comparison.json",)),
 ]
 """A file, what is made from it, and which files that makes."""
-TEXT = (".csv",)
+TEXT = (".csv", ".json")
 """A flipped digit in these cannot be told from a true one: what is made may differ then."""
 
 
