@@ -1,12 +1,8 @@
 """With which code and inputs a partition was made, and which partitions are behind them."""
 
-import hashlib
 import sys
-import tokenize
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -19,35 +15,8 @@ from dagster._core.definitions.data_version import (
 )
 
 MADE = dg.DagsterEventType.ASSET_MATERIALIZATION
-BLOCK = {tokenize.INDENT: "{", tokenize.DEDENT: "}"}
-LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.ENDMARKER}
 EVENTS_A_QUERY = 1000
 Tags = dict[str, str]
-
-
-def code_version(*modules: str) -> str:
-    """Identity of what modules do: their code without comments, docstrings and layout. Nothing is imported for it."""
-    digest = hashlib.sha256()
-    for name in modules:
-        spec = find_spec(name)
-        assert spec is not None and spec.origin is not None, name
-        digest.update("".join(_code(Path(spec.origin))).encode())
-    return digest.hexdigest()[:12]
-
-
-def _code(path: Path) -> Iterator[str]:
-    """Tokens of a module; a string that begins a statement is a text for people."""
-    with tokenize.open(path) as stream:
-        is_begun = False
-        for token in tokenize.generate_tokens(stream.readline):
-            if token.type == tokenize.NEWLINE:
-                yield "\n" if is_begun else ""
-                is_begun = False
-            elif token.type in BLOCK:
-                yield BLOCK[token.type]
-            elif token.type not in LAYOUT and (is_begun or token.type != tokenize.STRING):
-                is_begun = True
-                yield token.string
 
 
 def provenance(context: dg.AssetExecutionContext) -> Callable[[str, dg.DataVersion | None], Tags]:

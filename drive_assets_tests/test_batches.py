@@ -12,7 +12,8 @@ from dagster._core.storage.tags import RESUME_RETRY_TAG
 
 from drive_assets.batches import Event, PartitionCheck, each_partition
 from drive_assets.instance import process_tag
-from drive_assets.versions import code_version, outdated
+from drive_assets.versions import outdated
+from model.common.code import code_version
 from model.common.errors import DataError, PassingError
 
 KEYS = ["a", "b", "c"]

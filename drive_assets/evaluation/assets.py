@@ -16,7 +16,7 @@ from drive_assets.resources.mlflow import Mlflow
 from drive_assets.resources.storage import Storage
 from drive_assets.tasks import EVALUATE, EvaluateJob
 from drive_assets.training.assets import training_key
-from drive_assets.versions import code_version
+from model.common.code import code_version
 from model.common.errors import DataError
 from model.common.files import sha256
 from model.common.pages import UNDEFINED, number

@@ -14,7 +14,7 @@ from drive_assets.launchpad import Launchpad
 from drive_assets.partitions import RECORDINGS
 from drive_assets.reports.links import report_link
 from drive_assets.resources.storage import Storage
-from drive_assets.versions import code_version
+from model.common.code import code_version
 from model.common.files import sha256
 from model.recording.folder import Recording
 from model.recording.labels import LabelConfig, future_labels, write_future_labels

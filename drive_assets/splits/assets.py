@@ -12,7 +12,7 @@ from drive_assets.partitions import SPLITS, recording_keys
 from drive_assets.reports.links import report_link
 from drive_assets.resources.storage import Storage
 from drive_assets.splits.checks import OF_THE_MANIFEST, of_the_manifest
-from drive_assets.versions import code_version
+from model.common.code import code_version
 from model.common.errors import DataError
 from model.common.files import write_json
 from model.dataset.assignment import SplitConfig

@@ -17,21 +17,13 @@ from drive_assets.resources.storage import Storage
 from drive_assets.tasks import TRAIN, TrainJob
 from drive_assets.tracking import DAGSTER_RUN, TrackedRun, UsedData
 from drive_assets.training.checks import FINITE_HISTORY, LEARNT_SOMETHING, finite_history, learnt_something
-from drive_assets.versions import code_version
+from model.common.code import code_version
 from model.common.config import fingerprint
 from model.common.errors import DataError
 from model.common.files import sha256
-from model.training.published import BEST, PUBLISHED
+from model.training.published import BEST, LEARNT_BY, PUBLISHED
 from model.training.recipes import RECIPES, TrainingConfig
 from model.training.result import TrainingResult
-
-LEARNT_BY = (
-    "model.recording.schema",
-    "model.dataset.features",
-    *(f"model.network.{name}" for name in ("attention", "decoders", "derived", "encoders", "fusions", "members")),
-    *(f"model.training.{name}" for name in ("loss", "recipes", "schedule")),
-)
-"""Modules that decide on what is learnt; not the loop, which changes for speed."""
 
 
 class TrainingLaunchpad(TrainingConfig, Launchpad):
@@ -42,8 +34,8 @@ class TrainingLaunchpad(TrainingConfig, Launchpad):
     )
     train_anew: bool = Field(
         False,
-        description="Train though the same architecture was trained on the same data with the same options; otherwise "
-        "that training is taken over, and only what MLflow lacks is logged",
+        description="Train though the same architecture was trained by this code on the same data with the same "
+        "options; otherwise that training is taken over, and only what MLflow lacks is logged",
     )
 
     def training_config(self, given: Iterable[str]) -> TrainingConfig:

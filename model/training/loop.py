@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from model.common.code import code_version
 from model.common.config import fingerprint
 from model.common.errors import DataError
 from model.common.files import locked, sha256, write_json
@@ -27,7 +28,16 @@ from model.training.checkpoint import SCHEMA_VERSION, load_checkpoint, read_chec
 from model.training.epoch import evaluate, train_one_epoch
 from model.training.loss import UnifiedFocalLoss
 from model.training.precision import choose_device, choose_precision
-from model.training.published import BEST, HISTORY, LATEST, WORK, complete_publishing, publish, read_published
+from model.training.published import (
+    BEST,
+    HISTORY,
+    LATEST,
+    LEARNT_BY,
+    WORK,
+    complete_publishing,
+    publish,
+    read_published,
+)
 from model.training.recipes import OTHER_WEIGHT, TrainingConfig
 from model.training.result import Metrics, TrainingResult
 from model.training.schedule import Schedule
@@ -87,8 +97,9 @@ def train(
 ) -> TrainingResult:
     """Train one architecture on `splits`/train.h5, watch `splits`/val.h5, publish into folder `output`.
 
-    Working files live in `output`/.work/<fingerprint of architecture, data version and config>; a run that was killed
-    resumes from them. When training ends they replace best_model.pt, latest_checkpoint.pt and training_history.json.
+    Working files live in `output`/.work/<fingerprint of architecture, data version, config and code>; a run that was
+    killed resumes from them. When training ends they replace best_model.pt, latest_checkpoint.pt and
+    training_history.json.
     Where these are of the same fingerprint already, they are taken over: nothing is trained.
 
     Args:
@@ -109,7 +120,8 @@ def train(
         if not path.is_file():
             raise DataError(f"{path} is missing: expected a split; build the splits first.")
     data_version = data_version or fingerprint([sha256(path) for path in files])
-    work = output / WORK / fingerprint(architecture, data_version, config.model_dump(mode="json"))
+    options = config.model_dump(mode="json")
+    work = output / WORK / fingerprint(architecture, data_version, options, code_version(*LEARNT_BY))
     in_use = f"{output} is in use: {{holder}} trains into it. Wait until that ends, or choose another output."
     with locked(output / WORK / "lock", LOCK_WAIT_S, in_use):
         complete_publishing(output)

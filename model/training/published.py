@@ -14,6 +14,13 @@ from model.training.result import TrainingResult
 
 BEST, LATEST, HISTORY = PUBLISHED = ("best_model.pt", "latest_checkpoint.pt", "training_history.json")
 WORK, _PUBLISHING = ".work", "publishing"
+LEARNT_BY = (
+    "model.recording.schema",
+    "model.dataset.features",
+    *(f"model.network.{name}" for name in ("attention", "decoders", "derived", "encoders", "fusions", "members")),
+    *(f"model.training.{name}" for name in ("loss", "recipes", "schedule")),
+)
+"""Modules that decide on what is learnt; not the loop, which changes for speed."""
 
 
 def publish(work: Path, output: Path) -> None:
