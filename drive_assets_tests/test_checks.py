@@ -16,6 +16,7 @@ from model.recording.annotations import Annotations, write_annotations
 from model.recording.folder import Recording
 from model.recording.labels import LabelConfig, future_labels, write_future_labels
 from model.recording.schema import BINARY_LABELS
+from model.training.published import HISTORY, write_history
 
 RESOURCES = dict(defs.resources or {})
 NAMES = ["2024-05-01_10-00-00", "2024-05-02_10-00-00"]
@@ -182,7 +183,7 @@ def test_checkpoints_without_losses_or_without_success_are_told(data_root: objec
             "training_config": {"tasks": ["brake_1s"]},
         }
         storage.checkpoint(name).mkdir(parents=True, exist_ok=True)
-        (storage.checkpoint(name) / "training_history.json").write_text(json.dumps(history))
+        write_history(storage.checkpoint(name) / HISTORY, history)
 
     write("v2", 0.4, 0.3)
     assert finite_history(storage).result(name).passed and learnt_something(storage).result(name).passed

@@ -1,6 +1,5 @@
 """checkpoint -> metrics and plots"""
 
-import json
 from collections.abc import Iterator
 
 import dagster as dg
@@ -22,7 +21,7 @@ from model.common.files import sha256
 from model.common.pages import UNDEFINED, number
 from model.evaluation.config import EvaluationConfig
 from model.evaluation.results import CALIBRATION, EVALUATION, EVENTS, REPORT, SHOWN_FIGURES, Evaluation, TaskFigures
-from model.training.published import BEST, HISTORY
+from model.training.published import BEST, HISTORY, read_history
 
 PLOTS = ("pr_curves", "roc_curves", "reliability", "score_distributions", "confusion", "timeline", "alarm_curves")
 SCORED_BY = tuple(f"model.evaluation.{name}" for name in ("alarms", "calibration", "events", "measures", "scoring"))
@@ -151,13 +150,12 @@ def key_of_checkpoint(storage: Storage, architecture: str) -> str:
     """The training key of the checkpoint on disk.
 
     Raises:
-        DataError: the history beside it cannot be read, or is of another training: whoever published it was killed.
+        DataError: the history beside it cannot be read, was changed, or is of other weights: its publisher was killed.
     """
-    path, weights = storage.checkpoint(architecture) / HISTORY, storage.checkpoint(architecture) / BEST
-    try:
-        history = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}): train {architecture} again.") from error
-    if history.get("made", {}).get("weights") not in (None, sha256(weights)):
-        raise DataError(f"{path} does not belong to {weights}: materialise checkpoint again; it is completed.")
+    folder = storage.checkpoint(architecture)
+    history = read_history(folder)
+    if history["made"]["weights"] != sha256(folder / BEST):
+        raise DataError(
+            f"{folder / HISTORY} is of other weights than {BEST}: materialise checkpoint for {architecture} again."
+        )
     return training_key(architecture, history["data_version"], history["training_config"])

@@ -15,7 +15,7 @@ import torch
 
 from drive_assets.instance import UNFINISHED
 
-VARYING = {"time", "epoch_seconds", "frames_per_s", "windows_per_s", "resumed", "weights"}
+VARYING = {"time", "epoch_seconds", "frames_per_s", "windows_per_s", "resumed", "weights", "sum"}
 """Keys of JSON and checkpoints, and columns, that tell how long something took, or how much of it was there already;
 and hashes of files that hold such."""
 TIMES = ("seconds", "time", "per_s")

@@ -19,7 +19,7 @@ import torch
 from model.common.code import code_version
 from model.common.config import fingerprint
 from model.common.errors import DataError
-from model.common.files import locked, sha256, write_json
+from model.common.files import locked, sha256
 from model.common.progress import Tell
 from model.dataset.window_data import Batch, WindowData
 from model.factory import architecture_of, create_model_variant
@@ -37,6 +37,7 @@ from model.training.published import (
     complete_publishing,
     publish,
     read_published,
+    write_history,
 )
 from model.training.recipes import OTHER_WEIGHT, TrainingConfig
 from model.training.result import Metrics, TrainingResult
@@ -277,7 +278,7 @@ class _Run:
             "precision": self.step.precision.name,
         }
         best = {"best_epoch": self.schedule.best_epoch, "fingerprint": self.work.name}
-        write_json(self.work / HISTORY, {**self.identity, **best, "made": made, "epochs": self.history})
+        write_history(self.work / HISTORY, {**self.identity, **best, "made": made, "epochs": self.history})
 
 
 def _check_same_inputs(train_data: WindowData, val_data: WindowData) -> None:

@@ -8,12 +8,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from model.common.config import fingerprint
 from model.common.errors import DataError
-from model.common.files import fsync, sha256
+from model.common.files import fsync, sha256, write_json
 from model.training.result import TrainingResult
 
 BEST, LATEST, HISTORY = PUBLISHED = ("best_model.pt", "latest_checkpoint.pt", "training_history.json")
 WORK, _PUBLISHING = ".work", "publishing"
+SUM = "sum"
 LEARNT_BY = (
     "model.recording.schema",
     "model.dataset.features",
@@ -44,28 +46,36 @@ def complete_publishing(output: Path) -> None:
         shutil.rmtree(folder)
 
 
+def write_history(path: Path, content: dict[str, Any]) -> None:
+    """Write a training's history, with a sum over it by which a changed letter is seen."""
+    write_json(path, {**content, SUM: fingerprint(content)})
+
+
 def read_history(output: Path) -> dict[str, Any]:
-    """The content of a training's history. DataError if it is missing or cannot be read."""
+    """The content of a training's history. DataError if it is missing, cannot be read, or was changed."""
     path = output / HISTORY
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        expected = content.pop(SUM, None)
     except FileNotFoundError:
         raise DataError(f"{path} is not there: materialise checkpoint for {output.name}.") from None
-    except ValueError as error:
+    except (ValueError, AttributeError, TypeError) as error:
         raise DataError(f"{path} is no JSON ({error}): materialise checkpoint for {output.name} again.") from error
+    if expected != fingerprint(content):
+        raise DataError(f"{path} was changed since it was written: materialise checkpoint for {output.name} again.")
     return content
 
 
-def read_published(output: Path, fingerprint: str) -> TrainingResult | None:
-    """The training `fingerprint` if it is what `output` holds, whole; None if not."""
+def read_published(output: Path, identity: str) -> TrainingResult | None:
+    """The training of fingerprint `identity` if it is what `output` holds, whole; None if not."""
     try:
-        history = json.loads((output / HISTORY).read_text(encoding="utf-8"))
+        history = read_history(output)
         made, epochs, best = history["made"], history["epochs"], history["best_epoch"]
-        if history["fingerprint"] != fingerprint or made["weights"] != sha256(output / BEST):
+        if history["fingerprint"] != identity or made["weights"] != sha256(output / BEST):
             return None
         return TrainingResult(
             architecture=history["architecture"],
-            fingerprint=fingerprint,
+            fingerprint=identity,
             best_epoch=best,
             best_metrics=epochs[best],
             history=epochs,
@@ -80,5 +90,5 @@ def read_published(output: Path, fingerprint: str) -> TrainingResult | None:
             precision=made["precision"],
             taken_over=True,
         )
-    except (OSError, ValueError, LookupError, TypeError):  # absent, cut, foreign, or of an older version
+    except (OSError, DataError, LookupError, TypeError):  # absent, cut, foreign, or of an older version
         return None

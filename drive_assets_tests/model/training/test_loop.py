@@ -26,6 +26,7 @@ from model.training.epoch import evaluate, train_one_epoch
 from model.training.loop import Schedule, TrainingConfig, TrainingResult, load_checkpoint, load_split, train
 from model.training.loss import UnifiedFocalLoss
 from model.training.precision import choose_precision
+from model.training.published import read_history
 from model.training.recipes import RECIPES
 from model.training.step import Step
 
@@ -507,3 +508,15 @@ def test_splits_that_do_not_belong_together(splits: Path) -> None:
     write_split_file(splits / "val.h5", frames=60, length=10)
     with pytest.raises(DataError, match=r"length differs: 20 in .*train\.h5, 10 in .*val\.h5"):
         train(NAME, splits, splits / "out", CONFIG)
+
+
+def test_a_history_with_a_changed_letter_is_refused_and_made_anew(splits: Path) -> None:
+    first = train(NAME, splits, splits / "out", CONFIG, "v1")
+    text = first.training_history.read_text()
+    first.training_history.write_text(text.replace('"learning_rate"', '"leerning_rate"', 1))
+    with pytest.raises(DataError, match="was changed since it was written"):
+        read_history(splits / "out")
+    again = train(NAME, splits, splits / "out", CONFIG, "v1")
+    assert not again.taken_over
+    assert [epoch["val_loss"] for epoch in again.history] == [epoch["val_loss"] for epoch in first.history]
+    read_history(splits / "out")
