@@ -15,11 +15,14 @@ from drive_assets.environment import count_from_environment, cron_from_environme
 from drive_assets.manifest import changed_recordings, read_manifest
 from drive_assets.operations import REFRESH, op_name
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS, check_known, recording_keys
+from drive_assets.presets import FULL
 from drive_assets.resources.storage import Storage
 from drive_assets.run_config import read_config
 from model.training.published import BEST
 
 ENOUGH, CHOSEN = "DRIVE_ASSETS_REFRESH_AFTER", "DRIVE_ASSETS_REFRESH_ARCHITECTURES"
+REFRESHED = ("split_manifest", "checkpoint", "evaluation")
+"""Assets with options that the refresh makes."""
 
 
 @dg.schedule(
@@ -30,7 +33,8 @@ ENOUGH, CHOSEN = "DRIVE_ASSETS_REFRESH_AFTER", "DRIVE_ASSETS_REFRESH_ARCHITECTUR
     description="Trains. Off until you switch it on here. At its time (DRIVE_ASSETS_REFRESH_CRON, by default 2 at "
     f"night) it looks whether enough recordings are new, changed or gone ({ENOUGH}, by default 1). If so, the data set "
     f"is built anew, and the architectures that {CHOSEN} names (by default those that have a checkpoint, or all) "
-    "are trained, evaluated and compared. Options: the YAML file that DRIVE_ASSETS_REFRESH_CONFIG names.",
+    "are trained, evaluated and compared. Options: those that the jobs fill in; the YAML file that "
+    "DRIVE_ASSETS_REFRESH_CONFIG names gives others by asset.",
 )
 def refresh_schedule(context: dg.ScheduleEvaluationContext, storage: Storage) -> dg.RunRequest | dg.SkipReason:
     known, enough = recording_keys(context.instance), count_from_environment(ENOUGH, 1)
@@ -52,7 +56,7 @@ def refresh_schedule(context: dg.ScheduleEvaluationContext, storage: Storage) ->
 def _request(storage: Storage, changed: str) -> dg.RunRequest:
     path = os.environ.get("DRIVE_ASSETS_REFRESH_CONFIG")
     options: Mapping[str, Any] = read_config(Path(path)) if path else {}
-    config = {"architectures": _chosen(storage), **options}
+    config = {"architectures": _chosen(storage), **{asset: FULL[asset] for asset in REFRESHED}, **options}
     return dg.RunRequest(
         run_config={"ops": {op_name(REFRESH): {"config": config}}}, tags={"drive_assets/changed": changed[:500]}
     )

@@ -99,6 +99,11 @@ def test_it_runs_when_recordings_changed_and_makes_all_anew(
         assert changed(tick(instance, storage)) == f"{NAMES[3]} (new)"
         monkeypatch.setenv("DRIVE_ASSETS_REFRESH_AFTER", "2")
         assert skipped(tick(instance, storage)).startswith("1 of the 3 recordings")
+        monkeypatch.delenv("DRIVE_ASSETS_REFRESH_AFTER")
+        monkeypatch.delenv("DRIVE_ASSETS_REFRESH_CONFIG")
+        as_jobs_do = tick(instance, storage)
+        assert isinstance(as_jobs_do, dg.RunRequest)
+        assert as_jobs_do.run_config["ops"]["run_refresh"]["config"]["checkpoint"]["recipe"] == "best"
 
 
 def test_a_recording_that_was_skipped_counts_once_it_changed(data_root: Path) -> None:
