@@ -32,8 +32,6 @@ class Server:
     """A process that serves on a port."""
 
     name: str
-    option: str
-    """Of `drive-assets ui`, that gives the port."""
     port: int
     command: Sequence[str]
     health: str
@@ -49,14 +47,17 @@ def run_ui(host: str, port: int, mlflow_port: int, reports_port: int, tell: Tell
     Raises:
         DataError: a port is in use.
     """
+    serves_mlflow = tracking_uri().startswith(("sqlite:", *DATABASES))
+    check_free(host, "dagster", port, "--port")
+    check_free(host, "reports", reports_port, "--reports-port")
+    if serves_mlflow:
+        check_free(host, "mlflow", mlflow_port, "--mlflow-port")
     home = prepare_services()
     servers = [
         _dagster(host, port),
         _reports(host, reports_port),
-        *([_mlflow(host, mlflow_port)] if tracking_uri().startswith(("sqlite:", *DATABASES)) else []),
+        *([_mlflow(host, mlflow_port)] if serves_mlflow else []),
     ]
-    for server in servers:
-        check_free(host, server)
     logs = home / "logs"
     logs.mkdir(exist_ok=True)
     # Before the servers start: they inherit a SIGINT that a shell's background job ignores, and would not end by it.
@@ -82,16 +83,16 @@ def run_ui(host: str, port: int, mlflow_port: int, reports_port: int, tell: Tell
         _stop(list(running.values()))
 
 
-def check_free(host: str, server: Server) -> None:
+def check_free(host: str, name: str, port: int, option: str) -> None:
     """Raises DataError if something else serves on the port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, server.port))
+            probe.bind((host, port))
         except OSError as error:
             raise DataError(
-                f"Port {server.port} of {host} cannot be used for {server.name} ({error.strerror}): end what serves "
-                f"there, or choose another with {server.option}."
+                f"Port {port} of {host} cannot be used for {name} ({error.strerror}): end what serves there, or choose "
+                f"another with {option}."
             ) from error
 
 
@@ -99,12 +100,12 @@ def _dagster(host: str, port: int) -> Server:
     here = Path(sys.executable).parent
     command = [str(here / "dagster"), "dev", "-m", "drive_assets.definitions", "-h", host, "-p", str(port)]
     env = {"PATH": f"{here}{os.pathsep}{os.environ.get('PATH', '')}"}
-    return Server("dagster", "--port", port, command, "/server_info", env)
+    return Server("dagster", port, command, "/server_info", env)
 
 
 def _reports(host: str, port: int) -> Server:
     command = [sys.executable, "-m", "drive_assets.cli", "reports", "--host", host, "--port", str(port)]
-    return Server("reports", "--reports-port", port, command, "/")
+    return Server("reports", port, command, "/")
 
 
 def _mlflow(host: str, port: int) -> Server:
@@ -117,7 +118,7 @@ def _mlflow(host: str, port: int) -> Server:
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight processes for features of language models
     }
     page = table_of_trainings(mlflow.prepared())
-    return Server("mlflow", "--mlflow-port", port, [*command, "--workers", "1"], "/health", env, page)
+    return Server("mlflow", port, [*command, "--workers", "1"], "/health", env, page)
 
 
 def _log(path: Path) -> IO[bytes]:

@@ -153,7 +153,7 @@ def test_weights_that_are_given_stand_in_for_a_detector_that_fails(
     for config, expected in (({}, []), ({"annotations": {"weights": "mine.pt"}}, NAMES)):
         graph.made.clear()
         graph.wrong["boxy_detector", ""] = [DataError("no images")]
-        monkeypatch.setattr("drive_assets.materialize._Plan._options", lambda self, name: {})
+        monkeypatch.setattr("drive_assets.materialize._Plan._run_config", lambda self, key: {})
         run(graph, instance, "recording,boxy_detector,annotations", config=config)
         assert [key for asset, key in graph.made if asset == "annotations"] == expected
 

@@ -43,8 +43,8 @@ def test_the_graph_on_postgres(server: Postgres, data_root: Path) -> None:
         assert instance.get_materialized_partitions(dg.AssetKey("evaluation")) == {ARCHITECTURE}
         event = instance.get_latest_materialization_event(dg.AssetKey("checkpoint"))
         assert event is not None and event.asset_materialization is not None
-        run_id = event.asset_materialization.metadata["mlflow_run"].value
-    _check_mlflow(server, str(run_id), data_root)
+        run_id = str(event.asset_materialization.metadata["mlflow_run"].value).rpartition("/")[2]
+    _check_mlflow(server, run_id, data_root)
     assert not list(data_root.rglob("*.db"))  # nothing went into SQLite
     written = [path for path in (data_root / "dagster").rglob("*") if path.is_file()]
     assert [path for path in written if PASSWORD in path.read_text(errors="replace")] == []

@@ -196,7 +196,10 @@ def test_a_moved_data_root_takes_its_artifacts_along(
     run_id = opened(store, "key")
     (tmp_path / "best_model.pt").write_bytes(b"weights")
     store.log_files(run_id, [tmp_path / "best_model.pt"], "checkpoint")
-    assert store.register_best("drive-assets", run_id, tmp_path / "best_model.pt", "first") == "1"
+    source = f"{client(data_root).get_run(run_id).info.artifact_uri}/checkpoint/best_model.pt"
+    client(data_root).create_registered_model("drive-assets")
+    version = client(data_root).create_model_version("drive-assets", source, run_id).version
+    client(data_root).set_registered_model_alias("drive-assets", "best", version)
     moved = tmp_path / "moved"
     shutil.move(data_root, moved)
     monkeypatch.setenv("DRIVE_ASSETS_DATA", str(moved))

@@ -14,7 +14,7 @@ import yaml
 from dagster._core.remote_representation.external_data import RepositorySnap
 from dagster._serdes import serialize_value
 
-from drive_assets_tests.test_ui import free_port, wait_for
+from drive_assets_tests.browser.walk import free_port, wait_for
 from drive_assets_tests.training.conftest import SMALL
 
 PASSWORD, SECRET = "pa55/w0rd", "cl1ent-s3cret"

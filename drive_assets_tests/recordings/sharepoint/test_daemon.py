@@ -33,7 +33,7 @@ def test_what_is_dropped_into_the_library_is_materialised_even_if_its_run_is_kil
             Fault("stall", match="/download/", at=3_000_000, seconds=60, after=1)
         )  # the first reads the directory
         write_zip(library / f"{ZIP}.zip", [packed])
-        kill(downloading(storage))
+        os.kill(downloading(storage), signal.SIGKILL)
         assert not storage.recording(ZIP).exists()
         asked = len(server.requests)
         assert wait_for(instance, {ZIP}, said.append), log.read_text()
@@ -63,10 +63,3 @@ def opened(process: Path) -> list[str]:
         return [str(link.readlink()) for link in (process / "fd").iterdir()]
     except OSError:
         return []
-
-
-def kill(step: int) -> None:
-    """Kill -9 a step's process and that of its run."""
-    run = int(Path(f"/proc/{step}/stat").read_text().rsplit(")", 1)[1].split()[1])
-    for process in (run, step):
-        os.kill(process, signal.SIGKILL)
