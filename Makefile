@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CAMPAIGN ?= build/campaign
 
-.PHONY: demo demo-sharepoint ui test lint campaign clean
+.PHONY: demo demo-sharepoint ui docs screenshots test lint campaign clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -26,7 +26,6 @@ screenshots: $(STAMP)  ## the pictures of the documentation, from the demo's dat
 	$(BIN)/python -m drive_assets_tests.browser.screenshots
 
 docs: $(STAMP)  ## the documentation as a site, in site/
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	$(BIN)/python -W ignore -m drive_assets_tests.documentation.reference > docs/configuration.md
 	$(BIN)/mkdocs build --strict
 
