@@ -168,11 +168,11 @@ def test_from_splits_to_the_comparison(splits: Path) -> None:
     _check_mlflow(splits)
 
 
-def test_splits_that_are_not_of_the_manifest_are_not_trained_on(splits: Path) -> None:
+def test_splits_that_were_changed_are_not_trained_on(splits: Path) -> None:
     with h5py.File(splits / "datasets" / "multimodal" / "train.h5", "a") as file:
         file.attrs["fingerprint"] = "older"
     status, told = drive_assets("run", *TRAINED, TWO[0], "--config", str(splits / "config.yaml"))
-    assert (status, "h5_split again" in told) == (1, True), told
+    assert (status, "train.h5 is damaged" in told) == (1, True), told
 
 
 @pytest.mark.timeout(900)

@@ -90,12 +90,16 @@ def until(condition: Callable[[], object], what: str) -> None:
         time.sleep(0.05)
 
 
-def is_back(cluster: LocalCluster, node: str) -> bool:
-    """Whether a node takes jobs. One that is down is resumed: before its slurmd has registered, that may not last."""
-    state = cluster.call("sinfo", "-h", "-n", node, "-o", "%t").split()[0]
-    if state.startswith("down"):
-        cluster.call("scontrol", "update", f"nodename={node}", "state=resume")
-    return state == "idle"
+def bring_back(cluster: LocalCluster, node: str) -> None:
+    """Resume a node whose slurmd was started again; until it has registered, that may not last."""
+    ends = time.monotonic() + 60
+    while time.monotonic() < ends:
+        state = cluster.call("sinfo", "-h", "-n", node, "-o", "%t").split()[0]
+        if state == "idle":
+            return
+        if state.startswith("down"):
+            cluster.call("scontrol", "update", f"nodename={node}", "state=resume")
+        time.sleep(0.2)
 
 
 def started(root: Path, instance: dg.DagsterInstance, *, last: str = "a", **config: Any) -> subprocess.Popen[bytes]:
@@ -404,7 +408,7 @@ def test_a_lost_node_has_its_job_begin_elsewhere_but_not_beside_the_first(
         result = while_it_runs(lose)
     finally:
         cluster.start_n1()
-        until(lambda: is_back(cluster, "n1"), "n1 is back")
+        bring_back(cluster, "n1")
     assert result.success, told(instance, result)
     assert made(instance, result.run_id) == {"a": 1}
 
