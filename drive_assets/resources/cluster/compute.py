@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, Self, TypeGuard, TypeVar
 
 import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
@@ -24,7 +24,8 @@ from drive_assets.instance import PROCESS_TAG
 from drive_assets.jobs import JobFolder, Submission
 from drive_assets.resources.cluster.batch import Batch, NotNow, Patience, State, output_stands, stamp
 from drive_assets.resources.cluster.queue import Queue
-from drive_assets.resources.compute import Compute
+from drive_assets.resources.compute import Compute, check_names
+from drive_assets.resources.storage import data_root
 from drive_assets.tasks import Task
 from drive_assets.wire import Work, to_wire, version
 from model.common.config import fingerprint
@@ -45,6 +46,13 @@ PASSED_ON = ("DRIVE_ASSETS_", "MLFLOW_", "PYTHONPATH")
 """Beginnings of the names of what a job gets of this process's environment."""
 
 
+class JobSize(dg.Config):
+    """What a job asks for, on any cluster."""
+
+    cpus: int = Field(default=4, ge=1, description="CPUs a job; also the threads of torch.")
+    per_task: int = Field(default=1, ge=1, description="Partitions that one job does, one after the other, at most.")
+
+
 class ClusterCompute(Compute):
     """What all clusters have in common. A backend is the four verbs, and how many jobs of a task one process does."""
 
@@ -60,6 +68,17 @@ class ClusterCompute(Compute):
     runs_at_once: int = Field(
         default=20, ge=1, description="Runs that may have jobs in the queue at a time: the default of pool `gpu`."
     )
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
+        """Settings of a file; a task's size there replaces the fields that it names, and leaves the preset's others."""
+        chosen = {"data_root": str(data_root()), **settings}
+        for name, field in cls.model_fields.items():
+            preset = field.default
+            if isinstance(preset, JobSize) and isinstance(given := chosen.get(name), Mapping):
+                check_names(given, type(preset))
+                chosen[name] = type(preset)(**{**preset.model_dump(), **given})
+        return super().from_settings(chosen)
 
     @property
     def pool_limit(self) -> int:
@@ -85,16 +104,24 @@ class ClusterCompute(Compute):
         """The state of a job that has ended without a result, with what the cluster can tell of the reason."""
         return state
 
-    @abstractmethod
+    def size(self, task: str) -> JobSize:
+        """What a job of a task asks for: the field of the task's name."""
+        size = getattr(self, task, None)
+        if not isinstance(size, JobSize):
+            raise DataError(f"There is no size for task {task!r}.")
+        return size
+
     def per_task(self, task: str) -> int:
         """How many jobs of a task one process does."""
+        return self.size(task).per_task
 
     def check(self, task: str, log: dg.DagsterLogManager) -> None:
         """Whatever must hold before a job is submitted. DataError says what does not, NotNow as above."""
 
     def environment(self, task: str) -> dict[str, str]:
         """Environment of the worker besides what is passed on."""
-        return {}
+        threads = str(self.size(task).cpus)
+        return {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
 
     @property
     def jobs(self) -> Path:

@@ -13,14 +13,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import dagster as dg
 from pydantic import Field
 
 from drive_assets.jobs import JobFolder
 from drive_assets.resources.cluster.batch import NotNow, State
-from drive_assets.resources.cluster.compute import ClusterCompute
-from drive_assets.resources.compute import check_names
-from drive_assets.resources.storage import data_root
+from drive_assets.resources.cluster.compute import ClusterCompute, JobSize
 from drive_assets.tasks import RESUME_STATUS
 from model.common.errors import DataError
 
@@ -35,14 +32,12 @@ KEPT_S = 86400
 """Seconds after its end for which a Job can be asked about."""
 
 
-class PodSize(dg.Config):
+class PodSize(JobSize):
     """What a job's pod asks for."""
 
-    cpus: int = Field(default=4, ge=1, description="CPUs a job; also the threads of torch.")
     memory: str = Field(default="16Gi", description="Memory a job, as Kubernetes writes it: asked for, and the limit.")
     gpus: int = Field(default=1, ge=0, description="GPUs a job (nvidia.com/gpu).")
     time_s: int = Field(default=86400, ge=1, description="Seconds that a job may run.")
-    per_task: int = Field(default=1, ge=1, description="Partitions that one job does, one after the other, at most.")
 
 
 class KubernetesCompute(ClusterCompute):
@@ -65,28 +60,10 @@ class KubernetesCompute(ClusterCompute):
     evaluate: PodSize = PodSize(time_s=3600)
     annotate: PodSize = PodSize(time_s=3600, per_task=20)
 
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> "KubernetesCompute":
-        """Settings of a file; a task's size there replaces the fields that it names, and leaves the preset's others."""
-        chosen = {"data_root": str(data_root()), **settings}
-        for name, field in cls.model_fields.items():
-            if isinstance(field.default, PodSize) and isinstance(given := chosen.get(name), Mapping):
-                check_names(given, PodSize)
-                chosen[name] = PodSize(**{**field.default.model_dump(), **given})
-        return super().from_settings(chosen)
-
     def size(self, task: str) -> PodSize:
-        size = getattr(self, task)
-        if not isinstance(size, PodSize):
-            raise DataError(f"There is no size for task {task!r}.")
+        size = super().size(task)
+        assert isinstance(size, PodSize)
         return size
-
-    def per_task(self, task: str) -> int:
-        return self.size(task).per_task
-
-    def environment(self, task: str) -> dict[str, str]:
-        threads = str(self.size(task).cpus)
-        return {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
 
     def worker(self) -> str:
         """The command of the worker, for the shell."""

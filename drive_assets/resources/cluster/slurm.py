@@ -8,17 +8,14 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
 
 import dagster as dg
 from pydantic import Field
 
 from drive_assets.jobs import JobFolder
 from drive_assets.resources.cluster.batch import State
-from drive_assets.resources.cluster.compute import READ_S, ClusterCompute
+from drive_assets.resources.cluster.compute import READ_S, ClusterCompute, JobSize
 from drive_assets.resources.cluster.slurm_commands import ALL_JOBS, SlurmCommands
-from drive_assets.resources.compute import check_names
-from drive_assets.resources.storage import data_root
 from drive_assets.tasks import RESUME_STATUS
 from drive_assets.wire import version
 from model.common.errors import DataError
@@ -30,18 +27,16 @@ PROBE = "drive-assets-probe"
 """Name of the job that looks whether others can run."""
 
 
-class Size(dg.Config):
+class Size(JobSize):
     """What a job asks for. Empty: what the cluster, or the setting for all tasks, gives."""
 
     partition: str = ""
     account: str = ""
     qos: str = ""
     time: str = Field(default="1:00:00", description="Time limit as Slurm writes it, such as 1-12:00:00.")
-    cpus: int = Field(default=4, ge=1, description="CPUs a job; also the threads of torch.")
     memory: str = Field(default="16G", description="Memory a job as Slurm writes it; empty: the cluster's default.")
     gres: str = Field(default="gpu:1", description="Generic resources a job, such as gpu:a100:1; empty: none.")
     extra: list[str] = Field(default=[], description="Further options of sbatch, such as --constraint=a100.")
-    per_task: int = Field(default=1, ge=1, description="Partitions that one job does, one after the other, at most.")
     at_once: int = Field(default=0, ge=0, description="Jobs of an array that run at the same time; 0: no limit.")
 
 
@@ -66,28 +61,10 @@ class SlurmCompute(ClusterCompute):
     evaluate: Size = Size()
     annotate: Size = Size(per_task=20)
 
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
-        """Settings of a file; a task's size there replaces the fields that it names, and leaves the preset's others."""
-        chosen = {"data_root": str(data_root()), **settings}
-        for name, field in cls.model_fields.items():
-            if isinstance(field.default, Size) and isinstance(given := chosen.get(name), Mapping):
-                check_names(given, Size)
-                chosen[name] = Size(**{**field.default.model_dump(), **given})
-        return super().from_settings(chosen)
-
     def size(self, task: str) -> Size:
-        size = getattr(self, task)
-        if not isinstance(size, Size):
-            raise DataError(f"There is no size for task {task!r}.")
+        size = super().size(task)
+        assert isinstance(size, Size)
         return size
-
-    def per_task(self, task: str) -> int:
-        return self.size(task).per_task
-
-    def environment(self, task: str) -> dict[str, str]:
-        threads = str(self.size(task).cpus)
-        return {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
 
     @property
     def commands(self) -> SlurmCommands:
