@@ -18,8 +18,15 @@ if TYPE_CHECKING:
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit: 0 all succeeded, 1 something failed after the rest went on, 2 wrong input."""
     warnings.filterwarnings("ignore", module="dagster")
+    interrupted = threading.Event()
+
+    def interrupt(*_: object) -> None:
+        interrupted.set()
+        raise KeyboardInterrupt
+
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # also between two runs, of which Dagster hears
+        for ending in (signal.SIGINT, signal.SIGTERM):  # also between two runs, of which Dagster hears
+            signal.signal(ending, interrupt)
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
@@ -30,6 +37,8 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
+        if interrupted.is_set():  # in the midst of an import, say: Python and libraries raise errors of their own then
+            sys.exit(130)
         if not type(error).__module__.startswith("sqlalchemy"):
             raise
         print(f"drive-assets: {_records_fail(error)}", file=sys.stderr)
