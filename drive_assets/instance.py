@@ -46,6 +46,8 @@ def prepare_home() -> Path:
                 f"{path} has a % in its path, which the databases of Dagster and MLflow cannot use: choose another "
                 f"place with {variable}."
             )
+    # What `telemetry: enabled: false` leaves on: an hourly upload of the folder `logs` in DAGSTER_HOME.
+    os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
     os.environ["DAGSTER_HOME"] = str(home)
     os.environ["DRIVE_ASSETS_DATA"] = str(data_root())
     try:

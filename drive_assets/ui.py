@@ -22,6 +22,8 @@ from model.common.errors import DataError
 from model.common.progress import Tell
 
 STOP_S = 15.0
+LOGS = "server_logs"
+"""Folder in DAGSTER_HOME. Dagster's servers send what lies in one called `logs` to their makers."""
 MOST_LOG_BYTES = 50_000_000
 """A longer log is begun anew, and the one before kept."""
 LAST_LINES = 15
@@ -58,7 +60,7 @@ def run_ui(host: str, port: int, mlflow_port: int, reports_port: int, tell: Tell
         _reports(host, reports_port),
         *([_mlflow(host, mlflow_port)] if serves_mlflow else []),
     ]
-    logs = home / "logs"
+    logs = home / LOGS
     logs.mkdir(exist_ok=True)
     # Before the servers start: they inherit a SIGINT that a shell's background job ignores, and would not end by it.
     for number in (signal.SIGINT, signal.SIGTERM):

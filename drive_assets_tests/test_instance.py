@@ -19,10 +19,12 @@ from drive_assets.instance import (
     hold_lease,
     interrupts_heard,
     open_instance,
+    prepare_home,
     process_tag,
     wait_for_pools,
 )
 from drive_assets.resources.storage import Storage
+from drive_assets.ui import LOGS
 from model.common.errors import DataError
 
 ELSEWHERE = "another-host/7/1700000000"
@@ -132,6 +134,13 @@ def test_a_damaged_database_is_named_with_what_to_do(data_root: Path) -> None:
         path.write_bytes(b"no database" * 100)
     with pytest.raises(DataError, match=f"files in {data_root / 'dagster'} cannot be used .*move the folder aside"):
         open_instance()
+
+
+def test_dagsters_servers_send_no_logs_to_their_makers(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would each hour, whatever dagster.yaml says, if a folder of this name is there."""
+    monkeypatch.delenv("DAGSTER_DISABLE_TELEMETRY", raising=False)
+    prepare_home()
+    assert os.environ["DAGSTER_DISABLE_TELEMETRY"] == "1" and LOGS != "logs"
 
 
 def test_a_percent_sign_in_the_path_is_refused(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
