@@ -14,6 +14,7 @@ from model.network.decoders import DECODER_TYPES, TaskHeads
 from model.network.derived import DerivedInputs
 from model.network.encoders import ENCODER_TYPES, LONGEST_WINDOW
 from model.network.fusions import FUSION_TYPES
+from model.network.hazard import label_logits
 from model.network.members import Members
 from model.network.sets import ObjectSets
 
@@ -36,7 +37,7 @@ class MultimodalModel(nn.Module):
     def forward(
         self, telemetry_seq: Tensor, detection_seq: Tensor, detection_mask: Tensor, derived: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Logits of each task.
+        """Logits of each task; in training of what the network is taught, which with head "hazard" is HAZARDS.
 
         With derived inputs, what encoder, fusion and decoder find is added to each member's logits. In training every
         member answers, and is taught, for itself; otherwise the mean of their probabilities counts.
@@ -48,7 +49,8 @@ class MultimodalModel(nn.Module):
             derived: (B,D) what `self.derived` makes of the window, if that is known already.
 
         Returns:
-            {task: (B,)} in the order of `prediction_tasks`; with derived inputs in training {task: (B,members)}.
+            {task: (B,)} in the order of `prediction_tasks`; in training {output: (B,)} in that of `config.outputs`,
+            with derived inputs {output: (B,members)}.
         """
         if telemetry_seq.shape[1] > LONGEST_WINDOW:
             raise DataError(f"Window of {telemetry_seq.shape[1]} frames: expected at most {LONGEST_WINDOW}.")
@@ -56,14 +58,20 @@ class MultimodalModel(nn.Module):
         frames, objects = self.encoder(telemetry_seq, sets.pack(detection_seq), sets)
         logits: dict[str, Tensor] = self.heads(self.decoder(self.fusion(frames, objects, sets)))
         if self.derived is None or self.members is None:
-            return logits
+            return logits if self.training else self._of_tasks(logits)
         if derived is None:
             derived = self.derived(telemetry_seq, detection_seq, detection_mask)
         members = self.members(derived).float()
         both = {task: members[..., index] + logits[task][:, None] for index, task in enumerate(logits)}
         if self.training:
             return both
-        return {task: torch.logit(answers.sigmoid().mean(-1), eps=1e-7) for task, answers in both.items()}
+        return {task: torch.logit(each.sigmoid().mean(-1), eps=1e-7) for task, each in self._of_tasks(both).items()}
+
+    def _of_tasks(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        if self.config.head == "labels":
+            return outputs
+        labels = label_logits(outputs)
+        return {task: labels[task] for task in self.config.prediction_tasks}
 
     def prepare(self, train: WindowData, val: WindowData, batch_size: int) -> tuple[WindowData, WindowData]:
         """Measure on train what derived inputs are relative to, and keep them with both splits' windows."""

@@ -1,22 +1,32 @@
 """What a network is made of. Free of torch: the launchpad is made from it."""
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from model.common.config import Config
 from model.network.architectures import Decoder, Encoder, Fusion
 from model.recording.schema import (
+    ACTIONS,
     BINARY_LABELS,
     BOX_FEATURES,
     DEFAULT_TASKS,
     FEATURES,
     GEAR_CODINGS,
+    HORIZONS_S,
     TELEMETRY_DIM,
     check_inputs,
     telemetry_dim,
 )
+
+HAZARDS = tuple(
+    f"{action}_{name}"
+    for action in ACTIONS
+    for name in ("now", *(f"{change}_{h}s" for change in ("onset", "release") for h in HORIZONS_S))
+)
+"""Of each action: whether it goes on now; that it does at h if it does not the second before; that it does not if it
+does then. "Now" is learnt as well: no channel that networks see tells for sure that the driver brakes."""
 
 
 class Sizes(Config):
@@ -47,6 +57,10 @@ class NetworkConfig(Sizes):
     )
     members: int = Field(8, ge=1, description="Networks that read the derived inputs, sharing most weights; averaged")
     members_dim: int = Field(128, ge=1, description="Width of these networks")
+    head: Literal["labels", "hazard"] = Field(
+        "labels",
+        description="Learn the labels, or how likely an action begins and ends in each second, from which they follow",
+    )
 
     @property
     def derives(self) -> bool:
@@ -65,6 +79,11 @@ class ModelConfig(NetworkConfig):
     telemetry_input_dim: int = Field(TELEMETRY_DIM["onehot"], ge=1, description="Telemetry features a frame")
     detection_input_dim_per_box: int = Field(len(BOX_FEATURES), ge=1, description="Features a detection")
     prediction_tasks: list[str] = Field(list(DEFAULT_TASKS), description="Labels to predict, a logit each")
+
+    @property
+    def outputs(self) -> list[str]:
+        """What the network is taught, a logit each."""
+        return list(HAZARDS) if self.head == "hazard" else self.prediction_tasks
 
     @model_validator(mode="after")
     def _tasks_are_labels(self) -> Self:

@@ -1,4 +1,4 @@
-"""Decoders: a fused sequence (B,T,E) to its summary (B,H), and the heads that turn it into one logit each task."""
+"""Decoders: a fused sequence (B,T,E) to its summary (B,H), and the heads that turn it into logits."""
 
 import functools
 import math
@@ -98,14 +98,12 @@ class TransformerDecoder(nn.Module):
 
 
 class TaskHeads(nn.Module):
-    """One two-layer head each task."""
+    """One two-layer head each of what the network is taught."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         hidden = config.hidden_dim
-        self.heads = nn.ModuleDict(
-            {task: mlp(hidden, hidden // 2, 1, config.dropout_prob) for task in config.prediction_tasks}
-        )
+        self.heads = nn.ModuleDict({task: mlp(hidden, hidden // 2, 1, config.dropout_prob) for task in config.outputs})
         for head in self.heads.values():
             nn.init.constant_(head[-1].bias, math.log(PRIOR / (1 - PRIOR)))  # type: ignore[index]
 

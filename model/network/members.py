@@ -26,7 +26,7 @@ class Members(nn.Module):
 
     def __init__(self, config: ModelConfig, inputs: int) -> None:
         super().__init__()
-        members, hidden, outputs = config.members, config.members_dim, len(config.prediction_tasks)
+        members, hidden, outputs = config.members, config.members_dim, len(config.outputs)
         self.register_buffer("mean", torch.zeros(inputs))
         self.register_buffer("deviation", torch.ones(inputs))
         self.register_buffer("edges", torch.linspace(0, 1, BINS + 1).expand(inputs, -1).clone())
@@ -51,7 +51,7 @@ class Members(nn.Module):
         self.edges.copy_(torch.quantile(some, torch.linspace(0, 1, BINS + 1, device=some.device), dim=0).T)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features (B,F) -> logits (B,members,tasks)."""
+        """Features (B,F) -> logits (B,members,outputs)."""
         x = self._standardised(features)
         low, width = self.edges[:, :-1], self.edges.diff(dim=1).clamp(min=1e-4)
         shares = ((x[..., None] - low) / width).clamp(0, 1)

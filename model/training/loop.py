@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from model.common.code import code_version
 from model.common.config import fingerprint
@@ -23,7 +24,8 @@ from model.common.files import locked, sha256
 from model.common.progress import Tell
 from model.dataset.window_data import Batch, WindowData
 from model.factory import architecture_of, create_model_variant
-from model.recording.schema import used_schema
+from model.network.hazard import with_transitions
+from model.recording.schema import BINARY_LABELS, used_schema
 from model.training.checkpoint import SCHEMA_VERSION, load_checkpoint, read_checkpoint, save_checkpoint
 from model.training.epoch import evaluate, train_one_epoch
 from model.training.loss import UnifiedFocalLoss
@@ -39,7 +41,7 @@ from model.training.published import (
     read_published,
     write_history,
 )
-from model.training.recipes import OTHER_WEIGHT, TrainingConfig
+from model.training.recipes import TrainingConfig
 from model.training.result import Metrics, TrainingResult
 from model.training.schedule import Schedule
 from model.training.step import Step
@@ -64,12 +66,26 @@ def load_split(
     return WindowData.load(path, device, tasks or config.tasks, config.gear, config.detection_classes)
 
 
-def training_loss(config: TrainingConfig, tasks: Sequence[str]) -> UnifiedFocalLoss:
-    """The loss of `tasks`; those that `config` does not ask for have the auxiliary weight."""
-    weights = {**config.task_weights, **{task: config.auxiliary_weight for task in tasks if task not in config.tasks}}
+def load_train(path: Path, config: TrainingConfig, device: torch.device | str) -> WindowData:
+    """Train's split with what the networks of `config` are taught: labels, or the hazards' transitions."""
+    if config.head == "labels":
+        return load_split(path, config, device, config.trained_tasks)
+    return with_transitions(load_split(path, config, device, BINARY_LABELS))
+
+
+def training_loss(config: TrainingConfig, tasks: Sequence[str], known: Tensor | None = None) -> UnifiedFocalLoss:
+    """The loss of `tasks`, labels or hazards; those that `config` does not ask for have the auxiliary weight.
+
+    With `known` (W,tasks), where those of train are known, hazards add up to the likelihood of a window's course:
+    one that is seldom met counts as seldom.
+    """
+    weights = config.weights
+    if config.head == "hazard" and known is not None:
+        shares = known.float().mean(dim=0).tolist()
+        weights |= {task: weights[task] * share for task, share in zip(tasks, shares, strict=True)}
     if config.loss == "bce":  # the focal loss that weighs everything alike is half the cross-entropy
         alpha, gamma = dict.fromkeys(tasks, 0.5), dict.fromkeys(tasks, 0.0)
-        return UnifiedFocalLoss(tasks, alpha, gamma, {task: 2 * weights.get(task, OTHER_WEIGHT) for task in tasks})
+        return UnifiedFocalLoss(tasks, alpha, gamma, {task: 2 * weights[task] for task in tasks})
     return UnifiedFocalLoss(tasks, config.focal_alpha, config.focal_gamma, weights)
 
 
@@ -179,7 +195,7 @@ class _Run:
         tell: Tell,
     ) -> None:
         self.work, self.config = work, config
-        self.train_data = load_split(splits / "train.h5", config, device, config.trained_tasks)
+        self.train_data = load_train(splits / "train.h5", config, device)
         self.val_data = load_split(splits / "val.h5", config, device)
         _check_same_inputs(self.train_data, self.val_data)
         sizes = model_config(architecture, config, self.train_data)
@@ -187,7 +203,7 @@ class _Run:
         model = create_model_variant(sizes).to(device)
         self.train_data, self.val_data = model.prepare(self.train_data, self.val_data, config.batch_size)
         loss, precision = (
-            training_loss(config, config.trained_tasks).to(device),
+            training_loss(config, self.train_data.tasks, self.train_data.label_mask).to(device),
             choose_precision(config.precision, device),
         )
         self.step = Step(model, self.train_data, loss, precision, config, tell)

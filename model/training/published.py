@@ -19,7 +19,10 @@ SUM = "sum"
 LEARNT_BY = (
     "model.recording.schema",
     "model.dataset.features",
-    *(f"model.network.{name}" for name in ("attention", "decoders", "derived", "encoders", "fusions", "members")),
+    *(
+        f"model.network.{name}"
+        for name in ("attention", "decoders", "derived", "encoders", "fusions", "hazard", "members")
+    ),
     *(f"model.training.{name}" for name in ("loss", "recipes", "schedule")),
 )
 """Modules that decide on what is learnt; not the loop, which changes for speed."""

@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from model.network.config import NetworkConfig, check_tasks
+from model.network.config import HAZARDS, NetworkConfig, check_tasks
 from model.recording.schema import BINARY_LABELS, DEFAULT_TASKS
 
 FOCAL_ALPHA = {"brake_1s": 0.2, "brake_2s": 0.2, "coast_1s": 0.3, "coast_2s": 0.3}
@@ -77,6 +77,12 @@ class TrainingConfig(NetworkConfig):
         check_tasks(self.tasks, "tasks")
         return self
 
+    @model_validator(mode="after")
+    def _hazards_have_a_likelihood(self) -> Self:
+        if self.head == "hazard" and self.loss != "bce":
+            raise ValueError(f"loss {self.loss}: expected bce with head hazard, whose probabilities are multiplied")
+        return self
+
     @property
     def network(self) -> dict[str, Any]:
         """The keys of `ModelConfig` that the recipe gives."""
@@ -84,9 +90,25 @@ class TrainingConfig(NetworkConfig):
 
     @property
     def trained_tasks(self) -> list[str]:
-        """The labels that the network learns: `tasks`, then the auxiliary ones."""
+        """The labels that the network answers: `tasks`, then the auxiliary ones."""
         others = [label for label in BINARY_LABELS if label not in self.tasks]
         return [*self.tasks, *(others if self.auxiliary_weight > 0 else [])]
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of each label, and of each hazard: that of the heaviest label which follows from it."""
+        asked = {task: self.task_weights.get(task, OTHER_WEIGHT) for task in self.tasks}
+        labels = {label: asked.get(label, self.auxiliary_weight) for label in BINARY_LABELS}
+        return labels | {
+            name: max(weight for label, weight in labels.items() if _follows(label, name)) for name in HAZARDS
+        }
+
+
+def _follows(label: str, hazard: str) -> bool:
+    """Whether a label's probability depends on a hazard: one of its action, up to its horizon."""
+    action, _, horizon = label.partition("_")
+    mine, _, when = hazard.partition("_")
+    return action == mine and (when == "now" or int(when.split("_")[1][:-1]) <= int(horizon[:-1]))
 
 
 RECIPES: Mapping[str, TrainingConfig] = {
