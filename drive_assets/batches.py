@@ -3,8 +3,8 @@
 import errno
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -87,19 +87,19 @@ def each_partition(
         dagster.Failure: some failed; names each and its error. Retried, where the asset's policy says so, only if one
             of the errors may pass by itself: input does not mend itself.
     """
-    yield from _record(context, ((key, partial(work, key)) for key in context.partition_keys), checks)
+    yield from _heard(_record(context, ((key, partial(work, key)) for key in context.partition_keys), checks))
 
 
 def each_result(
     context: dg.AssetExecutionContext,
-    results: Iterable[tuple[int, T | DataError]],
+    results: Generator[tuple[int, T | DataError]],
     describe: Callable[[str, T], dg.MaterializeResult],
     checks: Sequence[PartitionCheck] = (),
 ) -> Iterator[Event]:
     """Record what came of jobs, one a partition key of the run, as `each_partition` does, as they end.
 
     Args:
-        results: what Compute.run_each yields.
+        results: what Compute.run_each yields; closed in the end, whatever ends it, and the jobs with it.
         describe: the record of a partition whose job has a result.
     """
     keys = context.partition_keys
@@ -109,7 +109,9 @@ def each_result(
             raise result
         return describe(key, result)
 
-    yield from _record(context, ((keys[number], partial(described, keys[number], r)) for number, r in results), checks)
+    with closing(results):
+        works = ((keys[number], partial(described, keys[number], result)) for number, result in results)
+        yield from _heard(_record(context, works, checks))
 
 
 def _record(
@@ -122,12 +124,11 @@ def _record(
     failures: dict[str, Exception] = {}
     tags = provenance(context) if len(keys) > 1 else None
     told_at = time.monotonic()
-    for number, (key, work) in enumerate(_heard(works), 1):
+    for number, (key, work) in enumerate(works, 1):
         if key in done:
             continue
         try:
-            with ended_when_terminated():
-                result = work()
+            result = work()
         except dg.Failure:
             raise
         except Exception as error:
@@ -152,14 +153,14 @@ def _record(
             yield dg.Output(None, check.spec.get_python_identifier())
 
 
-def _heard(works: Iterator[T]) -> Iterator[T]:
-    """The same, with a termination while the next is waited for as dagster.Failure."""
+def _heard(events: Iterator[Event]) -> Iterator[Event]:
+    """The same, with a termination while the next is made as dagster.Failure."""
     while True:
         with ended_when_terminated():
-            work = next(works, None)
-        if work is None:
+            event = next(events, None)
+        if event is None:
             return
-        yield work
+        yield event
 
 
 def told(error: Exception) -> str:

@@ -1,7 +1,8 @@
 """Runs over several partitions: what is recorded, when, and what a failure, a bug or a retry does to the neighbours."""
 
 import importlib
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -10,7 +11,7 @@ from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
 from dagster._core.storage.tags import RESUME_RETRY_TAG
 
-from drive_assets.batches import Event, PartitionCheck, each_partition
+from drive_assets.batches import Event, PartitionCheck, each_partition, each_result
 from drive_assets.instance import process_tag
 from drive_assets.versions import outdated
 from model.common.code import code_version
@@ -25,11 +26,16 @@ Found = tuple[str, str | None, object]
 
 
 def run(
-    instance: dg.DagsterInstance, work: Work, tags: dict[str, str], retries: int = 1
+    instance: dg.DagsterInstance,
+    work: Work,
+    tags: dict[str, str],
+    retries: int = 1,
+    in_check: Callable[[str], object] = lambda key: None,
 ) -> tuple[dg.ExecuteInProcessResult, list[Found]]:
     """The result, and (kind, partition, value) of each event as it is stored."""
 
     def check(key: str) -> dg.AssetCheckResult:
+        in_check(key)
         return dg.AssetCheckResult(passed={"a": True, "c": False}[key], metadata={"of": key})
 
     @dg.asset(
@@ -145,6 +151,52 @@ def test_a_command_retries_by_itself(instance: dg.DagsterInstance) -> None:
     result, _ = run(instance, work, {"dagster/partition": "a", **process_tag()})
     kinds = [event.event_type_value for event in result.all_events]
     assert "STEP_UP_FOR_RETRY" not in kinds and "STEP_FAILURE" in kinds
+
+
+@pytest.mark.parametrize("place", ["work", "check"])
+def test_a_termination_ends_the_batch_and_is_not_retried(place: str, instance: dg.DagsterInstance) -> None:
+    def terminated(key: str, here: str) -> None:
+        if key == "b" and place == here:
+            signal.raise_signal(signal.SIGINT)
+
+    def work(context: dg.AssetExecutionContext, key: str) -> dg.MaterializeResult:
+        terminated(key, "work")
+        return made(key)
+
+    result, events = run(instance, work, RANGE, in_check=lambda key: terminated(key, "check"))
+    (failure,) = [event for event in result.all_events if event.is_step_failure]
+    assert failure.step_failure_data.user_failure_data.description.startswith("The run was terminated.")
+    assert [event for event in events if event[0] == "made"] == [
+        ("made", key, key) for key in "ab"[: 1 + (place == "check")]
+    ]
+    assert "STEP_UP_FOR_RETRY" not in [event.event_type_value for event in result.all_events]
+
+
+def test_a_termination_while_a_result_is_recorded_ends_the_jobs_too(instance: dg.DagsterInstance) -> None:
+    ended: list[bool] = []
+
+    def jobs() -> Generator[tuple[int, str | DataError]]:
+        try:
+            yield from enumerate(KEYS)
+        finally:
+            ended.append(True)
+
+    @dg.asset(partitions_def=PARTS, backfill_policy=dg.BackfillPolicy.single_run())
+    def thing(context: dg.AssetExecutionContext) -> Iterator[Event]:
+        def describe(key: str, result: str) -> dg.MaterializeResult:
+            signal.raise_signal(signal.SIGTERM)
+            return made(key)
+
+        try:
+            yield from each_result(context, jobs(), describe)
+        except dg.Failure:
+            assert ended == [True]  # before whoever called tidies up
+            raise
+
+    job = dg.Definitions([thing]).resolve_implicit_global_asset_job_def()
+    result = job.execute_in_process(instance=instance, tags=RANGE, raise_on_error=False)
+    (failure,) = [event for event in result.all_events if event.is_step_failure]
+    assert failure.step_failure_data.user_failure_data.description.startswith("The run was terminated.")
 
 
 def test_one_partition_alone(instance: dg.DagsterInstance) -> None:

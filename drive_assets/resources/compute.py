@@ -10,7 +10,7 @@ import sys
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Self, TypeVar
 
@@ -82,7 +82,7 @@ class Compute(dg.ConfigurableResource, ABC):
         task: Task[J, R],
         jobs: Sequence[J],
         env: Mapping[str, str] | None = None,
-    ) -> Iterator[tuple[int, R | DataError]]:
+    ) -> Generator[tuple[int, R | DataError]]:
         """Do `jobs`.
 
         Args:
@@ -128,7 +128,7 @@ class LocalCompute(Compute):
         task: Task[J, R],
         jobs: Sequence[J],
         env: Mapping[str, str] | None = None,
-    ) -> Iterator[tuple[int, R | DataError]]:
+    ) -> Generator[tuple[int, R | DataError]]:
         """Do `jobs` one after the other in each worker process."""
         shares = [_Share(numbers) for numbers in _dealt(len(jobs), self.processes)]
         own = {**_thread_limits(self.threads, len(shares)), **(env or {})}

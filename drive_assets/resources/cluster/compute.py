@@ -8,7 +8,7 @@ import os
 import time
 import uuid
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -137,7 +137,7 @@ class ClusterCompute(Compute):
         task: Task[J, R],
         jobs: Sequence[J],
         env: Mapping[str, str] | None = None,
-    ) -> Iterator[tuple[int, R | DataError]]:
+    ) -> Generator[tuple[int, R | DataError]]:
         """As Compute.run_each. What an earlier run submitted and nobody took is taken."""
         self.jobs.mkdir(parents=True, exist_ok=True)
         batches = self._batches(context, task, jobs)
