@@ -27,6 +27,7 @@ def main(arguments: list[str] | None = None) -> None:
     if threading.current_thread() is threading.main_thread():
         for ending in (signal.SIGINT, signal.SIGTERM):  # also between two runs, of which Dagster hears
             signal.signal(ending, interrupt)
+    threading.excepthook = _thread_failed
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
@@ -39,10 +40,20 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if interrupted.is_set():  # in the midst of an import, say: Python and libraries raise errors of their own then
             sys.exit(130)
-        if not type(error).__module__.startswith("sqlalchemy"):
+        if not _of_records(error):
             raise
         print(f"drive-assets: {_records_fail(error)}", file=sys.stderr)
         sys.exit(1)
+
+
+def _of_records(error: BaseException | None) -> bool:
+    return type(error).__module__.startswith("sqlalchemy")
+
+
+def _thread_failed(failure: threading.ExceptHookArgs) -> None:
+    """A traceback, as by default, unless Dagster's records fail: the main thread soon finds and tells that."""
+    if not _of_records(failure.exc_value):
+        threading.__excepthook__(failure)
 
 
 def _records_fail(error: Exception) -> str:

@@ -3,6 +3,7 @@
 Free of Dagster, torch and, until there is something to log, MLflow.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+# What fails there is told in a sentence; MLflow would print a traceback besides.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 TRAINING_KEY = "dagster.training_key"
 DAGSTER_RUN = "dagster.run_id"
 PARAMETER_LIMIT = 500
@@ -66,20 +69,24 @@ def take_run(client: "MlflowClient", run: TrackedRun, epochs_done: int, started:
     if found is None or not (ours or epochs_done or EPOCH not in found.data.metrics):
         tags = {TRAINING_KEY: run.key, **run.tags}
         found = client.create_run(run.experiment, round(started * 1000), tags, run.name)
-        _describe(client, found.info.run_id, run)
     elif not ours:
         for name, value in run.tags.items():
             client.set_tag(found.info.run_id, name, value)
+    _describe(client, found, run)
     return found
 
 
-def _describe(client: "MlflowClient", run_id: str, run: TrackedRun) -> None:
+def _describe(client: "MlflowClient", found: "Run", run: TrackedRun) -> None:
+    """Log what the run is of, as far as it lacks that: whoever made it may have been killed just then."""
     import json
 
     from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 
-    client.log_batch(run_id, params=[Param(key, str(value)[:PARAMETER_LIMIT]) for key, value in run.parameters.items()])
-    if run.data is not None:
+    run_id, logged = found.info.run_id, found.data.params
+    lacking = [Param(key, str(value)[:PARAMETER_LIMIT]) for key, value in run.parameters.items() if key not in logged]
+    if lacking:
+        client.log_batch(run_id, params=lacking)
+    if run.data is not None and not (found.inputs and found.inputs.dataset_inputs):
         source, profile = json.dumps({"location": run.data.location}), json.dumps(run.data.profile)
         data = Dataset(run.data.name, run.data.version[:36], "local", source, profile=profile)
         client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])

@@ -5,13 +5,14 @@ import os
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._utils.interrupts import capture_interrupts, pop_captured_interrupt
 
 from drive_assets.resources.mlflow_store import SQLITE, mend, prepare
 from drive_assets.resources.storage import data_root
@@ -71,11 +72,20 @@ def hurried() -> Iterator[None]:
 def told() -> Iterator[None]:
     """Whatever the store or its server throws becomes one sentence without the address, which may hold a password.
 
+    SIGINT and SIGTERM wait until a local store's file is let go of: in the midst of SQLAlchemy's tidying up they would
+    leave it locked, for the worker too.
+
     Raises:
         PassingError: the store failed; the same may succeed later.
+        KeyboardInterrupt: a signal came.
     """
+    local = tracking_uri().startswith(SQLITE)
     try:
-        yield
+        with capture_interrupts() if local else nullcontext():
+            yield
+            interrupted = local and pop_captured_interrupt()
+        if interrupted:
+            raise KeyboardInterrupt
     except DataError:
         raise
     except Exception as error:  # of mlflow, sqlalchemy, requests, sqlite and boto

@@ -29,10 +29,11 @@ def kill(command: "subprocess.Popen[bytes]", workshop: Workshop) -> None:
 
 
 def kill_worker(command: "subprocess.Popen[bytes]", workshop: Workshop) -> None:
-    """The first child that there is from now on."""
+    """The first child that there is from now on; Python's own helper, that tidies up after processes, is no worker."""
     while command.poll() is None:
-        with contextlib.suppress(psutil.Error, IndexError):
-            psutil.Process(command.pid).children()[0].kill()
+        with contextlib.suppress(psutil.Error, StopIteration):
+            children = psutil.Process(command.pid).children()
+            next(child for child in children if "resource_tracker" not in " ".join(child.cmdline())).kill()
             return
         time.sleep(POLL_S)
 

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -16,7 +17,7 @@ from mlflow import MlflowClient
 
 from drive_assets.instance import open_instance
 from drive_assets.resources.mlflow import Mlflow, scrubbed, told, tracking_uri
-from drive_assets.tracking import EpochLog, TrackedRun, duration, take_run
+from drive_assets.tracking import TRAINING_KEY, EpochLog, TrackedRun, UsedData, duration, take_run
 from model.common.errors import PassingError
 
 CODE = """
@@ -172,6 +173,25 @@ def test_a_training_is_told_and_what_the_worker_could_not_log_is_made_up_for(
     assert client(data_root).get_run(run_id).info.status == "FINISHED"
     assert store.complete(run, epochs, 4) == run_id == store.find("key")
     assert len(client(data_root).search_runs(["1"])) == 1
+
+
+def test_what_a_run_is_of_is_made_up_for_where_its_maker_was_killed_just_then(store: Mlflow, data_root: Path) -> None:
+    data = UsedData("multimodal", "1", "here", {})
+    bare = client(data_root).create_run(store.prepared(), tags={TRAINING_KEY: "key"}).info.run_id
+    run = TrackedRun(store.prepared(), "key", "name", {"epochs": 3, "seed": 0}, {}, data)
+    for parameters in ({"epochs": 3}, {"epochs": 3, "seed": 0}):
+        assert store.complete(replace(run, parameters=parameters), [], 1) == bare
+    found = client(data_root).get_run(bare)
+    assert found.data.params == {"epochs": "3", "seed": "0"}
+    assert [each.dataset.name for each in found.inputs.dataset_inputs] == ["multimodal"]
+
+
+def test_a_signal_waits_until_a_local_store_is_let_go_of(store: Mlflow) -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt), told():
+        signal.raise_signal(signal.SIGINT)
+        done.append(True)
+    assert done == [True]
 
 
 def test_a_training_from_the_start_has_a_run_of_its_own_and_one_that_was_killed_before_its_first_epoch_goes_on(
