@@ -5,10 +5,13 @@
 Prints PR-AUC on test for each task, over all windows and over onsets (windows in which the action does not go on yet),
 with 95 % intervals by resampling blocks of a minute, and the expected calibration error. Below each network stands,
 with the interval of paired resamples, how much better it is than the better of the baselines, and which share that is
-of the way from there to the ceiling. Drives are seeded, take a minute of one core each, and are kept in the cache.
+of the way from there to the ceiling. Every row is also in the cache's quality.json as soon as it is known, with the
+means on val, by which to choose. Drives are seeded, take a minute of one core each, and are kept in the cache; where
+they are, nothing is simulated. On a GPU: `--device cuda`.
 """
 
 import argparse
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from simulated_drives import STATE, make_drives, make_splits, true_state
 
+from model.common.files import write_json
 from model.dataset.split_file import Split, read_split
 from model.dataset.window_data import WindowData
 from model.evaluation.baselines import BASELINES, last_frame
@@ -33,6 +37,7 @@ from model.evaluation.measures import (
 from model.evaluation.predictions import last_frames
 from model.network.architectures import ARCHITECTURES
 from model.training.loop import load_checkpoint, load_split, train
+from model.training.precision import choose_device
 from model.training.recipes import RECIPES
 
 RESAMPLES = 200
@@ -41,23 +46,14 @@ Scores = npt.NDArray[np.float64]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cache", type=Path, required=True, help="folder that keeps drives, splits and checkpoints")
-    parser.add_argument("--drives", type=int, default=24, help="30 minutes each; a sixth is val, a sixth is test")
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--tremble", type=float, default=1.0, help="factor on what the detector's boxes tremble")
-    parser.add_argument("--workers", type=int, default=2, help="processes that simulate")
-    parser.add_argument("--recipe", nargs="*", choices=sorted(RECIPES), default=["reference", "best"])
-    parser.add_argument("--architectures", nargs="*", choices=ARCHITECTURES, default=list(ARCHITECTURES))
-    parser.add_argument("--epochs", type=int, help="most epochs, instead of the recipe's")
-    options = parser.parse_args()
+    options = _options()
     of = f"{options.seed}" if options.tremble == 1 else f"{options.seed}-{options.tremble:g}"
     drives = make_drives(options.cache / f"drives-{of}", options.drives, options.seed, options.workers, options.tremble)
     splits = make_splits(options.cache / f"splits-{of}-{options.drives}", drives)
-    files = {name: read_split(splits / f"{name}.h5") for name in ("train", "test")}
+    files = {name: read_split(splits / f"{name}.h5") for name in ("train", "val", "test")}
     data = {name: WindowData.load(splits / f"{name}.h5") for name in files}
     print("; ".join(f"{name}: {len(d)} windows, positives {_rates(d)}" for name, d in data.items()), flush=True)
-    judge = Judge(data["test"], files["test"])
+    judge = Judge({name: (data[name], files[name]) for name in ("val", "test")}, options.cache / "quality.json")
     baselines = []
     for name in ("boosting_last_frame", "boosting_lead_box"):
         features, trees = BASELINES[name]
@@ -67,23 +63,85 @@ def main() -> None:
     ceiling = boosting(states, data, BASELINES["boosting_lead_box"][1])
     judge.report("ceiling", ceiling)
     for recipe in options.recipe:
-        config = RECIPES[recipe]
-        if options.epochs:
-            config = config.replace(epochs=options.epochs)
+        device = choose_device(options.device)
+        changes = {**options.options, "device": str(device)}
+        config = RECIPES[recipe].replace(**changes if options.epochs is None else changes | {"epochs": options.epochs})
         for architecture in options.architectures:
             start = time.perf_counter()
             folder = options.cache / "checkpoints" / of / recipe / architecture
             # Anew: a checkpoint of the same recipe may be of other code.
             result = train(architecture, splits, folder, config, anew=True)
             model, _ = load_checkpoint(result.best_model)
-            took = f"{recipe}, {len(result.history)} epochs, {(time.perf_counter() - start) / 60:.0f} min"
-            scores = predict(model, load_split(splits / "test.h5", config, "cpu"), 2048)
+            model.to(device)
+            scores = {n: predict(model, load_split(splits / f"{n}.h5", config, device), 2048) for n in judge.of}
+            minutes = (time.perf_counter() - start) / 60
+            took = f"{recipe}, best of {len(result.history)} epochs the {result.best_epoch + 1}th, {minutes:.1f} min"
             judge.report(f"{architecture} ({took})", scores)
-            judge.compare(scores, baselines, ceiling)
+            judge.compare(scores["test"], [each["test"] for each in baselines], ceiling["test"])
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cache", type=Path, required=True, help="folder that keeps drives, splits and checkpoints")
+    parser.add_argument("--drives", type=int, default=24, help="30 minutes each; a sixth is val, a sixth is test")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--tremble", type=float, default=1.0, help="factor on what the detector's boxes tremble")
+    parser.add_argument("--workers", type=int, default=2, help="processes that simulate")
+    parser.add_argument("--recipe", nargs="*", choices=sorted(RECIPES), default=["reference", "best"])
+    parser.add_argument("--architectures", nargs="*", choices=ARCHITECTURES, default=list(ARCHITECTURES))
+    parser.add_argument("--epochs", type=int, help="most epochs, instead of the recipe's")
+    parser.add_argument("--options", type=json.loads, default={}, help='other options of recipes: {"head": "hazard"}')
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    return parser.parse_args()
 
 
 class Judge:
-    """Scores probabilities (W,tasks) of the windows of a split, `data`, which `file` holds."""
+    """Scores probabilities (W,tasks) of the windows of splits, and keeps the figures in the file `rows`."""
+
+    def __init__(self, splits: dict[str, tuple[WindowData, Split]], rows: Path) -> None:
+        self.of = {name: Windows(*split) for name, split in splits.items()}
+        self.rows: dict[str, Any] = {}
+        self.path = rows
+
+    def report(self, name: str, scores: dict[str, Scores]) -> None:
+        """Print PR-AUC on test with its interval, of all windows and of onsets, and the calibration error."""
+        print(name)
+        row: dict[str, Any] = {}
+        test = self.of["test"]
+        for column, task in enumerate(test.tasks):
+            areas = {kind: test.areas(scores["test"], column, kind) for kind in test.windows}
+            error = expected_calibration_error(test.labels[:, column], scores["test"][:, column])
+            figures = "  ".join(f"{kind} {_shown(*area)}" for kind, area in areas.items())
+            print(f"    {task} {figures}  calibration error {error:.3f}", flush=True)
+            found = {kind: _kept(*area) for kind, area in areas.items()}
+            row[task] = {**found, "calibration_error": error}
+        row["val"] = {kind: self.of["val"].mean(scores["val"], kind) for kind in test.windows}
+        print(f"    mean on val: {'  '.join(f'{kind} {value:.4f}' for kind, value in row['val'].items())}", flush=True)
+        self.rows[name] = row
+        write_json(self.path, self.rows)
+
+    def compare(self, scores: Scores, baselines: list[Scores], ceiling: Scores) -> None:
+        """Print how much better than the better baseline, and the share of the way from that to the ceiling, on test.
+
+        They are kept with the row that was reported last.
+        """
+        test, row = self.of["test"], self.rows[list(self.rows)[-1]]
+        for column, task in enumerate(test.tasks):
+            shown = []
+            for kind in test.windows:
+                value, draws = test.areas(scores, column, kind)
+                low, low_draws = max((test.areas(each, column, kind) for each in baselines), key=lambda area: area[0])
+                high, high_draws = test.areas(ceiling, column, kind)
+                better = value - low, draws - low_draws
+                way = better[0] / (high - low), better[1] / (high_draws - low_draws)
+                shown.append(f"{kind} {_shown(*better, '+')}, way {_shown(*way, '+')}")
+                row[task] |= {f"{kind}_better": _kept(*better), f"{kind}_way": _kept(*way)}
+            print(f"    {task} against the better baseline: {';  '.join(shown)}", flush=True)
+        write_json(self.path, self.rows)
+
+
+class Windows:
+    """What probabilities (W,tasks) of the windows of a split, `data`, which `file` holds, are scored by."""
 
     def __init__(self, data: WindowData, file: Split) -> None:
         last = last_frames(file)
@@ -93,26 +151,6 @@ class Judge:
         self.block = blocks(file.time_ms[last], file.recording[last])
         self.draws = bootstrap_draws(self.block, RESAMPLES, 0)
 
-    def report(self, name: str, scores: Scores) -> None:
-        """Print PR-AUC of each task with its interval, of all windows and of onsets, and the calibration error."""
-        print(name)
-        for column, task in enumerate(self.tasks):
-            figures = [f"{kind} {_shown(*self.areas(scores, column, kind))}" for kind in self.windows]
-            error = expected_calibration_error(self.labels[:, column], scores[:, column])
-            print(f"    {task} {'  '.join(figures)}  calibration error {error:.3f}", flush=True)
-
-    def compare(self, scores: Scores, baselines: list[Scores], ceiling: Scores) -> None:
-        """Print how much better than the better baseline, and the share of the way from that to the ceiling."""
-        for column, task in enumerate(self.tasks):
-            shown = []
-            for kind in self.windows:
-                value, draws = self.areas(scores, column, kind)
-                low, low_draws = max((self.areas(each, column, kind) for each in baselines), key=lambda area: area[0])
-                high, high_draws = self.areas(ceiling, column, kind)
-                way = (value - low) / (high - low), (draws - low_draws) / (high_draws - low_draws)
-                shown.append(f"{kind} {_shown(value - low, draws - low_draws, '+')}, way {_shown(*way, '+')}")
-            print(f"    {task} against the better baseline: {';  '.join(shown)}", flush=True)
-
     def areas(self, scores: Scores, column: int, kind: str) -> tuple[float, Scores]:
         """PR-AUC of a task over "all" windows or at "onset", NaN where undefined, and of each resample."""
         use = self.windows[kind][:, column]
@@ -120,23 +158,33 @@ class Judge:
         value = average_precision(labels, values)
         return np.nan if value is None else value, bootstrap_areas(labels, values, self.block[use], self.draws)[0]
 
+    def mean(self, scores: Scores, kind: str) -> float:
+        """PR-AUC, mean of the tasks; zero for one without positives."""
+        use = self.windows[kind]
+        areas = [average_precision(self.labels[use[:, c], c], scores[use[:, c], c]) for c in range(len(self.tasks))]
+        return float(np.mean([0.0 if area is None else area for area in areas]))
+
+
+def _kept(value: float, draws: Scores) -> list[float] | None:
+    bounds = interval(draws)
+    return [float(value), *bounds] if np.isfinite(value) and bounds is not None else None
+
 
 def _shown(value: float, draws: Scores, sign: str = "") -> str:
-    bounds = interval(draws)
-    if not np.isfinite(value) or bounds is None:
-        return "undefined"
-    return f"{value:{sign}.3f} [{bounds[0]:{sign}.3f}, {bounds[1]:{sign}.3f}]"
+    kept = _kept(value, draws)
+    return "undefined" if kept is None else f"{kept[0]:{sign}.3f} [{kept[1]:{sign}.3f}, {kept[2]:{sign}.3f}]"
 
 
 def boosting(
     features: dict[str, npt.NDArray[np.float32]], data: dict[str, WindowData], trees: Callable[[], Any]
-) -> Scores:
-    """Probabilities (W,tasks) on test of one model a task, fitted on train."""
-    columns = []
+) -> dict[str, Scores]:
+    """Probabilities (W,tasks) on val and test of one model a task, fitted on train."""
+    columns: dict[str, list[Scores]] = {"val": [], "test": []}
     for column in range(len(data["train"].tasks)):
         model = trees().fit(features["train"], data["train"].labels[:, column].numpy())
-        columns.append(model.predict_proba(features["test"])[:, 1])
-    return np.column_stack(columns)
+        for name, found in columns.items():
+            found.append(model.predict_proba(features[name])[:, 1])
+    return {name: np.column_stack(found) for name, found in columns.items()}
 
 
 def _state(drives: list[Path], file: Split) -> npt.NDArray[np.float32]:
