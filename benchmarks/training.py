@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument(
         "--recipe", choices=[name for name, recipe in RECIPES.items() if not recipe.derives], default="reference"
     )
+    parser.add_argument("--compiled", action="store_true", help="compile the networks (CUDA)")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--rounds", type=int, default=3)
@@ -70,7 +71,7 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     clock = time.process_time if options.cpu_time else time.perf_counter
-    config, device = RECIPES[options.recipe], choose_device(options.device)
+    config, device = RECIPES[options.recipe].replace(compiled=options.compiled), choose_device(options.device)
     data = random_windows(options.steps * config.batch_size, config.trained_tasks)
     print(f"{device}, {torch.get_num_threads()} threads, {len(data)} windows a round", flush=True)
     for architecture in options.architectures:

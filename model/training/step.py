@@ -177,4 +177,8 @@ def _average(model: nn.Module, decay: float) -> AveragedModel:
         for average, weight in zip(averages, weights, strict=True):
             average.lerp_(weight, share.item())  # the number of steps is kept on the CPU: nothing waits
 
-    return AveragedModel(model, multi_avg_fn=torch.no_grad()(update))  # type: ignore[arg-type]  # never a number of steps
+    averaged = AveragedModel(model, multi_avg_fn=torch.no_grad()(update))  # type: ignore[arg-type]  # never a number of steps
+    for module in averaged.modules():
+        if isinstance(module, nn.RNNBase):  # a copy's weights lie apart: cuDNN would gather them at each call
+            module.flatten_parameters()
+    return averaged
