@@ -58,7 +58,7 @@ def _thread_failed(failure: threading.ExceptHookArgs) -> None:
 
 def _records_fail(error: Exception) -> str:
     """Dagster's SQLite writes after each event; a full disk shows there first, as an error of input or output."""
-    from drive_assets.instance import prepare_home
+    from drive_assets.home import prepare_home
 
     home, reason = prepare_home(), str(error).splitlines()[0]
     free = shutil.disk_usage(home).free / 1e6
@@ -283,7 +283,7 @@ def _prepare(options: argparse.Namespace) -> bool:
     from drive_assets.services import prepare_services
 
     _storage()
-    _tell(f"DAGSTER_HOME is {prepare_services()}.")
+    _tell(f"DAGSTER_HOME is {prepare_services(_tell)}.")
     return True
 
 

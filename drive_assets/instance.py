@@ -14,56 +14,15 @@ import dagster as dg
 import psutil
 from filelock import FileLock, Timeout
 
+from drive_assets.home import POSTGRES, prepare_home
 from drive_assets.resources.mlflow import Mlflow
-from drive_assets.resources.storage import data_root
 from model.common.errors import DataError
-from model.common.files import write_text
 from model.common.progress import Tell
 
 PROCESS_TAG = "drive_assets/process"
-POSTGRES = "DRIVE_ASSETS_POSTGRES"
-"""Environment variable with the address of Dagster's PostgreSQL database. It may hold a password."""
-_STORAGE = f"""# The address stands in the environment alone, since it may hold a password.
-storage:
-  postgres:
-    postgres_url: {{env: {POSTGRES}}}
-"""
 UNFINISHED = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 POLL_S = 1.0
 _leases: dict[Path, FileLock] = {}
-
-
-def prepare_home() -> Path:
-    """DAGSTER_HOME, by default `<data root>/dagster`, with our dagster.yaml unless it has one; set for child processes.
-
-    Raises:
-        DataError: it cannot be written, or Dagster cannot use such a path.
-    """
-    home = Path(os.environ.get("DAGSTER_HOME") or data_root() / "dagster").expanduser().resolve()
-    for variable, path in (("DRIVE_ASSETS_DATA", data_root()), ("DAGSTER_HOME", home)):
-        if "%" in str(path):
-            raise DataError(
-                f"{path} has a % in its path, which the databases of Dagster and MLflow cannot use: choose another "
-                f"place with {variable}."
-            )
-    # What `telemetry: enabled: false` leaves on: an hourly upload of the folder `logs` in DAGSTER_HOME.
-    os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
-    os.environ["DAGSTER_HOME"] = str(home)
-    os.environ["DRIVE_ASSETS_DATA"] = str(data_root())
-    try:
-        if not (home / "dagster.yaml").is_file():
-            template = Path(__file__).with_name("dagster.yaml").read_text(encoding="utf-8")
-            write_text(home / "dagster.yaml", template + (_STORAGE if os.environ.get(POSTGRES) else ""))
-        elif os.environ.get(POSTGRES) and POSTGRES not in (home / "dagster.yaml").read_text(encoding="utf-8"):
-            raise DataError(
-                f"{POSTGRES} is set, but {home / 'dagster.yaml'} says nothing of PostgreSQL: choose another "
-                f"DAGSTER_HOME, or add to the file:\n{_STORAGE}"
-            )
-    except OSError as error:
-        raise DataError(
-            f"{home} cannot be written ({error.strerror}): choose another data root with DRIVE_ASSETS_DATA."
-        ) from error
-    return home
 
 
 def open_instance() -> dg.DagsterInstance:

@@ -14,6 +14,8 @@ SPLITS = dg.StaticPartitionsDefinition(SPLIT_NAMES)
 ARCHITECTURE_PARTITIONS = dg.StaticPartitionsDefinition(ARCHITECTURES)
 
 KEYS_PER_CALL = 1000
+NO_NAME = "it is no name of a recording, YYYY-MM-DD_HH-MM-SS"
+"""Why a partition is refused."""
 
 
 def register_recordings(instance: dg.DagsterInstance, names: list[str]) -> list[str]:
@@ -37,8 +39,13 @@ def recording_keys(instance: dg.DagsterInstance, tell: Callable[[str], None] = l
     keys = instance.get_dynamic_partitions(str(RECORDINGS.name))
     wrong = sorted(key for key in keys if not is_recording_name(key))
     if wrong:
-        tell(f"Left out, as they are no names of recordings (YYYY-MM-DD_HH-MM-SS): {', '.join(map(repr, wrong))}")
+        tell(f"Left out, since {NO_NAME}: {', '.join(map(repr, wrong))}")
     return sorted(set(keys) - set(wrong))
+
+
+def misnamed_recordings(instance: dg.DagsterInstance) -> list[str]:
+    """Partitions that somebody added under a name that no recording can have, sorted."""
+    return sorted(key for key in instance.get_dynamic_partitions(str(RECORDINGS.name)) if not is_recording_name(key))
 
 
 def is_recording_name(name: str) -> bool:

@@ -2,16 +2,20 @@
 
 from pathlib import Path
 
-from drive_assets.instance import open_instance, prepare_home
+from drive_assets.home import SETTINGS, TEMPLATE, lacking, prepare_home
+from drive_assets.instance import open_instance
 from drive_assets.pools import set_default_limit
 from drive_assets.resources.backends import compute_from_environment
 from drive_assets.resources.mlflow import DATABASES, Mlflow, tracking_uri
 from drive_assets.resources.mlflow_store import SQLITE
+from model.common.progress import Tell
 
 
-def prepare_services() -> Path:
+def prepare_services(tell: Tell = print) -> Path:
     """Make DAGSTER_HOME, MLflow's store and the limit of the GPU pool. Returns DAGSTER_HOME."""
     home = prepare_home()
+    if settings := lacking(home):
+        tell(f"{home / SETTINGS} was edited and is left as it is. It lacks of {TEMPLATE}: {'; '.join(settings)}")
     if tracking_uri().startswith((SQLITE, *DATABASES)):
         Mlflow.from_environment().prepared()
     with open_instance() as instance:

@@ -14,7 +14,14 @@ import dagster as dg
 
 from drive_assets.instance import UNFINISHED
 from drive_assets.manifest import changed_recordings, read_manifest
-from drive_assets.partitions import ARCHITECTURE_PARTITIONS, RECORDINGS, SPLITS, is_recording_name, recording_keys
+from drive_assets.partitions import (
+    ARCHITECTURE_PARTITIONS,
+    NO_NAME,
+    RECORDINGS,
+    SPLITS,
+    is_recording_name,
+    recording_keys,
+)
 from drive_assets.recordings.sources import lookup
 from drive_assets.resources.storage import Storage
 from drive_assets.versions import latest, outdated
@@ -149,7 +156,7 @@ def _without_source(storage: Storage, names: Sequence[str]) -> dict[str, str]:
     found = {}
     for name in names:
         if not is_recording_name(name):
-            found[name] = "no name of a recording, expected YYYY-MM-DD_HH-MM-SS"
+            found[name] = NO_NAME
     for name in [name for name in names if name not in found][:MOST_LOOKED_UP]:
         try:
             lookup(storage, name)

@@ -54,7 +54,7 @@ def run_ui(host: str, port: int, mlflow_port: int, reports_port: int, tell: Tell
     check_free(host, "reports", reports_port, "--reports-port")
     if serves_mlflow:
         check_free(host, "mlflow", mlflow_port, "--mlflow-port")
-    home = prepare_services()
+    home = prepare_services(tell)
     servers = [
         _dagster(host, port),
         _reports(host, reports_port),

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from drive_assets.partitions import NO_NAME, RECORDINGS, misnamed_recordings
 from drive_assets.resources.storage import Storage
 from drive_assets.status import AssetStatus, asset_status
 
@@ -59,7 +60,8 @@ def upkeep(context: dg.AssetCheckExecutionContext, storage: Storage) -> Iterator
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Looks once a minute for what was refused, is out of date or gone from the disk, and evaluates the "
-    f"checks {TAKEN} and {CURRENT} anew where that changed. Starts no run.",
+    f"checks {TAKEN} and {CURRENT} anew where that changed. Removes partitions that were added under a name that no "
+    "recording can have. Starts no run.",
 )
 def status_sensor(context: dg.SensorEvaluationContext, storage: Storage) -> dg.SensorResult:
     """Evaluations of the checks whose outcome changed since the last tick."""
@@ -76,20 +78,27 @@ def status_sensor(context: dg.SensorEvaluationContext, storage: Storage) -> dg.S
         if before.get(name) != now[name]:
             changed.append(result)
     told = [f"{name}: {text}" for name, text in now.items() if text]
+    misnamed = misnamed_recordings(context.instance)
+    if misnamed:
+        told.insert(0, f"Removed, since {NO_NAME}: {', '.join(map(repr, misnamed))}.")
     return dg.SensorResult(
         skip_reason=" ".join(told) or "All that is made is current.",
         cursor=json.dumps(now),
+        dynamic_partitions_requests=[RECORDINGS.build_delete_request(misnamed)] if misnamed else None,
         asset_events=[
-            dg.AssetCheckEvaluation(
-                asset_key=spec_result.asset_key,
-                check_name=str(spec_result.check_name),
-                passed=spec_result.passed,
-                metadata=spec_result.metadata,
-                severity=spec_result.severity,
-                description=spec_result.description,
-            )
-            for spec_result in changed
-            if spec_result.asset_key is not None
+            *(dg.AssetObservation("recording", partition=key, metadata={"removed": NO_NAME}) for key in misnamed),
+            *(
+                dg.AssetCheckEvaluation(
+                    asset_key=spec_result.asset_key,
+                    check_name=str(spec_result.check_name),
+                    passed=spec_result.passed,
+                    metadata=spec_result.metadata,
+                    severity=spec_result.severity,
+                    description=spec_result.description,
+                )
+                for spec_result in changed
+                if spec_result.asset_key is not None
+            ),
         ],
     )
 

@@ -1,5 +1,6 @@
 """Runs that commands execute: which are lost, what a full pool does, which signals are heard, what is refused early."""
 
+import hashlib
 import os
 import signal
 from collections.abc import Iterator
@@ -13,13 +14,13 @@ from dagster._utils.interrupts import capture_interrupts
 from filelock import FileLock
 
 from drive_assets import instance as instances
+from drive_assets.home import FORMER, SETTINGS, TEMPLATE, lacking, prepare_home
 from drive_assets.instance import (
     PROCESS_TAG,
     end_lost_runs,
     hold_lease,
     interrupts_heard,
     open_instance,
-    prepare_home,
     process_tag,
     wait_for_pools,
 )
@@ -141,6 +142,31 @@ def test_dagsters_servers_send_no_logs_to_their_makers(data_root: Path, monkeypa
     monkeypatch.delenv("DAGSTER_DISABLE_TELEMETRY", raising=False)
     prepare_home()
     assert os.environ["DAGSTER_DISABLE_TELEMETRY"] == "1" and LOGS != "logs"
+
+
+def test_settings_that_nobody_edited_follow_the_version(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = prepare_home()
+    ours, path = TEMPLATE.read_text(), home / SETTINGS
+    assert (path.read_text(), lacking(home)) == (ours, [])
+    former = "telemetry:\n  enabled: false\n"
+    monkeypatch.setattr("drive_assets.home.FORMER", {hashlib.sha256(former.encode()).hexdigest()[:12]})
+    path.write_text(former)
+    prepare_home()
+    assert path.read_text() == ours
+    edited = ours.replace("max_concurrent_runs: 4", "max_concurrent_runs: 8").replace("CheckedRunQueue", "Other")
+    path.write_text(edited.replace("  retry_on_asset_or_op_failure: false\n", ""))
+    prepare_home()
+    assert "max_concurrent_runs: 8" in path.read_text()
+    assert lacking(home) == [
+        "run_coordinator.class: CheckedRunQueue",
+        "run_retries.retry_on_asset_or_op_failure: False",
+    ]
+
+
+def test_what_the_settings_were_before_is_known() -> None:
+    """Who changes dagster.yaml adds the beginning of the former's SHA-256 to FORMER, and puts today's here."""
+    assert hashlib.sha256(TEMPLATE.read_bytes()).hexdigest()[:12] == "6f2229a700f3"
+    assert "6f2229a700f3" not in FORMER
 
 
 def test_a_percent_sign_in_the_path_is_refused(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

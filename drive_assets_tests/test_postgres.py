@@ -6,7 +6,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from drive_assets.instance import POSTGRES, open_instance
+from drive_assets.home import POSTGRES
+from drive_assets.instance import open_instance
 from drive_assets.pools import GPU_POOL
 from drive_assets.resources.compute import LocalCompute
 from drive_assets.services import prepare_services

@@ -9,7 +9,7 @@ import pytest
 from drive_assets.instance import open_instance
 from drive_assets.labels.assets import future_labels_asset
 from drive_assets.materialize import materialize
-from drive_assets.partitions import RECORDINGS, register_recordings
+from drive_assets.partitions import NO_NAME, RECORDINGS, register_recordings
 from drive_assets.recordings.assets import recording
 from drive_assets.recordings.forget import forget
 from drive_assets.resources.storage import Storage
@@ -69,7 +69,7 @@ def test_it_tells_what_is_there_what_was_refused_and_what_is_out_of_date(
     assert (taken.made, taken.missing) == ([TAKEN], [BROKEN, UNKNOWN, MADE_UP])
     assert taken.refused[BROKEN].startswith(str(storage.inbox / BROKEN / "telemetry.csv"))
     assert "has no source" in taken.refused[UNKNOWN]
-    assert taken.refused[MADE_UP] == "no name of a recording, expected YYYY-MM-DD_HH-MM-SS"
+    assert taken.refused[MADE_UP] == NO_NAME
     assert (found["future_labels"].made, found["future_labels"].stale) == ([TAKEN], {})
 
     # The recording arrives with other content: the labels of the earlier one are moved aside with it.
@@ -93,6 +93,40 @@ def test_it_tells_what_is_there_what_was_refused_and_what_is_out_of_date(
     assert " ".join(lines_told).count("for 1 partition") == 1  # nothing lacks any more
     assert status(instance, storage)["future_labels"].is_current
     assert tick(instance, storage, cursor)[0] == {"future_labels": True}
+
+
+def test_a_partition_under_a_name_that_no_recording_can_have_is_removed_with_a_word(
+    instance: dg.DagsterInstance, storage: Storage
+) -> None:
+    register_recordings(instance, [TAKEN])
+    instance.add_dynamic_partitions(str(RECORDINGS.name), [MADE_UP])
+    repository = definitions().get_repository_def()
+    with dg.build_sensor_context(instance, repository_def=repository, resources={"storage": storage}) as given:
+        result = status_sensor(given)
+    assert isinstance(result, dg.SensorResult)
+    (request,) = result.dynamic_partitions_requests or ()
+    assert (type(request), request.partition_keys) == (dg.DeleteDynamicPartitionsRequest, [MADE_UP])
+    assert str(result.skip_reason.skip_message).startswith(f"Removed, since {NO_NAME}: '{MADE_UP}'.")
+    assert [event.partition for event in result.asset_events if isinstance(event, dg.AssetObservation)] == [MADE_UP]
+
+
+def test_what_a_run_works_on_is_not_forgotten(instance: dg.DagsterInstance, storage: Storage) -> None:
+    """The run would write its result into a folder that has moved."""
+    write_drive(storage.inbox / TAKEN, rows=4)
+    register_recordings(instance, [TAKEN])
+    refused: list[str] = []
+
+    @dg.asset(name="annotations", partitions_def=RECORDINGS, deps=["recording"])
+    def annotate() -> None:
+        with pytest.raises(DataError) as error:
+            forget(instance, storage, TAKEN)
+        refused.append(str(error.value))
+
+    assert run(instance, "recording", TAKEN)
+    assert dg.materialize([annotate], instance=instance, partition_key=TAKEN).success
+    assert refused[0].startswith(f"{TAKEN} is in use: run ") and "makes its annotations" in refused[0]
+    assert storage.recording(TAKEN).is_dir()
+    assert forget(instance, storage, TAKEN) is not None  # once that has ended
 
 
 def test_what_is_forgotten_is_no_partition_and_its_files_and_history_stay(

@@ -36,6 +36,7 @@ def forget(instance: dg.DagsterInstance, storage: Storage, name: str, reason: st
             f"Nothing is known of a recording {name!r}: `drive-assets status` lists those that are not made."
         )
     aside = None
+    _refuse_in_use(instance, name)
     if folder is not None:
         with locked(lock_of(storage, name), wait_s=0, in_use=f"{name} is being taken now: forget it after that"):
             aside = _move_aside(storage, folder)
@@ -46,6 +47,22 @@ def forget(instance: dg.DagsterInstance, storage: Storage, name: str, reason: st
     if known:
         instance.delete_dynamic_partition(str(RECORDINGS.name), name)
     return aside
+
+
+def _refuse_in_use(instance: dg.DagsterInstance, name: str) -> None:
+    """Raises DataError if a run makes something of the recording: it would write beside files that have moved."""
+    for asset in instance.all_asset_keys():
+        attempts = (
+            instance.event_log_storage.get_latest_asset_partition_materialization_attempts_without_materializations(
+                asset
+            )
+        )
+        run = instance.get_run_by_id(attempts[name][0]) if name in attempts else None
+        if run is not None and not run.is_finished:
+            raise DataError(
+                f"{name} is in use: run {run.run_id[:8]} makes its {asset.to_user_string()}. Forget it once that has "
+                "ended, or end that run first."
+            )
 
 
 def _move_aside(storage: Storage, folder: Path) -> Path | None:

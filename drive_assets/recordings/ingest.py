@@ -11,7 +11,7 @@ from drive_assets.partitions import is_recording_name
 from drive_assets.recordings.sources import Source, Transfer, read_origin, to_dict
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
-from model.common.files import fsync, fsync_folder, locked, write_json
+from model.common.files import fsync, fsync_folder, locked, locked_after, write_json
 from model.common.progress import Tell
 from model.recording.content import content_hash
 from model.recording.folder import ORIGIN, READING, Recording, RecordingReport, inspect_recording
@@ -54,7 +54,8 @@ def ingest(
     storage.recordings.mkdir(parents=True, exist_ok=True)
     target = storage.recording(source.name)
     _refuse_other_case(storage, source.name)
-    with locked(lock_of(storage, source.name)):
+    waits = f"{source.name} is being taken by {{holder}}: waits until that has ended."
+    with locked_after(lock_of(storage, source.name), tell, waits):
         _recover(storage, source.name)
         in_place = Path(source.location) == target
         if in_place or _is_there(target, source):

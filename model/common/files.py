@@ -20,6 +20,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from model.common.errors import DataError
+from model.common.progress import Tell
 
 DAY_S = 24 * 3600.0
 NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -159,6 +160,25 @@ def locked(path: Path, wait_s: float = -1.0, in_use: str = "{holder} holds {path
     finally:
         named.unlink(missing_ok=True)
         lock.release()
+
+
+@contextmanager
+def locked_after(path: Path, tell: Tell, waits: str) -> Iterator[None]:
+    """As `locked`, and tells what it waits for, if it must.
+
+    Args:
+        waits: {holder} becomes "process 12 on host".
+
+    Raises:
+        DataError: the file system has no locks.
+    """
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(locked(path, 0.0, waits))
+        except DataError as busy:
+            tell(str(busy))
+            held.enter_context(locked(path))
+        yield
 
 
 def write_text(path: Path, text: str) -> None:
