@@ -14,6 +14,10 @@ from drive_assets.resources.cluster.slurm import Size, SlurmCompute
 from drive_assets.resources.compute import Compute
 from drive_assets_tests.cluster.worker import ECHO, EchoJob, EchoResult
 
+GIVEN = "DRIVE_ASSETS_TEST_CLUSTER"
+"""Environment variable with `settings` of the compute and `config` of the asset, as JSON, for the code location."""
+WANTED = "wanted"
+"""File in the data root; the location's sensor asks for a run whenever its content is a new one."""
 PARTITIONS = dg.StaticPartitionsDefinition(["a", "b", "c", "d"])
 
 
@@ -55,11 +59,15 @@ def settings(root: Path, **changed: Any) -> dict[str, Any]:
     return {"data_root": str(root), "poll_s": 0.5, "grace_s": 1.0, "echo": size, **changed}
 
 
+def sized(chosen: dict[str, Any]) -> dict[str, Any]:
+    """Settings as the compute takes them."""
+    return {**chosen, "echo": Size(**chosen["echo"])}
+
+
 def execute(
     instance: dg.DagsterInstance, chosen: dict[str, Any], config: dict[str, Any], first: str, last: str
 ) -> dg.ExecuteInProcessResult:
-    sized = {**chosen, "echo": Size(**chosen["echo"])}
-    defs = dg.Definitions(assets=[echoes], resources={"compute": EchoCompute(**sized)})
+    defs = dg.Definitions(assets=[echoes], resources={"compute": EchoCompute(**sized(chosen))})
     return defs.resolve_implicit_global_asset_job_def().execute_in_process(
         instance=instance,
         tags={"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last},
