@@ -6,6 +6,7 @@ from typing import Any
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
 from model.common.files import sha256
+from model.dataset.kept import last_change
 from model.dataset.split_file import read_fingerprint
 from model.recording.content import check_annotated
 from model.recording.folder import Recording
@@ -57,17 +58,20 @@ def changed_recordings(storage: Storage, known: list[str], trust_times: bool = F
     Args:
         known: the partition keys; those with labels and annotations that the manifest does not hold count as new, or as
             changed if they are younger than the manifest, which skipped them.
-        trust_times: take files that are older than the manifest for unchanged, without reading them.
+        trust_times: take recordings of which nothing changed after the manifest was made for what they were, without
+            reading them; that a frame was written anew in its place is not seen.
     """
     manifest = read_manifest(storage)
     made = storage.manifest.stat().st_mtime
     changes: dict[str, str] = {}
     for name, entry in manifest["recordings"].items():
+        if trust_times and last_change(Recording(storage.recording(name))) < made:
+            continue
         for file, digest in entry["content"].items():
             path = storage.recording(name) / file
             if not path.is_file():
                 changes[name] = f"{file} is gone"
-            elif not (trust_times and path.stat().st_ctime < made) and sha256(path) != digest:
+            elif sha256(path) != digest:
                 changes[name] = f"{file} changed"
         changes = _not_as_annotated(storage, name) | changes
     for name in set(known) - set(manifest["recordings"]):

@@ -146,6 +146,11 @@ class Storage(dg.ConfigurableResource):
         return self.evaluations / architecture
 
     @property
+    def summaries(self) -> Path:
+        """What the last manifest read of recordings."""
+        return self.cache / "recordings.json"
+
+    @property
     def cache(self) -> Path:
         """Files that can be made again: converted networks, ultralytics' settings, unfinished trainings."""
         return self.root / "cache"

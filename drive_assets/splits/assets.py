@@ -21,6 +21,11 @@ from model.dataset.splits import build_manifest
 from model.dataset.windows import WindowConfig
 from model.recording.schema import DEFAULT_TASKS
 
+MOST_TOLD = 200
+"""Lines on single recordings in the log of a run."""
+MOST_ASSIGNED = 1000
+"""Recordings whose names stand in the event of a manifest."""
+
 
 class WindowLaunchpad(WindowConfig, Launchpad):
     """Which runs of frames are windows."""
@@ -40,7 +45,9 @@ class ManifestLaunchpad(Launchpad):
 @dg.asset(
     deps=["annotations", "future_labels"],
     group_name="splits",
-    code_version=code_version("model.dataset.splits", "model.dataset.assignment", "model.recording.schema"),
+    code_version=code_version(
+        "model.dataset.splits", "model.dataset.summaries", "model.dataset.assignment", "model.recording.schema"
+    ),
     kinds={"json"},
 )
 def split_manifest(
@@ -55,12 +62,15 @@ def split_manifest(
         known = recording_keys(context.instance, context.log.warning)
         used = previous["recordings"] if previous else {}
         names = [name for name in known if storage.recording(name).is_dir() or name in used]
-        manifest = build_manifest(storage.recordings, names, config.window, config.split, previous)
+        manifest = build_manifest(storage.recordings, names, config.window, config.split, previous, storage.summaries)
     except DataError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     write_json(storage.manifest, manifest)
-    for line in _changes(manifest):
+    changes = list(_changes(manifest))
+    for line in changes[:MOST_TOLD]:
         context.log.warning(line)
+    if len(changes) > MOST_TOLD:
+        context.log.warning(f"{len(changes) - MOST_TOLD:,} more such lines: {storage.manifest} holds all.")
     return _manifest_result(manifest, storage)
 
 
@@ -101,10 +111,19 @@ def _manifest_result(manifest: Mapping[str, Any], storage: Storage) -> dg.Materi
             "splits": dg.MetadataValue.table(table),
             **_numbers(manifest),
             **{key: dg.MetadataValue.json(manifest[key]) for key in ("skipped", "accepted", "moved", "no_longer_used")},
-            "assignment": dg.MetadataValue.json({name: part["recordings"] for name, part in parts.items()}),
+            **_assignment(manifest),
             "path": dg.MetadataValue.path(storage.manifest),
         },
     )
+
+
+def _assignment(manifest: Mapping[str, Any]) -> dict[str, dg.JsonMetadataValue]:
+    """Who is in which split. Of more, the event would be megabytes: the report and the manifest tell."""
+    if len(manifest["recordings"]) > MOST_ASSIGNED:
+        return {}
+    return {
+        "assignment": dg.MetadataValue.json({name: part["recordings"] for name, part in manifest["splits"].items()})
+    }
 
 
 def _numbers(manifest: Mapping[str, Any]) -> dict[str, float | int]:

@@ -16,6 +16,8 @@ from model.recording.schema import DEFAULT_TASKS
 SPLITS = ("train", "val", "test")
 EXHAUSTIVE_UP_TO = 9
 """Recordings of which every assignment is tried: 3^9 are 19,683."""
+SWAPPED_UP_TO = 300
+"""Recordings of which every swap is tried too: with more, a move of one comes as near."""
 _MISSING_POSITIVES = 1.0
 """Cost of a split in which a default task has no positive; shares cost their squared error, far below 1."""
 
@@ -74,7 +76,8 @@ def assign_splits(stats: Sequence[RecordingStats], config: SplitConfig) -> dict[
 
     The cost of an assignment is the squared difference of each split's shares from the wanted ones, and far more for a
     split in which a default task has no positive. Up to nine recordings every assignment is tried; beyond, recordings
-    are placed one by one, the largest first, and then moved and swapped while that helps. No chance is involved.
+    are placed one by one, the largest first, and then moved, and up to some hundreds swapped, while that helps. No
+    chance is involved.
 
     Raises:
         DataError: fewer recordings than splits, or a fixed one that is not there.
@@ -138,12 +141,14 @@ def _local(
     one_hot = np.eye(len(SPLITS))
     best = float(_cost(totals, config))
     while True:
-        moves = np.array([(i, s) for i in free for s in range(len(SPLITS)) if s != choice[i]])
+        moves = np.column_stack([np.repeat(free, len(SPLITS)), np.tile(np.arange(len(SPLITS)), len(free))])
+        moves = moves[moves[:, 1] != choice[moves[:, 0]]]
         shift = one_hot[moves[:, 1]] - one_hot[choice[moves[:, 0]]]
         moved = totals + shift[:, :, None] * amounts[moves[:, 0], None, :]
         cost = _cost(moved, config)
-        pairs = np.array([(i, j) for i, j in itertools.combinations(free, 2) if choice[i] != choice[j]])
-        swap_shift = one_hot[choice[pairs[:, 1]]] - one_hot[choice[pairs[:, 0]]] if len(pairs) else np.empty((0, 3))
+        pairs = free[np.column_stack(np.triu_indices(len(free) if len(free) <= SWAPPED_UP_TO else 0, 1))]
+        pairs = pairs[choice[pairs[:, 0]] != choice[pairs[:, 1]]]
+        swap_shift = one_hot[choice[pairs[:, 1]]] - one_hot[choice[pairs[:, 0]]]
         swapped = totals + swap_shift[:, :, None] * (amounts[pairs[:, 0]] - amounts[pairs[:, 1]])[:, None, :]
         swap_cost = _cost(swapped, config) if len(pairs) else np.array([np.inf])
         if min(cost.min(), swap_cost.min()) >= best - 1e-12:

@@ -15,6 +15,7 @@ from model.common.config import fingerprint as fingerprint_of
 from model.common.errors import DataError
 from model.common.files import atomic_path
 from model.dataset.windows import RecordingArrays, WindowConfig, build_recording, common_classes, common_inputs
+from model.recording.folder import Recording
 from model.recording.schema import ACTIONS, BINARY_LABELS, check_schema, used_schema
 
 SCHEMA_VERSION = 4
@@ -76,7 +77,7 @@ def write_split(path: Path, recordings: Sequence[Path], config: WindowConfig, fi
     """
     if not recordings:
         raise DataError(f"{path}: expected at least one recording.")
-    classes = common_classes(recordings)
+    classes = common_classes({each.name: Recording(each).class_names() for each in recordings})
     parts = [build_recording(recording, config) for recording in recordings]
     inputs = common_inputs({recording.name: part.inputs for recording, part in zip(recordings, parts, strict=True)})
     attributes = {

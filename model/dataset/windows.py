@@ -1,6 +1,6 @@
 """Windows of consecutive frames: a recording's telemetry, annotations and labels joined by time."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -146,11 +146,11 @@ def window_starts(
     return starts[labelled[starts + config.length - 1]].astype(np.int32)
 
 
-def common_classes(recordings: Sequence[Path]) -> tuple[str, ...]:
-    """The class names that all recordings were annotated with. DataError if they differ."""
+def common_classes(class_names: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """The class names that all recordings, by name, were annotated with. DataError if they differ."""
     found: dict[tuple[str, ...], str] = {}
-    for recording in recordings:
-        found.setdefault(Recording(recording).class_names(), recording.name)
+    for name, classes in class_names.items():
+        found.setdefault(classes, name)
     if len(found) > 1:
         kinds = "; ".join(f"{name}: {', '.join(classes)}" for classes, name in found.items())
         raise DataError(f"Recordings were annotated with different classes ({kinds}): annotate all with one detector.")

@@ -5,6 +5,7 @@ where `Recording.camera_folder` says: a second camera is one more field of `Reco
 """
 
 import json
+import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -141,10 +142,11 @@ class Recording:
 
     def frames(self) -> dict[str, Path]:
         """Files of the camera's frames by their time, in order of time."""
-        found = sorted(path for path in self.camera_folder.iterdir() if is_frame(path.name))
         frames: dict[str, Path] = {}
-        for path in found:
-            frames.setdefault(frame_time(path.name), path)
+        with os.scandir(self.camera_folder) as entries:
+            names = sorted(entry.name for entry in entries if is_frame(entry.name))
+        for name in names:
+            frames.setdefault(frame_time(name), self.camera_folder / name)
         return frames
 
     def region(self) -> Region | None:

@@ -1,0 +1,69 @@
+"""What is read of recordings for a manifest, and what is kept of it."""
+
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from drive_assets_tests.model.dataset.test_windows import labelled_drive
+from model.dataset import kept as kept_module
+from model.dataset.assignment import RecordingStats, SplitConfig, assign_splits
+from model.dataset.splits import build_manifest
+from model.dataset.summaries import Summary, summarise
+from model.dataset.windows import WindowConfig
+from model.recording import schema
+from model.recording.folder import Recording
+
+
+def test_a_recording_is_read_again_only_if_its_files_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [labelled_drive(tmp_path / f"2024-05-0{n}_10-00-00", seed=n).name for n in range(1, 5)]
+    names.append(shutil.copytree(tmp_path / names[0], tmp_path / "2024-06-01_10-00-00").name)
+    later = time.time() + 60  # files that have just changed are not kept
+    monkeypatch.setattr(kept_module.time, "time", lambda: later)
+    read: list[str] = []
+
+    def counted(own: Recording, window: WindowConfig) -> Summary:
+        read.append(own.name)
+        return summarise(own, window)
+
+    monkeypatch.setattr(kept_module, "summarise", counted)
+    options = (WindowConfig(), SplitConfig(), None, tmp_path / "kept.json")
+    first = build_manifest(tmp_path, names, *options)
+    assert first == build_manifest(tmp_path, names, WindowConfig(), SplitConfig())
+    assert first["skipped"][names[4]].startswith(f"the drive that {names[0]} holds")
+    read.clear()
+    assert build_manifest(tmp_path, names, *options) == first
+    assert read == []
+    (tmp_path / names[1] / "annotations.csv").unlink()
+    assert "annotations.csv" in build_manifest(tmp_path, names, *options)["skipped"][names[1]]
+    assert read == [names[1]]
+    build_manifest(tmp_path, names, WindowConfig(stride=1), *options[1:])
+    assert read[1:] == names
+    (tmp_path / "kept.json").write_text("{")
+    build_manifest(tmp_path, names, *options)
+    assert read[6:] == names
+
+
+def test_drives_at_the_same_time_are_told_apart_by_marked_rows(tmp_path: Path) -> None:
+    times = np.arange(0, 3_600_000, 500)
+    marked = [int(when) for when in times if when // 100 % 151 == 0]
+    assert len(marked) == 48
+    one = Summary(first_ms=0, last_ms=3_600_000, marks=dict.fromkeys(marked, 1))
+    assert not one.may_repeat(replace(one, marks=dict.fromkeys(marked, 2)))
+    assert one.may_repeat(replace(one, first_ms=1_000_000))
+    assert one.may_repeat(replace(one, first_ms=3_500_000, marks=dict.fromkeys(marked, 2)))  # too few marks to tell
+    assert not one.may_repeat(replace(one, first_ms=3_700_000, last_ms=4_000_000))
+
+
+def test_ten_thousand_recordings_are_shared_out(tmp_path: Path) -> None:
+    stats = [
+        RecordingStats(f"{n:05}", 100, 20 + n % 97, dict.fromkeys(schema.BINARY_LABELS, 1 + n % 5), {}, (1920, 575))
+        for n in range(10_000)
+    ]
+    splits = assign_splits(stats, SplitConfig())
+    windows = {s.name: s.windows for s in stats}
+    shares = [sum(windows[name] for name in members) / sum(windows.values()) for members in splits.values()]
+    assert np.allclose(shares, [0.75, 0.15, 0.10], atol=1e-3)

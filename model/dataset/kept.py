@@ -1,0 +1,85 @@
+"""Summaries of recordings, kept while their files stay as they are.
+
+To read a recording takes a tenth of a second, to see that nothing in it changed less than a tenth of a millisecond.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from model.common.code import code_version
+from model.common.config import fingerprint
+from model.common.files import write_text
+from model.dataset.summaries import Summary, summarise
+from model.dataset.windows import WindowConfig
+from model.recording.folder import Recording
+
+SETTLED_S = 2.0
+"""What changed so shortly before it was read may change again at what the file system takes for the same time."""
+DECIDES = (
+    *(f"model.dataset.{name}" for name in ("summaries", "windows")),
+    *(f"model.recording.{name}" for name in ("annotations", "content", "dialect", "folder", "frame_files", "labels")),
+    *(f"model.recording.{name}" for name in ("numerals", "plausibility", "ranges", "schema", "telemetry", "times")),
+)
+"""Modules that decide on a summary."""
+_KEPT = TypeAdapter(dict[str, tuple[str, Summary]])
+
+
+class Kept:
+    """Summaries by recording's name in a file, each with what the recording was known by."""
+
+    def __init__(self, path: Path | None, window: WindowConfig) -> None:
+        self.path, self.window = path, window
+        self.identity = fingerprint(code_version(*DECIDES), window.model_dump())
+        self.new: dict[str, tuple[str, Summary]] = {}
+
+    @cached_property
+    def before(self) -> dict[str, tuple[str, Summary]]:
+        """What the file holds; nothing if it is of other code or windows, or damaged."""
+        try:
+            content = json.loads(self.path.read_text(encoding="utf-8")) if self.path else {}
+            return _KEPT.validate_python(content["recordings"]) if content["identity"] == self.identity else {}
+        except (OSError, ValueError, TypeError, KeyError):
+            return {}
+
+    def summary(self, own: Recording) -> Summary:
+        """The one that is kept, or a new one where something changed."""
+        stamp, changed = stamp_of(own), last_change(own)
+        known = self.before.get(own.name)
+        summary = known[1] if known and known[0] == stamp else summarise(own, self.window)
+        if summary.foreseen and changed < time.time() - SETTLED_S:
+            self.new[own.name] = (stamp, summary)
+        return summary
+
+    def save(self) -> None:
+        if self.path is not None and self.new != self.before:
+            content = {"identity": self.identity, "recordings": _KEPT.dump_python(self.new, mode="json")}
+            write_text(self.path, json.dumps(content, allow_nan=False))
+
+
+def stamp_of(own: Recording) -> str:
+    """What the files of a recording are known by without reading them.
+
+    Of frames it tells which there are, not that one was written anew in place: that costs a look at thousands.
+    """
+    return fingerprint([(s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) if s else None for s in _stats(own)])
+
+
+def last_change(own: Recording) -> float:
+    """Seconds since 1970 of the last change that `stamp_of` would tell; infinite if the recording is gone."""
+    found = [each.st_ctime for each in _stats(own) if each]
+    return max(found, default=float("inf"))
+
+
+def _stats(own: Recording) -> Iterator[os.stat_result | None]:
+    for path in (own.folder, own.telemetry_path, own.reading_path, own.labels_path, own.camera_folder, own.roi_path,
+                 own.annotations_path, own.details_path):  # fmt: skip
+        try:
+            yield path.stat()
+        except OSError:
+            yield None
