@@ -145,6 +145,7 @@ def _row(
     return Row(
         rank=rank,
         architecture=evaluation.architecture,
+        recipe=evaluation.recipe,
         val_mean_pr_auc=evaluation.val.mean_pr_auc,
         test_mean_pr_auc=evaluation.test.mean_pr_auc,
         val_mean_onset_pr_auc=evaluation.val.mean_onset_pr_auc,

@@ -21,7 +21,7 @@ from model.evaluation.scoring import evaluate_predictions
 from model.training.checkpoint import load_checkpoint
 from model.training.loop import load_split, train
 from model.training.precision import choose_device
-from model.training.recipes import TrainingConfig
+from model.training.recipes import TrainingConfig, described
 
 SCORED = ("val", "test")
 
@@ -72,6 +72,7 @@ def evaluate_checkpoint(
         sha256(checkpoint),
         found,
         camera_verdict(found),
+        described(training),
     )
     calibrator.write(checkpoint.with_name(CALIBRATION))
     write_report(evaluation, calibrator.apply(raw["test"]), splits_read["test"], output, recordings)

@@ -240,6 +240,8 @@ class Evaluation(Result):
     data_version: str
     epoch: int | None
     """None for a baseline."""
+    recipe: str = ""
+    """By which a network was trained, as a person calls it."""
     evaluation_config: EvaluationConfig
     tasks: list[str]
     val: SplitFigures
@@ -254,6 +256,8 @@ class Row(Result):
 
     rank: int
     architecture: str
+    recipe: str = ""
+    """By which a network was trained, as a person calls it."""
     val_mean_pr_auc: float | None
     test_mean_pr_auc: float | None
     val_mean_onset_pr_auc: float | None

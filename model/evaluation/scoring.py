@@ -52,11 +52,13 @@ def evaluate_predictions(
     checkpoint: str = "",
     importances: Sequence[Importance] = (),
     camera: str | None = None,
+    recipe: str = "",
 ) -> tuple[Evaluation, Calibrator]:
     """Calibrate and choose thresholds on val, score, and write metrics.json and predictions_{val,test}.npz.
 
     Args:
         checkpoint: SHA-256 of the checkpoint that predicted.
+        recipe: by which it was trained, as a person calls it.
     """
     calibrator = calibration.fit(raw_val, config.calibration, checkpoint)
     val, test = calibrator.apply(raw_val), calibrator.apply(raw_test)
@@ -66,6 +68,7 @@ def evaluate_predictions(
         architecture=name,
         data_version=data_version,
         epoch=epoch,
+        recipe=recipe,
         evaluation_config=config,
         tasks=list(val.tasks),
         val=score(val, raw_val, thresholds, config),

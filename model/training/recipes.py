@@ -133,3 +133,14 @@ RECIPES: Mapping[str, TrainingConfig] = {
     ),
 }
 """Recipes by name: "reference" is the published one; "best" is the outcome of docs/experiments.md."""
+
+
+def described(config: TrainingConfig) -> str:
+    """A recipe as a person calls it: the nearest by name, and the options that differ, but for the device."""
+
+    def changes(name: str) -> dict[str, Any]:
+        given, of_name = config.model_dump(exclude={"device"}), RECIPES[name].model_dump()
+        return {option: value for option, value in given.items() if value != of_name[option]}
+
+    name = min(RECIPES, key=lambda name: len(changes(name)))
+    return ", ".join([name, *(f"{option} {value}" for option, value in changes(name).items())])
