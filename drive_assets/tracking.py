@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 TRAINING_KEY = "dagster.training_key"
 DAGSTER_RUN = "dagster.run_id"
+GROUP = "mlflow.parentRunId"
+"""Tag by which MLflow shows a run below another: here below the group of one recipe on one data version."""
 PARAMETER_LIMIT = 500
 EPOCH = "epoch"
 """The figure that every epoch has: its number from 0, which is also the step of all its figures."""

@@ -16,7 +16,7 @@ from dagster._utils.interrupts import capture_interrupts, pop_captured_interrupt
 
 from drive_assets.resources.mlflow_store import SQLITE, mend, prepare
 from drive_assets.resources.storage import data_root
-from drive_assets.tracking import DAGSTER_RUN, Epoch, TrackedRun, find_run, log_epoch, logged_epochs, take_run
+from drive_assets.tracking import DAGSTER_RUN, GROUP, Epoch, TrackedRun, find_run, log_epoch, logged_epochs, take_run
 from model.common.errors import DataError, PassingError
 
 if TYPE_CHECKING:
@@ -182,6 +182,14 @@ class Mlflow(dg.ConfigurableResource):
         return found.info.run_id if found else None
 
     @told()
+    def group(self, run: TrackedRun) -> str:
+        """The id of the run below which MLflow shows the trainings of one recipe on one data version.
+
+        It lasts from the start of the first training to the end of the last.
+        """
+        return str(take_run(self.client(), run, 0, time.time()).info.run_id)
+
+    @told()
     def complete(self, run: TrackedRun, epochs: Sequence[Epoch], epochs_done: int, duration_s: float = 0.0) -> str:
         """Make up for what the worker could not log of a training that has ended well; return the run's id.
 
@@ -197,6 +205,8 @@ class Mlflow(dg.ConfigurableResource):
                 log_epoch(client, found.run_id, epoch)
         if found.status != "FINISHED":
             client.set_terminated(found.run_id, "FINISHED")
+        if GROUP in run.tags:
+            _extend(client, run.tags[GROUP], client.get_run(found.run_id).info.end_time)
         return str(found.run_id)
 
     def end(self, dagster_runs: Collection[str], status: str = "KILLED") -> None:
@@ -252,8 +262,20 @@ class Mlflow(dg.ConfigurableResource):
                 client.log_artifact(run_id, str(path), folder)
 
     @told()
+    def log_page(self, run_id: str, page: str, name: str) -> None:
+        """Log a page of HTML as an artifact."""
+        self.client().log_text(run_id, page, name)
+
+    @told()
     def register_best(self, registry: str, run_id: str, model: "TrainedModel") -> str:
         """Give a model a version in the registry, unless it has one, and the alias `best`; return the version."""
         from drive_assets.resources.mlflow_models import register
 
         return register(self.client(), registry, run_id, model)
+
+
+def _extend(client: "MlflowClient", group: str, end: int) -> None:
+    """A group ends with the last of its trainings."""
+    info = client.get_run(group).info
+    if info.status != "FINISHED" or (info.end_time or 0) < end:
+        client.set_terminated(group, "FINISHED", end)

@@ -10,12 +10,14 @@ from drive_assets.batches import TRIES_TAG, Event, each_result, ended_when_termi
 from drive_assets.launchpad import Launchpad
 from drive_assets.manifest import read_current_manifest
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS
-from drive_assets.reports.links import report_link
+from drive_assets.reports.links import base_url, report_link
+from drive_assets.reports.models import checkpoint_page
+from drive_assets.reports.page import html
 from drive_assets.resources.compute import Compute
 from drive_assets.resources.mlflow import Mlflow
 from drive_assets.resources.storage import Storage
 from drive_assets.tasks import TRAIN, TrainJob
-from drive_assets.tracking import DAGSTER_RUN, TrackedRun, UsedData
+from drive_assets.tracking import DAGSTER_RUN, GROUP, TrackedRun, UsedData
 from drive_assets.training.checks import FINITE_HISTORY, LEARNT_SOMETHING, finite_history, learnt_something
 from model.common.code import code_version
 from model.common.config import fingerprint
@@ -88,6 +90,7 @@ def checkpoint(
             run = runs[name]
             run_id = mlflow.complete(run, result.history, result.resumed_from, result.duration_s)
             mlflow.log_files(run_id, [storage.checkpoint(name) / file for file in PUBLISHED], "checkpoint")
+            mlflow.log_page(run_id, html(checkpoint_page(storage, name), base_url()), "report.html")
             pages = {"mlflow": mlflow.page(run.experiment), "mlflow_run": mlflow.page(run.experiment, run_id)}
             return _result(storage, name, result, {name: dg.MetadataValue.url(page) for name, page in pages.items()})
 
@@ -106,6 +109,8 @@ def _runs(
     profile = {name: part["windows"] for name, part in manifest["splits"].items()}
     data = UsedData("multimodal", version, str(storage.splits), profile)
     tags = {DAGSTER_RUN: context.run_id, "data_version": version, "recipe": recipe}
+    key = f"{version}/{fingerprint(options)}"
+    tags[GROUP] = mlflow.group(TrackedRun(experiment, key, f"{recipe} on {version}", options, dict(tags), data))
     return version, {
         name: TrackedRun(
             experiment,

@@ -12,6 +12,7 @@ from mlflow.entities import Run
 from drive_assets.resources.compute import LocalCompute
 from drive_assets.resources.mlflow import Mlflow
 from drive_assets.resources.storage import Storage
+from drive_assets.tracking import GROUP
 from drive_assets.training import assets
 from drive_assets_tests.training.conftest import SMALL
 from model.training.published import HISTORY
@@ -42,8 +43,16 @@ def train(instance: dg.DagsterInstance, **options: Any) -> tuple[dg.ExecuteInPro
 
 
 def runs(data_root: Path) -> list[Run]:
-    """What MLflow has, the oldest first."""
-    return MlflowClient(f"sqlite:///{data_root / 'mlflow.db'}").search_runs(["1"], order_by=["start_time"])
+    """The trainings that MLflow has, the oldest first."""
+    found = MlflowClient(f"sqlite:///{data_root / 'mlflow.db'}").search_runs(["1"], order_by=["start_time"])
+    return [run for run in found if GROUP in run.data.tags]
+
+
+def group(data_root: Path) -> Run:
+    """The run below which MLflow shows them."""
+    found = MlflowClient(f"sqlite:///{data_root / 'mlflow.db'}").search_runs(["1"])
+    (only,) = [run for run in found if GROUP not in run.data.tags]
+    return only
 
 
 def steps(data_root: Path, run: Run) -> list[int]:
@@ -81,6 +90,12 @@ def test_each_is_recorded_for_itself_and_what_is_published_is_taken_over(
         >= {"architecture": TWO[0], "data_version": "v1", "dagster.run_id": result.run_id}.items()
     )
     assert first.inputs.dataset_inputs[0].dataset.name == "multimodal"
+    assert {run.data.tags[GROUP] for run in (first, second)} == {group(data_root).info.run_id}
+    assert (group(data_root).info.run_name, group(data_root).info.status) == ("reference changed on v1", "FINISHED")
+    assert group(data_root).info.start_time <= first.info.start_time
+    assert group(data_root).info.end_time == second.info.end_time
+    (page,) = (data_root / "mlflow_artifacts" / second.info.run_id).rglob("report.html")
+    assert f"Checkpoint of {TWO[1]}" in page.read_text() and 'src="data:image' in page.read_text()
     published = (data_root / "models" / "multimodal" / TWO[0] / HISTORY).read_bytes()
 
     result, log = train(instance)
