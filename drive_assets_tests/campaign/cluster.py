@@ -159,7 +159,7 @@ def wrong(cluster: LocalCluster, asked: Asked) -> list[str]:
             faults.append(f"{key} has no right result")
         if ended(path) != 1:
             faults.append(f"{key} was done {ended(path)} times to its end")
-    with dg.DagsterInstance.from_config(asked.environment["DAGSTER_HOME"]) as instance:
+    with asked.instance() as instance:
         made = instance.get_materialized_partitions(dg.AssetKey("echoes"))
         goes_on = [run.run_id for run in instance.get_runs() if not run.is_finished]
     if isinstance(asked, Service) and goes_on:

@@ -37,6 +37,11 @@ class Asked(ABC):
         (root / "dagster").mkdir(parents=True)
         (root / "dagster" / "dagster.yaml").write_text(_CONFIG)
         self.environment = {**os.environ, "DAGSTER_HOME": str(root / "dagster")}
+        with self.instance():  # two processes that make its databases at once would spoil them
+            pass
+
+    def instance(self) -> dg.DagsterInstance:
+        return dg.DagsterInstance.from_config(self.environment["DAGSTER_HOME"])
 
     @abstractmethod
     def ask(self) -> None:
@@ -98,7 +103,7 @@ class Service(Asked):
         (self.root / WANTED).write_text(str(self.asked))
 
     def outcome(self) -> bool | None:
-        with dg.DagsterInstance.from_config(self.environment["DAGSTER_HOME"]) as instance:
+        with self.instance() as instance:
             runs = instance.get_runs()
         if any(run.status == dg.DagsterRunStatus.SUCCESS for run in runs):
             return True
