@@ -19,16 +19,22 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import psutil
 import sqlalchemy as sa
 
+from benchmarks.daemon_ticks import daemon_ticks
+from benchmarks.data_path import generate, ours_labels
 from drive_assets_tests.cluster.slurm import _free_ports
 from drive_assets_tests.postgres import Postgres, postgres
+
+if TYPE_CHECKING:
+    from drive_assets.resources.storage import Storage
 
 SERVERS: list[psutil.Process] = []
 """PostgreSQL's, whose times hold those of its processes that have ended."""
@@ -152,42 +158,72 @@ def web_server() -> Iterator[Callable[[str, str], int]]:
         server.wait(60)
 
 
-def ticks(instance: dg.DagsterInstance, keys: list[str], inbox: Path) -> None:
-    """The automation's and the inbox's, the second of each with nothing new."""
-    from drive_assets.definitions import defs
-    from drive_assets.recordings import arrivals
-    from drive_assets.recordings.inbox import inbox_sensor
+def ticks(instance: dg.DagsterInstance) -> None:
+    """Of all sensors that run by default, in Dagster's own daemon; an inbox that is settled has nothing new."""
+    print("ticks in the daemon, s:")
+    for name, seconds in daemon_ticks(instance, ("automation_sensor", "inbox_sensor", "status_sensor")).items():
+        print(f"  {name}: {', '.join(f'{each:.1f}' for each in seconds)}", flush=True)
 
-    resources = {name: defs.resources[name] for name in ("storage", "arrival_rules")}  # type: ignore[index]
-    wanted = dg.AssetSelection.assets(*ASSETS)
-    cursor = None
-    for what in ("first", "one without change"):
-        result = measured(
-            f"tick of the automation, {what}",
-            lambda c=cursor: dg.evaluate_automation_conditions(defs, instance, asset_selection=wanted, cursor=c),
+
+def manifest(storage: "Storage", keys: list[str]) -> None:
+    """Of all recordings, which lie there by links to the files of one; what is read of it is what is kept of each."""
+    from drive_assets.manifest import changed_recordings
+    from model.common.files import write_json
+    from model.dataset.assignment import SplitConfig
+    from model.dataset.kept import SETTLED_S, Kept, stamp_of
+    from model.dataset.splits import build_manifest
+    from model.dataset.summaries import summarise
+    from model.dataset.windows import WindowConfig
+    from model.recording.folder import CONTENT, Recording
+
+    window = WindowConfig(stride=1)
+    split = SplitConfig(accept_implausible=keys)  # the generator's channels are no real car's
+    one = Recording(storage.root / "one" / keys[0])
+    one.folder.parent.mkdir()
+    generate(one.folder, 0)
+    ours_labels([one.folder])
+    for when in one.telemetry()[0]["Time"]:
+        (one.folder / f"{when}.jpg").touch()
+    write_json(one.details_path, {"roi": [0, 320, 1920, 575], "camera": []})
+    summary = measured("read a recording of 3,592 rows for the manifest", lambda: summarise(one, window))
+    assert summary.stats is not None
+    kept = Kept(storage.summaries, window)
+    for number, key in enumerate(keys):
+        own = Recording(storage.recording(key))
+        own.folder.mkdir(parents=True)
+        for name in CONTENT:
+            (own.folder / name).symlink_to(one.folder / name)
+        moved, stats = (
+            2_220_000 * number,
+            replace(summary.stats, name=key, windows=summary.stats.windows - number % 1000),
         )
-        cursor = result.cursor
-        print(f"  {result.total_requested} requested; its cursor {len(dg.serialize_value(cursor)) / 1e6:.1f} MB")
-    arrivals.now = lambda: time.time() + 86400  # type: ignore[assignment]
-    known = None
-    for number in range(100):
-        context = dg.build_sensor_context(instance=instance, cursor=known, resources=resources)
-        tick = (
-            inbox_sensor(context) if number else measured("tick of the inbox, first", lambda c=context: inbox_sensor(c))
+        marks = {when + moved: mark for when, mark in summary.marks.items()}
+        each = replace(
+            summary, stats=stats, first_ms=summary.first_ms + moved, last_ms=summary.last_ms + moved, marks=marks
         )
-        if not isinstance(tick, dg.SensorResult) or tick.cursor in (None, known):
-            break
-        known = tick.cursor
-    context = dg.build_sensor_context(instance=instance, cursor=known, resources=resources)
-    measured(f"tick of the inbox, one without change ({number} before it)", lambda: inbox_sensor(context))
+        kept.new[key] = (stamp_of(own), each)
+    kept.save()
+    time.sleep(SETTLED_S)  # what has just changed would be read again
+    content = measured(
+        "manifest, nothing changed",
+        lambda: build_manifest(storage.recordings, keys, window, split, None, storage.summaries),
+    )
+    assert len(content["recordings"]) == len(keys)
+    measured("write it", lambda: write_json(storage.manifest, content))
+    print(f"  {storage.manifest.stat().st_size / 1e6:.0f} MB, kept {storage.summaries.stat().st_size / 1e6:.0f} MB")
+    time.sleep(1)
+    found = measured("what changed since", lambda: changed_recordings(storage, keys, trust_times=True))
+    assert not found
 
 
 def scale(server: Postgres, count: int, batch: int, root: Path) -> None:
     from drive_assets.instance import open_instance
     from drive_assets.partitions import recording_keys, register_recordings
+    from drive_assets.resources.storage import Storage
     from drive_assets.services import prepare_services
 
     keys = names(count)
+    manifest(Storage.from_environment(), keys)
     prepare_services()
     with open_instance() as instance:
         measured(f"register {count:,} recordings", lambda: register_recordings(instance, keys))
@@ -203,7 +239,7 @@ def scale(server: Postgres, count: int, batch: int, root: Path) -> None:
                 ask(query, "recording")
                 size = measured(what, lambda q=query: ask(q, "recording"))
                 print(f"  {size / 1e6:.1f} MB")
-        ticks(instance, keys, root / "inbox")
+        ticks(instance)
 
 
 def main() -> None:
@@ -218,6 +254,7 @@ def main() -> None:
             "DRIVE_ASSETS_DATA": folder,
             "DAGSTER_HOME": str(root / "dagster"),
             "DRIVE_ASSETS_POSTGRES": server.url("dagster"),
+            "DRIVE_ASSETS_SETTLING_S": "1",
             "MLFLOW_TRACKING_URI": f"sqlite:///{root / 'mlflow.db'}",
         }
         for name in names(options.recordings)[: options.recordings // 10]:  # a year's, say, still lie in the inbox

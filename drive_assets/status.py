@@ -80,14 +80,15 @@ def lines(statuses: Sequence[AssetStatus]) -> list[str]:
 
 def _counts(status: AssetStatus) -> str:
     wanted = len(status.made) + len(status.missing)
-    refused = [key for key in status.refused if key in status.missing]
+    refused = status.refused.keys() & set(status.missing)
     parts = [
         f"{len(status.made):,} of {wanted:,} made",
         *([f"{len(status.stale):,} out of date"] if status.stale else []),
         *([f"{len(status.running):,} running"] if status.running else []),
         *([f"{len(refused):,} refused"] if refused else []),
     ]
-    missing = [key for key in status.missing if key and key not in refused and key not in status.running]
+    running = set(status.running)
+    missing = [key for key in status.missing if key and key not in refused and key not in running]
     names = ", ".join(missing[:SHOWN]) + (f" and {len(missing) - SHOWN:,} more" if len(missing) > SHOWN else "")
     return ", ".join(parts) + (f"; missing: {names}" if missing else "")
 
@@ -102,18 +103,21 @@ def asset_status(instance: dg.DagsterInstance, graph: Any, storage: Storage, key
         stale = {"": reason} if event and (reason := _single(storage, instance, name)) else {}
     else:
         wanted = list(definition.get_partition_keys(dynamic_partitions_store=instance))
-        made = sorted(set(wanted) & latest(instance, key, wanted).keys())
-        stale = outdated(instance, graph, key, made) | _files(storage, name, made)
-        if definition == RECORDINGS and name == "recording":
-            failed |= _without_source(storage, [key for key in wanted if key not in made and key not in failed])
-    keys = [""] if definition is None else wanted
+        events = latest(instance, key, wanted)
+        made = sorted(events)
+        stale = outdated(instance, graph, key, made, events) | _files(storage, name, made)
+    keys, done = [""] if definition is None else wanted, set(made)
+    missing = [each for each in keys if each not in done]
+    if definition == RECORDINGS and name == "recording":
+        failed |= _without_source(storage, [each for each in missing if each not in failed])
+    known = set(keys)
     return AssetStatus(
         name,
         made,
-        [each for each in keys if each not in made],
+        missing,
         dict(sorted(stale.items())),
-        sorted(set(running) & set(keys)),
-        {each: reason for each, reason in sorted(failed.items()) if each in keys and each not in running},
+        sorted(known.intersection(running)),
+        {each: reason for each, reason in sorted(failed.items()) if each in known and each not in running},
     )
 
 

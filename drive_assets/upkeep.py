@@ -4,11 +4,14 @@ Nothing sets them off otherwise: no run happens when a file goes, a recording is
 """
 
 import json
+import time
 from collections.abc import Iterator
+from datetime import datetime
 
 import dagster as dg
 
 from drive_assets.partitions import NO_NAME, RECORDINGS, misnamed_recordings
+from drive_assets.recordings import arrivals
 from drive_assets.resources.storage import Storage
 from drive_assets.status import AssetStatus, asset_status
 
@@ -30,6 +33,9 @@ SPECS = [
     ),
 ]
 SHOWN = 5
+LONG_S, RESTS = 2.0, 30
+"""A look that takes more of the processor, as over tens of thousands of recordings, is followed by so many times as
+much rest."""
 
 
 def found(status: AssetStatus, check: str) -> dg.AssetCheckResult:
@@ -63,10 +69,13 @@ def upkeep(context: dg.AssetCheckExecutionContext, storage: Storage) -> Iterator
     f"checks {TAKEN} and {CURRENT} anew where that changed. Removes partitions that were added under a name that no "
     "recording can have. Starts no run.",
 )
-def status_sensor(context: dg.SensorEvaluationContext, storage: Storage) -> dg.SensorResult:
+def status_sensor(context: dg.SensorEvaluationContext, storage: Storage) -> dg.SensorResult | dg.SkipReason:
     """Evaluations of the checks whose outcome changed since the last tick."""
     assert context.repository_def is not None
-    before: dict[str, str] = json.loads(context.cursor or "{}")
+    cursor = json.loads(context.cursor or "{}")
+    if arrivals.now() < cursor.get("rests_until", 0.0):
+        return dg.SkipReason(f"The last look took long: the next is at {_clock(cursor['rests_until'])}.")
+    began, before = time.thread_time(), cursor.get("told", {})
     graph, now, changed = context.repository_def.asset_graph, dict[str, str](), []
     for spec in [spec for spec in SPECS if graph.has(spec.asset_key)]:
         name = spec.asset_key.to_user_string()
@@ -81,9 +90,11 @@ def status_sensor(context: dg.SensorEvaluationContext, storage: Storage) -> dg.S
     misnamed = misnamed_recordings(context.instance)
     if misnamed:
         told.insert(0, f"Removed, since {NO_NAME}: {', '.join(map(repr, misnamed))}.")
+    took = time.thread_time() - began
+    rests_until = arrivals.now() + RESTS * took if took > LONG_S else 0.0
     return dg.SensorResult(
         skip_reason=" ".join(told) or "All that is made is current.",
-        cursor=json.dumps(now),
+        cursor=json.dumps({"told": now, "rests_until": rests_until}),
         dynamic_partitions_requests=[RECORDINGS.build_delete_request(misnamed)] if misnamed else None,
         asset_events=[
             *(dg.AssetObservation("recording", partition=key, metadata={"removed": NO_NAME}) for key in misnamed),
@@ -101,6 +112,10 @@ def status_sensor(context: dg.SensorEvaluationContext, storage: Storage) -> dg.S
             ),
         ],
     )
+
+
+def _clock(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")
 
 
 defs = dg.Definitions(asset_checks=[upkeep], sensors=[status_sensor])

@@ -16,6 +16,8 @@ from dagster._core.definitions.data_version import (
 
 MADE = dg.DagsterEventType.ASSET_MATERIALIZATION
 EVENTS_A_QUERY = 1000
+NAMED = 1000
+"""Partitions that a query names; those of more are found among all."""
 Tags = dict[str, str]
 
 
@@ -49,17 +51,30 @@ def _input(parent: dg.AssetKey, version: str, event: int) -> Tags:
 
 def latest(instance: dg.DagsterInstance, asset: dg.AssetKey, keys: Collection[str]) -> dict[str, tuple[str, int]]:
     """Data version and event of each partition's last materialisation; those that have one."""
-    storage, wanted = instance.event_log_storage, sorted(keys)
+    storage, wanted = instance.event_log_storage, set(keys)
     if not wanted:  # which Dagster takes for all
         return {}
-    versions = storage.get_latest_tags_by_partition(asset, MADE, [DATA_VERSION_TAG], wanted)
-    events = storage.get_latest_storage_id_by_partition(asset, MADE, set(wanted))
-    return {key: (versions.get(key, {}).get(DATA_VERSION_TAG, ""), event) for key, event in events.items()}
+    asked = sorted(wanted) if len(wanted) <= NAMED else None
+    versions = storage.get_latest_tags_by_partition(asset, MADE, [DATA_VERSION_TAG], asked)
+    events = storage.get_latest_storage_id_by_partition(asset, MADE, set(asked or ()))
+    return {
+        key: (versions.get(key, {}).get(DATA_VERSION_TAG, ""), event) for key, event in events.items() if key in wanted
+    }
 
 
-def outdated(instance: dg.DagsterInstance, graph: Any, asset: dg.AssetKey, keys: Collection[str]) -> dict[str, str]:
-    """Materialised partitions that were made by older code or from older inputs of the same partition, and why."""
-    node, made = graph.get(asset), latest(instance, asset, keys)
+def outdated(
+    instance: dg.DagsterInstance,
+    graph: Any,
+    asset: dg.AssetKey,
+    keys: Collection[str],
+    made: dict[str, tuple[str, int]] | None = None,
+) -> dict[str, str]:
+    """Materialised partitions that were made by older code or from older inputs of the same partition, and why.
+
+    Args:
+        made: what `latest` says of `keys`, where that is known already.
+    """
+    node, made = graph.get(asset), latest(instance, asset, keys) if made is None else made
     by_now = _first_of_code(instance, sorted(event for _, event in made.values()), node.code_version)
     found = {
         key: "made by other code than this version has"

@@ -6,10 +6,12 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from drive_assets import upkeep
 from drive_assets.instance import open_instance
 from drive_assets.labels.assets import future_labels_asset
 from drive_assets.materialize import materialize
 from drive_assets.partitions import NO_NAME, RECORDINGS, register_recordings
+from drive_assets.recordings import arrivals
 from drive_assets.recordings.assets import recording
 from drive_assets.recordings.forget import forget
 from drive_assets.resources.storage import Storage
@@ -151,3 +153,27 @@ def test_what_is_forgotten_is_no_partition_and_its_files_and_history_stay(
     instance.add_dynamic_partitions(str(RECORDINGS.name), [MADE_UP])
     assert forget(instance, storage, MADE_UP) is None
     assert instance.get_dynamic_partitions(str(RECORDINGS.name)) == [TAKEN]
+
+
+def test_a_look_that_takes_long_is_followed_by_rest(
+    instance: dg.DagsterInstance, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 4.0])
+    monkeypatch.setattr(upkeep.time, "thread_time", lambda: next(clock))
+    monkeypatch.setattr(arrivals, "now", lambda: 1000.0)
+    repository = definitions().get_repository_def()
+
+    def tick(cursor: str | None) -> dg.SensorResult | dg.SkipReason:
+        with dg.build_sensor_context(
+            instance, cursor, repository_def=repository, resources={"storage": storage}
+        ) as given:
+            result = status_sensor(given)
+        assert isinstance(result, dg.SensorResult | dg.SkipReason)
+        return result
+
+    first = tick(None)
+    assert isinstance(first, dg.SensorResult)
+    assert isinstance(tick(first.cursor), dg.SkipReason)
+    monkeypatch.setattr(arrivals, "now", lambda: 1121.0)
+    monkeypatch.setattr(upkeep.time, "thread_time", lambda: 0.0)
+    assert isinstance(tick(first.cursor), dg.SensorResult)

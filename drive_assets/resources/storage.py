@@ -4,6 +4,7 @@ import bisect
 import os
 import tempfile
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import dagster as dg
@@ -34,6 +35,12 @@ def inbox_root() -> Path:
 SPLIT_NAMES = ("train", "val", "test")
 
 
+@cache
+def _recordings(root: str) -> Path:
+    """Made once, not for each of thousands of recordings."""
+    return Path(root) / "recordings"
+
+
 class Storage(dg.ConfigurableResource):
     """The data root's layout as paths. Holds no state; makes no folder before something is written to it."""
 
@@ -54,7 +61,7 @@ class Storage(dg.ConfigurableResource):
 
     @property
     def recordings(self) -> Path:
-        return self.root / "recordings"
+        return _recordings(self.data_root)
 
     @property
     def sources(self) -> Path:

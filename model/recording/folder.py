@@ -47,6 +47,7 @@ CONTENT = (TELEMETRY, ANNOTATIONS, LABELS)
 NAME_FORMAT = "%Y-%m-%d_%H-%M-%S"
 EXAMPLES = 10
 """Names that a report lists of each kind of trouble."""
+_DIGITS = re.compile(r"\d+", re.ASCII)
 _NAME = re.compile(r"\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}", re.ASCII)
 DEFAULT_CLASSES = ("vehicle",)
 
@@ -239,7 +240,8 @@ def parse_recording_name(name: str) -> datetime:
     """
     if _NAME.fullmatch(name):
         try:
-            return datetime.strptime(name, NAME_FORMAT)
+            year, month, day, hour, minute, second = map(int, _DIGITS.findall(name))
+            return datetime(year, month, day, hour, minute, second)  # strptime takes ten times as long
         except ValueError:
             pass
     raise DataError(
