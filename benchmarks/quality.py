@@ -5,7 +5,7 @@
 Prints PR-AUC on test for each task, over all windows and over onsets (windows in which the action does not go on yet),
 with 95 % intervals by resampling blocks of a minute, and the expected calibration error. Below each network stands,
 with the interval of paired resamples, how much better it is than the better of the baselines, and which share that is
-of the way from there to the ceiling. Every row is also in the cache's quality.json as soon as it is known, with the
+of the way from there to the ceiling. Every row is also in quality.json as soon as it is known, with the
 means on val, by which to choose. Drives are seeded, take a minute of one core each, and are kept in the cache; where
 they are, nothing is simulated. On a GPU: `--device cuda`.
 """
@@ -14,6 +14,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,9 @@ def main() -> None:
     files = {name: read_split(splits / f"{name}.h5") for name in ("train", "val", "test")}
     data = {name: WindowData.load(splits / f"{name}.h5") for name in files}
     print("; ".join(f"{name}: {len(d)} windows, positives {_rates(d)}" for name, d in data.items()), flush=True)
-    judge = Judge({name: (data[name], files[name]) for name in ("val", "test")}, options.cache / "quality.json")
+    judge = Judge(
+        {name: (data[name], files[name]) for name in ("val", "test")}, options.results or options.cache / "quality.json"
+    )
     baselines = []
     for name in ("boosting_last_frame", "boosting_lead_box"):
         features, trees = BASELINES[name]
@@ -62,22 +65,21 @@ def main() -> None:
     states = {name: np.hstack((last_frame(file), _state(drives, file))) for name, file in files.items()}
     ceiling = boosting(states, data, BASELINES["boosting_lead_box"][1])
     judge.report("ceiling", ceiling)
-    for recipe in options.recipe:
-        device = choose_device(options.device)
-        changes = {**options.options, "device": str(device)}
-        config = RECIPES[recipe].replace(**changes if options.epochs is None else changes | {"epochs": options.epochs})
-        for architecture in options.architectures:
-            start = time.perf_counter()
-            folder = options.cache / "checkpoints" / of / recipe / architecture
-            # Anew: a checkpoint of the same recipe may be of other code.
-            result = train(architecture, splits, folder, config, anew=True)
-            model, _ = load_checkpoint(result.best_model)
-            model.to(device)
-            scores = {n: predict(model, load_split(splits / f"{n}.h5", config, device), 2048) for n in judge.of}
-            minutes = (time.perf_counter() - start) / 60
-            took = f"{recipe}, best of {len(result.history)} epochs the {result.best_epoch + 1}th, {minutes:.1f} min"
-            judge.report(f"{architecture} ({took})", scores)
-            judge.compare(scores["test"], [each["test"] for each in baselines], ceiling["test"])
+    for recipe, changes, architecture in product(options.recipe, options.options, options.architectures):
+        start = time.perf_counter()
+        config = RECIPES[recipe].replace(**changes, device=str(choose_device(options.device)))
+        config = config.replace(epochs=options.epochs or config.epochs)
+        folder = options.cache / "checkpoints" / of / recipe / architecture
+        # Anew: a checkpoint of the same recipe may be of other code.
+        result = train(architecture, splits, folder, config, anew=True)
+        model, _ = load_checkpoint(result.best_model)
+        model.to(config.device)
+        scores = {n: predict(model, load_split(splits / f"{n}.h5", config, config.device), 2048) for n in judge.of}
+        minutes = (time.perf_counter() - start) / 60
+        epochs = f"epoch {result.best_epoch + 1} of {len(result.history)}"
+        with_options = [json.dumps(changes)] if changes else []
+        judge.report(f"{architecture} ({', '.join([recipe, *with_options, epochs, f'{minutes:.1f} min'])})", scores)
+        judge.compare(scores["test"], [each["test"] for each in baselines], ceiling["test"])
 
 
 def _options() -> argparse.Namespace:
@@ -90,7 +92,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--recipe", nargs="*", choices=sorted(RECIPES), default=["reference", "best"])
     parser.add_argument("--architectures", nargs="*", choices=ARCHITECTURES, default=list(ARCHITECTURES))
     parser.add_argument("--epochs", type=int, help="most epochs, instead of the recipe's")
-    parser.add_argument("--options", type=json.loads, default={}, help='other options of recipes: {"head": "hazard"}')
+    parser.add_argument(
+        "--options", type=json.loads, nargs="*", default=[{}], help="""each: recipes with these, {"head": "hazard"}"""
+    )
+    parser.add_argument("--results", type=Path, help="file of the rows; else quality.json of the cache")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     return parser.parse_args()
 

@@ -18,11 +18,12 @@ SPANS = (3, 6, 10)
 """Frames over which the rate of a change is taken."""
 LAGS = (1, 2, 4, 10)
 """Frames back to which the last one is compared."""
-MEMORIES_S = (0.7, 1.5, 4.0)
-"""Time over which what is known of a vehicle fades when its motion is estimated."""
-MOTION_PRIOR = (2.5, 0.6)
-"""Spread of speeds (m/s) relative to the own one and of accelerations (m/s2) of vehicles ahead."""
-LEAST_NOISE = 0.003
+MOTIONS = ((0.35, 3.0), (0.7, 1.5), (1.5, 0.6), (4.0, 0.6))
+"""Time over which what is known of a vehicle fades when its motion is estimated (s), and spread of accelerations (m/s2)
+that is expected: the shorter are for boxes that hardly tremble."""
+SPEED_PRIOR = 2.5
+"""Spread of speeds (m/s) of vehicles ahead relative to the own one."""
+LEAST_NOISE = 0.0003
 """Spread of log sizes that is left where boxes hardly tremble."""
 TYPICAL_LEAD_M = 30.0
 OWN_LANE = 0.015
@@ -40,7 +41,7 @@ PEDAL, PEDAL_OFF = "ACCELERATOR_POS_D", 0.075
 PEDAL_FEATURES = 4
 PULL = ("SPEED", "RPM", "ENGINE_LOAD")
 SLOWEST_MPS = 2.0
-LEAD_FEATURES = 10 + 5 * len(MEMORIES_S) + 2 * len(SPANS) + 1
+LEAD_FEATURES = 10 + 5 * len(MOTIONS) + 2 * len(SPANS) + 1
 
 
 class Camera(NamedTuple):
@@ -203,7 +204,7 @@ def lead_track(detections: Tensor, mask: Tensor, speed: Tensor, camera: Camera) 
     Returns:
         (B,LEAD_FEATURES). State: seen now, seen at all, for how much of the window, how long ago last, distance (log),
         headway, place to the side, bottom edge, the vehicle's own size, since when in the window. Motion, for each of
-        MEMORIES_S: relative speed, its uncertainty, acceleration, deceleration needed, 1 / time to contact. Then rates
+        MOTIONS: relative speed, its uncertainty, acceleration, deceleration needed, 1 / time to contact. Then rates
         of log size and of the place to the side, and the number of boxes.
     """
     track, valid = _follow(_boxes(detections), mask)
@@ -219,12 +220,12 @@ def lead_track(detections: Tensor, mask: Tensor, speed: Tensor, camera: Camera) 
     own_size = (valid * own_size).sum(-1, keepdim=True) / count.clamp(min=1)
     gap = (camera.distance * torch.exp(own_size - size)).clamp(1, FARTHEST_M)
     noise = torch.sqrt(LEAST_NOISE**2 + (camera.noise * torch.exp(-size)) ** 2)
-    motions = [_motion(gap, noise, valid, time, memory) for memory in MEMORIES_S]
+    motions = [_motion(gap, noise, valid, time, *motion) for motion in MOTIONS]
     motion = []
     for place, relative, acceleration, spread in motions:
         needed = relative.clamp(max=0) ** 2 / (2 * place)
         motion += [relative / 2, torch.log(spread), acceleration, needed * 2, (relative / place * 10).clamp(-4, 4)]
-    now = motions[1][0]
+    now = motions[2][0]
     headway = (now / speed[:, -1:].clamp(min=SLOWEST_MPS) / 2).clamp(max=4)
     state = (valid[:, -1:], seen, count / length, latest, torch.log(now / 30), headway, side[:, -1:])
     rates = (slopes(size, valid) * 3, slopes(side, valid))
@@ -272,7 +273,7 @@ def _follow(boxes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _motion(
-    gap: Tensor, noise: Tensor, valid: Tensor, time: Tensor, memory_s: float
+    gap: Tensor, noise: Tensor, valid: Tensor, time: Tensor, memory_s: float, accelerations: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Distance, relative speed, acceleration and the speed's spread (B,1) at the end of what is `gap` (B,T) ahead.
 
@@ -280,13 +281,17 @@ def _motion(
     and a prior for both values. (Fitting the vehicle's own way, with the car's speed known, is worse: a driver who
     follows slows down with it, so that the distance changes more smoothly than either speed.)
     """
+    kind = gap.dtype  # boxes that hardly tremble weigh so much that single precision cannot solve for their motion
+    gap, noise, valid, time = gap.double(), noise.double(), valid.double(), time.double()
     last = gap[:, -1:]
     weight = valid * torch.exp(time / memory_s) / (noise * gap) ** 2
     powers = torch.stack((torch.ones_like(time), time, time**2 / 2))
-    prior = torch.tensor([1e-4, *(spread**-2 for spread in MOTION_PRIOR)], device=gap.device, dtype=gap.dtype)
+    prior = torch.tensor([1e-4, SPEED_PRIOR**-2, accelerations**-2], device=gap.device, dtype=gap.dtype)
     system = torch.einsum("bt,it,jt->bij", weight, powers, powers) + torch.diag(prior)
     inverse = torch.linalg.inv(system)
     found = torch.einsum("bij,jt,bt->bi", inverse, powers, weight * (gap - last))
     place, relative, acceleration = found[:, :1], found[:, 1:2], found[:, 2:]
     spread = inverse[:, 1, 1, None].clamp(min=1e-6).sqrt()
-    return (last + place).clamp(1, FARTHEST_M), relative.clamp(-20, 20), acceleration.clamp(-6, 6), spread
+    place = (last + place).clamp(1, FARTHEST_M)
+    relative, acceleration = relative.clamp(-20, 20), acceleration.clamp(-6, 6)
+    return place.to(kind), relative.to(kind), acceleration.to(kind), spread.to(kind)

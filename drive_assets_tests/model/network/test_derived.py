@@ -7,7 +7,7 @@ from torch import Tensor
 from model.factory import architecture_of, create_model_variant
 from model.network.architectures import ARCHITECTURES
 from model.network.config import ModelConfig
-from model.network.derived import LEAD_FEATURES, MEMORIES_S, SPANS, Camera, lead_track, slopes, telemetry_changes
+from model.network.derived import LEAD_FEATURES, MOTIONS, SPANS, Camera, lead_track, slopes, telemetry_changes
 from model.recording.schema import telemetry_dim
 
 TIME = 20
@@ -86,9 +86,9 @@ def test_relative_speed_and_acceleration_follow_from_the_distances_with_any_came
     for speed, acceleration in ((-2.0, 0.0), (1.0, 0.0), (-1.0, -0.2)):
         metres = 30 + speed * time + acceleration * time**2 / 2
         last = lead_track(vehicle(metres, camera=camera)[None, :, None], seen(), SPEED, camera)[0]
-        found = last[10 : 10 + 5 * len(MEMORIES_S)].view(len(MEMORIES_S), 5)
-        assert (found[1:, 0] * 2).tolist() == pytest.approx([speed] * 2, abs=0.3)
-        assert (found[1:, 2]).tolist() == pytest.approx([acceleration] * 2, abs=0.12)
+        found = last[10 : 10 + 5 * len(MOTIONS)].view(len(MOTIONS), 5)
+        assert (found[2:, 0] * 2).tolist() == pytest.approx([speed] * 2, abs=0.3)
+        assert found[2:, 2].tolist() == pytest.approx([acceleration] * 2, abs=0.12)
 
 
 def test_the_order_of_detections_and_empty_slots_change_nothing() -> None:
