@@ -8,23 +8,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import Field
 
 from model.common.config import Config, fingerprint
 from model.common.errors import DataError, is_out_of_memory
-from model.common.files import atomic_path, full_disk_named, sha256, write_json
+from model.common.files import atomic_path, full_disk_named, remove_abandoned, sha256, write_json
 from model.detection.detector import BUNDLED, configure_ultralytics
 from model.detection.yolo_dataset import dataset_version
 
 STRIDE = 32
 CPU_BATCH, MEMORY_SHARE = 8, 0.6
 POLL_S = 1.0
-SAVED_BYTES = 100_000_000
-"""Weights with the optimizer's state, twice, and pictures."""
+SAVED_BYTES = 200_000_000
+"""Weights with the optimizer's state, four times, and pictures."""
 HALVINGS = 4
-FINISHED = -1
+FINAL = "final"
+"""Beside the checkpoints: copies of them without what only a training needs."""
 RESULTS = "results.csv"
 """In the working folder: ultralytics' table of epochs."""
 PUBLISHED = "published.json"
@@ -114,28 +115,28 @@ def train_detector(
     start = _starting_weights(config)
     folder = work / fingerprint(config.model_dump(mode="json"), str(dataset), dataset_version(dataset.parent))
     if published := _published(folder, output):
+        shutil.rmtree(folder / "weights", ignore_errors=True)  # as the one before may have had no time to
         return published
-    saved = _saved(folder / "weights" / "last.pt")
-    if saved is None:
+    remove_abandoned(folder)
+    saved_batch = _saved_batch(folder / "weights" / "last.pt")
+    if saved_batch is None:
         shutil.rmtree(folder, ignore_errors=True)
-    batch = _fit_into_memory(dataset, folder, config, start, saved, on_epoch)
-    return _publish(folder, output, batch, saved is not None)
+    batch = _fit_into_memory(dataset, folder, config, start, saved_batch, on_epoch)
+    return _publish(folder, output, batch, saved_batch is not None)
 
 
 def _fit_into_memory(
-    dataset: Path, folder: Path, config: DetectorConfig, start: Path | None, saved: "_Saved | None", on_epoch: OnEpoch
+    dataset: Path, folder: Path, config: DetectorConfig, start: Path | None, saved_batch: int | None, on_epoch: OnEpoch
 ) -> int:
     """Train to the end, with half the batch where memory is short before the first epoch ends; return the batch."""
     devices = _devices(config.devices)
     # One that resumes keeps to the batch that memory was found to allow.
-    batch = saved.batch if saved else config.batch or _automatic_batch(config, devices)
+    batch = saved_batch or config.batch or _automatic_batch(config, devices)
     _check_room(folder)
     for halvings_left in reversed(range(HALVINGS + 1)):
         try:
             with full_disk_named(folder), _told(folder / RESULTS, on_epoch):
-                # A finished one was killed before its weights were published.
-                if saved is None or saved.epoch != FINISHED:
-                    batch = _fit(dataset, folder, config, start, batch, devices, resume=saved is not None)
+                batch = _fit(dataset, folder, config, start, batch, devices, resume=saved_batch is not None)
             break
         except (RuntimeError, subprocess.CalledProcessError) as error:
             _check_room(folder)
@@ -144,7 +145,7 @@ def _fit_into_memory(
             count = len(devices) if isinstance(devices, list) else 1
             if not short or (folder / RESULTS).is_file() or batch < 2 * count or not halvings_left:
                 raise
-            saved, batch = None, max(int(batch) // 2 // count, 1) * count
+            saved_batch, batch = None, max(int(batch) // 2 // count, 1) * count
             print(f"Training failed ({error}). If memory was short: the batch is halved to {batch} images.", flush=True)
             shutil.rmtree(folder, ignore_errors=True)
     return batch
@@ -168,7 +169,7 @@ def _publish(folder: Path, output: Path, batch: int, resumed: bool) -> DetectorR
     """Copy the best weights to `output`, and drop what a resume would need."""
     epochs = read_epochs(folder / RESULTS)
     with atomic_path(output) as temporary:
-        shutil.copyfile(folder / "weights" / "best.pt", temporary)
+        shutil.copyfile(folder / "weights" / FINAL / "best.pt", temporary)
     best = max(epochs, key=lambda epoch: epoch["metrics/mAP50_95"])
     names = {"mAP50": "map50", "mAP50_95": "map50_95", "precision": "precision", "recall": "recall"}
     metrics = {short: float(best[f"metrics/{long}"]) for long, short in names.items()}
@@ -251,11 +252,14 @@ def _fit(
     """Train to the end; return the batch used."""
     from ultralytics import YOLO
 
+    from model.detection.resumable_trainer import ResumableTrainer
+
     detector = YOLO(str(folder / "weights" / "last.pt") if resume else config.architecture)
     if start is not None and not resume:
         detector.load(str(start))
     recipe = {ULTRALYTICS_NAMES.get(name, name): value for name, value in config if name not in NOT_OF_ITS_RECIPE}
     detector.train(
+        trainer=ResumableTrainer,
         data=str(dataset),
         project=str(folder.parent),
         name=folder.name,
@@ -275,23 +279,14 @@ def _fit(
     return used
 
 
-class _Saved(NamedTuple):
-    """How far a training came."""
-
-    epoch: int
-    """FINISHED after the last of all"""
-    batch: int
-
-
-def _saved(checkpoint: Path) -> _Saved | None:
-    """What ultralytics saved last; None if there is none that can be read."""
+def _saved_batch(checkpoint: Path) -> int | None:
+    """Images a step of the training that was saved; None if there is none that can be resumed."""
     from ultralytics.utils.patches import torch_load
 
     try:
         content = torch_load(checkpoint, map_location="cpu")
-        saved = _Saved(int(content["epoch"]), int(content["train_args"]["batch"]))
-        return saved if checkpoint.with_name("best.pt").is_file() else None
-    except Exception:  # a kill while it was being written leaves what torch refuses in many ways
+        return int(content["train_args"]["batch"]) if "stop" in content else None
+    except Exception:  # torch refuses a file that is damaged or foreign in many ways
         return None
 
 

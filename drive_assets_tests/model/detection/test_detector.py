@@ -160,7 +160,7 @@ def test_a_disk_that_fills_up_under_processes_of_several_gpus_is_named(
         raise subprocess.CalledProcessError(1, ["python", "-m", "torch.distributed.run"])
 
     monkeypatch.setattr(detector_training, "_fit", full)
-    with pytest.raises(DataError, match=r"work/\w+ cannot be written: the disk is full.*about 100 MB.* 3 MB are free"):
+    with pytest.raises(DataError, match=r"work/\w+ cannot be written: the disk is full.*about 200 MB.* 3 MB are free"):
         train_detector(dataset, tmp_path / "out.pt", TINY, lambda _: None, tmp_path / "work")
 
 
