@@ -71,6 +71,17 @@ class JobFolder:
     def environment(self, name: str) -> Path:
         return self.path / f"{name}.env"
 
+    def memory(self, name: str) -> Path:
+        """The most memory that the worker has held, bytes, as it noted itself."""
+        return self.path / f"{name}.memory"
+
+    def held(self, name: str) -> str:
+        """That, for people; empty if it is not known."""
+        try:
+            return f"{int(self.memory(name).read_text()) / 2**20:,.0f} MiB"
+        except (FileNotFoundError, ValueError):
+            return ""
+
     def reports(self) -> dict[int, Report]:
         """What the workers of the last submission have reported, by the number of the job."""
         submission = self.submission()

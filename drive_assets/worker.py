@@ -8,6 +8,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from model.common.processes import die_with_parent
 from model.common.progress import Tell
 
 LOCK_S = 5.0
+MEMORY_S = 0.25
 
 
 def main() -> None:
@@ -34,6 +36,8 @@ def main() -> None:
         work = from_wire(Work, pipes.extras)
         if work.parent:
             die_with_parent(work.parent)
+        if work.reports:
+            _watch_memory(Path(work.reports))
         lock = _alone(work, pipes)
         done = reports_of(read_messages(Path(work.reports))) if work.reports else {}
         for number, job in enumerate(work.jobs):
@@ -44,6 +48,28 @@ def main() -> None:
             pipes.report_custom_message(to_wire(report))
         if lock is not None:
             lock.release()
+
+
+def _watch_memory(messages: Path) -> None:
+    """Have a process beside this one note the most memory that this one and its children hold, as it grows.
+
+    Who is killed for memory cannot tell of it afterwards, and not each cluster can. A thread would wait for this one.
+    """
+    worker, path = psutil.Process(), messages.with_name(messages.name.replace(".messages.jsonl", ".memory"))
+    if os.fork():
+        return
+    die_with_parent(worker.pid)
+    most = 0
+    while True:
+        held = 0
+        for process in (worker, *worker.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                held += process.memory_info().rss if process.pid != os.getpid() else 0
+        if held > 1.01 * most:
+            most = held
+            with contextlib.suppress(OSError):
+                path.write_text(str(most))
+        time.sleep(MEMORY_S)
 
 
 def _alone(work: Work, pipes: PipesContext) -> FileLock | None:

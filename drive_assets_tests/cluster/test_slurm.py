@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -417,7 +418,19 @@ def test_more_memory_than_asked_for_is_told_with_the_figure(
     root: Path, instance: dg.DagsterInstance, run: Callable[..., dg.ExecuteInProcessResult]
 ) -> None:
     result = run(fault="hungry", faulty="a")
-    assert "most likely out of memory: it had asked for 500M" in told(instance, result)
+    words = r"out of memory: it had asked for 500M\. Raise `memory` for this task\. It held ([\d,]+) MiB when it last"
+    found = re.search(words, told(instance, result))
+    assert found is not None, told(instance, result)
+    assert int(found[1].replace(",", "")) >= 350
+
+
+def test_of_a_log_of_gigabytes_the_end_is_told(
+    root: Path, instance: dg.DagsterInstance, run: Callable[..., dg.ExecuteInProcessResult]
+) -> None:
+    text = told(instance, run(fault="talkative", faulty="a"))
+    assert "died on n" in text and "last words" in text
+    assert next(root.glob("jobs/echoes-*/*.log")).stat().st_size > 3 * 2**30
+    assert len(text) < 100_000
 
 
 def test_a_partition_that_takes_no_jobs_is_waited_for(
@@ -488,6 +501,27 @@ def test_settings_that_the_cluster_does_not_have(
     result = run(changed=changed)
     assert words in told(instance, result)
     assert made(instance, result.run_id) == {}
+
+
+def test_an_account_that_does_not_exist(
+    cluster: LocalCluster, root: Path, instance: dg.DagsterInstance, run: Callable[..., dg.ExecuteInProcessResult]
+) -> None:
+    """Slurm knows accounts by its database; without one, as here, it has none, and refuses each if it enforces them."""
+    config = cluster.config.read_text()
+    enforced = "accounting_storage/slurmdbd\nAccountingStoragePort=1\nAccountingStorageEnforce=associations"
+    cluster.stop("slurmctld")
+    try:
+        cluster.config.write_text(config.replace("accounting_storage/none", enforced))
+        cluster.start_controller()
+        until(lambda: "idle" in cluster.call("sinfo", "-h", "-o", "%t"), "the cluster is back")
+        text = told(instance, run(changed={"account": "nope"}))
+    finally:
+        cluster.stop("slurmctld")
+        cluster.config.write_text(config)
+        cluster.start_controller()
+        until(lambda: "idle" in cluster.call("sinfo", "-h", "-o", "%t"), "the cluster is back")
+    assert "Slurm refused the job: Batch job submission failed: Invalid account or account/partition" in text
+    assert "--account=nope" in text
 
 
 def test_nodes_that_do_not_see_the_data_root(cluster: LocalCluster, root: Path, instance: dg.DagsterInstance) -> None:

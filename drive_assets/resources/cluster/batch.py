@@ -32,6 +32,8 @@ class State:
     """For the user: why it waits or is stuck, or how it ended."""
     passing: bool = True
     """Of a job that is stuck or has ended: whether another try may succeed with nothing put right by anyone."""
+    memory: bool = False
+    """Whether it was, or may have been, killed for memory."""
 
 
 @dataclass
@@ -82,7 +84,9 @@ class Batch:
     def fail(self, state: State) -> None:
         """Give up: the message names the job and its log, and how that ends."""
         tail = self.folder.log_tail(self.submission.name)
-        text = f"Job {self.submission.id} {state.reason} Its log: {self.folder.log(self.submission.name)}"
+        held = self.folder.held(self.submission.name) if state.memory else ""
+        memory = f" It held {held} when it last looked." if held else ""
+        text = f"Job {self.submission.id} {state.reason}{memory} Its log: {self.folder.log(self.submission.name)}"
         self.error = (PassingError if state.passing else DataError)(f"{text}\n{tail}" if tail else text)
 
 

@@ -256,7 +256,7 @@ def _failed(reason: str, job: "V1Job", pod: "V1Pod | None") -> State:
         if ended and ended.reason == "OOMKilled":
             limit = pod.spec.containers[0].resources.limits["memory"]  # type: ignore[union-attr]
             text = f"was out of memory: it had asked for {limit}. Raise `memory` for this task."
-            return State("ended", text, passing=False)
+            return State("ended", text, passing=False, memory=True)
         if ended:
             node = pod.spec.node_name or "its node"  # type: ignore[union-attr]
             return State("ended", f"died on {node} (exit status {ended.exit_code}, {ended.reason}).")

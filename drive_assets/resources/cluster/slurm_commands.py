@@ -66,7 +66,7 @@ class SlurmCommands:
         if how == "OUT_OF_MEMORY" or (how == "FAILED" and killed):
             sure = "was" if how == "OUT_OF_MEMORY" else "was killed (signal 9) on {node}, most likely"
             text = f"{sure.format(node=node)} out of memory: it had asked for {memory}. Raise `memory` for this task."
-            return State("ended", text, passing=how != "OUT_OF_MEMORY")
+            return State("ended", text, passing=how != "OUT_OF_MEMORY", memory=True)
         if how == "FAILED" and status == str(unseen_status):
             return State("ended", f"found no {folder} on {node}: is the file system mounted there?")
         said = {
