@@ -126,7 +126,13 @@ class LocalCluster:
 
     def _run(self, name: str, *command: str) -> None:
         with (self.folder / f"{name}.out").open("ab") as log:
-            self.processes[name] = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+            self.processes[name] = subprocess.Popen(
+                command,
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,  # where it may leave a core
+            )
 
 
 @contextlib.contextmanager
