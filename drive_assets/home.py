@@ -16,7 +16,7 @@ POSTGRES = "DRIVE_ASSETS_POSTGRES"
 """Environment variable with the address of Dagster's PostgreSQL database. It may hold a password."""
 SETTINGS = "dagster.yaml"
 TEMPLATE = Path(__file__).with_name(SETTINGS)
-FORMER = {"0a62466bf95c", "da8b70520e1a", "bf93700d3047", "0181d1fc5893", "02c563c99a49"}
+FORMER = {"0a62466bf95c", "da8b70520e1a", "bf93700d3047", "0181d1fc5893", "02c563c99a49", "6f2229a700f3"}
 """Beginnings of the SHA-256 of what TEMPLATE was before: a file that equals one was not edited by anyone."""
 _STORAGE = f"""# The address stands in the environment alone, since it may hold a password.
 storage:

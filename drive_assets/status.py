@@ -140,14 +140,15 @@ def _attempts(instance: dg.DagsterInstance, key: dg.AssetKey) -> tuple[list[str]
 
 
 def failure_reason(instance: dg.DagsterInstance, run_id: str) -> str:
-    """What the step of a run that failed said, for people."""
+    """What the step of a run that failed said, for people; of one that was ended from outside, why."""
     for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
         data = entry.get_dagster_event().step_failure_data
         if data.user_failure_data is not None and data.user_failure_data.description:
             return str(data.user_failure_data.description)
         if data.error is not None:
             return str(data.error.message).strip()
-    return "its run failed before it began"
+    ended = instance.all_logs(run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
+    return ended[-1].message if ended else "its run failed before it began"
 
 
 def _own(reason: str, partition: str) -> str:

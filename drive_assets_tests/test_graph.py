@@ -17,9 +17,14 @@ import psutil
 import pytest
 import sqlalchemy
 from mlflow import MlflowClient
+from starlette.testclient import TestClient
 
 from drive_assets import cli
 from drive_assets.instance import UNFINISHED, open_instance
+from drive_assets.reports.history import History
+from drive_assets.reports.links import base_url
+from drive_assets.reports.server import Reports
+from drive_assets.resources.storage import Storage
 from drive_assets.tracking import GROUP
 from drive_assets_tests.drives import write_drive
 from model.dataset.split_file import read_split
@@ -167,6 +172,27 @@ def test_from_splits_to_the_comparison(splits: Path) -> None:
     assert status == 0, told
     assert (splits / "evaluation" / "comparison.csv").is_file()
     _check_mlflow(splits)
+
+
+def test_a_data_root_that_is_moved_is_used_from_its_new_place(splits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved = splits.with_name("elsewhere")
+    splits.rename(moved)
+    monkeypatch.setenv("DRIVE_ASSETS_DATA", str(moved))
+    monkeypatch.setenv("DAGSTER_HOME", str(moved / "dagster"))
+    status, told = drive_assets("status")
+    assert (status, "out of date" in told, "future_labels      4 of 4 made" in told) == (0, False, True), told
+    status, told = drive_assets("run", "--select", "recording,future_labels", "--recordings", NAMES[0])
+    assert status == 0, told
+    with open_instance() as instance:
+        made = instance.get_latest_materialization_event(dg.AssetKey("future_labels"))
+        assert made is not None and made.asset_materialization is not None
+        link = str(made.asset_materialization.metadata["report"].value)
+        assert made.asset_materialization.metadata["path"].value == str(
+            moved / "recordings" / NAMES[0] / "future_labels.csv"
+        )
+        pages = TestClient(Reports(Storage.from_environment(), History(instance, {})).app(), base_url=base_url())
+        for page in (link, f"{base_url()}/h5_split/train", f"{base_url()}/split_manifest"):
+            assert pages.get(page).status_code == 200
 
 
 def test_splits_that_were_changed_are_not_trained_on(splits: Path) -> None:

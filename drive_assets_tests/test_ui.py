@@ -10,6 +10,7 @@ from pathlib import Path
 import dagster as dg
 import psutil
 import pytest
+import requests
 
 from drive_assets.instance import open_instance
 from drive_assets.partitions import register_recordings
@@ -39,12 +40,44 @@ def test_a_user_finds_the_graph_launchpad_backfill_sensor_check_report_and_plot(
     with open_instance() as instance:
         register_recordings(instance, NAMES)
         with served() as urls:
+            wrong_launches(urls["dagster"], instance)
             if BROWSER is None or DRIVER is None:
                 pytest.skip(
                     "the servers answer; the browser's view was not looked at: chromium or chromedriver is missing"
                 )
             with browser(tmp_path / "profile") as driver:
                 walk_through(Walk(driver, urls["dagster"]), instance)
+
+
+LAUNCH = """mutation($params: ExecutionParams!) { launchPipelineExecution(executionParams: $params) {
+  ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
+
+
+def launch(dagster: str, asset: str, partition: str, config: dict) -> dict:
+    """What Dagster answers to a launch of one partition."""
+    job = {
+        "repositoryName": "__repository__",
+        "repositoryLocationName": "drive_assets.definitions",
+        "jobName": "__ASSET_JOB",
+        "assetSelection": [{"path": [asset]}],
+    }
+    tags = [{"key": "dagster/partition", "value": partition}] if partition else []
+    params = {"selector": job, "mode": "default", "runConfigData": config, "executionMetadata": {"tags": tags}}
+    answer = requests.post(f"{dagster}/graphql", json={"query": LAUNCH, "variables": {"params": params}}, timeout=120)
+    return dict(answer.json()["data"]["launchPipelineExecution"])
+
+
+def wrong_launches(dagster: str, instance: dg.DagsterInstance) -> None:
+    """A partition that does not exist, none, and a wrong option, as a script or an old browser tab may ask for."""
+    words = {"future_labels": "has no partition '2031-01-01_00-00-00': choose one", "checkpoint": "none was chosen"}
+    for asset, partition in (("future_labels", "2031-01-01_00-00-00"), ("checkpoint", "")):
+        run_id = launch(dagster, asset, partition, {})["run"]["runId"]
+        run = instance.get_run_by_id(run_id)
+        assert run is not None and run.status == dg.DagsterRunStatus.FAILURE
+        assert words[asset] in instance.all_logs(run_id)[-1].message
+    wrong = {"ops": {"checkpoint": {"config": {"epochs": 0}}}}
+    refused = launch(dagster, "checkpoint", "simple_concat_lstm", wrong)
+    assert "epochs 0: expected greater than or equal to 1" in refused["message"]
 
 
 def walk_through(walk: Walk, instance: dg.DagsterInstance) -> None:

@@ -1,0 +1,179 @@
+"""What becomes of runs that are disturbed: two of one partition, a backfill that is cancelled, a daemon that dies."""
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+import psutil
+import pytest
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
+
+from drive_assets.home import SETTINGS, prepare_home
+from drive_assets.instance import open_instance
+from drive_assets.partitions import register_recordings
+from drive_assets.recordings.assets import recording
+from drive_assets.recordings.ingest import lock_of
+from drive_assets.recordings.local import find_all
+from drive_assets.recordings.sources import register
+from drive_assets.resources.storage import Storage
+from drive_assets.run_launcher import LOST
+from drive_assets_tests.drives import write_drive
+from model.common.files import locked
+
+NAMES = [f"2024-05-0{day}_10-00-00" for day in range(1, 4)]
+RECORDING = dg.AssetKey("recording")
+
+defs = dg.Definitions([recording], executor=dg.in_process_executor, resources={"storage": Storage.from_environment()})
+"""What the daemon knows. Its process finds the data root in its own environment."""
+
+
+@pytest.fixture
+def storage(data_root: Path) -> Storage:
+    return Storage.from_environment()
+
+
+@pytest.fixture
+def instance(data_root: Path) -> Iterator[dg.DagsterInstance]:
+    with open_instance() as instance:
+        yield instance
+
+
+def until(true: Callable[[], bool], seconds: float = 240) -> None:
+    """Wait for an event of a busy machine."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+@contextmanager
+def daemon(log: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """Dagster's daemon, with this process's environment; it and its code server are gone after the block."""
+    command = [str(Path(sys.executable).parent / "dagster-daemon"), "run", "-m", __name__, "-a", "defs"]
+    with log.open("ab") as stream, subprocess.Popen(command, stdout=stream, stderr=stream) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                for each in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
+                    kill(each)
+
+
+def told(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+    return "\n".join(entry.message for entry in instance.all_logs(run.run_id))
+
+
+def taken(instance: dg.DagsterInstance) -> set[str]:
+    return instance.get_materialized_partitions(RECORDING)
+
+
+def backfill(instance: dg.DagsterInstance, names: Sequence[str], name: str) -> Callable[[], BulkActionStatus]:
+    """Launch a backfill as the UI does; returns what tells its status."""
+    backfill = PartitionBackfill.from_asset_partitions(
+        asset_graph=defs.resolve_asset_graph(),
+        backfill_id=name,
+        tags={},
+        backfill_timestamp=time.time(),
+        asset_selection=[RECORDING],
+        partition_names=list(names),
+        dynamic_partitions_store=instance,
+        all_partitions=False,
+        title=None,
+        description=None,
+        run_config=None,
+    )
+    instance.add_backfill(backfill)
+
+    def status() -> BulkActionStatus:
+        found = instance.get_backfill(name)
+        assert found is not None
+        return found.status
+
+    return status
+
+
+@pytest.mark.timeout(600)
+def test_two_commands_that_take_one_recording_at_once_wait_for_each_other_and_say_so(
+    instance: dg.DagsterInstance, storage: Storage, tmp_path: Path
+) -> None:
+    drive = write_drive(tmp_path / NAMES[0], rows=8)
+    command = [sys.executable, "-m", "drive_assets.cli", "ingest", str(drive)]
+    with locked(lock_of(storage, NAMES[0])):
+        both = [subprocess.Popen(command) for _ in range(2)]
+        until(lambda: sum("is being taken by process" in told(instance, run) for run in instance.get_runs()) == 2)
+        assert taken(instance) == set()
+    assert [process.wait(240) for process in both] == [0, 0]
+    changes = [
+        record.asset_materialization.metadata["change"].value
+        for record in instance.fetch_materializations(RECORDING, limit=5).records
+        if record.asset_materialization is not None
+    ]
+    assert sorted(map(str, changes)) == ["new", "unchanged"]
+    assert [run.status.value for run in instance.get_runs()] == ["SUCCESS"] * 2
+    assert len(list(storage.recording(NAMES[0]).glob("*.jpg"))) == 8
+
+
+def held_at(instance: dg.DagsterInstance, name: str, backfill: str) -> bool:
+    """Whether a run of a backfill stands still at a recording that this process holds."""
+    runs = instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill}))
+    return any(f"{name} is being taken" in told(instance, run) for run in runs)
+
+
+def cancel(instance: dg.DagsterInstance, name: str) -> None:
+    found = instance.get_backfill(name)
+    assert found is not None
+    instance.update_backfill(found.with_status(BulkActionStatus.CANCELING))
+
+
+def kill(process: psutil.Process) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.kill()
+
+
+@pytest.mark.timeout(900)
+def test_after_a_cancelled_backfill_a_loss_of_power_and_a_killed_daemon_the_next_goes_on(
+    data_root: Path, tmp_path: Path
+) -> None:
+    settings = prepare_home() / SETTINGS
+    settings.write_text(settings.read_text().replace("poll_interval_seconds: 30", "poll_interval_seconds: 2"))
+    storage, log = Storage.from_environment(), tmp_path / "daemon.log"
+    drives = [write_drive(tmp_path / name, rows=8, seed=seed) for seed, name in enumerate(NAMES)]
+    register(storage, find_all(drives)[0])
+    with open_instance() as instance:
+        register_recordings(instance, NAMES)
+        with daemon(log) as first:
+            with locked(lock_of(storage, NAMES[1])):
+                cancelled = backfill(instance, NAMES, "cancelled")
+                until(lambda: held_at(instance, NAMES[1], "cancelled"))
+                cancel(instance, "cancelled")
+                until(lambda: cancelled() == BulkActionStatus.CANCELED)
+            assert taken(instance) == {NAMES[0]}
+            with locked(lock_of(storage, NAMES[2])):
+                lost = backfill(instance, NAMES[1:], "lost")  # what is missing
+                until(lambda: held_at(instance, NAMES[2], "lost"))
+                for process in [*psutil.Process(first.pid).children(recursive=True), psutil.Process(first.pid)]:
+                    kill(process)
+        with daemon(log) as second:
+            until(lambda: lost() == BulkActionStatus.COMPLETED_FAILED)
+            assert taken(instance) == set(NAMES[:2])
+            with locked(lock_of(storage, NAMES[2])):
+                finished = backfill(instance, NAMES[2:], "finished")
+                until(lambda: held_at(instance, NAMES[2], "finished"))
+                left = psutil.Process(second.pid).children(recursive=True)
+                second.kill()
+                second.wait()
+        with daemon(log):
+            until(lambda: finished() == BulkActionStatus.COMPLETED_SUCCESS)
+        for process in left:  # a code server waits some time for its daemon
+            kill(process)
+        assert taken(instance) == set(NAMES)
+        made = instance.fetch_materializations(RECORDING, limit=9).records
+        assert sorted(str(record.partition_key) for record in made) == NAMES  # each once
+        last, failed, canceled = instance.get_runs()
+        assert [run.status.value for run in (last, failed, canceled)] == ["SUCCESS", "FAILURE", "CANCELED"]
+        assert LOST in told(instance, failed)
