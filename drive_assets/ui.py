@@ -118,6 +118,8 @@ def _mlflow(host: str, port: int) -> Server:
         "MLFLOW_BACKEND_STORE_URI": tracking_uri(),
         "MLFLOW_DEFAULT_ARTIFACT_ROOT": Path(mlflow.artifacts).as_uri(),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight processes for features of language models
+        "MLFLOW_ENABLE_AI_GATEWAY": "false",
+        "MLFLOW_ENABLE_ASSISTANT_SANDBOX": "true",  # its assistant would run commands on this machine
     }
     page = table_of_trainings(mlflow.prepared())
     return Server("mlflow", port, [*command, "--workers", "1"], "/health", env, page)
