@@ -26,8 +26,9 @@ SPEED_PRIOR = 2.5
 LEAST_NOISE = 0.0003
 """Spread of log sizes that is left where boxes hardly tremble."""
 TYPICAL_LEAD_M = 30.0
-OWN_LANE = 0.015
-"""Boxes that come this near to the region's middle, a share of its width, or cover it are in the own lane."""
+OWN_LANE, OWN_LANE_WIDTHS = 0.015, 0.5
+"""Boxes that come this near to the region's middle, a share of its width and of their own, or cover it are in the own
+lane: of far vehicles the next lanes' are that near too, and only their own width tells."""
 OVERLOOKED = 3
 """Frames at the window's end in which the vehicle may be missed and is still followed."""
 MOST_CHANGE = 0.6
@@ -251,7 +252,8 @@ def _follow(boxes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """The lead's boxes (B,T,5), and in which frames it was seen (B,T), 0 or 1; followed from the end back."""
     batch, length = mask.shape[:2]
     rows = torch.arange(batch, device=boxes.device)
-    ahead = (boxes[..., 0] - 0.5).abs() < boxes[..., 3] / 2 + OWN_LANE
+    width = boxes[..., 3]
+    ahead = (boxes[..., 0] - 0.5).abs() < width / 2 + torch.clamp(OWN_LANE_WIDTHS * width, max=OWN_LANE)
     low, lowest = torch.where(mask & ahead, boxes[..., 1], -1.0).max(-1)
     found = torch.zeros(batch, dtype=torch.bool, device=boxes.device)
     current = torch.ones_like(boxes[:, 0, 0])
