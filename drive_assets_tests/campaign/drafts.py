@@ -56,6 +56,8 @@ class Draft:
     """Whether the values are known: not where the damage may turn one digit into another."""
     is_annotated: bool = False
     """Whether the frames are to be looked at by a detector too."""
+    rounded: set[str] = field(default_factory=set)
+    """Columns whose numbers are written without their fractions."""
 
     def __post_init__(self) -> None:
         self.files["roi.json"] = b'{"x": 0, "y": 100, "width": 640, "height": 200}'
@@ -129,7 +131,7 @@ class Draft:
                 wrong += [] if number in self.harmed else [f"row {time} is lost"]
                 continue
             for name, value in truth(number).items():
-                if name in found[time] and found[time][name] != value:
+                if name in found[time] and not abs(found[time][name] - value) <= (0.5 if name in self.rounded else 0):
                     wrong.append(f"{name} of {time} is {found[time][name]} and was {value}")
         return wrong[:5]
 

@@ -179,6 +179,7 @@ def thousands(draft: Draft, rng: Random) -> None:
         "RPM",
         lambda cell: f"{float(cell):,.0f}".replace(",", mark) if whole else f"{float(cell):,.2f}".replace(",", mark),
     )
+    draft.rounded = {"RPM"} if whole else set()
     draft.may_refuse = True
 
 

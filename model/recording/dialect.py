@@ -124,10 +124,10 @@ def _decode(path: Path) -> tuple[str, str]:
         if content.startswith(start):
             raise DataError(f"{path} is {what}: {advice}.")
     encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if content.startswith(mark)), "")
-    if not encoding and (beginning := content[:1000]):  # of two bytes a letter one is 0
-        for offset, name in ((1, "utf-16-le"), (0, "utf-16-be")):
-            if beginning[offset::2].count(0) > 0.4 * len(beginning):
-                encoding = name
+    if not encoding and (beginning := content[:1000]):  # of two bytes a letter one is 0; where power was cut both are
+        zeros = [beginning[offset::2].count(0) / len(beginning) for offset in (0, 1)]
+        if max(zeros) > 0.4 and min(zeros) < 0.1:
+            encoding = "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
     if encoding:
         return content.decode(encoding, errors="replace").removeprefix("\ufeff"), encoding
     try:

@@ -161,7 +161,7 @@ class Recording:
         try:
             content = json.loads(self.roi_path.read_text(encoding="utf-8"))
             region = Region(*(int(content[name]) for name in Region._fields))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise DataError(
                 f'{self.roi_path}: expected {{"x": .., "y": .., "width": .., "height": ..}} in px ({error}).'
             ) from error

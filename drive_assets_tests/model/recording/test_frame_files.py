@@ -9,6 +9,7 @@ from PIL import Image
 
 from drive_assets_tests.drives import write_drive
 from model.annotation.frames import UnreadableFrame, View, decode, picture_size, read_jpeg, view_of
+from model.common.errors import DataError
 from model.recording.folder import Recording, Region, inspect_recording
 from model.recording.frame_files import is_frame, is_whole, repeated_frames
 
@@ -77,3 +78,13 @@ def test_a_recording_of_other_suffixes_and_a_camera_that_hung(tmp_path: Path) ->
     assert (report.frames, report.usable_frames, report.repeated_frames) == (8, 8, 2)
     assert report.examples["repeated_frames"] == [frames[5].stem, frames[6].stem]
     assert repeated_frames({"a": frames[4], "b": frames[7]}) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "7", "{", "[" * 100_000, '{"x": 0, "y": 0, "width": 1e400, "height": 9}', '{"x": 0, "y": 0, "width": NaN}'],
+)
+def test_a_region_that_is_none_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "roi.json").write_text(content)
+    with pytest.raises(DataError, match=r"roi.json: expected"):
+        Recording(tmp_path).region()

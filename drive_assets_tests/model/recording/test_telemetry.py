@@ -136,6 +136,10 @@ def test_rows_that_cannot_be_read_are_dropped_and_counted(tmp_path: Path) -> Non
     table, report = read_telemetry(write(tmp_path / "telemetry.csv", *rows))
     assert (report.rows, report.valid, report.unreadable, report.headers, report.incomplete) == (100, 94, 4, 1, 1)
     assert table["SPEED"].iloc[8] == 59
+    rows[1] = "\0" * 4096  # as where power was cut; no sign of UTF-16
+    found = read_telemetry(write(tmp_path / "telemetry.csv", *rows), most_unreadable=0.1)[1]
+    assert (found.valid, found.dialect.encoding) == (93, "utf-8")
+    rows[1] = drive(2)[1]
     rows[4:6] = [row(moment(2000 + 500 * n), rpm="-") for n in range(2)]
     with pytest.raises(DataError, match=r"row 5, column RPM: 'nan' is not a number. 6 of 98 rows \(6.1%\)"):
         read_telemetry(write(tmp_path / "telemetry.csv", *rows))
