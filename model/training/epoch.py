@@ -18,7 +18,7 @@ LOOK_EVERY = 50
 def train_one_epoch(
     step: Step, generator: torch.Generator, on_bad_step: Callable[[int, Batch, float], None]
 ) -> Metrics:
-    """One pass over the windows in random order -> {"train_loss": mean over windows, "bad_steps": steps left out}.
+    """One pass in random order, or as sampled -> {"train_loss": mean over windows, "bad_steps": steps left out}.
 
     What happened stays on the device and is looked at after each step on a CPU, and every LOOK_EVERY steps on a GPU, so
     that no step waits for one.
@@ -30,7 +30,7 @@ def train_one_epoch(
     step.model.train()
     values, bad, seen = [], [], 0
     every = 1 if step.precision.device.type == "cpu" else LOOK_EVERY
-    chosen = torch.split(step.data.order(generator), step.config.batch_size)
+    chosen = torch.split(_order(step, generator), step.config.batch_size)
     for number, windows in enumerate(chosen, 1):
         value, left_out = step(windows)
         values.append(value)
@@ -44,6 +44,19 @@ def train_one_epoch(
     losses = torch.stack(values)[good].double()
     mean = float((losses @ weights / weights.sum()).item()) if len(losses) else None
     return {"train_loss": mean, "bad_steps": len(bad) - len(losses)}
+
+
+def _order(step: Step, generator: torch.Generator) -> Tensor:
+    """The windows of an epoch (W,): each once or, balanced, half of them from those with a positive label."""
+    data, tasks = step.data, step.config.tasks
+    # Of hazards, the onsets stand for the labels.
+    columns = [column for column, name in enumerate(data.tasks) if name in tasks or "_onset_" in name]
+    positive = (data.labels[:, columns] > 0.5).any(dim=1).cpu()
+    share = positive.double().mean().item()
+    if step.config.sampling == "all" or share in (0.0, 1.0):
+        return data.order(generator)
+    weights = torch.where(positive, 0.5 / share, 0.5 / (1 - share))
+    return torch.multinomial(weights, len(data), True, generator=generator).to(data.first_row.device)
 
 
 @torch.no_grad()

@@ -59,6 +59,10 @@ class TrainingConfig(NetworkConfig):
     onset_weight: float = Field(
         1.0, gt=0, description="Weight of windows in which the action does not go on already; others 1.0"
     )
+    sampling: Literal["all", "balanced"] = Field(
+        "all",
+        description="Every window once an epoch, or as many drawn, half of them with a positive label: then calibrate",
+    )
     loss: Literal["focal", "bce"] = Field("focal", description="Focal loss, or cross-entropy, which is calibrated")
     focal_alpha: dict[str, float] = Field(
         FOCAL_ALPHA, description="Focal loss: weight of positives by task; others 0.25"
