@@ -128,6 +128,7 @@ RECIPES: Mapping[str, TrainingConfig] = {
         early_stop_patience=6,
         loss="bce",
         auxiliary_weight=0.1,
+        onset_weight=2.0,
         embedding_dim=32,
         hidden_dim=64,
         attention_num_heads=4,
