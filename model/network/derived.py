@@ -76,7 +76,8 @@ class Camera(NamedTuple):
         depth = (y2 - horizon).clamp(min=0.01)
         ahead = (x1 < 0.5 + OWN_LANE) & (x2 > 0.5 - OWN_LANE)
         typical = float(depth[ahead].median()) if ahead.any() else float(depth.median())
-        return cls(horizon, TYPICAL_LEAD_M * typical, _tremble(detections, mask) or cls().noise)
+        noise = _tremble(detections, mask)
+        return cls(horizon, TYPICAL_LEAD_M * typical, cls().noise if noise is None else noise)
 
 
 def _tremble(detections: Tensor, mask: Tensor, frames: int = 5000) -> float | None:
