@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 
 import cv2
 
-from model.common.errors import DataError
+from model.common.errors import DataError, PassingError
 from model.common.files import fsync, fsync_folder, remove_abandoned, temporary_sibling, write_json
 from model.common.processes import die_with_parent
 
@@ -71,6 +72,9 @@ def side_by_side(
 
     `done(i, result)` is called as each ends. Spawned processes work from threads and forked servers alike; one alone
     runs in this process.
+
+    Raises:
+        PassingError: one of the processes was killed.
     """
     results: dict[int, Result] = {}
     if min(workers, len(arguments)) <= 1:
@@ -85,6 +89,11 @@ def side_by_side(
                     index = running[future]
                     results[index] = future.result()
                     done(index, results[index])
+            except BrokenProcessPool:
+                raise PassingError(
+                    "A process of the simulation was killed, as by the system where memory is short. Run it again: "
+                    "what is made is kept; with fewer workers each has more memory."
+                ) from None
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
