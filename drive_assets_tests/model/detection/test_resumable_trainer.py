@@ -17,28 +17,38 @@ CONFIG = DetectorConfig(
     epochs=3, image_size=64, batch=4, devices="cpu", warmup_epochs=1.0, close_mosaic=1, learning_rate=0.001
 )
 """Three batches an epoch, of which in the end nine make a step; all that is random is on."""
+KILLS = {
+    0: [
+        ("_save_best", 0),  # last.pt is written, best.pt is not
+        ("save_model", 1),  # the table has a line of an epoch that is not saved
+    ],
+    2: [
+        ("optimizer_step", 1),  # an epoch has begun
+        ("final_eval", 2),  # the last epoch is saved, nothing is published
+    ],
+}
+"""By the number of processes that load: methods of the trainer before which, in an epoch (from 0), it is killed."""
 
 TRAININGS = """
 import os, signal, sys
 from pathlib import Path
-from drive_assets_tests.model.detection.test_resumable_trainer import CONFIG
+from drive_assets_tests.model.detection.test_resumable_trainer import CONFIG, KILLS
 from model.detection.detector import configure_ultralytics
 from model.detection.detector_training import train_detector
 
-root, workers, kills = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+root = Path(sys.argv[1])
 configure_ultralytics(root / "ultralytics")
 from ultralytics.utils.callbacks.base import default_callbacks
 from model.detection.resumable_trainer import ResumableTrainer
 
-def configure(trainer):
-    trainer.args.workers = workers  # on a CPU ultralytics has no processes that load
-    trainer.args.plots = False  # they take most of the time
-
-default_callbacks["on_pretrain_routine_start"].append(configure)
-
-def train(name, killed_in=None, at_epoch=None):
+def train(name, workers, killed_in=None, at_epoch=None):
     child = os.fork()  # spares the imports
     if child == 0:
+        def configure(trainer):
+            trainer.args.workers = workers  # on a CPU ultralytics has no processes that load
+            trainer.args.plots = False  # they take most of the time
+
+        default_callbacks["on_pretrain_routine_start"].append(configure)
         if killed_in:
             method = getattr(ResumableTrainer, killed_in)
             def killed(trainer, *args):
@@ -46,16 +56,17 @@ def train(name, killed_in=None, at_epoch=None):
                     os.kill(os.getpid(), signal.SIGKILL)
                 return method(trainer, *args)
             setattr(ResumableTrainer, killed_in, killed)
-        train_detector(root / "dataset.yaml", root / name / "out.pt", CONFIG, lambda _: None, root / name)
+        work = root / f"{name} {workers}"
+        train_detector(root / "dataset.yaml", work / "out.pt", CONFIG, lambda _: None, work)
         os._exit(0)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert status == (-signal.SIGKILL if killed_in else 0), (name, killed_in, status)
+    assert status == (-signal.SIGKILL if killed_in else 0), (name, workers, killed_in, status)
 
-train("undisturbed")
-for kill in kills:
-    killed_in, at_epoch = kill.split()
-    train("killed", killed_in, int(at_epoch))
-train("killed")
+for workers, kills in KILLS.items():
+    train("undisturbed", workers)
+    for killed_in, at_epoch in kills:
+        train("killed", workers, killed_in, at_epoch)
+    train("killed", workers)
 """
 
 
@@ -75,21 +86,14 @@ def dataset(tmp_path: Path) -> Path:
     return tmp_path
 
 
-KILLS = {
-    "last.pt is written, best.pt is not": (0, "_save_best 0"),
-    "the table has a line of an epoch that is not saved": (0, "save_model 1"),
-    "an epoch has begun": (2, "optimizer_step 1"),
-    "the last epoch is saved, nothing is published": (2, "final_eval 2"),
-}
-"""Loader processes, method and epoch (from 0) that are killed."""
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_training_killed_again_and_again_is_the_undisturbed_one(dataset: Path, workers: int) -> None:
+def test_a_training_killed_again_and_again_is_the_undisturbed_one(dataset: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
-    kills = [kill for processes, kill in KILLS.values() if processes == workers]
-    subprocess.run([sys.executable, "-c", TRAININGS, str(dataset), str(workers), *kills], env=environment, check=True)
-    undisturbed, killed = dataset / "undisturbed", dataset / "killed"
+    subprocess.run([sys.executable, "-c", TRAININGS, str(dataset)], env=environment, check=True)
+    for workers in KILLS:
+        _compare(dataset / f"undisturbed {workers}", dataset / f"killed {workers}")
+
+
+def _compare(undisturbed: Path, killed: Path) -> None:
     weights, expected = _weights(killed), _weights(undisturbed)
     assert all(torch.equal(weights[name], value) for name, value in expected.items())
     assert any(not torch.equal(value, _bundled()[name]) for name, value in expected.items())  # it has learnt
