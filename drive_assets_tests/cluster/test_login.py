@@ -1,0 +1,98 @@
+"""Slurm's commands by ssh on a login node: a real sshd on loopback, and a Dagster's side that knows no Slurm itself."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from drive_assets_tests.cluster.graph import execute, settings
+from drive_assets_tests.cluster.slurm import LocalCluster, _free_ports, local_cluster, reason_against
+
+SSHD = shutil.which("sshd", path="/usr/sbin:/sbin") or ""
+LACKING = reason_against() or (
+    "" if SSHD and shutil.which("ssh") else "no sshd (Debian: apt-get install openssh-server)"
+)
+pytestmark = pytest.mark.skipif(bool(LACKING), reason=f"no login node here: {LACKING}")
+SERVER = """\
+Port {port}
+ListenAddress 127.0.0.1
+HostKey {folder}/host
+AuthorizedKeysFile {folder}/me.pub
+PidFile none
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+UsePAM no
+StrictModes no
+PermitRootLogin prohibit-password
+SetEnv SLURM_CONF={config}
+"""
+CLIENT = """\
+Host login
+  HostName 127.0.0.1
+  Port {port}
+  IdentityFile {folder}/me
+  UserKnownHostsFile {folder}/known
+  StrictHostKeyChecking accept-new
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    with local_cluster() as started:
+        yield started
+
+
+@contextlib.contextmanager
+def login_node(cluster: LocalCluster) -> Iterator[str]:
+    """An sshd that knows the cluster; yields the PATH by which `ssh login` reaches it."""
+    with tempfile.TemporaryDirectory(prefix="ssh-") as name:
+        folder, (port,) = Path(name), _free_ports(1)
+        for key in ("host", "me"):
+            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)], check=True)
+        values = {"port": port, "folder": folder, "config": cluster.config}
+        (folder / "server").write_text(SERVER.format(**values))
+        (folder / "client").write_text(CLIENT.format(**values))
+        (folder / "bin").mkdir()
+        ssh = folder / "bin" / "ssh"  # a person has this in ~/.ssh/config
+        ssh.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {folder}/client "$@"\n')
+        ssh.chmod(0o755)
+        Path("/run/sshd").mkdir(exist_ok=True)
+        server = subprocess.Popen([SSHD, "-D", "-e", "-f", str(folder / "server")], stderr=subprocess.DEVNULL)
+        try:
+            ends = time.monotonic() + 60
+            while subprocess.run([ssh, "-o", "BatchMode=yes", "login", "true"], stderr=subprocess.DEVNULL).returncode:
+                assert server.poll() is None and time.monotonic() < ends
+                time.sleep(0.2)
+            yield f"{ssh.parent}:{os.environ['PATH']}"
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def test_jobs_run_by_a_login_node_alone(cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_CONF", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    root = tmp_path / "a drive's root"  # what a shell takes apart
+    root.mkdir()
+    with dg.DagsterInstance.ephemeral() as instance:
+        with login_node(cluster) as path:
+            monkeypatch.setenv("PATH", path)
+            assert execute(instance, settings(root, login="login"), {}, "a", "b").success
+            refused = execute(instance, settings(root, login="login", size={"partition": "nope"}), {}, "c", "c")
+            assert "Slurm refused the job: invalid partition specified: nope" in _told(instance, refused)
+        assert [(root / f"{key}.txt").read_text() for key in "ab"] == ["a", "b"]
+        away = execute(instance, settings(root, login="login", patience_s=1.0), {}, "d", "d")
+        assert "login cannot be reached by ssh" in _told(instance, away)
+
+
+def _told(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) -> str:
+    failed = [event for event in result.all_events if event.is_step_failure]
+    said = [str(event.step_failure_data.user_failure_data.description) for event in failed]  # type: ignore[union-attr]
+    return "\n".join([*(entry.user_message for entry in instance.all_logs(result.run_id)), *said])
