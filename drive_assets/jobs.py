@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, DAGSTER_PIPES_MESSAGES_ENV_VAR, encode_param
+from filelock import FileLock, Timeout
 
 from drive_assets.wire import Report, Work, from_wire, reports_of, to_wire
 from model.common.files import atomic_path, write_json
@@ -128,6 +129,17 @@ class JobFolder:
         except FileNotFoundError:
             return ""
         return "\n".join(lines[-15:])
+
+
+def lives(lock: str) -> bool:
+    """Whether a worker, on whatever node, holds the lock of its job; empty: there is none."""
+    if not lock or not Path(lock).is_file():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 class Messages:

@@ -4,6 +4,7 @@ Free of Dagster, torch and, until there is something to log, MLflow.
 """
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +23,10 @@ TRAINING_KEY = "dagster.training_key"
 DAGSTER_RUN = "dagster.run_id"
 GROUP = "mlflow.parentRunId"
 """Tag by which MLflow shows a run below another: here below the group of one recipe on one data version."""
+JOB_LOCK = "DRIVE_ASSETS_JOB_LOCK"
+"""Environment variable of a cluster's worker: the lock that it holds while it lives, whatever becomes of Dagster."""
+LOCK_TAG = "drive_assets.job_lock"
+"""The same, as a tag of the MLflow run that it logs to."""
 PARAMETER_LIMIT = 500
 EPOCH = "epoch"
 """The figure that every epoch has: its number from 0, which is also the step of all its figures."""
@@ -138,7 +143,7 @@ class EpochLog:
         place = f"{self.name} epoch {done} of {self.most_epochs}".strip()
         self.tell(f"{place}, {each:.1f} s an epoch, at most {left} left: {figures}")
         if done - 1 not in self._logged:
-            self._track(lambda client, _: log_epoch(client, self._run_id, metrics))
+            self._track(lambda client, _: self._log(client, metrics))
 
     @contextmanager
     def closed(self) -> Iterator["EpochLog"]:
@@ -156,7 +161,14 @@ class EpochLog:
     def _open(self, client: "MlflowClient", run: TrackedRun, epochs_done: int) -> None:
         self._run_id = take_run(client, run, epochs_done, self.started).info.run_id
         client.update_run(self._run_id, status="RUNNING")
+        if lock := os.environ.get(JOB_LOCK):
+            client.set_tag(self._run_id, LOCK_TAG, lock)
         self._logged = logged_epochs(client, self._run_id)
+
+    def _log(self, client: "MlflowClient", metrics: Epoch) -> None:
+        if JOB_LOCK in os.environ:  # a Dagster run that ended meanwhile may have closed it
+            client.update_run(self._run_id, status="RUNNING")
+        log_epoch(client, self._run_id, metrics)
 
     def _close(self, status: str) -> None:
         if self._run_id:

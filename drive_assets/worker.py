@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from drive_assets.jobs import read_messages
 from drive_assets.tasks import ENDING, TASKS, Task, end_if_time_is_up
+from drive_assets.tracking import JOB_LOCK
 from drive_assets.wire import Failed, Report, Work, from_wire, reports_of, to_wire, version
 from model.common.errors import DataError, PassingError
 from model.common.processes import die_with_parent
@@ -85,6 +86,7 @@ def _alone(work: Work, pipes: PipesContext) -> FileLock | None:
             if not told:
                 _log(pipes)("Waits for another process that does the same work; the cluster may have lost its node.")
                 told = True
+    os.environ[JOB_LOCK] = str(lock.lock_file)
     return lock
 
 

@@ -14,9 +14,21 @@ import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._utils.interrupts import capture_interrupts, pop_captured_interrupt
 
+from drive_assets.jobs import lives
+from drive_assets.resources.failures import JobsGoOn
 from drive_assets.resources.mlflow_store import SQLITE, mend, prepare
 from drive_assets.resources.storage import data_root
-from drive_assets.tracking import DAGSTER_RUN, GROUP, Epoch, TrackedRun, find_run, log_epoch, logged_epochs, take_run
+from drive_assets.tracking import (
+    DAGSTER_RUN,
+    GROUP,
+    LOCK_TAG,
+    Epoch,
+    TrackedRun,
+    find_run,
+    log_epoch,
+    logged_epochs,
+    take_run,
+)
 from model.common.errors import DataError, PassingError
 
 if TYPE_CHECKING:
@@ -209,9 +221,9 @@ class Mlflow(dg.ConfigurableResource):
             _extend(client, run.tags[GROUP], client.get_run(found.run_id).info.end_time)
         return str(found.run_id)
 
-    def end(self, dagster_runs: Collection[str], status: str = "KILLED") -> None:
-        """End what seems to go on of Dagster runs that have ended."""
-        self._end(lambda run_id: run_id in dagster_runs, status)
+    def end(self, dagster_runs: Collection[str], status: str = "KILLED", living: bool = False) -> None:
+        """End what seems to go on of Dagster runs that have ended; with `living` also what a cluster's job works on."""
+        self._end(lambda run_id: run_id in dagster_runs, status, living)
 
     def end_killed(self, instance: dg.DagsterInstance) -> None:
         """End what seems to go on of those runs of this instance that have ended: their processes were killed."""
@@ -223,25 +235,31 @@ class Mlflow(dg.ConfigurableResource):
         self._end(is_over, "KILLED")
 
     @told()
-    def _end(self, is_over: Callable[[str], bool], status: str) -> None:
+    def _end(self, is_over: Callable[[str], bool], status: str, living: bool = False) -> None:
         uri = tracking_uri()
         if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).is_file():
             return  # a store that is not made yet is not made for this
         client = self.client()
         for run in client.search_runs([self.experiment_id(client)], "attributes.status = 'RUNNING'"):
-            if is_over(run.data.tags.get(DAGSTER_RUN, "")):
+            tags = run.data.tags
+            if is_over(tags.get(DAGSTER_RUN, "")) and (living or not lives(tags.get(LOCK_TAG, ""))):
                 client.set_terminated(run.info.run_id, status)
 
     @contextmanager
     def ended(self, dagster_run: str) -> Iterator[None]:
-        """If the block raises, nothing of this Dagster run goes on: KILLED if it was terminated, else FAILED."""
+        """If the block raises, nothing of this Dagster run goes on but jobs of a cluster that nobody ended.
+
+        What ended is KILLED if the run was terminated, else FAILED.
+        """
         try:
             yield
+        except JobsGoOn:
+            raise
         except BaseException as error:
             endings = (DagsterExecutionInterruptedError, KeyboardInterrupt)
             terminated = not isinstance(error, Exception) or isinstance(error.__cause__, endings)
             with contextlib.suppress(DataError), hurried():
-                self.end({dagster_run}, "KILLED" if terminated else "FAILED")
+                self.end({dagster_run}, "KILLED" if terminated else "FAILED", living=terminated)
             raise
 
     @told()

@@ -10,6 +10,7 @@ import dagster as dg
 
 from drive_assets.jobs import JobFolder, Messages, Submission
 from drive_assets.resources.compute import outcome
+from drive_assets.resources.failures import JobsGoOn
 from drive_assets.tasks import Task
 from drive_assets.wire import Report, Work, reports_of
 from model.common.errors import DataError, PassingError
@@ -100,13 +101,13 @@ class Patience:
         """Until the next question."""
 
     def bear(self, error: NotNow) -> None:
-        """Say so once; dagster.Failure when it lasts too long: the jobs go on, and a retry takes them over."""
+        """Say so once; JobsGoOn when it lasts too long: the jobs go on, and a retry takes them over."""
         now = time.monotonic()
         if self.since is None:
             self.since = now
             self.log.warning(f"{error} Asked again for up to {self.limit_s:.0f} s; jobs go on.")
         if now - self.since > self.limit_s:
-            raise dg.Failure(f"Given up after {now - self.since:.0f} s: {error} Jobs go on; a retry takes them over.")
+            raise JobsGoOn(f"Given up after {now - self.since:.0f} s: {error} Jobs go on; a retry takes them over.")
         self.wait_s = min(2 * self.wait_s, max(60.0, self.poll_s))
 
     def ended(self) -> None:

@@ -25,6 +25,7 @@ from drive_assets.jobs import JobFolder, Submission
 from drive_assets.resources.cluster.batch import Batch, NotNow, Patience, State, output_stands, stamp
 from drive_assets.resources.cluster.queue import Queue
 from drive_assets.resources.compute import Compute, check_names
+from drive_assets.resources.failures import JobsGoOn
 from drive_assets.resources.storage import data_root
 from drive_assets.tasks import Task
 from drive_assets.wire import Work, to_wire, version
@@ -311,7 +312,7 @@ class ClusterCompute(Compute):
         return State("gone", lost) if state.phase == "gone" else self.explained(job, state)
 
     def _patiently(self, context: dg.AssetExecutionContext, do: Callable[[], T]) -> T:
-        """Do it again until the cluster answers. dagster.Failure when patience is at its end."""
+        """Do it again until the cluster answers. JobsGoOn when patience is at its end."""
         patience = Patience(self.patience_s, self.poll_s, context.log)
         while True:
             try:
@@ -329,7 +330,7 @@ class ClusterCompute(Compute):
         named = ", ".join(batch.submission.id or batch.submission.name for batch in live) or "none"
         if not by_person:
             text = f"This process was stopped. Jobs go on: {named}. Run it again: that takes them over."
-            return dg.Failure(text, allow_retries=False)
+            return JobsGoOn(text, allow_retries=False)
         try:
             ids = [b.submission.id or self.adopt(b.submission.name).get(b.submission.index, "") for b in live]
             self.cancel([job for job in ids if job])

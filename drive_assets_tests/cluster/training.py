@@ -1,0 +1,69 @@
+"""The checkpoint of one architecture on a Slurm cluster, as a program that a test may kill.
+
+    python -m drive_assets_tests.cluster.training ROOT
+
+Its worker stops after the third epoch until ROOT/go is there, or Slurm's signal is, so that a test meets it there.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import dagster as dg
+
+from drive_assets.definitions import JOBS, ROOMS
+from drive_assets.instance import open_instance
+from drive_assets.materialize import materialize
+from drive_assets.resources.cluster.slurm import Size, SlurmCompute
+from drive_assets.resources.compute import Compute
+from drive_assets.resources.mlflow import Mlflow
+from drive_assets.resources.storage import Storage
+from drive_assets_tests.model.split_files import write_split_file
+from model.recording.schema import BINARY_LABELS
+
+ARCHITECTURE = "simple_concat_lstm"
+EPOCHS = 5
+CONFIG = {"epochs": EPOCHS, "batch_size": 32, "warmup_epochs": 0, "embedding_dim": 16, "hidden_dim": 16}
+GATE = """
+import os, time
+from pathlib import Path
+if gate := os.environ.get("DRIVE_ASSETS_TEST_GATE"):
+    from drive_assets import tasks, tracking
+    log = tracking.EpochLog.__call__
+    def stopped(self, metrics):
+        log(self, metrics)
+        while metrics["epoch"] == 2 and not Path(gate).exists() and not tasks.ENDING.is_set():
+            time.sleep(0.05)
+    tracking.EpochLog.__call__ = stopped
+"""
+
+
+def write_data(root: Path) -> None:
+    """Splits and their manifest, as little as the training asks for."""
+    storage = Storage(data_root=str(root), inbox_root=str(root / "inbox"))
+    storage.splits.mkdir(parents=True)
+    for seed, name in enumerate(("train", "val", "test")):
+        write_split_file(storage.split(name), seed=seed, version="1")
+    rates = dict.fromkeys(BINARY_LABELS, 0.5)
+    splits = {name: {"windows": 221, "label_rates": rates} for name in ("train", "val", "test")}
+    storage.manifest.write_text(json.dumps({"fingerprint": "1", "splits": splits}))
+    (root / "site").mkdir()
+    (root / "site" / "sitecustomize.py").write_text(GATE)
+
+
+def slurm(root: Path) -> Compute:
+    size = Size(cpus=1, memory="3G", gres="", time="20")
+    return SlurmCompute(data_root=str(root), poll_s=0.5, grace_s=1.0, train=size)
+
+
+def train(root: Path, instance: dg.DagsterInstance, compute: Compute) -> bool:
+    storage = Storage(data_root=str(root), inbox_root=str(root / "inbox"))
+    resources = {"storage": storage, "compute": compute, "mlflow": Mlflow.from_environment()}
+    rest = dg.Definitions(jobs=JOBS, executor=dg.in_process_executor, resources=resources)
+    graph = dg.Definitions.merge(*(room.defs for room in ROOMS), rest).get_repository_def()
+    return materialize(graph, instance, "checkpoint", architectures=[ARCHITECTURE], config={"checkpoint": CONFIG})
+
+
+if __name__ == "__main__":
+    with open_instance() as ours:
+        sys.exit(0 if train(Path(sys.argv[1]), ours, slurm(Path(sys.argv[1]))) else 1)
