@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 SERVERS: list[psutil.Process] = []
 """PostgreSQL's, whose times hold those of its processes that have ended."""
+PARTS = ("manifest", "instance")
 ASSETS = ("recording", "annotations", "future_labels")
 NODE = "query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode { id %s } } }"
 QUERIES = {
@@ -216,14 +217,17 @@ def manifest(storage: "Storage", keys: list[str]) -> None:
     assert not found
 
 
-def scale(server: Postgres, count: int, batch: int, root: Path) -> None:
+def scale(server: Postgres, count: int, batch: int, root: Path, parts: list[str]) -> None:
     from drive_assets.instance import open_instance
     from drive_assets.partitions import recording_keys, register_recordings
     from drive_assets.resources.storage import Storage
     from drive_assets.services import prepare_services
 
     keys = names(count)
-    manifest(Storage.from_environment(), keys)
+    if "manifest" in parts:
+        manifest(Storage.from_environment(), keys)
+    if "instance" not in parts:
+        return
     prepare_services()
     with open_instance() as instance:
         measured(f"register {count:,} recordings", lambda: register_recordings(instance, keys))
@@ -246,6 +250,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recordings", type=int, default=100_000)
     parser.add_argument("--batch", type=int, default=500)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     options = parser.parse_args()
     with postgres("dagster", "mlflow") as server, tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -261,7 +266,7 @@ def main() -> None:
             (root / "inbox" / name).mkdir(parents=True)
             (root / "inbox" / name / "telemetry.csv").write_text("Time\n")
             (root / "inbox" / name / f"{name[:10]} {name[11:]}-0.jpg").touch()
-        scale(server, options.recordings, options.batch, root)
+        scale(server, options.recordings, options.batch, root, options.parts)
 
 
 if __name__ == "__main__":

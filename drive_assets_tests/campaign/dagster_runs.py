@@ -44,6 +44,11 @@ class Asked(ABC):
     def instance(self) -> dg.DagsterInstance:
         return dg.DagsterInstance.from_config(self.environment["DAGSTER_HOME"])
 
+    def has_succeeded(self) -> bool:
+        """Whether a run has."""
+        with self.instance() as instance:
+            return bool(instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS])))
+
     @abstractmethod
     def ask(self) -> None:
         """Ask, for the first time or anew."""
@@ -79,8 +84,10 @@ class Command(Asked):
         self.process = self.start(sys.executable, *command)
 
     def outcome(self) -> bool | None:
-        status = self.process.poll()
-        return None if status is None else status == 0
+        if self.process.poll() is None:
+            return None
+        # A command that is killed when its run has succeeded need not be given again: that would make all anew.
+        return self.process.returncode == 0 or self.has_succeeded()
 
     def end(self) -> None:
         self.process.kill()
@@ -104,10 +111,10 @@ class Service(Asked):
         (self.root / WANTED).write_text(str(self.asked))
 
     def outcome(self) -> bool | None:
+        if self.has_succeeded():
+            return True
         with self.instance() as instance:
             runs = instance.get_runs()
-        if any(run.status == dg.DagsterRunStatus.SUCCESS for run in runs):
-            return True
         if not runs or not all(run.is_finished for run in runs):
             self.over_since = None
             return None

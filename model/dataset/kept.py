@@ -3,10 +3,10 @@
 To read a recording takes a tenth of a second, to see that nothing in it changed less than a tenth of a millisecond.
 """
 
+import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
@@ -27,6 +27,7 @@ DECIDES = (
     *(f"model.recording.{name}" for name in ("numerals", "plausibility", "ranges", "schema", "telemetry", "times")),
 )
 """Modules that decide on a summary."""
+Stats = list[os.stat_result | None]
 _KEPT = TypeAdapter(dict[str, tuple[str, Summary]])
 
 
@@ -49,10 +50,10 @@ class Kept:
 
     def summary(self, own: Recording) -> Summary:
         """The one that is kept, or a new one where something changed."""
-        stamp, changed = stamp_of(own), last_change(own)
-        known = self.before.get(own.name)
+        found = _stats(own)
+        stamp, known = _stamp(found), self.before.get(own.name)
         summary = known[1] if known and known[0] == stamp else summarise(own, self.window)
-        if summary.foreseen and changed < time.time() - SETTLED_S:
+        if summary.foreseen and _last_change(found) < time.time() - SETTLED_S:
             self.new[own.name] = (stamp, summary)
         return summary
 
@@ -67,19 +68,30 @@ def stamp_of(own: Recording) -> str:
 
     Of frames it tells which there are, not that one was written anew in place: that costs a look at thousands.
     """
-    return fingerprint([(s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) if s else None for s in _stats(own)])
+    return _stamp(_stats(own))
 
 
 def last_change(own: Recording) -> float:
     """Seconds since 1970 of the last change that `stamp_of` would tell; infinite if the recording is gone."""
-    found = [each.st_ctime for each in _stats(own) if each]
-    return max(found, default=float("inf"))
+    return _last_change(_stats(own))
 
 
-def _stats(own: Recording) -> Iterator[os.stat_result | None]:
+def _stamp(found: Stats) -> str:
+    known = [(each.st_ino, each.st_size, each.st_mtime_ns, each.st_ctime_ns) if each else None for each in found]
+    return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
+
+
+def _last_change(found: Stats) -> float:
+    return max((each.st_ctime for each in found if each), default=float("inf"))
+
+
+def _stats(own: Recording) -> Stats:
+    """Of the folder and each file that decides on a summary; None for one that is absent."""
+    found: Stats = []
     for path in (own.folder, own.telemetry_path, own.reading_path, own.labels_path, own.camera_folder, own.roi_path,
                  own.annotations_path, own.details_path):  # fmt: skip
         try:
-            yield path.stat()
+            found.append(path.stat())
         except OSError:
-            yield None
+            found.append(None)
+    return found
