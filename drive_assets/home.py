@@ -16,9 +16,24 @@ POSTGRES = "DRIVE_ASSETS_POSTGRES"
 """Environment variable with the address of Dagster's PostgreSQL database. It may hold a password."""
 SETTINGS = "dagster.yaml"
 TEMPLATE = Path(__file__).with_name(SETTINGS)
-FORMER = {"0a62466bf95c", "da8b70520e1a", "bf93700d3047", "0181d1fc5893", "02c563c99a49", "6f2229a700f3"}
+FORMER = {
+    "0a62466bf95c",
+    "da8b70520e1a",
+    "bf93700d3047",
+    "0181d1fc5893",
+    "02c563c99a49",
+    "6f2229a700f3",
+    "27ecae0acbaf",
+}
 """Beginnings of the SHA-256 of what TEMPLATE was before: a file that equals one was not edited by anyone."""
-_STORAGE = f"""# The address stands in the environment alone, since it may hold a password.
+_SQLITE = """# Dagster's own event log, with databases that stay open: half the work for each event.
+event_log_storage:
+  module: drive_assets.event_log
+  class: KeptEventLog
+  config:
+    home: {env: DAGSTER_HOME}
+"""
+_POSTGRES = f"""# The address stands in the environment alone, since it may hold a password.
 storage:
   postgres:
     postgres_url: {{env: {POSTGRES}}}
@@ -53,28 +68,34 @@ def prepare_home() -> Path:
 
 def lacking(home: Path) -> list[str]:
     """Settings of this version that an edited dagster.yaml lacks, as `key.key: value`."""
-    given = dict(_leaves(yaml.safe_load((home / SETTINGS).read_text(encoding="utf-8")) or {}))
+    settings = yaml.safe_load((home / SETTINGS).read_text(encoding="utf-8")) or {}
+    given = dict(_leaves(settings))
     return [
         f"{name}: {value}"
-        for name, value in _leaves(yaml.safe_load(TEMPLATE.read_text(encoding="utf-8")))
+        for name, value in _leaves(yaml.safe_load(_ours("storage" in settings)))
         if name not in given or (name.endswith((".module", ".class")) and given[name] != value)
     ]
 
 
 def _settle(path: Path) -> None:
     """Write our settings where there are none, or former ones of ours."""
-    on_postgres, template = bool(os.environ.get(POSTGRES)), TEMPLATE.read_text(encoding="utf-8")
+    on_postgres = bool(os.environ.get(POSTGRES))
     if not path.is_file():
-        write_text(path, template + (_STORAGE if on_postgres else ""))
+        write_text(path, _ours(on_postgres))
         return
     text = path.read_text(encoding="utf-8")
     if on_postgres and POSTGRES not in text:
         raise DataError(
-            f"{POSTGRES} is set, but {path} says nothing of PostgreSQL: choose another DAGSTER_HOME, or add to the "
-            f"file:\n{_STORAGE}"
+            f"{POSTGRES} is set, but {path} says nothing of PostgreSQL: choose another DAGSTER_HOME, or put this into "
+            f"the file for `event_log_storage`:\n{_POSTGRES}"
         )
-    if hashlib.sha256(text.removesuffix(_STORAGE).encode()).hexdigest()[:12] in FORMER:
-        write_text(path, template + (_STORAGE if text.endswith(_STORAGE) else ""))
+    former = text.removesuffix(_POSTGRES).removesuffix(_SQLITE)
+    if hashlib.sha256(former.encode()).hexdigest()[:12] in FORMER:
+        write_text(path, _ours(text.endswith(_POSTGRES)))
+
+
+def _ours(on_postgres: bool) -> str:
+    return TEMPLATE.read_text(encoding="utf-8") + (_POSTGRES if on_postgres else _SQLITE)
 
 
 def _leaves(settings: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

@@ -2,9 +2,11 @@
 
 import csv
 import json
+import os
 import re
 import sqlite3
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +50,7 @@ def differences(expected: Path, found: Path) -> Iterator[str]:
 def unfinished(root: Path) -> Iterator[str]:
     """What seems to go on, though nothing does."""
     if (root / "dagster" / "dagster.yaml").is_file():
-        with dg.DagsterInstance.from_config(str(root / "dagster")) as instance:
+        with _instance(root) as instance:
             for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
                 yield f"Dagster run {run.run_id} is {run.status.value}"
             for pool in instance.event_log_storage.get_concurrency_keys():
@@ -82,11 +84,23 @@ def materialized(root: Path) -> set[tuple[str, str]]:
     """(asset, partition) of all that Dagster takes for made."""
     if not (root / "dagster" / "dagster.yaml").is_file():
         return set()
-    with dg.DagsterInstance.from_config(str(root / "dagster")) as instance:
+    with _instance(root) as instance:
         keys = instance.all_asset_keys()
         return {(key.to_user_string(), name) for key in keys for name in instance.get_materialized_partitions(key)} | {
             (key.to_user_string(), "") for key in keys
         }
+
+
+@contextmanager
+def _instance(root: Path) -> Iterator[dg.DagsterInstance]:
+    """The instance of a data root; its settings say where it is by the environment."""
+    before = os.environ.get("DAGSTER_HOME")
+    os.environ["DAGSTER_HOME"] = str(root / "dagster")
+    try:
+        with dg.DagsterInstance.get() as instance:
+            yield instance
+    finally:
+        os.environ.pop("DAGSTER_HOME") if before is None else os.environ.update(DAGSTER_HOME=before)
 
 
 def mlflow_records(root: Path) -> set[tuple[Any, ...]]:
