@@ -1,11 +1,12 @@
 """Dagster's event log in SQLite, with connections that are kept. Named in dagster.yaml."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from dagster import StringSource
+from dagster import EventLogEntry, StringSource
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
@@ -24,6 +25,7 @@ class KeptEventLog(SqliteEventLogStorage):
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         self._engines: dict[str, Engine] = {}
+        self._batch = threading.local()
         super().__init__(base_dir, inst_data)
 
     @classmethod
@@ -35,10 +37,27 @@ class KeptEventLog(SqliteEventLogStorage):
         """Where Dagster's own would be by default, in DAGSTER_HOME."""
         return cls(str(Path(config_value["home"]) / "history" / "runs"), inst_data)
 
+    def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
+        """Store events, such as that so many partitions will be made, in one transaction a database."""
+        with self._db_lock, ExitStack() as stack:
+            self._batch.connections, self._batch.stack = {}, stack
+            try:
+                for entry in events:
+                    self.store_event(entry)
+            finally:
+                del self._batch.connections, self._batch.stack
+
     @contextmanager
     def _connect(self, shard: str) -> Iterator[Connection]:
-        with self._db_lock, self._engine(shard).connect() as connection, connection.begin():
-            yield connection
+        batch: dict[str, Connection] | None = getattr(self._batch, "connections", None)
+        if batch is None:
+            with self._db_lock, self._engine(shard).connect() as connection, connection.begin():
+                yield connection
+            return
+        if shard not in batch:
+            batch[shard] = self._batch.stack.enter_context(self._engine(shard).connect())
+            self._batch.stack.enter_context(batch[shard].begin())
+        yield batch[shard]
 
     def _engine(self, shard: str) -> Engine:
         engine = self._engines.pop(shard, None) or self._opened(shard)

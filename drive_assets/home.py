@@ -55,6 +55,7 @@ def prepare_home() -> Path:
             )
     # What `telemetry: enabled: false` leaves on: an hourly upload of the folder `logs` in DAGSTER_HOME.
     os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")  # of what a run announces: an event a partition
     os.environ["DAGSTER_HOME"] = str(home)
     os.environ["DRIVE_ASSETS_DATA"] = str(data_root())
     try:
