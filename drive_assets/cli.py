@@ -257,13 +257,12 @@ def _check_sharepoint(options: argparse.Namespace) -> bool:
 
 
 def _video(options: argparse.Namespace) -> bool:
-    from drive_assets.resources.storage import Storage
     from model.annotation.video import film_suffix, write_video
     from model.recording.folder import parse_recording_name
 
     parse_recording_name(options.recording)
     output = options.output or Path(f"{options.recording}{film_suffix()}")
-    recording = Storage.from_environment().recording(options.recording)
+    recording = _storage().recording(options.recording)
     frames, codec = write_video(recording, output, options.speed, _tell)
     _tell(f"{output}: {frames} frames, {codec}")
     return True
@@ -273,10 +272,10 @@ def _demo(options: argparse.Namespace) -> bool:
     from drive_assets.definitions import defs
     from drive_assets.demo import run_demo
     from drive_assets.instance import open_instance
-    from drive_assets.resources.storage import Storage
 
+    storage = _storage()
     with open_instance() as instance:
-        return run_demo(defs.get_repository_def(), instance, Storage.from_environment(), tell=_tell)
+        return run_demo(defs.get_repository_def(), instance, storage, tell=_tell)
 
 
 def _prepare(options: argparse.Namespace) -> bool:

@@ -52,6 +52,17 @@ def temporary_sibling(path: Path) -> Path:
     return path.with_name(f".{path.stem}.{owner}{path.suffix}")
 
 
+@contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """A folder beside `path` that goes with the block; if the process is killed, with the next start of any command."""
+    folder = temporary_sibling(path)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def remove_abandoned(root: Path, levels: int = 3) -> list[Path]:
     """Remove temporary siblings whose processes are dead, down to some levels of folders; returns them.
 

@@ -1,7 +1,6 @@
 """Evaluating one checkpoint: thresholds chosen on val, figures with intervals on test, and the plots."""
 
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import h5py
 
 from model.common.errors import DataError
-from model.common.files import sha256
+from model.common.files import sha256, temporary_folder
 from model.dataset.split_file import Split, read_fingerprint, read_split
 from model.evaluation.config import EvaluationConfig
 from model.evaluation.importance import WITHOUT_DETECTIONS, camera_verdict, importances, predict
@@ -84,9 +83,7 @@ def _trained_without_detections(
 ) -> Importance:
     """What the network loses on test when it is trained anew, by the same recipe, on splits whose boxes are gone."""
     training = TrainingConfig(**content["training_config"])
-    output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output, prefix=".without_detections.") as folder:
-        blind = Path(folder)
+    with temporary_folder(output / "without_detections") as blind:
         for name in ("train", *SCORED):
             shutil.copyfile(splits / f"{name}.h5", blind / f"{name}.h5")
             with h5py.File(blind / f"{name}.h5", "a") as file:
