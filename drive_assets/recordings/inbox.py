@@ -1,6 +1,7 @@
 """Recordings that arrive by themselves: folders and zips dropped into the inbox."""
 
 import json
+import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,7 +72,7 @@ def _look(storage: Storage, unit: Path, known: dict[str, str], tick: Tick) -> No
         DataError: it is a link, or a zip that is broken or hostile.
     """
     if unit.is_symlink():
-        raise DataError(f"it is a link to {unit.resolve()}: put what it points to into the inbox.")
+        raise DataError(f"it is a link to {os.path.realpath(unit)}: put what it points to into the inbox.")
     version, age = _state(unit)
     wanted = tick.rules.settling_s
     if age < wanted:

@@ -91,14 +91,19 @@ def _require_file(path: Path) -> None:
     this user can read: it is followed within the folder that holds the recordings, and where LINKS_VARIABLE allows it.
     """
     allowed = os.environ.get(LINKS_VARIABLE, "")
-    roots = [path.parent.parent.resolve(), *([Path(allowed).resolve()] if allowed else [])]
-    if path.is_symlink() and not any(path.resolve().is_relative_to(root) for root in roots):
+    roots = [_real(path.parent.parent), *([_real(Path(allowed))] if allowed else [])]
+    if path.is_symlink() and not any(_real(path).is_relative_to(root) for root in roots):
         raise DataError(
-            f"{path} is a link to {path.resolve()}: copy the recording with what its links point to (cp -rL), or set "
+            f"{path} is a link to {_real(path)}: copy the recording with what its links point to (cp -rL), or set "
             f"{LINKS_VARIABLE} to the folder that links may point into."
         )
     if not path.is_file():
         raise DataError(f"{path} is no regular file (a folder, pipe, device or broken link): remove it.")
+
+
+def _real(path: Path) -> Path:
+    """Where links lead; one in a circle of links as it is, where Path.resolve would raise."""
+    return Path(os.path.realpath(path))
 
 
 def find_all(paths: Sequence[Path]) -> tuple[list[LocalSource], list[str]]:
@@ -109,7 +114,7 @@ def find_all(paths: Sequence[Path]) -> tuple[list[LocalSource], list[str]]:
     found: dict[str, LocalSource] = {}
     refused: list[str] = []
     for path in paths:
-        for unit in _units(path.expanduser().resolve(), refused):
+        for unit in _units(_real(path.expanduser()), refused):
             for source in _in_unit(unit, refused):
                 if source != found.setdefault(source.name, source):
                     refused.append(f"{source.location} holds {source.name}, as {found[source.name].location} does.")

@@ -339,7 +339,7 @@ def test_links_are_followed_where_that_is_allowed_and_else_named(
     assert not any(path.is_symlink() for path in storage.recording(NAME).iterdir())
 
 
-@pytest.mark.parametrize("kind", ["fifo", "device", "broken link", "folder"])
+@pytest.mark.parametrize("kind", ["fifo", "device", "broken link", "circle of links", "folder"])
 def test_only_regular_files_are_opened(storage: Storage, tmp_path: Path, kind: str) -> None:
     drive = write_drive(tmp_path / NAME, rows=2)
     odd = drive / "odd.jpg"
@@ -349,6 +349,8 @@ def test_only_regular_files_are_opened(storage: Storage, tmp_path: Path, kind: s
         odd.symlink_to("/dev/zero")
     elif kind == "broken link":
         odd.symlink_to(drive / "none.jpg")
+    elif kind == "circle of links":
+        odd.symlink_to(odd)
     else:
         odd.mkdir()
     with pytest.raises(DataError, match=r"odd\.jpg is (a link to /dev/zero|no regular file)"):
