@@ -15,7 +15,7 @@ from dagster._core.scheduler.instigation import InstigatorType, TickStatus
 
 
 def daemon_ticks(
-    instance: dg.DagsterInstance, names: Collection[str], count: int = 2, most_s: float = 600.0
+    instance: dg.DagsterInstance, names: Collection[str], count: int = 2, most_s: float = 150.0
 ) -> dict[str, list[float]]:
     """Seconds of the first `count` ticks of sensors that run by default; fewer if they are not done in `most_s`."""
     program = str(Path(sys.executable).with_name("dagster-daemon"))
