@@ -15,7 +15,7 @@ from pydantic import Field
 from model.common.config import Config, fingerprint
 from model.common.errors import DataError, is_out_of_memory
 from model.common.files import atomic_path, full_disk_named, remove_abandoned, sha256, write_json
-from model.detection.detector import BUNDLED, configure_ultralytics
+from model.detection.detector import BUNDLED, FINAL, configure_ultralytics
 from model.detection.yolo_dataset import dataset_version
 
 STRIDE = 32
@@ -24,8 +24,6 @@ POLL_S = 1.0
 SAVED_BYTES = 200_000_000
 """Weights with the optimizer's state, four times, and pictures."""
 HALVINGS = 4
-FINAL = "final"
-"""Beside the checkpoints: copies of them without what only a training needs."""
 RESULTS = "results.csv"
 """In the working folder: ultralytics' table of epochs."""
 PUBLISHED = "published.json"

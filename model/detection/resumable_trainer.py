@@ -18,7 +18,7 @@ from ultralytics.utils.patches import torch_load
 from ultralytics.utils.torch_utils import torch_distributed_zero_first, unwrap_model
 
 from model.common.files import atomic_path, fsync, write_text
-from model.detection.detector_training import FINAL
+from model.detection.detector import FINAL
 
 IS_FIRST = RANK in {-1, 0}
 """Whether this process writes: the only one, or the first of several GPUs'."""
