@@ -1,7 +1,7 @@
 """How the UI and the commands fare with many recordings: python -m benchmarks.many_recordings [--recordings 10000]
 
 Registers recordings and their events on an instance of its own, without files. Measured are the load of the code
-location, the size of an event, the query behind the asset page of `recording` on a real web server, a tick of the
+location, the size of an event, queries as those behind pages of the UI on a real web server, a tick of the
 automation and `drive-assets status`; against the same with a hundred recordings.
 """
 
@@ -32,6 +32,17 @@ PAGE = """{ assetNodeOrError(assetKey: {path: ["recording"]}) { ... on AssetNode
   assetPartitionStatuses { ... on DefaultPartitionStatuses { materializedPartitions } }
   assetMaterializations(limit: 50) { partition timestamp metadataEntries { label } }
 } } }"""
+PARTITIONS = """{ assetNodeOrError(assetKey: {path: ["recording"]}) { ... on AssetNode {
+  partitionKeysByDimension { name type partitionKeys }
+  partitionStats { numMaterialized numPartitions numMaterializing numFailed }
+  assetPartitionStatuses { ... on DefaultPartitionStatuses {
+    materializedPartitions failedPartitions unmaterializedPartitions materializingPartitions } }
+} } }"""
+CATALOG = """{ assetNodes { assetKey { path } groupName description kinds
+  partitionStats { numMaterialized numPartitions numMaterializing numFailed }
+  assetMaterializations(limit: 1) { timestamp partition }
+  assetChecksOrError { ... on AssetChecks { checks { name executionForLatestMaterialization { status } } } }
+} }"""
 LOAD = """
 import time
 import psutil
@@ -81,8 +92,10 @@ def measure(count: int, folder: str) -> None:
         show("load of the code location, s", wall, cpu)
         show("its memory, MiB", megabytes)
         with web_server() as (ask, server):
-            show("asset page of recording, s", *timed(ask, server))
-            show("the same again, s", *timed(ask, server))
+            show("asset page of recording, s", *timed(lambda: ask(PAGE), server))
+            show("the same again, s", *timed(lambda: ask(PAGE), server))
+            show("partitions page of recording, s", *timed(lambda: ask(PARTITIONS), server))
+            show("catalog of all assets, s", *timed(lambda: ask(CATALOG), server))
         graph, cursor = defs.resolve_asset_graph(), list[str]()
         show("first tick, s", *timed(lambda: cursor.append(tick(graph, instance, ""))))
         show("tick, s", *timed(lambda: tick(graph, instance, cursor[0])))
@@ -168,8 +181,8 @@ def event_of_a_drive() -> Any:
 
 
 @contextmanager
-def web_server() -> Iterator[tuple[Callable[[], None], int]]:
-    """Dagster's web server; yields what asks it for the asset page, and its process."""
+def web_server() -> Iterator[tuple[Callable[[str], None], int]]:
+    """Dagster's web server; yields what sends it a query, and its process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -184,9 +197,9 @@ def web_server() -> Iterator[tuple[Callable[[], None], int]]:
                 except requests.ConnectionError:
                     time.sleep(0.5)
 
-            def ask() -> None:
-                answer = requests.post(f"http://127.0.0.1:{port}/graphql", json={"query": PAGE}, timeout=600).json()
-                assert json.dumps(answer).count("partition"), answer
+            def ask(query: str) -> None:
+                answer = requests.post(f"http://127.0.0.1:{port}/graphql", json={"query": query}, timeout=600).json()
+                assert "errors" not in answer and json.dumps(answer).count("artition"), answer
 
             yield ask, server.pid
         finally:

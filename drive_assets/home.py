@@ -24,6 +24,7 @@ FORMER = {
     "02c563c99a49",
     "6f2229a700f3",
     "27ecae0acbaf",
+    "5e3d60a90f2e",
 }
 """Beginnings of the SHA-256 of what TEMPLATE was before: a file that equals one was not edited by anyone."""
 _SQLITE = """# Dagster's own event log, with databases that stay open: half the work for each event.

@@ -100,6 +100,7 @@ def annotate(job: AnnotateJob, tell: Tell) -> AnnotationReport:
     if key not in _annotators:
         _annotators.clear()
         _annotators[key] = Annotator(job.weights, job.config, job.cache)
+        tell(f"The detector {_annotators[key].weights} is loaded, for all recordings of this run")
     report: AnnotationReport = _annotators[key].annotate(job.recording, tell)
     return report
 
