@@ -157,7 +157,7 @@ def _detector(
         pool="gpu",
         retry_policy=dg.RetryPolicy(max_retries=1),
         group_name="detection",
-        code_version="1",
+        code_version="2",
         kinds={"yolo", "pytorch"},
         description=description,
     )
