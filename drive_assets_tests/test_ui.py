@@ -16,6 +16,7 @@ from drive_assets.instance import open_instance
 from drive_assets.partitions import register_recordings
 from drive_assets.recordings.local import find_all
 from drive_assets.recordings.sources import register
+from drive_assets.resources.mlflow import table_of_trainings
 from drive_assets.resources.storage import Storage
 from drive_assets.ui import _stop
 from drive_assets_tests.browser.walk import BROWSER, DRIVER, Walk, browser, served
@@ -46,7 +47,10 @@ def test_a_user_finds_the_graph_launchpad_backfill_sensor_check_report_and_plot(
                     "the servers answer; the browser's view was not looked at: chromium or chromedriver is missing"
                 )
             with browser(tmp_path / "profile") as driver:
-                walk_through(Walk(driver, urls["dagster"]), instance)
+                walk = Walk(driver, urls["dagster"])
+                walk_through(walk, instance)
+                walk.job("train_one")
+                walk.mlflow(urls["mlflow"] + table_of_trainings("1"))
 
 
 LAUNCH = """mutation($params: ExecutionParams!) { launchPipelineExecution(executionParams: $params) {

@@ -146,6 +146,19 @@ class Walk:
         self.take(f"metadata_{asset}")
         return str(link.get_attribute("href"))
 
+    def mlflow(self, address: str) -> None:
+        """What MLflow opens on, by the address that `drive-assets ui` prints: the table of trainings."""
+        self.driver.get(address)
+        self.see("//*[text()='Model training']")
+        self.see("//button[contains(.,'Group by')]")
+        assert "Token usage" not in self.driver.page_source
+
+    def job(self, name: str) -> None:
+        """The launchpad of a job, whose config stands filled in."""
+        self.driver.get(f"{self.dagster}/locations/drive_assets.definitions/jobs/{name}/playground")
+        self.see(f"//*[contains(text(),'run_{name}')]")
+        self.see("//*[text()='No errors']")
+
     def page(self, address: str, name: str) -> str:
         """A report page; its title."""
         self.driver.get(address)
