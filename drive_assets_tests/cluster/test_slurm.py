@@ -504,22 +504,20 @@ def test_settings_that_the_cluster_does_not_have(
 
 
 def test_an_account_that_does_not_exist(
-    cluster: LocalCluster, root: Path, instance: dg.DagsterInstance, run: Callable[..., dg.ExecuteInProcessResult]
+    root: Path,
+    instance: dg.DagsterInstance,
+    run: Callable[..., dg.ExecuteInProcessResult],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Slurm knows accounts by its database; without one, as here, it has none, and refuses each if it enforces them."""
-    config = cluster.config.read_text()
     enforced = "accounting_storage/slurmdbd\nAccountingStoragePort=1\nAccountingStorageEnforce=associations"
-    cluster.stop("slurmctld")
-    try:
-        cluster.config.write_text(config.replace("accounting_storage/none", enforced))
-        cluster.start_controller()
-        until(lambda: "idle" in cluster.call("sinfo", "-h", "-o", "%t"), "the cluster is back")
+    with local_cluster() as other:  # which is spoilt by that for the other tests
+        monkeypatch.setenv("SLURM_CONF", str(other.config))
+        other.stop("slurmctld")
+        other.config.write_text(other.config.read_text().replace("accounting_storage/none", enforced))
+        other.start_controller()
+        until(lambda: "is UP" in other.call("scontrol", "ping"), "the controller is back")
         text = told(instance, run(changed={"account": "nope"}))
-    finally:
-        cluster.stop("slurmctld")
-        cluster.config.write_text(config)
-        cluster.start_controller()
-        until(lambda: "idle" in cluster.call("sinfo", "-h", "-o", "%t"), "the cluster is back")
     assert "Slurm refused the job: Batch job submission failed: Invalid account or account/partition" in text
     assert "--account=nope" in text
 
