@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -91,13 +92,14 @@ def told() -> Iterator[None]:
         PassingError: the store failed; the same may succeed later.
         KeyboardInterrupt: a signal came.
     """
-    local = tracking_uri().startswith(SQLITE)
+    waits = tracking_uri().startswith(SQLITE) and threading.current_thread() is threading.main_thread()
     try:
-        with capture_interrupts() if local else nullcontext():
-            yield
-            interrupted = local and pop_captured_interrupt()
-        if interrupted:
-            raise KeyboardInterrupt
+        with capture_interrupts() if waits else nullcontext():
+            try:
+                yield
+            finally:
+                if waits and pop_captured_interrupt():  # also where the store failed just then
+                    raise KeyboardInterrupt
     except DataError:
         raise
     except Exception as error:  # of mlflow, sqlalchemy, requests, sqlite and boto

@@ -186,11 +186,14 @@ def test_what_a_run_is_of_is_made_up_for_where_its_maker_was_killed_just_then(st
     assert [each.dataset.name for each in found.inputs.dataset_inputs] == ["multimodal"]
 
 
-def test_a_signal_waits_until_a_local_store_is_let_go_of(store: Mlflow) -> None:
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_signal_waits_until_a_local_store_is_let_go_of(store: Mlflow, fails: bool) -> None:
     done = []
     with pytest.raises(KeyboardInterrupt), told():
         signal.raise_signal(signal.SIGINT)
         done.append(True)
+        if fails:
+            raise RuntimeError("the store failed just then")
     assert done == [True]
 
 
