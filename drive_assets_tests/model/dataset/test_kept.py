@@ -37,6 +37,11 @@ def test_a_recording_is_read_again_only_if_its_files_changed(tmp_path: Path, mon
     read.clear()
     assert build_manifest(tmp_path, names, *options) == first
     assert read == []
+    frame = next(iter(Recording(tmp_path / names[2]).frames().values()))
+    frame.write_bytes(bytes(byte ^ 1 for byte in frame.read_bytes()))  # in its place, of equal size
+    build_manifest(tmp_path, names, *options)
+    assert read == [names[2]]
+    read.clear()
     (tmp_path / names[1] / "annotations.csv").unlink()
     assert "annotations.csv" in build_manifest(tmp_path, names, *options)["skipped"][names[1]]
     assert read == [names[1]]
