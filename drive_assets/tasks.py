@@ -122,10 +122,11 @@ def train(job: TrainJob, tell: Tell) -> TrainingResult:
             job.output,
             job.config,
             job.data_version,
-            _ending(epochs),
+            epochs,
             job.anew,
             tell,
             epochs.begin,
+            end_if_time_is_up,
         )
 
 

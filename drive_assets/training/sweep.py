@@ -54,7 +54,8 @@ def sweep(
         import optuna
     except ImportError as error:
         raise DataError("Optuna is not installed: pip install 'drive-assets[sweep]'.") from error
-    from model.training.loop import score, train
+    from model.training.loop import train
+    from model.training.result import score
 
     output.mkdir(parents=True, exist_ok=True)
     client, experiment = mlflow.client(), mlflow.prepared()

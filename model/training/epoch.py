@@ -1,6 +1,7 @@
 """One pass over the windows of a split: to train on them, or to score a network."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +16,20 @@ from model.training.step import Step
 LOOK_EVERY = 50
 
 
+@dataclass
+class StepsDone:
+    """What the steps of an epoch gave so far, on the device: their losses, and whether they were left out."""
+
+    losses: list[Tensor] = field(default_factory=list)
+    left_out: list[Tensor] = field(default_factory=list)
+
+
 def train_one_epoch(
-    step: Step, generator: torch.Generator, on_bad_step: Callable[[int, Batch, float], None]
+    step: Step,
+    generator: torch.Generator,
+    on_bad_step: Callable[[int, Batch, float], None],
+    done: StepsDone | None = None,
+    after_each: Callable[[], None] = lambda: None,
 ) -> Metrics:
     """One pass in random order, or as sampled -> {"train_loss": mean over windows, "bad_steps": steps left out}.
 
@@ -26,24 +39,34 @@ def train_one_epoch(
     Args:
         on_bad_step: called with the number, the batch and the loss of a step that was left out; what it raises ends
             the pass.
+        done: steps that an earlier pass with the same generator has done, to go on after; those of this one are added.
+        after_each: called after each step; what it raises ends the pass.
     """
     step.model.train()
-    values, bad, seen = [], [], 0
+    done, seen = done or StepsDone(), 0
     every = 1 if step.precision.device.type == "cpu" else LOOK_EVERY
     chosen = torch.split(_order(step, generator), step.config.batch_size)
-    for number, windows in enumerate(chosen, 1):
-        value, left_out = step(windows)
-        values.append(value)
-        bad.append(left_out)
-        if number % every == 0 or number == len(chosen):
-            for found in (torch.stack(bad[seen:]).nonzero()[:, 0] + seen).tolist():
-                on_bad_step(found, step.data.gather(chosen[found]), values[found].item())
-            seen = number
-    good = ~torch.stack(bad)
+
+    def look() -> None:
+        nonlocal seen
+        left_out, seen = torch.stack(done.left_out[seen:]).nonzero()[:, 0] + seen, len(done.left_out)
+        for number in left_out.tolist():
+            on_bad_step(number, step.data.gather(chosen[number]), done.losses[number].item())
+
+    for windows in chosen[len(done.losses) :]:
+        loss, left_out = step(windows)
+        done.losses.append(loss)
+        done.left_out.append(left_out)
+        if len(done.losses) % every == 0:
+            look()
+        after_each()
+    if seen < len(chosen):
+        look()
+    good = ~torch.stack(done.left_out)
     weights = torch.tensor([len(windows) for windows in chosen], dtype=torch.float64, device=good.device)[good]
-    losses = torch.stack(values)[good].double()
+    losses = torch.stack(done.losses)[good].double()
     mean = float((losses @ weights / weights.sum()).item()) if len(losses) else None
-    return {"train_loss": mean, "bad_steps": len(bad) - len(losses)}
+    return {"train_loss": mean, "bad_steps": len(chosen) - len(losses)}
 
 
 def _order(step: Step, generator: torch.Generator) -> Tensor:
@@ -61,9 +84,17 @@ def _order(step: Step, generator: torch.Generator) -> Tensor:
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, data: WindowData, loss: UnifiedFocalLoss, precision: Precision, batch_size: int
+    model: nn.Module,
+    data: WindowData,
+    loss: UnifiedFocalLoss,
+    precision: Precision,
+    batch_size: int,
+    after_each: Callable[[], None] = lambda: None,
 ) -> Metrics:
     """Loss, and each task's PR-AUC (None without a positive) and ROC-AUC (None without both classes), on a split.
+
+    Args:
+        after_each: called after each batch; what it raises ends the scoring.
 
     Returns:
         {"val_loss", "val_pr_auc_mean", "val_pr_auc_{task}", "val_roc_auc_{task}"}; the loss is that of all windows as
@@ -78,6 +109,7 @@ def evaluate(
         with precision.autocast():
             logits = model(*batch[:3], batch.derived)
         outputs.append(torch.stack([logits[task] for task in data.tasks], dim=1).float())
+        after_each()
     stacked = torch.cat(outputs)
     labels, known = data.labels.to(stacked.device), data.label_mask.to(stacked.device)
     value = loss(dict(zip(data.tasks, stacked.T, strict=True)), labels, known).item()

@@ -1,5 +1,6 @@
 """What a training made. Free of torch: it passes from the worker to the op."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,3 +31,9 @@ class TrainingResult:
     precision: str
     taken_over: bool = False
     """Whether it was published before, so that nothing was trained."""
+
+
+def score(metrics: Mapping[str, float | int | None]) -> float:
+    """What a run maximises: mean val PR-AUC, or minus val loss where no task has a positive on val."""
+    mean = metrics["val_pr_auc_mean"]
+    return mean if mean is not None else -float(metrics["val_loss"] or 0.0)

@@ -1,5 +1,6 @@
 """Training: it learns, it is reproducible, a killed run goes on exactly, and wrong input is said plainly."""
 
+import itertools
 import json
 import math
 import os
@@ -7,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ from model.common.errors import DataError
 from model.factory import MultimodalModel, architecture_of, create_model_variant
 from model.network.architectures import ARCHITECTURES
 from model.recording.schema import BINARY_LABELS
-from model.training import loop, published
+from model.training import epoch as epochs
+from model.training import loop, published, run
 from model.training import loop as training
 from model.training.epoch import evaluate, train_one_epoch
 from model.training.loop import Schedule, TrainingConfig, TrainingResult, load_checkpoint, load_split, train
@@ -271,6 +274,105 @@ def test_a_process_killed_in_an_epoch_goes_on_from_the_last_one(splits: Path) ->
 
     assert 3 <= resumed.resumed_from < 30
     assert_same_training(train(NAME, splits, splits / "whole", config, "v1"), resumed)
+
+
+RANDOM = CONFIG.replace(batch_size=4, epochs=3, dropout_prob=0.3, ema_decay=0.9, sampling="balanced", onset_weight=2.0)
+"""16 steps an epoch, which draw dropout and windows, and keep an average of the weights."""
+
+
+def signal_at(call: int, of: Any, name: str, patch: pytest.MonkeyPatch, number: int = signal.SIGTERM) -> None:
+    """Send this process a signal in the midst of the given call of a function, whose name is `name`."""
+    calls, function = itertools.count(1), getattr(of, name)
+
+    def signalled(*arguments: Any, **options: Any) -> Any:
+        if next(calls) == call:
+            os.kill(os.getpid(), number)
+        return function(*arguments, **options)
+
+    patch.setattr(of, name, signalled)
+
+
+@pytest.fixture
+def killed_by_signals() -> Iterator[None]:
+    def kill(*_: object) -> None:
+        raise Killed
+
+    before = signal.signal(signal.SIGTERM, kill)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("killed_by_signals")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_signalled_within_epochs_ends_as_an_uninterrupted_one(splits: Path, precision: str) -> None:
+    config, told = RANDOM.replace(precision=precision), list[str]()
+    whole = train(NAME, splits, splits / "whole", config, "v1")
+    for of, name, call in (
+        (Step, "_update", 5),
+        (Step, "_update", 1),
+        (Step, "_update", 10),  # the last of the epoch
+        (run, "evaluate", 1),
+        (Step, "_update", 3),  # of the next epoch
+        (epochs, "average_precision", 1),  # between the last batch on val and the end of the epoch
+        (Step, "_update", 16),
+    ):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+            signal_at(call, of, name, patch)
+            train(NAME, splits, splits / "out", config, "v1", tell=told.append)
+    resumed = train(NAME, splits, splits / "out", config, "v1", tell=told.append)
+
+    assert told == [
+        f"Resumes within epoch {number}, after {steps} of its steps"
+        for number, steps in ((1, 5), (1, 6), (1, 16), (1, 16), (2, 3), (3, 16))
+    ]
+    assert resumed.resumed_from == 2
+    assert_same_training(whole, resumed)
+    assert "within_epoch" not in torch.load(resumed.latest_checkpoint, weights_only=True)
+
+
+def test_a_process_is_signalled_after_its_step_and_ends_by_the_signal(splits: Path) -> None:
+    script = (
+        "import os, signal, torch; from pathlib import Path\n"
+        "from model.training.loop import TrainingConfig, train\n"
+        "from model.training.step import Step\n"
+        f"torch.set_num_threads({torch.get_num_threads()})\n"
+        "steps, update = [], Step._update\n"
+        "def signalled(*arguments):\n"
+        "    steps.append(0)\n"
+        "    if len(steps) == 21: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return update(*arguments)\n"
+        "Step._update = signalled\n"
+        f"config = TrainingConfig(**{RANDOM.model_dump(mode='json')!r})\n"
+        f"train({NAME!r}, Path({str(splits)!r}), Path({str(splits / 'out')!r}), config, 'v1',"
+        " lambda metrics: print(metrics['epoch'], flush=True))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (-signal.SIGTERM, "0\n"), ended.stderr
+    (latest,) = (splits / "out").glob(".work/*/latest_checkpoint.pt")
+    assert len(torch.load(latest, weights_only=True)["within_epoch"]["losses"]) == 5
+    resumed = train(NAME, splits, splits / "out", RANDOM, "v1")
+    assert_same_training(train(NAME, splits, splits / "whole", RANDOM, "v1"), resumed)
+
+
+def test_a_process_killed_outright_loses_what_was_not_saved_by_time(
+    splits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Saved after each step here, and killed in the 20th."""
+    whole = train(NAME, splits, splits / "whole", RANDOM, "v1")
+    monkeypatch.setattr(run, "SAVE_EVERY_S", 0.0)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        calls, update = itertools.count(1), Step._update
+
+        def killed(self: Step, loss: torch.Tensor) -> torch.Tensor:
+            if next(calls) == 20:
+                raise Killed
+            return update(self, loss)
+
+        patch.setattr(Step, "_update", killed)
+        train(NAME, splits, splits / "out", RANDOM, "v1")
+    told: list[str] = []
+    assert_same_training(whole, train(NAME, splits, splits / "out", RANDOM, "v1", tell=told.append))
+    assert told == ["Resumes within epoch 2, after 3 of its steps"]
 
 
 def test_other_data_or_config_does_not_resume(splits: Path) -> None:
