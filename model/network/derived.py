@@ -18,10 +18,11 @@ SPANS = (3, 6, 10)
 """Frames over which the rate of a change is taken."""
 LAGS = (1, 2, 4, 10)
 """Frames back to which the last one is compared."""
-MOTIONS = ((0.2, 10.0), (0.35, 3.0), (0.7, 1.5), (1.5, 0.6), (4.0, 0.6))
+STEADY = (1.5, 0.6)
+MOTIONS = ((0.2, 10.0), (0.35, 3.0), (0.7, 1.5), STEADY, (4.0, 0.6))
 """Time over which what is known of a vehicle fades when its motion is estimated (s), and spread of accelerations (m/s2)
 that is expected: the shorter, of which the first hardly looks back beyond three frames, are for boxes that do not
-tremble."""
+tremble. STEADY says where the vehicle is."""
 SPEED_PRIOR = 2.5
 """Spread of speeds (m/s) of vehicles ahead relative to the own one."""
 LEAST_NOISE = 0.0003
@@ -228,7 +229,7 @@ def lead_track(detections: Tensor, mask: Tensor, speed: Tensor, camera: Camera) 
     for place, relative, acceleration, spread in motions:
         needed = relative.clamp(max=0) ** 2 / (2 * place)
         motion += [relative / 2, torch.log(spread), acceleration, needed * 2, (relative / place * 10).clamp(-4, 4)]
-    now = motions[3][0]
+    now = motions[MOTIONS.index(STEADY)][0]
     headway = (now / speed[:, -1:].clamp(min=SLOWEST_MPS) / 2).clamp(max=4)
     state = (valid[:, -1:], seen, count / length, latest, torch.log(now / 30), headway, side[:, -1:])
     rates = (slopes(size, valid) * 3, slopes(side, valid))
