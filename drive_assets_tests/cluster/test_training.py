@@ -1,4 +1,4 @@
-"""A real training on a real Slurm cluster that loses its Dagster run, is asked to end early, and resumes."""
+"""A real training on a real Slurm cluster that loses its run, is asked to end early, is pre-empted, and resumes."""
 
 import subprocess
 import sys
@@ -40,7 +40,7 @@ def history(root: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.timeout(900)
-def test_a_training_outlives_its_run_saves_at_slurms_signal_and_resumes_as_if_undisturbed(
+def test_a_training_outlives_its_run_saves_at_slurms_signals_and_resumes_as_if_undisturbed(
     cluster: LocalCluster, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("SLURM_CONF", "PATH"):
@@ -71,9 +71,12 @@ def test_a_training_outlives_its_run_saves_at_slurms_signal_and_resumes_as_if_un
     assert tracked().info.status == "RUNNING"  # its job lives
 
     (job,) = cluster.call("squeue", "--noheader", "--format=%i").split()
+    until((data_root / "stopped-0").exists, "the third step of the fourth epoch runs")
     cluster.call("scancel", "--signal=USR1", "--batch", job)
-    until(lambda: "Restarts=1" in cluster.call("scontrol", "show", "job", job), "Slurm requeues the job")
+    until((data_root / "stopped-1").exists, "Slurm requeues the job, which resumes")
     (data_root / "go").touch()
+    cluster.call("scontrol", "requeue", job)  # as a pre-emption does: SIGTERM to all its processes, then SIGKILL
+    until(lambda: "Restarts=2" in cluster.call("scontrol", "show", "job", job), "Slurm requeues the job again")
     with open_instance() as instance:
         assert train(data_root, instance, slurm(data_root))
         (record, *_) = instance.get_runs()
@@ -82,3 +85,4 @@ def test_a_training_outlives_its_run_saves_at_slurms_signal_and_resumes_as_if_un
     assert tracked().info.status == "FINISHED"
     log = next(data_root.glob("jobs/checkpoint-*/*.log")).read_text()
     assert "resumes after epoch 3 of 5" in log
+    assert [f"Resumes within epoch 4, after {steps} of its steps" in log for steps in (3, 6)] == [True, True]

@@ -2,7 +2,8 @@
 
     python -m drive_assets_tests.cluster.training ROOT
 
-Its worker stops after the third epoch until ROOT/go is there, or Slurm's signal is, so that a test meets it there.
+Until ROOT/go is there, its worker stops in the third step of the fourth epoch, and one that resumes there in the third
+step of its own, until Slurm's signal comes. ROOT/stopped-<restarts> says that it has.
 """
 
 import json
@@ -25,16 +26,23 @@ ARCHITECTURE = "simple_concat_lstm"
 EPOCHS = 5
 CONFIG = {"epochs": EPOCHS, "batch_size": 32, "warmup_epochs": 0, "embedding_dim": 16, "hidden_dim": 16}
 GATE = """
-import os, time
+import itertools, os, signal, time
 from pathlib import Path
 if gate := os.environ.get("DRIVE_ASSETS_TEST_GATE"):
-    from drive_assets import tasks, tracking
-    log = tracking.EpochLog.__call__
-    def stopped(self, metrics):
-        log(self, metrics)
-        while metrics["epoch"] == 2 and not Path(gate).exists() and not tasks.ENDING.is_set():
-            time.sleep(0.05)
-    tracking.EpochLog.__call__ = stopped
+    from drive_assets import tracking
+    begin, restarts = tracking.EpochLog.begin, os.environ.get("SLURM_RESTART_COUNT", "0")
+    def begun(self, epochs_done):
+        from model.training.step import Step
+        step, numbers = Step.__call__, itertools.count(1)
+        def stopped(*arguments):
+            if next(numbers) == (3 if epochs_done else 3 * 7 + 3) and not Path(gate).exists():
+                Path(gate).with_name("stopped-" + restarts).touch()
+                while not signal.getsignal(signal.SIGTERM).__self__.came:
+                    time.sleep(0.05)
+            return step(*arguments)
+        Step.__call__ = stopped
+        begin(self, epochs_done)
+    tracking.EpochLog.begin = begun
 """
 
 

@@ -171,7 +171,10 @@ class SlurmCompute(ClusterCompute):
         return self.commands.submit([*fixed, *asked, *size.extra, *options], script, [*asked, *size.extra])
 
     def _script(self, name: str, folders: Sequence[JobFolder]) -> str:
-        """The batch script: the worker, Slurm's signal passed on to it, and a requeue where it ended early."""
+        """The batch script: the worker, Slurm's signals passed on to it, and a requeue where it ended early.
+
+        It outlives SIGTERM, as of a pre-emption, until the worker has saved: Slurm may kill all once it has ended.
+        """
         return self._lines_of_script(
             [str(folder.path) for folder in folders],
             name,
@@ -181,9 +184,9 @@ class SlurmCompute(ClusterCompute):
                 f'. "./{name}.env"',
                 *self.setup,
                 f"{self.worker()} & worker=$!",
-                "early=0; trap 'early=1; kill -USR1 $worker' USR1",
-                "wait $worker; status=$?",
-                "[ $early = 0 ] || { wait $worker; status=$?; }",
+                "early=0; trap 'told=1; early=1; kill -USR1 $worker' USR1",
+                "trap 'told=1; kill -TERM $worker' TERM",
+                "told=1; while [ $told = 1 ]; do told=0; wait $worker; status=$?; done",
                 # 138: the signal came before the worker listened.
                 f"if [ $status = {RESUME_STATUS} ] || {{ [ $early = 1 ] && [ $status = 138 ]; }}; then",
                 f'  if [ "${{SLURM_RESTART_COUNT:-0}}" -lt {self.requeues} ] && scontrol requeue "$SLURM_JOB_ID"; then',
