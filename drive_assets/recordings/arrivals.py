@@ -28,6 +28,11 @@ def now() -> float:
     return time.time()
 
 
+def clock() -> float:
+    """Seconds from some moment on; by it a tick's own time is measured."""
+    return time.monotonic()
+
+
 class ArrivalRules(dg.ConfigurableResource):
     """When a recording that arrives is taken, and how much a tick of a sensor does."""
 
@@ -70,10 +75,19 @@ class Tick:
     requested: list[Arrival] = field(default_factory=list)
     told: dict[str, list[str]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    started: float = field(default_factory=lambda: clock())
 
     @property
     def is_full(self) -> bool:
         return len(self.requested) >= self.rules.most_a_tick
+
+    @property
+    def spent_s(self) -> float:
+        return clock() - self.started
+
+    @property
+    def is_over(self) -> bool:
+        return self.spent_s >= self.rules.slice_s
 
     def tell(self, kind: str, what: str) -> None:
         """Note one thing of a kind, such as ("not settled", "2024-05-01_10-00-00 changed 20 s ago")."""

@@ -1,0 +1,108 @@
+"""What the inbox sensor remembers from tick to tick, and what it sees of a folder or zip at a glance and in whole."""
+
+import base64
+import contextlib
+import json
+import os
+import stat
+import zlib
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from model.common.config import fingerprint
+from model.recording.folder import TELEMETRY
+
+Note = tuple[str, str]
+"""A kind of what a tick tells, such as "refused", and the text."""
+
+
+@dataclass
+class Memory:
+    """The sensor's cursor. Folders and zips by their path in the inbox, such as week/2024-05-01_10-00-00."""
+
+    requested: dict[str, str] = field(default_factory=dict)
+    """Version of the content that was requested last, by the recording's name."""
+    glances: dict[str, str] = field(default_factory=dict)
+    """Of folders and zips of which nothing is left to be requested; the longest ago looked at in whole comes first."""
+    notes: dict[str, list[Note]] = field(default_factory=dict)
+    """What each tick tells of some of these."""
+    next: str = ""
+    """Where the next tick begins; empty for the first."""
+
+    @classmethod
+    def parse(cls, cursor: str | None) -> "Memory":
+        if not cursor:
+            return cls()
+        if cursor.startswith("{"):  # before there were glances
+            return cls(requested=json.loads(cursor))
+        memory = cls(**json.loads(zlib.decompress(base64.b64decode(cursor))))
+        memory.notes = {unit: [(kind, text) for kind, text in notes] for unit, notes in memory.notes.items()}
+        return memory
+
+    def text(self) -> str:
+        """The cursor; packed, since Dagster keeps that of each tick for a week."""
+        return base64.b64encode(zlib.compress(json.dumps(asdict(self)).encode())).decode()
+
+    def in_turn(self, units: Sequence[str]) -> list[str]:
+        """`units`, which are sorted by their parts, from the next one on; those before it come last."""
+        before = [unit for unit in units if unit.split("/") < self.next.split("/")]
+        return [*units[len(before) :], *before]
+
+    def keep_only(self, units: Collection[str]) -> None:
+        """Forget what was seen of those that are there no more. What was requested is not requested again."""
+        for unit in self.glances.keys() - set(units):
+            self.forget(unit)
+
+    def note(self, unit: str, seen: str, notes: list[Note]) -> None:
+        self.glances[unit] = seen
+        if notes:
+            self.notes[unit] = notes
+
+    def forget(self, unit: str) -> None:
+        self.glances.pop(unit, None)
+        self.notes.pop(unit, None)
+
+
+@dataclass(frozen=True)
+class Content:
+    """A folder or zip, looked at in whole."""
+
+    version: str
+    """Identity of its files: paths, sizes and times."""
+    changed: float
+    """Its last change in seconds since 1970: that of an inode, since copying tools keep the other time of files."""
+    names: list[str] | None
+    """Of what lies in a folder, without what lies in folders of it; None of a zip."""
+
+
+def glance(unit: Path) -> str:
+    """A short hash that changes with a zip, with the names in a folder, and with its telemetry."""
+    seen = [os.lstat(unit)]
+    if stat.S_ISDIR(seen[0].st_mode):
+        with contextlib.suppress(FileNotFoundError):
+            seen.append(os.lstat(unit / TELEMETRY))
+    return fingerprint([(each.st_ino, each.st_size, each.st_mtime_ns, each.st_ctime_ns) for each in seen])[:8]
+
+
+def read_content(unit: Path) -> Content:
+    """Looks at each file, which takes long on a network's file system.
+
+    Raises:
+        OSError: it cannot be read. Folders in it that are closed to this user do not matter.
+    """
+
+    def check(error: OSError) -> None:
+        if not isinstance(error, PermissionError) or error.filename == str(unit):
+            raise error
+
+    stats, names = [(unit.name, os.lstat(unit))], None
+    if stat.S_ISDIR(stats[0][1].st_mode):
+        for folder, folders, files in os.walk(unit, onerror=check):
+            inside = os.path.relpath(folder, unit.parent)
+            names = [*folders, *files] if names is None else names
+            stats += [(f"{inside}/{name}", os.lstat(f"{folder}/{name}")) for name in (*folders, *files)]
+    files_seen = [(path, s.st_size, s.st_mtime_ns) for path, s in stats if stat.S_ISREG(s.st_mode)]
+    # As sorted paths are: the requests of all users depend on it.
+    ordered = sorted(files_seen, key=lambda each: each[0].split("/"))
+    return Content(fingerprint(ordered), max(s.st_ctime for _, s in stats), names)
