@@ -2,7 +2,7 @@
 
 Registers recordings and their events on an instance of its own, without files. Measured are the load of the code
 location, the size of an event, queries as those behind pages of the UI on a real web server, a tick of the
-automation and `drive-assets status`; against the same with a hundred recordings.
+automation and `drive-assets status`; against the same with a hundred recordings. And ticks of the inbox sensor.
 """
 
 import argparse
@@ -53,15 +53,46 @@ print(time.monotonic() - started, time.process_time(), psutil.Process().memory_i
 """
 
 
+FRAMES = 3592
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recordings", type=int, default=10_000)
     options = parser.parse_args()
-    for count in (100, options.recordings):
+    for work, count in ((measure_inbox, 20), (measure, 100), (measure, options.recordings)):
         with tempfile.TemporaryDirectory() as folder:
-            process = multiprocessing.get_context("spawn").Process(target=measure, args=(count, folder))
+            process = multiprocessing.get_context("spawn").Process(target=work, args=(count, folder))
             process.start()
             process.join()
+
+
+def measure_inbox(count: int, folder: str) -> None:
+    """Print ms of the processor a recording of `FRAMES` frames in ticks of the inbox sensor."""
+    import dagster as dg
+
+    from drive_assets.recordings import inbox
+    from drive_assets.recordings.arrivals import ArrivalRules
+    from drive_assets.resources.storage import Storage
+
+    storage = Storage(data_root=folder, inbox_root=f"{folder}/inbox")
+    for number in range(count):
+        drive = storage.inbox / f"{datetime(2020, 1, 1) + timedelta(hours=number):%Y-%m-%d_%H-%M-%S}"
+        drive.mkdir(parents=True)
+        for name in ("telemetry.csv", *(f"2020-01-01 00-00-00-{frame}.jpg" for frame in range(FRAMES))):
+            (drive / name).write_bytes(b"x")
+    resources = {"storage": storage, "arrival_rules": ArrivalRules(settling_s=0)}
+    cursor: str | None = None
+    for what, again_s in (("new", 0), ("looked at again", 1e9), ("unchanged at a glance", -1)):
+        inbox.AGAIN_S = again_s
+        with dg.build_sensor_context(cursor=cursor, resources=resources) as context:
+            _ = context.resources  # made now
+            started = time.process_time()
+            result = inbox.inbox_sensor(context)
+            cpu = time.process_time() - started
+        assert isinstance(result, dg.SensorResult)
+        cursor = result.cursor
+        print(f"{count:6,} recordings  in the inbox, {what:21} {cpu / count * 1000:8.2f} ms of CPU each", flush=True)
 
 
 def measure(count: int, folder: str) -> None:

@@ -79,13 +79,13 @@ class _Look:
     def all(self, units: Sequence[str]) -> None:
         """First again at some that seem unchanged, then at each, from where the tick before ended, until time is up."""
         self.memory.keep_only(units)
-        again, ends = [], self.tick.spent_s + AGAIN_S
+        again, ends = set(), self.tick.spent_s + AGAIN_S
         for unit in list(self.memory.glances):
             if self.tick.is_full or self.tick.spent_s > ends:
                 break
             self._at(unit, again=True)
-            again.append(unit)
-        left = [unit for unit in self.memory.in_turn(units) if unit not in set(again)]
+            again.add(unit)
+        left = [unit for unit in self.memory.in_turn(units) if unit not in again]
         self.memory.next = ""
         for number, unit in enumerate(left):
             if self.tick.is_full or (number and self.tick.is_over):

@@ -1,11 +1,11 @@
 """What the inbox sensor remembers from tick to tick, and what it sees of a folder or zip at a glance and in whole."""
 
 import base64
+import bz2
 import contextlib
 import json
 import os
 import stat
-import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -36,13 +36,13 @@ class Memory:
             return cls()
         if cursor.startswith("{"):  # before there were glances
             return cls(requested=json.loads(cursor))
-        memory = cls(**json.loads(zlib.decompress(base64.b64decode(cursor))))
+        memory = cls(**json.loads(bz2.decompress(base64.b64decode(cursor))))
         memory.notes = {unit: [(kind, text) for kind, text in notes] for unit, notes in memory.notes.items()}
         return memory
 
     def text(self) -> str:
         """The cursor; packed, since Dagster keeps that of each tick for a week."""
-        return base64.b64encode(zlib.compress(json.dumps(asdict(self)).encode())).decode()
+        return base64.b64encode(bz2.compress(json.dumps(asdict(self)).encode())).decode()
 
     def in_turn(self, units: Sequence[str]) -> list[str]:
         """`units`, which are sorted by their parts, from the next one on; those before it come last."""
