@@ -81,6 +81,8 @@ class _Look:
         self.memory.keep_only(units)
         again, ends = set(), self.tick.spent_s + AGAIN_S
         for unit in list(self.memory.glances):
+            if is_zip(Path(unit)) and unit not in self.memory.notes:
+                continue  # a glance misses nothing of it
             if self.tick.is_full or self.tick.spent_s > ends:
                 break
             self._at(unit, again=True)
