@@ -7,6 +7,8 @@ frame, and reads the loss after each step. Both train the same network from the 
 turns; the best round of each counts. Prints windows/s of both, their ratio, and the share of the matrix throughput that
 the device reaches in the same rounds, where a window costs what its layers take in the straightforward formulation.
 
+With --precision our steps are in that one; the straightforward ones stay in the recipe's, which on a CPU is fp32.
+
 On a machine that has other work: --threads 1 --cpu-time, which counts the process's own time.
 """
 
@@ -61,6 +63,7 @@ def main() -> None:
     parser.add_argument(
         "--recipe", choices=[name for name, recipe in RECIPES.items() if not recipe.derives], default="reference"
     )
+    parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], help="of our steps; default the recipe's")
     parser.add_argument("--compiled", action="store_true", help="compile the networks (CUDA)")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--device", default="auto")
@@ -72,17 +75,23 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     clock = time.process_time if options.cpu_time else time.perf_counter
     config, device = RECIPES[options.recipe].replace(compiled=options.compiled), choose_device(options.device)
+    ours_config = config.replace(precision=options.precision or config.precision)
     data = random_windows(options.steps * config.batch_size, config.trained_tasks)
-    print(f"{device}, {torch.get_num_threads()} threads, {len(data)} windows a round", flush=True)
+    ours_in, plain_in = (choose_precision(each.precision, device).name for each in (ours_config, config))
+    print(
+        f"{device}, {torch.get_num_threads()} threads, {len(data)} windows a round, ours in {ours_in}, "
+        f"straightforward in {plain_in}",
+        flush=True,
+    )
     for architecture in options.architectures:
         if device.type == "cuda":
-            check_captured(architecture, config, data, device)
+            check_captured(architecture, ours_config, data, device)
         network = create(architecture, config)
         flops = training_flops(network, data) * len(data)
         ours, plain, matrix = float("inf"), float("inf"), 0.0
         for _ in range(options.rounds):
             matrix = max(matrix, matrix_gflops(device, clock))
-            ours = min(ours, timed(our_epoch, network, config, data, device, clock))
+            ours = min(ours, timed(our_epoch, network, ours_config, data, device, clock))
             plain = min(plain, timed(plain_epoch, network, config, data, device, clock))
         print(
             f"{architecture}: {len(data) / ours:.0f} windows/s, straightforward {len(data) / plain:.0f}, "

@@ -6,6 +6,9 @@ from torch.nn import functional
 
 from model.network.sets import ObjectSets
 
+SMALL_PRODUCT = 400
+"""Multiplications in a product of matrices below which torch 2.14 does a batch of them number by number."""
+
 
 class Dropout(nn.Dropout):
     """Dropout that on a CPU takes 16 random bits a value: torch's own costs as much as the layers around it.
@@ -32,19 +35,36 @@ def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor |
 
     The softmax over a set with no member is NaN. Here such a set is attended to as if it were full and the result is
     then multiplied by zero, so that values and gradients stay finite. There is no dropout on the weights, which leaves
-    fused kernels usable. On a CPU they are slower than products of matrices for sequences and sets as small as ours.
+    fused kernels usable. On a CPU, sequences and sets as small as ours are faster without.
     """
-    query, key, value = (torch.unflatten(x, -1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
+    query, key, value = (torch.unflatten(x, -1, (heads, -1)) for x in (query, key, value))
+    if mask is None and query.device.type == "cpu":
+        return _attend_on_cpu(query, key, value).flatten(2)
+    query, key, value = (x.transpose(1, 2) for x in (query, key, value))
     if mask is not None:
         some = mask.any(dim=-1)[:, None, None, None]
         allowed = (mask[:, None, None, :] | ~some).expand(-1, -1, query.shape[2], -1)
         attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=allowed) * some
-    elif query.device.type == "cpu":
-        weights = torch.softmax(query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2), dim=-1)
-        attended = weights.to(value.dtype) @ value
     else:
         attended = functional.scaled_dot_product_attention(query, key, value)
     return attended.transpose(1, 2).flatten(2)
+
+
+def _attend_on_cpu(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Queries (S,Q,H,D) of H heads to members (S,K,H,D) -> (S,Q,H,D).
+
+    What torch would multiply number by number is summed up over whole tensors instead, in single precision, which is
+    twice as fast there. Its softmax over a last dimension as short as ours goes number by number too: weights have the
+    members ahead of the queries.
+    """
+    query = query * query.shape[-1] ** -0.5
+    if query.shape[1] == 1 or query.shape[1] * query.shape[3] * key.shape[1] < SMALL_PRODUCT:
+        query, key, given = query.float(), key.float(), value.dtype
+        weights = torch.softmax((query[:, None] * key[:, :, None]).sum(dim=-1), dim=1)  # (S,K,Q,H)
+        return (weights[..., None] * value.float()[:, :, None]).sum(dim=1).to(given)
+    query, key, value = (x.transpose(1, 2) for x in (query, key, value))
+    weights = torch.softmax(key @ query.mT, dim=-2)  # (S,H,K,Q)
+    return (weights.to(value.dtype).mT @ value).transpose(1, 2)
 
 
 class Attention(nn.Module):
@@ -65,12 +85,8 @@ class Attention(nn.Module):
 
     def to_sets(self, queries: Tensor, objects: Tensor, sets: ObjectSets) -> Tensor:
         """Queries (S,Q,E) of each frame, or (B,Q,E) of each of B equal runs of frames, to its set -> (S,Q,E)."""
-        query = self.query(queries)
-        repeats = sum(frames for frames, _ in sets.groups) // len(query)
-        query = query[:, None].expand(-1, repeats, -1, -1).flatten(0, 1)
-        parts = zip(
-            sets.split_frames(query), sets.split(self.key(objects)), sets.split(self.value(objects)), strict=True
-        )
+        query = sets.split_frames(self.query(queries))
+        parts = zip(query, sets.split(self.key(objects)), sets.split(self.value(objects)), strict=True)
         return self.output(sets.join_frames([attend(*part, self.heads, sets.mask) for part in parts]))
 
     def within_sets(self, objects: Tensor, sets: ObjectSets) -> Tensor:

@@ -29,6 +29,7 @@ class LstmDecoder(nn.Module):
         layers = config.decoder_num_layers
         dropout = config.dropout_prob if layers > 1 else 0.0
         self.lstm = nn.LSTM(config.embedding_dim, config.hidden_dim, layers, batch_first=True, dropout=dropout)
+        self.dropout = Dropout(dropout)
         with torch.no_grad():
             for name, parameter in self.lstm.named_parameters():
                 if name.startswith("weight_ih"):
@@ -45,8 +46,15 @@ class LstmDecoder(nn.Module):
         return self._last_state(fused)
 
     def _last_state(self, fused: Tensor) -> Tensor:
-        states, _ = self.lstm(fused)
-        return states[:, -1]
+        if fused.device.type != "cpu" or not self.training:
+            states, _ = self.lstm(fused)
+            return states[:, -1]
+        states = fused.transpose(0, 1)
+        start = fused.new_zeros(1, len(fused), self.lstm.hidden_size)
+        for number, weights in enumerate(self.lstm.all_weights):  # one by one, for the sake of our dropout between
+            states = self.dropout(states) if number else states
+            states, _, _ = torch.lstm(states, (start, start), [*weights], True, 1, 0.0, True, False, False)
+        return states[-1]
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """The detections of a batch's frames as sets: layers run over real detections, attention over sets of equal size."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -52,12 +52,19 @@ class ObjectSets(NamedTuple):
         return [part.view(*group, part.shape[-1]) for part, group in zip(parts, self.groups, strict=True)]
 
     def split_frames(self, frames: Tensor) -> Sequence[Tensor]:
-        """(S,...) values of the frames -> (frames,...) of each group."""
-        return [frames] if self.order is None else torch.split(frames[self.order], [size for size, _ in self.groups])
+        """(S,...) values of the frames, or (B,...) of B equal runs of frames -> (frames,...) of each group."""
+        if self.order is None or self.place is None:
+            repeats = self.groups[0][0] // len(frames)
+            return [frames[:, None].expand(-1, repeats, *frames.shape[1:]).flatten(0, 1)]
+        ordered: Tensor = _Reordered.apply(frames, self.order, self.place)
+        return torch.split(ordered, [size for size, _ in self.groups])
 
     def join_frames(self, groups: Sequence[Tensor]) -> Tensor:
-        """The inverse of `split_frames`."""
-        return groups[0] if self.place is None else torch.cat(list(groups))[self.place]
+        """(frames,...) of each group -> (S,...)."""
+        if self.order is None or self.place is None:
+            return groups[0]
+        joined: Tensor = _Reordered.apply(torch.cat(list(groups)), self.place, self.order)
+        return joined
 
     def mean(self, objects: Tensor) -> Tensor:
         """(N,E) detections -> (S,E) their mean by frame; zero for a frame without one."""
@@ -65,3 +72,21 @@ class ObjectSets(NamedTuple):
             real = self.mask[..., None]
             return (objects.view(*self.mask.shape, -1) * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
         return self.join_frames([group.sum(dim=1) / max(group.shape[1], 1) for group in self.split(objects)])
+
+
+class _Reordered(torch.autograd.Function):
+    """Rows (S,...), or (B,...) each of which stands for S/B, in another order (S,) whose inverse is known.
+
+    Of indexing the gradient is a sum over rows that may repeat, one after the other; here rows go back to their places.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(inverse)
+        ctx.repeats = len(order) // len(values)
+        return values.index_select(0, order // ctx.repeats if ctx.repeats > 1 else order)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        back = gradient.index_select(0, ctx.saved_tensors[0])
+        return back if ctx.repeats == 1 else back.view(-1, ctx.repeats, *back.shape[1:]).sum(1), None, None
