@@ -17,6 +17,7 @@ POSTGRES = "DRIVE_ASSETS_POSTGRES"
 SETTINGS = "dagster.yaml"
 TEMPLATE = Path(__file__).with_name(SETTINGS)
 FORMER = {
+    "41b97b14a9f5",
     "0a62466bf95c",
     "da8b70520e1a",
     "bf93700d3047",
