@@ -107,7 +107,6 @@ class Run:
         torch.set_rng_state(random["cpu"])
         if device.type == "cuda" and "cuda" in random:
             torch.cuda.set_rng_state(random["cuda"], device)
-        self.tell(f"Resumes within epoch {self.schedule.epoch + 1}, after {len(losses)} of its steps")
 
     def to_the_end(
         self, on_epoch: Callable[[dict[str, float | int]], None], on_saved: Callable[[], None] = lambda: None
@@ -133,7 +132,9 @@ class Run:
         rate = self.schedule.rate
         self.step.set_rate(rate)
         seed = config.seed * 1_000_003 + epoch
-        if not self.done.losses:
+        if self.done.losses:
+            self.tell(f"Resumes within epoch {epoch + 1}, after {len(self.done.losses)} of its steps")
+        else:
             torch.manual_seed(seed)
         order = torch.Generator().manual_seed(seed)
         trained = train_one_epoch(self.step, order, self._bad_step, self.done, saved_if_need_be)
