@@ -105,7 +105,7 @@ ENTRIES = {
     "boxy_detector": Entry(
         PHASES[1],
         "The detector that annotates: YOLO12n fine-tuned for vehicles on highways. **In:** `boxy_dataset`. **Out:** "
-        "weights, and the curves of the training. Resumes after the last epoch if it was stopped.",
+        "weights, and the curves of the training. Resumes where it was saved if it was stopped.",
         "models/yolo/yolo12n1.pt, models/yolo/yolo12n1/",
     ),
     "nuimages_detector": Entry(

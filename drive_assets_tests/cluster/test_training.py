@@ -85,4 +85,7 @@ def test_a_training_outlives_its_run_saves_at_slurms_signals_and_resumes_as_if_u
     assert tracked().info.status == "FINISHED"
     log = next(data_root.glob("jobs/checkpoint-*/*.log")).read_text()
     assert "resumes after epoch 3 of 5" in log
-    assert [f"Resumes within epoch 4, after {steps} of its steps" in log for steps in (3, 6)] == [True, True]
+    assert [f"{ARCHITECTURE} resumes within epoch 4, after {steps} of its steps" in log for steps in (3, 6)] == [
+        True,
+        True,
+    ]

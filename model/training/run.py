@@ -133,7 +133,8 @@ class Run:
         self.step.set_rate(rate)
         seed = config.seed * 1_000_003 + epoch
         if self.done.losses:
-            self.tell(f"Resumes within epoch {epoch + 1}, after {len(self.done.losses)} of its steps")
+            name, steps = self.identity["architecture"], len(self.done.losses)
+            self.tell(f"{name} resumes within epoch {epoch + 1}, after {steps} of its steps")
         else:
             torch.manual_seed(seed)
         order = torch.Generator().manual_seed(seed)

@@ -322,7 +322,7 @@ def test_a_run_signalled_within_epochs_ends_as_an_uninterrupted_one(splits: Path
     resumed = train(NAME, splits, splits / "out", config, "v1", tell=told.append)
 
     assert told == [
-        f"Resumes within epoch {number}, after {steps} of its steps"
+        f"{NAME} resumes within epoch {number}, after {steps} of its steps"
         for number, steps in ((1, 5), (1, 6), (1, 16), (1, 16), (2, 3), (3, 16))
     ]
     assert resumed.resumed_from == 2
@@ -372,7 +372,7 @@ def test_a_process_killed_outright_loses_what_was_not_saved_by_time(
         train(NAME, splits, splits / "out", RANDOM, "v1")
     told: list[str] = []
     assert_same_training(whole, train(NAME, splits, splits / "out", RANDOM, "v1", tell=told.append))
-    assert told == ["Resumes within epoch 2, after 3 of its steps"]
+    assert told == [f"{NAME} resumes within epoch 2, after 3 of its steps"]
 
 
 def test_other_data_or_config_does_not_resume(splits: Path) -> None:
