@@ -2,10 +2,11 @@
 
     python -m benchmarks.training --architectures simple_concat_lstm --steps 20
 
-The straightforward loop stacks batches of single windows in a DataLoader, computes every slot and attends frame by
-frame, and reads the loss after each step. Both train the same network from the same weights with the same optimiser, in
-turns; the best round of each counts. Prints windows/s of both, their ratio, and the share of the matrix throughput that
-the device reaches in the same rounds, where a window costs what its layers take in the straightforward formulation.
+The straightforward loop stacks batches of single windows in a DataLoader, computes every slot, attends frame by frame,
+draws dropout by torch's own layer, and reads the loss after each step. Both train the same network from the same
+weights with the same optimiser, in turns; the best round of each counts. Prints windows/s of both, their ratio, and the
+share of the matrix throughput that the device reaches in the same rounds, where a window costs what its layers take in
+the straightforward formulation.
 
 With --precision our steps are in that one; the straightforward ones stay in the recipe's, which on a CPU is fp32.
 
@@ -27,6 +28,7 @@ from drive_assets_tests.model.network.plain import PlainModel
 from model.dataset.window_data import WindowData
 from model.factory import MultimodalModel, architecture_of, create_model_variant
 from model.network.architectures import ARCHITECTURES
+from model.network.attention import Dropout
 from model.recording.schema import BOX_FEATURES, FEATURES, TELEMETRY_DIM
 from model.training.loop import training_loss
 from model.training.precision import choose_device, choose_precision
@@ -174,7 +176,8 @@ def our_epoch(network: MultimodalModel, config: TrainingConfig, data: WindowData
 
 
 def plain_epoch(network: MultimodalModel, config: TrainingConfig, data: WindowData, device: torch.device) -> Epoch:
-    model, loss = PlainModel(network).train(), training_loss(config, config.trained_tasks).to(device)
+    model = PlainModel(with_torchs_dropout(network)).train()
+    loss = training_loss(config, config.trained_tasks).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate)
     precision = choose_precision(config.precision, device)
 
@@ -191,6 +194,15 @@ def plain_epoch(network: MultimodalModel, config: TrainingConfig, data: WindowDa
             value.item()
 
     return epoch
+
+
+def with_torchs_dropout(network: MultimodalModel) -> MultimodalModel:
+    """The network, in which our cheap dropout is torch's own from here on."""
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, Dropout):
+                setattr(module, name, nn.Dropout(child.p))
+    return network
 
 
 def check_captured(architecture: str, config: TrainingConfig, data: WindowData, device: torch.device) -> None:
