@@ -17,3 +17,10 @@ def _killed(number: int) -> int:
 def test_a_process_that_is_killed_is_told_in_a_sentence() -> None:
     with pytest.raises(PassingError, match="was killed, as by the system where memory is short"):
         side_by_side(_killed, [(0,), (1,)], 2, lambda number, result: None)
+
+
+def test_processes_of_a_simulation_leave_ctrl_c_to_the_one_that_started_them() -> None:
+    ask = (signal.SIG_BLOCK, [])
+    masks = side_by_side(signal.pthread_sigmask, [ask, ask], 2, lambda number, result: None)
+    assert all(signal.SIGINT in mask for mask in masks)
+    assert signal.SIGINT not in signal.pthread_sigmask(*ask)

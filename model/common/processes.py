@@ -1,9 +1,11 @@
-"""Processes that end with the one that started them."""
+"""Processes that end with the one that started them, and not before."""
 
 import ctypes
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def die_with_parent(parent: int) -> None:
@@ -17,3 +19,16 @@ def die_with_parent(parent: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGTERM)
     if os.getppid() != parent:
         sys.exit("The process that started this one has ended already.")
+
+
+@contextmanager
+def leaving_ctrl_c_to_this_one() -> Iterator[None]:
+    """Processes that are started in this block never hear of Ctrl-C, which a terminal sends to all of a command.
+
+    They would print a traceback each; this process ends them.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # what is started inherits it
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
