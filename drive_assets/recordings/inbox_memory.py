@@ -41,7 +41,7 @@ class Memory:
         return memory
 
     def text(self) -> str:
-        """The cursor; packed, since Dagster keeps that of each tick for a week."""
+        """The cursor; packed, since Dagster keeps that of each tick, for a day and longer."""
         return base64.b64encode(bz2.compress(json.dumps(asdict(self)).encode())).decode()
 
     def in_turn(self, units: Sequence[str]) -> list[str]:
