@@ -6,12 +6,11 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from drive_assets.resources.cluster.kubernetes import KubernetesCompute
 from drive_assets.resources.cluster.slurm import SlurmCompute
 from drive_assets.resources.compute import Compute, LocalCompute
 from model.common.errors import DataError
 
-BACKENDS: dict[str, type[Compute]] = {"local": LocalCompute, "slurm": SlurmCompute, "kubernetes": KubernetesCompute}
+BACKENDS: dict[str, type[Compute]] = {"local": LocalCompute, "slurm": SlurmCompute}
 CHOICE, SETTINGS = "DRIVE_ASSETS_COMPUTE", "DRIVE_ASSETS_COMPUTE_SETTINGS"
 
 

@@ -15,7 +15,7 @@ import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._utils.interrupts import capture_interrupts, pop_captured_interrupt
 
-from drive_assets.jobs import lives
+from drive_assets.resources.cluster.job_folder import lives
 from drive_assets.resources.failures import JobsGoOn
 from drive_assets.resources.mlflow_store import SQLITE, mend, prepare
 from drive_assets.resources.storage import data_root

@@ -17,10 +17,10 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from drive_assets.jobs import JobFolder, Messages
 from drive_assets.resources.cluster import compute as compute_module
 from drive_assets.resources.cluster import slurm as slurm_module
 from drive_assets.resources.cluster.batch import NotNow, State
+from drive_assets.resources.cluster.job_folder import JobFolder, Messages
 from drive_assets.resources.cluster.queue import Queue
 from drive_assets.resources.cluster.slurm import Size
 from drive_assets_tests.cluster.graph import EchoCompute, execute, settings

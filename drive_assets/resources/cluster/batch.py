@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import dagster as dg
 
-from drive_assets.jobs import JobFolder, Messages, Submission
+from drive_assets.resources.cluster.job_folder import JobFolder, Messages, Submission
 from drive_assets.resources.compute import outcome
 from drive_assets.resources.failures import JobsGoOn
 from drive_assets.tasks import Task

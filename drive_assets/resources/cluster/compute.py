@@ -21,8 +21,8 @@ from filelock import FileLock
 from pydantic import Field
 
 from drive_assets.instance import PROCESS_TAG
-from drive_assets.jobs import JobFolder, Submission
 from drive_assets.resources.cluster.batch import Batch, NotNow, Patience, State, output_stands, stamp
+from drive_assets.resources.cluster.job_folder import JobFolder, Submission
 from drive_assets.resources.cluster.queue import Queue
 from drive_assets.resources.compute import Compute, check_names
 from drive_assets.resources.failures import JobsGoOn

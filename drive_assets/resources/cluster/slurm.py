@@ -12,9 +12,9 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
-from drive_assets.jobs import JobFolder
 from drive_assets.resources.cluster.batch import State
 from drive_assets.resources.cluster.compute import READ_S, ClusterCompute, JobSize
+from drive_assets.resources.cluster.job_folder import JobFolder
 from drive_assets.resources.cluster.slurm_commands import ALL_JOBS, SlurmCommands
 from drive_assets.tasks import RESUME_STATUS
 from drive_assets.wire import version

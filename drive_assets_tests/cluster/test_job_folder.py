@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dagster_pipes import decode_param
 
-from drive_assets.jobs import JobFolder, Messages, Submission, read_messages
+from drive_assets.resources.cluster.job_folder import JobFolder, Messages, Submission, read_messages
 from drive_assets.wire import Failed, Report, Work, to_wire
 
 
