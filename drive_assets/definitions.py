@@ -11,7 +11,7 @@ from drive_assets.labels import definitions as labels
 from drive_assets.operations import JOBS
 from drive_assets.recordings import definitions as recordings
 from drive_assets.resources.backends import compute_from_environment
-from drive_assets.resources.mlflow import Mlflow
+from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.storage import Storage
 from drive_assets.splits import definitions as splits
 from drive_assets.training import definitions as training

@@ -15,7 +15,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from drive_assets.home import POSTGRES, prepare_home
-from drive_assets.resources.mlflow import Mlflow
+from drive_assets.resources.mlflow.client import Mlflow
 from model.common.errors import DataError
 from model.common.progress import Tell
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from drive_assets.tracking import EpochLog, TrackedRun
+from drive_assets.resources.mlflow.tracking import EpochLog, TrackedRun
 from model.annotation.config import AnnotationConfig
 from model.annotation.report import AnnotationReport
 from model.common.progress import Tell

@@ -18,8 +18,8 @@ from dagster_pipes import PipesContext, open_dagster_pipes
 from filelock import FileLock, Timeout
 
 from drive_assets.resources.cluster.job_folder import read_messages
+from drive_assets.resources.mlflow.tracking import JOB_LOCK
 from drive_assets.tasks import ENDING, TASKS, Task, end_if_time_is_up
-from drive_assets.tracking import JOB_LOCK
 from drive_assets.wire import Failed, Report, Work, from_wire, reports_of, to_wire, version
 from model.common.errors import DataError, PassingError
 from model.common.processes import die_with_parent

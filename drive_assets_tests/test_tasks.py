@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from drive_assets.resources.mlflow.tracking import TrackedRun, UsedData
 from drive_assets.tasks import TASKS, TRAIN, TRAIN_DETECTOR, AnnotateJob, TrainDetectorJob, TrainJob, annotate
-from drive_assets.tracking import TrackedRun, UsedData
 from drive_assets.wire import Failed, Report, Work, from_wire, to_wire
 from drive_assets_tests.drives import write_drive
 from model.annotation.config import AnnotationConfig

@@ -11,7 +11,7 @@ from drive_assets.launchpad import Launchpad
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS
 from drive_assets.reports.links import report_link
 from drive_assets.resources.compute import Compute
-from drive_assets.resources.mlflow import Mlflow
+from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.storage import Storage
 from drive_assets.tasks import EVALUATE, EvaluateJob
 from drive_assets.training.assets import training_key

@@ -11,7 +11,7 @@ from drive_assets.evaluation.assets import evaluation, key_of_checkpoint
 from drive_assets.manifest import read_manifest
 from drive_assets.reports.links import report_link
 from drive_assets.resources.compute import LocalCompute
-from drive_assets.resources.mlflow import Mlflow
+from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.storage import Storage
 from drive_assets.tasks import EVALUATE, EvaluateJob
 from model.common.errors import DataError
@@ -21,7 +21,7 @@ from model.evaluation.results import CALIBRATION, EVALUATION, Comparison, Evalua
 from model.network.architectures import ARCHITECTURES
 
 if TYPE_CHECKING:
-    from drive_assets.resources.mlflow_models import TrainedModel
+    from drive_assets.resources.mlflow.registry import TrainedModel
     from model.evaluation.best import Best
 
 FRESH_DAYS = count_from_environment("DRIVE_ASSETS_COMPARISON_DAYS", 30)
@@ -92,7 +92,7 @@ def _keep_the_best(
 
 def _trained_model(storage: Storage, holder: "Best", reason: str) -> "TrainedModel":
     """What MLflow is told of the best model; the example is the first window of test."""
-    from drive_assets.resources.mlflow_models import TrainedModel
+    from drive_assets.resources.mlflow.registry import TrainedModel
     from model.evaluation import best
 
     folder = holder.folder(storage.evaluations)

@@ -14,10 +14,10 @@ from drive_assets.reports.links import base_url, report_link
 from drive_assets.reports.models import checkpoint_page
 from drive_assets.reports.page import html
 from drive_assets.resources.compute import Compute
-from drive_assets.resources.mlflow import Mlflow
+from drive_assets.resources.mlflow.client import Mlflow
+from drive_assets.resources.mlflow.tracking import DAGSTER_RUN, GROUP, TrackedRun, UsedData
 from drive_assets.resources.storage import Storage
 from drive_assets.tasks import TRAIN, TrainJob
-from drive_assets.tracking import DAGSTER_RUN, GROUP, TrackedRun, UsedData
 from drive_assets.training.checks import FINITE_HISTORY, LEARNT_SOMETHING, finite_history, learnt_something
 from model.common.code import code_version
 from model.common.config import fingerprint

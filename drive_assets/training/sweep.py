@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drive_assets.resources.mlflow import Mlflow
-from drive_assets.tracking import log_epoch
+from drive_assets.resources.mlflow.client import Mlflow
+from drive_assets.resources.mlflow.tracking import log_epoch
 from model.common.errors import DataError
 from model.network.architectures import ARCHITECTURES
 from model.training.recipes import RECIPES, TrainingConfig

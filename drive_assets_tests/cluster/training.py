@@ -17,7 +17,7 @@ from drive_assets.instance import open_instance
 from drive_assets.materialize import materialize
 from drive_assets.resources.cluster.slurm import Size, SlurmCompute
 from drive_assets.resources.compute import Compute
-from drive_assets.resources.mlflow import Mlflow
+from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.storage import Storage
 from drive_assets_tests.model.split_files import write_split_file
 from model.recording.schema import BINARY_LABELS
@@ -29,7 +29,7 @@ GATE = """
 import itertools, os, signal, time
 from pathlib import Path
 if gate := os.environ.get("DRIVE_ASSETS_TEST_GATE"):
-    from drive_assets import tracking
+    from drive_assets.resources.mlflow import tracking
     begin, restarts = tracking.EpochLog.begin, os.environ.get("SLURM_RESTART_COUNT", "0")
     def begun(self, epochs_done):
         from model.training.step import Step

@@ -8,7 +8,7 @@ import pytest
 from drive_assets.definitions import defs
 from drive_assets.detection.assets import BoxyDetectorLaunchpad, NuimagesDetectorLaunchpad
 from drive_assets.resources.compute import LocalCompute
-from drive_assets.resources.mlflow import Mlflow
+from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.storage import Storage
 from drive_assets_tests.model.detection import test_boxy, test_nuimages
 from drive_assets_tests.model.detection.test_downloads import Server, server, zipped

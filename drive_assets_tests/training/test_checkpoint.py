@@ -10,9 +10,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from drive_assets.resources.compute import LocalCompute
-from drive_assets.resources.mlflow import Mlflow
+from drive_assets.resources.mlflow.client import Mlflow
+from drive_assets.resources.mlflow.tracking import GROUP
 from drive_assets.resources.storage import Storage
-from drive_assets.tracking import GROUP
 from drive_assets.training import assets
 from drive_assets_tests.training.conftest import SMALL
 from model.training.published import HISTORY

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from drive_assets.resources.mlflow import Mlflow
+from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.training.sweep import PARENT, sweep
 from drive_assets_tests.model.split_files import write_split_file
 from model.training.recipes import TrainingConfig

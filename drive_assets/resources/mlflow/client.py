@@ -2,14 +2,13 @@
 
 import contextlib
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
@@ -17,9 +16,16 @@ from dagster._utils.interrupts import capture_interrupts, pop_captured_interrupt
 
 from drive_assets.resources.cluster.job_folder import lives
 from drive_assets.resources.failures import JobsGoOn
-from drive_assets.resources.mlflow_store import SQLITE, mend, prepare
-from drive_assets.resources.storage import data_root
-from drive_assets.tracking import (
+from drive_assets.resources.mlflow.address import (
+    DATABASES,
+    SQLITE,
+    scrubbed,
+    table_of_trainings,
+    tracking_uri,
+    ui_address,
+)
+from drive_assets.resources.mlflow.store import mend, prepare
+from drive_assets.resources.mlflow.tracking import (
     DAGSTER_RUN,
     GROUP,
     LOCK_TAG,
@@ -30,12 +36,13 @@ from drive_assets.tracking import (
     logged_epochs,
     take_run,
 )
+from drive_assets.resources.storage import data_root
 from model.common.errors import DataError, PassingError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from drive_assets.resources.mlflow_models import TrainedModel
+    from drive_assets.resources.mlflow.registry import TrainedModel
 
 # MLflow reports its use to its makers otherwise, from here, from workers and from its server, which inherit this.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -46,27 +53,6 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
 EXPERIMENT_KIND = "mlflow.experimentKind"
 """By this tag MLflow's UI opens an experiment on its trainings, not on what is about language models."""
-UI_ADDRESS = "DRIVE_ASSETS_MLFLOW_UI"
-DATABASES = ("postgresql", "mysql")
-"""Beginnings of addresses of stores that are databases on a server."""
-
-
-def tracking_uri() -> str:
-    """`MLFLOW_TRACKING_URI`, else a SQLite file in the data root."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{data_root() / 'mlflow.db'}"
-
-
-def ui_address() -> str:
-    """Where MLflow's UI is: the tracking server, or what `drive-assets ui` serves."""
-    parts = urlsplit(tracking_uri())
-    if parts.scheme in ("http", "https"):
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
-    return os.environ.get(UI_ADDRESS, "http://127.0.0.1:5000")
-
-
-def table_of_trainings(experiment: str) -> str:
-    """The page of MLflow's UI; without the query it opens on what is about language models."""
-    return f"/#/experiments/{experiment}/runs?workflowType=machine_learning"
 
 
 @contextmanager
@@ -111,16 +97,6 @@ def told() -> Iterator[None]:
         raise PassingError(
             f"The MLflow store ({kind}) failed: {type(error).__name__}: {scrubbed(first)[:300]}. {advice}"
         ) from None
-
-
-def scrubbed(text: str) -> str:
-    """A text without the store's address, its user and its password."""
-    uri = tracking_uri()
-    parts = urlsplit(uri)
-    secrets = {uri, parts.netloc if "@" in parts.netloc else "", parts.password or "", unquote(parts.password or "")}
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        text = text.replace(secret, "***")
-    return re.sub(r"//[^/\s@]+@", "//***@", text)
 
 
 class Mlflow(dg.ConfigurableResource):
@@ -289,7 +265,7 @@ class Mlflow(dg.ConfigurableResource):
     @told()
     def register_best(self, registry: str, run_id: str, model: "TrainedModel") -> str:
         """Give a model a version in the registry, unless it has one, and the alias `best`; return the version."""
-        from drive_assets.resources.mlflow_models import register
+        from drive_assets.resources.mlflow.registry import register
 
         return register(self.client(), registry, run_id, model)
 

@@ -16,13 +16,14 @@ from dagster._core.utils import make_new_run_id
 from mlflow import MlflowClient
 
 from drive_assets.instance import open_instance
-from drive_assets.resources.mlflow import Mlflow, scrubbed, told, tracking_uri
-from drive_assets.tracking import TRAINING_KEY, EpochLog, TrackedRun, UsedData, duration, take_run
+from drive_assets.resources.mlflow.address import scrubbed, tracking_uri
+from drive_assets.resources.mlflow.client import Mlflow, told
+from drive_assets.resources.mlflow.tracking import TRAINING_KEY, EpochLog, TrackedRun, UsedData, duration, take_run
 from model.common.errors import PassingError
 
 CODE = """
-from drive_assets.resources.mlflow import Mlflow
-from drive_assets.tracking import TrackedRun
+from drive_assets.resources.mlflow.client import Mlflow
+from drive_assets.resources.mlflow.tracking import TrackedRun
 store = Mlflow.from_environment()
 print(store.complete(TrackedRun(store.prepared(), "key/{0}", "name", {{"epochs": 1}}), [], 0))
 """
@@ -30,7 +31,7 @@ print(store.complete(TrackedRun(store.prepared(), "key/{0}", "name", {{"epochs":
 AFTER_THE_MOVE = """
 import sys
 from pathlib import Path
-from drive_assets.resources.mlflow import Mlflow
+from drive_assets.resources.mlflow.client import Mlflow
 store = Mlflow.from_environment()
 run_id = store.find("key")
 store.log_files(run_id, [Path(sys.argv[1])], "again")

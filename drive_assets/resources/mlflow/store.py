@@ -7,10 +7,10 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from drive_assets.resources.mlflow.address import SQLITE
 from model.common.errors import DataError
 from model.common.files import atomic_path, temporary_sibling
 
-SQLITE = "sqlite:///"
 _PLACES = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),

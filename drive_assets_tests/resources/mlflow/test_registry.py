@@ -10,9 +10,9 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from drive_assets.resources.mlflow import Mlflow
-from drive_assets.resources.mlflow_models import TrainedModel
-from drive_assets.tracking import TrackedRun
+from drive_assets.resources.mlflow.client import Mlflow
+from drive_assets.resources.mlflow.registry import TrainedModel
+from drive_assets.resources.mlflow.tracking import TrackedRun
 from drive_assets_tests.model.split_files import write_split_file
 from model.common.files import sha256
 from model.dataset.split_file import read_split
@@ -65,7 +65,7 @@ def test_the_best_is_loaded_by_its_alias_and_predicts_calibrated(
     moved = tmp_path / "moved"
     shutil.move(data_root, moved)
     monkeypatch.setenv("DRIVE_ASSETS_DATA", str(moved))
-    prepare = "from drive_assets.resources.mlflow import Mlflow; Mlflow.from_environment().prepared()\n"
+    prepare = "from drive_assets.resources.mlflow.client import Mlflow; Mlflow.from_environment().prepared()\n"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{moved / 'mlflow.db'}")
     shown = subprocess.run([sys.executable, "-c", prepare + LOAD], stdout=subprocess.PIPE, text=True, check=True)
     predicted, inputs = map(json.loads, shown.stdout.splitlines())
