@@ -168,7 +168,7 @@ def ticks(instance: dg.DagsterInstance) -> None:
 
 def manifest(storage: "Storage", keys: list[str]) -> None:
     """Of all recordings, which lie there by links to the files of one; what is read of it is what is kept of each."""
-    from drive_assets.manifest import changed_recordings
+    from drive_assets.splits.manifest import changed_recordings
     from model.common.files import write_json
     from model.dataset.assignment import SplitConfig
     from model.dataset.kept import SETTLED_S, Kept, stamp_of

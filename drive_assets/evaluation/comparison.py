@@ -8,11 +8,11 @@ import numpy as np
 
 from drive_assets.environment import count_from_environment
 from drive_assets.evaluation.assets import evaluation, key_of_checkpoint
-from drive_assets.manifest import read_manifest
 from drive_assets.reports.links import report_link
 from drive_assets.resources.compute import LocalCompute
 from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.storage import Storage
+from drive_assets.splits.manifest import read_manifest
 from drive_assets.tasks import EVALUATE, EvaluateJob
 from model.common.errors import DataError
 from model.common.pages import number

@@ -3,10 +3,10 @@
 import csv
 from pathlib import Path
 
-from drive_assets.manifest import read_manifest
 from drive_assets.reports.history import History
 from drive_assets.reports.page import Cell, Link, Page, Picture, Section, Table
 from drive_assets.resources.storage import Storage
+from drive_assets.splits.manifest import read_manifest
 from model.common.errors import DataError
 from model.common.figures import png_bytes
 from model.common.images import read_image, small_jpeg

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from drive_assets.manifest import read_manifest
 from drive_assets.reports.page import Cell, Link, Page, Picture, Section, Table
 from drive_assets.resources.storage import Storage
+from drive_assets.splits.manifest import read_manifest
 from model.common.errors import DataError
 from model.common.figures import png_bytes
 from model.evaluation.results import REPORT

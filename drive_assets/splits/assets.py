@@ -7,11 +7,11 @@ import dagster as dg
 
 from drive_assets.batches import Event, each_partition
 from drive_assets.launchpad import Launchpad
-from drive_assets.manifest import read_manifest
 from drive_assets.partitions import SPLITS, recording_keys
 from drive_assets.reports.links import report_link
 from drive_assets.resources.storage import Storage
 from drive_assets.splits.checks import OF_THE_MANIFEST, of_the_manifest
+from drive_assets.splits.manifest import read_manifest
 from model.common.code import code_version
 from model.common.errors import DataError
 from model.common.files import write_json

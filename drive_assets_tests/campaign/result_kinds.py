@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from drive_assets.manifest import read_manifest
 from drive_assets.resources.storage import Storage
+from drive_assets.splits.manifest import read_manifest
 from drive_assets.tasks import EVALUATE, TRAIN, EvaluateJob, TrainJob
 from drive_assets_tests.campaign.compare import same
 from drive_assets_tests.campaign.drafts import Draft
