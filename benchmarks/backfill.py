@@ -36,10 +36,10 @@ def main() -> None:
 
 def measure(count: int, folder: Path) -> None:
     from drive_assets.definitions import defs
-    from drive_assets.instance import open_instance
-    from drive_assets.materialize import materialize
     from drive_assets.partitions import register_recordings
     from drive_assets.resources.storage import Storage
+    from drive_assets.running.instance import open_instance
+    from drive_assets.running.materialize import materialize
 
     storage = Storage.from_environment()
     names = [f"{datetime(2020, 1, 1) + timedelta(hours=hour):%Y-%m-%d_%H-%M-%S}" for hour in range(count)]

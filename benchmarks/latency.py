@@ -45,9 +45,9 @@ def main() -> None:
 
 
 def measure(rounds: int) -> None:
-    from drive_assets.instance import open_instance
     from drive_assets.partitions import register_recordings
     from drive_assets.resources.storage import Storage
+    from drive_assets.running.instance import open_instance
     from drive_assets_tests.browser.walk import served
 
     write_telemetry(Storage.from_environment().recording(NAME))

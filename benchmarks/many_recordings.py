@@ -101,9 +101,9 @@ def measure(count: int, folder: str) -> None:
     from dagster_shared.serdes import serialize_value
 
     from drive_assets.definitions import defs
-    from drive_assets.instance import open_instance
     from drive_assets.partitions import register_recordings
     from drive_assets.resources.storage import Storage
+    from drive_assets.running.instance import open_instance
     from drive_assets.status import read_status
 
     def show(what: str, value: float, cpu: float | None = None) -> None:

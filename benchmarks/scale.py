@@ -77,7 +77,7 @@ def names(count: int) -> list[str]:
 
 def touch_files(instance: dg.DagsterInstance, root: Path, keys: list[str]) -> None:
     """One run over `keys`, by an asset that touches a file for each."""
-    from drive_assets.batches import Event, each_partition
+    from drive_assets.running.batches import Event, each_partition
 
     @dg.asset(partitions_def=dg.StaticPartitionsDefinition(keys))
     def touched(context: dg.AssetExecutionContext) -> Iterator[Event]:
@@ -218,10 +218,10 @@ def manifest(storage: "Storage", keys: list[str]) -> None:
 
 
 def scale(server: Postgres, count: int, batch: int, root: Path, parts: list[str]) -> None:
-    from drive_assets.instance import open_instance
     from drive_assets.partitions import recording_keys, register_recordings
     from drive_assets.resources.storage import Storage
-    from drive_assets.services import prepare_services
+    from drive_assets.running.instance import open_instance
+    from drive_assets.running.services import prepare_services
 
     keys = names(count)
     if "manifest" in parts:

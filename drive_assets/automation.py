@@ -11,12 +11,12 @@ from typing import Any
 
 import dagster as dg
 
-from drive_assets.environment import count_from_environment, cron_from_environment
 from drive_assets.operations import REFRESH, op_name
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS, check_known, recording_keys
 from drive_assets.presets import FULL
 from drive_assets.resources.storage import Storage
-from drive_assets.run_config import read_config
+from drive_assets.running.environment import count_from_environment, cron_from_environment
+from drive_assets.running.run_config import read_config
 from drive_assets.splits.manifest import changed_recordings, read_manifest
 from model.training.published import BEST
 

@@ -58,7 +58,7 @@ def _thread_failed(failure: threading.ExceptHookArgs) -> None:
 
 def _records_fail(error: Exception) -> str:
     """Dagster's SQLite writes after each event; a full disk shows there first, as an error of input or output."""
-    from drive_assets.home import prepare_home
+    from drive_assets.running.home import prepare_home
 
     home, reason = prepare_home(), str(error).splitlines()[0]
     free = shutil.disk_usage(home).free / 1e6
@@ -154,8 +154,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _simulate(options: argparse.Namespace) -> bool:
-    from drive_assets.instance import open_instance
     from drive_assets.partitions import register_recordings
+    from drive_assets.running.instance import open_instance
     from drive_assets.simulation.boxy import simulate_boxy
     from drive_assets.simulation.config import SimulationConfig
     from drive_assets.simulation.drives import simulate_drives
@@ -177,11 +177,11 @@ def _simulate(options: argparse.Namespace) -> bool:
 
 def _ingest(options: argparse.Namespace) -> bool:
     from drive_assets.definitions import defs
-    from drive_assets.instance import open_instance
-    from drive_assets.materialize import materialize
     from drive_assets.partitions import register_recordings
     from drive_assets.recordings.local import find_all
     from drive_assets.recordings.sources import register
+    from drive_assets.running.instance import open_instance
+    from drive_assets.running.materialize import materialize
 
     storage = _storage()
     sources, refused = find_all(options.paths)
@@ -200,11 +200,11 @@ def _ingest(options: argparse.Namespace) -> bool:
 
 def _run(options: argparse.Namespace) -> bool:
     from drive_assets.definitions import defs
-    from drive_assets.instance import open_instance
-    from drive_assets.materialize import materialize
-    from drive_assets.pools import set_default_limit
     from drive_assets.resources.backends import compute_from_environment
-    from drive_assets.run_config import read_config
+    from drive_assets.running.instance import open_instance
+    from drive_assets.running.materialize import materialize
+    from drive_assets.running.pools import set_default_limit
+    from drive_assets.running.run_config import read_config
 
     storage = _storage()
     config = read_config(options.config)
@@ -228,8 +228,8 @@ def _run(options: argparse.Namespace) -> bool:
 
 def _status(options: argparse.Namespace) -> bool:
     from drive_assets.definitions import defs
-    from drive_assets.instance import open_instance
     from drive_assets.resources.storage import Storage
+    from drive_assets.running.instance import open_instance
     from drive_assets.status import lines, read_status
 
     with open_instance() as instance:
@@ -239,8 +239,8 @@ def _status(options: argparse.Namespace) -> bool:
 
 
 def _forget(options: argparse.Namespace) -> bool:
-    from drive_assets.instance import open_instance
     from drive_assets.recordings.forget import forget
+    from drive_assets.running.instance import open_instance
 
     storage = _storage()
     with open_instance() as instance:
@@ -271,7 +271,7 @@ def _video(options: argparse.Namespace) -> bool:
 def _demo(options: argparse.Namespace) -> bool:
     from drive_assets.definitions import defs
     from drive_assets.demo import run_demo
-    from drive_assets.instance import open_instance
+    from drive_assets.running.instance import open_instance
 
     storage = _storage()
     with open_instance() as instance:
@@ -279,7 +279,7 @@ def _demo(options: argparse.Namespace) -> bool:
 
 
 def _prepare(options: argparse.Namespace) -> bool:
-    from drive_assets.services import prepare_services
+    from drive_assets.running.services import prepare_services
 
     _storage()
     _tell(f"DAGSTER_HOME is {prepare_services(_tell)}.")
@@ -287,7 +287,7 @@ def _prepare(options: argparse.Namespace) -> bool:
 
 
 def _ui(options: argparse.Namespace) -> bool:
-    from drive_assets.ui import run_ui
+    from drive_assets.running.ui import run_ui
 
     _storage()
     return run_ui(options.host, options.port, options.mlflow_port, options.reports_port, _tell) == 0
@@ -295,9 +295,9 @@ def _ui(options: argparse.Namespace) -> bool:
 
 def _reports(options: argparse.Namespace) -> bool:
     from drive_assets.definitions import defs
-    from drive_assets.instance import open_instance
     from drive_assets.reports.server import serve
     from drive_assets.resources.storage import Storage
+    from drive_assets.running.instance import open_instance
 
     checks: dict[str, list[str]] = {}
     for key in sorted(defs.resolve_asset_graph().asset_check_keys):

@@ -6,7 +6,6 @@ from typing import Any
 
 import dagster as dg
 
-from drive_assets.materialize import materialize
 from drive_assets.partitions import register_recordings
 from drive_assets.presets import QUICK, Preset
 from drive_assets.recordings.local import find_all
@@ -14,6 +13,7 @@ from drive_assets.recordings.sources import register
 from drive_assets.resources.backends import compute_from_environment
 from drive_assets.resources.compute import LocalCompute
 from drive_assets.resources.storage import Storage
+from drive_assets.running.materialize import materialize
 from drive_assets.simulation.boxy import simulate_boxy
 from drive_assets.simulation.config import SimulationConfig
 from drive_assets.simulation.drives import simulate_drives

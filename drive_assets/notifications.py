@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from drive_assets.instance import PROCESS_TAG
 from drive_assets.recordings import arrivals
+from drive_assets.running.instance import PROCESS_TAG
 from drive_assets.status import failure_reason
 from model.common.errors import DataError, PassingError
 

@@ -14,10 +14,10 @@ from drive_assets.detection.assets import boxy_dataset, boxy_detector, nuimages_
 from drive_assets.evaluation.assets import evaluation
 from drive_assets.evaluation.comparison import model_comparison
 from drive_assets.labels.assets import future_labels_asset
-from drive_assets.materialize import materialize
 from drive_assets.presets import FULL, QUICK, Preset
 from drive_assets.recordings.assets import recording
 from drive_assets.resources.storage import Storage
+from drive_assets.running.materialize import materialize
 from drive_assets.splits.assets import h5_split, split_manifest
 from drive_assets.training.assets import checkpoint
 from model.common.errors import DataError

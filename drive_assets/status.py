@@ -12,7 +12,6 @@ from typing import Any
 
 import dagster as dg
 
-from drive_assets.instance import UNFINISHED
 from drive_assets.partitions import (
     ARCHITECTURE_PARTITIONS,
     NO_NAME,
@@ -23,8 +22,9 @@ from drive_assets.partitions import (
 )
 from drive_assets.recordings.sources import lookup
 from drive_assets.resources.storage import Storage
+from drive_assets.running.instance import UNFINISHED
+from drive_assets.running.versions import latest, outdated
 from drive_assets.splits.manifest import changed_recordings, read_manifest
-from drive_assets.versions import latest, outdated
 from model.common.errors import DataError
 from model.dataset.split_file import read_fingerprint
 from model.evaluation.results import EVALUATION

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import dagster as dg
 
-from drive_assets.instance import open_instance
 from drive_assets.recordings.sharepoint.check_access import check_access
 from drive_assets.recordings.sharepoint.sensor import sharepoint_sensor
 from drive_assets.resources.storage import Storage, data_root
+from drive_assets.running.instance import open_instance
 from drive_assets.simulation.config import SimulationConfig
 from drive_assets.simulation.drives import simulate_drives
 from drive_assets_tests.graph_server import GraphServer

@@ -13,11 +13,11 @@ import yaml
 
 from drive_assets.automation import AUTOMATION, refresh_schedule
 from drive_assets.definitions import defs
-from drive_assets.environment import cron_from_environment
-from drive_assets.instance import open_instance
 from drive_assets.operations import REFRESH
 from drive_assets.partitions import register_recordings
 from drive_assets.resources.storage import Storage
+from drive_assets.running.environment import cron_from_environment
+from drive_assets.running.instance import open_instance
 from drive_assets_tests.drives import write_drive
 from model.common.errors import DataError
 from model.recording.annotations import Annotations, write_annotations

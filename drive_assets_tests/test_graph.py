@@ -20,12 +20,12 @@ from mlflow import MlflowClient
 from starlette.testclient import TestClient
 
 from drive_assets import cli
-from drive_assets.instance import UNFINISHED, open_instance
 from drive_assets.reports.history import History
 from drive_assets.reports.links import base_url
 from drive_assets.reports.server import Reports
 from drive_assets.resources.mlflow.tracking import GROUP
 from drive_assets.resources.storage import Storage
+from drive_assets.running.instance import UNFINISHED, open_instance
 from drive_assets_tests.drives import write_drive
 from model.dataset.split_file import read_split
 from model.detection.detector import BUNDLED

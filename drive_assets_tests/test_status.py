@@ -7,14 +7,14 @@ import dagster as dg
 import pytest
 
 from drive_assets import upkeep
-from drive_assets.instance import open_instance
 from drive_assets.labels.assets import future_labels_asset
-from drive_assets.materialize import materialize
 from drive_assets.partitions import NO_NAME, RECORDINGS, register_recordings
 from drive_assets.recordings import arrivals
 from drive_assets.recordings.assets import recording
 from drive_assets.recordings.forget import forget
 from drive_assets.resources.storage import Storage
+from drive_assets.running.instance import open_instance
+from drive_assets.running.materialize import materialize
 from drive_assets.status import AssetStatus, lines, read_status
 from drive_assets.upkeep import status_sensor
 from drive_assets_tests.drives import write_drive

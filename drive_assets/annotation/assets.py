@@ -11,13 +11,13 @@ from drive_assets.annotation.checks import (
     plausible_detections,
     steady_detections,
 )
-from drive_assets.batches import Event, each_result
 from drive_assets.conditions import when_inputs_are_there
-from drive_assets.launchpad import Launchpad
 from drive_assets.partitions import RECORDINGS
 from drive_assets.reports.links import report_link
 from drive_assets.resources.compute import Compute
 from drive_assets.resources.storage import Storage
+from drive_assets.running.batches import Event, each_result
+from drive_assets.running.launchpad import Launchpad
 from drive_assets.tasks import ANNOTATE, AnnotateJob
 from model.annotation.config import AnnotationConfig
 from model.annotation.report import AnnotationReport

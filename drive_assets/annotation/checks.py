@@ -6,9 +6,9 @@ from statistics import median
 
 import dagster as dg
 
-from drive_assets.batches import PartitionCheck
 from drive_assets.partitions import RECORDINGS
 from drive_assets.resources.storage import Storage
+from drive_assets.running.batches import PartitionCheck
 from model.recording.folder import Recording
 from model.recording.plausibility import implausible_detections
 

@@ -9,13 +9,13 @@ from urllib.parse import urlsplit
 import dagster as dg
 from pydantic import Field
 
-from drive_assets.batches import ended_when_terminated, failure, may_pass
-from drive_assets.launchpad import Launchpad
 from drive_assets.reports.links import report_link
 from drive_assets.resources.compute import Compute
 from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.mlflow.tracking import DAGSTER_RUN, TrackedRun, UsedData
 from drive_assets.resources.storage import Storage
+from drive_assets.running.batches import ended_when_terminated, failure, may_pass
+from drive_assets.running.launchpad import Launchpad
 from drive_assets.tasks import TRAIN_DETECTOR, TrainDetectorJob
 from model.common.config import fingerprint
 from model.common.errors import DataError

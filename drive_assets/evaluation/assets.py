@@ -4,15 +4,15 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from drive_assets.batches import Event, each_result
 from drive_assets.conditions import when_inputs_are_there
 from drive_assets.evaluation.checks import CALIBRATED, ENOUGH_EVENTS, calibrated, enough_events
-from drive_assets.launchpad import Launchpad
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS
 from drive_assets.reports.links import report_link
 from drive_assets.resources.compute import Compute
 from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.storage import Storage
+from drive_assets.running.batches import Event, each_result
+from drive_assets.running.launchpad import Launchpad
 from drive_assets.tasks import EVALUATE, EvaluateJob
 from drive_assets.training.assets import training_key
 from model.common.code import code_version

@@ -2,9 +2,9 @@
 
 import dagster as dg
 
-from drive_assets.batches import PartitionCheck
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS
 from drive_assets.resources.storage import Storage
+from drive_assets.running.batches import PartitionCheck
 from drive_assets.splits.manifest import read_manifest
 from model.evaluation.results import COMPARISON, EVALUATION, FEW_EVENTS, Comparison, Evaluation
 from model.network.architectures import ARCHITECTURES

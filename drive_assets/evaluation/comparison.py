@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import numpy as np
 
-from drive_assets.environment import count_from_environment
 from drive_assets.evaluation.assets import evaluation, key_of_checkpoint
 from drive_assets.reports.links import report_link
 from drive_assets.resources.compute import LocalCompute
 from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.storage import Storage
+from drive_assets.running.environment import count_from_environment
 from drive_assets.splits.manifest import read_manifest
 from drive_assets.tasks import EVALUATE, EvaluateJob
 from model.common.errors import DataError

@@ -7,13 +7,13 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
-from drive_assets.batches import Event, each_partition
 from drive_assets.conditions import when_inputs_are_there
 from drive_assets.labels.checks import FITS_TELEMETRY, PLAUSIBLE_RATES, fits_telemetry, plausible_rates
-from drive_assets.launchpad import Launchpad
 from drive_assets.partitions import RECORDINGS
 from drive_assets.reports.links import report_link
 from drive_assets.resources.storage import Storage
+from drive_assets.running.batches import Event, each_partition
+from drive_assets.running.launchpad import Launchpad
 from model.common.code import code_version
 from model.common.files import sha256
 from model.recording.folder import Recording

@@ -5,9 +5,9 @@ from statistics import median
 
 import dagster as dg
 
-from drive_assets.batches import PartitionCheck
 from drive_assets.partitions import RECORDINGS
 from drive_assets.resources.storage import Storage
+from drive_assets.running.batches import PartitionCheck
 from model.recording.folder import Recording
 from model.recording.labels import contradictions
 from model.recording.schema import ACTIONS, HORIZONS_S

@@ -8,11 +8,11 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
-from drive_assets.environment import seconds_from_environment
 from drive_assets.partitions import KEYS_PER_CALL, RECORDINGS
 from drive_assets.recordings.archives import listing
 from drive_assets.recordings.sources import Source, origin, register
 from drive_assets.resources.storage import Storage
+from drive_assets.running.environment import seconds_from_environment
 from model.common.config import fingerprint
 
 INTERVAL_S = max(1, round(seconds_from_environment("DRIVE_ASSETS_SENSOR_INTERVAL_S", 30)))

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import dagster as dg
 
-from drive_assets.batches import Event, each_partition
-from drive_assets.launchpad import Launchpad
 from drive_assets.partitions import RECORDINGS
 from drive_assets.recordings.checks import FEW_FAULTS, PLAUSIBLE_DRIVE, few_faults, plausible_drive
 from drive_assets.recordings.ingest import IngestReport, ingest
 from drive_assets.recordings.sources import lookup
 from drive_assets.reports.links import report_link
 from drive_assets.resources.storage import Storage
+from drive_assets.running.batches import Event, each_partition
+from drive_assets.running.launchpad import Launchpad
 from model.recording.telemetry import ReadingConfig
 
 

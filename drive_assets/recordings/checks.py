@@ -4,9 +4,9 @@ from dataclasses import asdict
 
 import dagster as dg
 
-from drive_assets.batches import PartitionCheck
 from drive_assets.partitions import RECORDINGS
 from drive_assets.resources.storage import Storage
+from drive_assets.running.batches import PartitionCheck
 from model.recording.folder import Recording, inspect_recording
 from model.recording.frame_files import repeated_frames
 from model.recording.plausibility import implausible_camera, implausible_drive, implausible_start

@@ -7,11 +7,11 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from drive_assets.launchpad import Launchpad
 from drive_assets.partitions import RECORDINGS, is_recording_name
 from drive_assets.recordings.ingest import lock_of
 from drive_assets.recordings.sources import memory_of
 from drive_assets.resources.storage import Storage
+from drive_assets.running.launchpad import Launchpad
 from model.common.errors import DataError
 from model.common.files import locked
 

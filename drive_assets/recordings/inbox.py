@@ -7,7 +7,6 @@ from pathlib import Path
 
 import dagster as dg
 
-from drive_assets.batches import told
 from drive_assets.partitions import is_recording_name
 from drive_assets.recordings import arrivals
 from drive_assets.recordings.archives import listing, open_archive
@@ -16,6 +15,7 @@ from drive_assets.recordings.inbox_memory import Memory, Note, glance, read_cont
 from drive_assets.recordings.local import LocalSource, find_all, find_folder, in_zip, is_recording, is_zip
 from drive_assets.recordings.sources import Kind, Source, missing
 from drive_assets.resources.storage import Storage
+from drive_assets.running.batches import told
 from model.common.errors import DataError
 from model.recording.folder import TELEMETRY
 

@@ -18,7 +18,7 @@ import dagster as dg
 import psutil
 from pydantic import BaseModel, Field
 
-from drive_assets.batches import ended_when_terminated
+from drive_assets.running.batches import ended_when_terminated
 from drive_assets.tasks import Task
 from drive_assets.wire import Report, Work, from_wire, to_wire
 from model.common.errors import DataError, PassingError

@@ -5,11 +5,11 @@ from typing import Any
 
 import dagster as dg
 
-from drive_assets.batches import Event, each_partition
-from drive_assets.launchpad import Launchpad
 from drive_assets.partitions import SPLITS, recording_keys
 from drive_assets.reports.links import report_link
 from drive_assets.resources.storage import Storage
+from drive_assets.running.batches import Event, each_partition
+from drive_assets.running.launchpad import Launchpad
 from drive_assets.splits.checks import OF_THE_MANIFEST, of_the_manifest
 from drive_assets.splits.manifest import read_manifest
 from model.common.code import code_version

@@ -2,9 +2,9 @@
 
 import dagster as dg
 
-from drive_assets.batches import PartitionCheck
 from drive_assets.partitions import SPLITS, recording_keys
 from drive_assets.resources.storage import Storage
+from drive_assets.running.batches import PartitionCheck
 from drive_assets.splits.manifest import changed_recordings, read_manifest
 from model.dataset.split_file import read_split
 from model.recording.folder import TELEMETRY, Recording

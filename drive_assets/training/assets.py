@@ -6,8 +6,6 @@ from typing import Any, Literal
 import dagster as dg
 from pydantic import Field
 
-from drive_assets.batches import TRIES_TAG, Event, each_result, ended_when_terminated, failure, may_pass
-from drive_assets.launchpad import Launchpad
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS
 from drive_assets.reports.links import base_url, report_link
 from drive_assets.reports.models import checkpoint_page
@@ -16,6 +14,8 @@ from drive_assets.resources.compute import Compute
 from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.mlflow.tracking import DAGSTER_RUN, GROUP, TrackedRun, UsedData
 from drive_assets.resources.storage import Storage
+from drive_assets.running.batches import TRIES_TAG, Event, each_result, ended_when_terminated, failure, may_pass
+from drive_assets.running.launchpad import Launchpad
 from drive_assets.splits.manifest import read_current_manifest
 from drive_assets.tasks import TRAIN, TrainJob
 from drive_assets.training.checks import FINITE_HISTORY, LEARNT_SOMETHING, finite_history, learnt_something

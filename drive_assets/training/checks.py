@@ -4,9 +4,9 @@ import math
 
 import dagster as dg
 
-from drive_assets.batches import PartitionCheck
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS
 from drive_assets.resources.storage import Storage
+from drive_assets.running.batches import PartitionCheck
 from drive_assets.splits.manifest import read_manifest
 from model.training.published import HISTORY, read_history
 

@@ -4,9 +4,9 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from drive_assets.instance import open_instance
 from drive_assets.partitions import recording_keys
 from drive_assets.resources.storage import Storage
+from drive_assets.running.instance import open_instance
 from drive_assets_tests.browser.walk import Walk, browser, served
 from model.common.errors import DataError
 

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import torch
 
-from drive_assets.instance import UNFINISHED
+from drive_assets.running.instance import UNFINISHED
 
 VARYING = {"time", "epoch_seconds", "frames_per_s", "windows_per_s", "resumed", "weights", "sum"}
 """Keys of JSON and checkpoints, and columns, that tell how long something took, or how much of it was there already;

@@ -24,7 +24,7 @@ _CONFIG = """\
 telemetry: {enabled: false}
 run_coordinator:
   {module: dagster._core.run_coordinator, class: QueuedRunCoordinator, config: {dequeue_interval_seconds: 1}}
-run_launcher: {module: drive_assets.run_launcher, class: WatchedRunLauncher}
+run_launcher: {module: drive_assets.running.run_launcher, class: WatchedRunLauncher}
 run_monitoring: {enabled: true, poll_interval_seconds: 5}
 run_retries: {enabled: true, max_retries: 0, retry_on_asset_or_op_failure: false}
 """

@@ -9,9 +9,9 @@ from typing import Any
 
 import dagster as dg
 
-from drive_assets.batches import Event, each_result
 from drive_assets.resources.cluster.slurm import Size, SlurmCompute
 from drive_assets.resources.compute import Compute
+from drive_assets.running.batches import Event, each_result
 from drive_assets_tests.cluster.worker import ECHO, EchoJob, EchoResult
 
 GIVEN = "DRIVE_ASSETS_TEST_CLUSTER"

@@ -5,11 +5,11 @@ from pathlib import Path
 import dagster as dg
 
 from drive_assets.definitions import JOBS, ROOMS
-from drive_assets.materialize import materialize
 from drive_assets.partitions import register_recordings
 from drive_assets.resources.compute import Compute
 from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.storage import Storage
+from drive_assets.running.materialize import materialize
 from drive_assets_tests.drives import write_drive
 from drive_assets_tests.model.detection import test_nuimages
 from model.detection.detector import BUNDLED

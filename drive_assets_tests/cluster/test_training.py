@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from drive_assets.instance import open_instance
 from drive_assets.resources.compute import LocalCompute
 from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.mlflow.tracking import EPOCH
+from drive_assets.running.instance import open_instance
 from drive_assets_tests.cluster.slurm import LocalCluster, local_cluster, reason_against
 from drive_assets_tests.cluster.training import ARCHITECTURE, EPOCHS, slurm, train, write_data
 from model.training.published import read_history

@@ -13,12 +13,12 @@ from pathlib import Path
 import dagster as dg
 
 from drive_assets.definitions import JOBS, ROOMS
-from drive_assets.instance import open_instance
-from drive_assets.materialize import materialize
 from drive_assets.resources.cluster.slurm import Size, SlurmCompute
 from drive_assets.resources.compute import Compute
 from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.storage import Storage
+from drive_assets.running.instance import open_instance
+from drive_assets.running.materialize import materialize
 from drive_assets_tests.model.split_files import write_split_file
 from model.recording.schema import BINARY_LABELS
 

@@ -4,9 +4,9 @@ import os
 
 import dagster as dg
 
-from drive_assets.environment import cron_from_environment
 from drive_assets.recordings.sharepoint.drive_map import open_map
 from drive_assets.resources.storage import Storage
+from drive_assets.running.environment import cron_from_environment
 
 
 @dg.op(description="Have the SharePoint sensor list the whole library anew and compare it by id.")

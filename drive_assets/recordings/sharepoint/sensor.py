@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from drive_assets.batches import told
 from drive_assets.partitions import is_recording_name
 from drive_assets.recordings import arrivals
 from drive_assets.recordings.archives import listing, open_archive, taken_as
@@ -21,6 +20,7 @@ from drive_assets.recordings.sources import missing
 from drive_assets.resources.sharepoint.items import DeltaPage, Item, ResyncRequired, SharePointError, Throttled
 from drive_assets.resources.sharepoint.settings import SharePointSettings
 from drive_assets.resources.storage import Storage
+from drive_assets.running.batches import told
 from model.common.config import fingerprint
 from model.common.errors import DataError
 from model.recording.folder import TELEMETRY

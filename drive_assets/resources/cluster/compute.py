@@ -20,13 +20,13 @@ from dagster._core.pipes.context import build_external_execution_context_data
 from filelock import FileLock
 from pydantic import Field
 
-from drive_assets.instance import PROCESS_TAG
 from drive_assets.resources.cluster.batch import Batch, NotNow, Patience, State, output_stands, stamp
 from drive_assets.resources.cluster.job_folder import JobFolder, Submission
 from drive_assets.resources.cluster.queue import Queue
 from drive_assets.resources.compute import Compute, check_names
 from drive_assets.resources.failures import JobsGoOn
 from drive_assets.resources.storage import data_root
+from drive_assets.running.instance import PROCESS_TAG
 from drive_assets.tasks import Task
 from drive_assets.wire import Work, to_wire, version
 from model.common.config import fingerprint

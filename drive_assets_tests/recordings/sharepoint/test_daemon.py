@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from drive_assets.instance import open_instance
 from drive_assets.resources.storage import Storage
+from drive_assets.running.instance import open_instance
 from drive_assets_tests.demo_sharepoint import daemon, wait_for
 from drive_assets_tests.graph_server import Fault, GraphServer
 from drive_assets_tests.recordings.conftest import drive, write_zip

@@ -15,10 +15,10 @@ import pytest
 from dagster._core.utils import make_new_run_id
 from mlflow import MlflowClient
 
-from drive_assets.instance import open_instance
 from drive_assets.resources.mlflow.address import scrubbed, tracking_uri
 from drive_assets.resources.mlflow.client import Mlflow, told
 from drive_assets.resources.mlflow.tracking import TRAINING_KEY, EpochLog, TrackedRun, UsedData, duration, take_run
+from drive_assets.running.instance import open_instance
 from model.common.errors import PassingError
 
 CODE = """

@@ -12,13 +12,13 @@ import psutil
 import pytest
 import requests
 
-from drive_assets.instance import open_instance
 from drive_assets.partitions import register_recordings
 from drive_assets.recordings.local import find_all
 from drive_assets.recordings.sources import register
 from drive_assets.resources.mlflow.address import table_of_trainings
 from drive_assets.resources.storage import Storage
-from drive_assets.ui import _stop
+from drive_assets.running.instance import open_instance
+from drive_assets.running.ui import _stop
 from drive_assets_tests.browser.walk import BROWSER, DRIVER, Walk, browser, served
 from drive_assets_tests.drives import write_drive
 

@@ -11,9 +11,9 @@ from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
 from dagster._core.storage.tags import RESUME_RETRY_TAG
 
-from drive_assets.batches import Event, PartitionCheck, each_partition, each_result
-from drive_assets.instance import process_tag
-from drive_assets.versions import outdated
+from drive_assets.running.batches import Event, PartitionCheck, each_partition, each_result
+from drive_assets.running.instance import process_tag
+from drive_assets.running.versions import outdated
 from model.common.code import code_version
 from model.common.errors import DataError, PassingError
 

@@ -9,10 +9,10 @@ import psutil
 import pytest
 from dagster._core.storage.event_log import SqliteEventLogStorage
 
-from drive_assets.event_log import MOST_OPEN, KeptEventLog
-from drive_assets.instance import open_instance
-from drive_assets.materialize import RANGE_END, RANGE_START
 from drive_assets.partitions import RECORDINGS, register_recordings
+from drive_assets.running.event_log import MOST_OPEN, KeptEventLog
+from drive_assets.running.instance import open_instance
+from drive_assets.running.materialize import RANGE_END, RANGE_START
 
 KEY = dg.AssetKey("recording")
 

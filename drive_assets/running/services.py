@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from drive_assets.home import SETTINGS, TEMPLATE, lacking, prepare_home
-from drive_assets.instance import open_instance
-from drive_assets.pools import set_default_limit
 from drive_assets.resources.backends import compute_from_environment
 from drive_assets.resources.mlflow.address import DATABASES, SQLITE, tracking_uri
 from drive_assets.resources.mlflow.client import Mlflow
+from drive_assets.running.home import SETTINGS, TEMPLATE, lacking, prepare_home
+from drive_assets.running.instance import open_instance
+from drive_assets.running.pools import set_default_limit
 from model.common.progress import Tell
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import dagster as dg
 
-from drive_assets.pools import GPU_POOL, set_default_limit
 from drive_assets.resources.cluster.slurm import SlurmCompute
 from drive_assets.resources.compute import LocalCompute
+from drive_assets.running.pools import GPU_POOL, set_default_limit
 
 
 def limit(instance: dg.DagsterInstance) -> int | None:

@@ -8,9 +8,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from drive_assets.batches import Event, each_partition
-from drive_assets.materialize import materialize
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS, RECORDINGS, SPLITS, register_recordings
+from drive_assets.running.batches import Event, each_partition
+from drive_assets.running.materialize import materialize
 from model.common.errors import DataError, PassingError
 
 NAMES = ["2024-05-01_10-00-00", "2024-05-02_10-00-00"]
@@ -149,11 +149,11 @@ def test_a_split_that_fails_takes_what_needs_this_split(
 def test_weights_that_are_given_stand_in_for_a_detector_that_fails(
     graph: Graph, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("drive_assets.materialize.check_config", lambda *given: None)
+    monkeypatch.setattr("drive_assets.running.materialize.check_config", lambda *given: None)
     for config, expected in (({}, []), ({"annotations": {"weights": "mine.pt"}}, NAMES)):
         graph.made.clear()
         graph.wrong["boxy_detector", ""] = [DataError("no images")]
-        monkeypatch.setattr("drive_assets.materialize._Plan._run_config", lambda self, key: {})
+        monkeypatch.setattr("drive_assets.running.materialize._Plan._run_config", lambda self, key: {})
         run(graph, instance, "recording,boxy_detector,annotations", config=config)
         assert [key for asset, key in graph.made if asset == "annotations"] == expected
 
@@ -162,7 +162,8 @@ def test_only_what_may_pass_is_tried_again_after_a_pause_that_is_told(
     graph: Graph, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept: list[float] = []
-    monkeypatch.setattr("drive_assets.materialize.time", SimpleNamespace(sleep=slept.append, monotonic=time.monotonic))
+    clock = SimpleNamespace(sleep=slept.append, monotonic=time.monotonic)
+    monkeypatch.setattr("drive_assets.running.materialize.time", clock)
     graph.wrong["recording", NAMES[0]] = [PassingError("busy"), PassingError("still busy")]
     ok, told, made = run(graph, instance, "recording")
     assert ok and slept == [7, 7]

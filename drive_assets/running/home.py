@@ -26,11 +26,12 @@ FORMER = {
     "6f2229a700f3",
     "27ecae0acbaf",
     "5e3d60a90f2e",
+    "957eb39550ac",
 }
 """Beginnings of the SHA-256 of what TEMPLATE was before: a file that equals one was not edited by anyone."""
 _SQLITE = """# Dagster's own event log, with databases that stay open: half the work for each event.
 event_log_storage:
-  module: drive_assets.event_log
+  module: drive_assets.running.event_log
   class: KeptEventLog
   config:
     home: {env: DAGSTER_HOME}

@@ -10,8 +10,6 @@ from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 from dagster._core.utils import make_new_run_id
 
-from drive_assets.batches import MAY_PASS, TRIES_TAG
-from drive_assets.instance import end_interrupted_run, hold_lease, interrupts_heard, process_tag, wait_for_pools
 from drive_assets.partitions import (
     ARCHITECTURE_PARTITIONS,
     RECORDINGS,
@@ -20,7 +18,9 @@ from drive_assets.partitions import (
     recording_keys,
 )
 from drive_assets.resources.storage import Storage
-from drive_assets.run_config import AssetConfig, check_config
+from drive_assets.running.batches import MAY_PASS, TRIES_TAG
+from drive_assets.running.instance import end_interrupted_run, hold_lease, interrupts_heard, process_tag, wait_for_pools
+from drive_assets.running.run_config import AssetConfig, check_config
 from drive_assets.status import asset_status
 from model.common.errors import DataError
 from model.common.progress import Tell

@@ -14,8 +14,8 @@ import dagster as dg
 import psutil
 from filelock import FileLock, Timeout
 
-from drive_assets.home import POSTGRES, prepare_home
 from drive_assets.resources.mlflow.client import Mlflow
+from drive_assets.running.home import POSTGRES, prepare_home
 from model.common.errors import DataError
 from model.common.progress import Tell
 

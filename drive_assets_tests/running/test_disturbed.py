@@ -13,15 +13,15 @@ import psutil
 import pytest
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
-from drive_assets.home import SETTINGS, prepare_home
-from drive_assets.instance import open_instance
 from drive_assets.partitions import register_recordings
 from drive_assets.recordings.assets import recording
 from drive_assets.recordings.ingest import lock_of
 from drive_assets.recordings.local import find_all
 from drive_assets.recordings.sources import register
 from drive_assets.resources.storage import Storage
-from drive_assets.run_launcher import LOST
+from drive_assets.running.home import SETTINGS, prepare_home
+from drive_assets.running.instance import open_instance
+from drive_assets.running.run_launcher import LOST
 from drive_assets_tests.drives import write_drive
 from model.common.files import locked
 

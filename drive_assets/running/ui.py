@@ -18,7 +18,7 @@ import psutil
 from drive_assets.reports import links
 from drive_assets.resources.mlflow.address import DATABASES, UI_ADDRESS, table_of_trainings, tracking_uri
 from drive_assets.resources.mlflow.client import Mlflow
-from drive_assets.services import prepare_services
+from drive_assets.running.services import prepare_services
 from model.common.errors import DataError
 from model.common.progress import Tell
 

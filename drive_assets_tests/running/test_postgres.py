@@ -6,11 +6,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from drive_assets.home import POSTGRES
-from drive_assets.instance import open_instance
-from drive_assets.pools import GPU_POOL
 from drive_assets.resources.compute import LocalCompute
-from drive_assets.services import prepare_services
+from drive_assets.running.home import POSTGRES
+from drive_assets.running.instance import open_instance
+from drive_assets.running.pools import GPU_POOL
+from drive_assets.running.services import prepare_services
 from drive_assets_tests.cluster.small_graph import ARCHITECTURE, NAMES, make
 from drive_assets_tests.postgres import PASSWORD, Postgres, postgres, reason_against
 from drive_assets_tests.test_graph import annotate

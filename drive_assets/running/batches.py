@@ -14,8 +14,8 @@ from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_AS
 from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.storage.tags import RESUME_RETRY_TAG
 
-from drive_assets.instance import PROCESS_TAG
-from drive_assets.versions import outdated, provenance
+from drive_assets.running.instance import PROCESS_TAG
+from drive_assets.running.versions import outdated, provenance
 from model.common.errors import DataError, PassingError
 
 PASSING_ERRNOS = {errno.EIO, errno.EAGAIN, errno.EBUSY, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENETDOWN}

@@ -13,9 +13,10 @@ from dagster._core.utils import make_new_run_id
 from dagster._utils.interrupts import capture_interrupts
 from filelock import FileLock
 
-from drive_assets import instance as instances
-from drive_assets.home import FORMER, SETTINGS, TEMPLATE, lacking, prepare_home
-from drive_assets.instance import (
+from drive_assets.resources.storage import Storage
+from drive_assets.running import instance as instances
+from drive_assets.running.home import FORMER, SETTINGS, TEMPLATE, lacking, prepare_home
+from drive_assets.running.instance import (
     PROCESS_TAG,
     end_lost_runs,
     hold_lease,
@@ -24,8 +25,7 @@ from drive_assets.instance import (
     process_tag,
     wait_for_pools,
 )
-from drive_assets.resources.storage import Storage
-from drive_assets.ui import LOGS
+from drive_assets.running.ui import LOGS
 from model.common.errors import DataError
 
 ELSEWHERE = "another-host/7/1700000000"
@@ -150,7 +150,7 @@ def test_settings_that_nobody_edited_follow_the_version(data_root: Path, monkeyp
     ours = path.read_text()
     assert (ours.startswith(TEMPLATE.read_text()), lacking(home)) == (True, [])
     former = "telemetry:\n  enabled: false\n"
-    monkeypatch.setattr("drive_assets.home.FORMER", {hashlib.sha256(former.encode()).hexdigest()[:12]})
+    monkeypatch.setattr("drive_assets.running.home.FORMER", {hashlib.sha256(former.encode()).hexdigest()[:12]})
     path.write_text(former)
     prepare_home()
     assert path.read_text() == ours
@@ -166,7 +166,7 @@ def test_settings_that_nobody_edited_follow_the_version(data_root: Path, monkeyp
 
 def test_what_the_settings_were_before_is_known() -> None:
     """Who changes dagster.yaml adds the beginning of the former's SHA-256 to FORMER, and puts today's here."""
-    today = "957eb39550ac"
+    today = "3a65a65b623e"
     assert hashlib.sha256(TEMPLATE.read_bytes()).hexdigest()[:12] == today
     assert today not in FORMER
 
