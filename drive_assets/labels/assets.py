@@ -44,7 +44,7 @@ def future_labels_asset(context: dg.AssetExecutionContext, config: LabelLaunchpa
         telemetry, _ = own.telemetry()
         labels = future_labels(telemetry, config)
         path = own.labels_path
-        write_future_labels(path, labels)
+        write_future_labels(path, labels, config)
         version = sha256(path)[:12]
         link = {"report": report_link("future_labels", name, version)}
         return dg.MaterializeResult(data_version=dg.DataVersion(version), metadata=link | _metadata(path, labels))

@@ -42,7 +42,7 @@ def fits_telemetry(storage: Storage) -> PartitionCheck:
 
     def evaluate(name: str) -> dg.AssetCheckResult:
         recording = Recording(storage.recording(name))
-        found = contradictions(recording.telemetry()[0], recording.labels())
+        found = contradictions(recording.telemetry()[0], recording.labels(), recording.label_config())
         told = "; ".join(f"{label}: {text}" for label, text in list(found.items())[:3])
         return dg.AssetCheckResult(
             passed=not found,

@@ -116,7 +116,7 @@ class _Scene:
             region=recording.annotated_region(),
             class_names=recording.class_names(),
             speed=telemetry["SPEED"].to_numpy(float),
-            now=current_state(telemetry, labels),
+            now=current_state(telemetry, recording.label_config().coast_threshold),
             ahead=[labels[[f"{name}_{h}s" for h in HORIZONS_S]].astype(object).to_numpy() for name in ACTIONS],
             row_of={time: row for row, time in enumerate(telemetry["Time"])},
         )

@@ -98,8 +98,8 @@ def _frames(own: Recording) -> Stats:
 def _stats(own: Recording) -> Stats:
     """Of the folder and each file that decides on a summary; None for one that is absent."""
     found: Stats = []
-    for path in (own.folder, own.telemetry_path, own.reading_path, own.labels_path, own.camera_folder, own.roi_path,
-                 own.annotations_path, own.details_path):  # fmt: skip
+    for path in (own.folder, own.telemetry_path, own.reading_path, own.labels_path, own.label_config_path,
+                 own.camera_folder, own.roi_path, own.annotations_path, own.details_path):  # fmt: skip
         try:
             found.append(path.stat())
         except OSError:

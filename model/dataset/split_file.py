@@ -14,8 +14,16 @@ import numpy.typing as npt
 from model.common.config import fingerprint as fingerprint_of
 from model.common.errors import DataError
 from model.common.files import atomic_path
-from model.dataset.windows import RecordingArrays, WindowConfig, build_recording, common_classes, common_inputs
+from model.dataset.windows import (
+    RecordingArrays,
+    WindowConfig,
+    build_recording,
+    common_classes,
+    common_inputs,
+    common_threshold,
+)
 from model.recording.folder import Recording
+from model.recording.labels import LabelConfig
 from model.recording.schema import ACTIONS, BINARY_LABELS, check_schema, used_schema
 
 SCHEMA_VERSION = 4
@@ -48,6 +56,8 @@ class Split:
     label_names: tuple[str, ...]
     class_names: tuple[str, ...]
     window: WindowConfig
+    coast_threshold: float
+    """Accelerator position (%) below which the labels say that the car coasts."""
     fingerprint: str
     """Of the manifest that the file was made from."""
 
@@ -79,7 +89,8 @@ def write_split(path: Path, recordings: Sequence[Path], config: WindowConfig, fi
         raise DataError(f"{path}: expected at least one recording.")
     classes = common_classes({each.name: Recording(each).class_names() for each in recordings})
     parts = [build_recording(recording, config) for recording in recordings]
-    inputs = common_inputs({recording.name: part.inputs for recording, part in zip(recordings, parts, strict=True)})
+    named = {recording.name: part for recording, part in zip(recordings, parts, strict=True)}
+    inputs = common_inputs({name: part.inputs for name, part in named.items()})
     attributes = {
         "fingerprint": fingerprint,
         "recordings": json.dumps([recording.name for recording in recordings]),
@@ -89,6 +100,7 @@ def write_split(path: Path, recordings: Sequence[Path], config: WindowConfig, fi
         "actions": json.dumps(ACTIONS),
         "window": config.model_dump_json(),
         "class_names": json.dumps(classes),
+        "coast_threshold": str(common_threshold({name: part.coast_threshold for name, part in named.items()})),
     }
     arrays = _joined(parts)
     with atomic_path(path) as temporary:
@@ -128,14 +140,24 @@ def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]], attributes:
         file.attrs[CHECKSUM] = fingerprint_of(_texts(file))
 
 
-def read_split(path: Path) -> Split:
+def read_split(path: Path, expected_fingerprint: str | None = None) -> Split:
     """Read a split file.
 
+    Args:
+        expected_fingerprint: of the manifest that the file must be made from.
+
     Raises:
-        DataError: missing, no H5 file, damaged, or made with another schema of channels and labels than today's.
+        DataError: missing, no H5 file, damaged, made with another schema of channels and labels than today's, or from
+            another manifest than expected.
     """
     with _opened(path) as file:
         attributes = _checked_attributes(path, file)
+        fingerprint = attributes.get("fingerprint", "")
+        if expected_fingerprint not in (None, fingerprint):
+            raise DataError(
+                f"{path} holds data version {fingerprint or 'unknown'}, expected {expected_fingerprint}: the splits "
+                "have been rebuilt since; start again to use the new ones."
+            )
         inputs = tuple(json.loads(attributes["features"]))
         check_schema(attributes["schema"], inputs, str(path), "build the splits again")
         return Split(
@@ -145,7 +167,8 @@ def read_split(path: Path) -> Split:
             label_names=tuple(json.loads(attributes["labels"])),
             class_names=tuple(json.loads(attributes["class_names"])),
             window=WindowConfig(**json.loads(attributes["window"])),
-            fingerprint=attributes.get("fingerprint", ""),
+            coast_threshold=float(attributes.get("coast_threshold", LabelConfig().coast_threshold)),
+            fingerprint=fingerprint,
         )
 
 

@@ -11,7 +11,7 @@ from model.dataset.assignment import RecordingStats, SplitConfig, assign_splits
 from model.dataset.kept import Kept
 from model.dataset.split_file import SCHEMA_VERSION
 from model.dataset.summaries import Summary, repeated
-from model.dataset.windows import WindowConfig, common_classes, common_inputs
+from model.dataset.windows import WindowConfig, common_classes, common_inputs, common_threshold
 from model.recording.folder import Recording
 from model.recording.schema import BINARY_LABELS, used_schema
 
@@ -48,6 +48,7 @@ def build_manifest(
         raise DataError(f"{error} Skipped: {len(skipped)}.{reasons}") from None
     by_name = {s.name: s for s in stats}
     channels = common_inputs({name: summary.inputs for name, summary in used.items()})
+    common_threshold({name: summary.coast_threshold for name, summary in used.items()})
     schema = used_schema(channels)
     manifest: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,

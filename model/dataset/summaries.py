@@ -1,6 +1,5 @@
 """What a recording brings to a data set, whatever the others are, and which recordings hold the same drive."""
 
-import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,13 +18,12 @@ from model.dataset.windows import RecordingArrays, WindowConfig, join_recording
 from model.recording.folder import CONTENT, Recording
 from model.recording.plausibility import (
     CAMERA,
-    COAST_BELOW,
     Finding,
     implausible_camera,
     implausible_detections,
     implausible_drive,
 )
-from model.recording.schema import ACTIONS, BINARY_LABELS, BOX_VALUES
+from model.recording.schema import BINARY_LABELS, BOX_VALUES
 from model.recording.telemetry import TelemetryReport
 
 MARK_MS, MARK_EVERY = 100, 151
@@ -46,6 +44,7 @@ class Summary:
     """None where it cannot be used."""
     inputs: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
+    coast_threshold: float = 0.0
     first_ms: int = 0
     last_ms: int = 0
     marks: dict[int, int] = field(default_factory=dict)
@@ -82,6 +81,7 @@ def summarise(own: Recording, window: WindowConfig) -> Summary:
         stats=_stats(own.folder, arrays, window),
         inputs=arrays.inputs,
         class_names=own.class_names(),
+        coast_threshold=arrays.coast_threshold,
         first_ms=int(when.min()),
         last_ms=int(when.max()),
         marks={int(when[row]): zlib.crc32(arrays.telemetry[row].tobytes()) for row in marked},
@@ -103,11 +103,9 @@ def _stats(recording: Path, arrays: RecordingArrays, config: WindowConfig) -> Re
 def _poison(own: Recording, telemetry: pd.DataFrame, report: TelemetryReport, arrays: RecordingArrays) -> str:
     """What is implausible about a recording and would teach networks what is not so; empty if nothing.
 
-    Where the labels know coasting, they were made with a threshold that the pedal's rest is below. Of the camera the
-    annotations tell; frames are looked at only of a recording that was annotated elsewhere.
+    The annotations record what is implausible about the camera; frames are read only if it was annotated elsewhere.
     """
-    coasts = bool((arrays.state[:, ACTIONS.index("coast")] == 1).any())
-    found = implausible_drive(telemetry, report, math.inf if coasts else COAST_BELOW)
+    found = implausible_drive(telemetry, report, arrays.coast_threshold)
     corner = BOX_VALUES.index("x1")
     box = arrays.detections[..., corner : corner + 4][arrays.detection_mask]
     found += implausible_detections(box, arrays.region[1])

@@ -52,6 +52,8 @@ class WindowData:
     class_names: tuple[str, ...]
     inputs: tuple[str, ...]
     """Telemetry channels behind the features."""
+    coast_threshold: float
+    """Accelerator position (%) below which the labels say that the car coasts"""
     length: int
     telemetry: Tensor
     """(F,D) float32"""
@@ -80,13 +82,14 @@ class WindowData:
         tasks: Sequence[str] = DEFAULT_TASKS,
         gear: str = "onehot",
         detection_classes: bool = False,
+        expected_fingerprint: str | None = None,
     ) -> Self:
         """Read a split's H5 file, make features once and put them on `device`, if they fit there.
 
         Raises:
-            DataError: the file is missing or of another schema, has no window, a task, or a finite number where due.
+            DataError: as `read_split`, or the file has no window, lacks a task, or holds numbers that are not finite.
         """
-        split = read_split(path)
+        split = read_split(path, expected_fingerprint)
         _check(path, split, tasks)
         slots = np.flatnonzero(split.detection_mask.any(axis=0))
         used = int(slots[-1]) + 1 if slots.size else 1
@@ -99,6 +102,7 @@ class WindowData:
             tasks=tuple(tasks),
             class_names=tuple(split.class_names),
             inputs=split.feature_names,
+            coast_threshold=split.coast_threshold,
             length=split.window.length,
             telemetry=telemetry_features(torch.from_numpy(split.telemetry), gear, split.feature_names),
             detections=detection_features(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,8 @@ from model.common.config import Config
 from model.common.errors import DataError
 from model.recording.annotations import Annotations
 from model.recording.content import check_annotated
-from model.recording.folder import Recording
-from model.recording.labels import are_of, current_state
+from model.recording.folder import EXAMPLES, Recording
+from model.recording.labels import contradictions, current_state
 from model.recording.schema import (
     BINARY_LABELS,
     BOX_VALUES,
@@ -24,6 +24,8 @@ from model.recording.schema import (
     check_inputs,
 )
 from model.recording.times import MAX_STEP_MS, SLOT, separated_times
+
+Shared = TypeVar("Shared", tuple[str, ...], float)
 
 
 class WindowConfig(Config):
@@ -73,6 +75,8 @@ class RecordingArrays:
     """(F,10) in the order of TARGETS, NaN unknown"""
     state: npt.NDArray[np.int8]
     """(F,2) in the order of ACTIONS: whether the driver brakes and coasts at the frame itself"""
+    coast_threshold: float
+    """Accelerator position (%) below which the labels, and `state`, say that the car coasts"""
     time_ms: npt.NDArray[np.int64]
     """(F,) rising: where the clock was set back, what follows lies behind what was before (`separated_times`)"""
     clock_ms: npt.NDArray[np.int64]
@@ -101,8 +105,9 @@ def join_recording(own: Recording, telemetry: pd.DataFrame, config: WindowConfig
             `config` names is not there.
     """
     annotations, labels = own.annotations(), own.labels()
-    if not are_of(labels, telemetry):
-        raise DataError(f"{own.labels_path} does not fit {own.telemetry_path.name}: label the recording again.")
+    label_config = own.label_config()
+    for label, text in contradictions(telemetry, labels, label_config).items():
+        raise DataError(f"{own.labels_path}, {label}: {text}: label the recording again.")
     check_annotated(own)
     inputs = _inputs(own, telemetry, config)
     annotated = pd.Index(annotations.time).get_indexer(pd.Index(telemetry["Time"]))
@@ -120,7 +125,8 @@ def join_recording(own: Recording, telemetry: pd.DataFrame, config: WindowConfig
         detection_mask=mask,
         labels=label_values,
         targets=labels[list(TARGETS)].to_numpy(np.float32)[rows],
-        state=current_state(telemetry, labels)[rows],
+        state=current_state(telemetry, label_config.coast_threshold)[rows],
+        coast_threshold=label_config.coast_threshold,
         time_ms=separated_times(telemetry)[rows],
         clock_ms=telemetry["t"].to_numpy()[rows],
         window_start=window_starts(slots, np.all(label_values[:, required] >= 0, axis=1), config),
@@ -148,28 +154,32 @@ def window_starts(
 
 def common_classes(class_names: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
     """The class names that all recordings, by name, were annotated with. DataError if they differ."""
-    found: dict[tuple[str, ...], str] = {}
-    for name, classes in class_names.items():
-        found.setdefault(classes, name)
-    if len(found) > 1:
-        kinds = "; ".join(f"{name}: {', '.join(classes)}" for classes, name in found.items())
-        raise DataError(f"Recordings were annotated with different classes ({kinds}): annotate all with one detector.")
-    return next(iter(found))
+    return _common("classes of detections", class_names, "annotate all with one detector")
 
 
 def common_inputs(inputs: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
     """The telemetry channels that all recordings have, by name. DataError if they differ."""
-    kinds: dict[tuple[str, ...], list[str]] = {}
-    for name, channels in inputs.items():
-        kinds.setdefault(channels, []).append(name)
-    if len(kinds) > 1:
-        differing = "; ".join(f"{', '.join(channels)}: {', '.join(names)}" for channels, names in kinds.items())
-        shared = [name for name in FEATURES if all(name in channels for channels in kinds)]
-        raise DataError(
-            f"Recordings have different telemetry channels ({differing}): leave some out, or set the option inputs of "
-            f"window, for example to {shared}, so that all are used with the same."
+    shared = [name for name in FEATURES if all(name in channels for channels in inputs.values())]
+    advice = f"leave some out, or set the option inputs of window, for example to {shared}, to use the same in all"
+    return _common("telemetry channels", inputs, advice)
+
+
+def common_threshold(thresholds: Mapping[str, float]) -> float:
+    """The coasting threshold (%) that all recordings, by name, were labelled with. DataError if they differ."""
+    return _common("coasting thresholds", thresholds, "label all with the same coast_threshold")
+
+
+def _common(what: str, values: Mapping[str, Shared], advice: str) -> Shared:
+    names: dict[Shared, list[str]] = {}
+    for name, value in values.items():
+        names.setdefault(value, []).append(name)
+    if len(names) > 1:
+        differing = "; ".join(
+            f"{', '.join(value) if isinstance(value, tuple) else value}: {', '.join(having[:EXAMPLES])}"
+            for value, having in names.items()
         )
-    return next(iter(kinds))
+        raise DataError(f"Recordings have different {what} ({differing}): {advice}.")
+    return next(iter(names))
 
 
 def _inputs(recording: Recording, telemetry: pd.DataFrame, config: WindowConfig) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from model.common.errors import DataError
 from model.common.files import write_json
 from model.recording.annotations import Annotations, read_annotations
 from model.recording.frame_files import content_kind, frame_name, frame_time, is_frame, is_whole, repeated_frames
-from model.recording.labels import read_future_labels
+from model.recording.labels import CONFIG_SUFFIX, LabelConfig, read_future_labels, read_label_config
 from model.recording.telemetry import (
     AS_RECORDED,
     MOST_UNREADABLE,
@@ -87,6 +87,10 @@ class Recording:
         return self.folder / LABELS
 
     @property
+    def label_config_path(self) -> Path:
+        return self.labels_path.with_suffix(CONFIG_SUFFIX)
+
+    @property
     def annotations_path(self) -> Path:
         return self.camera_folder / ANNOTATIONS
 
@@ -140,6 +144,10 @@ class Recording:
     def labels(self) -> pd.DataFrame:
         """As `read_future_labels`."""
         return read_future_labels(self.labels_path)
+
+    def label_config(self) -> LabelConfig:
+        """As `read_label_config`."""
+        return read_label_config(self.labels_path)
 
     def frames(self) -> dict[str, Path]:
         """Files of the camera's frames by their time, in order of time."""

@@ -1,5 +1,6 @@
 """`future_labels.csv`: what the driver will do one to five seconds from each row, looked up by time."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from pydantic import Field
 
 from model.common.config import Config
 from model.common.errors import DataError
-from model.common.files import write_text
+from model.common.files import write_json, write_text
 from model.recording.schema import BINARY_LABELS, HORIZONS_S, LABEL_COLUMNS, LABELS, TIME
 from model.recording.times import separated_times
 
@@ -25,6 +26,8 @@ class LabelConfig(Config):
 
 
 _DEFAULT = LabelConfig()
+CONFIG_SUFFIX = ".json"
+"""Of the file beside the labels that holds their config."""
 
 
 def future_labels(telemetry: pd.DataFrame, config: LabelConfig = _DEFAULT) -> pd.DataFrame:
@@ -49,46 +52,27 @@ def future_labels(telemetry: pd.DataFrame, config: LabelConfig = _DEFAULT) -> pd
     return pd.DataFrame(columns)
 
 
-def contradictions(
-    telemetry: pd.DataFrame, labels: pd.DataFrame, tolerance_s: float = _DEFAULT.tolerance_s
-) -> dict[str, str]:
-    """What labels say that the telemetry does not, by label, with the first moment; empty if nothing.
+def contradictions(telemetry: pd.DataFrame, labels: pd.DataFrame, config: LabelConfig = _DEFAULT) -> dict[str, str]:
+    """Labels that differ from what `telemetry` gives, each with the number of rows and the first moment.
 
-    A known brake label must be the brake signal, and a known pedal target the pedal, of the row nearest to t + h; a
-    coast label must not stand for a higher pedal than another one that says no. How far away that row may be is not
-    looked at: labels can be made with another tolerance.
+    A label that is unknown contradicts nothing.
     """
     if labels[TIME].tolist() != telemetry[TIME].tolist():
         return {TIME: f"{len(labels)} rows of labels for {len(telemetry)} rows of telemetry, or other times"}
-    now, t = _quantities(telemetry, _DEFAULT), separated_times(telemetry)
-    found: dict[str, str] = {}
-    for h in HORIZONS_S:
-        rows, _ = future_rows(t, h * 1000, round(tolerance_s * 1000))
-        for quantity in ("brake", "acc_pos"):
-            said = labels[f"{quantity}_{h}s"]
-            wrong = said.notna().to_numpy() & ~np.isclose(said.to_numpy(float, na_value=np.nan), now[quantity][rows])
-            if wrong.any():
-                first = telemetry[TIME].iloc[int(wrong.argmax())]
-                found[f"{quantity}_{h}s"] = f"{int(wrong.sum())} of {len(said)} rows contradict, the first {first}"
-        pedal, coasts = labels[f"acc_pos_{h}s"].to_numpy(float), labels[f"coast_{h}s"].to_numpy(float, na_value=np.nan)
-        if pedal[coasts == 1].max(initial=-np.inf) >= pedal[coasts == 0].min(initial=np.inf):
-            found[f"coast_{h}s"] = "a row is coasting at a higher pedal than one that is not"
-    return found
+    expected, differing = future_labels(telemetry, config), {}
+    for name in LABEL_COLUMNS[1:]:
+        given, right = (table[name].to_numpy(float, na_value=np.nan) for table in (labels, expected))
+        wrong = ~np.isnan(given) & ~np.isclose(given, right)
+        if wrong.any():
+            first = telemetry[TIME].iloc[int(wrong.argmax())]
+            differing[name] = f"{int(wrong.sum())} of {len(given)} rows contradict, the first {first}"
+    return differing
 
 
-def current_state(telemetry: pd.DataFrame, labels: pd.DataFrame) -> npt.NDArray[np.int8]:
-    """(N,2) whether the driver brakes and coasts at each row itself, by the threshold that `labels` were made with.
-
-    The table of labels does not name its coast threshold, but bounds it: above every pedal position labelled as
-    coasting, at most the lowest labelled as not. The default is used where it agrees, else the nearest that does. Only
-    a drive's first second is not covered by the labels, and no window ends there.
-    """
-    pedal = labels[[f"acc_pos_{h}s" for h in HORIZONS_S]].to_numpy(float)
-    coasts = np.column_stack([labels[f"coast_{h}s"].to_numpy(float, na_value=np.nan) for h in HORIZONS_S])
-    above = np.nextafter(pedal[coasts == 1].max(initial=-np.inf), np.inf)
-    threshold = min(max(LabelConfig().coast_threshold, above), pedal[coasts == 0].min(initial=np.inf))
-    coasting = telemetry["ACCELERATOR_POS_D"].to_numpy() < threshold
-    return np.column_stack([telemetry["BRAKE_SIGNAL"].to_numpy(bool), coasting]).astype(np.int8)
+def current_state(telemetry: pd.DataFrame, coast_threshold: float) -> npt.NDArray[np.int8]:
+    """(N,2) in the order of ACTIONS: whether the driver brakes and coasts at each row itself."""
+    brakes = telemetry["BRAKE_SIGNAL"].to_numpy(bool)
+    return np.column_stack([brakes, telemetry["ACCELERATOR_POS_D"].to_numpy() < coast_threshold]).astype(np.int8)
 
 
 def _quantities(telemetry: pd.DataFrame, config: LabelConfig) -> dict[str, npt.NDArray]:
@@ -114,23 +98,8 @@ def future_rows(
     return rows, np.abs(t[rows] - wanted) <= tolerance_ms
 
 
-def are_of(labels: pd.DataFrame, telemetry: pd.DataFrame) -> bool:
-    """Whether labels were made from this telemetry: they have its rows, and say what it says a second later."""
-    if not labels[TIME].equals(telemetry[TIME].astype(labels[TIME].dtype)):
-        return False
-    first = HORIZONS_S[0]
-    rows, _ = future_rows(separated_times(telemetry), first * 1000, 0)
-    brake, pedal = labels[f"brake_{first}s"], labels[f"acc_pos_{first}s"]
-    known = (brake.notna() & pedal.notna()).to_numpy()
-    then = telemetry.iloc[rows[known]]
-    return bool(
-        (then["BRAKE_SIGNAL"].to_numpy(bool) == brake[known].to_numpy(bool)).all()
-        and np.allclose(then["ACCELERATOR_POS_D"].to_numpy(), pedal[known].to_numpy(float))
-    )
-
-
-def write_future_labels(path: Path, labels: pd.DataFrame) -> None:
-    """Write the table, atomically: booleans as True and False, unknown as an empty cell."""
+def write_future_labels(path: Path, labels: pd.DataFrame, config: LabelConfig = _DEFAULT) -> None:
+    """Write the table, atomically: booleans as True and False, unknown as an empty cell; and its config beside it."""
     columns = [labels["Time"].tolist()]
     for name in LABEL_COLUMNS[1:]:
         values = labels[name]
@@ -141,7 +110,23 @@ def write_future_labels(path: Path, labels: pd.DataFrame) -> None:
             texts = _texts(values.to_numpy(float))
         columns.append(np.where(known, texts, "").tolist())
     lines = [",".join(LABEL_COLUMNS), *map(",".join, zip(*columns, strict=True))]
+    write_json(path.with_suffix(CONFIG_SUFFIX), config.model_dump())
     write_text(path, "\n".join(lines) + "\n")
+
+
+def read_label_config(path: Path) -> LabelConfig:
+    """The config that the labels in `path` were made with; the default one where it is not recorded.
+
+    Raises:
+        DataError: the file beside `path` is no config of labels.
+    """
+    config_path = path.with_suffix(CONFIG_SUFFIX)
+    try:
+        return LabelConfig(**json.loads(config_path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return _DEFAULT
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{config_path} is not a config of labels ({error}): label the recording again.") from error
 
 
 def read_future_labels(path: Path) -> pd.DataFrame:

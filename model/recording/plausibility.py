@@ -16,12 +16,11 @@ import pandas as pd
 
 from model.recording.folder import parse_recording_name
 from model.recording.frame_files import is_whole
+from model.recording.labels import LabelConfig
 from model.recording.schema import CHANNELS, GEARS
 from model.recording.telemetry import PEDAL, TelemetryReport
 from model.recording.times import MAX_STEP_MS, SLOT, STEP_MS
 
-COAST_BELOW = 7.5
-"""%: the accelerator rests below this."""
 WINDOW_ROWS = 20
 REST_SHARE, REST_BAND = 0.05, 0.5
 """A pedal rests where so many rows are within so many % of its lowest position."""
@@ -62,11 +61,15 @@ class Finding:
 
 
 def implausible_drive(
-    telemetry: pd.DataFrame, report: TelemetryReport, coast_below: float = COAST_BELOW
+    telemetry: pd.DataFrame, report: TelemetryReport, coast_threshold: float = LabelConfig().coast_threshold
 ) -> list[Finding]:
-    """What is implausible in the rows of `read_telemetry`. `coast_below`: % that the labels take for coasting."""
+    """What is implausible in the rows of `read_telemetry`. `coast_threshold`: % as in `LabelConfig`."""
     minutes = len(telemetry) * STEP_MS / 60_000
-    found = [*_pedal(telemetry, minutes, coast_below), *_brake(telemetry, minutes), *_stands(telemetry)]
+    found = [
+        *_pedal(telemetry, minutes, coast_threshold),
+        *_brake(telemetry, minutes),
+        *_stands(telemetry, coast_threshold),
+    ]
     if report.out_of_range > max(1, MOST_OUT_OF_RANGE * report.rows):
         example = report.out_of_range_example
         text = f"{report.out_of_range} of {report.rows} rows are dropped as {example}: is its scale another one"
@@ -148,23 +151,23 @@ def implausible_detections(box: npt.NDArray[np.float32], region_height: int) -> 
     return [Finding("upside_down", text, bool(up < -0.5 and down < 0.25))]
 
 
-def _pedal(telemetry: pd.DataFrame, minutes: float, coast_below: float) -> list[Finding]:
+def _pedal(telemetry: pd.DataFrame, minutes: float, coast_threshold: float) -> list[Finding]:
     pedal = telemetry[PEDAL].to_numpy()
     lowest = float(pedal.min())
-    if pedal.max() < COAST_BELOW and minutes * 60 >= MINUTE_S and (rises := _rises(telemetry)):
+    if pedal.max() < coast_threshold and minutes * 60 >= MINUTE_S and (rises := _rises(telemetry)):
         text = (
             f"the accelerator is never above {pedal.max():.3g} % in {minutes:.1f} minutes, though the speed rises in "
             f"{rises} rows: was the cruise control on, or is the scale another one (option pedal_range of recording)?"
         )
         return [Finding("pedal_never_pressed", text, True)]
-    if lowest < coast_below:
+    if lowest < coast_threshold:
         return []
     rests = float((pedal <= lowest + REST_BAND).mean())
     if rests < REST_SHARE and minutes * 60 < LONG_S:
         return []
     text = (
-        f"the lowest accelerator position is {lowest:.1f} %, never below {coast_below:g} % in {minutes:.1f} minutes: "
-        f"no row coasts. Positions reach {pedal.max():.1f} %; rescale them with the option pedal_range of "
+        f"the lowest accelerator position is {lowest:.1f} %, never below {coast_threshold:g} % in {minutes:.1f} "
+        f"minutes: no row coasts. Positions reach {pedal.max():.1f} %; rescale them with the option pedal_range of "
         "recording, or set coast_threshold of the labels"
     )
     return [Finding("pedal_never_rests", text, rests >= REST_SHARE)]
@@ -203,10 +206,10 @@ def _rises(telemetry: pd.DataFrame) -> int:
     return int((_change(telemetry) > RISING_KMH_S).sum())
 
 
-def _stands(telemetry: pd.DataFrame) -> list[Finding]:
+def _stands(telemetry: pd.DataFrame, coast_threshold: float) -> list[Finding]:
     """Whether the speed says that the car stands throughout, and the accelerator that it does not."""
     fastest, seconds = telemetry["SPEED"].max(), len(telemetry) * STEP_MS / 1000
-    pressed = int((telemetry[PEDAL] >= COAST_BELOW).sum())
+    pressed = int((telemetry[PEDAL] >= coast_threshold).sum())
     if seconds < MINUTE_S or fastest > MOVING_KMH or pressed < len(telemetry) / 4:
         return []
     text = f"SPEED is never above {fastest:g} km/h in {seconds:.0f} s, though the pedal is pressed in {pressed} rows"

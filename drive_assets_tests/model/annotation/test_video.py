@@ -23,7 +23,8 @@ def annotate_and_label(drive: Path) -> None:
     write_annotations(drive / "annotations.csv", Annotations.from_frames(times, frames, [box] * len(times)))
     recording = Recording(drive)
     telemetry, _ = recording.telemetry()
-    write_future_labels(recording.labels_path, future_labels(telemetry, LabelConfig(coast_threshold=40)))
+    config = LabelConfig(coast_threshold=40)
+    write_future_labels(recording.labels_path, future_labels(telemetry, config), config)
 
 
 def test_a_video_shows_each_annotated_frame_its_boxes_and_the_labels(tmp_path: Path) -> None:

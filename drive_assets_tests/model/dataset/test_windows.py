@@ -23,7 +23,7 @@ from model.recording import schema
 from model.recording.annotations import Annotations, read_annotations, write_annotations
 from model.recording.content import FRAME_HASHES, content_hash, file_hashes
 from model.recording.folder import Recording, inspect_recording, parse_recording_name
-from model.recording.labels import future_labels, write_future_labels
+from model.recording.labels import LabelConfig, future_labels, write_future_labels
 from model.recording.telemetry import read_telemetry
 from model.training.checkpoint import load_checkpoint
 from model.training.loop import train
@@ -94,6 +94,21 @@ def test_a_split_file_reads_back(tmp_path: Path) -> None:
     assert (split.recording[split.window_start] == split.recording[last]).all()
     assert (split.labels[last] >= 0).all()
     assert report.positives["brake_1s"] == int((split.labels[last, 0] == 1).sum()) > 0
+    with pytest.raises(DataError, match=r"train\.h5 holds data version abc, expected abd: .* start again"):
+        WindowData.load(tmp_path / "train.h5", expected_fingerprint="abd")
+    assert WindowData.load(tmp_path / "train.h5", expected_fingerprint="abc").coast_threshold == 7.5
+
+
+def test_the_coasting_threshold_of_the_labels_reaches_the_split(tmp_path: Path) -> None:
+    drives = [labelled_drive(tmp_path / f"2024-05-0{n}_10-00-00", seed=n) for n in (1, 2)]
+    config = LabelConfig(coast_threshold=40)
+    table, _ = read_telemetry(drives[0] / "telemetry.csv")
+    write_future_labels(drives[0] / "future_labels.csv", future_labels(table, config), config)
+    write_split(tmp_path / "train.h5", drives[:1], WindowConfig())
+    split = read_split(tmp_path / "train.h5")
+    assert split.coast_threshold == 40 and split.state[:, 1].all()
+    with pytest.raises(DataError, match=r"different coasting thresholds \(40.0: .*; 7.5: .*label all with the same"):
+        write_split(tmp_path / "train.h5", drives, WindowConfig())
 
 
 def test_wrong_split_files_are_refused(tmp_path: Path) -> None:
@@ -314,7 +329,9 @@ def test_what_changed_after_it_was_labelled_or_annotated_is_told(tmp_path: Path)
     build_recording(drive, WindowConfig())
     telemetry = own.telemetry_path.read_text()
     own.telemetry_path.write_text(telemetry.replace(",0.0,40,", ",5.0,40,"))  # the same times
-    with pytest.raises(DataError, match=r"does not fit telemetry\.csv: label the recording again"):
+    with pytest.raises(
+        DataError, match=r"future_labels\.csv, acc_pos_1s: .* contradict, .*: label the recording again"
+    ):
         build_recording(drive, WindowConfig())
 
 

@@ -6,12 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model.common.errors import DataError
 from model.recording.labels import (
     LabelConfig,
+    contradictions,
     current_state,
     future_labels,
     future_rows,
     read_future_labels,
+    read_label_config,
     write_future_labels,
 )
 from model.recording.schema import LABEL_COLUMNS
@@ -55,9 +58,7 @@ def test_the_file_reads_back_and_unknown_is_an_empty_cell(tmp_path: Path) -> Non
     assert lines[3] == "1000" + "," * 20
     back = read_future_labels(tmp_path / "future_labels.csv")
     for name in LABEL_COLUMNS[1:]:
-        assert back[name].fillna(-1 if "_" in name and back[name].dtype != "boolean" else False).tolist() == (
-            labels[name].fillna(-1 if labels[name].dtype != "boolean" else False).tolist()
-        )
+        pd.testing.assert_series_equal(back[name], labels[name])
 
 
 @given(st.lists(st.integers(0, 20_000), min_size=1, max_size=40, unique=True), st.integers(1, 5000))
@@ -73,8 +74,19 @@ def test_future_rows_equal_a_plain_search(times: list[int], horizon: int) -> Non
 @pytest.mark.parametrize(
     ("threshold", "coasting"), [(7.5, [0, 0, 1, 0, 1, 0]), (15.0, [1, 0, 1, 1, 1, 1]), (3.0, [0] * 6)]
 )
-def test_the_state_now_agrees_with_the_labels_threshold(threshold: float, coasting: list[int]) -> None:
+def test_a_changed_threshold_is_recorded_and_defines_the_current_state(
+    tmp_path: Path, threshold: float, coasting: list[int]
+) -> None:
+    path, config = tmp_path / "future_labels.csv", LabelConfig(coast_threshold=threshold)
     table = telemetry([0, 500, 1000, 1500, 2000, 2500], [False, False, True, True, False, False], [9, 20, 5, 9, 4, 9])
-    state = current_state(table, future_labels(table, LabelConfig(coast_threshold=threshold)))
+    assert read_label_config(path) == LabelConfig()
+    write_future_labels(path, future_labels(table, config), config)
+    assert read_label_config(path) == config
+    state = current_state(table, config.coast_threshold)
     assert state[:, 0].tolist() == [0, 0, 1, 1, 0, 0]
     assert state[:, 1].tolist() == coasting
+    assert contradictions(table, read_future_labels(path), config) == {}
+    assert contradictions(table, read_future_labels(path), LabelConfig(coast_threshold=4.5))
+    path.with_suffix(".json").write_text('{"coast_threshold": 0}')
+    with pytest.raises(DataError, match=r"future_labels\.json is not a config of labels .*: label the recording again"):
+        read_label_config(path)

@@ -68,7 +68,7 @@ def test_findings_tell_numbers_and_rows(tmp_path: Path) -> None:
     pedal, frozen = implausible_drive(*read_telemetry(tmp_path / "telemetry.csv"))
     assert "lowest accelerator position is 14.1 %, never below 7.5 % in 6.7 minutes: no row coasts" in pedal.text
     assert frozen.text == "RPM stays at 1777 for 350 s from 2024-05-01 10-00-50-0 on (700 rows)"
-    assert "pedal" not in str(implausible_drive(*read_telemetry(tmp_path / "telemetry.csv"), coast_below=20))
+    assert "pedal" not in str(implausible_drive(*read_telemetry(tmp_path / "telemetry.csv"), coast_threshold=20))
 
 
 def cameras(folder: Path, image: Callable[[int], np.ndarray]) -> list[str]:
