@@ -1,6 +1,7 @@
 """Small split files for tests of networks and training, in the layout that `read_split` of the product reads."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -14,7 +15,13 @@ CLASSES = ("vehicle.left", "vehicle.front", "vehicle.right")
 
 
 def write_split_file(
-    path: Path, frames: int = 240, seed: int = 0, length: int = 20, stride: int = 1, version: str = ""
+    path: Path,
+    frames: int = 240,
+    seed: int = 0,
+    length: int = 20,
+    stride: int = 1,
+    version: str = "",
+    class_names: Sequence[str] = CLASSES,
 ) -> Path:
     """One recording whose labels can be learnt: in stretches of 10 frames a vehicle is near or not, which is the brake
     labels, and the pedal is released or not, which is the coast labels; the rest is noise."""
@@ -55,7 +62,7 @@ def write_split_file(
         "labels": json.dumps(BINARY_LABELS),
         "window": WindowConfig(length=length, stride=stride).model_dump_json(),
         "schema": used_schema(FEATURES)["fingerprint"],
-        "class_names": json.dumps(CLASSES),
+        "class_names": json.dumps(class_names),
     }
     write_arrays(path, arrays, attributes)
     return path

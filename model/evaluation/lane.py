@@ -1,19 +1,18 @@
-"""Detections in the own lane, and the lead vehicle among them."""
+"""Vehicles in the own lane, and the lead vehicle among them."""
 
 import numpy as np
 import numpy.typing as npt
 
+from model.dataset.lead import are_vehicles, in_own_lane
 from model.dataset.split_file import Split
-
-LANE = (0.45, 0.55)
-"""The lane's middle as shares of the region's width: a box that overlaps it is ahead of us, not beside us."""
 
 
 def boxes_in_lane(split: Split) -> npt.NDArray[np.bool_]:
-    """(F,N) which detections overlap the lane's middle."""
+    """(F,N) which detections are vehicles in the own lane."""
     width = _region(split)[:, :1]
     x1, x2 = split.detections[..., 2] / width, split.detections[..., 4] / width
-    return np.asarray(split.detection_mask & (x1 < LANE[1]) & (x2 > LANE[0]))
+    vehicle = np.array(are_vehicles(split.class_names))[split.detections[..., 0].astype(int)]
+    return np.asarray(split.detection_mask & vehicle & in_own_lane((x1 + x2) / 2, x2 - x1))
 
 
 def lead_box(split: Split) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:

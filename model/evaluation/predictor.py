@@ -37,10 +37,11 @@ class Predictor:
             torch.from_numpy(np.asarray(windows[name], np.float32)) for name in ("telemetry", "detections", "region")
         )
         mask = torch.from_numpy(np.asarray(windows["detection_mask"], bool))
-        classes = len(self.content["class_names"]) if self.config.detection_classes else None
         logits = self.network(
             telemetry_features(telemetry, self.config.gear, self.content["inputs"]),
-            detection_features(detections, mask, region[:, None], classes),
+            detection_features(
+                detections, mask, region[:, None], self.content["class_names"], self.config.detection_classes
+            ),
             mask,
         )
         raw = {task: logits[task].sigmoid().double().numpy() for task in self.config.tasks}

@@ -78,6 +78,9 @@ class ModelConfig(NetworkConfig):
     )
     telemetry_input_dim: int = Field(TELEMETRY_DIM["onehot"], ge=1, description="Telemetry features a frame")
     detection_input_dim_per_box: int = Field(len(BOX_FEATURES), ge=1, description="Features a detection")
+    vehicle_flag: bool = Field(
+        False, description="The detections include other classes: after the box, a feature marks vehicles"
+    )
     prediction_tasks: list[str] = Field(list(DEFAULT_TASKS), description="Labels to predict, a logit each")
 
     @property

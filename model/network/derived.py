@@ -10,8 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from model.dataset.lead import OWN_LANE, in_own_lane
 from model.network.config import ModelConfig
-from model.recording.schema import CHANNELS
+from model.recording.schema import BOX_FEATURES, CHANNELS
 
 FRAME_S = 0.5
 SPANS = (3, 6, 10)
@@ -28,9 +29,6 @@ SPEED_PRIOR = 2.5
 LEAST_NOISE = 0.0003
 """Spread of log sizes that is left where boxes hardly tremble."""
 TYPICAL_LEAD_M = 30.0
-OWN_LANE, OWN_LANE_WIDTHS = 0.015, 0.5
-"""Boxes that come this near to the region's middle, a share of its width and of their own, or cover it are in the own
-lane: of far vehicles the next lanes' are that near too, and only their own width tells."""
 OVERLOOKED = 3
 """Frames at the window's end in which the vehicle may be missed and is still followed."""
 MOST_CHANGE = 0.6
@@ -119,7 +117,11 @@ class DerivedInputs(nn.Module):
 
     def measure(self, detections: Tensor, mask: Tensor) -> None:
         """Find out about the camera from the frames of train: detections (F,N,D), real where mask (F,N)."""
-        self.camera.copy_(torch.tensor(Camera.measure(detections, mask)))
+        self.camera.copy_(torch.tensor(Camera.measure(detections, self._vehicles(detections, mask))))
+
+    def _vehicles(self, detections: Tensor, mask: Tensor) -> Tensor:
+        """Which detections are vehicles: only those can be the lead."""
+        return mask & (detections[..., len(BOX_FEATURES)] > 0.5) if self.config.vehicle_flag else mask
 
     @torch.no_grad()
     def forward(self, telemetry: Tensor, detections: Tensor, mask: Tensor) -> Tensor:
@@ -130,7 +132,9 @@ class DerivedInputs(nn.Module):
                 end.append(telemetry_changes(telemetry, self.channels))
             if self.config.lead_tracks:
                 speed = unscaled(telemetry, self.channels, "SPEED") / 3.6
-                end.append(lead_track(detections, mask, speed, Camera(*self.camera.tolist())))
+                end.append(
+                    lead_track(detections, self._vehicles(detections, mask), speed, Camera(*self.camera.tolist()))
+                )
         return torch.cat(end, dim=-1)
 
 
@@ -255,9 +259,7 @@ def _follow(boxes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """The lead's boxes (B,T,5), and in which frames it was seen (B,T), 0 or 1; followed from the end back."""
     batch, length = mask.shape[:2]
     rows = torch.arange(batch, device=boxes.device)
-    width = boxes[..., 3]
-    ahead = (boxes[..., 0] - 0.5).abs() < width / 2 + torch.clamp(OWN_LANE_WIDTHS * width, max=OWN_LANE)
-    low, lowest = torch.where(mask & ahead, boxes[..., 1], -1.0).max(-1)
+    low, lowest = torch.where(mask & in_own_lane(boxes[..., 0], boxes[..., 3]), boxes[..., 1], -1.0).max(-1)
     found = torch.zeros(batch, dtype=torch.bool, device=boxes.device)
     current = torch.ones_like(boxes[:, 0, 0])
     track: list[Tensor] = []

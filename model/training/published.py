@@ -19,6 +19,7 @@ SUM = "sum"
 LEARNT_BY = (
     "model.recording.schema",
     "model.dataset.features",
+    "model.dataset.lead",
     *(
         f"model.network.{name}"
         for name in ("attention", "decoders", "derived", "encoders", "fusions", "hazard", "members")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from model.common.errors import DataError
+from model.dataset.lead import are_vehicles
 from model.dataset.window_data import WindowData
 from model.factory import architecture_of
 from model.network.hazard import with_transitions
@@ -53,6 +54,7 @@ def model_config(architecture: str, config: TrainingConfig, data: WindowData) ->
         "telemetry_inputs": list(data.inputs),
         "telemetry_input_dim": data.telemetry_dim,
         "detection_input_dim_per_box": data.detection_dim,
+        "vehicle_flag": not all(are_vehicles(data.class_names)),
         "prediction_tasks": config.trained_tasks,
         **config.network,
     }

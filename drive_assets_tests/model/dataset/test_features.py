@@ -8,6 +8,7 @@ from model.dataset.features import detection_features, telemetry_features
 from model.recording.schema import CHANNELS, FEATURES, telemetry_dim
 
 REGION = torch.tensor([1920, 575])
+SIDES = ("vehicle.left", "vehicle.front", "vehicle.right")
 
 
 def test_the_usual_channels_are_five_and_ten_features() -> None:
@@ -51,13 +52,16 @@ def test_detections_become_shares_of_the_crop_and_zero_outside_the_mask() -> Non
     raw = raw[[0, 1, 0]]
     mask = torch.tensor([True, True, False])
     expected = torch.tensor([[0.9, 0.25, 0.2, 0.5, 0.4, 0.05], [0.5, 0, 0, 1, 1, 1], [0, 0, 0, 0, 0, 0]])
-    torch.testing.assert_close(detection_features(raw, mask, REGION), expected)
+    torch.testing.assert_close(detection_features(raw, mask, REGION, SIDES), expected)
 
-    with_classes = detection_features(raw, mask, REGION, classes=3)
-    torch.testing.assert_close(with_classes[:, :6], expected)
-    torch.testing.assert_close(with_classes[:, 6:], torch.tensor([[0.0, 0, 1], [0, 1, 0], [0, 0, 0]]))
+    classes = torch.tensor([[0.0, 0, 1], [0, 1, 0], [0, 0, 0]])
+    with_classes = detection_features(raw, mask, REGION, SIDES, one_hot=True)
+    torch.testing.assert_close(with_classes, torch.cat((expected, classes), dim=1))
+
+    with_people = detection_features(raw, mask, REGION, ("person", "trafficcone", "vehicle.car"))
+    torch.testing.assert_close(with_people, torch.cat((expected, torch.tensor([[1.0], [0], [0]])), dim=1))
 
 
 def test_classes_outside_the_mask_are_not_looked_at() -> None:
     raw = torch.full((1, 7), -1.0)
-    assert not detection_features(raw, torch.tensor([False]), REGION, classes=2).any()
+    assert not detection_features(raw, torch.tensor([False]), REGION, SIDES, one_hot=True).any()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from drive_assets_tests.model.split_files import rewrite, write_split_file
+from drive_assets_tests.model.split_files import CLASSES, rewrite, write_split_file
 from model.common.errors import DataError
 from model.dataset import window_data
 from model.dataset.features import detection_features, telemetry_features
@@ -33,7 +33,7 @@ def test_batches_hold_the_frames_of_their_windows(split: Path) -> None:
     row = int(starts[6])
     second = batches[1]
     torch.testing.assert_close(second.telemetry_seq[1], telemetry_features(telemetry[row : row + 20]))
-    boxes = detection_features(detections, mask, torch.tensor([1920, 575]).expand(60, 2))[row : row + 20]
+    boxes = detection_features(detections, mask, torch.tensor([1920, 575]).expand(60, 2), CLASSES)[row : row + 20]
     kept = second.detection_seq.shape[2]
     torch.testing.assert_close(second.detection_seq[1], boxes[:, :kept])
     assert torch.equal(second.detection_mask[1], mask[row : row + 20, :kept])
