@@ -12,8 +12,6 @@ from model.common.files import atomic_path
 BUNDLED = Path(__file__).parent / "pretrained" / "yolo12n_simulated.pt"
 COCO_VEHICLES = ("car", "motorcycle", "bus", "truck")
 OWN_CLASSES = ("vehicle", "vehicle.left", "vehicle.front", "vehicle.right")
-FINAL = "final"
-"""Folder beside a training's checkpoints: copies of them without what only a training needs."""
 
 
 def configure_ultralytics(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Fine-tuning a YOLO detector with ultralytics: resumed after a kill, with a batch that the memory allows."""
+"""Fine-tuning a YOLO detector with ultralytics: resumed after a kill, with a batch that fits into the memory."""
 
 import json
 import shutil
@@ -14,23 +14,25 @@ from pydantic import Field
 
 from model.common.config import Config, fingerprint
 from model.common.errors import DataError, is_out_of_memory
-from model.common.files import atomic_path, full_disk_named, remove_abandoned, sha256, write_json
-from model.detection.detector import BUNDLED, FINAL, configure_ultralytics
+from model.common.files import atomic_path, full_disk_named, remove_abandoned, sha256, write_json, write_text
+from model.detection.detector import BUNDLED, configure_ultralytics
 from model.detection.yolo_dataset import dataset_version
 
 STRIDE = 32
 CPU_BATCH, MEMORY_SHARE = 8, 0.6
 POLL_S = 1.0
 SAVED_BYTES = 200_000_000
-"""Weights with the optimizer's state, four times, and pictures."""
-HALVINGS = 4
+"""Room for weights with the optimizer's state, four times, and figures."""
+LAST, BEST = "weights/last.pt", "weights/best.pt"
+"""Ultralytics' checkpoints in the working folder."""
 RESULTS = "results.csv"
-"""In the working folder: ultralytics' table of epochs."""
+"""Ultralytics' table of epochs there."""
 PUBLISHED = "published.json"
-"""In the working folder: what a finished training made."""
+"""Record of a finished training there."""
 ULTRALYTICS_NAMES = {"image_size": "imgsz", "learning_rate": "lr0", "final_rate": "lrf", "class_gain": "cls"}
-"""Ultralytics' names of options, where ours are other ones."""
-NOT_OF_ITS_RECIPE = ("architecture", "weights", "batch", "devices")
+"""Ultralytics' names of the options that have another name here."""
+OWN_OPTIONS = ("architecture", "weights", "batch", "devices")
+"""Options that ultralytics does not take as they are."""
 OnEpoch = Callable[[dict[str, float | int]], None]
 
 
@@ -79,7 +81,7 @@ class NuimagesDetectorConfig(DetectorConfig):
 
 @dataclass(frozen=True)
 class DetectorResult:
-    """What a training made."""
+    """A finished training."""
 
     weights: Path
     metrics: dict[str, float]
@@ -87,9 +89,9 @@ class DetectorResult:
     epochs: int
     batch: int
     resumed: bool
-    """Whether an earlier run had done a part, or all."""
+    """Whether an earlier run trained some of the epochs, or all."""
     files: list[Path] = field(default_factory=list)
-    """Curves, confusion matrix, pictures and figures that ultralytics wrote, in the working folder."""
+    """Ultralytics' tables and figures in the working folder."""
 
 
 def train_detector(
@@ -101,8 +103,8 @@ def train_detector(
 ) -> DetectorResult:
     """Fine-tune a detector on `dataset` (a dataset.yaml) and publish its best weights as `output`.
 
-    A run that was killed resumes after its last epoch: working files lie in `work`/<fingerprint>. Where `output` is
-    what this recipe made of this data set before, it is taken over: what failed then came after the training.
+    An interrupted training resumes after its last epoch from its files in `work`/<fingerprint>. If `output` is already
+    the result of the same recipe and data set, it is returned without training.
 
     Raises:
         DataError: data set or starting weights missing, not enough memory for one image, disk full.
@@ -113,47 +115,130 @@ def train_detector(
     start = _starting_weights(config)
     folder = work / fingerprint(config.model_dump(mode="json"), str(dataset), dataset_version(dataset.parent))
     if published := _published(folder, output):
-        shutil.rmtree(folder / "weights", ignore_errors=True)  # as the one before may have had no time to
+        shutil.rmtree(folder / "weights", ignore_errors=True)  # left if the earlier run was killed after publishing
         return published
     remove_abandoned(folder)
-    saved_batch = _saved_batch(folder / "weights" / "last.pt")
-    if saved_batch is None:
-        shutil.rmtree(folder, ignore_errors=True)
-    batch = _fit_into_memory(dataset, folder, config, start, saved_batch, on_epoch)
-    return _publish(folder, output, batch, saved_batch is not None)
-
-
-def _fit_into_memory(
-    dataset: Path, folder: Path, config: DetectorConfig, start: Path | None, saved_batch: int | None, on_epoch: OnEpoch
-) -> int:
-    """Train to the end, with half the batch where memory is short before the first epoch ends; return the batch."""
-    devices = _devices(config.devices)
-    # One that resumes keeps to the batch that memory was found to allow.
-    batch = saved_batch or config.batch or _automatic_batch(config, devices)
     _check_room(folder)
-    for halvings_left in reversed(range(HALVINGS + 1)):
-        try:
-            with full_disk_named(folder), _told(folder / RESULTS, on_epoch):
-                batch = _fit(dataset, folder, config, start, batch, devices, resume=saved_batch is not None)
-            break
-        except (RuntimeError, subprocess.CalledProcessError) as error:
-            _check_room(folder)
-            # Of several GPUs' processes only the exit status is known: memory is the one cause that less batch mends.
-            short = is_out_of_memory(error) or isinstance(error, subprocess.CalledProcessError)
-            count = len(devices) if isinstance(devices, list) else 1
-            if not short or (folder / RESULTS).is_file() or batch < 2 * count or not halvings_left:
-                raise
-            saved_batch, batch = None, max(int(batch) // 2 // count, 1) * count
-            print(f"Training failed ({error}). If memory was short: the batch is halved to {batch} images.", flush=True)
-            shutil.rmtree(folder, ignore_errors=True)
-    return batch
+    devices = _devices(config.devices)
+    try:
+        with full_disk_named(folder):
+            saved = _restore(folder)
+            if saved is None:
+                batch = _train(dataset, folder, config, start, devices, on_epoch)
+            elif 0 <= saved["epoch"] < config.epochs - 1:
+                batch = _fit(_yolo(folder / LAST), folder, devices, on_epoch, resume=True)
+            else:
+                batch = saved["train_args"]["batch"]
+                _validate(dataset, folder, config, batch, devices)
+    except (RuntimeError, subprocess.CalledProcessError) as error:
+        _check_room(folder)
+        # Processes of several GPUs leave only an exit status; what they print goes to this one's output.
+        if not is_out_of_memory(error) and not isinstance(error, subprocess.CalledProcessError):
+            raise
+        raise DataError(
+            f"Training the detector failed: {error}. If memory ran out, choose a smaller batch or image_size."
+        ) from error
+    return _publish(folder, output, batch, saved is not None)
+
+
+def _restore(folder: Path) -> dict[str, Any] | None:
+    """Prepare the files of an interrupted training for a resume.
+
+    Ultralytics writes last.pt in place and then, if the epoch is the best so far, the same content to best.pt, so that
+    a kill damages one of them at most.
+
+    Returns:
+        The checkpoint, whose `epoch` is -1 once the training is over; None if the training has to start over.
+    """
+    last, best, table = folder / LAST, folder / BEST, folder / RESULTS
+    contents = {path: _read_checkpoint(path) for path in (last, best)}
+    saved = contents[last] or contents[best]
+    if saved is None or not table.is_file() or (contents[best] is None and saved["epoch"] < 0):
+        shutil.rmtree(folder)
+        return None
+    for path, other in ((last, best), (best, last)):
+        if contents[path] is None:
+            with atomic_path(path) as temporary:
+                shutil.copyfile(other, temporary)
+    if saved["epoch"] >= 0:
+        lines = table.read_text(encoding="utf-8").splitlines(keepends=True)
+        write_text(table, "".join(lines[: saved["epoch"] + 2]))  # the header and the saved epochs
+    return saved
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any] | None:
+    """The content of a checkpoint of ultralytics; None if the file is missing, damaged or holds foreign classes."""
+    from ultralytics.nn.tasks import torch_safe_load
+
+    if not path.is_file():
+        return None
+    try:
+        content, _ = torch_safe_load(path, safe_only=True)
+        return content if isinstance(content["epoch"], int) and content["train_args"]["batch"] else None
+    except Exception:  # torch and ultralytics raise many kinds for a damaged file
+        return None
+
+
+def _train(
+    dataset: Path, folder: Path, config: DetectorConfig, start: Path | None, devices: str | list[int], on_epoch: OnEpoch
+) -> int:
+    """Train from the first epoch to the end; return the batch."""
+    detector = _yolo(config.architecture)
+    if start is not None:
+        detector.load(str(start))
+    return _fit(
+        detector,
+        folder,
+        devices,
+        on_epoch,
+        data=str(dataset),
+        project=str(folder.parent),
+        name=folder.name,
+        exist_ok=True,
+        batch=config.batch or _automatic_batch(config, devices),
+        cos_lr=True,
+        deterministic=True,
+        verbose=False,
+        plots=True,
+        **{ULTRALYTICS_NAMES.get(name, name): value for name, value in config if name not in OWN_OPTIONS},
+    )
+
+
+def _fit(detector: Any, folder: Path, devices: str | list[int], on_epoch: OnEpoch, **options: Any) -> int:
+    """Train to the end, reporting each epoch; return the batch, which ultralytics halves if one GPU is too small."""
+    epochs = _EpochReports(folder / RESULTS, on_epoch)
+    if isinstance(devices, list) and len(devices) > 1:
+        with epochs.polled():
+            detector.train(device=devices, **options)
+    else:
+        detector.add_callback("on_model_save", epochs.report)
+        detector.train(device=devices, **options)
+    return int(detector.trainer.batch_size)
+
+
+def _validate(dataset: Path, folder: Path, config: DetectorConfig, batch: int, devices: str | list[int]) -> None:
+    """Do what ultralytics does after the last epoch: strip the best weights, validate them and draw the figures."""
+    from ultralytics.utils.plotting import plot_results
+    from ultralytics.utils.torch_utils import strip_optimizer
+
+    with atomic_path(folder / BEST) as temporary:
+        strip_optimizer(folder / BEST, temporary)
+    _yolo(folder / BEST).val(
+        data=str(dataset),
+        project=str(folder.parent),
+        name=folder.name,
+        exist_ok=True,
+        imgsz=config.image_size,
+        batch=batch,
+        device=devices if isinstance(devices, str) else devices[:1],
+        plots=True,
+        verbose=False,
+    )
+    plot_results(file=folder / RESULTS)
 
 
 def _check_room(folder: Path) -> None:
-    """Raises DataError if there is no room for what a training saves: processes of several GPUs tell only a status.
-
-    Torch, which writes in them, names neither disk nor file.
-    """
+    """Raises DataError if there is no room for what a training saves: torch's errors name neither disk nor file."""
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if free < SAVED_BYTES:
@@ -164,139 +249,93 @@ def _check_room(folder: Path) -> None:
 
 
 def _publish(folder: Path, output: Path, batch: int, resumed: bool) -> DetectorResult:
-    """Copy the best weights to `output`, and drop what a resume would need."""
+    """Copy the best weights to `output`, and drop the checkpoints."""
     epochs = read_epochs(folder / RESULTS)
     with atomic_path(output) as temporary:
-        shutil.copyfile(folder / "weights" / FINAL / "best.pt", temporary)
+        shutil.copyfile(folder / BEST, temporary)
     best = max(epochs, key=lambda epoch: epoch["metrics/mAP50_95"])
     names = {"mAP50": "map50", "mAP50_95": "map50_95", "precision": "precision", "recall": "recall"}
     metrics = {short: float(best[f"metrics/{long}"]) for long, short in names.items()}
-    made: dict[str, Any] = {"metrics": metrics, "epochs": int(epochs[-1]["epoch"]) + 1, "batch": batch}
-    write_json(folder / PUBLISHED, {"weights": sha256(output), **made})
-    shutil.rmtree(folder / "weights")  # a finished training is not resumed
-    return DetectorResult(output, **made, resumed=resumed, files=_pictures(folder))
+    figures: dict[str, Any] = {"metrics": metrics, "epochs": len(epochs), "batch": batch}
+    write_json(folder / PUBLISHED, {"weights": sha256(output), **figures})
+    shutil.rmtree(folder / "weights")
+    return DetectorResult(output, **figures, resumed=resumed, files=_files(folder))
 
 
 def _published(folder: Path, output: Path) -> DetectorResult | None:
-    """What an earlier training in `folder` made, if its weights are still `output`."""
+    """The result of an earlier training in `folder`, if `output` still holds its weights."""
     try:
-        made = json.loads((folder / PUBLISHED).read_text(encoding="utf-8"))
-        if made.pop("weights") != sha256(output):
+        figures = json.loads((folder / PUBLISHED).read_text(encoding="utf-8"))
+        if figures.pop("weights") != sha256(output):
             return None
-        return DetectorResult(output, **made, resumed=True, files=_pictures(folder))
+        return DetectorResult(output, **figures, resumed=True, files=_files(folder))
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
 
 
-def _pictures(folder: Path) -> list[Path]:
+def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix in (".png", ".jpg", ".csv", ".yaml"))
 
 
 def read_epochs(results: Path) -> list[dict[str, float | int]]:
-    """The epochs that ultralytics has written to its results.csv: `epoch` from 0, and figures by tidy names.
+    """The epochs in ultralytics' results.csv: `epoch` from 0, and metrics under tidy names.
 
-    The file is written by the process that trains, be it this one or, with several GPUs, the first of its children. A
-    line without its end is still being written. Of an epoch that was done again after a kill the later line counts.
+    A line without its end is still being written.
     """
     if not results.is_file():
         return []
     header, *lines = [line for line in results.read_text().splitlines(keepends=True) if line.endswith("\n")] or [""]
     names = [name.strip().replace("(B)", "").replace("-", "_") for name in header.split(",")]
-    epochs: dict[int, dict[str, float | int]] = {}
-    for line in lines:
-        figures: dict[str, float | int] = dict(zip(names, map(float, line.split(",")), strict=True))
-        number = int(figures["epoch"]) - 1
-        epochs[number] = figures | {"epoch": number}
-    return list(epochs.values())
+    rows = [dict(zip(names, map(float, line.split(",")), strict=True)) for line in lines]
+    return [row | {"epoch": int(row["epoch"]) - 1} for row in rows]
 
 
-@contextmanager
-def _told(results: Path, on_epoch: OnEpoch) -> Iterator[None]:
-    """Call `on_epoch` from a thread for each epoch that appears in `results` while the block runs.
+class _EpochReports:
+    """Reports the epochs that appear in ultralytics' results.csv, each once."""
 
-    Callbacks of ultralytics do not do: with several GPUs it trains in other processes.
-    """
-    told, ended = {epoch["epoch"] for epoch in read_epochs(results)}, threading.Event()
+    def __init__(self, results: Path, on_epoch: OnEpoch) -> None:
+        self.results, self.on_epoch = results, on_epoch
+        self.reported = len(read_epochs(results))
 
-    def tell() -> None:
-        for epoch in read_epochs(results):
-            if epoch["epoch"] not in told:
-                told.add(epoch["epoch"])
-                on_epoch(epoch)
+    def report(self, *_: object) -> None:
+        """Report the new epochs; called by ultralytics once an epoch is saved."""
+        for epoch in read_epochs(self.results)[self.reported :]:
+            self.reported += 1
+            self.on_epoch(epoch)
 
-    def watch() -> None:
-        while not ended.wait(POLL_S):
-            tell()
+    @contextmanager
+    def polled(self) -> Iterator[None]:
+        """Report from a thread while the block runs: callbacks would be called in the other processes."""
+        ended = threading.Event()
 
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        watcher.join()
-        tell()
+        def poll() -> None:
+            while not ended.wait(POLL_S):
+                self.report()
+
+        thread = threading.Thread(target=poll, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            self.report()
 
 
-def _fit(
-    dataset: Path,
-    folder: Path,
-    config: DetectorConfig,
-    start: Path | None,
-    batch: int,
-    devices: str | list[int],
-    resume: bool,
-) -> int:
-    """Train to the end; return the batch used."""
+def _yolo(source: str | Path) -> Any:
     from ultralytics import YOLO
 
-    from model.detection.resumable_trainer import ResumableTrainer
-
-    detector = YOLO(str(folder / "weights" / "last.pt") if resume else config.architecture)
-    if start is not None and not resume:
-        detector.load(str(start))
-    recipe = {ULTRALYTICS_NAMES.get(name, name): value for name, value in config if name not in NOT_OF_ITS_RECIPE}
-    detector.train(
-        trainer=ResumableTrainer,
-        data=str(dataset),
-        project=str(folder.parent),
-        name=folder.name,
-        exist_ok=True,
-        resume=resume,
-        batch=batch,
-        device=devices,
-        cos_lr=True,
-        deterministic=True,
-        verbose=False,
-        plots=True,
-        **recipe,
-    )
-    used = int(detector.trainer.batch_size)
-    if used < batch:
-        print(f"Out of memory: ultralytics halved the batch to {used} images.", flush=True)
-    return used
-
-
-def _saved_batch(checkpoint: Path) -> int | None:
-    """Images a step of the training that was saved; None if there is none that can be resumed."""
-    from ultralytics.utils.patches import torch_load
-
-    try:
-        content = torch_load(checkpoint, map_location="cpu")
-        return int(content["train_args"]["batch"]) if "stop" in content else None
-    except Exception:  # torch refuses a file that is damaged or foreign in many ways
-        return None
+    return YOLO(str(source))
 
 
 def _automatic_batch(config: DetectorConfig, devices: str | list[int]) -> int:
-    """Images a step over all devices: 60 % of a GPU's memory each. ultralytics measures it for one GPU only."""
+    """Images a step over all devices: as many as take 60 % of a GPU's memory, times the number of GPUs."""
     if isinstance(devices, str):
         return CPU_BATCH
     import torch
-    from ultralytics import YOLO
     from ultralytics.utils.autobatch import check_train_batch_size
 
-    network = YOLO(config.architecture).model.to(f"cuda:{devices[0]}").train()
+    network = _yolo(config.architecture).model.to(f"cuda:{devices[0]}").train()
     # Multi-scale training grows the images to (1 + multi_scale) times their size.
     largest = round(config.image_size * (1 + config.multi_scale) / STRIDE) * STRIDE
     each = int(check_train_batch_size(network, largest, amp=True, batch=MEMORY_SHARE))

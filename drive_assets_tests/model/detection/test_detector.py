@@ -14,7 +14,7 @@ import torch
 
 from model.common.errors import DataError, is_out_of_memory
 from model.detection import detector_training
-from model.detection.detector import BUNDLED, configure_ultralytics, load_detector, vehicle_classes
+from model.detection.detector import BUNDLED, load_detector, vehicle_classes
 from model.detection.detector_training import DetectorConfig, train_detector
 
 COCO = {0: "person", 2: "car", 3: "motorcycle", 5: "bus", 7: "truck"}
@@ -35,7 +35,7 @@ def test_classes_become_vehicles() -> None:
         vehicle_classes({0: "cat"})
 
 
-def test_what_is_no_detector_is_refused(tmp_path: Path) -> None:
+def test_a_file_without_a_detector_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="are missing"):
         load_detector(tmp_path / "none.pt")
     (tmp_path / "text.pt").write_text("no weights")
@@ -82,11 +82,11 @@ def test_a_tiny_training_publishes_its_best_weights(dataset: Path, tmp_path: Pat
     assert load_detector(result.weights).names == {0: "vehicle"}
     expected = {"results.csv", "results.png", "args.yaml", "confusion_matrix.png", "BoxPR_curve.png"}
     assert expected | {"val_batch0_labels.jpg", "val_batch0_pred.jpg"} <= {path.name for path in result.files}
-    again = train_detector(dataset, tmp_path / "out.pt", TINY, epochs.append, tmp_path / "work")
-    assert again == replace(result, resumed=True)  # taken over, not trained again
+    repeated = train_detector(dataset, tmp_path / "out.pt", TINY, epochs.append, tmp_path / "work")
+    assert repeated == replace(result, resumed=True)
     (tmp_path / "out.pt").write_bytes(b"other weights")
-    anew = train_detector(dataset, tmp_path / "out.pt", TINY, epochs.append, tmp_path / "work")
-    assert ([epoch["epoch"] for epoch in epochs], anew.resumed) == ([0, 0], False)
+    retrained = train_detector(dataset, tmp_path / "out.pt", TINY, epochs.append, tmp_path / "work")
+    assert ([epoch["epoch"] for epoch in epochs], retrained.resumed) == ([0, 0], False)
 
 
 def test_processes_of_several_gpus_find_what_they_would_download(tmp_path: Path) -> None:
@@ -108,45 +108,92 @@ TRAINING = """
 import os, signal, sys
 from pathlib import Path
 from drive_assets_tests.model.detection.test_detector import TINY
-from model.detection.detector import configure_ultralytics
 from model.detection.detector_training import train_detector
-root, epochs = Path(sys.argv[1]), int(sys.argv[2])
-tell = lambda epoch: print("epoch", epoch["epoch"], flush=True)
-if "die" in sys.argv:
-    configure_ultralytics(root / "work" / "ultralytics")
-    from ultralytics.engine.trainer import BaseTrainer
-    save = BaseTrainer.save_model
-    def save_and_die(trainer):
-        save(trainer)
-        if trainer.epoch == 1:
-            os.kill(os.getpid(), signal.SIGKILL)
-    BaseTrainer.save_model = save_and_die
-result = train_detector(root / "dataset.yaml", root / "out.pt", TINY.replace(epochs=epochs), tell, root / "work")
+
+def report(epoch):
+    print("epoch", epoch["epoch"], flush=True)
+    if "die" in sys.argv and epoch["epoch"] == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+root = Path(sys.argv[1])
+result = train_detector(root / "dataset.yaml", root / "out.pt", TINY.replace(epochs=4), report, root / "work")
 print("done", result.resumed, result.epochs, result.batch)
 """
 
 
-def test_a_killed_training_goes_on_and_writes_nothing_outside_its_folder(dataset: Path, tmp_path: Path) -> None:
+def test_a_killed_training_resumes_and_writes_nothing_outside_its_folder(dataset: Path, tmp_path: Path) -> None:
     home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
     home.mkdir()
     elsewhere.mkdir()
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "YOLO_", "MPL"))}
     environment |= {"HOME": str(home), "TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[3])}
-    command = [sys.executable, "-c", TRAINING, str(dataset.parent), "4"]
+    command = [sys.executable, "-c", TRAINING, str(dataset.parent)]
     options: dict[str, Any] = {"env": environment, "cwd": elsewhere, "stdout": subprocess.PIPE, "text": True}
     assert subprocess.run([*command, "die"], **options, timeout=120).returncode == -signal.SIGKILL
     assert not (tmp_path / "out.pt").exists()
     (last,) = (tmp_path / "work").glob("*/weights/last.pt")
-    configure_ultralytics(tmp_path / "ultralytics")
     content = torch.load(last, map_location="cpu", weights_only=False)
     assert content["train_args"]["batch"] == 4
-    content["train_args"]["batch"] = 2  # as if memory had been found to be short
+    content["train_args"]["batch"] = 2  # as if ultralytics had halved it
     torch.save(content, last)
+    with (last.parents[1] / "results.csv").open("a") as table:
+        table.write("3,0.1,0.")  # the line of an epoch that was not saved
     second = subprocess.run(command, **options, check=True, timeout=120).stdout.splitlines()
-    told = [int(line.split()[1]) for line in second if line.startswith("epoch")]
-    assert second[-1] == "done True 4 2"
-    assert told == [2, 3]
+    assert [line for line in second if line.startswith(("epoch", "done"))] == ["epoch 2", "epoch 3", "done True 4 2"]
     assert list(home.rglob("*")) == list(elsewhere.rglob("*")) == []
+
+
+class Interrupted(BaseException):
+    pass
+
+
+def interrupted_training(dataset: Path, root: Path, last_epoch: int) -> Path:
+    """Train on until an epoch of two is saved; return the folder of the checkpoints."""
+
+    def interrupt(epoch: dict[str, float | int]) -> None:
+        if epoch["epoch"] == last_epoch:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train_detector(dataset, root / "out.pt", TINY.replace(epochs=2), interrupt, root / "work")
+    (last,) = (root / "work").glob("*/weights/last.pt")
+    return last.parent
+
+
+class Hostile:
+    """Unpickling it creates a file."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.target,)
+
+
+@pytest.mark.parametrize(
+    ("hostile", "cut", "resumed"), [("last.pt", "", True), ("best.pt", "", True), ("last.pt", "best.pt", False)]
+)
+def test_a_damaged_or_hostile_checkpoint_is_replaced_by_the_other_one(
+    dataset: Path, tmp_path: Path, hostile: str, cut: str, resumed: bool
+) -> None:
+    weights = interrupted_training(dataset, tmp_path, 0)
+    content = torch.load(weights / hostile, weights_only=False)
+    torch.save(content | {"stop": Hostile(tmp_path / "code was run")}, weights / hostile)
+    if cut:
+        os.truncate(weights / cut, 10_000)
+    epochs: list[dict[str, float | int]] = []
+    result = train_detector(dataset, tmp_path / "out.pt", TINY.replace(epochs=2), epochs.append, tmp_path / "work")
+    assert ([epoch["epoch"] for epoch in epochs], result.resumed) == ([1] if resumed else [0, 1], resumed)
+    assert not (tmp_path / "code was run").exists()
+
+
+def test_a_training_interrupted_after_its_last_epoch_is_published(dataset: Path, tmp_path: Path) -> None:
+    weights = interrupted_training(dataset, tmp_path, 1)
+    result = train_detector(dataset, tmp_path / "out.pt", TINY.replace(epochs=2), pytest.fail, tmp_path / "work")
+    assert (result.epochs, result.batch, result.resumed) == (2, 4, True)
+    assert {"results.png", "confusion_matrix.png", "BoxPR_curve.png"} <= {path.name for path in result.files}
+    assert load_detector(result.weights).ckpt["optimizer"] is None
+    assert not weights.exists()
 
 
 def test_a_disk_that_fills_up_under_processes_of_several_gpus_is_named(
@@ -164,7 +211,7 @@ def test_a_disk_that_fills_up_under_processes_of_several_gpus_is_named(
         train_detector(dataset, tmp_path / "out.pt", TINY, lambda _: None, tmp_path / "work")
 
 
-def test_what_a_full_gpu_says_is_known() -> None:
+def test_errors_of_a_full_gpu_are_recognized() -> None:
     for text in ("CUDA out of memory. Tried", "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR", "unable to find an engine"):
         assert is_out_of_memory(RuntimeError(text))
     assert is_out_of_memory(MemoryError())
