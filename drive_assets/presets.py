@@ -11,8 +11,8 @@ from model.detection.boxy import BoxyConfig
 from model.detection.detector_training import DetectorConfig, NuimagesDetectorConfig
 from model.detection.nuimages import NuimagesConfig
 from model.evaluation.config import EvaluationConfig
+from model.recording.dialect import ReadingConfig
 from model.recording.labels import LabelConfig
-from model.recording.telemetry import ReadingConfig
 from model.training.recipes import RECIPES
 
 Preset = Mapping[str, Mapping[str, Any]]

@@ -14,7 +14,7 @@ from drive_assets.reports.links import report_link
 from drive_assets.resources.storage import Storage
 from drive_assets.running.batches import Event, each_partition
 from drive_assets.running.launchpad import Launchpad
-from model.recording.telemetry import ReadingConfig
+from model.recording.dialect import ReadingConfig
 
 
 class RecordingLaunchpad(ReadingConfig, Launchpad):

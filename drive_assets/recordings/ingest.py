@@ -14,8 +14,8 @@ from model.common.errors import DataError
 from model.common.files import fsync, fsync_folder, locked, locked_after, write_json
 from model.common.progress import Tell
 from model.recording.content import content_hash
+from model.recording.dialect import ReadingConfig
 from model.recording.folder import ORIGIN, READING, Recording, RecordingReport, inspect_recording
-from model.recording.telemetry import AS_RECORDED, ReadingConfig
 
 _DEFAULT = ReadingConfig()
 READ_ANEW = "read anew"
@@ -88,8 +88,8 @@ def _is_there(target: Path, source: Source) -> bool:
 
 def _read_again(target: Path, source: Source, config: ReadingConfig, in_place: bool) -> IngestReport:
     """What is there, from now on read as the config says."""
-    before = content_hash(target) if config.pedal_range else ""
-    Recording(target).keep_reading(config.pedal_range)
+    before = content_hash(target) if config.declared() else ""
+    Recording(target).keep_reading(config)
     report, version = _look(target, config)
     change = READ_ANEW if before not in ("", version) else "unchanged"
     if change == READ_ANEW and not in_place:
@@ -99,9 +99,9 @@ def _read_again(target: Path, source: Source, config: ReadingConfig, in_place: b
 
 def _decide_reading(incoming: Path, target: Path, config: ReadingConfig) -> None:
     """How the copy is read: as the config says, else as its source does, else as the recording was until now."""
-    if not config.pedal_range and not (incoming / READING).is_file():
-        Recording(incoming).keep_reading(Recording(target).reading().pedal_range)
-    Recording(incoming).keep_reading(config.pedal_range)
+    if not (incoming / READING).is_file():
+        Recording(incoming).keep_reading(Recording(target).reading())
+    Recording(incoming).keep_reading(config)
 
 
 def _publish(storage: Storage, incoming: Path, target: Path, version: str) -> str:
@@ -111,7 +111,8 @@ def _publish(storage: Storage, incoming: Path, target: Path, version: str) -> st
         return "new"
     if content_hash(target, incoming / READING) == version:
         change = "unchanged" if content_hash(target) == version else READ_ANEW
-        Recording(target).keep_reading(Recording(incoming).reading().pedal_range or AS_RECORDED)
+        (target / READING).unlink(missing_ok=True)
+        Recording(target).keep_reading(Recording(incoming).reading())
         (incoming / ORIGIN).replace(target / ORIGIN)
         return change
     aside = storage.recordings / ".superseded" / target.name / time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime())

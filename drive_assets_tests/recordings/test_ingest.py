@@ -23,8 +23,8 @@ from drive_assets_tests.drives import write_drive
 from drive_assets_tests.recordings.conftest import find_recordings
 from model.common.errors import DataError
 from model.common.progress import Tell
+from model.recording.dialect import ReadingConfig
 from model.recording.folder import Recording
-from model.recording.telemetry import ReadingConfig
 
 NAME = "2024-05-01_10-00-00"
 

@@ -25,7 +25,7 @@ SETTLED_S = 2.0
 DECIDES = (
     *(f"model.dataset.{name}" for name in ("summaries", "windows")),
     *(f"model.recording.{name}" for name in ("annotations", "content", "dialect", "folder", "frame_files", "labels")),
-    *(f"model.recording.{name}" for name in ("numerals", "plausibility", "ranges", "schema", "telemetry", "times")),
+    *(f"model.recording.{name}" for name in ("plausibility", "ranges", "schema", "telemetry", "times", "values")),
 )
 """Modules that decide on a summary."""
 Stats = list[os.stat_result | None]

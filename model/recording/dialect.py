@@ -1,34 +1,101 @@
-"""The many ways in which loggers and spreadsheets write a table: its text to cells, and what was found out about it."""
+"""How a recording's telemetry is written: recognised where that is certain, declared in `reading.json` elsewhere."""
 
 import codecs
 import csv
 import itertools
-import re
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field, model_validator
 
+from model.common.config import Config
 from model.common.errors import DataError
+from model.recording.schema import CHANNELS, REQUIRED_COLUMNS, SPELLINGS, TIME
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+DECIMAL_MARKS = {".": "point", ",": "comma"}
 HEADER_WITHIN = 20
-"""Lines in which the header is looked for, below what a logger says of itself."""
-_BYTE_ORDER_MARKS = {
-    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16's, which it begins with
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
-_NO_TABLES = {
-    b"version https://git-lfs": ("a pointer of Git LFS", "fetch what it stands for (git lfs pull)"),
+"""Lines in which the header is looked for: loggers write about themselves above it."""
+MOST_UNREADABLE = 0.05
+_NOT_TABLES = {
+    b"version https://git-lfs": ("a pointer of Git LFS", "fetch the file itself (git lfs pull)"),
     b"PK\x03\x04": ("a zip or an office document", "export it as CSV"),
     b"\x1f\x8b": ("compressed with gzip", "unpack it"),
     b"\xd0\xcf\x11\xe0": ("an Excel workbook", "export it as CSV"),
 }
-_EXCEL_HINT = re.compile(r"sep=.\s*")
+
+
+class ReadingConfig(Config):
+    """How a recording's telemetry is read. `reading.json` beside it keeps all but `most_unreadable`."""
+
+    most_unreadable: float = Field(
+        MOST_UNREADABLE,
+        ge=0,
+        le=1,
+        description="Share of telemetry rows, besides the recorder's own fault rows, that may be unreadable and are "
+        "dropped; a recording with more is refused. One row always may",
+    )
+    pedal_range: list[float] = Field(
+        [],
+        description="Values of ACCELERATOR_POS_D with the pedal at rest and fully pressed, such as [14.12, 81.56] or "
+        "[0, 255]: it is rescaled to 0 to 100 %. Empty: as declared before; [0, 100]: as recorded. Like the options "
+        "below, it is kept in the recording's reading.json and used whenever the recording is read",
+    )
+    encoding: str = Field(
+        "", description="Character encoding, such as cp1252. Empty: UTF-8, or UTF-16 with a byte order mark"
+    )
+    separator: str = Field("", max_length=1, description="Character between columns. Empty: as the header shows")
+    decimal_mark: str = Field(
+        "", description="Decimal mark of numbers, point (.) or comma (,). Empty: as most numbers of the file show"
+    )
+    time_format: str = Field(
+        "",
+        description="Format of Time in strftime codes, such as %d.%m.%Y %H:%M:%S.%f. Empty: YYYY-MM-DD "
+        "HH-MM-SS[-fraction], or ISO 8601 without a time zone",
+    )
+    columns: dict[str, str] = Field(
+        {}, description='Headers of channels, where they differ from the names, such as {"SPEED": "Vehicle speed"}'
+    )
+    factors: dict[str, float] = Field(
+        {}, description='Factors by channel from the file\'s unit to ours, such as {"SPEED": 1.609344} for mph'
+    )
+    true_values: list[str] = Field([], description="Texts of BRAKE_SIGNAL that mean that the brake is pressed")
+    false_values: list[str] = Field([], description="Texts of BRAKE_SIGNAL that mean that the brake is released")
+    missing_values: list[str] = Field(
+        [], description="Texts in any column that mean that there is no value, besides empty cells"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        numeric = [name for name, channel in CHANNELS.items() if channel.kind == "number"]
+        if self.pedal_range and not (
+            len(self.pedal_range) == 2 and all(map(math.isfinite, self.pedal_range)) and len(set(self.pedal_range)) == 2
+        ):
+            raise DataError(
+                f"pedal_range {self.pedal_range}: expected two different numbers, at rest and fully pressed."
+            )
+        if self.decimal_mark not in ("", *DECIMAL_MARKS):
+            raise DataError(f"decimal_mark {self.decimal_mark!r}: expected . or ,.")
+        if unknown := self.columns.keys() - {TIME, *CHANNELS}:
+            raise DataError(f"columns {', '.join(unknown)}: expected headers of {TIME}, {', '.join(CHANNELS)}.")
+        if any(name not in numeric or not math.isfinite(factor) or not factor for name, factor in self.factors.items()):
+            raise DataError(f"factors {self.factors}: expected numbers other than 0 for some of {', '.join(numeric)}.")
+        try:
+            codecs.lookup(self.encoding or "utf-8")
+            datetime.strptime(datetime(2024, 5, 31).strftime(self.time_format), self.time_format)
+        except (LookupError, ValueError) as error:
+            raise DataError(f"encoding or time_format: {error}.") from error
+        return self
+
+    def declared(self) -> dict[str, Any]:
+        """The content of `reading.json`: the options that are set."""
+        return self.model_dump(exclude_defaults=True, exclude={"most_unreadable"})
 
 
 @dataclass(frozen=True)
@@ -37,140 +104,130 @@ class Dialect:
 
     encoding: str
     separator: str
-    """comma, semicolon, tab or bar"""
+    """comma, semicolon, tab or bar, or the declared character"""
     decimal_mark: str
-    thousands_mark: str
-    """none, comma or point"""
+    """point or comma"""
     booleans: str
-    """The texts found, such as False/True."""
-    rate_hz: float | None = None
-    """Of the rows as recorded; None if there are too few to tell."""
-    time_base: str = "local time of the recorder"
+    """The texts in the file, such as False/True."""
+    rate_hz: float | None
+    """Of the rows as recorded; None if they are too few."""
 
 
 @dataclass(frozen=True)
 class Cells:
-    """The columns of a table as texts, a row a line that is not blank."""
+    """The known columns of a table as texts; N rows, one a line that is not blank."""
 
     columns: dict[str, npt.NDArray[np.object_]]
     line: npt.NDArray[np.int64]
     """(N,) line of each row, from 1"""
     broken: npt.NDArray[np.bool_]
-    """(N,) rows that are no row of this table: a quote without its end, a NUL, too many cells"""
+    """(N,) rows that do not fit the table: an open quote, a NUL, or too many cells. Their cells are empty."""
+    header_again: npt.NDArray[np.bool_]
+    """(N,) rows that repeat the header, as after a restart of the logger"""
     encoding: str
     separator: str
 
 
-def read_cells(path: Path, spellings: Mapping[str, str], required: Sequence[str]) -> Cells:
-    """Read columns of a table.
-
-    Args:
-        spellings: the columns that are read by how a header may call them, in lower case.
+def read_cells(path: Path, config: ReadingConfig) -> Cells:
+    """Read the columns of the channels from a table.
 
     Raises:
-        DataError: the file is missing, empty or no text, lacks a `required` column, or has a column twice with
-            different cells. Tells the separator and the columns that were found.
+        DataError: the file is missing, empty or not a text table, lacks a required column, or has a column twice with
+            different cells. Names the separator and the columns that it has.
     """
-    text, encoding = _decode(path)
+    text, encoding = _decode(path, config.encoding)
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    first, separator = _header(lines, spellings)
-    if first is None:
-        raise DataError(f"{path} is empty: expected a header and rows; copy the recording again.")
-    found = _split(lines[first], separator)
-    names = [spellings.get(name.lower(), "") for name in found]
-    lacking = [name for name in required if name not in names]
-    if lacking:
-        optional = sorted(set(spellings.values()) - set(required))
-        raise DataError(
-            f"{path} lacks the column{'s' if len(lacking) > 1 else ''} {', '.join(lacking)}: found "
-            f"{', '.join(_printable(name) for name in found[:20])}, separated by {SEPARATORS[separator]}; expected "
-            f"{', '.join(required)} in its header, and may have {', '.join(optional)}."
-        )
-    number = np.array([n for n in range(first + 1, len(lines)) if lines[n] and not lines[n].isspace()], np.int64)
-    rows, broken = _rows([lines[n] for n in number], separator, len(names))
-    if lines[-1].strip() and rows and len(_split(lines[-1], separator)) < len(names):
-        rows[-1] = [""] * len(names)  # cut, maybe in the midst of a number
-    table = list(zip(*rows, strict=True)) if rows else [()] * len(names)
-    columns = {}
-    for name in dict.fromkeys(spellings.values()):
-        places = [place for place, of in enumerate(names) if of == name]
-        if any(table[place] != table[places[0]] for place in places[1:]):
-            raise DataError(f"{path} has the column {name} {len(places)} times, with different cells: leave one.")
-        if places:
-            columns[name] = _stripped(table[places[0]])
-    return Cells(columns, number + 1, broken, encoding, SEPARATORS[separator])
+    spellings = {spelling: name for spelling, name in SPELLINGS.items() if name not in config.columns}
+    spellings |= {header.strip().lower(): name for name, header in config.columns.items()}
+    first, separator = _header(path, lines, spellings, config.separator or "".join(SEPARATORS))
+    headers = _split(lines[first], separator)
+    names = [spellings.get(header.lower(), "") for header in headers]
+    _check_columns(path, headers, names, separator)
+    numbers = [number for number in range(first + 1, len(lines)) if lines[number] and not lines[number].isspace()]
+    rows = [_row(lines[number], separator, len(names)) for number in numbers]
+    if lines[-1].strip() and numbers and len(_split(lines[-1], separator)) < len(names):
+        rows[-1] = [""] * len(names)  # cut off, perhaps in the middle of a number
+    empty = [""] * len(names)
+    table = list(zip(*(row or empty for row in rows), strict=True)) if rows else [()] * len(names)
+    columns: dict[str, npt.NDArray[np.object_]] = {}
+    for name, cells in zip(names, table, strict=True):
+        if name:
+            texts = (cell.strip() for cell in cells)
+            column = np.array(["" if text in config.missing_values else text for text in texts], object)
+            if not np.array_equal(columns.setdefault(name, column), column):
+                raise DataError(f"{path} has the column {name} more than once, with different cells: keep one.")
+    return Cells(
+        columns=columns,
+        line=np.array(numbers, np.int64) + 1,
+        broken=np.array([row is None for row in rows], bool),
+        header_again=np.array([lines[number].strip() == lines[first].strip() for number in numbers], bool),
+        encoding=encoding,
+        separator=SEPARATORS.get(separator, separator),
+    )
 
 
-def _header(lines: Sequence[str], spellings: Mapping[str, str]) -> tuple[int | None, str]:
-    """Place and separator of the header: of the first lines the one that names most columns; None in an empty file."""
-    best: tuple[int, int | None, str] = (-1, None, ",")
-    filled = (n for n, line in enumerate(lines) if line.strip() and not _EXCEL_HINT.fullmatch(line))
-    for place in itertools.islice(filled, HEADER_WITHIN):
-        for mark in SEPARATORS:
-            known = {spellings[name] for cell in _split(lines[place], mark) if (name := cell.lower()) in spellings}
-            if len(known) > best[0]:
-                best = len(known), place, mark
-    return best[1], best[2]
-
-
-def _decode(path: Path) -> tuple[str, str]:
+def _decode(path: Path, declared: str) -> tuple[str, str]:
+    """The file's text and its encoding."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path} is missing: expected the recorder's telemetry; copy the whole folder.") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): copy the whole folder.") from error
-    for start, (what, advice) in _NO_TABLES.items():
+    for start, (kind, advice) in _NOT_TABLES.items():
         if content.startswith(start):
-            raise DataError(f"{path} is {what}: {advice}.")
-    encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if content.startswith(mark)), "")
-    if not encoding and (beginning := content[:1000]):  # of two bytes a letter one is 0; where power was cut both are
-        zeros = [beginning[offset::2].count(0) / len(beginning) for offset in (0, 1)]
-        if max(zeros) > 0.4 and min(zeros) < 0.1:
-            encoding = "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
-    if encoding:
-        return content.decode(encoding, errors="replace").removeprefix("\ufeff"), encoding
-    try:
-        return content.decode("utf-8-sig"), "utf-8"
-    except UnicodeDecodeError:
-        return content.decode("cp1252", errors="replace"), "cp1252"
+            raise DataError(f"{path} is {kind}: {advice}.")
+    if not declared and content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        declared = "utf-16"
+    if not declared:
+        try:
+            return content.decode("utf-8-sig"), "utf-8"
+        except UnicodeDecodeError:
+            declared = "cp1252"  # the channels' cells are ASCII, which most encodings have in common
+    return content.decode(declared, errors="replace"), declared
 
 
-def _printable(name: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in name[:40])
+def _header(path: Path, lines: Sequence[str], spellings: Mapping[str, str], separators: str) -> tuple[int, str]:
+    """Line and separator of the header: of the first lines the one that names most columns."""
+    filled = (n for n, line in enumerate(lines) if line.strip())
+    candidates = list(itertools.product(itertools.islice(filled, HEADER_WITHIN), separators))
+    if not candidates:
+        raise DataError(f"{path} is empty: expected a header and rows; copy the recording again.")
+    return max(
+        candidates, key=lambda of: len({spellings.get(cell.lower(), "") for cell in _split(lines[of[0]], of[1])} - {""})
+    )
+
+
+def _check_columns(path: Path, headers: Sequence[str], names: Sequence[str], separator: str) -> None:
+    missing = [name for name in REQUIRED_COLUMNS if name not in names]
+    if missing:
+        shown = ("".join(c if c.isprintable() else "?" for c in header[:40]) for header in headers[:12])
+        raise DataError(
+            f"{path} lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}: found {', '.join(shown)}, "
+            f"separated by {SEPARATORS.get(separator, separator)}. Expected {', '.join(REQUIRED_COLUMNS)} in its "
+            "header; declare other headers, a separator or an encoding in reading.json."
+        )
 
 
 def _split(line: str, separator: str) -> list[str]:
+    return [cell.strip() for cell in _cells(line, separator)]
+
+
+def _cells(line: str, separator: str) -> list[str]:
     try:
-        return [name.strip() for name in next(csv.reader([line], delimiter=separator), [])]
+        return next(csv.reader([line], delimiter=separator), [])
     except csv.Error:  # a cell of more than 128 kB
         return []
 
 
-def _rows(lines: list[str], separator: str, width: int) -> tuple[list[list[str]], npt.NDArray[np.bool_]]:
-    """Each line's cells, filled up to `width`; and which lines are broken, whose cells are empty.
+def _row(line: str, separator: str, width: int) -> list[str] | None:
+    """The cells of a line, filled up to `width`; None if it is broken.
 
-    A line is read for itself: a quote without its end costs a row, not the rest of the file.
+    Each line is read for itself: a quote without its end costs a row, not the rest of the file.
     """
-    broken = np.array([line.count('"') % 2 == 1 or "\0" in line for line in lines], bool)
-    whole = [line for line, bad in zip(lines, broken, strict=True) if not bad] if broken.any() else lines
-    try:
-        table = list(csv.reader(whole, delimiter=separator))
-    except csv.Error:  # a cell of more than 128 kB
-        table = []
-    if len(table) != len(whole):  # a quote took several lines for one
-        table = [_split(line, separator) for line in whole]
-    parsed = iter(table)
-    rows = []
-    for index, bad in enumerate(broken.tolist()):
-        row = [] if bad else next(parsed)
-        if len(row) != width:
-            extra = row[width:]
-            broken[index] |= any(cell.strip() for cell in extra)
-            row = [""] * width if broken[index] else (row + [""] * width)[:width]
-        rows.append(row)
-    return rows, broken
-
-
-def _stripped(cells: Sequence[str]) -> npt.NDArray[np.object_]:
-    return np.array([cell.strip() for cell in cells], object)
+    if line.count('"') % 2 or "\0" in line:
+        return None
+    cells = _cells(line, separator)
+    if len(cells) == width:
+        return cells
+    return None if any(cell.strip() for cell in cells[width:]) else (cells + [""] * width)[:width]

@@ -19,15 +19,10 @@ import pandas as pd
 from model.common.errors import DataError
 from model.common.files import write_json
 from model.recording.annotations import Annotations, read_annotations
+from model.recording.dialect import MOST_UNREADABLE, ReadingConfig
 from model.recording.frame_files import content_kind, frame_name, frame_time, is_frame, is_whole, repeated_frames
 from model.recording.labels import CONFIG_SUFFIX, LabelConfig, read_future_labels, read_label_config
-from model.recording.telemetry import (
-    AS_RECORDED,
-    MOST_UNREADABLE,
-    ReadingConfig,
-    TelemetryReport,
-    read_telemetry,
-)
+from model.recording.telemetry import TelemetryReport, read_telemetry
 
 TELEMETRY = "telemetry.csv"
 ANNOTATIONS = "annotations.csv"
@@ -45,6 +40,8 @@ ORIGIN = ".source.json"
 CONTENT = (TELEMETRY, ANNOTATIONS, LABELS)
 """Files that a data set's windows are made from."""
 NAME_FORMAT = "%Y-%m-%d_%H-%M-%S"
+AS_RECORDED = [0.0, 100.0]
+"""The range of a pedal that needs no rescaling."""
 EXAMPLES = 10
 """Names that a report lists of each kind of trouble."""
 _DIGITS = re.compile(r"\d+", re.ASCII)
@@ -112,13 +109,13 @@ class Recording:
 
     def telemetry(self, most_unreadable: float = 1.0) -> tuple[pd.DataFrame, TelemetryReport]:
         """As `read_telemetry`. How many rows may be unreadable was decided when the recording was taken."""
-        return read_telemetry(self.telemetry_path, most_unreadable, self.reading().pedal_range)
+        return read_telemetry(self.telemetry_path, self.reading().replace(most_unreadable=most_unreadable))
 
     def reading(self) -> ReadingConfig:
-        """How the telemetry is read.
+        """How the telemetry is read: the content of reading.json.
 
         Raises:
-            DataError: the file that tells so is wrong.
+            DataError: the file is wrong.
         """
         try:
             return ReadingConfig(**json.loads(self.reading_path.read_text(encoding="utf-8")))
@@ -126,16 +123,19 @@ class Recording:
             return ReadingConfig()
         except (ValueError, TypeError) as error:
             raise DataError(
-                f'{self.reading_path}: expected {{"pedal_range": [at rest, fully pressed]}} ({error}); correct or '
-                "remove it."
+                f'{self.reading_path}: expected options of recording, such as {{"pedal_range": [at rest, fully '
+                f"pressed]}}; correct or remove it ({error})."
             ) from error
 
-    def keep_reading(self, pedal_range: Sequence[float]) -> None:
-        """From now on read the telemetry so; nothing is done if that is empty."""
-        if list(pedal_range) == list(AS_RECORDED):
+    def keep_reading(self, config: ReadingConfig) -> None:
+        """Keep the options that `config` sets in reading.json, with those that are there."""
+        declared = self.reading().declared() | config.declared()
+        if declared.get("pedal_range") == AS_RECORDED:
+            del declared["pedal_range"]
+        if declared:
+            write_json(self.reading_path, declared)
+        else:
             self.reading_path.unlink(missing_ok=True)
-        elif pedal_range:
-            write_json(self.reading_path, {"pedal_range": list(pedal_range)})
 
     def annotations(self) -> Annotations:
         """As `read_annotations`."""

@@ -1,6 +1,7 @@
 """Times of a recording's rows: their texts, their rate, thinned out to 2 Hz, and apart where the clock was set back."""
 
 import re
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +29,22 @@ def plain_time(text: str) -> str:
     return _ISO_TIME.sub(_spell, text)
 
 
-def plain_times(texts: npt.NDArray[np.object_]) -> npt.NDArray[np.object_]:
-    """(N,) `plain_time` of each."""
+def plain_times(texts: npt.NDArray[np.object_], time_format: str = "") -> npt.NDArray[np.object_]:
+    """(N,) `plain_time` of each; texts in a format of strftime codes are spelled with as few digits as they need."""
+    if time_format:
+        moments = pd.to_datetime(pd.Series(texts, dtype=object), format=time_format, errors="coerce")
+        return np.array(
+            [text if pd.isna(moment) else _spelled(moment) for text, moment in zip(texts, moments, strict=True)], object
+        )
     together = "\n".join(texts)
     if not any(mark in together for mark in ":T_."):
         return texts
     return np.array([plain_time(text) for text in texts], object)
+
+
+def _spelled(moment: datetime) -> str:
+    fraction = f"{moment.microsecond:06}".rstrip("0") or "0"
+    return f"{moment:%Y-%m-%d %H-%M-%S}-{fraction}"
 
 
 def _spell(found: "re.Match[str]") -> str:

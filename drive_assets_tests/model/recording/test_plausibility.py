@@ -11,6 +11,7 @@ import pytest
 from drive_assets_tests.drives import write_drive
 from model.common.errors import DataError
 from model.recording.annotations import Annotations
+from model.recording.dialect import ReadingConfig
 from model.recording.folder import Recording
 from model.recording.frame_files import repeated_frames
 from model.recording.plausibility import implausible_camera, implausible_detections, implausible_drive
@@ -128,11 +129,11 @@ def test_a_raw_pedal_is_rescaled(tmp_path: Path, positions: tuple[float, float])
     raw.to_csv(folder / "telemetry.csv", index=False)
     recording = Recording(folder)
     assert any(finding.poisons for finding in implausible_drive(*recording.telemetry()))
-    recording.keep_reading(positions)
+    recording.keep_reading(ReadingConfig(pedal_range=list(positions)))
     read, report = recording.telemetry()
     np.testing.assert_allclose(read["ACCELERATOR_POS_D"], table["ACCELERATOR_POS_D"], atol=1e-9)
     assert implausible_drive(read, report) == []
-    recording.keep_reading((0, 100))
+    recording.keep_reading(ReadingConfig(pedal_range=[0, 100]))
     assert not recording.reading_path.exists()
     for wrong in ('{"pedal_range": [5, 5]}', '{"pedal": [0, 255]}', "[1]", "no JSON"):
         recording.reading_path.write_text(wrong)

@@ -7,6 +7,8 @@ import pytest
 
 from model.common.errors import DataError
 from model.dataset.windows import WindowConfig, window_starts
+from model.recording.dialect import ReadingConfig
+from model.recording.folder import Recording
 from model.recording.gears import infer_gear
 from model.recording.labels import future_labels
 from model.recording.telemetry import read_telemetry
@@ -78,7 +80,7 @@ def test_times_with_and_without_fraction() -> None:
         (
             [row("2024-05-01 10-00-00-0"), *[row("2024-05-01 10-00-01-5", speed="fast")] * 2],
             r"row 3, column SPEED: 'fast' "
-            r"is not a number. 2 of 3 rows \(66.7%\) cannot be read, more than 5%; .* by comma, with a decimal point",
+            r"is not a number. 2 of 3 rows \(66.7%\) cannot be read, more than 5%, .* by comma and a decimal point",
         ),
         ([row("2024-05-01 10-00-00-0", brake="maybe")], r"row 2, column BRAKE_SIGNAL: 'maybe'"),
         ([row("2024-05-01 10-00-00-0", gear="high")], r"row 2, column GEAR: 'high'"),
@@ -101,7 +103,7 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "telemetry.csv").write_text("Time,SPEED\n1,2\n")
     with pytest.raises(
         DataError,
-        match="lacks the columns ACCELERATOR_POS_D, BRAKE_SIGNAL: found Time, SPEED, separated by comma; expected Time",
+        match=r"lacks the columns ACCELERATOR_POS_D, BRAKE_SIGNAL: found Time, SPEED, separated by comma\. Exp",
     ):
         read_telemetry(tmp_path / "telemetry.csv")
 
@@ -137,13 +139,14 @@ def test_rows_that_cannot_be_read_are_dropped_and_counted(tmp_path: Path) -> Non
     assert (report.rows, report.valid, report.unreadable, report.headers, report.incomplete) == (100, 94, 4, 1, 1)
     assert table["SPEED"].iloc[8] == 59
     rows[1] = "\0" * 4096  # as where power was cut; no sign of UTF-16
-    found = read_telemetry(write(tmp_path / "telemetry.csv", *rows), most_unreadable=0.1)[1]
+    lenient = ReadingConfig(most_unreadable=0.1)
+    found = read_telemetry(write(tmp_path / "telemetry.csv", *rows), lenient)[1]
     assert (found.valid, found.dialect.encoding) == (93, "utf-8")
     rows[1] = drive(2)[1]
     rows[4:6] = [row(moment(2000 + 500 * n), rpm="-") for n in range(2)]
     with pytest.raises(DataError, match=r"row 5, column RPM: 'nan' is not a number. 6 of 98 rows \(6.1%\)"):
         read_telemetry(write(tmp_path / "telemetry.csv", *rows))
-    assert read_telemetry(tmp_path / "telemetry.csv", most_unreadable=0.1)[1].valid == 92
+    assert read_telemetry(tmp_path / "telemetry.csv", lenient)[1].valid == 92
 
 
 @pytest.mark.parametrize(
@@ -170,7 +173,7 @@ def test_what_loggers_and_spreadsheets_write(tmp_path: Path, change: Callable, d
     table, report = read_telemetry(path)
     found = report.dialect
     assert (found.encoding, found.separator, found.decimal_mark, found.booleans) == dialect
-    assert (found.rate_hz, found.time_base) == (2.0, "local time of the recorder")
+    assert found.rate_hz == 2.0
     assert table["SPEED"].tolist() == [50.5 + n for n in range(12)]
     assert table["BRAKE_SIGNAL"].tolist() == [False, True] * 6
 
@@ -189,7 +192,7 @@ def test_a_column_twice(tmp_path: Path) -> None:
     path.write_text(f"Time,SPEED,ACCELERATOR_POS_D,BRAKE_SIGNAL, SPEED\n{line}50\n")
     assert read_telemetry(path)[0]["SPEED"].tolist() == [50]
     path.write_text(f"Time,SPEED,ACCELERATOR_POS_D,BRAKE_SIGNAL, SPEED\n{line}51\n")
-    with pytest.raises(DataError, match="has the column SPEED 2 times, with different cells"):
+    with pytest.raises(DataError, match="has the column SPEED more than once, with different cells"):
         read_telemetry(path)
 
 
@@ -199,7 +202,6 @@ def test_a_clock_that_is_set_back_is_a_break_and_no_sort(tmp_path: Path) -> None
     table, report = read_telemetry(write(tmp_path / "telemetry.csv", *rows, *later))
     assert table["SPEED"].tolist() == [*range(50, 90), *range(101, 141)]
     assert (report.backwards, report.repeated) == (1, 0)
-    assert report.dialect.time_base == "local time of the recorder, set back 1 times"
     labels = future_labels(table)
     assert not labels["brake_1s"].iloc[:38].any() and labels["brake_1s"].iloc[38:40].isna().all()
     assert labels["brake_5s"].iloc[30:40].isna().all() and labels["brake_5s"].iloc[40:70].all()
@@ -233,39 +235,85 @@ def test_less_than_two_hertz_is_refused_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("speed", "rpm", "separator", "marks"),
+    ("speed", "rpm", "declared", "error"),
     [
-        ("50.5", '"1,869.5"', ",", ("point", "comma")),
-        ("50.5", '"1,869"', ",", ("point", "comma")),
-        ("50", '"1,869"', ",", ("point", "comma")),
-        ("50,5", "1.869,5", ";", ("comma", "point")),
-        ("50,5", "1.869", ";", ("comma", "point")),
-        ("50,500", "1869", ";", ("comma", "none")),
-        ("50.5", "1 869.5", ",", ("point", "none")),
-        ("50.5", "1'869.5", ",", ("point", "none")),
-        ("5.05E+1", "+1.869e3", ",", ("point", "none")),
+        ("50,5", "1869,5", "", ""),
+        ("50,500", "1869", "", "comma in '50,500' may be a decimal mark or set thousands apart: declare decimal_mark"),
+        ("50,500", "1869", ",", ""),
+        ("50.5", "1,869", "", "column RPM: '1,869' is not a number"),
+        ("50,5", "1.869", "", "column SPEED: '50,5' is not a number"),
+        ("50.5", "1 869.5", "", "column RPM: '1 869.5' is not a number"),
+        ("5.05E+1", "+1.869e3", "", ""),
     ],
 )
-def test_marks_of_decimals_and_thousands(
-    tmp_path: Path, speed: str, rpm: str, separator: str, marks: tuple[str, str]
+def test_a_decimal_comma_is_read_where_it_is_certain(
+    tmp_path: Path, speed: str, rpm: str, declared: str, error: str
 ) -> None:
-    force = "\u22120,020" if separator == ";" else "-0.02"
-    lines = [["Time", "speed (km/h)", "RPM", "ACCELERATOR_POS_D", "BRAKE_SIGNAL", "BRAKE_FORCE", "ENGINE_LOAD"]]
-    lines += [[moment(500 * n), speed, rpm, "20", "nein", force, ""] for n in range(12)]
-    (tmp_path / "telemetry.csv").write_text("\n".join(map(separator.join, lines)), encoding="utf-8")
-    table, report = read_telemetry(tmp_path / "telemetry.csv")
-    assert set(table["SPEED"]) <= {50.0, 50.5} and set(table["RPM"]) <= {1869.0, 1869.5}
-    assert set(table["BRAKE_FORCE"]) == {-0.02}
-    assert (report.dialect.decimal_mark, report.dialect.thousands_mark) == marks
-    assert report.empty_columns == ("ENGINE_LOAD",)
+    lines = [["Time", "speed (km/h)", "RPM", "ACCELERATOR_POS_D", "BRAKE_SIGNAL", "ENGINE_LOAD"]]
+    lines += [[moment(500 * n), speed, rpm if n else "1869", "20", "falsch", ""] for n in range(12)]
+    (tmp_path / "telemetry.csv").write_text("\n".join(map(";".join, lines)), encoding="utf-8")
+    config = ReadingConfig(decimal_mark=declared)
+    if error:
+        with pytest.raises(DataError, match=error):
+            read_telemetry(tmp_path / "telemetry.csv", config)
+        return
+    table, report = read_telemetry(tmp_path / "telemetry.csv", config)
+    assert set(table["SPEED"]) == {50.5} and set(table["RPM"]) <= {1869.0, 1869.5}
+    assert (report.empty_columns, report.dialect.booleans) == (("ENGINE_LOAD",), "falsch")
 
 
-def test_a_header_below_what_a_logger_says_and_times_of_iso_8601(tmp_path: Path) -> None:
+def test_what_reading_json_declares_is_read(tmp_path: Path) -> None:
+    declared = {
+        "encoding": "utf-16-le",
+        "separator": ":",
+        "time_format": "%d.%m.%Y %H.%M.%S.%f",
+        "columns": {"SPEED": "Vitesse (mph)", "BRAKE_SIGNAL": "Frein", "ACCELERATOR_POS_D": "Pédale"},
+        "factors": {"SPEED": 1.609344},
+        "true_values": ["oui"],
+        "false_values": ["non", "0"],
+        "missing_values": ["?"],
+        "pedal_range": [10, 60],
+    }
+    rows = [f"01.05.2024 10.00.{n // 2:02}.{5 * (n % 2)}:100:{'?' if n == 5 else 35}:oui" for n in range(12)]
+    recording = Recording(tmp_path)
+    recording.telemetry_path.write_bytes("\n".join(["Time:Vitesse (mph):Pédale:Frein", *rows]).encode("utf-16-le"))
+    with pytest.raises(DataError, match=r"lacks the columns .* declare other headers, a separator or an encoding in"):
+        recording.telemetry()
+    recording.keep_reading(ReadingConfig(**declared))
+    table, report = recording.telemetry()
+    assert table["Time"].tolist()[:2] == ["2024-05-01 10-00-00-0", "2024-05-01 10-00-00-5"]
+    assert (report.valid, report.incomplete, report.unreadable, report.dialect.rate_hz) == (11, 1, 0, 2.0)
+    assert (set(table["SPEED"]), set(table["ACCELERATOR_POS_D"]), set(table["BRAKE_SIGNAL"])) == (
+        {160.9344},
+        {50.0},
+        {True},
+    )
+    assert recording.reading().declared() == declared
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pedal_range": [5, 5]}, "expected two different numbers"),
+        ({"separator": ";;"}, "separator ';;': expected"),
+        ({"decimal_mark": "'"}, "decimal_mark"),
+        ({"columns": {"SPED": "v"}}, "columns SPED: expected headers of Time, SPEED"),
+        ({"factors": {"GEAR": 2}}, "expected numbers other than 0 for some of SPEED, RPM"),
+        ({"factors": {"SPEED": 0}}, "expected numbers other than 0"),
+        ({"encoding": "latin-99"}, "encoding or time_format: unknown encoding"),
+        ({"time_format": "%d.%m %Q"}, "encoding or time_format"),
+    ],
+)
+def test_wrong_declarations_are_named(options: dict, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        ReadingConfig(**options)
+
+
+def test_a_header_below_other_lines_and_times_of_iso_8601(tmp_path: Path) -> None:
     text = "".join(f"2024-05-01T10:00:0{n // 2}.{5 * (n % 2)},50,20,False\n" for n in range(12))
     path = tmp_path / "telemetry.csv"
-    path.write_bytes(("# logger 3\n\ntime,Speed,ACCELERATOR_POS_D,brake_signal\n" + text).encode("utf-16-le"))
-    table, report = read_telemetry(path)
-    assert (table["Time"].iloc[1], report.dialect.encoding) == ("2024-05-01 10-00-00-5", "utf-16-le")
+    path.write_text("# logger 3\n\ntime,Speed,ACCELERATOR_POS_D,brake_signal\n" + text)
+    assert read_telemetry(path)[0]["Time"].iloc[1] == "2024-05-01 10-00-00-5"
 
 
 @pytest.mark.parametrize(
