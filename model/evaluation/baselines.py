@@ -1,4 +1,4 @@
-"""What a network has to beat: trivial models of the same windows, fitted on train and scored as networks are."""
+"""Baselines that a network has to beat: trivial models of the same windows, fitted on train, scored as networks are."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,17 +20,17 @@ from model.evaluation.results import EVALUATION, Evaluation
 from model.evaluation.scoring import evaluate_predictions
 
 LAGS = (1, 2, 4, 10)
-"""Frames back to which the last one is compared."""
+"""The last frame is compared to these many frames before it."""
 Features = npt.NDArray[np.float32]
 
 
 def constant(split: Split) -> Features:
-    """(W,1) nothing: the rate of positives in train for every window."""
+    """(W,1) no input: predicts the rate of positives in train for every window."""
     return np.zeros((len(split.window_start), 1), np.float32)
 
 
 def last_state(split: Split) -> Features:
-    """(W,2) whether the driver brakes and coasts at the last frame: what goes on, goes on."""
+    """(W,2) whether the driver brakes and coasts at the last frame: the present action continues."""
     return split.state[last_frames(split)].astype(np.float32)
 
 
@@ -47,7 +47,7 @@ def last_frame(split: Split) -> Features:
 
 
 def last_frame_with_lead_box(split: Split) -> Features:
-    """(W,·) the same, with the lead's log area and its growth, its bottom edge, and how many boxes the frame has."""
+    """(W,·) as `last_frame`, with the lead's log area and its growth, its bottom edge, and the number of boxes."""
     area, edge = lead_box(split)
     log_area = np.log(np.maximum(area, 1e-6))
     counts = np.column_stack([split.detection_mask.sum(axis=1), boxes_in_lane(split).sum(axis=1)])
@@ -85,56 +85,54 @@ BASELINES: Mapping[str, tuple[Callable[[Split], Features], Callable[[], Any]]] =
 def evaluate_baselines(
     splits: Path, output: Path, tasks: tuple[str, ...], data_version: str, config: EvaluationConfig
 ) -> dict[str, Evaluation]:
-    """Fit each baseline on `splits`/train.h5 and score it; write what networks' evaluations are to `output`/<name>.
+    """Fit each baseline on `splits`/train.h5, score it, and write the files of an evaluation to `output`/<name>.
 
-    What lies there of the same data, tasks and config is taken over.
+    Existing results of the same data, tasks and config are reused.
 
     Raises:
         DataError: a split is missing or of another data version.
     """
-    if (done := _done(output, tasks, data_version, config)) is not None:
+    if (done := _existing(output, tasks, data_version, config)) is not None:
         return done
     parts = {name: read_split(splits / f"{name}.h5") for name in ("train", "val", "test")}
     for name, split in parts.items():
         if split.fingerprint and split.fingerprint != data_version:
             raise DataError(
-                f"{splits / name}.h5 is of {split.fingerprint}, not {data_version}: build the splits again."
+                f"{splits / name}.h5 has data version {split.fingerprint}: expected {data_version}; build the splits "
+                "again."
             )
     evaluations = {}
     for baseline, (features, model) in BASELINES.items():
-        inputs = _without_empty({name: features(split) for name, split in parts.items()})
+        inputs = {name: features(split) for name, split in parts.items()}
+        used = np.isfinite(inputs["train"]).any(axis=0)  # train may have no lead vehicle, for example
+        inputs = {name: values[:, used] for name, values in inputs.items()}
         raw = {
             name: Predictions.of(parts[name], tasks, _fit_and_predict(parts["train"], inputs, name, tasks, model))
             for name in ("val", "test")
         }
         evaluations[baseline], _ = evaluate_predictions(
-            baseline, data_version, None, raw["val"], raw["test"], config, output / baseline
-        )
+            raw["val"], raw["test"], config, output / baseline,
+            architecture=baseline, data_version=data_version, epoch=None,
+        )  # fmt: skip
     return evaluations
 
 
-def _without_empty(inputs: Mapping[str, Features]) -> dict[str, Features]:
-    """Features without those that train never has, such as a lead's where no box is in the lane."""
-    used = np.isfinite(inputs["train"]).any(axis=0)
-    return {name: values[:, used] for name, values in inputs.items()}
-
-
-def _done(
+def _existing(
     output: Path, tasks: tuple[str, ...], data_version: str, config: EvaluationConfig
 ) -> dict[str, Evaluation] | None:
     try:
         found = {name: Evaluation.read(output / name / EVALUATION) for name in BASELINES}
     except DataError:
         return None
-    wanted = data_version, list(tasks), config
-    same = all((e.data_version, e.tasks, e.evaluation_config) == wanted for e in found.values())
+    expected = data_version, list(tasks), config
+    same = all((e.data_version, e.tasks, e.evaluation_config) == expected for e in found.values())
     return found if same else None
 
 
 def _fit_and_predict(
     train: Split, inputs: Mapping[str, Features], name: str, tasks: tuple[str, ...], model: Callable[[], Any]
 ) -> npt.NDArray[np.float64]:
-    """(W,tasks) probabilities of a split; where train holds one class only, its rate."""
+    """(W,tasks) probabilities of a split; the rate of positives if train holds only one class."""
     labels = train.labels[last_frames(train)]
     columns = []
     for task in tasks:

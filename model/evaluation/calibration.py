@@ -1,5 +1,7 @@
-"""Calibration: what makes a network's probabilities agree with the rates observed. Fitted on val, stored beside the
-checkpoint, and applied wherever a probability is shown."""
+"""Calibration makes a network's probabilities agree with observed rates.
+
+It is fitted on val, stored beside the checkpoint, and applied wherever a probability is shown.
+"""
 
 from pathlib import Path
 from typing import Literal
@@ -18,13 +20,13 @@ from model.evaluation.results import CALIBRATION, Result
 
 Method = Literal["platt", "temperature", "isotonic", "none"]
 _EDGE = 1e-7
-_FEWEST = 5
-"""Positives and negatives on val below which a task stays as it is."""
+_MIN_SAMPLES = 5
+"""With fewer positives or negatives on val a task is not calibrated."""
 Array = npt.NDArray[np.float64]
 
 
 class Curve(Result):
-    """The map of one task: sigmoid(slope * logit + offset), or, where given, a rising line through points."""
+    """The map of one task: sigmoid(slope * logit + offset), or a rising line through `points` if given."""
 
     slope: float = 1.0
     offset: float = 0.0
@@ -45,7 +47,7 @@ class Calibrator(Result):
 
     method: Method
     checkpoint: str
-    """SHA-256 of the checkpoint's file that it belongs to; empty for a baseline."""
+    """SHA-256 of the checkpoint file that it belongs to; empty for a baseline"""
     curves: dict[str, Curve]
 
     def apply(self, predictions: Predictions) -> Predictions:
@@ -57,7 +59,7 @@ class Calibrator(Result):
 
 
 def fit(val: Predictions, method: Method, checkpoint: str = "") -> Calibrator:
-    """Fit on val. A task with hardly a positive or a negative there stays as it is."""
+    """Fit on val. A task with too few positives or negatives there is not calibrated."""
     curves = {}
     for column, task in enumerate(val.tasks):
         windows = val.task(column)
@@ -81,15 +83,15 @@ def load(checkpoint: Path) -> Calibrator | None:
 
 
 def _fit(labels: npt.NDArray[np.bool_], probabilities: Array, method: Method) -> Curve:
-    if method == "none" or min(labels.sum(), (~labels).sum()) < _FEWEST:
+    if method == "none" or min(labels.sum(), (~labels).sum()) < _MIN_SAMPLES:
         return Curve()
     if method == "isotonic":
-        found = IsotonicRegression(out_of_bounds="clip").fit(probabilities, labels)
-        return Curve(points=list(zip(found.X_thresholds_.tolist(), found.y_thresholds_.tolist(), strict=True)))
+        steps = IsotonicRegression(out_of_bounds="clip").fit(probabilities, labels)
+        return Curve(points=list(zip(steps.X_thresholds_.tolist(), steps.y_thresholds_.tolist(), strict=True)))
     z = _logit(probabilities)
     if method == "platt" and np.ptp(z) > 0:
         line = LogisticRegression(C=np.inf).fit(z[:, None], labels)
-        if line.coef_[0, 0] > 0:  # a falling line would turn the ranking round
+        if line.coef_[0, 0] > 0:  # a falling line would reverse the ranking
             return Curve(slope=float(line.coef_[0, 0]), offset=float(line.intercept_[0]))
     best = minimize_scalar(lambda s: _log_loss(labels, np.exp(s) * z), bounds=(-4, 4), method="bounded")
     return Curve(slope=float(np.exp(best.x)))

@@ -1,4 +1,4 @@
-"""Evaluating one checkpoint: thresholds chosen on val, figures with intervals on test, and the plots."""
+"""Evaluates one checkpoint: thresholds chosen on val, figures with intervals on test, and the report."""
 
 import shutil
 from collections.abc import Mapping
@@ -34,17 +34,18 @@ def evaluate_checkpoint(
     other_data: bool = False,
     recordings: Path | None = None,
 ) -> Evaluation:
-    """Score a checkpoint on val and test; write metrics.json, predictions_{val,test}.npz and plots into `output`.
+    """Score a checkpoint on val and test; write metrics.json, predictions_{val,test}.npz and the report into `output`.
 
-    The calibrator that val gives is written beside the checkpoint; every probability is calibrated by it.
+    The calibrator fitted on val is written beside the checkpoint and applied to every probability.
 
     Args:
-        other_data: score it on splits that it was not trained on too; the evaluation then bears their data version.
-        recordings: folder of the recordings, for the frames that the report shows.
+        other_data: also accept splits that the checkpoint was not trained on; the evaluation then has their data
+            version.
+        recordings: folder of the recordings, for the frames in the report.
 
     Raises:
-        DataError: no checkpoint of ours or not of `architecture`, splits missing, or others than it was trained on:
-            what is in test now may have been in train then.
+        DataError: the file is not a checkpoint or not of `architecture`, or splits are missing or not those that it was
+            trained on: recordings of today's test split may have been in train.
     """
     model, content = load_checkpoint(checkpoint, architecture)
     model.to(choose_device(config.device))
@@ -57,21 +58,21 @@ def evaluate_checkpoint(
         name: Predictions.of(split, tuple(training.tasks), predict(model, data[name], config.batch_size))
         for name, split in splits_read.items()
     }
-    found = importances(model, data["test"], raw["test"], config.batch_size) if config.importances else []
+    measured = importances(model, data["test"], raw["test"], config.batch_size) if config.importances else []
     if config.train_without_detections:
-        found.append(_trained_without_detections(content, splits, output, raw["test"], config))
+        measured.append(_trained_without_detections(content, splits, output, raw["test"], config))
     evaluation, calibrator = evaluate_predictions(
-        content["architecture"],
-        content["data_version"],
-        content["epoch"],
         raw["val"],
         raw["test"],
         config,
         output,
         sha256(checkpoint),
-        found,
-        camera_verdict(found),
-        described(training),
+        architecture=content["architecture"],
+        data_version=content["data_version"],
+        epoch=content["epoch"],
+        recipe=described(training),
+        importances=measured,
+        camera=camera_verdict(measured),
     )
     calibrator.write(checkpoint.with_name(CALIBRATION))
     write_report(evaluation, calibrator.apply(raw["test"]), splits_read["test"], output, recordings)
@@ -81,7 +82,7 @@ def evaluate_checkpoint(
 def _trained_without_detections(
     content: Mapping[str, Any], splits: Path, output: Path, test: Predictions, config: EvaluationConfig
 ) -> Importance:
-    """What the network loses on test when it is trained anew, by the same recipe, on splits whose boxes are gone."""
+    """What the network loses on test when the same recipe trains it on splits without detections."""
     training = TrainingConfig(**content["training_config"])
     with temporary_folder(output / "without_detections") as blind:
         for name in ("train", *SCORED):
@@ -89,8 +90,8 @@ def _trained_without_detections(
             with h5py.File(blind / f"{name}.h5", "a") as file:
                 file["detection_mask"][...] = False
                 file["detections"][...] = 0
-        made = train(content["architecture"], blind, blind / "model", training, content["data_version"])
-        model, _ = load_checkpoint(made.best_model)
+        trained = train(content["architecture"], blind, blind / "model", training, content["data_version"])
+        model, _ = load_checkpoint(trained.best_model)
         device = choose_device(config.device)
         data = load_split(blind / "test.h5", training, device)
         after = test.replace(predict(model.to(device), data, config.batch_size))
@@ -98,23 +99,20 @@ def _trained_without_detections(
 
 
 def _read(path: Path, checkpoint: Path, content: Mapping[str, Any]) -> Split:
+    """Raises DataError if the checkpoint was trained on another data version, other classes or other channels."""
     split = read_split(path)
-    _check_split(split, path, checkpoint, content)
-    return split
-
-
-def _check_split(split: Split, path: Path, checkpoint: Path, content: Mapping[str, Any]) -> None:
-    """Raises DataError unless a checkpoint was trained on the data, classes and channels that a split holds."""
     if split.fingerprint and split.fingerprint != content["data_version"]:
         raise DataError(
-            f"{checkpoint} was trained on data version {content['data_version']}, {path} is {split.fingerprint}: train "
-            "again on these splits."
+            f"{checkpoint} was trained on data version {content['data_version']}, but {path} is {split.fingerprint}: "
+            "train again on these splits."
         )
-    for what, ours, theirs in (
+    for what, trained, held in (
         ("classes", content["class_names"], split.class_names),
         ("channels", content["inputs"], split.feature_names),
     ):
-        if tuple(ours) != theirs:
+        if tuple(trained) != held:
             raise DataError(
-                f"{checkpoint} was trained on {what} {', '.join(ours)}, {path} holds {', '.join(theirs)}: train again."
+                f"{checkpoint} was trained on {what} {', '.join(trained)}, but {path} has {', '.join(held)}: train "
+                "again."
             )
+    return split

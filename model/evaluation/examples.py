@@ -1,11 +1,10 @@
-"""Each onset and each false alarm of a split by name, and pictures of the worst."""
+"""Every onset and every false alarm of a split in a table, and pictures of the worst."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,17 +15,22 @@ from model.common.figures import COLOURS, new_figure
 from model.common.files import atomic_path
 from model.common.images import read_image
 from model.dataset.split_file import Split
-from model.evaluation.alarms import Drives
 from model.evaluation.config import EvaluationConfig
-from model.evaluation.predictions import Predictions
-from model.evaluation.results import SplitFigures
+from model.evaluation.events import Drives
+from model.evaluation.plots import shade
+from model.evaluation.predictions import Predictions, action_of
+from model.evaluation.results import AlarmThreshold, SplitFigures
 from model.recording.folder import Recording
+from model.recording.schema import ACTIONS
 from model.recording.times import separated_times
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 WORST = 10
+KINDS = ("missed", "false alarm")
+"""Kinds of examples that are shown as pictures; the third is `found`."""
 BEFORE_MS, AFTER_MS = 15_000, 5_000
 """What a picture shows around the moment."""
 EVENT_COLUMNS = (
@@ -35,101 +39,98 @@ EVENT_COLUMNS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Example:
-    """One onset or false alarm at one budget."""
+def find_examples(
+    predictions: Predictions, figures: SplitFigures, split: Split, config: EvaluationConfig
+) -> pd.DataFrame:
+    """All onsets and false alarms at the threshold of each budget, by task, budget, recording and time.
 
-    task: str
-    kind: str
-    """found, missed or false alarm"""
-    budget: float
-    threshold: float
-    recording: str
-    time_ms: int
-    """Of the onset, or of the alarm's start"""
-    horizon_s: float
-    probability: float
-    """Highest within the span before an onset; of an alarm, while it rings"""
-    lead_s: float | None
-    speed: float
-    brake_force: float
-
-    @property
-    def badness(self) -> float:
-        """How far a miss stayed below its threshold, or a false alarm rose above it."""
-        ratio = self.probability / max(self.threshold, 1e-9)
-        return -ratio if self.kind == "missed" else ratio
-
-
-def find_examples(predictions: Predictions, figures: SplitFigures, config: EvaluationConfig) -> list[Example]:
-    """All of a split, at the threshold of each budget, by task and time."""
-    found: list[Example] = []
+    Columns are EVENT_COLUMNS; `threshold`; `at_ms`, the time of the onset or of the alarm's start on the split's clock,
+    which never steps back as the recorder's in `time_ms` may; and `frame`, the nearest one. `probability` is the
+    highest before an onset, within the span in which an alarm counts, or while an alarm rings.
+    """
+    rows: list[dict[str, Any]] = []
     for column, task in enumerate(predictions.tasks):
         drives = Drives.of(predictions.task(column))
         for alarm in figures[task].alarms:
             if alarm.threshold.on is not None:
-                found += _at(task, drives, alarm.threshold.budget, alarm.threshold.on, predictions.recordings, config)
-    return found
+                found = _examples(drives, alarm.threshold, predictions.recordings, config)
+                rows += [{"task": task, "horizon_s": drives.horizon_s, **row} for row in found]
+    for row in rows:
+        row["frame"] = frame = _frame_at(split, row["recording"], row["at_ms"])
+        row["time_ms"] = int(split.clock_ms[frame] + row["at_ms"] - split.time_ms[frame])
+        row["time"] = datetime.fromtimestamp(row["time_ms"] / 1000, UTC).strftime("%Y-%m-%d %H-%M-%S.%f")[:-5]
+    return pd.DataFrame(rows, columns=[*EVENT_COLUMNS, "threshold", "at_ms", "frame"])
 
 
-def write_events(path: Path, examples: Sequence[Example], split: Split) -> None:
-    """events.csv: one row an example of a split; times as the recording's clock tells them."""
-    clock = [_clock_ms(split, example) for example in examples]
-    rows = [
-        (
-            e.task, e.kind, e.budget, e.recording,
-            datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H-%M-%S.%f")[:-5], ms,
-            e.horizon_s, round(e.probability, 4), e.lead_s, round(e.speed, 1), round(e.brake_force, 4),
-        )
-        for e, ms in zip(examples, clock, strict=True)
-    ]  # fmt: skip
+def _examples(
+    drives: Drives, threshold: AlarmThreshold, recordings: Sequence[str], config: EvaluationConfig
+) -> list[dict[str, Any]]:
+    assert threshold.on is not None
+    alarms, lead = drives.alarms(threshold.on, config)
+    leads = iter(lead.tolist())
+    rows: list[dict[str, Any]] = []
+    for drive in drives.drives:
+        t, p = drive.windows.time_ms, drive.windows.probabilities
+        examples: list[dict[str, Any]] = []
+        for onset, force in zip(drive.onset_ms.tolist(), drive.brake_force.tolist(), strict=True):
+            seconds = next(leads)
+            before = p[(t < onset) & (t >= onset - drives.span_ms)]
+            kind, probability = "missed" if np.isnan(seconds) else "found", float(before.max(initial=0.0))
+            examples.append(
+                {"kind": kind, "at_ms": onset, "probability": probability, "lead_s": seconds, "brake_force": force}
+            )
+        examples += [
+            {"kind": "false alarm", "at_ms": alarm.start_ms, "probability": alarm.probability}
+            for alarm in alarms
+            if alarm.false and alarm.drive is drive
+        ]
+        for example in sorted(examples, key=lambda example: example["at_ms"]):
+            example["speed_kmh"] = float(drive.windows.speed[np.abs(t - example["at_ms"]).argmin()])
+            example |= {"false_alarms_per_hour": threshold.budget, "threshold": threshold.on}
+            rows.append({**example, "recording": recordings[drive.recording]})
+    return rows
+
+
+def _frame_at(split: Split, recording: str, time_ms: int) -> int:
+    """The frame nearest to a time."""
+    rows = np.flatnonzero(split.recording == split.recordings.index(recording))
+    return int(rows[np.abs(split.time_ms[rows] - time_ms).argmin()])
+
+
+def write_events(path: Path, examples: pd.DataFrame) -> None:
+    """events.csv: one row per example; times by the recorder's clock."""
+    digits = {"probability": 4, "speed_kmh": 1, "brake_force": 4}
     with atomic_path(path) as temporary:
-        pd.DataFrame(rows, columns=list(EVENT_COLUMNS)).to_csv(temporary, index=False, lineterminator="\n")
+        examples[list(EVENT_COLUMNS)].round(digits).to_csv(temporary, index=False, lineterminator="\n")
 
 
-def _clock_ms(split: Split, example: Example) -> int:
-    """An example's time by the recorder's clock, which may have been set back during the drive."""
-    frame = _frame_at(split, example)
-    return int(split.clock_ms[frame] + example.time_ms - split.time_ms[frame])
+def worst(examples: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """The ten worst of a kind at the smallest budget that has any: furthest from their threshold first."""
+    of_kind = examples[examples["kind"] == kind]
+    chosen = of_kind[of_kind["false_alarms_per_hour"] == of_kind["false_alarms_per_hour"].min()]
+    ratio = chosen["probability"] / chosen["threshold"].clip(lower=1e-9)
+    return chosen.loc[ratio.sort_values(ascending=kind == "missed", kind="stable").index[:WORST]]
 
 
-def _frame_at(split: Split, example: Example) -> int:
-    """The frame nearest to an example's time."""
-    rows = np.flatnonzero(split.recording == split.recordings.index(example.recording))
-    return int(rows[np.abs(split.time_ms[rows] - example.time_ms).argmin()])
-
-
-def worst(examples: Sequence[Example], kind: str) -> list[Example]:
-    """The ten worst of a kind at the smallest budget that has any."""
-    of_kind = [example for example in examples if example.kind == kind]
-    least = min((example.budget for example in of_kind), default=None)
-    chosen = [example for example in of_kind if example.budget == least]
-    return sorted(chosen, key=lambda example: -example.badness)[:WORST]
-
-
-def picture(example: Example, predictions: Predictions, split: Split, recordings: Path | None) -> "Figure":
-    """The frame at the moment with its boxes, and telemetry and predicted probability around it."""
-    figure, (left, right) = new_figure(2, _title(example), height=2.6)
+def picture(example: Any, predictions: Predictions, split: Split, recordings: Path | None) -> "Figure":
+    """The frame at an example (a row of `find_examples`), and telemetry and predicted probability around it."""
+    shown = f"{example.probability:.2f} for {example.threshold:.2f}"
+    figure, (left, right) = new_figure(2, f"{example.task} {example.kind}, {example.recording}: {shown}", height=2.6)
+    _draw_frame(left, split, example.frame, recordings)
     number = split.recordings.index(example.recording)
-    rows = np.flatnonzero(split.recording == number)
-    _draw_frame(left, split, _frame_at(split, example), recordings)
-    near = rows[
-        (split.time_ms[rows] >= example.time_ms - BEFORE_MS) & (split.time_ms[rows] <= example.time_ms + AFTER_MS)
-    ]
-    seconds = (split.time_ms[near] - example.time_ms) / 1000
-    for index, name in enumerate(("SPEED", "ACCELERATOR_POS_D")):
-        right.plot(
-            seconds, split.channel(name)[near] / 100, color=COLOURS[2 + index], linewidth=1, label=f"{name} / 100"
-        )
-    action = split.state[near, 0 if example.task.startswith("brake") else 1] == 1
-    right.fill_between(
-        seconds, 0, 1, where=action, color=COLOURS[1], alpha=0.25, step="mid", linewidth=0, label="observed"
-    )
+    since = split.time_ms - example.at_ms
+    near = (split.recording == number) & (since >= -BEFORE_MS) & (since <= AFTER_MS)
+    for name, colour in (("SPEED", COLOURS[2]), ("ACCELERATOR_POS_D", COLOURS[3])):
+        values = split.channel(name)[near] / 100
+        right.plot(since[near] / 1000, values, color=colour, linewidth=1, label=f"{name} / 100")
+    action = split.state[near, ACTIONS.index(action_of(example.task))] == 1
+    shade(right, since[near] / 1000, action, alpha=0.25)
     column = predictions.tasks.index(example.task)
-    of = (predictions.recording == number) & predictions.known[:, column]
-    t = (predictions.time_ms[of] - example.time_ms) / 1000
-    shown = (t >= -BEFORE_MS / 1000) & (t <= AFTER_MS / 1000)
-    right.plot(t[shown], predictions.probabilities[of, column][shown], color=COLOURS[0], label="predicted")
+    since = predictions.time_ms - example.at_ms
+    near = (
+        (predictions.recording == number) & predictions.known[:, column] & (since >= -BEFORE_MS) & (since <= AFTER_MS)
+    )
+    right.plot(since[near] / 1000, predictions.probabilities[near, column], color=COLOURS[0], label="predicted")
     right.axhline(example.threshold, color="black", linestyle="--", linewidth=0.8)
     right.axvline(0, color="grey", linestyle=":", linewidth=1)
     right.set(xlabel="seconds", ylim=(0, 1.3))
@@ -137,48 +138,16 @@ def picture(example: Example, predictions: Predictions, split: Split, recordings
     return figure
 
 
-def _at(
-    task: str, drives: Drives, budget: float, on: float, recordings: Sequence[str], config: EvaluationConfig
-) -> list[Example]:
-    windows = drives.windows
-    alarms, lead = drives.alarms(on, config)
-
-    def example(kind: str, of: npt.NDArray[np.int64], time_ms: int, **values: float | None) -> Example:
-        row = of[np.abs(windows.time_ms[of] - time_ms).argmin()]
-        given = {"speed": float(windows.speed[row]), "brake_force": float("nan"), "lead_s": None, **values}
-        name = recordings[int(windows.recording[row])]
-        return Example(task, kind, budget, on, name, time_ms, windows.horizon_s, **given)  # type: ignore[arg-type]
-
-    found = []
-    for (index, onset, _), seconds, force in zip(drives.onsets.tolist(), lead, drives.strength, strict=True):
-        of = drives.rows[index]
-        t = windows.time_ms[of]
-        before = windows.probabilities[of][(t < onset) & (t >= onset - drives.span_ms)]
-        known = {"probability": float(before.max(initial=0.0)), "brake_force": float(force)}
-        if np.isfinite(seconds):
-            found.append(example("found", of, onset, lead_s=float(seconds), **known))
-        else:
-            found.append(example("missed", of, onset, **known))
-    for alarm in alarms:
-        if alarm.false:
-            of = drives.rows[alarm.recording]
-            found.append(example("false alarm", of, alarm.start_ms, probability=alarm.probability))
-    return sorted(found, key=lambda e: (e.recording, e.time_ms))
-
-
-def _draw_frame(axes: object, split: Split, frame: int, recordings: Path | None) -> None:
-    """The region of interest with its boxes; without the picture where the recording is not there."""
-    from matplotlib.axes import Axes
+def _draw_frame(axes: "Axes", split: Split, frame: int, recordings: Path | None) -> None:
+    """The region of interest with its boxes; boxes alone if the recording is missing."""
     from matplotlib.patches import Rectangle
 
-    assert isinstance(axes, Axes)
     width, height = (int(side) for side in split.region[split.recording[frame]])
     image = _crop(split, frame, recordings)
     if image is not None:
         axes.imshow(image[..., ::-1], extent=(0, width, height, 0), aspect="equal")
-    for (x1, y1, x2, y2), real in zip(split.detections[frame, :, 2:6], split.detection_mask[frame], strict=True):
-        if real:
-            axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color=COLOURS[1], linewidth=1))
+    for x1, y1, x2, y2 in split.detections[frame, split.detection_mask[frame], 2:6]:
+        axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color=COLOURS[1], linewidth=1))
     axes.set(xlim=(0, width), ylim=(height, 0), xticks=(), yticks=(), aspect="equal")
 
 
@@ -205,18 +174,3 @@ def _frames(folder: Path) -> tuple[list[str], npt.NDArray[np.int64], dict[str, P
     recording = Recording(folder)
     table, _ = recording.telemetry()
     return table["Time"].tolist(), separated_times(table), recording.frames()
-
-
-def _title(example: Example) -> str:
-    what = "missed" if example.kind == "missed" else "false alarm"
-    return f"{example.task} {what}, {example.recording}: {example.probability:.2f} for {example.threshold:.2f}"
-
-
-def pictures(
-    examples: Sequence[Example], predictions: Predictions, split: Split, recordings: Path | None
-) -> Mapping[str, list["Figure"]]:
-    """Figures of the worst misses and false alarms."""
-    return {
-        kind: [picture(example, predictions, split, recordings) for example in worst(examples, kind)]
-        for kind in ("missed", "false alarm")
-    }

@@ -1,6 +1,6 @@
-"""What a model predicted of a split's windows, beside what was observed."""
+"""The predictions of a model for the windows of a split, with the observed labels."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -14,12 +14,10 @@ from model.evaluation.lane import boxes_in_lane
 from model.recording.schema import ACTIONS, TARGETS
 
 PREDICTIONS = "predictions_{}.npz"
-_ARRAYS = ("labels", "known", "going_on", "probabilities", "time_ms", "recording", "speed", "lane_boxes", "brake_force")
-_TEXTS = ("tasks", "recordings")
 
 
 class TaskWindows(NamedTuple):
-    """The windows (W,) of one task whose label is known."""
+    """The windows (W,) of one task whose label is known; arrays as in `Predictions`."""
 
     labels: npt.NDArray[np.bool_]
     probabilities: npt.NDArray[np.float64]
@@ -32,23 +30,23 @@ class TaskWindows(NamedTuple):
     horizon_s: float
 
     def chosen(self, rows: npt.NDArray[np.bool_]) -> "TaskWindows":
-        """Some of the windows."""
-        arrays: dict[str, Any] = {name: getattr(self, name)[rows] for name in self._fields if name != "horizon_s"}
+        """The windows of a mask (W,)."""
+        arrays: dict[str, Any] = {name: getattr(self, name)[rows] for name in self._fields[:-1]}
         return self._replace(**arrays)
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predicted and observed of W windows; everything but the labels is that of a window's last frame."""
+    """Predicted and observed values of W windows; all but the labels and the braking force are of the last frame."""
 
     tasks: tuple[str, ...]
     recordings: tuple[str, ...]
     labels: npt.NDArray[np.bool_]
     """(W,tasks)"""
     known: npt.NDArray[np.bool_]
-    """(W,tasks) whether the label is"""
+    """(W,tasks) whether the label is known"""
     going_on: npt.NDArray[np.bool_]
-    """(W,tasks) whether the driver brakes (coasts) already"""
+    """(W,tasks) whether the driver already brakes (coasts)"""
     probabilities: npt.NDArray[np.float64]
     """(W,tasks)"""
     time_ms: npt.NDArray[np.int64]
@@ -60,11 +58,11 @@ class Predictions:
     lane_boxes: npt.NDArray[np.int64]
     """(W,) detections in the own lane"""
     brake_force: npt.NDArray[np.float32]
-    """(W,tasks) at the task's horizon, share of 9.81 m/s2; NaN where unknown"""
+    """(W,tasks) at the task's horizon, share of 9.81 m/s2; NaN if unknown"""
 
     @classmethod
     def of(cls, split: Split, tasks: tuple[str, ...], probabilities: npt.NDArray[np.float64]) -> Self:
-        """Those of a split's windows, with their `probabilities` (W,tasks)."""
+        """The windows of a split with their `probabilities` (W,tasks)."""
         last = last_frames(split)
         labels = split.labels[last][:, [split.label_names.index(task) for task in tasks]]
         return cls(
@@ -84,42 +82,33 @@ class Predictions:
     def task(self, column: int) -> TaskWindows:
         """The windows of one task whose label is known."""
         known = self.known[:, column]
-        return TaskWindows(
-            self.labels[known, column],
-            self.probabilities[known, column],
-            self.going_on[known, column],
-            self.time_ms[known],
-            self.recording[known],
-            self.speed[known],
-            self.lane_boxes[known],
-            self.brake_force[known, column],
-            horizon_of(self.tasks[column]),
-        )
+        arrays: dict[str, Any] = {name: getattr(self, name)[known] for name in TaskWindows._fields[:-1]}
+        columns = {name: array[:, column] if array.ndim == 2 else array for name, array in arrays.items()}
+        return TaskWindows(**columns, horizon_s=horizon_of(self.tasks[column]))
 
     def same_windows(self, other: "Predictions") -> bool:
-        """Whether both are of the same windows, so that they can be compared window by window."""
+        """Whether both cover the same windows, so that they can be compared window by window."""
         return np.array_equal(self.time_ms, other.time_ms) and np.array_equal(self.recording, other.recording)
 
     def replace(self, probabilities: npt.NDArray[np.float64]) -> Self:
-        """The same windows, predicted otherwise."""
+        """The same windows with other probabilities."""
         return replace(self, probabilities=probabilities)
 
     def save(self, path: Path) -> None:
         """Write as an .npz file, atomically."""
         with atomic_path(path) as temporary:
-            arrays: dict[str, Any] = {name: getattr(self, name) for name in _ARRAYS}
-            texts: dict[str, Any] = {name: np.array(getattr(self, name)) for name in _TEXTS}
-            np.savez_compressed(temporary, **arrays, **texts)
+            arrays: dict[str, Any] = {name: np.asarray(values) for name, values in vars(self).items()}
+            np.savez_compressed(temporary, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote. DataError if it is missing or of another version."""
+        """Read a file that `save` wrote. DataError if it is missing, damaged or of another version."""
         try:
             with np.load(path) as file:
-                texts: dict[str, Any] = {name: tuple(file[name].tolist()) for name in _TEXTS}
-                return cls(**texts, **{name: file[name] for name in _ARRAYS})
+                content: dict[str, Any] = {field.name: file[field.name] for field in fields(cls)}
         except (OSError, KeyError, ValueError) as error:
             raise DataError(f"{path} cannot be read as predictions ({error}): evaluate again.") from error
+        return cls(**content | {name: tuple(content[name].tolist()) for name in ("tasks", "recordings")})
 
 
 def last_frames(split: Split) -> npt.NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""What a person reads of an evaluation: plots, the list of events, and one page that holds everything."""
+"""The human-readable parts of an evaluation: plots, the list of events, and one page that contains everything."""
 
 from datetime import datetime
 from pathlib import Path
@@ -7,8 +7,8 @@ from model.common.figures import png_bytes, save_png
 from model.common.files import write_text
 from model.common.pages import render
 from model.dataset.split_file import Split
-from model.evaluation.examples import find_examples, pictures, write_events
-from model.evaluation.plots import alarm_curves, evaluation_figures
+from model.evaluation.examples import KINDS, find_examples, picture, worst, write_events
+from model.evaluation.plots import evaluation_figures
 from model.evaluation.predictions import Predictions
 from model.evaluation.results import EVALUATION, EVENTS, FEW_EVENTS, REPORT, Evaluation
 
@@ -21,28 +21,26 @@ def write_report(
     """Write the plots, events.csv and report.html of calibrated predictions on test into `output`.
 
     Args:
-        recordings: folder of the recordings, for frames of the worst; without it boxes alone are drawn.
+        recordings: folder of the recordings, for the frames of the worst examples; without it only boxes are drawn.
     """
-    thresholds = {task: evaluation.test[task].threshold for task in evaluation.tasks}
-    figures = evaluation_figures(test, thresholds, evaluation.architecture)
-    figures["alarm_curves"] = alarm_curves(
-        {task: evaluation.test[task].alarm_curve for task in evaluation.tasks}, evaluation.architecture
-    )
+    figures = evaluation_figures(test, evaluation.test, evaluation.architecture)
     for stem, figure in figures.items():
         save_png(figure, output / f"{stem}.png")
-    examples = find_examples(test, evaluation.test, evaluation.evaluation_config)
-    write_events(output / EVENTS, examples, split)
-    worst = {
-        kind: [png_bytes(figure, EXAMPLE_BYTES) for figure in shown]
-        for kind, shown in pictures(examples, test, split, recordings).items()
+    examples = find_examples(test, evaluation.test, split, evaluation.evaluation_config)
+    write_events(output / EVENTS, examples)
+    pictures = {
+        kind: [
+            png_bytes(picture(example, test, split, recordings), EXAMPLE_BYTES)
+            for example in worst(examples, kind).itertuples()
+        ]
+        for kind in KINDS
     }
-    plots = {stem: png_bytes(figure, PLOT_BYTES) for stem, figure in figures.items()}
     page = render(
         "model.evaluation",
         "report.html",
         evaluation=evaluation,
-        plots=plots,
-        worst=worst,
+        plots={stem: png_bytes(figure, PLOT_BYTES) for stem, figure in figures.items()},
+        worst=pictures,
         recordings=len(set(test.recording.tolist())),
         made=datetime.now().strftime("%Y-%m-%d %H:%M"),
         few_events=FEW_EVENTS,

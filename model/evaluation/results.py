@@ -11,7 +11,7 @@ from model.common.errors import DataError
 from model.common.files import write_json
 from model.evaluation.config import EvaluationConfig
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 EVALUATION, COMPARISON, CALIBRATION = "metrics.json", "comparison.json", "calibration.json"
 REPORT, EVENTS = "report.html", "events.csv"
 SHOWN_FIGURES = ("pr_auc", "roc_auc", "f1", "mcc", "balanced_accuracy", "brier", "calibration_error")
@@ -50,22 +50,6 @@ class Result(BaseModel):
             raise DataError(f"{path} is no JSON ({error}): evaluate again.") from None
 
 
-class EventFigures(Result):
-    """Events and alarms at one threshold. An alarm is a run of probabilities at or above it."""
-
-    events: int
-    foreseen: int
-    recall: float | None
-    lead_time_s: list[float] | None
-    """Quartiles of the time from alarm to onset, of foreseen events: 25 %, 50 %, 75 %."""
-    alarms: int
-    false_alarms: int
-    hours: float
-    false_alarms_per_hour: float | None
-    alarm_share: float | None
-    """Windows with an alarm, as a share: a network that always alarms foresees all, without a false alarm."""
-
-
 class OnsetFigures(Result):
     """Figures over the windows at whose last frame the action is not going on: what is foreseen, not what goes on."""
 
@@ -80,15 +64,16 @@ class OnsetFigures(Result):
 
 
 class AlarmThreshold(Result):
-    """The threshold that val gives for a budget of false alarms an hour."""
+    """The threshold chosen on val for a budget of false alarms per hour."""
 
-    budget: float
+    budget: float | None
+    """None: not chosen for a budget but by the best F1"""
     on: float | None
-    """An alarm begins at or above it; None if no threshold keeps the budget."""
+    """An alarm starts at or above it; None if no threshold keeps the budget"""
     off: float | None
-    """An alarm ends below it."""
+    """An alarm ends below it"""
     reason: str | None = None
-    """Why there is none."""
+    """Why there is no threshold"""
 
 
 class RecallAtLead(Result):
@@ -165,22 +150,30 @@ class TaskFigures(Result):
     tn: int | None = None
     pr_auc_interval: Interval | None = None
     random_pr_auc: float | None = None
-    events: EventFigures | None = None
+    events: AlarmFigures | None = None
+    """At the threshold with the best F1 on val"""
     onset: OnsetFigures
-    alarms: list[AlarmFigures] = []
-    """One a budget."""
-    alarm_curve: list[CurvePoint] = []
-    slices: list[Slice] = []
+    alarms: list[AlarmFigures]
+    """One per budget"""
+    alarm_curve: list[CurvePoint]
+    slices: list[Slice]
 
     @property
     def event_count(self) -> int:
-        """Brakings or coastings that could have been foreseen."""
-        return self.events.events if self.events else self.alarms[0].events if self.alarms else 0
+        """Events that could have been foreseen."""
+        return self.alarms[0].events
 
     @property
     def hours(self) -> float:
-        """Driven in the split."""
-        return self.events.hours if self.events else self.alarms[0].hours if self.alarms else 0.0
+        """Hours driven in the split."""
+        return self.alarms[0].hours
+
+    @property
+    def alarm_share(self) -> float | None:
+        """Windows at or above the threshold, as a share: a network that always alarms misses little."""
+        return (
+            (self.tp + self.fp) / self.windows if self.tp is not None and self.fp is not None and self.windows else None
+        )
 
 
 class SplitFigures(BaseModel):

@@ -1,18 +1,18 @@
-"""Predictions to figures: the same for networks and for baselines. Thresholds come from val, nothing from test."""
+"""Figures from predictions: the same for networks and baselines. Thresholds come from val, nothing from test."""
 
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from model.evaluation import alarms, calibration
-from model.evaluation.alarms import Drives
 from model.evaluation.calibration import Calibrator
 from model.evaluation.config import EvaluationConfig
-from model.evaluation.events import event_figures
+from model.evaluation.events import Drives
 from model.evaluation.measures import (
     average_precision,
     binary_metrics,
@@ -30,7 +30,6 @@ from model.evaluation.results import (
     SCHEMA_VERSION,
     AlarmThreshold,
     Evaluation,
-    Importance,
     OnsetFigures,
     Slice,
     SplitFigures,
@@ -42,39 +41,29 @@ SPEEDS = (0.0, 50.0, 100.0, np.inf)
 
 
 def evaluate_predictions(
-    name: str,
-    data_version: str,
-    epoch: int | None,
     raw_val: Predictions,
     raw_test: Predictions,
     config: EvaluationConfig,
     output: Path,
     checkpoint: str = "",
-    importances: Sequence[Importance] = (),
-    camera: str | None = None,
-    recipe: str = "",
+    **details: Any,
 ) -> tuple[Evaluation, Calibrator]:
     """Calibrate and choose thresholds on val, score, and write metrics.json and predictions_{val,test}.npz.
 
     Args:
         checkpoint: SHA-256 of the checkpoint that predicted.
-        recipe: by which it was trained, as a person calls it.
+        details: the other fields of the `Evaluation`, such as `architecture` and `data_version`.
     """
     calibrator = calibration.fit(raw_val, config.calibration, checkpoint)
     val, test = calibrator.apply(raw_val), calibrator.apply(raw_test)
     thresholds = choose_thresholds(val, config)
     evaluation = Evaluation(
         schema_version=SCHEMA_VERSION,
-        architecture=name,
-        data_version=data_version,
-        epoch=epoch,
-        recipe=recipe,
         evaluation_config=config,
         tasks=list(val.tasks),
         val=score(val, raw_val, thresholds, config),
         test=score(test, raw_test, thresholds, config),
-        importances=list(importances),
-        camera=camera,
+        **details,
     )
     val.save(output / PREDICTIONS.format("val"))
     test.save(output / PREDICTIONS.format("test"))
@@ -84,12 +73,12 @@ def evaluate_predictions(
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What val chooses for a task."""
+    """The thresholds of one task, chosen on val."""
 
     f1: float | None
-    """The one with the best F1; None where val holds no positive."""
+    """The one with the best F1; None if val holds no positive."""
     alarms: list[AlarmThreshold]
-    """One a budget."""
+    """One per budget."""
 
 
 def choose_thresholds(val: Predictions, config: EvaluationConfig) -> dict[str, Thresholds]:
@@ -105,51 +94,47 @@ def choose_thresholds(val: Predictions, config: EvaluationConfig) -> dict[str, T
 def score(
     predictions: Predictions, raw: Predictions, thresholds: Mapping[str, Thresholds], config: EvaluationConfig
 ) -> SplitFigures:
-    """All figures of a split at thresholds chosen on val; `raw` are the predictions before calibration."""
+    """All figures of a split; `raw` are the predictions before calibration."""
     tasks = {}
     for column, task in enumerate(predictions.tasks):
         windows = predictions.task(column)
         before = expected_calibration_error(windows.labels, raw.task(column).probabilities)
-        tasks[task] = task_figures(windows, predictions.recordings, before, thresholds[task], config)
+        tasks[task] = _task_figures(windows, predictions.recordings, before, thresholds[task], config)
     return SplitFigures.of(tasks)
 
 
-def task_figures(
+def _task_figures(
     windows: TaskWindows,
     recordings: Sequence[str],
     uncalibrated_error: float | None,
     thresholds: Thresholds,
     config: EvaluationConfig,
 ) -> TaskFigures:
-    """Figures of one task's windows."""
     labels, scores = windows.labels, windows.probabilities
     figures = binary_metrics(labels, scores, thresholds.f1)
     block = blocks(windows.time_ms, windows.recording)
     draws = bootstrap_draws(block, config.bootstrap_samples, config.seed)
-    events = None
-    if thresholds.f1 is not None:
-        where = windows.time_ms, windows.recording, windows.horizon_s
-        events = event_figures(labels, scores, thresholds.f1, *where)
     drives = Drives.of(windows)
+    at_f1 = None if thresholds.f1 is None else alarms.f1_threshold(thresholds.f1, config)
     return TaskFigures(
         **figures,
         uncalibrated_error=uncalibrated_error,
         pr_auc_interval=interval(bootstrap_areas(labels, scores, block, draws)[0], config.confidence_level),
         random_pr_auc=figures["positive_rate"],
-        events=events,
-        onset=onset_figures(windows, config),
+        events=at_f1 and alarms.alarm_figures(drives, at_f1, config),
+        onset=_onset_figures(windows, config),
         alarms=[alarms.alarm_figures(drives, chosen, config) for chosen in thresholds.alarms],
         alarm_curve=alarms.alarm_curve(drives, config),
-        slices=slices(windows, recordings, config),
+        slices=_slices(windows, recordings, config),
     )
 
 
-def slices(windows: TaskWindows, recordings: Sequence[str], config: EvaluationConfig) -> list[Slice]:
+def _slices(windows: TaskWindows, recordings: Sequence[str], config: EvaluationConfig) -> list[Slice]:
     """Onset figures by speed, by boxes in the own lane, and by recording; with fewer resamples."""
     few = config.replace(bootstrap_samples=max(2, config.bootstrap_samples // 5))
     parts: list[tuple[str, str, npt.NDArray[np.bool_]]] = []
     for low, high in itertools.pairwise(SPEEDS):
-        name = f"{low:g} to {high:g} km/h" if np.isfinite(high) else f"from {low:g} km/h on"
+        name = f"{low:g} to {high:g} km/h" if np.isfinite(high) else f"{low:g} km/h and above"
         parts.append(("speed", name, (windows.speed >= low) & (windows.speed < high)))
     parts += [
         ("traffic", "no box in the lane", windows.lane_boxes == 0),
@@ -158,17 +143,17 @@ def slices(windows: TaskWindows, recordings: Sequence[str], config: EvaluationCo
     ]
     parts += [("recording", name, windows.recording == number) for number, name in enumerate(recordings)]
     return [
-        Slice(by=by, part=part, onset=onset_figures(windows.chosen(rows), few))
+        Slice(by=by, part=part, onset=_onset_figures(windows.chosen(rows), few))
         for by, part, rows in parts
         if rows.any()
     ]
 
 
-def onset_figures(windows: TaskWindows, config: EvaluationConfig) -> OnsetFigures:
-    """Figures over the windows at whose last frame the action is not going on; an area without interval is None."""
-    onset = ~windows.going_on
-    labels, scores = windows.labels[onset], windows.probabilities[onset]
-    block = blocks(windows.time_ms[onset], windows.recording[onset])
+def _onset_figures(windows: TaskWindows, config: EvaluationConfig) -> OnsetFigures:
+    """Figures over the windows at whose last frame the action is not under way; an area without interval is None."""
+    onset = windows.chosen(~windows.going_on)
+    labels, scores = onset.labels, onset.probabilities
+    block = blocks(onset.time_ms, onset.recording)
     areas = bootstrap_areas(labels, scores, block, bootstrap_draws(block, config.bootstrap_samples, config.seed))
     precision, roc = (interval(values, config.confidence_level) for values in areas)
     return OnsetFigures(

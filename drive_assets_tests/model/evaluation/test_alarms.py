@@ -1,19 +1,20 @@
-"""Alarms by hand: 2 Hz, brake_1s, so that a label that is true at t is an onset at t + 1 s."""
+"""Alarms by hand: brake_1s, so that a label that is true at t means an onset at t + 1 s."""
 
 import numpy as np
 import pytest
 
-from model.evaluation.alarms import Drives, alarm_curve, alarm_figures, choose_thresholds, rate_interval
+from model.evaluation.alarms import alarm_curve, alarm_figures, choose_thresholds, rate_interval
 from model.evaluation.config import EvaluationConfig
+from model.evaluation.events import Drives
 from model.evaluation.predictions import TaskWindows
 from model.evaluation.results import AlarmThreshold
 
 CONFIG = EvaluationConfig(alarm_off_share=0.5, false_alarms_per_hour=[60.0])
 
 
-def drives(probability: dict[float, float], braking: list[tuple[float, float]], seconds: float = 60) -> Drives:
-    """One drive at 36 km/h with probabilities at some times, 0 elsewhere, and brakings from and to (s)."""
-    t = np.arange(round(seconds * 2)) * 500
+def drives(probability: dict[float, float], braking: list[tuple[float, float]]) -> Drives:
+    """A minute at 36 km/h and 2 Hz: probabilities at some times, else 0, and brakings from and to (s)."""
+    t = np.arange(120) * 500
     state = np.zeros(len(t), bool)
     for start, end in braking:
         state |= (t >= start * 1000) & (t < end * 1000)
@@ -21,49 +22,60 @@ def drives(probability: dict[float, float], braking: list[tuple[float, float]], 
     p = np.zeros(len(t))
     for second, value in probability.items():
         p[round(second * 2)] = value
-    zeros = np.zeros(len(t), int)
-    speed = np.full(len(t), 36, np.float32)
-    return Drives.of(TaskWindows(labels, p, state, t, zeros, speed, zeros, speed * 0 + 0.3, 1.0))
+    return Drives.of(windows(t, labels, p, state))
 
 
-def reached(found: Drives, config: EvaluationConfig = CONFIG) -> tuple[int, int, int, list[float]]:
-    """Alarms, false ones, events foreseen, and their lead times."""
-    alarms, lead = found.alarms(0.8, config)
-    known = lead[np.isfinite(lead)].tolist()
-    return len(alarms), sum(alarm.false for alarm in alarms), len(known), known
+def windows(t: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, state: np.ndarray) -> TaskWindows:
+    zeros, speed = np.zeros(len(t), int), np.full(len(t), 36, np.float32)
+    return TaskWindows(labels, probabilities, state, t, zeros, speed, zeros, speed * 0 + 0.3, 1.0)
+
+
+def reached(drives: Drives, config: EvaluationConfig = CONFIG) -> tuple[int, int, list[float]]:
+    """Alarms, false ones, and lead times of the events foreseen."""
+    alarms, lead = drives.alarms(0.8, config)
+    return len(alarms), sum(alarm.false for alarm in alarms), lead[np.isfinite(lead)].tolist()
 
 
 def test_an_alarm_before_the_onset_foresees_it() -> None:
-    assert reached(drives({18.5: 0.9, 19.0: 0.9}, [(20, 22)])) == (1, 0, 1, [1.5])
+    assert reached(drives({18.5: 0.9, 19.0: 0.9}, [(20, 22)])) == (1, 0, [1.5])
 
 
 def test_an_alarm_far_ahead_or_after_the_end_is_false() -> None:
-    assert reached(drives({10.0: 0.9}, [(20, 22)])) == (1, 1, 0, [])
-    assert reached(drives({30.0: 0.9}, [(20, 22)])) == (1, 1, 0, [])
+    assert reached(drives({10.0: 0.9}, [(20, 22)])) == (1, 1, [])
+    assert reached(drives({30.0: 0.9}, [(20, 22)])) == (1, 1, [])
 
 
-def test_an_alarm_while_the_driver_brakes_already_is_neither() -> None:
-    assert reached(drives({20.0: 0.9}, [(20, 22)])) == (1, 0, 0, [])
+def test_an_alarm_while_the_driver_already_brakes_is_neither_right_nor_false() -> None:
+    assert reached(drives({20.0: 0.9}, [(20, 22)])) == (1, 0, [])
 
 
-def test_an_alarm_that_goes_on_from_an_earlier_braking_foresees_nothing() -> None:
+def test_an_alarm_left_over_from_an_earlier_braking_foresees_nothing() -> None:
     ringing = {second / 2: 0.9 for second in range(2 * 21, 2 * 27)}
-    assert reached(drives(ringing, [(20, 22), (26, 28)])) == (1, 0, 0, [])
+    assert reached(drives(ringing, [(20, 22), (26, 28)])) == (1, 0, [])
     before_both = {second / 2: 0.9 for second in range(2 * 19, 2 * 27)}
-    assert reached(drives(before_both, [(20, 22), (26, 28)])) == (1, 0, 1, [1.0])
+    assert reached(drives(before_both, [(20, 22), (26, 28)])) == (1, 0, [1.0])
 
 
-def test_hysteresis_keeps_an_alarm_and_the_shortest_duration_delays_it() -> None:
+def test_hysteresis_holds_an_alarm_and_the_minimum_duration_delays_it() -> None:
     found = drives({18.0: 0.9, 18.5: 0.5, 19.0: 0.5, 19.5: 0.9}, [(20, 22)])
-    assert reached(found) == (1, 0, 1, [2.0])
-    assert reached(found, CONFIG.replace(alarm_min_s=1.0)) == (1, 0, 1, [1.0])
-    assert reached(drives({18.0: 0.9}, [(20, 22)]), CONFIG.replace(alarm_min_s=1.0)) == (0, 0, 0, [])
+    assert reached(found) == (1, 0, [2.0])
+    assert reached(found, CONFIG.replace(alarm_min_s=1.0)) == (1, 0, [1.0])
+    assert reached(drives({18.0: 0.9}, [(20, 22)]), CONFIG.replace(alarm_min_s=1.0)) == (0, 0, [])
 
 
 def test_an_onset_that_no_window_precedes_is_no_event() -> None:
     found = drives({0.0: 0.9}, [(0.5, 3)])
-    assert len(found.onsets) == 0
-    assert reached(found) == (1, 0, 0, [])
+    assert found.events == 0
+    assert reached(found) == (1, 0, [])
+
+
+@pytest.mark.parametrize("stride", [1, 3, 5, 8])
+def test_an_event_is_one_at_any_stride_of_windows(stride: int) -> None:
+    t = np.arange(0, 400, stride) * 500
+    labels = ((t >= 40_000) & (t < 60_000)) | ((t >= 120_000) & (t < 140_000))
+    found = Drives.of(windows(t, labels, labels.astype(float), np.zeros(len(t), bool)))
+    alarms, false, leads = reached(found)
+    assert (found.events, alarms, false, len(leads)) == (2, 2, 0, 2)
 
 
 def test_figures_of_a_budget() -> None:
@@ -80,22 +92,22 @@ def test_figures_of_a_budget() -> None:
     assert figures.false_alarms_per_100_km == pytest.approx(100 / 0.595)
 
 
-def test_a_budgets_threshold_foresees_most_within_it() -> None:
+def test_the_threshold_of_a_budget_foresees_most_within_it() -> None:
     found = drives({5.0: 0.7, 10.0: 0.75, 18.5: 0.9, 39.5: 0.8, 49.5: 0.6}, [(20, 22), (40, 42), (50, 52)])
     budgets = EvaluationConfig(false_alarms_per_hour=[1.0, 70.0, 1000.0])
     assert [chosen.on for chosen in choose_thresholds(found, budgets)] == [0.8, 0.8, 0.6]
     assert [point.foreseen for point in alarm_curve(found, CONFIG)] == [1 / 3, 2 / 3]
 
 
-def test_a_budget_that_no_threshold_keeps_says_so() -> None:
+def test_a_budget_that_no_threshold_keeps_has_a_reason() -> None:
     (chosen,) = choose_thresholds(drives({10.0: 0.9, 18.5: 0.5}, [(20, 22)]), CONFIG)
     assert chosen.on is None
-    assert chosen.reason == "one false alarm in val's 0.02 hours is more than 60 an hour already"
+    assert chosen.reason == "a single false alarm in val's 0.02 hours exceeds 60 per hour"
     figures = alarm_figures(drives({}, [(20, 22)]), chosen, CONFIG)
     assert (figures.events, figures.foreseen, figures.false_alarms) == (1, 0, 0)
 
 
-def test_without_events_on_val_the_threshold_comes_nearest_to_the_budget() -> None:
+def test_without_events_on_val_the_threshold_is_the_nearest_to_the_budget() -> None:
     (chosen,) = choose_thresholds(
         drives({10.0: 0.9, 30.0: 0.8, 50.0: 0.7}, []), CONFIG.replace(false_alarms_per_hour=[130.0])
     )
@@ -103,6 +115,6 @@ def test_without_events_on_val_the_threshold_comes_nearest_to_the_budget() -> No
     assert alarm_curve(drives({}, []), CONFIG) == []
 
 
-def test_no_false_alarm_is_no_proof_of_none() -> None:
+def test_zero_false_alarms_have_an_upper_bound() -> None:
     assert rate_interval(0, 2.0, 0.95) == (0.0, pytest.approx(3.689 / 2, abs=1e-3))
     assert rate_interval(0, 0.0, 0.95) is None
