@@ -1,9 +1,6 @@
-"""Fetching the files of a public data set: resumed, retried, checked, and never half there.
+"""Downloads of a public data set: resumed, retried, checked and published whole.
 
-Not the client of SharePoint: that resumes by Graph's items and addresses that expire, checks by QuickXorHash and knows
-Graph's throttling; this one knows plain HTTP and checks zips. What they share is a loop of few lines.
-
-The base address may hold a user, a password or a token, so no address is ever told: errors name the file.
+The base address may hold a user, a password or a token: errors and log lines name the file, never the address.
 """
 
 import json
@@ -13,15 +10,15 @@ import tarfile
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import requests
 
 from model.common.errors import DataError
-from model.common.files import fsync, full_disk_named, locked, write_json
+from model.common.files import fsync, full_disk_named, locked, temporary_folder, write_json
 from model.common.progress import Tell
 
 RETRIES = 6
@@ -33,12 +30,12 @@ CHUNK = 1024 * 1024
 EXTRACTED = ".extracted.json"
 
 
-class _Again(Exception):
-    """A failure that may pass; `wait` is what the server asks for, in seconds."""
+class _Retry(Exception):
+    """A temporary failure; `wait_s` is what the server asks for."""
 
-    def __init__(self, reason: str, wait: float = 0.0) -> None:
+    def __init__(self, reason: str, wait_s: float = 0.0) -> None:
         super().__init__(reason)
-        self.wait = wait
+        self.wait_s = wait_s
 
 
 class NotOnServer(DataError):
@@ -60,16 +57,15 @@ class Remote:
     def __repr__(self) -> str:
         return f"Remote({urlsplit(self.base).hostname})"
 
-    def fetch(self, names: Sequence[str], target: Path, tell: Tell = lambda line: None) -> None:
-        """Fetch the first of `names` that the server has, unless `target` is there.
+    def fetch(self, names: Sequence[str], target: Path, log: Tell = lambda line: None) -> None:
+        """Download the first of `names` that the server has, unless `target` exists.
 
-        What a killed or cut transfer left is resumed, where the server still has the same content. A zip is
-        checked by its CRCs and, when damaged, fetched once more from the start.
+        An interrupted download resumes if the file on the server is still the same. A zip is checked by its CRCs and,
+        if damaged, downloaded once more from the start.
 
         Raises:
-            NotOnServer: none is there.
-            DataError: access is denied, the transfer fails for good, the disk is full, or the zip is
-                damaged twice.
+            NotOnServer: the server has none of them.
+            DataError: access denied, no success after retries, disk full, or a zip damaged twice.
         """
         target.parent.mkdir(parents=True, exist_ok=True)
         with locked(target.with_name(f".{target.name}.lock")):
@@ -77,50 +73,51 @@ class Remote:
                 return
             for name in names:
                 try:
-                    self._fetch(name, target, tell)
+                    self._fetch(name, target, log)
                     return
                 except NotOnServer:
                     continue
         raise NotOnServer(f"{names[0]} is not on the server (404): check the base address and the names of the files.")
 
-    def _fetch(self, name: str, target: Path, tell: Tell) -> None:
+    def _fetch(self, name: str, target: Path, log: Tell) -> None:
         partial, about = target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.about.json")
         for attempt in (1, 2):
-            self._transfer(name, partial, about, tell)
-            damage = _damage(partial, target.suffix)
+            self._transfer(name, partial, about, log)
+            damage = _zip_damage(partial) if target.suffix == ".zip" else ""
             if not damage:
                 break
             partial.unlink()
             if attempt == 2:
-                raise DataError(f"{name} is damaged on the server ({damage}), twice: nothing of it was kept.")
-            tell(f"{name} is damaged ({damage}): it is fetched once more.")
+                raise DataError(f"{name} is damaged on the server ({damage}): downloaded twice and deleted.")
+            log(f"{name} is damaged ({damage}): downloading it again")
         fsync(partial)
         partial.replace(target)
         about.unlink(missing_ok=True)
         fsync(target.parent)
 
-    def _transfer(self, name: str, partial: Path, about: Path, tell: Tell) -> None:
+    def _transfer(self, name: str, partial: Path, about: Path, log: Tell) -> None:
+        """Request the file until it is complete. Transfers that make progress do not count as failures."""
         failures = 0
         while True:
             before = _size(partial)
             try:
-                self._request(name, partial, about, tell)
+                with full_disk_named(partial):
+                    self._request(name, partial, about, log)
                 return
-            except _Again as failure:
-                reason, wait = str(failure), failure.wait
+            except _Retry as failure:
+                reason, wait_s = str(failure), failure.wait_s
             except requests.RequestException as error:  # its text holds the address
-                reason, wait = type(error).__name__, 0.0
-            except OSError as error:
-                raise DataError(f"{name} cannot be written to {partial.parent}: {error.strerror}.") from None
-            failures = 1 if _size(partial) > before else failures + 1  # a transfer that moves on is not given up
+                reason, wait_s = type(error).__name__, 0.0
+            failures = 1 if _size(partial) > before else failures + 1
             if failures > RETRIES:
-                raise DataError(f"{name} could not be fetched after {RETRIES} retries ({reason}): try again later.")
-            pause = min(max(wait, 2.0 ** (failures - 1) * random.uniform(0.5, 1.0)), LONGEST_WAIT_S)
-            tell(f"{name}: {reason}; the next try is in {pause:.0f} s")
-            self.sleep(pause)
+                raise DataError(f"{name} could not be downloaded after {RETRIES} retries ({reason}): try again later.")
+            pause_s = min(max(wait_s, 2.0 ** (failures - 1) * random.uniform(0.5, 1.0)), LONGEST_WAIT_S)
+            log(f"{name}: {reason}; next try in {pause_s:.0f} s")
+            self.sleep(pause_s)
 
-    def _request(self, name: str, partial: Path, about: Path, tell: Tell) -> None:
-        start, known = _size(partial), _read(about)
+    def _request(self, name: str, partial: Path, about: Path, log: Tell) -> None:
+        """Append the rest of the file to `partial`, or write it from the start. `about` holds its ETag or date."""
+        start, known = _size(partial), _read_json(about)
         headers = {"Accept-Encoding": "identity"}
         if start and known:
             headers |= {"Range": f"bytes={start}-", "If-Range": known["validator"]}
@@ -128,67 +125,64 @@ class Remote:
             status = response.status_code
             if status == 404:
                 raise NotOnServer(name)
-            if status == 416:
-                partial.unlink(missing_ok=True)
-                raise _Again("the server has less than was fetched before")
             if status in (408, 429) or status >= 500:
-                wait = response.headers.get("Retry-After", "")
-                raise _Again(f"the server answers {status}", float(wait) if wait.isdigit() else 0.0)
+                wait_s = response.headers.get("Retry-After", "")
+                raise _Retry(f"the server responds with status {status}", float(wait_s) if wait_s.isdigit() else 0.0)
+            resumed = status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+            if status == 416 or (status == 206 and not resumed):
+                partial.unlink(missing_ok=True)
+                raise _Retry("the server does not have the requested range")
             if status not in (200, 206):
                 raise DataError(
-                    f"{name} cannot be fetched: the server answers {status}. Check address and credentials."
+                    f"{name} cannot be downloaded: the server responds with status {status}. Check address and "
+                    "credentials."
                 )
-            goes_on = status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
-            if status == 206 and not goes_on:
-                partial.unlink(missing_ok=True)
-                raise _Again("the server sent another range than asked for")
-            start = start if goes_on else 0
+            start = start if resumed else 0
             length = int(response.headers.get("Content-Length", 0))
-            total = start + length if length else 0
-            _check_space(partial.parent, length, name)
+            free = shutil.disk_usage(partial.parent).free
+            if free < length + SPARE_BYTES:
+                raise DataError(
+                    f"{name} needs {length / 1e6:,.0f} MB and {free / 1e6:,.0f} MB are free in {partial.parent}: free "
+                    "some, or choose another data root with DRIVE_ASSETS_DATA."
+                )
             validator = response.headers.get("ETag", "")
-            if not validator or validator.startswith("W/"):  # only a strong one can be asked with
+            if not validator or validator.startswith("W/"):  # If-Range takes no weak ETag
                 validator = response.headers.get("Last-Modified", "")
-            if validator:
-                write_json(about, {"validator": validator})
-            else:
-                about.unlink(missing_ok=True)
-            _write(response, partial, start, total, name, tell)
-        if total and _size(partial) != total:
-            raise _Again(f"cut after {_size(partial):,} of {total:,} bytes")
+            write_json(about, {"validator": validator} if validator else {})
+            _write(response, partial, start, length, name, log)
+        if length and _size(partial) != start + length:
+            raise _Retry(f"cut after {_size(partial):,} of {start + length:,} bytes")
 
     def _url(self, name: str) -> str:
         parts = urlsplit(self.base)
         return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{quote(name)}", fragment=""))
 
 
-def _write(response: requests.Response, partial: Path, start: int, total: int, name: str, tell: Tell) -> None:
-    told, done = time.monotonic(), start
+def _write(response: requests.Response, partial: Path, start: int, length: int, name: str, log: Tell) -> None:
+    logged, done = time.monotonic(), start
     with partial.open("ab" if start else "wb") as out:
         for piece in response.iter_content(CHUNK):
             out.write(piece)
             done += len(piece)
-            if time.monotonic() - told > PROGRESS_S:
-                told = time.monotonic()
-                tell(f"{name}: {done / 1e6:,.0f}" + (f" of {total / 1e6:,.0f} MB" if total else " MB"))
+            if time.monotonic() - logged > PROGRESS_S:
+                logged = time.monotonic()
+                log(f"{name}: {done / 1e6:,.0f}" + (f" of {(start + length) / 1e6:,.0f} MB" if length else " MB"))
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def _read(about: Path) -> dict[str, str]:
+def _read_json(path: Path) -> dict[str, str]:
     try:
-        found: dict[str, str] = json.loads(about.read_text(encoding="utf-8"))
+        content: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found
+    return content
 
 
-def _damage(path: Path, kind: str) -> str:
-    """What is wrong with an archive; empty for a sound one and for other files."""
-    if kind != ".zip":
-        return ""
+def _zip_damage(path: Path) -> str:
+    """What is wrong with a zip; empty for an intact one."""
     try:
         with zipfile.ZipFile(path) as archive:
             bad = archive.testzip()
@@ -197,68 +191,46 @@ def _damage(path: Path, kind: str) -> str:
     return f"wrong CRC of {bad}" if bad else ""
 
 
-def _check_space(folder: Path, wanted: int, name: str) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < wanted + SPARE_BYTES:
-        raise DataError(
-            f"{name} needs {wanted / 1e6:,.0f} MB and {free / 1e6:,.0f} MB are free in {folder}: free some, or choose "
-            "another data root with DRIVE_ASSETS_DATA."
-        )
-
-
 def extract_archives(
-    raw: Path, archives: Sequence[Path], wanted: Callable[[str], bool], tell: Tell = lambda line: None
+    raw: Path, archives: Sequence[Path], wanted: Callable[[str], bool], log: Tell = lambda line: None
 ) -> None:
-    """Extract the `wanted` members of tar archives into `raw`, each archive once.
+    """Extract the regular files whose names are `wanted` from tar archives into `raw`, each archive once.
 
-    An archive is extracted beside its place and moved in when it is whole.
+    Nothing else is extracted, be it a link, a device or a name that leads out of the archive. The files are moved into
+    `raw` once the archive is read to its end.
 
     Raises:
-        DataError: an archive is damaged, holds links or devices, or names that lead out of it; nothing of it is kept.
+        DataError: an archive is damaged or holds no wanted file.
     """
-    done = _read(raw / EXTRACTED)
+    done = _read_json(raw / EXTRACTED)
     for archive in archives:
         stamp = f"{archive.stat().st_size} {archive.stat().st_mtime_ns}"
         if done.get(archive.name) == stamp:
             continue
-        folder = raw / f".{archive.name}.extracted"
-        shutil.rmtree(folder, ignore_errors=True)  # a killed run's
         try:
-            with full_disk_named(folder):
-                count = _extract(archive, folder, wanted, tell)
-                for file in [path for path in folder.rglob("*") if path.is_file()]:
+            with full_disk_named(raw / archive.name), temporary_folder(raw / archive.name) as folder:
+                with tarfile.open(archive, "r|*") as opened:
+                    opened.extractall(folder, _wanted_members(opened, archive.name, wanted, log), filter="data")
+                files = [path for path in folder.rglob("*") if path.is_file()]
+                for file in files:
                     target = raw / file.relative_to(folder)
                     target.parent.mkdir(parents=True, exist_ok=True)
                     file.replace(target)
         except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-            raise DataError(f"{archive} cannot be extracted ({error}): delete it and get it again.") from error
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            raise DataError(f"{archive} cannot be extracted ({error}): delete it and download it again.") from error
+        if not files:
+            raise DataError(f"{archive} holds none of the expected files: is it the right archive?")
         done[archive.name] = stamp
         write_json(raw / EXTRACTED, done)
-        tell(f"{archive.name}: {count:,} files extracted")
+        log(f"{archive.name}: {len(files):,} files extracted")
 
 
-def _extract(archive: Path, folder: Path, wanted: Callable[[str], bool], tell: Tell) -> int:
-    count, told = 0, time.monotonic()
-    with tarfile.open(archive, "r|*") as opened:
-        for member in opened:
-            path = PurePosixPath(member.name)
-            if path.is_absolute() or ".." in path.parts or "\\" in member.name:
-                raise DataError(f"{archive}: entry {member.name!r} leads out of the archive. Nothing of it was kept.")
-            if not (member.isfile() or member.isdir()):
-                raise DataError(f"{archive}: entry {member.name!r} is a link or a device. Nothing of it was kept.")
-            stream = opened.extractfile(member) if member.isfile() and wanted(str(path)) else None
-            if stream is None:
-                continue
-            _check_space(archive.parent, member.size, f"{archive.name}: {path}")
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            with (folder / path).open("wb") as out:
-                shutil.copyfileobj(stream, out, CHUNK)
-            count += 1
-            if time.monotonic() - told > PROGRESS_S:
-                told = time.monotonic()
-                tell(f"{archive.name}: {count:,} files")
-    if not count:
-        raise DataError(f"{archive} holds nothing that is expected of it: is it the right archive?")
-    return count
+def _wanted_members(
+    opened: tarfile.TarFile, archive: str, wanted: Callable[[str], bool], log: Tell
+) -> Iterator[tarfile.TarInfo]:
+    logged = time.monotonic()
+    for count, member in enumerate(member for member in opened if member.isfile() and wanted(member.name)):
+        if time.monotonic() - logged > PROGRESS_S:
+            logged = time.monotonic()
+            log(f"{archive}: {count:,} files")
+        yield member

@@ -1,23 +1,12 @@
-"""JSON files larger than the memory: the members of one top-level array or object, one at a time.
+"""JSON files larger than the memory: the members of one top-level array or object, one at a time."""
 
-Not ijson: it is as fast (yajl in C), but refuses NaN, Infinity and whole numbers beyond 64 bits, all of which Python's
-json writes. One such number in a box would then cost the whole file instead of one frame.
-"""
-
-import json
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from model.common.errors import DataError
+import ijson
 
-CHUNK = 4 * 1024 * 1024
-LARGEST_MEMBER = 64 * 1024 * 1024
-"""Characters that one member may take; a file that is not closed properly is not read to its end in search of it."""
-_GAP = re.compile(r"[\s,]*")
-_COLON = re.compile(r"\s*:\s*")
-_decode = json.JSONDecoder().raw_decode
+from model.common.errors import DataError
 
 
 def json_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -26,9 +15,11 @@ def json_rows(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         DataError: the file is missing, ends early, or is no such JSON; names it and the row.
     """
-    for number, row in enumerate(_members(path, "[", "]"), 1):
+    for number, row in enumerate(_members(path, b"[", lambda stream: ijson.items(stream, "item", use_float=True)), 1):
         if not isinstance(row, dict):
-            raise DataError(f"{path}, row {number}: expected an object, found {str(row)[:50]!r}. Get the file again.")
+            raise DataError(
+                f"{path}, row {number}: expected an object, not {str(row)[:50]!r}. Download the file again."
+            )
         yield row
 
 
@@ -36,53 +27,25 @@ def json_items(path: Path) -> Iterator[tuple[str, Any]]:
     """Keys and values of a file that is one object.
 
     Raises:
-        DataError: the file is missing, ends early, or is no such JSON; names it and the place.
+        DataError: the file is missing, ends early, or is no such JSON; names it and the number of intact entries.
     """
-    return _members(path, "{", "}")
+    return _members(path, b"{", lambda stream: ijson.kvitems(stream, "", use_float=True))
 
 
-def _members(path: Path, opening: str, closing: str) -> Iterator[Any]:
+def _members(path: Path, opening: bytes, parse: Callable[[Any], Iterator[Any]]) -> Iterator[Any]:
     count = 0
     try:
-        with path.open(encoding="utf-8") as stream:
-            text = stream.read(CHUNK)
-            at = len(text) - len(text.lstrip())
-            if text[at : at + 1] != opening:
-                raise DataError(f"{path}: expected JSON that begins with {opening}; get the file again.")
-            at += 1
-            while True:
-                try:
-                    at = _end(_GAP.match(text, at))
-                    if text[at] == closing:
-                        return
-                    member, end = _decode(text, at) if opening == "[" else _pair(text, at)
-                except (ValueError, IndexError):  # a member that goes on in the next chunk, or that is broken
-                    more = stream.read(CHUNK)
-                    if not more or len(text) - at > LARGEST_MEMBER:
-                        raise
-                    text, at = text[at:] + more, 0
-                    continue
-                count, at = count + 1, end
+        with path.open("rb") as stream:
+            if stream.read(4096).lstrip()[:1] != opening:
+                raise DataError(f"{path}: expected JSON that begins with {opening.decode()}. Download the file again.")
+            stream.seek(0)
+            for member in parse(stream):
+                count += 1
                 yield member
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): expected a JSON file.") from error
-    except DataError:
-        raise
-    except (ValueError, IndexError, RecursionError) as error:
+    except (ijson.JSONError, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0]
         raise DataError(
-            f"{path} is no whole JSON: it breaks after {count:,} entries ({error}). Get the file again."
+            f"{path} is no valid JSON after {count:,} entries ({reason}). Download the file again."
         ) from error
-
-
-def _pair(text: str, at: int) -> tuple[tuple[str, Any], int]:
-    key, end = _decode(text, at)
-    value, end = _decode(text, _end(_COLON.match(text, end)))
-    if not isinstance(key, str):
-        raise ValueError(f"key {key!r} is no text")
-    return (key, value), end
-
-
-def _end(match: re.Match[str] | None) -> int:
-    if match is None:
-        raise ValueError("a colon is missing")
-    return match.end()

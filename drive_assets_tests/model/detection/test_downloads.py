@@ -1,4 +1,4 @@
-"""Fetching from a real server on loopback that can be told to misbehave."""
+"""Downloads from a real server on loopback that misbehaves on request."""
 
 import io
 import random
@@ -92,7 +92,7 @@ def test_a_file_is_fetched_once_and_the_second_name_is_tried(server: Server, tmp
     assert {path.name for path in tmp_path.iterdir()} == {"a.zip", ".a.zip.lock"}
 
 
-def test_a_cut_transfer_goes_on_where_it_ended(server: Server, tmp_path: Path) -> None:
+def test_an_interrupted_transfer_resumes(server: Server, tmp_path: Path) -> None:
     content = random.Random(0).randbytes(8 * CHUNK)
     server.files["labels.json"] = content
     server.faults = ["cut", "503", "cut"]
@@ -108,7 +108,7 @@ def test_a_resumed_file_is_never_mixed(server: Server, tmp_path: Path, ignored: 
     """The server ignores Range, or has another version by now."""
     server.files["a.json"] = b"A" * 4 * CHUNK
     server.faults = ["cut", *["500"] * RETRIES]
-    with pytest.raises(DataError, match=r"a\.json could not be fetched"):
+    with pytest.raises(DataError, match=r"a\.json could not be downloaded"):
         Remote(server.base, lambda s: None).fetch(["a.json"], tmp_path / "a.json")
     assert not (tmp_path / "a.json").exists()
     server.files["a.json"] = b"B" * 4 * CHUNK
@@ -117,38 +117,38 @@ def test_a_resumed_file_is_never_mixed(server: Server, tmp_path: Path, ignored: 
     assert (tmp_path / "a.json").read_bytes() == b"B" * 4 * CHUNK
 
 
-def test_a_damaged_zip_is_fetched_anew_once_then_refused(server: Server, tmp_path: Path) -> None:
+def test_a_damaged_zip_is_downloaded_again_once_then_refused(server: Server, tmp_path: Path) -> None:
     sound = zipped(b"frame" * 50)
     damaged = bytearray(sound)
     damaged[60] ^= 255
     server.files["a.zip"] = bytes(damaged)
 
-    def mend(line: str) -> None:
-        if "once more" in line:
+    def repair(line: str) -> None:
+        if "again" in line:
             server.files["a.zip"] = sound
 
-    with pytest.raises(DataError, match=r"a\.zip is damaged on the server \(wrong CRC of 1\.png\), twice"):
+    with pytest.raises(DataError, match=r"a\.zip is damaged on the server \(wrong CRC of 1\.png\): downloaded twice"):
         Remote(server.base).fetch(["a.zip"], tmp_path / "a.zip")
     assert not list(tmp_path.glob("*.zip")) and not list(tmp_path.glob(".*partial"))
-    Remote(server.base).fetch(["a.zip"], tmp_path / "a.zip", mend)
+    Remote(server.base).fetch(["a.zip"], tmp_path / "a.zip", repair)
     assert (tmp_path / "a.zip").read_bytes() == sound
 
 
-def test_failures_end_and_tell_no_secret(server: Server, tmp_path: Path) -> None:
+def test_failures_end_and_reveal_no_secret(server: Server, tmp_path: Path) -> None:
     server.faults = ["403"]
-    told: list[str] = []
+    logged: list[str] = []
     remote = Remote(server.base, lambda s: None)
-    with pytest.raises(DataError, match="answers 403") as denied:
-        remote.fetch(["a.zip"], tmp_path / "a.zip", told.append)
+    with pytest.raises(DataError, match="status 403") as denied:
+        remote.fetch(["a.zip"], tmp_path / "a.zip", logged.append)
     with pytest.raises(DataError, match="is not on the server") as absent:
-        remote.fetch(["a.zip"], tmp_path / "a.zip", told.append)
+        remote.fetch(["a.zip"], tmp_path / "a.zip", logged.append)
     server.shutdown()
     server.server_close()
     with pytest.raises(DataError, match="ConnectionError") as gone:
-        remote.fetch(["a.zip"], tmp_path / "a.zip", told.append)
-    assert len(told) == RETRIES
+        remote.fetch(["a.zip"], tmp_path / "a.zip", logged.append)
+    assert len(logged) == RETRIES
     for error in (denied, absent, gone):
         assert "SECRET" not in str(error.getrepr(style="long", showlocals=False))
-    assert "SECRET" not in "".join(told) + repr(remote)
+    assert "SECRET" not in "".join(logged) + repr(remote)
     with pytest.raises(DataError, match="no http"):
         Remote("ftp://host/SECRET")

@@ -152,7 +152,7 @@ def test_tables_that_do_not_belong_together_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"log\.json, row 1: no 'logfile'"):
         convert_nuimages(raw, tmp_path / "set", NuimagesConfig())
     (raw / "v1.0-mini" / "log.json").write_text('[{"token": "l", "logfile": "f"},\n{"token"')
-    with pytest.raises(DataError, match=r"log\.json is no whole JSON: it breaks after 1 entries"):
+    with pytest.raises(DataError, match=r"log\.json is no valid JSON after 1 entries"):
         convert_nuimages(raw, tmp_path / "set", NuimagesConfig())
     with pytest.raises(DataError, match=r"tables one folder deeper: name .*/raw as raw"):
         convert_nuimages(tmp_path, tmp_path / "set", NuimagesConfig())
@@ -212,28 +212,31 @@ def archive(path: Path, members: dict[str, bytes], link: str = "") -> None:
             opened.addfile(info)
 
 
-def test_archives_are_extracted_once_and_hostile_ones_refused(tmp_path: Path) -> None:
+def test_archives_are_extracted_once_and_without_hostile_members(tmp_path: Path) -> None:
     given = write_raw(tmp_path / "given", {"v1.0-mini": tables("mini", ["a", "b"], [("vehicle.car", [0, 0, 9, 9])])})
     members = {str(path.relative_to(given)): path.read_bytes() for path in given.rglob("*.*") if path.is_file()}
     raw = tmp_path / "raw"
     raw.mkdir()
     archive(raw / "nuimages-v1.0-mini.tgz", members | {"sweeps/CAM_FRONT/s.jpg": JPEG})
-    told: list[str] = []
-    extract_nuimages(raw, told.append)
-    extract_nuimages(raw, told.append)
-    assert told == ["nuimages-v1.0-mini.tgz: 13 files extracted"] and not (raw / "sweeps").exists()
+    logged: list[str] = []
+    extract_nuimages(raw, logged.append)
+    extract_nuimages(raw, logged.append)
+    assert logged == ["nuimages-v1.0-mini.tgz: 13 files extracted"] and not (raw / "sweeps").exists()
     assert convert_nuimages(raw, tmp_path / "set", NuimagesConfig()).images == {"train": 2, "val": 2}
 
     name = "samples/CAM_FRONT/x.jpg"
-    for members, link, match in (
-        ({name: JPEG, "../evil.jpg": JPEG}, "", r"evil\.jpg' leads out"),
-        ({name: JPEG, "/tmp/evil.jpg": JPEG}, "", r"evil\.jpg' leads out"),
-        ({name: JPEG}, "samples/CAM_FRONT/link.jpg", r"link\.jpg' is a link"),
-    ):
-        archive(raw / "hostile.tgz", members, link)
-        with pytest.raises(DataError, match=match):
-            extract_nuimages(raw)
-        assert not (raw / name).exists() and not list(raw.glob(".hostile*"))
+    archive(
+        raw / "hostile.tgz",
+        {name: JPEG, "../evil.jpg": JPEG, "samples/CAM_FRONT/../../evil.jpg": JPEG},
+        "samples/CAM_FRONT/link.jpg",
+    )
+    extract_nuimages(raw, logged.append)
+    assert logged[1:] == ["hostile.tgz: 1 files extracted"] and (raw / name).is_file()
+    assert not list(tmp_path.rglob("evil.jpg")) and not list(raw.rglob("link.jpg")) and not list(raw.glob(".hostile*"))
+    (raw / name).unlink()
+    archive(raw / "hostile.tgz", {"../evil.jpg": JPEG})
+    with pytest.raises(DataError, match=r"hostile\.tgz holds none of the expected files"):
+        extract_nuimages(raw)
     (raw / "hostile.tgz").write_bytes((raw / "nuimages-v1.0-mini.tgz").read_bytes()[:-200])
     with pytest.raises(DataError, match=r"hostile\.tgz cannot be extracted"):
         extract_nuimages(raw)

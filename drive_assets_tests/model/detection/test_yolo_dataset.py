@@ -1,14 +1,10 @@
-import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from model.common.errors import DataError
-from model.detection import json_rows as module
 from model.detection.json_rows import json_items, json_rows
 from model.detection.yolo_dataset import (
     UnusableImage,
@@ -96,41 +92,20 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"set", ".set.lock"}
 
 
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=8,
-)
-
-
-@settings(max_examples=60)
-@given(rows=st.lists(st.dictionaries(st.text(), VALUES, max_size=4)), indent=st.sampled_from([None, 0, 2]))
-def test_rows_are_those_of_json_wherever_the_chunks_end(
-    rows: list, indent: int | None, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    path = tmp_path_factory.mktemp("json") / "rows.json"
-    path.write_text(json.dumps(rows, indent=indent, ensure_ascii=False), encoding="utf-8")
-    items = {str(number): row for number, row in enumerate(rows)}
-    whole = path.with_name("items.json")
-    whole.write_text(json.dumps(items, indent=indent))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "CHUNK", 7)
-        assert list(json_rows(path)) == rows
-        assert dict(json_items(whole)) == items
-
-
-@pytest.mark.parametrize("text", ["", "{}", "[1]", "[{}", '[{"a": }]', "[{} x]", '[{"a": "b]'])
-def test_broken_json_is_named(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("text", ["", "{}", "[1]", "[{}", '[{"a": }]', "[{} x]", '[{"a": "b]', '[{}] {"b": 1}'])
+def test_broken_json_is_named(text: str, tmp_path: Path) -> None:
     path = tmp_path / "table.json"
     path.write_text(text)
     with pytest.raises(DataError, match=r"table\.json"):
         list(json_rows(path))
 
 
-def test_a_member_without_end_is_not_read_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CHUNK", 100)
-    monkeypatch.setattr(module, "LARGEST_MEMBER", 1000)
-    path = tmp_path / "table.json"
-    path.write_text('[{"token": "a"}, {"token" "b"},' + '{"token": "c"},' * 1000 + "{}]")
-    with pytest.raises(DataError, match="after 1 entries"):
-        list(json_rows(path))
+def test_members_of_json_are_read_one_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "labels.json"
+    path.write_text(' \n{"./a.png": {"x1": 1.5, "y1": 2, "rear": null}, "b": [true, "\u00e9"]}', encoding="utf-8")
+    assert list(json_items(path)) == [("./a.png", {"x1": 1.5, "y1": 2, "rear": None}), ("b", [True, "\u00e9"])]
+    path.write_text('[{"a": 1},\n{"a": 2}')
+    rows = json_rows(path)
+    assert next(rows) == {"a": 1}
+    with pytest.raises(DataError, match=r"labels\.json is no valid JSON after 2 entries"):
+        list(rows)
