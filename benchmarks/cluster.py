@@ -19,7 +19,8 @@ from typing import Any
 
 import dagster as dg
 
-from drive_assets.resources.cluster.slurm import Size, SlurmCompute
+from drive_assets.resources.cluster.settings import Size
+from drive_assets.resources.cluster.slurm import SlurmCompute
 from drive_assets.resources.compute import Compute, LocalCompute
 from drive_assets.tasks import ANNOTATE, TRAIN, AnnotateJob, Task, TrainJob
 from drive_assets_tests.cluster.loads import counting, loads

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from drive_assets import automation, notifications, upkeep
+from drive_assets import automation, upkeep
 from drive_assets.annotation import definitions as annotation
 from drive_assets.catalogue import catalogued
 from drive_assets.detection import definitions as detection
@@ -13,6 +13,7 @@ from drive_assets.recordings import definitions as recordings
 from drive_assets.resources.backends import compute_from_environment
 from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.storage import Storage
+from drive_assets.running import notifications
 from drive_assets.splits import definitions as splits
 from drive_assets.training import definitions as training
 

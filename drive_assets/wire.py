@@ -1,6 +1,7 @@
-"""What passes between an op and its worker, as JSON: the work, and a report of each job."""
+"""What op and worker exchange as JSON: the work, and a report of each job."""
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version as installed
@@ -14,18 +15,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Work:
-    """What the op hands to the worker."""
+    """What the op sends to the worker."""
 
     task: str
     """A name in `drive_assets.tasks.TASKS`."""
     jobs: list[Any]
-    """JSON of the task's job class, each."""
+    """Each is the JSON of the task's job class."""
     parent: int = 0
-    """The process that the worker must not outlive; 0 for a job of a cluster, which outlives whoever submitted it."""
+    """The process that the worker must not outlive; 0 for cluster jobs, which outlive the process that started them."""
     version: str = ""
-    """`version()` of the op; a worker with another refuses the work. Empty: the same machine, not compared."""
+    """`version()` of the op; a worker of another version refuses the work. Empty: same machine, not compared."""
     reports: str = ""
-    """The file of messages that earlier attempts at this work left, so that no job is done twice; may be absent."""
+    """File with the messages of earlier attempts, so that no job is done twice; may be absent."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +36,18 @@ class Failed:
     error: str
     """For the user."""
     passing: bool = False
-    """Whether the same job may succeed later, with nothing put right by anyone."""
+    """Whether the same job may succeed later without anybody changing anything."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What came of a job."""
+    """The result or the error of a job."""
 
     job: int
     """Its number in `Work.jobs`."""
     failed: Failed | None = None
     value: Any = None
-    """JSON of the task's result class, where it did not fail."""
+    """JSON of the task's result class, if the job did not fail."""
 
 
 def to_wire(value: Any) -> Any:
@@ -55,13 +56,13 @@ def to_wire(value: Any) -> Any:
 
 
 def from_wire(cls: type[T], content: Any) -> T:
-    """The dataclass or config that `to_wire` was given. ValueError if `content` is none such; names what is wrong."""
+    """The inverse of `to_wire`. Raises a ValueError that names the field if `content` does not fit `cls`."""
     return TypeAdapter(cls).validate_python(content)
 
 
 @cache
 def version() -> str:
-    """The version of this package and, since a checkout changes without one, a fingerprint of its Python files."""
+    """The package's version and a fingerprint of its Python files, since a checkout changes without a new version."""
     digest = hashlib.sha256()
     root = Path(__file__).resolve().parents[1]
     for path in sorted([*(root / "drive_assets").rglob("*.py"), *(root / "model").rglob("*.py")]):
@@ -69,7 +70,13 @@ def version() -> str:
     return f"{installed('drive-assets')}+{digest.hexdigest()[:12]}"
 
 
-def reports_of(messages: list[dict[str, Any]]) -> dict[int, Report]:
+def reports_in(payloads: Iterable[Any]) -> dict[int, Report]:
+    """The last report of each job among the payloads of Pipes' custom messages, by the job's number."""
+    return {report.job: report for report in (from_wire(Report, payload) for payload in payloads)}
+
+
+def reports_of(messages: Iterable[Mapping[str, Any]]) -> dict[int, Report]:
     """The last report of each job among Pipes messages, by the job's number."""
-    custom = [message["params"]["payload"] for message in messages if message.get("method") == "report_custom_message"]
-    return {report.job: report for report in (from_wire(Report, payload) for payload in custom)}
+    return reports_in(
+        message["params"]["payload"] for message in messages if message.get("method") == "report_custom_message"
+    )

@@ -84,7 +84,7 @@ def _alone(work: Work, pipes: PipesContext) -> FileLock | None:
         except Timeout:
             end_if_time_is_up()
             if not told:
-                _log(pipes)("Waits for another process that does the same work; the cluster may have lost its node.")
+                _log(pipes)("Waiting for another process that does the same work: the cluster may have lost its node.")
                 told = True
     os.environ[JOB_LOCK] = str(lock.lock_file)
     return lock

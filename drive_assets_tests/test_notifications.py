@@ -8,8 +8,8 @@ from threading import Thread
 import dagster as dg
 import pytest
 
-from drive_assets.notifications import QUIET_S, URLS, failure_notifications
 from drive_assets.recordings import arrivals
+from drive_assets.running.notifications import QUIET_S, URLS, failure_notifications
 from model.common.errors import DataError, PassingError
 
 

@@ -112,7 +112,7 @@ def test_workers_side_by_side_share_the_recordings_and_one_that_dies_takes_only_
         (tmp_path / "loads").unlink()
         assert run(tmp_path / "data", instance, processes=2)[1] == set(NAMES)
     assert (tmp_path / "loads").read_text() == "load\n" * 2
-    assert compute._dealt(6, 2) == [[0, 3, 4], [1, 2, 5]] and compute._dealt(1, 4) == [[0]]
+    assert compute._deal(6, 2) == [[0, 3, 4], [1, 2, 5]] and compute._deal(1, 4) == [[0]]
 
 
 def test_what_is_done_is_recorded_when_it_is_done_also_if_the_run_is_terminated(
@@ -169,10 +169,10 @@ def test_a_signal_ends_the_worker_whatever_it_is_doing() -> None:
 def test_a_worker_that_does_not_hear_is_killed_with_its_children(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compute, "ENDING_S", 0.5)
+    monkeypatch.setattr(compute, "GRACE_S", 0.5)
     with (
         pytest.raises(KeyboardInterrupt),
-        compute._ended_with_block([sys.executable, "-c", DEAF, str(tmp_path)], os.environ) as worker,
+        compute._worker([sys.executable, "-c", DEAF, str(tmp_path)], os.environ) as worker,
     ):
         child = _read(tmp_path / "child")
         raise KeyboardInterrupt
@@ -181,7 +181,7 @@ def test_a_worker_that_does_not_hear_is_killed_with_its_children(
 
 
 def test_what_a_killed_worker_started_ends_too(tmp_path: Path) -> None:
-    with compute._ended_with_block([sys.executable, "-c", DEAF, str(tmp_path)], os.environ) as worker:
+    with compute._worker([sys.executable, "-c", DEAF, str(tmp_path)], os.environ) as worker:
         child = _read(tmp_path / "child")
         worker.kill()
         worker.wait()

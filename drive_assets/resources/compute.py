@@ -1,6 +1,6 @@
-"""Where GPU work runs. An op describes the work; the resource decides on the process, the worker module does it.
+"""Where GPU work runs: an asset describes jobs, and the compute resource runs them in worker processes.
 
-The protocol is Dagster Pipes: the worker gets a task and a list of jobs, and reports one result or error a job.
+Op and worker speak Dagster Pipes: the worker gets a task and a list of jobs, and reports one result or error per job.
 """
 
 import contextlib
@@ -11,7 +11,8 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
 import dagster as dg
@@ -20,7 +21,7 @@ from pydantic import BaseModel, Field
 
 from drive_assets.running.batches import ended_when_terminated
 from drive_assets.tasks import Task
-from drive_assets.wire import Report, Work, from_wire, to_wire
+from drive_assets.wire import Report, Work, from_wire, reports_in, to_wire
 from model.common.errors import DataError, PassingError
 
 J = TypeVar("J")
@@ -28,39 +29,22 @@ R = TypeVar("R")
 
 POLL_S = 0.1
 MARK = "DRIVE_ASSETS_WORKER"
-"""Environment variable that tells a worker's processes from others."""
-ENDING_S = 10.0
-"""What a worker gets to end by itself."""
-
-
-class _KeepingReader(dg.PipesTempFileMessageReader):
-    """Keeps what a worker has reported, also where it died afterwards."""
-
-    handler: dg.PipesMessageHandler | None = None
-
-    @contextmanager
-    def read_messages(self, handler: dg.PipesMessageHandler) -> Iterator[Any]:
-        self.handler = handler
-        with super().read_messages(handler) as parameters:
-            yield parameters
-
-    def reports(self) -> dict[int, Report]:
-        """Reports by the job's number."""
-        messages = self.handler.get_custom_messages() if self.handler else []
-        return {report.job: report for report in (from_wire(Report, message) for message in messages)}
+"""Environment variable that marks the processes of one worker."""
+GRACE_S = 10.0
+"""Time that a worker gets to end by itself."""
 
 
 class Compute(dg.ConfigurableResource, ABC):
-    """Where the jobs of an op are done."""
+    """Where the jobs of an op run."""
 
     @property
     def pool_limit(self) -> int:
-        """How many ops may have work here at a time, where nobody sets another limit of pool `gpu`."""
+        """Default limit of pool `gpu`: how many ops may have work here at a time."""
         return 1
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Self:
-        """From a file's settings. DataError names one that it does not have, pydantic's error a wrong value."""
+        """From the settings of a file. Unknown settings raise DataError; wrong values raise pydantic's error."""
         check_names(settings, cls)
         return cls(**settings)
 
@@ -71,7 +55,7 @@ class Compute(dg.ConfigurableResource, ABC):
         jobs: Sequence[J],
         env: Mapping[str, str] | None = None,
     ) -> list[R | DataError]:
-        """Do `jobs`; returns what `run_each` yields, in the order of the jobs, once all are done."""
+        """Run `jobs` as `run_each` does, and return their results in the order of the jobs once all are done."""
         results = dict(self.run_each(context, task, jobs, env))
         return [results[number] for number in range(len(jobs))]
 
@@ -83,44 +67,69 @@ class Compute(dg.ConfigurableResource, ABC):
         jobs: Sequence[J],
         env: Mapping[str, str] | None = None,
     ) -> Generator[tuple[int, R | DataError]]:
-        """Do `jobs`.
+        """Run `jobs`.
 
         Args:
-            env: environment of the workers besides this process's own; the place for addresses that hold secrets.
+            env: environment of the workers besides this process's own. Addresses that hold secrets belong here.
 
         Yields:
-            The number of each job with its result or error, as soon as it is there. Those that a worker's death kept
-            from a result have an error that may pass.
+            The number of each job with its result or error, as soon as it is known. A job that has no result because
+            its worker died has a PassingError.
 
         Raises:
-            dagster.Failure: no job could be done, or the run was terminated.
+            dagster.Failure: no job could run, or the run was terminated.
         """
 
 
 def check_names(settings: Mapping[str, Any], cls: type[BaseModel]) -> None:
-    """Raises DataError if a setting is none of `cls`: Dagster's resources leave it out without a word."""
+    """Raises DataError for a setting that `cls` does not have, which a Dagster resource would ignore."""
     if unknown := sorted(set(settings) - set(cls.model_fields)):
         raise DataError(f"{', '.join(unknown)}: {cls.__name__} has only {', '.join(cls.model_fields)}.")
 
 
-def outcome(task: Task[J, R], report: Report) -> R | DataError:
-    """A worker's report as the result or the error that it holds."""
+@dataclass
+class Group:
+    """Jobs that one worker process does, one after the other."""
+
+    numbers: list[int]
+    """Their numbers among the jobs of the run."""
+    reports: dict[int, Report] = field(default_factory=dict)
+    """By place in `numbers`."""
+    error: DataError | None = None
+    """Why the jobs without a report have no result; None while the worker may still report."""
+    delivered: set[int] = field(default_factory=set)
+    """Places whose result or error was yielded."""
+
+    def new_results(self, task: Task[Any, R]) -> Iterator[tuple[int, R | DataError]]:
+        """Results and errors that were not yielded yet, each with the job's number."""
+        for place, number in enumerate(self.numbers):
+            if place in self.delivered:
+                continue
+            if (report := self.reports.get(place)) is not None:
+                self.delivered.add(place)
+                yield number, _result(task, report)
+            elif self.error is not None:
+                self.delivered.add(place)
+                yield number, self.error
+
+
+def _result(task: Task[Any, R], report: Report) -> R | DataError:
     if report.failed is None:
         return from_wire(task.result, report.value)
     return (PassingError if report.failed.passing else DataError)(report.failed.error)
 
 
 class LocalCompute(Compute):
-    """Child processes on this machine. They die with the run that started them."""
+    """Child processes on this machine. They end with the run that started them."""
 
     threads: int = 0
-    """Threads of torch and OpenMP in a worker; 0: its share of OMP_NUM_THREADS if that is set, else of the cores.
+    """Threads of torch and OpenMP in a worker; 0: its share of OMP_NUM_THREADS, or of the cores if that is not set.
 
-    It is always set for a worker: ultralytics would take one thread.
+    Workers always have a limit, as ultralytics would otherwise use one thread.
     """
     processes: int = Field(1, ge=1)
-    """Workers that share the jobs of a step, such as trainings of several variants: two of one thread each do more
-    than one of two threads, and small networks do not fill a GPU."""
+    """Workers that share the jobs of a step, such as trainings of several variants: two workers of one thread are
+    faster than one of two threads, and small networks do not fill a GPU."""
 
     def run_each(
         self,
@@ -129,93 +138,76 @@ class LocalCompute(Compute):
         jobs: Sequence[J],
         env: Mapping[str, str] | None = None,
     ) -> Generator[tuple[int, R | DataError]]:
-        """Do `jobs` one after the other in each worker process."""
-        shares = [_Share(numbers) for numbers in _dealt(len(jobs), self.processes)]
-        own = {**_thread_limits(self.threads, len(shares)), **(env or {})}
-        terminated: dg.Failure | None = None
+        """As Compute.run_each: each worker process does its share of the jobs one after the other."""
+        shares = [_Share(numbers) for numbers in _deal(len(jobs), self.processes)]
+        environment = {**_thread_limits(self.threads, len(shares)), **(env or {})}
         try:
-            with ended_when_terminated(), contextlib.ExitStack() as workers:
+            with ended_when_terminated(), contextlib.ExitStack() as stack:
                 for share in shares:
-                    workers.enter_context(share.working(context, task, jobs, own))
+                    stack.enter_context(share.start(context, task, jobs, environment))
                 while any(share.worker.poll() is None for share in shares):
-                    # Not wait(): where another thread gets a signal, it would go on waiting.
                     for share in shares:
-                        yield from share.new(task)
-                    time.sleep(POLL_S)
-        except dg.Failure as failure:
-            terminated = failure
-        for share in shares:  # also what was done just before the run was terminated
-            yield from share.new(task)
-        if terminated is not None:
-            raise terminated
-        if all(not share.done and share.numbers for share in shares):
-            raise dg.Failure(shares[0].death(task))
+                        yield from share.new_results(task)
+                    time.sleep(POLL_S)  # wait() would block on when another thread receives the signal
+        except dg.Failure:
+            for share in shares:  # jobs that were done just before the run was terminated
+                yield from share.new_results(task)
+            raise
         for share in shares:
-            for number in share.numbers:
-                if number not in share.done:
-                    yield number, PassingError(share.death(task))
+            share.close(task)
+        if jobs and not any(share.reports for share in shares):
+            raise dg.Failure(str(shares[0].error))
+        for share in shares:
+            yield from share.new_results(task)
 
 
-class _Share:
-    """The jobs of one worker."""
+class _Share(Group):
+    """The jobs of one local worker."""
 
     worker: "subprocess.Popen[bytes]"
-
-    def __init__(self, numbers: Sequence[int]) -> None:
-        self.numbers = numbers
-        self.reader = _KeepingReader()
-        self.done: set[int] = set()
+    session: dg.PipesSession
 
     @contextmanager
-    def working(
+    def start(
         self, context: dg.AssetExecutionContext, task: Task[J, R], jobs: Sequence[J], env: Mapping[str, str]
     ) -> Iterator[None]:
-        """Have a worker do them, which ends with the block."""
-        # The worker asks the kernel to be killed with its parent; it needs to know who that is.
+        """Run a worker for the block."""
+        # The worker asks the kernel to kill it when its parent dies, and needs to know which process that is.
         work = Work(task.name, [to_wire(jobs[number]) for number in self.numbers], os.getpid())
+        injector, reader = dg.PipesTempFileContextInjector(), dg.PipesTempFileMessageReader()
         command = [sys.executable, "-u", "-m", "drive_assets.worker"]
         with (
-            _session(context, work, self.reader) as session,
-            _ended_with_block(command, {**os.environ, **env, **session.get_bootstrap_env_vars()}) as self.worker,
+            dg.open_pipes_session(context.op_execution_context, injector, reader, to_wire(work)) as self.session,
+            _worker(command, {**os.environ, **env, **self.session.get_bootstrap_env_vars()}) as self.worker,
         ):
             yield
 
-    def new(self, task: Task[J, R]) -> Iterator[tuple[int, R | DataError]]:
-        """What the worker has reported since the last call."""
-        for index, report in sorted(self.reader.reports().items()):
-            if (number := self.numbers[index]) not in self.done:
-                self.done.add(number)
-                yield number, outcome(task, report)
+    def new_results(self, task: Task[Any, R]) -> Iterator[tuple[int, R | DataError]]:
+        self.reports = reports_in(self.session.get_custom_messages())
+        yield from super().new_results(task)
 
-    def death(self, task: Task[J, R]) -> str:
+    def close(self, task: Task[Any, Any]) -> None:
+        """The worker has ended: the jobs without a report have failed."""
+        self.reports = reports_in(self.session.get_custom_messages())
         status = self.worker.returncode
         how = "ended" if status == 0 else f"died (exit status {status})"
-        return (
-            f"The worker for {task.name} {how} before this was done; its log tells why. Run it again: it resumes there."
+        self.error = PassingError(
+            f"The worker for {task.name} {how} before this job was done; its log shows why. A new run resumes."
         )
 
 
-def _dealt(jobs: int, workers: int) -> list[list[int]]:
-    """Numbers of jobs for each of at most `workers`, there and back, so that neither gets each second kind of job."""
+def _deal(jobs: int, workers: int) -> list[list[int]]:
+    """Job numbers for at most `workers` workers, dealt back and forth so that no worker gets every second job."""
     count = max(1, min(jobs, workers))
-    turns = [[*range(count)], [*reversed(range(count))]]
-    of = [turns[job // count % 2][job % count] for job in range(jobs)]
-    return [[job for job in range(jobs) if of[job] == worker] for worker in range(count)]
-
-
-def _session(
-    context: dg.AssetExecutionContext, work: Work, reader: _KeepingReader
-) -> AbstractContextManager[dg.PipesSession]:
-    injector = dg.PipesTempFileContextInjector()
-    return dg.open_pipes_session(context.op_execution_context, injector, reader, to_wire(work))
+    order = [*range(count), *reversed(range(count))]
+    return [[job for job in range(jobs) if order[job % len(order)] == worker] for worker in range(count)]
 
 
 @contextmanager
-def _ended_with_block(command: Sequence[str], env: Mapping[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
-    """A worker that ends with the block if not before, however that comes. Its files bear it.
+def _worker(command: Sequence[str], env: Mapping[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a worker that ends with the block, and with it all processes that it started.
 
-    Nothing that it started outlives it, also where it was killed: a training on several GPUs has processes with
-    sessions of their own, known by the environment that they inherit.
+    A training on several GPUs starts processes with sessions of their own. They inherit the environment variable MARK.
     """
     mark = uuid.uuid4().hex
     worker = subprocess.Popen(command, env={**env, MARK: mark})
@@ -225,7 +217,7 @@ def _ended_with_block(command: Sequence[str], env: Mapping[str, str]) -> Iterato
         if worker.poll() is None:
             worker.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                worker.wait(ENDING_S)
+                worker.wait(GRACE_S)
         if worker.returncode != 0:
             for process in psutil.process_iter():
                 with contextlib.suppress(psutil.Error):
@@ -235,6 +227,6 @@ def _ended_with_block(command: Sequence[str], env: Mapping[str, str]) -> Iterato
 
 
 def _thread_limits(threads: int, workers: int) -> dict[str, str]:
-    every = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
-    number = str(threads or max(1, every // workers))
+    available = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+    number = str(threads or max(1, available // workers))
     return {"OMP_NUM_THREADS": number, "MKL_NUM_THREADS": number}

@@ -1,7 +1,7 @@
-"""How runs end whose work does not end with them."""
+"""Failures of runs whose work does not end with them."""
 
 import dagster as dg
 
 
-class JobsGoOn(dg.Failure):
-    """The run ends, but its jobs, on a cluster, do not: whoever runs it again takes them over."""
+class JobsContinue(dg.Failure):
+    """The run ends but its cluster jobs do not; the next run of the same work adopts them."""

@@ -1,15 +1,15 @@
 """An asset of four partitions that are made on a cluster; as a program, one run of it, which a test may kill."""
 
 import json
-import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import dagster as dg
 
-from drive_assets.resources.cluster.slurm import Size, SlurmCompute
+from drive_assets.resources.cluster.settings import Size
+from drive_assets.resources.cluster.slurm import SlurmCompute
 from drive_assets.resources.compute import Compute
 from drive_assets.running.batches import Event, each_result
 from drive_assets_tests.cluster.worker import ECHO, EchoJob, EchoResult
@@ -26,8 +26,7 @@ class EchoCompute(SlurmCompute):
 
     echo: Size = Size()
 
-    def worker(self) -> str:
-        return shlex.join([self.python, "-u", "-m", "drive_assets_tests.cluster.worker"])
+    worker_module: ClassVar[str] = "drive_assets_tests.cluster.worker"
 
 
 class EchoConfig(dg.Config):

@@ -32,13 +32,13 @@ def test_a_worker_finds_its_work_what_is_done_and_its_secrets(tmp_path: Path) ->
     folder = JobFolder(tmp_path / "checkpoint-1")
     first, second = Submission("n1", 0, "run1", "7_0"), Submission("n2", 3, "run2")
     assert folder.submission() is None
-    folder.prepare(first, Work("train", [1, 2]), {"run_id": "run1"}, {}, [])
+    folder.prepare(first, Work("train", [1, 2]), {}, [])
     with folder.messages("n1").open("a") as stream:
         stream.write(line(Report(0, value="done")) + line(Report(1, Failed("row 3 is wrong"))))
     folder.log("n1").write_text("begins\n")
     assert folder.reports() == {0: Report(0, value="done"), 1: Report(1, Failed("row 3 is wrong"))}
 
-    folder.prepare(second, Work("train", [1, 2]), {"run_id": "run2"}, {"URI": "it's; $secret"}, [folder.reports()[0]])
+    folder.prepare(second, Work("train", [1, 2]), {"URI": "it's; $secret"}, [folder.reports()[0]])
     assert folder.submission() == second
     assert folder.reports() == {0: Report(0, value="done")}
     path = folder.environment("n2")

@@ -7,7 +7,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from drive_assets.resources.cluster.slurm import Size, SlurmCompute
+from drive_assets.resources.cluster.settings import Size
+from drive_assets.resources.cluster.slurm import SlurmCompute
 from drive_assets.running.instance import open_instance
 from drive_assets_tests.cluster.loads import counting, loads
 from drive_assets_tests.cluster.slurm import LocalCluster, local_cluster, reason_against

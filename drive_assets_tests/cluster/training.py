@@ -13,7 +13,8 @@ from pathlib import Path
 import dagster as dg
 
 from drive_assets.definitions import JOBS, ROOMS
-from drive_assets.resources.cluster.slurm import Size, SlurmCompute
+from drive_assets.resources.cluster.settings import Size
+from drive_assets.resources.cluster.slurm import SlurmCompute
 from drive_assets.resources.compute import Compute
 from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.storage import Storage

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from drive_assets.resources.backends import CHOICE, SETTINGS, compute_from_environment
-from drive_assets.resources.cluster.slurm import Size, SlurmCompute
+from drive_assets.resources.cluster.settings import Size
+from drive_assets.resources.cluster.slurm import SlurmCompute
 from drive_assets.resources.compute import LocalCompute
 from model.common.errors import DataError
 

@@ -1,8 +1,8 @@
-"""The folder of a job that runs on a cluster: `<data root>/jobs/<key>/`, through which op and worker speak.
+"""The folder of a cluster job, `<data root>/jobs/<key>/`, through which op and worker communicate.
 
-Neither needs a network to the other, and either may die: what was submitted, what was reported and who took the result
-stand in files. A submission has a name of its own, so that a worker that a cluster lost cannot write into the files of
-the next one.
+They need no network between them, and either may die: what was submitted, what was reported and which run took the
+result are stored in files. Each submission has its own name, so that a worker that the cluster lost cannot write into
+the files of the next submission.
 """
 
 import json
@@ -23,18 +23,18 @@ LOG_TAIL_BYTES = 4096
 
 @dataclass(frozen=True)
 class Submission:
-    """What is known of a job that was handed to a cluster."""
+    """A job that was handed to the cluster."""
 
     name: str
-    """Unique; several folders have the same if they are one job array."""
+    """Unique; the jobs of one job array share it."""
     index: int
     """Place in the array."""
     run: str
     """The Dagster run that submitted it."""
     id: str = ""
-    """What the cluster calls it; empty until that is known."""
+    """Slurm's id; empty until it is known."""
     taken_by: str = ""
-    """The Dagster run that took what came of it last; empty: none has yet."""
+    """The last Dagster run that took the result; empty if none has."""
 
 
 class JobFolder:
@@ -43,24 +43,20 @@ class JobFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    @property
-    def key(self) -> str:
-        return self.path.name
-
     def submission(self) -> Submission | None:
-        """The last one, if there is one."""
+        """The newest submission, if there is one."""
         try:
             return from_wire(Submission, json.loads((self.path / "submission.json").read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
 
-    def note(self, submission: Submission) -> None:
+    def write_submission(self, submission: Submission) -> None:
         write_json(self.path / "submission.json", to_wire(submission))
 
-    def take(self, by: str) -> None:
-        """Note that a run has what came of the job; addresses with secrets are not needed any more."""
+    def take(self, run: str) -> None:
+        """Record that a run has the job's result, and remove the environment, which may hold secrets."""
         if submission := self.submission():
-            self.note(replace(submission, taken_by=by))
+            self.write_submission(replace(submission, taken_by=run))
             self.environment(submission.name).unlink(missing_ok=True)
 
     def messages(self, name: str) -> Path:
@@ -72,55 +68,49 @@ class JobFolder:
     def environment(self, name: str) -> Path:
         return self.path / f"{name}.env"
 
-    def memory(self, name: str) -> Path:
-        """The most memory that the worker has held, bytes, as it noted itself."""
-        return self.path / f"{name}.memory"
-
-    def held(self, name: str) -> str:
-        """That, for people; empty if it is not known."""
+    def peak_memory(self, name: str) -> str:
+        """The most memory that the worker recorded for itself, such as "350 MiB"; empty if unknown."""
         try:
-            return f"{int(self.memory(name).read_text()) / 2**20:,.0f} MiB"
+            return f"{int((self.path / f'{name}.memory').read_text()) / 2**20:,.0f} MiB"
         except (FileNotFoundError, ValueError):
             return ""
 
     def reports(self) -> dict[int, Report]:
-        """What the workers of the last submission have reported, by the number of the job."""
+        """Reports of the newest submission, by the job's number."""
         submission = self.submission()
         return reports_of(read_messages(self.messages(submission.name))) if submission else {}
 
-    def prepare(
-        self,
-        submission: Submission,
-        work: Work,
-        context: Mapping[str, Any],
-        env: Mapping[str, str],
-        kept: Iterable[Report],
-    ) -> None:
-        """Write all that a worker reads; `kept` is what earlier submissions have done already."""
+    def prepare(self, submission: Submission, work: Work, env: Mapping[str, str], done: Iterable[Report]) -> None:
+        """Write all that a worker reads, and remove an earlier submission's files except its log.
+
+        Args:
+            done: reports of earlier submissions whose work need not be repeated.
+        """
         name, earlier = submission.name, self.submission()
         self.path.mkdir(parents=True, exist_ok=True)
-        messages, given = self.messages(name), self.path / f"{name}.context.json"
-        # Made here, so that a node's cache of the folder does not hold that it is absent.
-        lines = [json.dumps({"method": "report_custom_message", "params": {"payload": to_wire(r)}}) for r in kept]
+        messages, context_file = self.messages(name), self.path / f"{name}.context.json"
+        # Created here: a node's cache of the folder must not remember that the file is absent.
+        lines = [json.dumps({"method": "report_custom_message", "params": {"payload": to_wire(r)}}) for r in done]
         messages.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        write_json(given, {**context, "extras": to_wire(replace(work, reports=str(messages)))})
-        settings = {
+        # Of Dagster Pipes' context the worker reads only the extras.
+        write_json(context_file, {"run_id": submission.run, "extras": to_wire(replace(work, reports=str(messages)))})
+        variables = {
             **env,
-            DAGSTER_PIPES_CONTEXT_ENV_VAR: encode_param({"path": str(given)}),
+            DAGSTER_PIPES_CONTEXT_ENV_VAR: encode_param({"path": str(context_file)}),
             DAGSTER_PIPES_MESSAGES_ENV_VAR: encode_param({"path": str(messages)}),
         }
         with atomic_path(self.environment(name)) as temporary:
             temporary.touch(mode=0o600)  # may hold addresses with passwords
-            lines = [f"export {key}={shlex.quote(value)}" for key, value in settings.items()]
+            lines = [f"export {key}={shlex.quote(value)}" for key, value in variables.items()]
             temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        self.note(submission)
+        self.write_submission(submission)
         if earlier is not None:
             for path in self.path.glob(f"{earlier.name}.*"):
                 if path != self.log(earlier.name):
                     path.unlink()
 
     def log_tail(self, name: str) -> str:
-        """The end of the job's log: it may have gigabytes."""
+        """The end of the job's log, which may be gigabytes long."""
         try:
             with self.log(name).open("rb") as stream:
                 size = stream.seek(0, 2)
@@ -131,8 +121,8 @@ class JobFolder:
         return "\n".join(lines[-15:])
 
 
-def lives(lock: str) -> bool:
-    """Whether a worker, on whatever node, holds the lock of its job; empty: there is none."""
+def is_worker_alive(lock: str) -> bool:
+    """Whether a worker, on any node, holds its job's lock file; False for an empty path."""
     if not lock or not Path(lock).is_file():
         return False
     try:
@@ -143,9 +133,9 @@ def lives(lock: str) -> bool:
 
 
 class Messages:
-    """Pipes messages of a file that grows on another machine; each read gives the new ones.
+    """Pipes messages in a file that grows on another machine. Each read returns the new ones.
 
-    Opened anew each time: that has NFS ask the server. What ends without a line's end is not complete yet.
+    The file is opened for each read, so that an NFS client asks its server. A line without an end is incomplete.
     """
 
     def __init__(self, path: Path) -> None:
@@ -160,7 +150,7 @@ class Messages:
             return []
         complete = content[: content.rfind(b"\n") + 1]
         self.offset += len(complete)
-        return [message for line in complete.splitlines() if (message := _parsed(line)) is not None]
+        return [message for line in complete.splitlines() if (message := _parse(line)) is not None]
 
 
 def read_messages(path: Path) -> list[dict[str, Any]]:
@@ -168,8 +158,8 @@ def read_messages(path: Path) -> list[dict[str, Any]]:
     return Messages(path).read()
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    """A message; None for a line that a killed worker left unfinished, and for the empty one that ends such a line."""
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """A message; None for a line that a killed worker left unfinished, or that is empty."""
     try:
         message = json.loads(line)
     except ValueError:

@@ -1,208 +1,256 @@
-"""A Slurm cluster as compute, over its own commands: sbatch, squeue, scontrol and scancel. No accounting is needed."""
+"""Jobs on a Slurm cluster, which outlive the Dagster process that submitted them. No accounting is needed.
 
-import hashlib
+A job reports its results in its folder. Slurm only explains why a result is missing.
+"""
+
 import os
-import shlex
-import sys
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
+from typing import TypeGuard, TypeVar
 
 import dagster as dg
-from pydantic import Field
+from dagster._core.errors import DagsterExecutionInterruptedError
+from filelock import FileLock
 
-from drive_assets.resources.cluster.batch import State
-from drive_assets.resources.cluster.compute import READ_S, ClusterCompute, JobSize
-from drive_assets.resources.cluster.job_folder import JobFolder
-from drive_assets.resources.cluster.slurm_commands import ALL_JOBS, SlurmCommands
-from drive_assets.tasks import RESUME_STATUS
-from drive_assets.wire import version
-from model.common.errors import DataError
-from model.common.files import write_json, write_text
+from drive_assets.resources.cluster.batch import Batch
+from drive_assets.resources.cluster.commands import SlurmCommands, SlurmUnavailable, State
+from drive_assets.resources.cluster.job_folder import JobFolder, Submission
+from drive_assets.resources.cluster.queue import Backoff, Queue
+from drive_assets.resources.cluster.script import UNSEEN_STATUS, submit
+from drive_assets.resources.cluster.settings import SlurmSettings
+from drive_assets.resources.failures import JobsContinue
+from drive_assets.running.instance import PROCESS_TAG
+from drive_assets.tasks import Task
+from drive_assets.wire import Work, to_wire, version
+from model.common.config import fingerprint
+from model.common.errors import DataError, PassingError
 
-UNSEEN_STATUS = 66
-"""Exit status of a job whose node does not see its folder (EX_NOINPUT)."""
-PROBE = "drive-assets-probe"
-"""Name of the job that looks whether others can run."""
+J = TypeVar("J")
+R = TypeVar("R")
+T = TypeVar("T")
+
+MAX_ARRAY = 1000
+"""Jobs submitted at once: Slurm's default limit for arrays (MaxArraySize)."""
+READ_S = 0.3
+"""Seconds between two looks into the job folders."""
+JOBS_TAG = "drive_assets/jobs"
+EXECUTION_FIELDS = ("run", "anew")
+"""Fields of jobs that do not decide what is made: a retry adopts what its first try submitted."""
+PASSED_ON = ("DRIVE_ASSETS_", "MLFLOW_", "PYTHONPATH")
+"""Prefixes of this process's environment variables that a job gets."""
+INTERRUPTIONS = (DagsterExecutionInterruptedError, KeyboardInterrupt)
 
 
-class Size(JobSize):
-    """What a job asks for. Empty: what the cluster, or the setting for all tasks, gives."""
+class SlurmCompute(SlurmSettings):
+    """Jobs on a Slurm cluster."""
 
-    partition: str = ""
-    account: str = ""
-    qos: str = ""
-    time: str = Field(default="1:00:00", description="Time limit as Slurm writes it, such as 1-12:00:00.")
-    memory: str = Field(default="16G", description="Memory a job as Slurm writes it; empty: the cluster's default.")
-    gres: str = Field(default="gpu:1", description="Generic resources a job, such as gpu:a100:1; empty: none.")
-    extra: list[str] = Field(default=[], description="Further options of sbatch, such as --constraint=a100.")
-    at_once: int = Field(default=0, ge=0, description="Jobs of an array that run at the same time; 0: no limit.")
+    def run_each(
+        self,
+        context: dg.AssetExecutionContext,
+        task: Task[J, R],
+        jobs: Sequence[J],
+        env: Mapping[str, str] | None = None,
+    ) -> Generator[tuple[int, R | DataError]]:
+        """As Compute.run_each. Jobs of earlier runs whose results nobody took are adopted."""
+        self.jobs.mkdir(parents=True, exist_ok=True)
+        run = _Run(self, context, self._batches(context, task, jobs))
+        try:
+            run.start(task.name, env or {})
+            for batch in run.follow():
+                yield from batch.new_results(task)
+                if not batch.is_open:
+                    batch.folder.take(context.run_id)
+        except INTERRUPTIONS as error:
+            raise run.interrupt() from error
+        except GeneratorExit:  # the interruption reached the caller while it handled a result
+            context.log.warning(str(run.interrupt().description))
+            raise
+        except DataError as error:
+            raise dg.Failure(str(error), allow_retries=isinstance(error, PassingError)) from error
 
+    def _batches(self, context: dg.AssetExecutionContext, task: Task[J, R], jobs: Sequence[J]) -> list[Batch]:
+        """The jobs in batches of about equal length, as few as `per_task` allows, each with its folder.
 
-class SlurmCompute(ClusterCompute):
-    """Jobs on a Slurm cluster whose nodes see the data root at the path at which this machine does."""
-
-    login: str = Field(default="", description="Host to run Slurm's commands on by ssh; empty: this machine.")
-    partition: str = Field(default="", description="For all tasks that name none; empty: the cluster's default.")
-    account: str = ""
-    qos: str = ""
-    python: str = Field(default=sys.executable, description="Python with this package on the nodes.")
-    prefix: list[str] = Field(
-        default=[], description="Words before it, such as apptainer exec --nv image.sif, each an item."
-    )
-    setup: list[str] = Field(default=[], description="Lines of shell before it, such as module load cuda.")
-    end_early_s: int = Field(
-        default=120, ge=0, description="Seconds before the time limit at which a job is asked to save and end."
-    )
-    requeues: int = Field(default=50, ge=0, description="How often a job that ended early goes on by itself.")
-    train: Size = Size(time="12:00:00", memory="32G")
-    train_detector: Size = Size(time="24:00:00", cpus=8, memory="32G")
-    evaluate: Size = Size()
-    annotate: Size = Size(per_task=20)
-
-    def size(self, task: str) -> Size:
-        size = super().size(task)
-        assert isinstance(size, Size)
-        return size
-
-    @property
-    def commands(self) -> SlurmCommands:
-        return SlurmCommands(self.login)
-
-    def _name(self, submission: str) -> str:
-        """The name of a submission's job: its beginning tells data roots apart."""
-        return f"{hashlib.sha256(self.data_root.encode()).hexdigest()[:8]}-{submission}"
-
-    def worker(self) -> str:
-        """The command of the worker, for the shell."""
-        return shlex.join([*self.prefix, self.python, "-u", "-m", "drive_assets.worker"])
-
-    # The four verbs
-
-    def submit(self, task: str, name: str, folders: Sequence[JobFolder]) -> list[str]:
-        size = self.size(task)
-        limit = f"%{size.at_once}" if size.at_once else ""
-        array = [f"--array=0-{len(folders) - 1}{limit}"] if len(folders) > 1 else []
-        # B: to the script alone, which passes it on once the worker is there.
-        early = [f"--signal=B:USR1@{self.end_early_s}"] if self.end_early_s else []
-        job = self._sbatch(
-            size, [f"--job-name={self._name(name)}", *array, *early, "--requeue"], self._script(name, folders)
-        )
-        return [f"{job}_{index}" for index in range(len(folders))] if array else [job]
-
-    def states(self) -> Mapping[str, State]:
-        return self.commands.states(self._name(""))
-
-    def explained(self, job: str, state: State) -> State:
-        return self.commands.explained(job, state, UNSEEN_STATUS, self.jobs)
-
-    def cancel(self, ids: Sequence[str]) -> None:
-        if ids:
-            self.commands.lines("scancel", *ids)
-
-    def adopt(self, name: str) -> dict[int, str]:
-        lines = self.commands.lines("squeue", *ALL_JOBS, "--format=%i", f"--name={self._name(name)}")
-        return {int(job.partition("_")[2] or 0): job for job in lines}
-
-    def check(self, task: str, log: dg.DagsterLogManager) -> None:
-        """Before the first job with these settings, one of a second: do nodes see the data root, and this version?"""
-        size = self.size(task)
-        where = [self.login, size.partition or self.partition, self.python, *self.prefix, *self.setup, version()]
-        passed = self.jobs / "probes" / f"{uuid.uuid5(uuid.NAMESPACE_URL, repr(where))}.json"
-        if passed.is_file():
-            return
-        folder = self.jobs / "probes" / uuid.uuid4().hex[:12]
-        write_text(folder / "question", "")
-        code = f"import pathlib; from drive_assets.wire import version; pathlib.Path({str(folder / 'answer')!r})"
-        command = shlex.join([*self.prefix, self.python, "-c", f"{code}.write_text(version() + chr(10))"])
-        path = f"export PYTHONPATH={shlex.quote(os.environ.get('PYTHONPATH', ''))}"
-        script = self._lines_of_script([str(folder)], "log", [path, *self.setup, command])
-        small = size.model_copy(update={"time": "5", "cpus": 1, "memory": "", "gres": ""})
-        job = self._sbatch(small, [f"--job-name={PROBE}", "--no-requeue"], script)
-        log.info(f"Job {job} probes whether the nodes see {self.data_root} and have this version of the package.")
-        found = self._answer(job, folder, log)
-        if found != version():
-            raise DataError(
-                f"The nodes have {found} of drive-assets in {self.python}, this machine has {version()}: install the "
-                "same version on both, or let them share one folder."
-            )
-        write_json(passed, {"job": job, "settings": where})
-
-    def _answer(self, job: str, folder: Path, log: dg.DagsterLogManager) -> str:
-        """What the probe job wrote. DataError if it ended without a word."""
-        asked, ended, reason = time.monotonic(), 0.0, ""
-        while True:
-            text = (folder / "answer").read_text(encoding="utf-8") if (folder / "answer").is_file() else ""
-            if text.endswith("\n"):
-                return text.strip()
-            if ended and time.monotonic() - ended > self.grace_s:
-                said = JobFolder(folder).log_tail("log")
-                if said:
-                    raise DataError(f"The worker cannot be started on the nodes: job {job} {reason} It said:\n{said}")
-                raise DataError(
-                    f"The nodes do not see {self.data_root}: job {job} {reason} Put the data root on a file system "
-                    "that this machine and all nodes mount at the same path, and name it with DRIVE_ASSETS_DATA."
-                )
-            if not ended and time.monotonic() - asked >= self.poll_s:
-                asked, state = time.monotonic(), self.commands.states(PROBE).get(job, State("gone"))
-                if state.phase == "stuck":
-                    self.cancel([job])
-                    raise DataError(f"The probe job {job} {state.reason}")
-                if state.phase in ("ended", "gone"):
-                    ended, reason = time.monotonic(), self.explained(job, state).reason or "ended."
-            time.sleep(READ_S / 3)
-
-    # What Slurm is told
-
-    def _sbatch(self, size: Size, options: Sequence[str], script: str) -> str:
-        chosen = {
-            "partition": size.partition or self.partition,
-            "account": size.account or self.account,
-            "qos": size.qos or self.qos,
-            "time": size.time,
-            "cpus-per-task": str(size.cpus),
-            "mem": size.memory,
-            "gres": size.gres,
-        }
-        asked = [f"--{name}={value}" for name, value in chosen.items() if value]
-        fixed = ["--parsable", "--nodes=1", "--ntasks=1", "--export=PATH,HOME,USER,LANG", "--chdir=/",
-                 "--output=/dev/null"]  # fmt: skip
-        return self.commands.submit([*fixed, *asked, *size.extra, *options], script, [*asked, *size.extra])
-
-    def _script(self, name: str, folders: Sequence[JobFolder]) -> str:
-        """The batch script: the worker, Slurm's signals passed on to it, and a requeue where it ended early.
-
-        It outlives SIGTERM, as of a pre-emption, until the worker has saved: Slurm may kill all once it has ended.
+        A batch's key depends on what is made from which inputs, so that a later run of the same work finds it.
         """
-        return self._lines_of_script(
-            [str(folder.path) for folder in folders],
-            name,
-            [
-                # A line that a killed attempt left unfinished must not join the next one.
-                f'echo >>"{name}.messages.jsonl"',
-                f'. "./{name}.env"',
-                *self.setup,
-                f"{self.worker()} & worker=$!",
-                "early=0; trap 'told=1; early=1; kill -USR1 $worker' USR1",
-                "trap 'told=1; kill -TERM $worker' TERM",
-                "told=1; while [ $told = 1 ]; do told=0; wait $worker; status=$?; done",
-                # 138: the signal came before the worker listened.
-                f"if [ $status = {RESUME_STATUS} ] || {{ [ $early = 1 ] && [ $status = 138 ]; }}; then",
-                f'  if [ "${{SLURM_RESTART_COUNT:-0}}" -lt {self.requeues} ] && scontrol requeue "$SLURM_JOB_ID"; then',
-                "    sleep 300  # Slurm ends this script",
-                "  fi",
-                "fi",
-                "exit $status",
-            ],
-        )
+        count = -(-len(jobs) // self.size(task.name).per_task)
+        asset = context.asset_key.to_user_string().replace("/", "-")
+        batches = []
+        for numbers in (list(range(start, len(jobs), count)) for start in range(count)):
+            wired = [to_wire(jobs[number]) for number in numbers]
+            made = [{name: value for name, value in job.items() if name not in EXECUTION_FIELDS} for job in wired]
+            files = [_stamp(path) for number in numbers for path in task.inputs(jobs[number])]
+            folder = JobFolder(self.jobs / f"{asset}-{fingerprint(asset, task.name, made, files)}")
+            work = Work(task.name, wired, version=version())
+            outputs = [task.output(jobs[number]) for number in numbers]
+            batches.append(Batch(numbers, folder=folder, work=work, outputs=outputs))
+        return batches
 
-    def _lines_of_script(self, folders: Sequence[str], log: str, lines: Sequence[str]) -> str:
-        """A script in its folder, whose output goes to a log there; it says by its status that a node sees none."""
-        heading = [
-            "#!/bin/bash",
-            f"folders=({shlex.join(folders)})",
-            f'cd "${{folders[${{SLURM_ARRAY_TASK_ID:-0}}]}}" || exit {UNSEEN_STATUS}',
-            f'exec >>"{log}.log" 2>&1 || exit {UNSEEN_STATUS}',
-        ]
-        return "\n".join([*heading, *lines]) + "\n"
+
+class _Run:
+    """The cluster jobs of one Dagster run: adopted or submitted, then followed to their end."""
+
+    def __init__(self, settings: SlurmSettings, context: dg.AssetExecutionContext, batches: list[Batch]) -> None:
+        self.settings, self.context, self.batches = settings, context, batches
+        self.log, self.instance = context.log, context.instance
+        self.commands = SlurmCommands(settings.login)
+        self.queue = Queue(settings.jobs, lambda: self.commands.states(settings.name_prefix))
+
+    def start(self, task: str, env: Mapping[str, str]) -> None:
+        """Adopt the jobs that exist and submit the rest."""
+        passed = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
+        threads = str(self.settings.size(task).cpus)
+        environment = {**passed, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **env}
+        self._retry(lambda: self._adopt_or_submit(task, environment))
+        ids = ", ".join(batch.submission.id for batch in self.batches)
+        self.instance.add_run_tags(self.context.run_id, {JOBS_TAG: ids[:1000]})
+
+    def follow(self) -> Iterator[Batch]:
+        """Each batch whenever it may have something new, until each job has a result or an error."""
+        asked = time.monotonic()
+        backoff = Backoff(self.settings.patience_s, self.settings.poll_s, self.log)
+        while waiting := {batch.submission.id: batch for batch in self.batches if batch.is_open}:
+            for batch in waiting.values():
+                batch.read(self.log)
+                yield batch
+            if time.monotonic() - asked < backoff.wait_s:
+                time.sleep(READ_S)
+                continue
+            asked = time.monotonic()
+            try:
+                states = self.queue.states(self.settings.poll_s)
+                backoff.succeeded()
+            except SlurmUnavailable as error:  # jobs may end meanwhile: their messages show it
+                backoff.failed(error)
+                continue
+            for job, batch in waiting.items():
+                if states is not None and batch.is_open:
+                    self._apply(batch, states.get(job, State("unknown")))
+                    yield batch
+
+    def interrupt(self) -> dg.Failure:
+        """End the jobs if a person terminated the run. If only this process stops, they continue for the next run."""
+        run = self.instance.get_run_by_id(self.context.run_id)
+        ending = (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
+        by_person = run is not None and (run.status in ending or PROCESS_TAG in run.tags)
+        live = [batch.submission for batch in self.batches if batch.is_open and batch.submission.name]
+        names = ", ".join(submission.id or submission.name for submission in live) or "none"
+        if not by_person:
+            text = f"This process was stopped. Its jobs continue: {names}. A new run of the same work adopts them."
+            return JobsContinue(text, allow_retries=False)
+        try:
+            self.commands.cancel([job for submission in live if (job := self._id(submission))])
+        except SlurmUnavailable as error:
+            text = f"The run was terminated, but its jobs may continue: {names}. {error}"
+            return dg.Failure(text, allow_retries=False)
+        text = f"The run was terminated and its jobs were cancelled: {names}. A new run resumes."
+        return dg.Failure(text, allow_retries=False)
+
+    def _adopt_or_submit(self, task: str, environment: Mapping[str, str]) -> None:
+        with FileLock(self.settings.jobs / ".lock"):
+            states = cache(self.queue.refresh)  # asked only if a job has not reported everything
+            new = [batch for batch in self.batches if not self._adopt(batch, states)]
+            for start in range(0, len(new), MAX_ARRAY):
+                self._submit(task, new[start : start + MAX_ARRAY], environment)
+
+    def _submit(self, task: str, batches: Sequence[Batch], environment: Mapping[str, str]) -> None:
+        name = f"drive-assets-{uuid.uuid4().hex[:12]}"
+        for index, batch in enumerate(batches):
+            earlier = batch.folder.submission()
+            done = batch.valid_reports(batch.folder.reports(), earlier) if self._is_available(earlier) else []
+            submission = Submission(name, index, self.context.run_id)
+            batch.folder.prepare(submission, batch.work, environment, done)
+            batch.follow(submission)
+        ids = submit(self.settings, task, name, [batch.folder.path for batch in batches])
+        self.queue.invalidate()
+        for batch, job in zip(batches, ids, strict=True):
+            batch.follow(replace(batch.submission, id=job))
+            batch.folder.write_submission(batch.submission)
+            self.log.info(f"Job {job} is submitted; log: {batch.folder.log(name)}")
+
+    def _is_available(self, submission: Submission | None) -> TypeGuard[Submission]:
+        """Whether there is a submission whose result this run may take: no successful run has taken it."""
+        if submission is None:
+            return False
+        taker = self.instance.get_run_by_id(submission.taken_by) if submission.taken_by else None
+        return taker is None or taker.status != dg.DagsterRunStatus.SUCCESS
+
+    def _adopt(self, batch: Batch, states: Callable[[], Mapping[str, State]]) -> bool:
+        """Follow the job of an earlier run if it still runs, or left a result that may be taken."""
+        submission = batch.folder.submission()
+        if not self._is_available(submission):
+            return False
+        reports, origin = batch.folder.reports(), f"submitted by run {submission.run}"
+        if len(reports) == len(batch.work.jobs):
+            failed = any(report.failed for report in reports.values())
+            valid = len(batch.valid_reports(reports, submission)) == len(reports)
+            if (failed and submission.taken_by) or not (failed or valid):
+                return False
+            self.log.info(f"Job {submission.id or submission.name}, {origin}, has ended: its result is taken.")
+            batch.follow(submission)
+            return True
+        job = self._id(submission)
+        state = states().get(job, State("unknown"))
+        if state.phase not in ("waiting", "running"):
+            if len(batch.folder.reports()) > len(reports):  # the job ended since its reports were read
+                return self._adopt(batch, states)
+            done = f"{len(reports)} of {len(batch.work.jobs)} have a result."
+            reason = self._explain(job, state).reason
+            self.log.info(f"Job {job or submission.name}, {origin}, {reason} {done} The rest is submitted again.")
+            return False
+        if job != submission.id:
+            submission = replace(submission, id=job)
+            batch.folder.write_submission(submission)
+        self.log.info(f"Job {job}, {origin}, is {state.phase}: this run adopts it.")
+        batch.follow(submission)
+        return True
+
+    def _apply(self, batch: Batch, state: State) -> None:
+        """Act on Slurm's state of a job that has not reported everything."""
+        if state.phase == "stuck":
+            self._retry(partial(self.commands.cancel, [batch.submission.id]))
+            batch.fail(state)
+        elif state.phase in ("ended", "unknown"):
+            batch.ended_at = batch.ended_at or time.monotonic()
+            if time.monotonic() - batch.ended_at >= self.settings.grace_s:
+                batch.read(self.log)
+                if batch.is_open:
+                    batch.fail(self._retry(partial(self._explain, batch.submission.id, state)))
+        else:
+            batch.ended_at = None
+            if state.phase == "waiting" and state.reason != batch.waiting_for:
+                batch.waiting_for = state.reason
+                self.log.info(f"Job {batch.submission.id} waits: {state.reason}")
+
+    def _id(self, submission: Submission) -> str:
+        """Slurm's id of a submission, which the run that submitted it may not have recorded; empty if there is none."""
+        return submission.id or self.commands.ids(self.settings.name_prefix + submission.name).get(submission.index, "")
+
+    def _explain(self, job: str, state: State) -> State:
+        """How a job ended that has not reported everything. SlurmUnavailable if Slurm does not answer."""
+        if state.phase == "unknown":
+            return State("unknown", "is unknown to Slurm and left no result: it is lost.")
+        return self.commands.explain(job, state, UNSEEN_STATUS, self.settings.jobs)
+
+    def _retry(self, do: Callable[[], T]) -> T:
+        """Repeat until Slurm answers. Raises JobsContinue once `patience_s` is over."""
+        backoff = Backoff(self.settings.patience_s, self.settings.poll_s, self.log)
+        while True:
+            try:
+                return do()
+            except SlurmUnavailable as error:
+                backoff.failed(error)
+            time.sleep(backoff.wait_s)
+
+
+def _stamp(path: Path) -> tuple[str, int, int] | None:
+    """Path, size and time of a file, which stand for its content; None if it is absent."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return str(path), found.st_size, found.st_mtime_ns

@@ -14,8 +14,8 @@ import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._utils.interrupts import capture_interrupts, pop_captured_interrupt
 
-from drive_assets.resources.cluster.job_folder import lives
-from drive_assets.resources.failures import JobsGoOn
+from drive_assets.resources.cluster.job_folder import is_worker_alive
+from drive_assets.resources.failures import JobsContinue
 from drive_assets.resources.mlflow.address import (
     DATABASES,
     SQLITE,
@@ -220,7 +220,7 @@ class Mlflow(dg.ConfigurableResource):
         client = self.client()
         for run in client.search_runs([self.experiment_id(client)], "attributes.status = 'RUNNING'"):
             tags = run.data.tags
-            if is_over(tags.get(DAGSTER_RUN, "")) and (living or not lives(tags.get(LOCK_TAG, ""))):
+            if is_over(tags.get(DAGSTER_RUN, "")) and (living or not is_worker_alive(tags.get(LOCK_TAG, ""))):
                 client.set_terminated(run.info.run_id, status)
 
     @contextmanager
@@ -231,7 +231,7 @@ class Mlflow(dg.ConfigurableResource):
         """
         try:
             yield
-        except JobsGoOn:
+        except JobsContinue:
             raise
         except BaseException as error:
             endings = (DagsterExecutionInterruptedError, KeyboardInterrupt)
