@@ -46,7 +46,9 @@ def plausible_detections(storage: Storage) -> PartitionCheck:
         told += [finding.text for finding in found]
         return dg.AssetCheckResult(
             passed=not told,
-            severity=dg.AssetCheckSeverity.ERROR if any(f.poisons for f in found) else dg.AssetCheckSeverity.WARN,
+            severity=dg.AssetCheckSeverity.ERROR
+            if any(f.blocks_training for f in found)
+            else dg.AssetCheckSeverity.WARN,
             description=f"{name}: {'; '.join(told)}. Look at the frames, or annotate anew." if told else "",
             metadata={"vehicles_per_frame": count},
         )

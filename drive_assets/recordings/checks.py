@@ -26,7 +26,7 @@ PLAUSIBLE_DRIVE = dg.AssetCheckSpec(
     asset="recording",
     partitions_def=RECORDINGS,
     description="Sensors that hang or saturate, a pedal that never rests, a brake that is always on, a camera that is "
-    "black or hangs. What poisons a data set is left out of it, unless accept_implausible names the recording.",
+    "black or hangs. What blocks training keeps a recording out of data sets, unless accept_implausible names it.",
 )
 
 
@@ -39,10 +39,11 @@ def plausible_drive(storage: Storage) -> PartitionCheck:
         frames = recording.frames()
         found = [*implausible_drive(telemetry, report), *implausible_start(name, telemetry)]
         found += implausible_camera(frames, telemetry, repeated_frames(frames))
-        poisons = any(finding.poisons for finding in found)
         return dg.AssetCheckResult(
             passed=not found,
-            severity=dg.AssetCheckSeverity.ERROR if poisons else dg.AssetCheckSeverity.WARN,
+            severity=dg.AssetCheckSeverity.ERROR
+            if any(finding.blocks_training for finding in found)
+            else dg.AssetCheckSeverity.WARN,
             description="; ".join(f"{name}: {finding.text}" for finding in found),
             metadata={"findings": dg.MetadataValue.json([asdict(finding) for finding in found])},
         )

@@ -18,7 +18,7 @@ from model.dataset.windows import RecordingArrays, WindowConfig, join_recording
 from model.recording.folder import CONTENT, Recording
 from model.recording.plausibility import (
     CAMERA,
-    Finding,
+    camera_findings,
     implausible_camera,
     implausible_detections,
     implausible_drive,
@@ -110,10 +110,10 @@ def _poison(own: Recording, telemetry: pd.DataFrame, report: TelemetryReport, ar
     box = arrays.detections[..., corner : corner + 4][arrays.detection_mask]
     found += implausible_detections(box, arrays.region[1])
     if CAMERA in own.details:
-        found += [Finding(**finding) for finding in own.details[CAMERA]]
+        found += camera_findings(own.details)
     else:
         found += implausible_camera(own.frames(), telemetry)
-    return "; ".join(finding.text for finding in found if finding.poisons)
+    return "; ".join(finding.text for finding in found if finding.blocks_training)
 
 
 @dataclass(frozen=True)

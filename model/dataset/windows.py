@@ -21,6 +21,7 @@ from model.recording.schema import (
     BOX_VALUES,
     FEATURES,
     TARGETS,
+    WINDOW_FRAMES,
     check_inputs,
 )
 from model.recording.times import MAX_STEP_MS, SLOT, separated_times
@@ -31,7 +32,7 @@ Shared = TypeVar("Shared", tuple[str, ...], float)
 class WindowConfig(Config):
     """Which runs of frames are windows."""
 
-    length: int = Field(20, ge=1, description="Frames a window; at 2 Hz 20 are 10 s")
+    length: int = Field(WINDOW_FRAMES, ge=1, description="Frames a window; at 2 Hz 20 are 10 s")
     stride: int = Field(5, ge=1, description="Frames from one window's start to the next; 1 for the final training")
     max_gap_ms: int = Field(MAX_STEP_MS, ge=1, description="Largest step between consecutive frames, ms")
     max_detections: int = Field(12, ge=1, description="Detections kept a frame, the most confident")

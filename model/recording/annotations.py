@@ -1,6 +1,8 @@
 """`annotations.csv`: the detections of each frame, in memory as flat arrays with offsets."""
 
+import contextlib
 import csv
+import itertools
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ import pandas as pd
 
 from model.common.errors import DataError
 from model.common.files import atomic_path
+from model.recording.tables import read_table
 
 ANNOTATION_COLUMNS = ("Time", "filename", "vehicle_count", "class_ids", "confidences", "bboxes", "areas")
 
@@ -46,13 +49,13 @@ class Annotations:
     def from_frames(
         cls, times: Sequence[str], filenames: Sequence[str], detections: Iterable[npt.NDArray[np.float32]]
     ) -> Self:
-        """From one (n,6) array a frame: x1, y1, x2, y2, confidence, class id. Sorts by falling confidence.
+        """From an (n,6) array of each frame: x1, y1, x2, y2, confidence, class id. Sorts by falling confidence.
 
-        Rounds to what the file holds, 0.01 px and 0.0001, so that frames read back give the same file.
+        Rounds as the file does, to 0.01 px and 0.0001, so that frames that are read back give the same file.
         """
-        ordered = [found[np.argsort(-found[:, 4], kind="stable")] for found in detections]
+        ordered = [boxes[np.argsort(-boxes[:, 4], kind="stable")] for boxes in detections]
         flat = np.concatenate(ordered) if ordered else np.empty((0, 6), np.float32)
-        offsets = np.concatenate([[0], np.cumsum([len(found) for found in ordered])]).astype(np.int64)
+        offsets = np.cumsum([0, *map(len, ordered)], dtype=np.int64)
         box = flat[:, :4].astype(float).round(2)
         area = ((box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])).round(2).astype(np.float32)
         confidence = flat[:, 4].astype(float).round(4).astype(np.float32)
@@ -65,9 +68,9 @@ class Annotations:
         return np.column_stack([self.box[part], self.confidence[part], self.class_id[part]]).astype(np.float32)
 
     def select(self, frames: Sequence[int]) -> "Annotations":
-        """The named frames, in the order given."""
-        names = [self.time[i] for i in frames], [self.filename[i] for i in frames]
-        return Annotations.from_frames(*names, [self.frame(i) for i in frames])
+        """The frames of these indices, in this order."""
+        times, filenames = [self.time[i] for i in frames], [self.filename[i] for i in frames]
+        return Annotations.from_frames(times, filenames, [self.frame(i) for i in frames])
 
 
 def write_annotations(path: Path, annotations: Annotations) -> None:
@@ -90,57 +93,44 @@ def read_annotations(path: Path) -> Annotations:
     """Read the table.
 
     Raises:
-        DataError: missing, not the table, or a row whose lists are no JSON or of unequal lengths; names the row.
+        DataError: missing, not the table, or a row whose lists are not JSON or differ in length; names the row.
     """
+    table = read_table(path, ANNOTATION_COLUMNS, "annotate", str)
+    lists = {name: _json_lists(path, table[name]) for name in ("class_ids", "confidences", "bboxes", "areas")}
+    counts = [len(values) for values in lists["class_ids"]]
+    for name, rows in lists.items():
+        for row, (values, count) in enumerate(zip(rows, counts, strict=True)):
+            if len(values) != count:
+                raise DataError(f"{path}, row {row + 2}: {name} and class_ids differ in length; annotate again.")
+    flat = {name: list(itertools.chain.from_iterable(rows)) for name, rows in lists.items()}
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing: annotate the recording first.") from None
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is no table of annotations ({error}): annotate the recording again.") from error
-    missing = [name for name in ANNOTATION_COLUMNS if name not in table.columns]
-    if missing:
-        raise DataError(f"{path} lacks {', '.join(missing)}: expected the columns {', '.join(ANNOTATION_COLUMNS)}.")
-    class_ids, confidences, boxes, areas = (
-        _json_lists(path, table[name]) for name in ("class_ids", "confidences", "bboxes", "areas")
-    )
-    counts = np.array([len(values) for values in class_ids], np.int64)
-    for name, lists in (("confidences", confidences), ("bboxes", boxes), ("areas", areas)):
-        unequal = np.flatnonzero(counts != np.array([len(values) for values in lists], np.int64))
-        if unequal.size:
-            raise DataError(f"{path}, row {unequal[0] + 2}: {name} and class_ids differ in length; annotate again.")
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    try:
-        flat = np.array([box for row in boxes for box in row], np.float32).reshape(-1, 4)
         return Annotations(
             time=table["Time"].tolist(),
             filename=table["filename"].tolist(),
-            offsets=offsets,
-            class_id=np.array([value for row in class_ids for value in row], np.int16),
-            confidence=np.array([value for row in confidences for value in row], np.float32),
-            box=flat,
-            area=np.array([value for row in areas for value in row], np.float32),
+            offsets=np.cumsum([0, *counts], dtype=np.int64),
+            class_id=np.array(flat["class_ids"], np.int16),
+            confidence=np.array(flat["confidences"], np.float32),
+            box=np.array(flat["bboxes"], np.float32).reshape(-1, 4),
+            area=np.array(flat["areas"], np.float32),
         )
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{path} holds a detection that is no number or no box of four: annotate again.") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(
+            f"{path} holds a detection that is not numbers, or a box that is not four: annotate again."
+        ) from error
 
 
 def _json_lists(path: Path, column: pd.Series) -> list[list]:
-    """Parse a column of JSON lists at once; only when that fails look for the row."""
+    """Parse a column of JSON lists at once; only if that fails look for the row."""
     cells = column.tolist()
-    try:
+    with contextlib.suppress(ValueError):
         parsed: list[list] = json.loads("[" + ",".join(cells) + "]")
         if len(parsed) == len(cells) and all(isinstance(values, list) for values in parsed):
             return parsed
-    except ValueError:
-        pass
-    for number, cell in enumerate(cells):
-        try:
+    for row, cell in enumerate(cells):
+        with contextlib.suppress(ValueError):
             if isinstance(json.loads(cell), list):
                 continue
-        except ValueError:
-            pass
         raise DataError(
-            f"{path}, row {number + 2}, column {column.name}: {cell[:40]!r} is no JSON list; annotate again."
+            f"{path}, row {row + 2}, column {column.name}: {cell[:40]!r} is not a JSON list; annotate again."
         )
     raise DataError(f"{path}, column {column.name}: expected one JSON list a row; annotate again.")

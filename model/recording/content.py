@@ -1,4 +1,4 @@
-"""What a recording's files hold, as hashes: whether a file is another one is told by its content, not by its size."""
+"""Hashes of a recording's files: their content, not their size, decides whether they changed."""
 
 import hashlib
 from collections.abc import Sequence
@@ -10,13 +10,13 @@ from model.common.files import sha256
 from model.recording.folder import Recording
 
 FRAME_HASHES = "frame_hashes"
-"""Of the details of annotations: `file_hashes` of the frames that were annotated."""
+"""Key in the details of annotations: `file_hashes` of the annotated frames."""
 
 
 def content_hash(folder: Path, reading: Path | None = None) -> str:
     """Twelve hex digits that identify a recording: the content of its telemetry, region of interest and frames.
 
-    Where the telemetry is not read as recorded, that counts too; `reading` stands in for the file that says so.
+    reading.json counts too, since it changes what the telemetry says; `reading` stands in for it.
     """
     recording = Recording(folder)
     paths = [recording.telemetry_path, recording.roi_path, *recording.frames().values()]
@@ -34,19 +34,19 @@ def file_hashes(paths: Sequence[Path]) -> dict[str, str]:
 
 
 def check_annotated(recording: Recording) -> None:
-    """Raises DataError if the region of interest or a frame is not what was annotated.
+    """Raises DataError if the region of interest or a frame is not the annotated one.
 
-    Frames are read only where they changed after the annotations were made, as the file system tells. Of annotations
-    made elsewhere neither is known.
+    Frames are read only if the file system says that they changed after they were annotated. Annotations made elsewhere
+    record neither.
     """
     details = recording.details
     if not details:
         return
-    if (region := recording.region()) not in (None, recording.annotated_region()):
-        annotated = recording.annotated_region()
+    annotated = recording.annotated_region()
+    if (region := recording.region()) not in (None, annotated):
         raise DataError(f"{recording.roi_path} says {region}, {recording.details_path} {annotated}: annotate again.")
-    known, made = details.get(FRAME_HASHES, {}), recording.details_path.stat().st_ctime
-    younger = [path for path in recording.frames().values() if path.name in known and path.stat().st_ctime > made]
+    known, annotated_at = details.get(FRAME_HASHES, {}), recording.details_path.stat().st_ctime
+    younger = [p for p in recording.frames().values() if p.name in known and p.stat().st_ctime > annotated_at]
     changed = [name for name, digest in file_hashes(younger).items() if digest != known[name]]
     if changed:
         raise DataError(

@@ -1,20 +1,21 @@
-"""A recording on disk: where its files lie, how they are read, and whether it can be used.
+"""A recording on disk: the names of its files, how they are read, and whether it can be used.
 
-The one place that spells a recording's file names. What a camera brings (frames, region of interest, annotations) lies
-where `Recording.camera_folder` says: a second camera is one more field of `Recording`.
+What belongs to a camera (frames, region of interest, annotations) lies in `Recording.camera_folder`.
 """
 
+import contextlib
 import json
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+from pydantic import NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
 from model.common.errors import DataError
 from model.common.files import write_json
@@ -27,24 +28,22 @@ from model.recording.telemetry import TelemetryReport, read_telemetry
 TELEMETRY = "telemetry.csv"
 ANNOTATIONS = "annotations.csv"
 TRUE_ANNOTATIONS = "true_annotations.csv"
-"""What a simulated camera truly saw, beside its frames."""
+"""The true boxes of a simulated camera's frames."""
 DETAILS = "annotations.json"
-"""Beside the annotations: how they were made, with the detector's class names and the region that it saw."""
+"""How the annotations were made: the detector's class names, its region of interest, ..."""
 LABELS = "future_labels.csv"
 ROI = "roi.json"
 """The region of interest of the recording's own camera mounting."""
 READING = "reading.json"
-"""How the recording's telemetry is read, where that is not as recorded."""
+"""Options of `ReadingConfig` that the recording's telemetry is read with."""
 ORIGIN = ".source.json"
 """The source that the recording was made from."""
 CONTENT = (TELEMETRY, ANNOTATIONS, LABELS)
-"""Files that a data set's windows are made from."""
-NAME_FORMAT = "%Y-%m-%d_%H-%M-%S"
+"""Files that windows are made from."""
 AS_RECORDED = [0.0, 100.0]
 """The range of a pedal that needs no rescaling."""
 EXAMPLES = 10
-"""Names that a report lists of each kind of trouble."""
-_DIGITS = re.compile(r"\d+", re.ASCII)
+"""Names that a report or an error lists of each kind."""
 _NAME = re.compile(r"\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}", re.ASCII)
 DEFAULT_CLASSES = ("vehicle",)
 
@@ -52,18 +51,19 @@ DEFAULT_CLASSES = ("vehicle",)
 class Region(NamedTuple):
     """A rectangle of a frame, px."""
 
-    x: int
-    y: int
-    width: int
-    height: int
+    x: NonNegativeInt
+    y: NonNegativeInt
+    width: PositiveInt
+    height: PositiveInt
 
 
+_REGION = TypeAdapter(Region)
 DEFAULT_REGION = Region(0, 320, 1920, 575)
 
 
 @dataclass(frozen=True)
 class Recording:
-    """A drive: telemetry, frames of a camera, what was found in them, and what the driver did next."""
+    """A drive: telemetry, frames of a camera, the vehicles in them, and what the driver did next."""
 
     folder: Path
 
@@ -112,19 +112,17 @@ class Recording:
         return read_telemetry(self.telemetry_path, self.reading().replace(most_unreadable=most_unreadable))
 
     def reading(self) -> ReadingConfig:
-        """How the telemetry is read: the content of reading.json.
+        """How the telemetry is read: the options in reading.json.
 
         Raises:
             DataError: the file is wrong.
         """
+        example = '{"pedal_range": [at rest, fully pressed]}'
         try:
-            return ReadingConfig(**json.loads(self.reading_path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            return ReadingConfig()
-        except (ValueError, TypeError) as error:
+            return ReadingConfig(**_read_object(self.reading_path, example))
+        except (DataError, TypeError) as error:
             raise DataError(
-                f'{self.reading_path}: expected options of recording, such as {{"pedal_range": [at rest, fully '
-                f"pressed]}}; correct or remove it ({error})."
+                f"{self.reading_path}: expected options such as {example} ({error}); correct it."
             ) from error
 
     def keep_reading(self, config: ReadingConfig) -> None:
@@ -159,63 +157,68 @@ class Recording:
         return frames
 
     def region(self) -> Region | None:
-        """The region of interest that the recording's own roi.json ({"x", "y", "width", "height"}) tells, if any.
+        """The region of interest in the recording's own roi.json ({"x", "y", "width", "height"}), if there is one.
 
         Raises:
-            DataError: the file is none such.
+            DataError: the file holds no region.
         """
         if not self.roi_path.is_file():
             return None
         try:
-            content = json.loads(self.roi_path.read_text(encoding="utf-8"))
-            region = Region(*(int(content[name]) for name in Region._fields))
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            return _REGION.validate_json(self.roi_path.read_bytes())
+        except ValidationError as error:
             raise DataError(
-                f'{self.roi_path}: expected {{"x": .., "y": .., "width": .., "height": ..}} in px ({error}).'
+                f'{self.roi_path}: expected {{"x": .., "y": .., "width": .., "height": ..}} in px, the last two '
+                f"positive ({_reasons(error)})."
             ) from error
-        check_region(region, str(self.roi_path))
-        return region
 
     @cached_property
     def details(self) -> dict[str, Any]:
-        """How the annotations were made; empty if that is not known, as of those made elsewhere.
+        """How the annotations were made; empty if that is not recorded, as of those made elsewhere.
 
         Raises:
-            DataError: the file is no JSON object.
+            DataError: the file is not a JSON object.
         """
-        try:
-            content = json.loads(self.details_path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
-        except ValueError as error:
-            raise DataError(f"{self.details_path} is no JSON ({error}): annotate the recording again.") from error
-        if not isinstance(content, dict):
-            raise DataError(f"{self.details_path} is no JSON object: annotate the recording again.")
-        return content
+        return _read_object(self.details_path, "details of annotations; annotate the recording again")
 
     def class_names(self) -> tuple[str, ...]:
         """Names of the class ids in the annotations."""
         return tuple(self.details.get("class_names", DEFAULT_CLASSES))
 
     def annotated_region(self) -> Region:
-        """The region of interest that the boxes are in the pixels of; the default one if that is not known.
+        """The region of interest that the boxes are in the pixels of; the default one if that is not recorded.
 
         Raises:
-            DataError: what the details tell is no region.
+            DataError: the details hold no region.
         """
-        found = self.details.get("roi", DEFAULT_REGION)
-        check_region(found, str(self.details_path))
-        return Region(*found)
+        return check_region(self.details.get("roi", DEFAULT_REGION), str(self.details_path))
 
 
-def check_region(region: Any, what: str) -> None:
-    """Raises DataError unless `region` is x, y, width, height of a rectangle."""
+def check_region(region: Any, what: str) -> Region:
+    """`region`, x, y, width, height of a rectangle. DataError if it is none."""
     try:
-        x, y, width, height = (int(value) for value in region)
-    except (TypeError, ValueError):
-        x = y = width = height = -1
-    if min(x, y) < 0 or min(width, height) < 1:
-        raise DataError(f"{what} {region!r}: expected x, y, width, height in px, the last two positive.")
+        return _REGION.validate_python(region)
+    except ValidationError as error:
+        raise DataError(
+            f"{what} {region!r}: expected x, y, width, height in px, the last two positive ({_reasons(error)})."
+        ) from error
+
+
+def _reasons(error: ValidationError) -> str:
+    return "; ".join(each["msg"] for each in error.errors(include_url=False))
+
+
+def _read_object(path: Path, expected: str) -> dict[str, Any]:
+    """A JSON object; empty if the file is missing. DataError if it holds something else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not a JSON object ({error}): expected {expected}.") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is not a JSON object: expected {expected}.")
+    return content
 
 
 @dataclass(frozen=True)
@@ -233,11 +236,8 @@ class RecordingReport:
     repeated_frames: int
     """Byte for byte the frame before."""
     examples: dict[str, list[str]]
-    """Names of at most ten of each kind of trouble."""
+    """At most ten times of each kind."""
     frame_bytes: int
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def parse_recording_name(name: str) -> datetime:
@@ -247,11 +247,8 @@ def parse_recording_name(name: str) -> datetime:
         DataError: it is not `YYYY-MM-DD_HH-MM-SS` of a real moment.
     """
     if _NAME.fullmatch(name):
-        try:
-            year, month, day, hour, minute, second = map(int, _DIGITS.findall(name))
-            return datetime(year, month, day, hour, minute, second)  # strptime takes ten times as long
-        except ValueError:
-            pass
+        with contextlib.suppress(ValueError):
+            return datetime.fromisoformat(f"{name[:10]} {name[11:].replace('-', ':')}")
     raise DataError(
         f"Recording name {name!r}: expected the drive's start as YYYY-MM-DD_HH-MM-SS, such as 2024-05-31_08-15-00; "
         "rename the folder."
@@ -267,15 +264,11 @@ def _why_unusable(files: Mapping[str, Path], truncated: Sequence[str], rows: Col
     return ""
 
 
-def inspect_recording(
-    folder: Path, check_frames: bool = True, most_unreadable: float = MOST_UNREADABLE
-) -> RecordingReport:
+def inspect_recording(folder: Path, most_unreadable: float = MOST_UNREADABLE) -> RecordingReport:
     """Validate a recording's folder. Frames that are cut, missing or without a row are counted, not refused.
 
     Args:
         most_unreadable: share of the telemetry's rows that may be unreadable, besides the recorder's own fault rows.
-        check_frames: look for each picture's start and end, so that truncated ones are found without decoding, and for
-            frames that are the one before.
 
     Raises:
         DataError: no telemetry or wrong telemetry, or no frame that can be used.
@@ -286,10 +279,13 @@ def inspect_recording(
     table, telemetry = recording.telemetry(most_unreadable)
     files = recording.frames()
     rows = set(table["Time"])
-    truncated = sorted(time for time, path in files.items() if check_frames and not is_whole(path))
-    repeated = repeated_frames(files) if check_frames else []
-    without_row = sorted(files.keys() - rows)
-    without_frame = sorted(rows - files.keys())
+    examples = {
+        "frames_without_row": sorted(files.keys() - rows),
+        "rows_without_frame": sorted(rows - files.keys()),
+        "truncated_frames": sorted(time for time, path in files.items() if not is_whole(path)),
+        "repeated_frames": repeated_frames(files),
+    }
+    truncated = examples["truncated_frames"]
     usable = len((files.keys() & rows) - set(truncated))
     if usable == 0:
         raise DataError(
@@ -302,15 +298,7 @@ def inspect_recording(
         telemetry=telemetry,
         frames=len(files),
         usable_frames=usable,
-        frames_without_row=len(without_row),
-        rows_without_frame=len(without_frame),
-        truncated_frames=len(truncated),
-        repeated_frames=len(repeated),
-        examples={
-            "frames_without_row": without_row[:EXAMPLES],
-            "rows_without_frame": without_frame[:EXAMPLES],
-            "truncated_frames": truncated[:EXAMPLES],
-            "repeated_frames": repeated[:EXAMPLES],
-        },
+        **{kind: len(times) for kind, times in examples.items()},
+        examples={kind: times[:EXAMPLES] for kind, times in examples.items()},
         frame_bytes=sum(path.stat().st_size for path in files.values()),
     )

@@ -11,8 +11,9 @@ from pydantic import Field
 
 from model.common.config import Config
 from model.common.errors import DataError
-from model.common.files import write_json, write_text
+from model.common.files import atomic_path, write_json
 from model.recording.schema import BINARY_LABELS, HORIZONS_S, LABEL_COLUMNS, LABELS, TIME
+from model.recording.tables import read_table
 from model.recording.times import separated_times
 
 
@@ -21,7 +22,7 @@ class LabelConfig(Config):
 
     coast_threshold: float = Field(7.5, gt=0, le=100, description="Accelerator position (%) below which the car coasts")
     tolerance_s: float = Field(
-        0.3, gt=0, lt=1, description="A row at most this far from t + h tells the label; beyond, it is unknown"
+        0.3, gt=0, lt=1, description="Largest distance (s) of a row from t + h; without one, the label is unknown"
     )
 
 
@@ -33,8 +34,8 @@ CONFIG_SUFFIX = ".json"
 def future_labels(telemetry: pd.DataFrame, config: LabelConfig = _DEFAULT) -> pd.DataFrame:
     """Labels of each valid row of `read_telemetry`'s table.
 
-    The row nearest to t + h tells, if it is at most `tolerance_s` away; of two as near the earlier. Otherwise, past the
-    end or in a gap, the label is unknown: <NA>, never False.
+    A label is looked up in the row nearest to t + h, the earlier of two, if it is at most `tolerance_s` away.
+    Otherwise, past the end or in a gap, it is unknown: <NA>, never False.
 
     Returns:
         `LABEL_COLUMNS`; `brake_*` and `coast_*` nullable booleans, the rest floats, NaN where unknown.
@@ -76,7 +77,7 @@ def current_state(telemetry: pd.DataFrame, coast_threshold: float) -> npt.NDArra
 
 
 def _quantities(telemetry: pd.DataFrame, config: LabelConfig) -> dict[str, npt.NDArray]:
-    """What each row says now of what the labels ask for. Unknown throughout where its channel lacks."""
+    """The quantity of each label at each row; NaN throughout if the recording lacks its channel."""
     pedal = telemetry["ACCELERATOR_POS_D"].to_numpy()
     force = telemetry.get("BRAKE_FORCE")
     return {
@@ -100,18 +101,9 @@ def future_rows(
 
 def write_future_labels(path: Path, labels: pd.DataFrame, config: LabelConfig = _DEFAULT) -> None:
     """Write the table, atomically: booleans as True and False, unknown as an empty cell; and its config beside it."""
-    columns = [labels["Time"].tolist()]
-    for name in LABEL_COLUMNS[1:]:
-        values = labels[name]
-        known = values.notna().to_numpy()
-        if values.dtype == "boolean":
-            texts = np.where(values.to_numpy(bool, na_value=False), "True", "False")
-        else:
-            texts = _texts(values.to_numpy(float))
-        columns.append(np.where(known, texts, "").tolist())
-    lines = [",".join(LABEL_COLUMNS), *map(",".join, zip(*columns, strict=True))]
     write_json(path.with_suffix(CONFIG_SUFFIX), config.model_dump())
-    write_text(path, "\n".join(lines) + "\n")
+    with atomic_path(path) as temporary:
+        labels[list(LABEL_COLUMNS)].to_csv(temporary, index=False)
 
 
 def read_label_config(path: Path) -> LabelConfig:
@@ -136,19 +128,4 @@ def read_future_labels(path: Path) -> pd.DataFrame:
         DataError: missing, a column missing, or a cell of the wrong kind.
     """
     kinds: dict[str, Any] = {name: "boolean" if name in BINARY_LABELS else "float64" for name in LABEL_COLUMNS[1:]}
-    try:
-        table = pd.read_csv(path, dtype={"Time": str, **kinds})
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing: label the recording first.") from None
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, ValueError, TypeError) as error:
-        raise DataError(f"{path} is no table of labels ({error}): label the recording again.") from error
-    missing = [name for name in LABEL_COLUMNS if name not in table.columns]
-    if missing:
-        raise DataError(f"{path} lacks {', '.join(missing)}: label the recording again.")
-    return table
-
-
-def _texts(values: npt.NDArray[np.float64]) -> npt.NDArray[np.str_]:
-    """Shortest texts that read back as the same numbers; each distinct number is written once."""
-    distinct, where = np.unique(values, return_inverse=True)
-    return np.array([repr(value) for value in distinct.tolist()])[where]
+    return read_table(path, LABEL_COLUMNS, "label", {TIME: str, **kinds})

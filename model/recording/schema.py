@@ -49,6 +49,8 @@ class Label:
 
 GEARS = 6
 """0 (neutral) to 5."""
+WINDOW_FRAMES = 20
+"""Frames of a window, unless a data set is made with another length."""
 CHANNELS = {
     channel.name: channel
     for channel in (

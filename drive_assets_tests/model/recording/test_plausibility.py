@@ -39,7 +39,8 @@ def drive(rows: int = 800) -> pd.DataFrame:
 def found(table: pd.DataFrame, tmp_path: Path) -> list[tuple[str, bool]]:
     table.to_csv(tmp_path / "telemetry.csv", index=False)
     return [
-        (finding.kind, finding.poisons) for finding in implausible_drive(*read_telemetry(tmp_path / "telemetry.csv"))
+        (finding.kind, finding.blocks_training)
+        for finding in implausible_drive(*read_telemetry(tmp_path / "telemetry.csv"))
     ]
 
 
@@ -101,7 +102,7 @@ def test_vehicles_in_the_sky() -> None:
         sizes = np.arange(10, dtype=np.float32)[:, None] * 5
         boxes = [np.array([box], np.float32) + sizes * np.array([larger], np.float32)] * 6
         annotations = Annotations.from_frames([str(n) for n in range(6)], [f"{n}.jpg" for n in range(6)], boxes)
-        assert [(f.kind, f.poisons) for f in implausible_detections(annotations.box, 575)] == kinds
+        assert [(f.kind, f.blocks_training) for f in implausible_detections(annotations.box, 575)] == kinds
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,7 @@ def test_vehicles_in_the_sky() -> None:
         (lambda t: t.assign(RPM=1777)[:150], "frozen"),
     ],
 )
-def test_what_contradicts_itself_poisons(tmp_path: Path, change: Callable, kind: str) -> None:
+def test_contradictions_block_training(tmp_path: Path, change: Callable, kind: str) -> None:
     assert (kind, True) in found(change(drive()), tmp_path)
 
 
@@ -128,7 +129,7 @@ def test_a_raw_pedal_is_rescaled(tmp_path: Path, positions: tuple[float, float])
     folder.mkdir()
     raw.to_csv(folder / "telemetry.csv", index=False)
     recording = Recording(folder)
-    assert any(finding.poisons for finding in implausible_drive(*recording.telemetry()))
+    assert any(finding.blocks_training for finding in implausible_drive(*recording.telemetry()))
     recording.keep_reading(ReadingConfig(pedal_range=list(positions)))
     read, report = recording.telemetry()
     np.testing.assert_allclose(read["ACCELERATOR_POS_D"], table["ACCELERATOR_POS_D"], atol=1e-9)

@@ -1,0 +1,31 @@
+"""Reading the tables that are made for a recording."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from model.common.errors import DataError
+
+
+def read_table(path: Path, columns: Sequence[str], verb: str, dtype: Any) -> pd.DataFrame:
+    """Read a CSV file; empty cells of text columns stay empty texts.
+
+    Args:
+        verb: what makes the file, such as "annotate", for the advice.
+
+    Raises:
+        DataError: missing, no table, a column missing, or a cell of another type than `dtype`.
+    """
+    try:
+        table = pd.read_csv(path, dtype=dtype, keep_default_na=dtype is not str)
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing: {verb} the recording first.") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{path} cannot be read as a table ({error}): {verb} the recording again.") from error
+    if missing := [name for name in columns if name not in table.columns]:
+        raise DataError(
+            f"{path} lacks {', '.join(missing)}: expected the columns {', '.join(columns)}; {verb} the recording again."
+        )
+    return table
