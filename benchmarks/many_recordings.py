@@ -84,7 +84,7 @@ def measure_inbox(count: int, folder: str) -> None:
     resources = {"storage": storage, "arrival_rules": ArrivalRules(settling_s=0)}
     cursor: str | None = None
     for what, again_s in (("new", 0), ("looked at again", 1e9), ("unchanged at a glance", -1)):
-        inbox.AGAIN_S = again_s
+        inbox.RESCAN_S = again_s
         with dg.build_sensor_context(cursor=cursor, resources=resources) as context:
             _ = context.resources  # made now
             started = time.process_time()

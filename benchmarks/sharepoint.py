@@ -2,8 +2,8 @@
 
     python -m benchmarks.sharepoint [--size-mib 1024] [--files 5000]
 
-The server runs in a process of its own and speaks TLS on loopback. Ratios count; the machine's speed cancels. Delta
-rounds are timed in benchmarks/sharepoint_sensor.py.
+The server runs in another process and uses TLS on loopback. The ratios do not depend on the machine's speed. See
+benchmarks/sharepoint_sensor.py for delta rounds.
 """
 
 import argparse
@@ -20,11 +20,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from drive_assets.resources.sharepoint.answers import Advice
 from drive_assets.resources.sharepoint.client import GraphClient
 from drive_assets.resources.sharepoint.download import CHUNK
 from drive_assets.resources.sharepoint.items import Item
 from drive_assets.resources.sharepoint.quickxorhash import QuickXorHash
+from drive_assets.resources.sharepoint.responses import Operation
 from drive_assets.resources.sharepoint.settings import SharePointSettings
 from model.common.files import fsync
 
@@ -48,7 +48,7 @@ def library(folder: Path, latency_s: float = 0.0) -> Iterator[tuple[GraphClient,
     here, there = context.Pipe()
     process = context.Process(target=serve, args=(there, folder, latency_s), daemon=True)
     process.start()
-    there.close()  # else a server that fails is waited for
+    there.close()  # otherwise recv would wait for a server that failed
     environment, site_url = here.recv()
     settings = SharePointSettings.from_environment(environment)
     assert settings is not None
@@ -67,8 +67,8 @@ def timed(action: Any, *arguments: Any) -> float:
 
 
 def curl(client: GraphClient, drive_id: str, item: Item, ca_bundle: str, target: Path) -> None:
-    """What a shell would do: ask for the address, then curl. It goes in by a pipe: a list of processes is public."""
-    address = client._transport.download_address(drive_id, item.id, Advice("Downloading"))
+    """Download with curl. The address is passed by a pipe, since the list of processes is public."""
+    address = client._transport.download_address(drive_id, item.id, Operation("Downloading"))
     command = ["curl", "--silent", "--fail", "--cacert", ca_bundle, "--output", str(target), "--config", "-"]
     subprocess.run(command, input=f'url = "{address.url}"', text=True, check=True)
 
@@ -78,7 +78,7 @@ def hashing() -> None:
     running = QuickXorHash()
     chunks = [data[start : start + CHUNK] for start in range(0, len(data), CHUNK)]
     seconds = timed(lambda: [running.update(chunk) for chunk in chunks])
-    print(f"quickXorHash, {CHUNK >> 10} KiB at a time: {len(data) / seconds / 1e6:,.0f} MB/s on one core (wanted: 500)")
+    print(f"quickXorHash, {CHUNK >> 10} KiB at a time: {len(data) / seconds / 1e6:,.0f} MB/s on one core (target: 500)")
 
 
 def one_zip(folder: Path, size_mib: int) -> None:
@@ -102,16 +102,16 @@ def one_zip(folder: Path, size_mib: int) -> None:
             ("curl and fsync", curl_and_fsync, ()),
             ("client", client.download, (drive_id, item, target)),
         ]
-        for number in range(ROUNDS):  # in turn, each first as often, so that all meet the same machine and disk
-            for who, action, arguments in turns[number % 3 :] + turns[: number % 3]:
+        for number in range(ROUNDS):  # in turn, so that all meet the same machine and disk
+            for name, action, arguments in turns[number % 3 :] + turns[: number % 3]:
                 target.unlink(missing_ok=True)
                 os.sync()
-                times[who].append(timed(action, *arguments))
+                times[name].append(timed(action, *arguments))
         ours = median(times.pop("client"))
         print(f"one zip of {size_mib} MiB: the client, with hash and fsync, {item.size / ours / 1e6:,.0f} MB/s")
-        for who, theirs in times.items():
+        for name, theirs in times.items():
             share = 100 * median(theirs) / ours
-            print(f"  {who} {item.size / median(theirs) / 1e6:,.0f} MB/s: the client has {share:.0f} % (wanted: 80 %)")
+            print(f"  {name} {item.size / median(theirs) / 1e6:,.0f} MB/s: the client has {share:.0f} % (target: 80 %)")
     target.unlink()
 
 
@@ -123,13 +123,13 @@ def small_files(folder: Path, files: int) -> None:
     with library(served.parent, LATENCY_S) as (client, drive_id, _):
         where = client.item_by_path(drive_id, served.name)
         items = list(client.children(drive_id, where.id))
-        few = items[: max(1, files // 10)]  # one worker would take minutes: its rate is what counts
+        few = items[: max(1, files // 10)]  # one worker would take minutes, and only its rate is of interest
         alone = timed(client.download_all, drive_id, [(item, folder / "alone" / item.name) for item in few], 1)
         together = timed(client.download_all, drive_id, [(item, folder / "together" / item.name) for item in items], 8)
         one, eight = len(few) / alone, len(items) / together
         print(
             f"{files:,} files of {FRAME_BYTES:,} bytes, {1000 * LATENCY_S:.0f} ms added to each answer: 1 worker "
-            f"{one:.1f} files/s, 8 workers {eight:.1f} files/s: {eight / one:.1f} times (wanted: 5)"
+            f"{one:.1f} files/s, 8 workers {eight:.1f} files/s: {eight / one:.1f} times (target: 5)"
         )
 
 

@@ -1,9 +1,9 @@
-"""A delta round of 100,000 items through the SharePoint sensor: seconds a tick, memory, and requests without a change.
+"""A delta round of 100,000 items through the SharePoint sensor: seconds per tick, memory, requests without a change.
 
     python -m benchmarks.sharepoint_sensor [--recordings 200] [--frames 499] [--page-size 200]
 
-The library is the tests' local Graph server, in another process than the sensor. Page sizes of Graph are about 200. The
-limits: a tick under 40 s, the sensor's process under 300 MiB, one request for a tick without a change.
+The library is the tests' local Graph server, in another process than the sensor. Graph's pages have about 200 items.
+Limits: 40 s per tick, 300 MiB in the sensor's process, one request for a tick without a change.
 """
 
 import argparse
@@ -19,20 +19,20 @@ SETTLING_S = 1.0
 
 
 def run_sensor(data: str, slice_s: float) -> None:
-    """Tick until all is requested, in a process of its own; one line of figures for each tick, as JSON."""
+    """Tick until all is requested; prints one line of figures per tick as JSON."""
     import dagster as dg
 
     from drive_assets.recordings.arrivals import ArrivalRules
-    from drive_assets.recordings.sharepoint.library import connect
+    from drive_assets.recordings.sharepoint.library import connect, read_settings
     from drive_assets.recordings.sharepoint.sensor import sharepoint_sensor
     from drive_assets.resources.storage import Storage
 
     rules = ArrivalRules(settling_s=SETTLING_S, slice_s=slice_s)
-    storage, cursor, requested, quiet = Storage(data_root=data, inbox_root=data), None, 0, 0
-    client = connect(patience_s=slice_s / 4)
+    storage, cursor, requested, idle = Storage(data_root=data, inbox_root=data), None, 0, 0
+    client = connect(read_settings(), patience_s=slice_s / 4)
     with dg.instance_for_test() as instance:
-        while quiet < 2:
-            started, before = time.perf_counter(), client.requests_made
+        while idle < 2:
+            started, before = time.perf_counter(), client.requests_sent
             resources = {"storage": storage, "arrival_rules": rules}
             with dg.build_sensor_context(instance=instance, cursor=cursor, resources=resources) as context:
                 result = sharepoint_sensor(context)
@@ -41,12 +41,12 @@ def run_sensor(data: str, slice_s: float) -> None:
             requested += runs
             figures = {
                 "seconds": round(time.perf_counter() - started, 2),
-                "requests": client.requests_made - before,
+                "requests": client.requests_sent - before,
                 "runs": runs,
                 "MiB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
             }
             print(json.dumps(figures), flush=True)
-            quiet = quiet + 1 if requested and not runs else 0
+            idle = idle + 1 if requested and not runs else 0
             time.sleep(SETTLING_S)
 
 

@@ -1,6 +1,6 @@
-"""`make demo-sharepoint`: recordings that arrive in a library, taken by the sensor of a real Dagster daemon.
+"""`make demo-sharepoint`: recordings arrive in a library, and the sensor of a real Dagster daemon ingests them.
 
-The library is the tests' local Graph server on a folder of simulated drives, so that no account is needed.
+The library is the tests' local Graph server on a folder of simulated drives: no account is needed.
 """
 
 import os
@@ -31,15 +31,15 @@ PATIENCE_S = 180.0
 STOP_S = 20.0
 
 
-def run_demo(tell: Callable[[str], None]) -> bool:
-    """Serve two recordings, let the sensor take them, add one more, and see it taken. Whether all were."""
+def run_demo(log: Callable[[str], None]) -> bool:
+    """Serve two recordings, then add a third; returns whether the sensor had all of them ingested."""
     started, storage = time.monotonic(), Storage.from_environment()
     storage.check_writable()
-    library, made = storage.root / "library", storage.simulated / "recordings"
+    library, drives = storage.root / "library", storage.simulated / "recordings"
     shutil.rmtree(library, ignore_errors=True)
-    made.mkdir(parents=True, exist_ok=True)
-    tell(f"Simulating {SIMULATION.recordings} drives of {SIMULATION.duration_s:.0f} s")
-    first, second, third = simulate_drives(made, SIMULATION, tell)
+    drives.mkdir(parents=True, exist_ok=True)
+    log(f"Simulating {SIMULATION.recordings} drives of {SIMULATION.duration_s:.0f} s")
+    first, second, third = simulate_drives(drives, SIMULATION, log)
     folder = library / "Drives"
     folder.mkdir(parents=True)
     shutil.copytree(first, folder / first.name)
@@ -47,32 +47,30 @@ def run_demo(tell: Callable[[str], None]) -> bool:
     with GraphServer(library) as server:
         os.environ |= server.environment() | {"SHAREPOINT_FOLDER": "Drives"}
         os.environ |= {"DRIVE_ASSETS_SETTLING_S": str(SETTLING_S), "DRIVE_ASSETS_SENSOR_INTERVAL_S": str(INTERVAL_S)}
-        tell(
-            f"\nA library with a folder and a zip, served at {server.graph_url}. `drive-assets sharepoint check` says:"
-        )
-        if not check_access(tell):
+        log(f"\nA library with a folder and a zip is served at {server.graph_url}. `drive-assets sharepoint check`:")
+        if not check_access(log):
             return False
         with open_instance() as instance, daemon(storage.root / "daemon.log"):
-            tell(f"\nDagster's daemon runs, its log is {storage.root / 'daemon.log'}. The sensor says:")
-            taken = wait_for(instance, {first.name, second.name}, tell)
+            log(f"\nDagster's daemon runs, its log is {storage.root / 'daemon.log'}. The sensor reports:")
+            taken = wait_for(instance, {first.name, second.name}, log)
             if taken:
-                tell(f"\n{first.name} and {second.name} are there. Now {third.name} is uploaded. The sensor says:")
+                log(f"\n{first.name} and {second.name} are ingested. Now {third.name} is uploaded. The sensor reports:")
                 shutil.copytree(third, folder / f".{third.name}")
                 (folder / f".{third.name}").rename(folder / third.name)
-                taken = wait_for(instance, {third.name}, tell)
-    tell(
-        f"\n{'All three arrived by themselves' if taken else 'Not all arrived, see the log'}, "
+                taken = wait_for(instance, {third.name}, log)
+    log(
+        f"\n{'All three were ingested' if taken else 'Not all were ingested, see the log'}, "
         f"in {time.monotonic() - started:.0f} s:"
     )
-    tell(f"  recordings            {storage.recordings}")
-    tell(f"  what the sensor knows {storage.root / 'sharepoint'}")
-    tell(f"Look at runs, sensor ticks and frames with `DRIVE_ASSETS_DATA={storage.root} make ui`.")
+    log(f"  recordings            {storage.recordings}")
+    log(f"  the sensor's database {storage.root / 'sharepoint'}")
+    log(f"Look at runs, sensor ticks and frames with `DRIVE_ASSETS_DATA={storage.root} make ui`.")
     return taken
 
 
 @contextmanager
 def daemon(log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Dagster's daemon, in a process of its own, with this one's environment."""
+    """Dagster's daemon in another process, with this one's environment."""
     command = [str(Path(sys.executable).parent / "dagster-daemon"), "run", "-m", "drive_assets.definitions"]
     with log.open("wb") as stream:
         process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
@@ -86,14 +84,14 @@ def daemon(log: Path) -> Iterator[subprocess.Popen[bytes]]:
             process.kill()
 
 
-def wait_for(instance: dg.DagsterInstance, names: set[str], tell: Callable[[str], None]) -> bool:
-    """Until all these recordings are materialised, tell what the sensor says when it says something else."""
-    deadline, told = time.monotonic() + PATIENCE_S, ""
+def wait_for(instance: dg.DagsterInstance, names: set[str], log: Callable[[str], None]) -> bool:
+    """Wait until all these recordings are materialised; logs what the sensor reports when that changes."""
+    deadline, logged = time.monotonic() + PATIENCE_S, ""
     while time.monotonic() < deadline:
-        said = last_tick(instance)
-        if said and said != told:
-            told = said
-            tell(f"  {said}")
+        text = last_tick(instance)
+        if text and text != logged:
+            logged = text
+            log(f"  {text}")
         if names <= instance.get_materialized_partitions(dg.AssetKey("recording")):
             return True
         time.sleep(0.5)
@@ -101,7 +99,7 @@ def wait_for(instance: dg.DagsterInstance, names: set[str], tell: Callable[[str]
 
 
 def last_tick(instance: dg.DagsterInstance) -> str:
-    """What the SharePoint sensor said in its last tick that ended."""
+    """What the SharePoint sensor reported in its last completed tick."""
     for state in instance.all_instigator_state():
         if state.instigator_name != sharepoint_sensor.name:
             continue

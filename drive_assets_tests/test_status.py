@@ -145,7 +145,7 @@ def test_what_is_forgotten_is_no_partition_and_its_files_and_history_stay(
     assert history[0].asset_observation is not None
     assert history[0].asset_observation.metadata["forgotten"].value == "of another car"
     assert status(instance, storage)["recording"].made == []
-    with pytest.raises(DataError, match="Nothing is known"):
+    with pytest.raises(DataError, match="does not exist"):
         forget(instance, storage, TAKEN)
 
     register_recordings(instance, [TAKEN])  # it may come back

@@ -1,4 +1,4 @@
-"""What all sensors of recordings have in common: when a recording is taken, and what a tick tells."""
+"""What all sensors of recordings share: when a recording is requested, and what a tick reports."""
 
 import os
 import time
@@ -13,13 +13,12 @@ from drive_assets.recordings.archives import listing
 from drive_assets.recordings.sources import Source, origin, register
 from drive_assets.resources.storage import Storage
 from drive_assets.running.environment import seconds_from_environment
-from model.common.config import fingerprint
 
 INTERVAL_S = max(1, round(seconds_from_environment("DRIVE_ASSETS_SENSOR_INTERVAL_S", 30)))
 """Between two ticks of a sensor."""
 TAGS = {"dagster/max_retries": "3"}
-"""A run whose process was lost, say with its machine, goes on by itself (`run_retries` in dagster.yaml)."""
-SHOWN = 5
+"""A run whose process is lost, for example with its machine, restarts by itself (`run_retries` in dagster.yaml)."""
+MAX_NAMES = 5
 """Names that a tick lists of each kind."""
 
 
@@ -29,21 +28,21 @@ def now() -> float:
 
 
 def clock() -> float:
-    """Seconds from some moment on; by it a tick's own time is measured."""
+    """A monotonic time in seconds, for the duration of a tick."""
     return time.monotonic()
 
 
 class ArrivalRules(dg.ConfigurableResource):
-    """When a recording that arrives is taken, and how much a tick of a sensor does."""
+    """When a recording that arrives is requested, and how much one tick of a sensor does."""
 
     settling_s: float = Field(
         default=600.0,
         ge=0,
-        description="Taken once nothing in it changed for this long, so that half-copied drives are not.",
+        description="Seconds without a change after which a recording is requested, so that half-copied ones are not.",
     )
-    most_a_tick: int = Field(default=200, ge=1, description="Runs that one tick requests at most; the next goes on.")
+    most_a_tick: int = Field(default=200, ge=1, description="Most runs that one tick requests; the next continues.")
     slice_s: float = Field(
-        default=40.0, ge=0, description="Seconds that one tick works at most; Dagster ends a tick after 60."
+        default=40.0, ge=0, description="Most seconds that one tick works; Dagster ends a tick after 60."
     )
 
     @classmethod
@@ -58,22 +57,23 @@ class ArrivalRules(dg.ConfigurableResource):
 
 @dataclass(frozen=True)
 class Arrival:
-    """A complete and settled recording that a sensor found."""
+    """A complete and settled recording."""
 
     source: Source
     key: str
-    """Identifies the item and its content."""
+    """Run key: identifies the item and its content."""
     sizes: str
     """`listing` of its files."""
 
 
 @dataclass
 class Tick:
-    """What a tick saw and asks for."""
+    """What one tick of a sensor saw and requests."""
 
+    storage: Storage
     rules: ArrivalRules
     requested: list[Arrival] = field(default_factory=list)
-    told: dict[str, list[str]] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     started: float = field(default_factory=lambda: clock())
 
@@ -85,38 +85,70 @@ class Tick:
     def spent_s(self) -> float:
         return clock() - self.started
 
-    @property
-    def is_over(self) -> bool:
-        return self.spent_s >= self.rules.slice_s
+    def note(self, kind: str, text: str) -> None:
+        """Report one thing of a kind, such as ("refused", "week.zip is no complete zip")."""
+        self.notes.setdefault(kind, []).append(text)
 
-    def tell(self, kind: str, what: str) -> None:
-        """Note one thing of a kind, such as ("not settled", "2024-05-01_10-00-00 changed 20 s ago")."""
-        self.told.setdefault(kind, []).append(what)
+    def warn(self, kind: str, text: str) -> None:
+        """Report something that belongs into the log even if the tick requests runs."""
+        self.note(kind, text)
+        self.warnings.append(f"{text}: {kind}")
 
-    def warn(self, kind: str, what: str) -> None:
-        """Tell what somebody should see even if the tick requests something."""
-        self.tell(kind, what)
-        self.warnings.append(f"{what}: {kind}")
+    def is_settled(self, label: str, changed: float) -> bool:
+        """Whether the settling time passed since a change at the time `changed`; reports it if not."""
+        age, settling = now() - changed, self.rules.settling_s
+        if age < settling:
+            self.note("not settled", f"{label} changed {_duration(age)} ago (settling time {_duration(settling)})")
+        return age >= settling
+
+    def request(self, arrival: Arrival) -> bool:
+        """Request a recording; reports it instead if another source holds its name. Returns whether it is requested."""
+        conflict = self._name_conflict(arrival)
+        if conflict:
+            self.note("not taken, since the name is in use", conflict)
+        else:
+            self.requested.append(arrival)
+        return not conflict
+
+    def _name_conflict(self, arrival: Arrival) -> str:
+        """Which other source holds a recording's name, with other content; empty if the name is free.
+
+        A name belongs to the source that it was first requested from. Another one of the same kind gets it once the
+        first is gone; a source of another kind never.
+        """
+        source, folder = arrival.source, self.storage.recording(arrival.source.name)
+        for other in self.requested:
+            if other.source.name == source.name:
+                return f"{source.location} and {other.source.location} are both {source.name}; the latter is taken"
+        earlier = origin(self.storage, source.name)
+        if (
+            earlier is not None
+            and earlier.kind == source.kind
+            and (earlier.place == source.place or earlier.is_gone(self.storage))
+        ):
+            return ""
+        if listing(sizes_of(folder)) == arrival.sizes if folder.is_dir() else earlier is None:
+            return ""
+        holder = earlier.location if earlier is not None else folder
+        return f"{source.name} exists already from {holder} with other content than {source.location}"
 
     def summary(self, nothing: str) -> str:
-        """All that was told, by kind, with counts and the first few of each; `nothing` if there is nothing to tell."""
+        """All notes by kind, with counts and the first few of each; `nothing` if there are none."""
         parts = [f"{len(self.requested)} requested"] if self.requested else []
-        for kind, items in self.told.items():
-            shown = "; ".join(items[:SHOWN]) + (f"; and {len(items) - SHOWN} more" if len(items) > SHOWN else "")
-            parts.append(f"{len(items)} {kind}: {shown}")
+        for kind, texts in self.notes.items():
+            more = [f"and {len(texts) - MAX_NAMES} more"] if len(texts) > MAX_NAMES else []
+            parts.append(f"{len(texts)} {kind}: {'; '.join([*texts[:MAX_NAMES], *more])}")
         return ". ".join(parts or [nothing]) + "."
 
-    def result(
-        self, context: dg.SensorEvaluationContext, storage: Storage, cursor: str, nothing: str
-    ) -> dg.SensorResult:
-        """Remember the sources, and ask for partitions and runs; the tick's text says what was seen."""
+    def result(self, context: dg.SensorEvaluationContext, cursor: str, nothing: str) -> dg.SensorResult:
+        """Register the sources, and request partitions and runs; the tick's text is the summary."""
         summary = self.summary(nothing)
         for warning in self.warnings:
             context.log.warning(warning)
         if not self.requested:
             return dg.SensorResult(skip_reason=summary, cursor=cursor)
         context.log.info(summary)
-        register(storage, [arrival.source for arrival in self.requested])
+        register(self.storage, [arrival.source for arrival in self.requested])
         names = sorted(arrival.source.name for arrival in self.requested)
         return dg.SensorResult(
             run_requests=[
@@ -129,42 +161,11 @@ class Tick:
         )
 
 
-def rival(storage: Storage, arrival: Arrival, tick: Tick) -> str:
-    """Why a recording's name is not free: another source holds it with other content. Empty if it is free.
-
-    A name belongs to the source that it was first requested from. Another one of the same kind gets it once the first
-    is gone; a source of another kind never.
-    """
-    name, folder = arrival.source.name, storage.recording(arrival.source.name)
-    for other in tick.requested:
-        if other.source.name == name:
-            return f"{arrival.source.location} and {other.source.location} are both {name}; the latter is taken"
-    earlier = origin(storage, name)
-    if (
-        earlier is not None
-        and earlier.kind == arrival.source.kind
-        and (earlier.place == arrival.source.place or earlier.is_gone(storage))
-    ):
-        return ""
-    if folder.is_dir():
-        if listing(sizes_of(folder)) == arrival.sizes:
-            return ""
-    elif earlier is None:
-        return ""
-    place = earlier.location if earlier is not None else str(folder)
-    return f"{name} is there already from {place} with other content than {arrival.source.location}"
-
-
 def sizes_of(folder: Path) -> list[tuple[str, int]]:
     """Name and size in bytes of the files in a folder."""
     with os.scandir(folder) as entries:
         return [(entry.name, entry.stat().st_size) for entry in entries if entry.is_file()]
 
 
-def key_of(item: str, name: str, *content: object) -> str:
-    """A run key: what is requested once. The name belongs to it, since a recording that is renamed is another one."""
-    return f"{item}:{fingerprint(name, *content)}"
-
-
-def age_text(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -1,4 +1,4 @@
-"""Space on the disk, locks, and how far a transfer is."""
+"""Free disk space, and the progress of a transfer."""
 
 import shutil
 import time
@@ -12,38 +12,31 @@ PROGRESS_S = 5.0
 
 
 class Progress:
-    """Tells how far a transfer is, in a line every few seconds."""
+    """Logs the progress of a transfer, in a line every few seconds."""
 
-    def __init__(self, label: str, tell: Tell) -> None:
-        self.label, self.tell = label, tell
-        self._started = self._told = time.monotonic()
+    def __init__(self, label: str, log: Tell) -> None:
+        self.label, self.log = label, log
+        self._started = self._logged = time.monotonic()
         self._first: int | None = None
 
     def __call__(self, done: int, total: int) -> None:
         """`done` of the total bytes are there."""
         now = time.monotonic()
         self._first = done if self._first is None else self._first
-        if now - self._told < PROGRESS_S:
+        if now - self._logged < PROGRESS_S:
             return
-        self._told = now
+        self._logged = now
         speed = (done - self._first) / (now - self._started)
-        share = done / max(total, 1)
         left = f", {(total - done) / speed:.0f} s left" if speed > 0 else ""
-        self.tell(f"{self.label}: {share:.0%} of {total / 1e6:,.1f} MB, {speed / 1e6:.1f} MB/s{left}")
+        share = done / max(total, 1)
+        self.log(f"{self.label}: {share:.0%} of {total / 1e6:,.1f} MB, {speed / 1e6:.1f} MB/s{left}")
 
 
-def free_bytes(folder: Path) -> int:
-    """Free bytes of the disk that `folder` lies on, or will lie on."""
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
-
-
-def check_space(folder: Path, wanted: int, name: str) -> None:
-    """Raises DataError if less than `wanted` bytes, and some to spare, are free for `folder`."""
-    free = free_bytes(folder)
-    if free < wanted + SPARE_BYTES:
+def check_space(folder: Path, needed: int, name: str) -> None:
+    """Raises DataError if less than `needed` bytes, and some to spare, are free on the disk of an existing folder."""
+    free = shutil.disk_usage(folder).free
+    if free < needed + SPARE_BYTES:
         raise DataError(
-            f"{name} needs {wanted / 1e6:,.0f} MB and {free / 1e6:,.0f} MB are free at {folder}: free some, or choose "
+            f"{name} needs {needed / 1e6:,.0f} MB and {free / 1e6:,.0f} MB are free at {folder}: free some, or choose "
             "another data root with DRIVE_ASSETS_DATA."
         )

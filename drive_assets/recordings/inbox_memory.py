@@ -1,4 +1,4 @@
-"""What the inbox sensor remembers from tick to tick, and what it sees of a folder or zip at a glance and in whole."""
+"""What the inbox sensor remembers between ticks, and how it inspects a folder or zip: briefly or completely."""
 
 import base64
 import bz2
@@ -14,47 +14,47 @@ from model.common.config import fingerprint
 from model.recording.folder import TELEMETRY
 
 Note = tuple[str, str]
-"""A kind of what a tick tells, such as "refused", and the text."""
+"""Kind and text of a report, such as ("refused", "week.zip is no complete zip")."""
 
 
 @dataclass
 class Memory:
-    """The sensor's cursor. Folders and zips by their path in the inbox, such as week/2024-05-01_10-00-00."""
+    """The sensor's cursor. Folders and zips are named by their path in the inbox, such as week/2024-05-01_10-00-00."""
 
     requested: dict[str, str] = field(default_factory=dict)
-    """Version of the content that was requested last, by the recording's name."""
+    """Version of the content that was last requested, by the recording's name."""
     glances: dict[str, str] = field(default_factory=dict)
-    """Of folders and zips of which nothing is left to be requested; the longest ago looked at in whole comes first."""
+    """`glance` of folders and zips that need no request; those whose complete scan is longest ago come first."""
     notes: dict[str, list[Note]] = field(default_factory=dict)
-    """What each tick tells of some of these."""
+    """What each tick reports of some of these."""
     next: str = ""
-    """Where the next tick begins; empty for the first."""
+    """Where the next tick starts; empty for the first."""
 
     @classmethod
     def parse(cls, cursor: str | None) -> "Memory":
         if not cursor:
             return cls()
-        if cursor.startswith("{"):  # before there were glances
+        if cursor.startswith("{"):  # of a version without glances
             return cls(requested=json.loads(cursor))
         memory = cls(**json.loads(bz2.decompress(base64.b64decode(cursor))))
         memory.notes = {unit: [(kind, text) for kind, text in notes] for unit, notes in memory.notes.items()}
         return memory
 
     def text(self) -> str:
-        """The cursor; packed, since Dagster keeps that of each tick, for a day and longer."""
+        """The cursor; compressed, since Dagster keeps that of each tick for a day or longer."""
         return base64.b64encode(bz2.compress(json.dumps(asdict(self)).encode())).decode()
 
     def in_turn(self, units: Sequence[str]) -> list[str]:
-        """`units`, which are sorted by their parts, from the next one on; those before it come last."""
+        """`units`, which are sorted by their parts, starting with `next`; those before it come last."""
         before = [unit for unit in units if unit.split("/") < self.next.split("/")]
         return [*units[len(before) :], *before]
 
     def keep_only(self, units: Collection[str]) -> None:
-        """Forget what was seen of those that are there no more. What was requested is not requested again."""
+        """Forget the glances of all others. What was requested is not requested again."""
         for unit in self.glances.keys() - set(units):
             self.forget(unit)
 
-    def note(self, unit: str, seen: str, notes: list[Note]) -> None:
+    def remember(self, unit: str, seen: str, notes: list[Note]) -> None:
         self.glances[unit] = seen
         if notes:
             self.notes[unit] = notes
@@ -66,14 +66,14 @@ class Memory:
 
 @dataclass(frozen=True)
 class Content:
-    """A folder or zip, looked at in whole."""
+    """A folder or zip after a complete scan."""
 
     version: str
     """Identity of its files: paths, sizes and times."""
     changed: float
-    """Its last change in seconds since 1970: that of an inode, since copying tools keep the other time of files."""
+    """Its last change in seconds since 1970, by the inodes: copying tools keep the modification times of files."""
     names: list[str] | None
-    """Of what lies in a folder, without what lies in folders of it; None of a zip."""
+    """Of the entries of a folder, without those in its folders; None for a zip."""
 
 
 def glance(unit: Path) -> str:
@@ -86,10 +86,10 @@ def glance(unit: Path) -> str:
 
 
 def read_content(unit: Path) -> Content:
-    """Looks at each file, which takes long on a network's file system.
+    """Scans each file, which is slow on a network file system.
 
     Raises:
-        OSError: it cannot be read. Folders in it that are closed to this user do not matter.
+        OSError: it cannot be read. Folders in it that this user may not read are ignored.
     """
 
     def check(error: OSError) -> None:
@@ -102,7 +102,7 @@ def read_content(unit: Path) -> Content:
             inside = os.path.relpath(folder, unit.parent)
             names = [*folders, *files] if names is None else names
             stats += [(f"{inside}/{name}", os.lstat(f"{folder}/{name}")) for name in (*folders, *files)]
-    files_seen = [(path, s.st_size, s.st_mtime_ns) for path, s in stats if stat.S_ISREG(s.st_mode)]
-    # As sorted paths are: the requests of all users depend on it.
-    ordered = sorted(files_seen, key=lambda each: each[0].split("/"))
+    regular = [(path, s.st_size, s.st_mtime_ns) for path, s in stats if stat.S_ISREG(s.st_mode)]
+    # Sorted as paths: the run keys of earlier requests depend on this order.
+    ordered = sorted(regular, key=lambda each: each[0].split("/"))
     return Content(fingerprint(ordered), max(s.st_ctime for _, s in stats), names)

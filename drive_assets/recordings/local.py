@@ -4,12 +4,12 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from drive_assets.recordings.archives import is_taken, open_archive, same_names, taken_as, unpack
+from drive_assets.recordings.archives import clashing_names, is_taken, open_archive, taken_as, unpack
 from drive_assets.recordings.disk import Progress, check_space
 from drive_assets.recordings.sources import Source, Transfer
 from drive_assets.resources.storage import Storage
@@ -19,35 +19,21 @@ from model.recording.folder import TELEMETRY, parse_recording_name
 from model.recording.frame_files import is_frame
 
 LINKS_VARIABLE = "DRIVE_ASSETS_LINKS"
-"""Names a folder, such as the cache of DVC or git-annex, that files of a recording may be links into."""
+"""Names a folder, such as the cache of DVC or git-annex, that files of a recording may link into."""
 
 
 @dataclass(frozen=True)
-class LocalSource:
-    """A folder of a recording, or a zip of one or several."""
+class LocalSource(Source):
+    """A folder of a recording, or a zip of one or several; `location` is its absolute path."""
 
     kind: ClassVar[str] = "local"
-    name: str
-    location: str
-    """Absolute path of the folder or zip."""
     member: str | None = None
     """Folder in the zip that holds the files, empty for its top; None if the source is a folder."""
 
-    @property
-    def place(self) -> str:
-        return self.location
-
-    @property
-    def identity(self) -> str:
-        return ""
-
-    def fetch(self, storage: Storage, target: Path, tell: Tell) -> Transfer:
+    def fetch(self, storage: Storage, target: Path, log: Tell) -> Transfer:
         if self.member is None:
-            return _copy_folder(Path(self.location), target, Progress(self.name, tell))
-        return unpack(Path(self.location), self.location, self.member, target, Progress(self.name, tell))
-
-    def release(self, storage: Storage) -> None:
-        pass
+            return _copy_folder(Path(self.location), target, Progress(self.name, log))
+        return unpack(Path(self.location), self.location, self.member, target, Progress(self.name, log))
 
     def is_gone(self, storage: Storage) -> bool:
         return not Path(self.location).exists()
@@ -58,12 +44,10 @@ def _copy_folder(folder: Path, target: Path, progress: Progress) -> Transfer:
     files = sorted(path for path in folder.iterdir() if is_taken(path.name))
     for path in files:
         _require_file(path)
-    if same := same_names([path.name for path in files]):
-        raise DataError(f"{folder} holds {', '.join(same[:4])}, which differ only in case: leave one of each.")
+    if clashes := clashing_names(path.name for path in files):
+        raise DataError(f"{folder} has {', '.join(clashes[:4])}, which differ only in case: remove all but one.")
     if not any(is_frame(path.name) for path in files):
-        raise DataError(
-            f"{folder} has no frame{_instead_of_frames(folder)}: expected JPEG or PNG files beside telemetry."
-        )
+        raise DataError(f"{folder} has no frame{_other_files(folder)}: expected JPEG or PNG files beside telemetry.")
     total, done = sum(path.stat().st_size for path in files), 0
     check_space(target, total, folder.name)
     for path in files:
@@ -73,12 +57,12 @@ def _copy_folder(folder: Path, target: Path, progress: Progress) -> Transfer:
     return {"copied_megabytes": total / 1e6, "copy_s": time.monotonic() - started}
 
 
-def _instead_of_frames(folder: Path) -> str:
-    """In brackets, what lies in a folder where frames are expected; empty if nothing of use does."""
+def _other_files(folder: Path) -> str:
+    """In brackets, what a folder without frames holds instead; empty if nothing of interest."""
     inside = [path for path in folder.iterdir() if not path.name.startswith(".")]
     for path in filter(Path.is_dir, inside):
         if any(is_frame(inner.name) for inner in path.iterdir()):
-            return f" (there are pictures in its folder {path.name}: move them up)"
+            return f" (its folder {path.name} holds pictures: move them up)"
     suffixes = Counter(path.suffix.lower() for path in inside if path.is_file() and not is_taken(path.name))
     kinds = [f"{count} {suffix} files" for suffix, count in suffixes.most_common(3) if suffix]
     return f" ({', '.join(kinds)})" if kinds else ""
@@ -87,8 +71,8 @@ def _instead_of_frames(folder: Path) -> str:
 def _require_file(path: Path) -> None:
     """Raises DataError unless it is a regular file, or a link to one that may be followed.
 
-    A FIFO or a device would be read without end. A link in a folder that others write to may point to anything that
-    this user can read: it is followed within the folder that holds the recordings, and where LINKS_VARIABLE allows it.
+    Reading a FIFO or a device would never end. A link in a folder that others write to may point to anything that this
+    user can read: it is followed within the folder that holds the recordings, and where LINKS_VARIABLE allows it.
     """
     allowed = os.environ.get(LINKS_VARIABLE, "")
     roots = [_real(path.parent.parent), *([_real(Path(allowed))] if allowed else [])]
@@ -102,72 +86,67 @@ def _require_file(path: Path) -> None:
 
 
 def _real(path: Path) -> Path:
-    """Where links lead; one in a circle of links as it is, where Path.resolve would raise."""
+    """The path with links resolved; in a circle of links the path itself, where Path.resolve would raise."""
     return Path(os.path.realpath(path))
 
 
 def find_all(paths: Sequence[Path]) -> tuple[list[LocalSource], list[str]]:
-    """The recordings at `paths` (recordings' folders, zips, folders of these), and why other things there are none.
+    """The recordings at `paths` (folders of recordings, zips, folders of these), and one error for each thing refused.
 
-    A bad one does not take the good ones with it.
+    An error in one does not affect the others.
     """
     found: dict[str, LocalSource] = {}
     refused: list[str] = []
     for path in paths:
-        for unit in _units(_real(path.expanduser()), refused):
-            for source in _in_unit(unit, refused):
-                if source != found.setdefault(source.name, source):
-                    refused.append(f"{source.location} holds {source.name}, as {found[source.name].location} does.")
+        try:
+            for unit in _units(_real(path.expanduser())):
+                for source in _in_unit(unit, refused):
+                    if source != found.setdefault(source.name, source):
+                        refused.append(f"{source.location} holds {source.name}, as {found[source.name].location} does.")
+        except DataError as error:
+            refused.append(str(error))
+        except OSError as error:
+            refused.append(f"{error.filename or path} cannot be read: {error.strerror}.")
     return list(found.values()), refused
 
 
-def _in_unit(unit: Path, refused: list[str]) -> list[LocalSource]:
-    """The recordings of a folder or zip whose names are right."""
+def _units(path: Path) -> list[Path]:
+    """The folders and zips of recordings at a path: itself, or those in it.
+
+    Raises:
+        DataError: there are none.
+    """
+    expected = "expected a recording, a zip of some, or a folder of them."
+    if not path.exists():
+        raise DataError(f"{path} does not exist: {expected}")
+    if (is_zip(path) and path.is_file()) or is_recording(path):
+        return [path]
+    if not path.is_dir():
+        raise DataError(f"{path} is no folder and no zip: {expected}")
+    inside = sorted(inner for inner in path.iterdir() if not inner.name.startswith("."))
+    units = [inner for inner in inside if is_recording(inner) or (is_zip(inner) and inner.is_file())]
+    if not units:
+        text = f"{path} holds no recording: expected folders YYYY-MM-DD_HH-MM-SS with {TELEMETRY}."
+        is_deeper = any(is_recording(inner) for folder in inside if folder.is_dir() for inner in folder.iterdir())
+        raise DataError(f"{text} They lie one folder deeper: pass that." if is_deeper else text)
+    return units
+
+
+def _in_unit(unit: Path, refused: list[str]) -> Iterator[LocalSource]:
+    """The recordings of a folder or zip that have valid names."""
     try:
         sources = in_zip(unit) if unit.is_file() else [LocalSource(unit.name, str(unit))]
+        if not sources:
+            raise DataError(f"{unit} holds no recording: expected folders YYYY-MM-DD_HH-MM-SS with {TELEMETRY}.")
     except DataError as error:
         refused.append(str(error))
-        return []
-    good = []
+        return
     for source in sources:
         try:
             parse_recording_name(source.name)
-            good.append(source)
+            yield source
         except DataError as error:
             refused.append(f"{source.location}: {error}")
-    if not sources:
-        refused.append(f"{unit} holds no recording: expected folders YYYY-MM-DD_HH-MM-SS with {TELEMETRY}.")
-    return good
-
-
-def _units(path: Path, refused: list[str]) -> list[Path]:
-    """The folders and zips of recordings at a path: itself, or what lies in it."""
-    expected = "expected a recording, a zip of some, or a folder of them."
-    try:
-        if not path.exists():
-            refused.append(f"{path} does not exist: {expected}")
-        elif path.is_file() and is_zip(path):
-            return [path]
-        elif not path.is_dir():
-            refused.append(f"{path} is no folder and no zip: {expected}")
-        elif is_recording(path):
-            return [path]
-        else:
-            inside = sorted(inner for inner in path.iterdir() if not inner.name.startswith("."))
-            units = [inner for inner in inside if is_recording(inner) or (inner.is_file() and is_zip(inner))]
-            if not units:
-                refused.append(_without_recording(path, inside))
-            return units
-    except OSError as error:
-        refused.append(f"{path} cannot be read: {error.strerror}.")
-    return []
-
-
-def _without_recording(path: Path, inside: Sequence[Path]) -> str:
-    text = f"{path} holds no recording: expected folders YYYY-MM-DD_HH-MM-SS with {TELEMETRY}."
-    if any(is_recording(inner) for folder in inside if folder.is_dir() for inner in folder.iterdir()):
-        return f"{text} They lie one folder deeper: give that."
-    return text
 
 
 def is_zip(path: Path) -> bool:
@@ -175,7 +154,7 @@ def is_zip(path: Path) -> bool:
 
 
 def is_recording(path: Path) -> bool:
-    """Whether it is a folder with telemetry; a link that `ingest` then names counts too."""
+    """Whether it is a folder with telemetry; a link counts, so that `ingest` names it."""
     if not path.is_dir():
         return False
     telemetry = path / TELEMETRY

@@ -1,14 +1,6 @@
-"""Simulated drives as sources: made by `drive-assets simulate`, taken by name."""
-
-import dagster as dg
+"""Simulated drives as sources: made by `drive-assets simulate`, ingested by name."""
 
 from drive_assets.recordings.local import LocalSource, find_folder
-from drive_assets.recordings.sources import Kind, Source
-from drive_assets.resources.storage import Storage
+from drive_assets.recordings.sources import Kind
 
-
-def _find(storage: Storage, name: str) -> Source | None:
-    return find_folder(storage.simulated / "recordings" / name)
-
-
-KIND = Kind(LocalSource, _find, dg.Definitions())
+KIND = Kind(LocalSource, lambda storage, name: find_folder(storage.simulated / "recordings" / name))

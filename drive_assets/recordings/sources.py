@@ -1,14 +1,15 @@
-"""What a source of recordings is, which kinds there are, and the memory of which recording comes from where.
+"""Sources of recordings: their base class, the known kinds, and the file that names each recording's source.
 
-A new kind, say an S3 bucket, is a module that has `KIND`, and its line in `KINDS`.
+A new kind, such as an S3 bucket, is a module with a subclass of `Source` and a `KIND`, and a line in `KINDS`.
 """
 
 import importlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar
 
 import dagster as dg
 
@@ -25,56 +26,55 @@ KINDS = (
     "drive_assets.recordings.inbox",
     "drive_assets.recordings.sharepoint.definitions",
 )
-"""A module for each kind, in the order in which they are asked for a recording that nobody named a source of. They are
-imported when they are needed: a kind may use all that is said here."""
+"""A module for each kind, in the order in which they look for a recording whose source nobody named. They are imported
+when needed, since a kind imports this module."""
 Transfer = dict[str, float | str]
-"""Sizes, hashes and seconds of what was moved, as metadata."""
+"""Sizes, hashes and seconds of a copy or download, as metadata."""
 
 
-class Source(Protocol):
-    """Where one recording comes from: a frozen dataclass of JSON-ready fields."""
+@dataclass(frozen=True)
+class Source(ABC):
+    """Where one recording comes from. Subclasses are frozen dataclasses whose fields can be written as JSON."""
 
     kind: ClassVar[str]
-    """Told apart by it; sources of different kinds never replace each other."""
-
-    @property
-    def name(self) -> str:
-        """The recording's."""
-
-    @property
-    def location(self) -> str:
-        """What it is, for people: a path or an address without secrets."""
+    """Identifies the class; a source never replaces one of another kind."""
+    name: str
+    """The recording's."""
+    location: str
+    """For people: a path, or an address without secrets."""
+    identity: str = field(default="", kw_only=True)
+    """Changes with the content, where that is known without reading it; if empty, ingestion reads the content."""
 
     @property
     def place(self) -> str:
-        """Identity of the folder, zip or item, whatever version it has."""
+        """Identifies the folder, zip or item in all its versions."""
+        return self.location
 
-    @property
-    def identity(self) -> str:
-        """Of the content, where that is known without reading it; else empty, and ingest always reads it."""
-
-    def fetch(self, storage: Storage, target: Path, tell: Tell) -> Transfer:
-        """Write the recording's files into the empty folder `target`, or link them. The source is only read.
+    @abstractmethod
+    def fetch(self, storage: Storage, target: Path, log: Tell) -> Transfer:
+        """Write or link the recording's files into the empty folder `target`. The source is only read.
 
         Raises:
-            DataError: it cannot be had, or is hostile; PassingError: the same may succeed later.
+            DataError: it cannot be read, or is hostile; PassingError: a retry may succeed.
         """
 
     def release(self, storage: Storage) -> None:
-        """The recording is taken, or can not be used: what `fetch` keeps for another try is needed no more."""
+        """Remove what `fetch` keeps for retries: the recording is ingested, or unusable."""
+        return
 
     def is_gone(self, storage: Storage) -> bool:
-        """Whether it is known to be there no more."""
+        """Whether the source is known to exist no more."""
+        return False
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What a module that stands in `KINDS` says of itself."""
+    """What a module in `KINDS` exports."""
 
     source: type[Source]
-    find: Callable[[Storage, str], Source | None]
-    """The source of a recording of this name, if one lies where this kind is looked for."""
-    defs: dg.Definitions
+    find: Callable[[Storage, str], Source | None] = lambda storage, name: None
+    """The source of a recording of this name, if this kind can find it by name."""
+    defs: dg.Definitions = field(default_factory=dg.Definitions)
     """Sensors and jobs by which recordings arrive."""
 
 
@@ -82,21 +82,21 @@ def kinds() -> list[Kind]:
     return [importlib.import_module(name).KIND for name in KINDS]
 
 
-def missing(names: Sequence[str]) -> str:
+def missing_files(names: Sequence[str]) -> str:
     """What a recording with these files lacks to be complete; empty if nothing."""
-    lacking = [TELEMETRY] if TELEMETRY not in map(taken_as, names) else []
-    lacking += [] if any(is_frame(name) for name in names) else ["a frame (.jpg)"]
-    return " and ".join(lacking)
+    missing = [] if TELEMETRY in map(taken_as, names) else [TELEMETRY]
+    missing += [] if any(is_frame(name) for name in names) else ["a frame (.jpg)"]
+    return " and ".join(missing)
 
 
 def to_dict(source: Source) -> dict[str, Any]:
-    return {"kind": source.kind, **asdict(cast(Any, source))}
+    return {"kind": source.kind, **asdict(source)}
 
 
 def from_dict(content: dict[str, Any]) -> Source:
     """Raises KeyError or TypeError if it is no source."""
     values = dict(content)
-    # Before kinds had names, a source had `remote`, filled in if it was in SharePoint.
+    # Files of early versions have no kind, and the fields of an item in SharePoint under `remote`.
     remote = values.pop("remote", None) or {}
     kind = values.pop("kind", "sharepoint" if remote else "local")
     source = {kind.source.kind: kind.source for kind in kinds()}[kind]
@@ -104,26 +104,26 @@ def from_dict(content: dict[str, Any]) -> Source:
 
 
 def register(storage: Storage, sources: Sequence[Source]) -> None:
-    """Remember sources, so that the `recording` asset finds them."""
+    """Store sources, so that the `recording` asset finds them."""
     for source in sources:
-        write_json(memory_of(storage, source.name), to_dict(source))
+        write_json(source_file(storage, source.name), to_dict(source))
 
 
 def lookup(storage: Storage, name: str) -> Source:
-    """The source of a recording: the remembered one, else one that a kind finds by name.
+    """The source of a recording: the registered one, else one that a kind finds by name.
 
     Raises:
         DataError: there is none.
     """
-    source = _remembered(storage, name)
+    source = _registered(storage, name)
     if source is not None and not source.is_gone(storage):
         return source
     for kind in kinds():
         if (found := kind.find(storage, name)) is not None:
             return found
-    gone = f" {source.location} is gone." if source is not None else ""
+    gone = f" {source.location} does not exist any more." if source is not None else ""
     raise DataError(
-        f"Recording {name} has no source.{gone} `drive-assets ingest PATH` with its folder or zip, or put it into "
+        f"Recording {name} has no source.{gone} Run `drive-assets ingest PATH` with its folder or zip, or put it into "
         f"{storage.inbox}."
     )
 
@@ -131,13 +131,13 @@ def lookup(storage: Storage, name: str) -> Source:
 def origin(storage: Storage, name: str) -> Source | None:
     """What a recording was made from, or will be; None if that is not known."""
     made_from = read_origin(storage.recording(name) / ORIGIN)
-    return made_from[0] if made_from else _remembered(storage, name)
+    return made_from[0] if made_from else _registered(storage, name)
 
 
 def read_origin(path: Path) -> tuple[Source, str] | None:
     """The source in a recording's ORIGIN, and the hash of the content that was made from it.
 
-    None if it cannot be read: then the content alone decides, and the file is written anew.
+    None if it cannot be read: then the content alone decides, and the next ingestion writes the file again.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -147,19 +147,19 @@ def read_origin(path: Path) -> tuple[Source, str] | None:
         return None
 
 
-def memory_of(storage: Storage, name: str) -> Path:
-    """The file that remembers where a recording comes from."""
+def source_file(storage: Storage, name: str) -> Path:
+    """The file that stores a recording's source."""
     parse_recording_name(name)
     return storage.sources / f"{name}.json"
 
 
-def _remembered(storage: Storage, name: str) -> Source | None:
-    path = memory_of(storage, name)
+def _registered(storage: Storage, name: str) -> Source | None:
+    path = source_file(storage, name)
     try:
         return from_dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise DataError(
-            f"{path} does not say where {name} comes from ({error}): remove it, and `drive-assets ingest PATH` again."
+            f"{path} does not name the source of {name} ({error}): remove it, and run `drive-assets ingest PATH` again."
         ) from error

@@ -16,7 +16,7 @@ STATUS = {
 TOKEN = {"expired_token"}
 DELTA = {"gone", "repeat_items", "out_of_order", "missing_tombstone"}
 LIST = {"empty_page", "repeated_next"}
-ITEM = {"wrong_hash", "missing_hash", "malware", "missing_ctag", "nameless"}
+ITEM = {"wrong_hash", "wrong_size", "missing_hash", "malware", "missing_ctag", "nameless"}
 RANGE = {"ignore_range", "wrong_range"}
 BODY = {"cut", "stall", "corrupt", "truncate", "changed_while_read"}
 KINDS = {*STATUS, *TOKEN, *DELTA, *LIST, *ITEM, *RANGE, *BODY, "expired_url", "rate_limit"}
@@ -34,8 +34,8 @@ class Fault:
     Delta: gone (410, when a token was sent; `code`, `location`), and for a round that starts: repeat_items (each
       matching item comes first in a stale form), out_of_order (children before parents), missing_tombstone.
     Lists and delta: empty_page (no items, a nextLink), repeated_next (the nextLink is the link just asked for).
-    An item that is shown (`count` counts the showings): wrong_hash, missing_hash, missing_ctag, malware, nameless
-      (a tombstone without its name).
+    An item that is shown (`count` counts the showings): wrong_hash, wrong_size (times `factor`), missing_hash,
+      missing_ctag, malware, nameless (a tombstone without its name).
     Download URL: expired_url (`status`: 401, 403, 404 or 410), ignore_range (200), wrong_range (206 of another range),
       cut (the connection ends after `at` bytes of the body, default half), truncate (a whole answer, of `at` bytes),
       stall (a pause of `seconds` after `at` bytes), corrupt (the byte `at` is wrong), changed_while_read (after `at`
@@ -57,6 +57,7 @@ class Fault:
     at: int | None = None
     seconds: float = 2.0
     content: bytes | None = None
+    factor: float = 1.0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

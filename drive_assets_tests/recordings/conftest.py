@@ -1,4 +1,4 @@
-"""A SharePoint library on the local Graph server, the sensor's ticks on it, and a clock that can be put forward."""
+"""Ticks of the sensors, a SharePoint library on the local Graph server, and a clock that tests put forward."""
 
 import shutil
 import time
@@ -11,6 +11,7 @@ import pytest
 
 from drive_assets.recordings import arrivals
 from drive_assets.recordings.arrivals import ArrivalRules
+from drive_assets.recordings.inbox import inbox_sensor
 from drive_assets.recordings.local import LocalSource, find_all
 from drive_assets.recordings.sharepoint.sensor import sharepoint_sensor
 from drive_assets.resources.storage import Storage
@@ -48,14 +49,14 @@ def storage(tmp_path: Path) -> Storage:
 
 @pytest.fixture(scope="module")
 def instance() -> Iterator[dg.DagsterInstance]:
-    """One for a module: what the sensors remember is in their cursor and in the data root, not here."""
+    """One for a module: the sensors' state is in their cursor and in the data root."""
     with dg.instance_for_test() as instance:
         yield instance
 
 
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
-    """The folder that is looked at, in a library with other things in it."""
+    """The watched folder, in a library with other things in it."""
     root = tmp_path / "library"
     (root / "Drives").mkdir(parents=True)
     (root / "Office").mkdir()
@@ -72,40 +73,41 @@ def server(library: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GraphServ
 
 
 class Sensor:
-    """The SharePoint sensor as the daemon runs it: tick after tick, with the cursor of the one before."""
+    """A sensor as the daemon runs it: each tick gets the cursor of the one before."""
 
-    def __init__(self, instance: dg.DagsterInstance, storage: Storage, server: GraphServer, clock: Clock) -> None:
-        self.instance, self.storage, self.server, self.clock = instance, storage, server, clock
+    def __init__(
+        self, definition: dg.SensorDefinition, instance: dg.DagsterInstance, storage: Storage, clock: Clock
+    ) -> None:
+        self.definition, self.instance, self.storage, self.clock = definition, instance, storage, clock
         self.rules = ArrivalRules(settling_s=SETTLING_S)
         self.cursor: str | None = None
         self.keys: list[str | None] = []
         """Run keys of the last tick."""
-        self.said = ""
-        """Reason and log of the last tick."""
+        self.text = ""
+        """Skip reason of the last tick."""
 
     def tick(self, is_lost: bool = False) -> list[str | None]:
-        """One tick; the partitions that it requests. A lost one is forgotten by Dagster before it is acted on."""
+        """Run one tick; returns the partitions that it requests. Dagster forgets a lost one before it acts on it."""
         resources = {"storage": self.storage, "arrival_rules": self.rules}
         with dg.build_sensor_context(
-            instance=self.instance, cursor=self.cursor, resources=resources, sensor_name=sharepoint_sensor.name
+            instance=self.instance, cursor=self.cursor, resources=resources, sensor_name=self.definition.name
         ) as context:
-            result = sharepoint_sensor(context)
+            result = self.definition(context)
         assert isinstance(result, (dg.SensorResult, dg.SkipReason))
         if isinstance(result, dg.SkipReason):
-            self.said, self.keys = str(result.skip_message), []
+            self.text, self.keys = str(result.skip_message), []
             return []
         if not is_lost:
             self.cursor = result.cursor
-        skip = result.skip_reason
-        self.said = str(getattr(skip, "skip_message", skip))
+        self.text = str(getattr(result.skip_reason, "skip_message", result.skip_reason))
         self.keys = [request.run_key for request in result.run_requests or []]
         added = [key for add in result.dynamic_partitions_requests or [] for key in add.partition_keys]
         names = [request.partition_key for request in result.run_requests or []]
         assert sorted(map(str, names)) == added
         return sorted(names, key=str)
 
-    def take_all(self) -> list[str | None]:
-        """See what is there, wait until it is settled, and take it."""
+    def request_all(self) -> list[str | None]:
+        """See what is there, wait until it is settled, and request it."""
         assert self.tick() == []
         self.clock.settle()
         return self.tick()
@@ -113,17 +115,26 @@ class Sensor:
 
 @pytest.fixture
 def sensor(instance: dg.DagsterInstance, storage: Storage, server: GraphServer, clock: Clock) -> Sensor:
-    return Sensor(instance, storage, server, clock)
+    return Sensor(sharepoint_sensor, instance, storage, clock)
+
+
+@pytest.fixture
+def inbox(instance: dg.DagsterInstance, storage: Storage, clock: Clock) -> Sensor:
+    """The inbox sensor, on an empty inbox, at a time when all that tests write is settled."""
+    clock.settle()
+    storage.inbox.mkdir()
+    return Sensor(inbox_sensor, instance, storage, clock)
 
 
 def write_zip(path: Path, drives: list[Path], inside: str = "{name}/") -> Path:
-    """A zip of recordings; `inside` is the folder of each in it. Written aside, so that it appears as a whole."""
+    """A zip of recordings; `inside` is the folder of each in it. Written elsewhere, so that it appears as a whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(path.parent.parent / "aside.zip", "w") as archive:
+    unfinished = path.parent.parent / "unfinished.zip"
+    with zipfile.ZipFile(unfinished, "w") as archive:
         for drive in drives:
             for file in sorted(drive.iterdir()):
                 archive.write(file, inside.format(name=drive.name) + file.name)
-    shutil.move(path.parent.parent / "aside.zip", path)
+    shutil.move(unfinished, path)
     return path
 
 
@@ -132,13 +143,13 @@ def drive(folder: Path, name: str, rows: int = 3, seed: int = 0) -> Path:
 
 
 def sketch(folder: Path, name: str, rows: int = 3) -> Path:
-    """The files of a recording as far as a sensor looks at them: names and a few bytes."""
-    made = folder / name
-    made.mkdir(parents=True)
+    """The files of a recording as far as a sensor reads them: names and a few bytes."""
+    recording = folder / name
+    recording.mkdir(parents=True)
     for number in range(rows):
-        (made / f"{name[:10]} {number}.jpg").write_bytes(f"{name} {number}".encode())
-    (made / "telemetry.csv").write_text(f"Time\n{name}\n")
-    return made
+        (recording / f"{name[:10]} {number}.jpg").write_bytes(f"{name} {number}".encode())
+    (recording / "telemetry.csv").write_text(f"Time\n{name}\n")
+    return recording
 
 
 def find_recordings(path: Path) -> list[LocalSource]:

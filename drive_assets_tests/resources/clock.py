@@ -1,10 +1,10 @@
-"""A clock for tests: sleeping costs no time and is written down."""
+"""A clock for tests: sleeping takes no time and is recorded."""
 
 import threading
 
 
 class TestClock:
-    """Goes on only when somebody sleeps."""
+    """Advances only by sleeping."""
 
     __test__ = False
 
@@ -13,10 +13,10 @@ class TestClock:
         self.slept: list[float] = []
         self._lock = threading.Lock()
 
-    def now(self) -> float:
+    def monotonic(self) -> float:
         return self.time
 
-    def sleep(self, seconds: float) -> None:
+    def sleep(self, seconds: float, /) -> None:
         with self._lock:
             self.time += seconds
             self.slept.append(seconds)

@@ -1,4 +1,4 @@
-"""A library on the local Graph server, and a client of it whose clock costs no time."""
+"""A library on the local Graph server, and a client whose clock needs no waiting."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -14,13 +14,13 @@ from drive_assets_tests.resources.clock import TestClock
 
 DRIVE = "2026-03-01_10-00-00"
 BIG = random.Random(1).randbytes(3_000_007)
-"""More than two of the download's chunks and of the remote file's blocks. Of an odd size, since quickXorHash does not
-see that a multiple of 320 bytes is inverted."""
+"""Several chunks of a download and blocks of a remote file. Its size is odd, since quickXorHash does not detect that a
+multiple of 320 bytes is inverted."""
 
 
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
-    """Served: a recording of three files, a large file, and names that must be encoded."""
+    """A recording of three files, a large file, and names that must be encoded."""
     root = tmp_path / "library"
     (root / "Drives" / DRIVE).mkdir(parents=True)
     for name in ("telemetry.csv", "1.jpg", "2.jpg"):
@@ -44,7 +44,7 @@ def clock() -> TestClock:
 
 @pytest.fixture
 def make_client(server: GraphServer, clock: TestClock) -> Callable[..., GraphClient]:
-    """Makes a client of the server; keywords are SHAREPOINT_... variables in lower case."""
+    """Creates a client of the server; keywords are SHAREPOINT_* variables in lower case."""
 
     def make(
         patience_s: float = 1800.0, on_device_code: Callable[[str], None] | None = None, **variables: str
@@ -64,12 +64,12 @@ def client(make_client: Callable[..., GraphClient]) -> GraphClient:
 
 @pytest.fixture
 def drive_id(client: GraphClient, server: GraphServer) -> str:
-    """The library's; resolving it has signed the client in."""
+    """Id of the library; the client is signed in."""
     return client.drives(client.site_id(server.site_url))[0].id
 
 
 def delta(client: GraphClient, drive_id: str, link: str | None = None) -> list[DeltaPage]:
-    """The pages of a round, up to and with the one that has the delta link."""
+    """The pages of a round, including the one with the delta link."""
     pages = [client.delta_page(drive_id, link)]
     while pages[-1].next_link is not None:
         pages.append(client.delta_page(drive_id, pages[-1].next_link))

@@ -1,4 +1,4 @@
-"""Signing in: by secret, certificate and device code; renewal and failures (contract, dependencies; 18)."""
+"""Signing in by secret, certificate and device code; renewal and failures."""
 
 import stat
 from collections.abc import Callable
@@ -31,24 +31,24 @@ def test_a_certificate_signs_in(make_client: Make, server: GraphServer) -> None:
 
 
 def test_a_certificate_file_without_a_key_is_named(make_client: Make, server: GraphServer, tmp_path: Path) -> None:
-    lacking = tmp_path / "lacking.pem"
-    lacking.write_bytes(server.ca_bundle.read_bytes())
-    with pytest.raises(DataError, match=r"lacking\.pem.*holds no private key"):
-        make_client(client_certificate=str(lacking)).site_id(server.site_url)
+    pem = tmp_path / "no-key.pem"
+    pem.write_bytes(server.ca_bundle.read_bytes())
+    with pytest.raises(DataError, match=r"no-key\.pem.*has no private key"):
+        make_client(client_certificate=str(pem)).site_id(server.site_url)
 
 
-def test_a_wrong_secret_is_an_access_error_that_says_what_to_check(make_client: Make, server: GraphServer) -> None:
+def test_a_wrong_secret_is_an_access_error_that_names_the_variables(make_client: Make, server: GraphServer) -> None:
     with pytest.raises(AccessError, match=r"invalid_client.*AADSTS7000215.*SHAREPOINT_CLIENT_ID"):
         make_client(client_secret="wr0ng").site_id(server.site_url)
-    assert sign_ins(server) == 1, "asking again cannot help"
+    assert sign_ins(server) == 1, "a retry cannot help"
 
 
-def test_a_tenant_that_is_not_there_is_an_access_error(make_client: Make, server: GraphServer) -> None:
+def test_an_unknown_tenant_is_an_access_error(make_client: Make, server: GraphServer) -> None:
     with pytest.raises(AccessError, match="SHAREPOINT_TENANT_ID"):
         make_client(tenant_id="00000000-0000-0000-0000-000000000000").site_id(server.site_url)
 
 
-def test_a_failing_token_endpoint_is_asked_again_though_msal_remembers_failures(
+def test_a_failing_token_endpoint_is_retried_although_msal_caches_failures(
     client: GraphClient, server: GraphServer, clock: TestClock
 ) -> None:
     server.fail(Fault("error", count=2, match="oauth2/v2.0/token"))
@@ -65,7 +65,7 @@ def test_a_throttled_token_endpoint_pauses_the_client(
     assert clock.slept == [17]
 
 
-def test_a_token_is_renewed_before_it_ends(client: GraphClient, server: GraphServer, clock: TestClock) -> None:
+def test_a_token_is_renewed_before_it_expires(client: GraphClient, server: GraphServer, clock: TestClock) -> None:
     client.site_id(server.site_url)
     clock.sleep(3600 - 299)
     client.site_id(server.site_url)
@@ -84,10 +84,10 @@ def test_a_token_refused_twice_is_an_access_error(client: GraphClient, server: G
     server.fail(Fault("expired_token", count=None))
     with pytest.raises(AccessError, match="HTTP 401 InvalidAuthenticationToken"):
         client.site_id(server.site_url)
-    assert (client.requests_made, sign_ins(server)) == (2, 2)
+    assert (client.requests_sent, sign_ins(server)) == (2, 2)
 
 
-def test_a_device_code_is_told_to_the_user_and_kept_for_the_daemon(
+def test_a_device_code_is_shown_to_the_user_and_its_sign_in_kept_for_the_daemon(
     make_client: Make, server: GraphServer, tmp_path: Path
 ) -> None:
     cache = tmp_path / "state" / "token.json"
@@ -106,7 +106,7 @@ def test_a_device_code_is_told_to_the_user_and_kept_for_the_daemon(
     assert daemon.site_id(server.site_url), "renewed by the refresh token, without a user"
 
 
-def test_a_login_that_cannot_be_reached_is_tried_a_bounded_number_of_times(
+def test_an_unreachable_login_is_tried_a_bounded_number_of_times(
     make_client: Make, server: GraphServer, clock: TestClock
 ) -> None:
     client = make_client(login_url="https://localhost:9")

@@ -1,12 +1,12 @@
-"""Downloads that are whole and right, or an error: every way in which the server can spoil them (contract 13 to 16)."""
+"""Downloads are complete and verified, or an error, however the server misbehaves."""
 
 import errno
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,292 +14,247 @@ import pytest
 from drive_assets.resources.sharepoint import download
 from drive_assets.resources.sharepoint.client import GraphClient
 from drive_assets.resources.sharepoint.items import AccessError, Item, NotFound, Quarantined, SharePointError
-from drive_assets.resources.sharepoint.transport import MOST_FAILURES
+from drive_assets.resources.sharepoint.transport import MAX_FAILURES
 from drive_assets_tests.graph_server import Fault, GraphServer
-from drive_assets_tests.graph_server import Request as Asked
+from drive_assets_tests.graph_server import Request as SentRequest
 from drive_assets_tests.resources.conftest import BIG, DRIVE
 from model.common.errors import DataError
 
-Make = Callable[..., GraphClient]
+
+class Download:
+    """The download of big.zip to a new folder."""
+
+    def __init__(self, client: GraphClient, server: GraphServer, drive_id: str, folder: Path) -> None:
+        self.client, self.server, self.drive_id = client, server, drive_id
+        self.target = folder / "big.zip"
+        self.partial = folder / "big.zip.partial"
+        self.item = self.look_up()
+
+    def look_up(self, path: str = "big.zip") -> Item:
+        return self.client.item_by_path(self.drive_id, path)
+
+    def run(self, item: Item | None = None) -> Item:
+        return self.client.download(self.drive_id, item or self.item, self.target)
+
+    def start_partial(self, content: bytes) -> None:
+        self.target.parent.mkdir()
+        self.partial.write_bytes(content)
+
+    def is_complete(self, content: bytes = BIG) -> bool:
+        """Whether the file is there, and nothing beside it."""
+        return self.target.read_bytes() == content and list(self.target.parent.iterdir()) == [self.target]
+
+    @property
+    def requests(self) -> list[SentRequest]:
+        return [request for request in self.server.requests if request.path.startswith("/download/")]
+
+    @property
+    def ranges(self) -> list[str | None]:
+        return [request.headers.get("Range") for request in self.requests]
 
 
 @pytest.fixture
-def big(client: GraphClient, drive_id: str) -> Item:
-    return client.item_by_path(drive_id, "big.zip")
+def big(client: GraphClient, server: GraphServer, drive_id: str, tmp_path: Path) -> Download:
+    return Download(client, server, drive_id, tmp_path / "new")
 
 
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
-    return tmp_path / "here" / "big.zip"
+def test_a_file_is_downloaded_under_its_name_with_progress(big: Download) -> None:
+    reported: list[int] = []
+    assert big.client.download(big.drive_id, big.item, big.target, reported.append) == big.item
+    assert big.is_complete()
+    assert reported == sorted(reported) and reported[-1] == len(BIG)
 
 
-@pytest.fixture
-def partial(target: Path) -> Path:
-    target.parent.mkdir()
-    return target.with_name("big.zip.partial")
-
-
-def downloads(server: GraphServer) -> list[Asked]:
-    return [request for request in server.requests if request.path.startswith("/download/")]
-
-
-def ranges(server: GraphServer) -> list[str | None]:
-    return [request.headers.get("Range") for request in downloads(server)]
-
-
-def whole(target: Path, content: bytes = BIG) -> bool:
-    """The file is there, and nothing beside it."""
-    return target.read_bytes() == content and list(target.parent.iterdir()) == [target]
-
-
-def test_a_file_comes_whole_under_its_name(client: GraphClient, drive_id: str, big: Item, target: Path) -> None:
-    told: list[int] = []
-    assert client.download(drive_id, big, target, told.append) == big
-    assert whole(target)
-    assert told == sorted(told) and told[-1] == len(BIG)
-
-
-def test_an_empty_file_comes_too(client: GraphClient, drive_id: str, library: Path, target: Path) -> None:
+def test_an_empty_file_is_downloaded(big: Download, library: Path) -> None:
     (library / "empty.jpg").touch()
-    client.download(drive_id, client.item_by_path(drive_id, "empty.jpg"), target)
-    assert whole(target, b"")
+    big.run(big.look_up("empty.jpg"))
+    assert big.is_complete(b"")
 
 
-def test_the_download_address_gets_no_authorization(
-    client: GraphClient, server: GraphServer, drive_id: str, big: Item, target: Path
-) -> None:
-    client.download(drive_id, big, target)
-    content = [request for request in server.requests if request.path.endswith("/content")]
+def test_the_download_address_receives_no_authorization(big: Download) -> None:
+    big.run()
+    content = [request for request in big.server.requests if request.path.endswith("/content")]
     assert [request.status for request in content] == [302]
     assert "Authorization" in content[0].headers
-    assert [request.status for request in downloads(server)] == [200]
-    assert "Authorization" not in downloads(server)[0].headers
+    assert [request.status for request in big.requests] == [200]
+    assert "Authorization" not in big.requests[0].headers
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
-def test_an_expired_download_address_is_asked_for_anew(
-    client: GraphClient, server: GraphServer, drive_id: str, big: Item, target: Path, status: int
-) -> None:
-    server.fail(Fault("expired_url", status=status))
-    client.download(drive_id, big, target)
-    assert whole(target)
-    assert [request.status for request in server.requests if request.path.endswith("/content")] == [302, 302]
+def test_an_expired_download_address_is_renewed(big: Download, status: int) -> None:
+    big.server.fail(Fault("expired_url", status=status))
+    big.run()
+    assert big.is_complete()
+    assert [request.status for request in big.server.requests if request.path.endswith("/content")] == [302, 302]
 
 
-def test_a_download_address_that_is_never_good_ends_in_an_error(
-    client: GraphClient, server: GraphServer, drive_id: str, big: Item, target: Path
-) -> None:
-    server.fail(Fault("expired_url", count=None))
+def test_a_download_address_that_is_never_valid_is_an_error(big: Download) -> None:
+    big.server.fail(Fault("expired_url", count=None))
     with pytest.raises(SharePointError, match=r"Downloading big\.zip failed: HTTP 401 of the download address"):
-        client.download(drive_id, big, target)
-    assert len(downloads(server)) == MOST_FAILURES
-    assert not target.exists()
+        big.run()
+    assert len(big.requests) == MAX_FAILURES
+    assert not big.target.exists()
 
 
-def test_a_cut_connection_goes_on_from_where_it_was_cut(
-    client: GraphClient, server: GraphServer, drive_id: str, big: Item, target: Path
-) -> None:
-    server.fail(Fault("cut", at=1_500_000))
-    client.download(drive_id, big, target)
-    assert whole(target)
-    first, second = ranges(server)
+def test_a_cut_connection_resumes_where_it_was_cut(big: Download) -> None:
+    big.server.fail(Fault("cut", at=1_500_000))
+    big.run()
+    assert big.is_complete()
+    first, second = big.ranges
     assert first is None
     assert second is not None and 1_000_000 <= int(second.removeprefix("bytes=").removesuffix("-")) <= 1_500_000
 
 
-def test_many_cuts_that_each_gain_something_do_not_end_a_download(
-    client: GraphClient, server: GraphServer, drive_id: str, big: Item, target: Path
-) -> None:
-    server.fail(Fault("cut", count=MOST_FAILURES + 3, at=200_000))
-    client.download(drive_id, big, target)
-    assert whole(target)
+def test_any_number_of_cuts_with_progress_is_no_error(big: Download) -> None:
+    big.server.fail(Fault("cut", count=MAX_FAILURES + 3, at=200_000))
+    big.run()
+    assert big.is_complete()
 
 
-def test_cuts_that_gain_nothing_end_in_an_error_and_keep_what_is_there(
-    client: GraphClient, server: GraphServer, drive_id: str, big: Item, target: Path, partial: Path
-) -> None:
-    server.fail(Fault("cut", at=1_000_000))
-    server.fail(Fault("cut", count=None, at=0))
-    with pytest.raises(SharePointError, match="cut again and again"):
-        client.download(drive_id, big, target)
-    assert not target.exists()
-    assert BIG.startswith(partial.read_bytes()) and partial.stat().st_size > 0
+def test_cuts_without_progress_are_an_error_that_keeps_the_partial_file(big: Download) -> None:
+    big.server.fail(Fault("cut", at=1_000_000))
+    big.server.fail(Fault("cut", count=None, at=0))
+    with pytest.raises(SharePointError, match="cut repeatedly"):
+        big.run()
+    assert not big.target.exists()
+    assert BIG.startswith(big.partial.read_bytes()) and big.partial.stat().st_size > 0
 
 
-def test_a_partial_file_of_an_earlier_process_is_continued_and_checked_as_a_whole(
-    client: GraphClient, server: GraphServer, drive_id: str, big: Item, target: Path, partial: Path
-) -> None:
-    partial.write_bytes(BIG[:1_234_567])
-    client.download(drive_id, big, target)
-    assert whole(target)
-    assert ranges(server) == ["bytes=1234567-"]
-    assert downloads(server)[0].status == 206
-
-
-def test_a_partial_file_that_is_whole_is_only_checked(
-    client: GraphClient, server: GraphServer, drive_id: str, big: Item, target: Path, partial: Path
-) -> None:
-    partial.write_bytes(BIG)
-    client.download(drive_id, big, target)
-    assert whole(target)
-    assert downloads(server) == []
+@pytest.mark.parametrize("size", [1_234_567, len(BIG)])
+def test_the_partial_file_of_an_earlier_process_is_continued_and_verified_as_a_whole(big: Download, size: int) -> None:
+    big.start_partial(BIG[:size])
+    big.run()
+    assert big.is_complete()
+    assert big.ranges == ([] if size == len(BIG) else [f"bytes={size}-"])
 
 
 @pytest.mark.parametrize("wrong", [b"other" * 300, BIG[:-1] + b"?", BIG + b"more"], ids=["start", "end", "longer"])
-def test_a_partial_file_of_other_content_is_downloaded_anew(
-    client: GraphClient, server: GraphServer, drive_id: str, big: Item, target: Path, partial: Path, wrong: bytes
-) -> None:
-    partial.write_bytes(wrong)
-    client.download(drive_id, big, target)
-    assert whole(target)
-    assert ranges(server)[-1] is None
+def test_a_partial_file_of_other_content_is_replaced(big: Download, wrong: bytes) -> None:
+    big.start_partial(wrong)
+    big.run()
+    assert big.is_complete()
+    assert big.ranges[-1] is None
 
 
-def test_an_ignored_range_starts_over(
-    client: GraphClient, server: GraphServer, drive_id: str, big: Item, target: Path, partial: Path
-) -> None:
-    partial.write_bytes(BIG[:1_000_000])
-    server.fail(Fault("ignore_range"))
-    client.download(drive_id, big, target)
-    assert whole(target)
-    assert [(request.status, request.headers.get("Range")) for request in downloads(server)] == [
-        (200, "bytes=1000000-")
-    ]
+def test_an_ignored_range_restarts_the_download(big: Download) -> None:
+    big.start_partial(BIG[:1_000_000])
+    big.server.fail(Fault("ignore_range"))
+    big.run()
+    assert big.is_complete()
+    assert [(request.status, request.headers.get("Range")) for request in big.requests] == [(200, "bytes=1000000-")]
 
 
-def test_ignored_ranges_and_cuts_at_the_same_place_end_in_an_error(
-    client: GraphClient, server: GraphServer, drive_id: str, big: Item, target: Path
-) -> None:
-    server.fail(Fault("cut", count=None, at=1_500_000))
-    server.fail(Fault("ignore_range", count=None))
-    with pytest.raises(SharePointError, match="cut again and again"):
-        client.download(drive_id, big, target)
+def test_ignored_ranges_and_cuts_at_the_same_place_are_an_error(big: Download) -> None:
+    big.server.fail(Fault("cut", count=None, at=1_500_000))
+    big.server.fail(Fault("ignore_range", count=None))
+    with pytest.raises(SharePointError, match="cut repeatedly"):
+        big.run()
 
 
-def test_another_range_than_was_asked_for_is_not_appended(
-    client: GraphClient, server: GraphServer, drive_id: str, big: Item, target: Path, partial: Path
-) -> None:
-    partial.write_bytes(BIG[:1_000_000])
-    server.fail(Fault("wrong_range"))
-    client.download(drive_id, big, target)
-    assert whole(target)
+def test_another_range_than_requested_is_not_appended(big: Download) -> None:
+    big.start_partial(BIG[:1_000_000])
+    big.server.fail(Fault("wrong_range"))
+    big.run()
+    assert big.is_complete()
 
 
-def test_416_at_full_size_means_verify_and_the_item_is_looked_up_again(
-    client: GraphClient, server: GraphServer, drive_id: str, big: Item, target: Path, partial: Path, library: Path
-) -> None:
+def test_416_at_full_size_looks_the_item_up_and_verifies(big: Download, library: Path) -> None:
     (library / "big.zip").write_bytes(BIG[:2_000_000])
-    partial.write_bytes(BIG[:2_000_000])
-    now = client.download(drive_id, big, target)
-    assert whole(target, BIG[:2_000_000])
-    assert [request.status for request in downloads(server)] == [416]
-    assert (now.size, now.id) == (2_000_000, big.id)
+    big.start_partial(BIG[:2_000_000])
+    now = big.run()
+    assert big.is_complete(BIG[:2_000_000])
+    assert [request.status for request in big.requests] == [416]
+    assert (now.size, now.id) == (2_000_000, big.item.id)
 
 
-def test_416_elsewhere_starts_over(
-    client: GraphClient, server: GraphServer, drive_id: str, big: Item, target: Path, partial: Path, library: Path
-) -> None:
+def test_416_at_another_size_restarts_the_download(big: Download, library: Path) -> None:
     (library / "big.zip").write_bytes(b"short")
-    partial.write_bytes(BIG[:2_000_000])
-    client.download(drive_id, big, target)
-    assert whole(target, b"short")
+    big.start_partial(BIG[:2_000_000])
+    big.run()
+    assert big.is_complete(b"short")
 
 
-def test_a_wrong_byte_gets_one_clean_download_more(
-    client: GraphClient, server: GraphServer, drive_id: str, big: Item, target: Path
-) -> None:
-    server.fail(Fault("corrupt", at=1_500_000))
-    client.download(drive_id, big, target)
-    assert whole(target)
-    assert ranges(server) == [None, None]
+def test_a_wrong_byte_causes_one_more_download(big: Download) -> None:
+    big.server.fail(Fault("corrupt", at=1_500_000))
+    big.run()
+    assert big.is_complete()
+    assert big.ranges == [None, None]
 
 
-def test_wrong_twice_is_quarantined_with_a_clear_error_and_leaves_nothing(
-    client: GraphClient, server: GraphServer, drive_id: str, big: Item, target: Path
-) -> None:
-    server.fail(Fault("corrupt", count=None, at=7))
+def test_two_wrong_downloads_are_quarantined_and_leave_nothing(big: Download) -> None:
+    big.server.fail(Fault("corrupt", count=None, at=7))
     with pytest.raises(Quarantined, match=r"big\.zip was downloaded twice .*quickXorHash is .* instead of .*upload"):
-        client.download(drive_id, big, target)
-    assert len(downloads(server)) == 2
-    assert list(target.parent.iterdir()) == []
+        big.run()
+    assert len(big.requests) == 2
+    assert list(big.target.parent.iterdir()) == []
 
 
-def test_a_hash_that_sharepoint_tells_wrong_is_quarantined(
-    client: GraphClient, server: GraphServer, drive_id: str, target: Path
-) -> None:
-    server.fail(Fault("wrong_hash", count=None, match="big.zip"))
+def test_a_wrong_hash_is_looked_up_again_and_quarantined_if_it_stays_wrong(big: Download) -> None:
+    big.server.fail(Fault("wrong_hash", match="big.zip"))
+    big.run(big.look_up())
+    assert big.is_complete()
+    assert len(big.requests) == 1, "the content was right"
+    big.server.fail(Fault("wrong_hash", count=None, match="big.zip"))
     with pytest.raises(Quarantined):
-        client.download(drive_id, client.item_by_path(drive_id, "big.zip"), target)
+        big.run(big.look_up())
 
 
-def test_a_hash_that_was_told_wrong_once_is_looked_up_again(
-    client: GraphClient, server: GraphServer, drive_id: str, target: Path
-) -> None:
-    server.fail(Fault("wrong_hash", match="big.zip"))
-    client.download(drive_id, client.item_by_path(drive_id, "big.zip"), target)
-    assert whole(target)
-    assert len(downloads(server)) == 1, "the content was right"
+@pytest.mark.parametrize("factor", [0.5, 1.5])
+def test_a_wrong_size_does_not_matter_if_the_hash_is_right(big: Download, factor: float) -> None:
+    big.server.fail(Fault("wrong_size", count=None, factor=factor))
+    item = big.look_up()
+    assert item.size == int(len(BIG) * factor)
+    big.run(item)
+    assert big.is_complete() and len(big.requests) == 1
+    big.run(item)
+    assert len(big.requests) == 1, "the file that is there has the hash"
 
 
-def test_without_a_hash_the_size_is_checked_and_that_the_item_is_the_same_afterwards(
-    client: GraphClient, server: GraphServer, drive_id: str, target: Path
-) -> None:
-    server.fail(Fault("missing_hash", count=None, match="big.zip"))
-    item = client.item_by_path(drive_id, "big.zip")
+def test_without_a_hash_the_size_is_checked_and_that_the_item_did_not_change(big: Download) -> None:
+    big.server.fail(Fault("missing_hash", count=None, match="big.zip"))
+    item = big.look_up()
     assert item.quick_xor_hash is None
-    client.download(drive_id, item, target)
-    assert whole(target)
-    assert server.requests[-1].path.endswith(f"/items/{item.id}")
+    big.run(item)
+    assert big.is_complete()
+    assert big.server.requests[-1].path.endswith(f"/items/{item.id}")
 
 
-def test_without_a_hash_a_partial_file_of_an_earlier_process_is_not_trusted(
-    client: GraphClient, server: GraphServer, drive_id: str, target: Path, partial: Path
-) -> None:
-    server.fail(Fault("missing_hash", count=None, match="big.zip"))
-    partial.write_bytes(b"\0" * 1_000_000)
-    client.download(drive_id, client.item_by_path(drive_id, "big.zip"), target)
-    assert whole(target)
+def test_without_a_hash_the_partial_file_of_an_earlier_process_is_not_used(big: Download) -> None:
+    big.server.fail(Fault("missing_hash", count=None, match="big.zip"))
+    big.start_partial(b"\0" * 1_000_000)
+    big.run(big.look_up())
+    assert big.is_complete()
 
 
 @pytest.mark.parametrize("with_hash", [True, False])
-def test_a_file_changed_while_it_is_read_comes_as_it_is_now(
-    client: GraphClient, server: GraphServer, drive_id: str, target: Path, with_hash: bool
+def test_a_file_that_changes_during_the_download_is_downloaded_in_its_new_version(
+    big: Download, with_hash: bool
 ) -> None:
     if not with_hash:
-        server.fail(Fault("missing_hash", count=None, match="big.zip"))
-    item = client.item_by_path(drive_id, "big.zip")
-    new = bytes(len(BIG))
-    server.fail(Fault("changed_while_read", at=1_500_000, content=new))
-    now = client.download(drive_id, item, target)
-    assert whole(target, new)
+        big.server.fail(Fault("missing_hash", count=None, match="big.zip"))
+    item, new = big.look_up(), bytes(len(BIG))
+    big.server.fail(Fault("changed_while_read", at=1_500_000, content=new))
+    now = big.run(item)
+    assert big.is_complete(new)
     assert now.identity != item.identity
 
 
-def test_a_file_that_keeps_changing_is_an_error_and_no_quarantine(
-    client: GraphClient, server: GraphServer, drive_id: str, big: Item, target: Path
-) -> None:
-    server.fail(Fault("changed_while_read", count=None, at=1_500_001))
+def test_a_file_that_keeps_changing_is_an_error_and_not_quarantined(big: Download) -> None:
+    big.server.fail(Fault("changed_while_read", count=None, at=1_500_001))
     with pytest.raises(SharePointError, match="keeps changing") as caught:
-        client.download(drive_id, big, target)
+        big.run()
     assert not isinstance(caught.value, Quarantined)
-    assert list(target.parent.iterdir()) == []
+    assert list(big.target.parent.iterdir()) == []
 
 
-def test_malware_is_an_error_and_not_downloaded(
-    client: GraphClient, server: GraphServer, drive_id: str, target: Path
-) -> None:
-    server.fail(Fault("malware", match="big.zip"))
-    with pytest.raises(Quarantined, match=r"big\.zip is held for malware"):
-        client.download(drive_id, client.item_by_path(drive_id, "big.zip"), target)
-    assert downloads(server) == []
-
-
-def test_malware_that_only_the_content_request_tells_of_is_an_error(
-    client: GraphClient, server: GraphServer, drive_id: str, big: Item, target: Path
-) -> None:
-    server.fail(Fault("denied", code="malwareDetected", match="/content"))
+def test_malware_in_the_item_or_the_answer_is_an_error(big: Download) -> None:
+    big.server.fail(Fault("malware", match="big.zip"))
+    with pytest.raises(Quarantined, match=r"big\.zip is not downloaded: SharePoint reports malware"):
+        big.run(big.look_up())
+    assert big.requests == []
+    big.server.fail(Fault("denied", code="malwareDetected", match="/content"))
     with pytest.raises(Quarantined, match="HTTP 403 malwareDetected"):
-        client.download(drive_id, big, target)
+        big.run()
 
 
 @pytest.mark.parametrize(
@@ -314,60 +269,43 @@ def test_malware_that_only_the_content_request_tells_of_is_an_error(
     ],
     ids=["403", "404", "400 of the content", "302 to nowhere", "204", "500 of the content"],
 )
-def test_the_body_of_an_error_never_becomes_content(
-    client: GraphClient,
-    server: GraphServer,
-    drive_id: str,
-    big: Item,
-    target: Path,
-    fault: Fault,
-    kind: type[SharePointError],
-) -> None:
-    server.fail(fault)
+def test_the_body_of_an_error_never_becomes_content(big: Download, fault: Fault, kind: type[SharePointError]) -> None:
+    big.server.fail(fault)
     with pytest.raises(kind, match=r"big\.zip failed: HTTP \d{3}"):
-        client.download(drive_id, big, target)
-    assert all(path.stat().st_size == 0 for path in target.parent.iterdir())
-    assert not target.exists()
+        big.run()
+    assert [path.read_bytes() for path in big.target.parent.iterdir()] == [b""]
+    assert not big.target.exists()
 
 
-def test_a_file_deleted_meanwhile_is_not_found(
-    client: GraphClient, library: Path, drive_id: str, big: Item, target: Path
-) -> None:
+def test_a_file_that_was_deleted_and_a_folder_are_refused(big: Download, library: Path) -> None:
     (library / "big.zip").unlink()
     with pytest.raises(SharePointError):
-        client.download(drive_id, big, target)
-    assert not target.exists()
-
-
-def test_a_folder_is_refused(client: GraphClient, drive_id: str, target: Path) -> None:
+        big.run()
     with pytest.raises(SharePointError, match="is a folder"):
-        client.download(drive_id, client.item_by_path(drive_id, "Drives"), target)
+        big.run(big.look_up("Drives"))
+    assert not big.target.exists()
 
 
-def test_a_full_disk_is_an_error_that_keeps_what_is_there(
-    client: GraphClient, server: GraphServer, drive_id: str, big: Item, target: Path, partial: Path
-) -> None:
-    import resource
-
+def test_a_full_disk_is_an_error_that_keeps_the_partial_file(big: Download) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, hard))
     try:
-        with pytest.raises(DataError, match=r"big\.zip\.partial cannot be written: .*goes on from what is there"):
-            client.download(drive_id, big, target)
+        with pytest.raises(DataError, match=r"big\.zip\.partial cannot be written: .*resumes the download"):
+            big.run()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, ignored)
-    assert partial.read_bytes() == BIG[:1_500_000]
-    client.download(drive_id, big, target)
-    assert whole(target)
-    assert ranges(server)[-1] == "bytes=1500000-"
+        signal.signal(signal.SIGXFSZ, handler)
+    assert big.partial.read_bytes() == BIG[:1_500_000]
+    big.run()
+    assert big.is_complete()
+    assert big.ranges[-1] == "bytes=1500000-"
 
 
-def test_a_disk_that_fails_in_the_background_is_an_error_too(
-    client: GraphClient, drive_id: str, big: Item, target: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_disk_that_fails_during_a_background_flush_is_an_error(
+    big: Download, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It tells each failure once, so that a later flush would succeed."""
+    """The system reports each failure once: a later flush succeeds."""
     failures = [OSError(errno.EIO, "Input/output error")]
 
     def fsync(descriptor: int) -> None:
@@ -377,16 +315,14 @@ def test_a_disk_that_fails_in_the_background_is_an_error_too(
     monkeypatch.setattr(download, "FLUSH", 1 << 20)
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(DataError, match=r"big\.zip\.partial cannot be written: Input/output error"):
-        client.download(drive_id, big, target)
-    assert failures == [] and not target.exists()
-    client.download(drive_id, big, target)
-    assert whole(target)
+        big.run()
+    assert failures == [] and not big.target.exists()
+    big.run()
+    assert big.is_complete()
 
 
-def test_a_kill_in_mid_download_leaves_a_part_that_the_next_process_continues(
-    client: GraphClient, server: GraphServer, drive_id: str, big: Item, target: Path, partial: Path
-) -> None:
-    server.fail(Fault("stall", at=2_000_000, seconds=30))
+def test_a_killed_download_is_resumed_by_the_next_process(big: Download) -> None:
+    big.server.fail(Fault("stall", at=2_000_000, seconds=30))
     code = (
         "import sys; from pathlib import Path\n"
         "from drive_assets.resources.sharepoint.client import GraphClient\n"
@@ -395,48 +331,44 @@ def test_a_kill_in_mid_download_leaves_a_part_that_the_next_process_continues(
         "drive = client.drives(client.site_id(client._transport.settings.site))[0].id\n"
         "client.download(drive, client.item_by_path(drive, 'big.zip'), Path(sys.argv[1]))\n"
     )
-    environment = os.environ | server.environment()
-    process = subprocess.Popen([sys.executable, "-c", code, str(target)], env=environment)
-    deadline = time.monotonic() + 20
-    while not (partial.exists() and partial.stat().st_size > 0):
+    environment = os.environ | big.server.environment()
+    process = subprocess.Popen([sys.executable, "-c", code, str(big.target)], env=environment)
+    deadline = time.monotonic() + 60
+    while not (big.partial.exists() and big.partial.stat().st_size > 0):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    there = partial.stat().st_size
-    assert 0 < there < len(BIG) and not target.exists()
-    client.download(drive_id, big, target)
-    assert whole(target)
-    assert ranges(server)[-1] == f"bytes={there}-"
+    size = big.partial.stat().st_size
+    assert 0 < size < len(BIG) and not big.target.exists()
+    big.run()
+    assert big.is_complete()
+    assert big.ranges[-1] == f"bytes={size}-"
 
 
-def recording_of(client: GraphClient, drive_id: str, folder: Path) -> list[tuple[Item, Path]]:
-    children = client.children(drive_id, client.item_by_path(drive_id, f"Drives/{DRIVE}").id)
+def recording(big: Download, folder: Path) -> list[tuple[Item, Path]]:
+    children = big.client.children(big.drive_id, big.look_up(f"Drives/{DRIVE}").id)
     return [(child, folder / child.name) for child in children]
 
 
-def test_many_files_come_at_a_time_and_those_that_are_there_are_not_asked_for(
-    client: GraphClient, server: GraphServer, drive_id: str, tmp_path: Path
+def test_many_files_are_downloaded_in_parallel_and_existing_ones_are_not_requested(
+    big: Download, tmp_path: Path
 ) -> None:
-    wanted = recording_of(client, drive_id, tmp_path / "recording")
-    told: list[tuple[int, int]] = []
-    made = client.download_all(drive_id, wanted, workers=3, progress=lambda files, size: told.append((files, size)))
-    assert made == [item for item, _ in wanted]
+    files, reported = recording(big, tmp_path / "recording"), list[int]()
+    assert big.client.download_all(big.drive_id, files, 3, reported.append) == [item for item, _ in files]
     assert {path.name: path.read_bytes() for path in (tmp_path / "recording").iterdir()} == {
         name: name.encode() * 100 for name in ("telemetry.csv", "1.jpg", "2.jpg")
     }
-    assert told[-1] == (3, sum(item.size for item, _ in wanted))
-    asked = len(server.requests)
-    wanted[0][1].write_bytes(b"\0" * wanted[0][0].size)
-    client.download_all(drive_id, wanted, workers=3)
-    assert len(server.requests) == asked + 2, "only the file that was wrong"
+    assert reported[-1] == sum(item.size for item, _ in files)
+    sent = len(big.server.requests)
+    files[0][1].write_bytes(b"\0" * files[0][0].size)
+    big.client.download_all(big.drive_id, files, workers=3)
+    assert len(big.server.requests) == sent + 2, "only the file that was wrong"
 
 
-def test_the_first_file_that_fails_ends_the_rest(
-    client: GraphClient, server: GraphServer, drive_id: str, tmp_path: Path
-) -> None:
-    wanted = recording_of(client, drive_id, tmp_path / "recording")
-    server.fail(Fault("denied", count=None, match="telemetry.csv"))
+def test_the_first_file_that_fails_stops_the_others(big: Download, tmp_path: Path) -> None:
+    files = recording(big, tmp_path / "recording")
+    big.server.fail(Fault("denied", count=None, match="telemetry.csv"))
     with pytest.raises(AccessError, match=r"telemetry\.csv"):
-        client.download_all(drive_id, wanted, workers=2)
+        big.client.download_all(big.drive_id, files, workers=2)
     assert not (tmp_path / "recording" / "telemetry.csv").exists()

@@ -1,11 +1,11 @@
-"""What Graph's JSON becomes, with the facets that are sometimes missing (contract 8, 9, 11)."""
+"""Items from Graph's JSON, whose facets are sometimes missing."""
 
 from datetime import UTC, datetime
 
 import pytest
 
-from drive_assets.resources.sharepoint.answers import quote_id, quote_path, scrub
-from drive_assets.resources.sharepoint.items import Item, parse_drive, parse_item
+from drive_assets.resources.sharepoint.items import Item, parse_item
+from drive_assets.resources.sharepoint.responses import quote_id, quote_path, scrub
 from model.common.errors import DataError
 
 FILE = {
@@ -42,7 +42,7 @@ def test_a_folder_the_root_and_a_malicious_file() -> None:
     assert parse_item({**FILE, "malware": {"description": "EICAR"}}).malware
 
 
-def test_a_deleted_item_may_have_nothing_but_its_id() -> None:
+def test_a_deleted_item_may_have_only_its_id() -> None:
     item = parse_item({"id": "01ABC", "deleted": {"state": "deleted"}})
     assert (item.deleted, item.name, item.parent_id, item.modified) == (True, "", None, None)
 
@@ -62,11 +62,6 @@ def test_times_with_seven_digits_and_with_an_offset_are_utc() -> None:
     assert parse_item(text).modified == datetime(2026, 3, 1, 10, 0, 0, 123456, tzinfo=UTC)
 
 
-def test_a_drive() -> None:
-    drive = parse_drive({"id": "b!x", "name": "Documents", "webUrl": "https://contoso.sharepoint.com/Documents"})
-    assert (drive.id, drive.name, drive.web_url) == ("b!x", "Documents", "https://contoso.sharepoint.com/Documents")
-
-
 def test_every_segment_of_a_path_is_encoded_and_ids_keep_their_exclamation_mark() -> None:
     assert quote_path("/Drives/100% #1/ä b+c&d/") == "Drives/100%25%20%231/%C3%A4%20b%2Bc%26d"
     assert quote_id("b!-x_Y,guid") == "b!-x_Y,guid"
@@ -74,5 +69,5 @@ def test_every_segment_of_a_path_is_encoded_and_ids_keep_their_exclamation_mark(
         quote_path("a/../b")
 
 
-def test_told_texts_lose_what_follows_the_host_of_an_address() -> None:
+def test_quoted_messages_lose_what_follows_the_host_of_an_address() -> None:
     assert scrub("see https://a.b/c?tempauth=x\n for  more") == "see https://a.b/... for more"

@@ -1,4 +1,4 @@
-"""The pause and the slow-down that all workers of a client share (contract 18)."""
+"""The pause and the slow-down that all workers of a client share."""
 
 import pytest
 
@@ -7,21 +7,21 @@ from drive_assets_tests.resources.clock import TestClock
 
 
 def starts(pace: Pace, clock: TestClock, count: int) -> list[float]:
-    """When `count` requests start, made one after the other as soon as they may."""
-    begin, times = clock.now(), []
+    """Start times of `count` requests that start one after the other, as soon as possible."""
+    begin, times = clock.monotonic(), []
     for _ in range(count):
         while (delay := pace.delay()) > 0:
             clock.sleep(delay)
-        times.append(clock.now() - begin)
+        times.append(clock.monotonic() - begin)
     return times
 
 
-def test_without_being_told_nobody_waits() -> None:
+def test_without_a_pause_no_request_waits() -> None:
     clock = TestClock()
     assert starts(Pace(clock), clock, 3) == [0, 0, 0]
 
 
-def test_a_pause_holds_for_all_and_a_shorter_one_does_not_end_it() -> None:
+def test_a_pause_applies_to_all_and_a_shorter_one_does_not_end_it() -> None:
     clock = TestClock()
     pace = Pace(clock)
     pace.pause(30)
@@ -29,12 +29,12 @@ def test_a_pause_holds_for_all_and_a_shorter_one_does_not_end_it() -> None:
     assert starts(pace, clock, 2) == [30, 30]
 
 
-def test_what_remains_is_spread_over_the_time_until_the_reset() -> None:
+def test_remaining_requests_are_spread_over_the_time_until_the_reset() -> None:
     clock = TestClock()
     pace = Pace(clock)
     pace.spread(remaining=4, reset_s=20)
     assert starts(pace, clock, 4) == [5, 10, 15, 20]
-    assert starts(pace, clock, 2) == [0, 0], "after the reset the service counts anew"
+    assert starts(pace, clock, 2) == [0, 0], "after the reset the service counts from zero"
 
 
 def test_two_workers_share_the_slow_down() -> None:
@@ -44,11 +44,11 @@ def test_two_workers_share_the_slow_down() -> None:
     first, second = pace.delay(), pace.delay()
     assert first == second == pytest.approx(1)
     clock.sleep(1)
-    assert pace.delay() <= 0, "the first starts"
-    assert pace.delay() == pytest.approx(1), "and the second waits for the next place"
+    assert pace.delay() <= 0, "the first request starts"
+    assert pace.delay() == pytest.approx(1), "the second waits for the next start"
 
 
-def test_nothing_remaining_is_a_pause() -> None:
+def test_no_remaining_request_is_a_pause() -> None:
     clock = TestClock()
     pace = Pace(clock)
     pace.spread(remaining=0, reset_s=7)

@@ -1,4 +1,4 @@
-"""quickXorHash against the contract's vectors and a plain reading of its definition (contract 17)."""
+"""quickXorHash against known values and a literal implementation of its definition."""
 
 import base64
 import random
@@ -28,7 +28,7 @@ def hash_of(*chunks: bytes) -> QuickXorHash:
     return running
 
 
-def test_the_contract_s_vectors() -> None:
+def test_known_values() -> None:
     assert hash_of().base64() == "AAAAAAAAAAAAAAAAAAAAAAAAAAA="
     assert hash_of(b"\x4a").base64() == "SgAAAAAAAAAAAAAAAQAAAAAAAAA="
 
@@ -44,7 +44,7 @@ def test_chunks_of_many_rows_hash_like_the_definition(head: int, difference: int
     data = random.Random(seed).randbytes(head + 2 * WIDE_ROW + difference)
     running = hash_of(data[:head], memoryview(data)[head:])
     assert running.digest() == bit_by_bit(data)
-    assert running.digest() == running.digest(), "asking changes nothing"
+    assert running.digest() == running.digest(), "digest changes nothing"
 
 
 def test_bytes_bytearrays_and_views_are_hashed_and_base64_is_of_the_digest() -> None:

@@ -1,4 +1,4 @@
-"""Settings come from the environment, say what is missing and show no secret."""
+"""Settings come from the environment, name what is missing and show no secret."""
 
 import subprocess
 import sys
@@ -9,19 +9,19 @@ import pytest
 from drive_assets.resources.sharepoint.settings import SharePointSettings
 from model.common.errors import DataError
 
-LEAST = {"SHAREPOINT_TENANT_ID": "tenant", "SHAREPOINT_CLIENT_ID": "app", "SHAREPOINT_CLIENT_SECRET": "s3cret"}
+MINIMUM = {"SHAREPOINT_TENANT_ID": "tenant", "SHAREPOINT_CLIENT_ID": "app", "SHAREPOINT_CLIENT_SECRET": "s3cret"}
 
 
-def read(**more: str) -> SharePointSettings:
-    environment = LEAST | {f"SHAREPOINT_{name}": value for name, value in more.items()}
+def read(**variables: str) -> SharePointSettings:
+    environment = MINIMUM | {f"SHAREPOINT_{name}": value for name, value in variables.items()}
     settings = SharePointSettings.from_environment(environment)
     assert settings is not None
     return settings
 
 
-def test_without_a_tenant_nothing_is_configured() -> None:
+def test_without_a_tenant_there_are_no_settings() -> None:
     assert SharePointSettings.from_environment({"SHAREPOINT_CLIENT_ID": "app"}) is None
-    assert SharePointSettings.from_environment(LEAST | {"SHAREPOINT_TENANT_ID": "  "}) is None
+    assert SharePointSettings.from_environment(MINIMUM | {"SHAREPOINT_TENANT_ID": "  "}) is None
 
 
 @pytest.mark.parametrize(
@@ -46,32 +46,15 @@ def test_addresses_can_be_overridden() -> None:
 def test_every_variable_is_read(tmp_path: Path) -> None:
     bundle = tmp_path / "ca.pem"
     bundle.touch()
-    settings = read(
-        CLIENT_CERTIFICATE=str(bundle),
-        CLIENT_CERTIFICATE_PASSWORD="p4ss",
-        SITE="https://contoso.sharepoint.com/sites/x",
-        LIBRARY="Drives",
-        FOLDER="a/b",
-        CA_BUNDLE=str(bundle),
-        COMPANY="Contoso",
-        WORKERS="3",
-        TOKEN_CACHE=str(tmp_path / "cache"),
-    )
-    assert settings == SharePointSettings(
-        "tenant",
-        "app",
-        "s3cret",
-        bundle,
-        "p4ss",
-        "certificate",
-        site="https://contoso.sharepoint.com/sites/x",
-        library="Drives",
-        folder="a/b",
-        ca_bundle=bundle,
-        company="Contoso",
-        workers=3,
-        token_cache=tmp_path / "cache",
-    )
+    values = {
+        "CLIENT_CERTIFICATE": str(bundle), "CLIENT_CERTIFICATE_PASSWORD": "p4ss", "LIBRARY": "Drives", "FOLDER": "a/b",
+        "SITE": "https://contoso.sharepoint.com/sites/x", "CA_BUNDLE": str(bundle), "COMPANY": "Contoso",
+        "WORKERS": "3", "TOKEN_CACHE": str(tmp_path / "cache"), "SHARED_LINK": "https://contoso.sharepoint.com/:f:/x",
+    }  # fmt: skip
+    settings = read(**values)
+    fields = {name: getattr(settings, name.lower().removeprefix("client_")) for name in values}
+    assert {name: str(value) for name, value in fields.items()} == values
+    assert (settings.auth, settings.secret, read().auth) == ("certificate", "s3cret", "secret")
     assert settings.verify == str(bundle)
     assert read().verify is True
 
@@ -101,7 +84,7 @@ def test_a_wrong_variable_is_named(wrong: dict[str, str]) -> None:
         read(**wrong)
 
 
-def test_secrets_stand_in_no_repr(tmp_path: Path) -> None:
+def test_no_secret_is_in_the_repr() -> None:
     settings = read(CLIENT_CERTIFICATE_PASSWORD="p4ss", SHARED_LINK="https://contoso.sharepoint.com/:f:/l1nk")
     assert not any(secret in repr(settings) for secret in ("s3cret", "p4ss", "l1nk"))
 

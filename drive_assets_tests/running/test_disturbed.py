@@ -105,7 +105,7 @@ def test_two_commands_that_take_one_recording_at_once_wait_for_each_other_and_sa
     command = [sys.executable, "-m", "drive_assets.cli", "ingest", str(drive)]
     with locked(lock_of(storage, NAMES[0])):
         both = [subprocess.Popen(command) for _ in range(2)]
-        until(lambda: sum("is being taken by process" in told(instance, run) for run in instance.get_runs()) == 2)
+        until(lambda: sum("is being ingested by process" in told(instance, run) for run in instance.get_runs()) == 2)
         assert taken(instance) == set()
     assert [process.wait(240) for process in both] == [0, 0]
     changes = [

@@ -1,21 +1,39 @@
-"""SharePoint as a kind of source: its sensor, and the job that compares the whole library."""
+"""SharePoint as a kind of source: its sensor, and the job that lists the whole library."""
+
+import os
 
 import dagster as dg
 
-from drive_assets.recordings.sharepoint.reconciliation import SCHEDULE, sharepoint_reconciliation
+from drive_assets.recordings.sharepoint.drive_map import open_map
 from drive_assets.recordings.sharepoint.sensor import sharepoint_sensor
 from drive_assets.recordings.sharepoint.source import SharePointSource
-from drive_assets.recordings.sources import Kind, Source
+from drive_assets.recordings.sources import Kind
 from drive_assets.resources.storage import Storage
+from drive_assets.running.environment import cron_from_environment
 
 
-def _find(storage: Storage, name: str) -> Source | None:
-    """Only the sensor finds recordings there: a name alone would need the whole library listed."""
-    return None
+@dg.op(description="Have the SharePoint sensor list the whole library and compare it by id.")
+def request_full_round(context: dg.OpExecutionContext, storage: Storage) -> None:
+    with open_map(storage) as known:
+        known.begin_full_round()
+    context.log.info("The next ticks of sharepoint_sensor list the whole library and report the differences.")
 
 
+@dg.job(description="List the whole SharePoint library, to find what the list of changes missed. Deletes nothing.")
+def sharepoint_reconciliation() -> None:
+    request_full_round()
+
+
+SCHEDULE = dg.ScheduleDefinition(
+    name="sharepoint_reconciliation_schedule",
+    job=sharepoint_reconciliation,
+    cron_schedule=cron_from_environment("DRIVE_ASSETS_RECONCILIATION_CRON", "0 3 * * 0"),
+    default_status=(
+        dg.DefaultScheduleStatus.RUNNING if os.environ.get("SHAREPOINT_TENANT_ID") else dg.DefaultScheduleStatus.STOPPED
+    ),
+    description="Once a week; on where SharePoint is set up.",
+)
 KIND = Kind(
     SharePointSource,
-    _find,
-    dg.Definitions(jobs=[sharepoint_reconciliation], schedules=[SCHEDULE], sensors=[sharepoint_sensor]),
+    defs=dg.Definitions(jobs=[sharepoint_reconciliation], schedules=[SCHEDULE], sensors=[sharepoint_sensor]),
 )

@@ -1,4 +1,4 @@
-"""Recordings that arrive by themselves in a SharePoint library, noticed by a delta cursor."""
+"""The sensor that follows Graph's list of changes and requests recordings once they are complete in the library."""
 
 import json
 import os
@@ -11,12 +11,11 @@ import dagster as dg
 from drive_assets.partitions import is_recording_name
 from drive_assets.recordings import arrivals
 from drive_assets.recordings.archives import listing, open_archive, taken_as
-from drive_assets.recordings.arrivals import INTERVAL_S, Arrival, ArrivalRules, Tick, age_text, key_of, rival
-from drive_assets.recordings.sharepoint.downloads import listing_of_zip
+from drive_assets.recordings.arrivals import INTERVAL_S, Arrival, ArrivalRules, Tick
 from drive_assets.recordings.sharepoint.drive_map import DriveMap, Entry, open_map
 from drive_assets.recordings.sharepoint.library import SET_UP, Place, connect, find_place, settings_key
-from drive_assets.recordings.sharepoint.source import SharePointSource
-from drive_assets.recordings.sources import missing
+from drive_assets.recordings.sharepoint.source import SharePointSource, listing_of_zip
+from drive_assets.recordings.sources import missing_files
 from drive_assets.resources.sharepoint.items import DeltaPage, Item, ResyncRequired, SharePointError, Throttled
 from drive_assets.resources.sharepoint.settings import SharePointSettings
 from drive_assets.resources.storage import Storage
@@ -28,42 +27,61 @@ from model.recording.folder import TELEMETRY
 if TYPE_CHECKING:
     from drive_assets.resources.sharepoint.client import GraphClient
 
-MOST_RESYNCS = 2
-REFUSALS = (400, 404)
-"""What the service says to a link that it has forgotten; also to one of a library that cannot be reached for now."""
-MOST_REFUSALS = 5
-"""Ticks in a row that a link is refused before all is listed anew."""
+MAX_RESYNCS = 2
+"""Restarts of the list of changes within one tick."""
+REFUSED_LINK = (400, 404)
+"""What Graph answers, instead of 410, to a link that it no longer knows."""
 SHARE_FOR_PAGES = 0.75
-"""Of a tick's time; the rest is for looking at what the pages brought."""
+"""Of a tick's time; the rest is for the recordings in the pages."""
+WRONG_NAME = "not named YYYY-MM-DD_HH-MM-SS"
 
 
 @dataclass(frozen=True)
 class Cursor:
-    """Where in the library's changes the next tick goes on. The links are Graph's, and opaque."""
+    """The position in the library's list of changes. The links are Graph's, and opaque."""
 
     link: str | None = None
     page: int = 0
     """Number of the page in its round that `link` leads to."""
     is_whole: bool = False
-    """Whether the last round came to its end: only then is it known what a folder holds."""
+    """Whether the last round ended: only then is the content of a folder known."""
     is_full: bool = False
     """Whether the round lists the whole library, not just changes."""
     generation: int = 0
     tick: int = 0
+    landmark: str = ""
+    """Fingerprint of an earlier link of the round: if it comes again, the links form a circle (Brent's algorithm)."""
 
     @classmethod
     def parse(cls, text: str | None) -> "Cursor":
         return cls(**json.loads(text)) if text else cls()
 
+    def after(self, page: DeltaPage) -> "Cursor":
+        """The cursor after `page` was stored.
+
+        Raises:
+            DataError: the links form a circle.
+        """
+        if page.delta_link is not None:
+            return replace(self, link=page.delta_link, page=0, is_whole=True, is_full=False, landmark="")
+        link, number = fingerprint(page.next_link), self.page + 1
+        if link == self.landmark:
+            raise DataError(
+                f"SharePoint's list of changes repeats at page {number}. The next tick tries again; if that does not "
+                "help, launch the job sharepoint_reconciliation."
+            )
+        is_power_of_two = number & (number - 1) == 0
+        return replace(self, link=page.next_link, page=number, landmark=link if is_power_of_two else self.landmark)
+
 
 @dg.sensor(
     target=dg.AssetSelection.assets("recording"),
     minimum_interval_seconds=INTERVAL_S,
-    # Where it is not set up it would say so every 30 s, for ever.
+    # Where SharePoint is not set up, the sensor would report that every 30 s.
     default_status=(
         dg.DefaultSensorStatus.RUNNING if os.environ.get("SHAREPOINT_TENANT_ID") else dg.DefaultSensorStatus.STOPPED
     ),
-    description=f"Takes recordings from SharePoint once they are complete and settled. On where it is set up. {SET_UP}",
+    description=f"Requests recordings in SharePoint once they are complete and settled. On if set up. {SET_UP}",
 )
 def sharepoint_sensor(
     context: dg.SensorEvaluationContext, storage: Storage, arrival_rules: ArrivalRules
@@ -73,240 +91,197 @@ def sharepoint_sensor(
     if settings is None:
         return dg.SkipReason(f"SharePoint is not set up. {SET_UP}")
     storage.check_writable()
-    started, tick = time.monotonic(), Tick(arrival_rules)
+    started, tick = time.monotonic(), Tick(storage, arrival_rules)
     cursor = Cursor.parse(context.cursor)
-    client = connect(patience_s=arrival_rules.slice_s / 4)
+    client = connect(settings, patience_s=arrival_rules.slice_s / 4)
     with open_map(storage) as known:
         try:
-            place = known.place(settings_key(settings)) or _find_place(client, settings, known)
-            cursor = _read_changes(
-                client, known, place, cursor, tick, started + SHARE_FOR_PAGES * arrival_rules.slice_s
-            )
+            place = known.place(settings_key(settings))
+            if place is None:
+                place = find_place(client, settings)
+                known.set_place(place)
+            deadline = started + SHARE_FOR_PAGES * arrival_rules.slice_s
+            cursor = _read_changes(client, known, place, cursor, tick, deadline)
         except Throttled as error:
-            return dg.SkipReason(f"{error} The next tick goes on.")
+            return dg.SkipReason(f"{error} The next tick continues.")
         cursor = replace(cursor, tick=cursor.tick + 1)
         if cursor.is_whole:
-            _Look(client, known, place, storage, tick, cursor.tick, started + arrival_rules.slice_s).look()
-        nothing = f"Nothing new in {place.label} ({known.size()} items known)"
-    return tick.result(context, storage, json.dumps(asdict(cursor)), nothing)
-
-
-def _find_place(client: "GraphClient", settings: SharePointSettings, known: DriveMap) -> Place:
-    place = find_place(client, settings)
-    known.set_place(place)
-    return place
+            Scan(client, known, place, tick, cursor.tick, started + arrival_rules.slice_s).run()
+        nothing = f"Nothing new in {place.label} ({known.size()} items)"
+    return tick.result(context, json.dumps(asdict(cursor)), nothing)
 
 
 def _read_changes(
     client: "GraphClient", known: DriveMap, place: Place, cursor: Cursor, tick: Tick, deadline: float
 ) -> Cursor:
-    """Take over the pages from the cursor on, until the round or the time ends; returns where to go on.
+    """Store the pages from the cursor on, until the round or the time ends; returns the new cursor.
 
     Raises:
-        DataError: the first page failed, or the service leads in a circle. The cursor that Dagster keeps stays.
+        DataError: the first page failed, or the links form a circle. Dagster then keeps the cursor of the tick before.
     """
-    known.confirm(cursor.tick)
-    if cursor.generation != known.generation or known.wants_full_round or not cursor.generation:
-        cursor = _start_over(known, cursor, None)
+    known.undo_lost_ticks(cursor.tick)
+    if cursor.generation != known.generation or not cursor.generation:
+        cursor = _restart(known, cursor, None)
     pages = resyncs = 0
     while True:
-        if cursor.is_whole or cursor.page == 0:
+        if cursor.is_whole:
             cursor = replace(cursor, page=0, is_whole=False)
-            known.begin_round(cursor.link)
         try:
             page = client.delta_page(place.drive, cursor.link)
-        except ResyncRequired as error:
-            resyncs += 1
-            if resyncs > MOST_RESYNCS:
-                raise
-            tick.tell("time(s) the service asked to start over", str(error))
-            cursor = _start_over(known, cursor, error.location)
-            continue
         except SharePointError as error:
-            if cursor.link is not None and error.status in REFUSALS and known.count_refusal() >= MOST_REFUSALS:
-                known.forget_refusals()
-                tick.warn("the service refuses the link to what changed, so that all is listed anew", str(error))
-                cursor = _start_over(known, cursor, None)
+            is_outdated = isinstance(error, ResyncRequired) or (cursor.link and error.status in REFUSED_LINK)
+            if is_outdated and resyncs < MAX_RESYNCS:
+                resyncs += 1
+                tick.note("restart(s) of the list of changes", str(error))
+                cursor = _restart(known, cursor, getattr(error, "location", None))
                 continue
-            if pages == 0:
+            if pages == 0 or is_outdated:
                 raise
-            tick.warn("page not read, the next tick goes on", str(error))
+            tick.warn("page not read, the next tick continues", str(error))
             return cursor
-        known.forget_refusals()
-        cursor = _take_over(known, cursor, page, tick)
+        deleted = known.apply(page.items, cursor.generation, arrivals.now())
+        if page.delta_link is not None and cursor.is_full:
+            deleted += known.end_full_round(cursor.generation)
+        for name in sorted(set(deleted)):
+            tick.warn("deleted in SharePoint, wholly or in part, and kept here", name)
+        cursor = cursor.after(page)
         pages += 1
         if cursor.is_whole:
             return cursor
         if time.monotonic() > deadline:
-            tick.tell("round too long for one tick", f"{cursor.page} pages read so far, the next tick goes on")
+            tick.note("round too long for one tick", f"{cursor.page} pages read so far, the next tick continues")
             return cursor
 
 
-def _take_over(known: DriveMap, cursor: Cursor, page: DeltaPage, tick: Tick) -> Cursor:
-    """Note what a page tells; returns where the next one is.
-
-    Raises:
-        DataError: the service leads in a circle.
-    """
-    deleted = known.apply(page.items, cursor.generation, arrivals.now())
-    if page.delta_link is not None:
-        if cursor.is_full:
-            deleted += known.end_full_round(cursor.generation)
-        cursor = replace(cursor, link=page.delta_link, page=0, is_whole=True, is_full=False)
-    elif page.next_link is not None:
-        if known.is_repeated(page.next_link, cursor.page + 1):
-            raise DataError(
-                f"SharePoint's list of changes leads in a circle at page {cursor.page + 1}. The next tick tries "
-                "again; if that does not help, launch the job sharepoint_reconciliation."
-            )
-        cursor = replace(cursor, link=page.next_link, page=cursor.page + 1)
-    for name in sorted(set(deleted)):
-        tick.warn("deleted in SharePoint and kept here, wholly or in part", name)
-    return cursor
-
-
-def _start_over(known: DriveMap, cursor: Cursor, link: str | None) -> Cursor:
+def _restart(known: DriveMap, cursor: Cursor, link: str | None) -> Cursor:
     generation = known.begin_full_round(cursor.generation)
-    return replace(cursor, link=link, page=0, is_whole=False, is_full=True, generation=generation)
+    return replace(cursor, link=link, page=0, is_whole=False, is_full=True, generation=generation, landmark="")
 
 
 @dataclass(frozen=True)
-class _Look:
-    """A look at all that changed and was not taken yet."""
+class Scan:
+    """A tick's scan of all folders and zips that changed and are not settled."""
 
     client: "GraphClient"
     known: DriveMap
     place: Place
-    storage: Storage
     tick: Tick
     number: int
     deadline: float
 
-    def look(self) -> None:
+    def run(self) -> None:
         if not self.known.has(self.place.folder):
             self.known.set_place(None)
-            self.tick.warn("folder to look at is gone", f"{self.place.label} is looked for anew by the next tick")
+            self.tick.warn("watched folder not found", f"the next tick looks for {self.place.label} again")
             return
         settled, entries = [], self.known.pending(self.place.folder)
         for number, entry in enumerate(entries):
             if self.tick.is_full or time.monotonic() > self.deadline:
-                self.tick.tell("left for the next tick", f"{len(entries) - number} folders and zips")
+                self.tick.note("left for the next tick", f"{len(entries) - number} folders and zips")
                 break
             try:
-                if not entry.path:
-                    is_settled = self._outside(entry)
-                else:
-                    is_settled = self._folder(entry) if entry.is_folder else self._zip(entry)
-            except Exception as error:  # whatever is wrong with one, the others go on
-                self.tick.tell("not read", f"{entry.path}: {told(error)}")
-                is_settled = False
-            if is_settled:
-                settled.append(entry.id)
+                if self._is_settled(entry):
+                    settled.append(entry.id)
+            except Exception as error:  # a failure of one does not stop the others
+                self.tick.note("not read", f"{entry.path}: {told(error)}")
         self.known.settle(settled)
 
-    def _outside(self, entry: Entry) -> bool:
-        for name in self.known.asked_names(entry.id):
-            self.tick.warn("moved out of the folder and kept here", name)
-        return True
+    def _is_settled(self, entry: Entry) -> bool:
+        """Whether nothing more is to be done until the entry changes."""
+        if not entry.path:
+            for name in self.known.requested_names(entry.id):
+                self.tick.warn("moved out of the folder and kept here", name)
+            return True
+        return self._scan_folder(entry) if entry.is_folder else self._scan_zip(entry)
 
-    def _folder(self, entry: Entry) -> bool:
-        """Whether nothing more is to be done until it changes; so for all that follow."""
+    def _scan_folder(self, entry: Entry) -> bool:
         content = self.known.content(entry.id)
         names = [name for name, _ in content.files]
         if not is_recording_name(entry.name):
             has_telemetry = TELEMETRY in map(taken_as, names)
             if has_telemetry:
-                self.tick.tell("not named YYYY-MM-DD_HH-MM-SS", entry.path)
+                self.tick.note(WRONG_NAME, entry.path)
             return not has_telemetry
-        asked, number = self.known.asked(entry.id, entry.name)
-        if asked and not content.is_changed:
+        requested, number = self.known.requested(entry.id, entry.name)
+        if requested and not content.is_changed:
             return True
-        if missing(names):
-            self.tick.tell("not complete", f"{entry.path} lacks {missing(names)}")
+        if missing_files(names):
+            self.tick.note("not complete", f"{entry.path} lacks {missing_files(names)}")
             return False
-        if self._is_unsettled(entry, max(entry.seen, content.seen)) or self._is_malware(entry, content.malware):
+        if not self._is_ready(entry, max(entry.seen, content.seen), content.malware):
             return False
         identity, sizes = fingerprint(content.versions), listing(content.files)
-        source = SharePointSource(entry.name, self._location(entry), None, self.place.drive, entry.id, identity, sizes)
-        return self._request(entry, Arrival(source, key_of(entry.id, entry.name, identity, number), sizes))
+        return self._request(entry, entry.name, None, number, identity, sizes, sizes)
 
-    def _zip(self, entry: Entry) -> bool:
-        if self._is_unsettled(entry, entry.seen) or self._is_malware(entry, entry.malware):
+    def _scan_zip(self, entry: Entry) -> bool:
+        if not self._is_ready(entry, entry.seen, entry.malware):
             return False
-        noted = json.loads(self.known.archive(entry.id, entry.version) or self._read_zip(entry))
-        if isinstance(noted, str):
-            self.tick.tell("refused", noted)
+        found = json.loads(self.known.archive(entry.id, entry.version) or self._read_zip(entry))
+        if isinstance(found, str):
+            self.tick.note("refused", found)
             return False
         done = True
-        for name, folder, sizes, lacking in noted:
-            asked, number = self.known.asked(entry.id, name)
-            if asked == entry.version:
+        for name, folder, sizes, missing in found:
+            requested, number = self.known.requested(entry.id, name)
+            if requested == entry.version:
                 continue
             if not is_recording_name(name):
-                self.tick.tell("not named YYYY-MM-DD_HH-MM-SS", f"{name} in {entry.path}")
-                done = False
-            elif lacking:
-                self.tick.tell("not complete", f"{name} in {entry.path} lacks {lacking}")
-                done = False
-            else:
-                source = SharePointSource(
-                    name,
-                    self._location(entry),
-                    folder,
-                    self.place.drive,
-                    entry.id,
-                    entry.version,
-                    listing_of_zip(entry.size),
-                )
-                done &= self._request(entry, Arrival(source, key_of(entry.id, name, entry.version, number), sizes))
+                self.tick.note(WRONG_NAME, f"{name} in {entry.path}")
+            elif missing:
+                self.tick.note("not complete", f"{name} in {entry.path} lacks {missing}")
+            elif self._request(entry, name, folder, number, entry.version, listing_of_zip(entry.size), sizes):
+                continue
+            done = False
         return done
 
     def _read_zip(self, entry: Entry) -> str:
-        """What is to be noted of a zip: its recordings, or why it is refused. Reads only its directory."""
+        """JSON, also stored in the map: the recordings of a zip, or why it is refused. Reads only its directory."""
         item = Item(entry.id, entry.name, None, entry.size, False, False, None, None, None)
-        found: str | list[tuple[str, str, str, str]]
+        found: list[tuple[str, str, str, str]] = []
+        refused = ""
         try:
             with (
                 self.client.open(self.place.drive, item) as stream,
                 open_archive(stream, self._location(entry)) as archive,
             ):
-                files = {name: (folder, archive.files(folder)) for name, folder in archive.recordings().items()}
-            found = [
-                (name, folder, listing(inside), missing([file for file, _ in inside]))
-                for name, (folder, inside) in files.items()
-            ]
+                for name, folder in archive.recordings().items():
+                    files = archive.files(folder)
+                    found.append((name, folder, listing(files), missing_files([file for file, _ in files])))
             if not found and is_recording_name(entry.name[: -len(".zip")]):
-                found = f"{entry.path} holds no {TELEMETRY}"
+                refused = f"{entry.path} has no {TELEMETRY}"
         except SharePointError:
             raise
         except DataError as error:
-            found = str(error)
-        text = json.dumps(found)
-        self.known.note_archive(entry.id, entry.version, text)
+            refused = str(error)
+        text = json.dumps(refused or found)
+        self.known.store_archive(entry.id, entry.version, text)
         return text
 
-    def _request(self, entry: Entry, arrival: Arrival) -> bool:
-        reason = rival(self.storage, arrival, self.tick)
-        if reason:
-            self.tick.tell("not taken, since the name is taken", reason)
+    def _request(
+        self, entry: Entry, name: str, member: str | None, number: int, identity: str, sizes: str, file_sizes: str
+    ) -> bool:
+        """Request a recording; returns whether its name is free.
+
+        Args:
+            number: earlier requests of it, so that content that returns is requested again.
+            sizes: identity of the item by name and size; `file_sizes` that of the recording's files.
+        """
+        source = SharePointSource(
+            name, self._location(entry), member, self.place.drive, entry.id, sizes, identity=identity
+        )
+        key = f"{entry.id}:{fingerprint(name, identity, number)}"  # a renamed recording is another one
+        if not self.tick.request(Arrival(source, key, file_sizes)):
             return False
-        self.known.ask(entry.id, arrival.source.name, entry.version, self.number)
-        self.tick.requested.append(arrival)
+        self.known.record_request(entry.id, name, entry.version, self.number)
         return True
 
-    def _is_unsettled(self, entry: Entry, seen: float) -> bool:
-        # By the time that we saw it: upload tools keep the times of the files they send, and clocks differ.
-        age, wanted = arrivals.now() - seen, self.tick.rules.settling_s
-        if age < wanted:
-            self.tick.tell(
-                "not settled", f"{entry.path} changed {age_text(age)} ago, {age_text(wanted)} are waited for"
-            )
-        return age < wanted
-
-    def _is_malware(self, entry: Entry, malware: bool) -> bool:
+    def _is_ready(self, entry: Entry, seen: float, malware: bool) -> bool:
+        # By the time that the sensor saw the change: upload tools keep the times of files, and clocks differ.
+        if not self.tick.is_settled(entry.path, seen):
+            return False
         if malware:
-            self.tick.tell("refused", f"{entry.path} is reported to hold malware")
-        return malware
+            self.tick.note("refused", f"{entry.path}: SharePoint reports malware in it")
+        return not malware
 
     def _location(self, entry: Entry) -> str:
         return f"sharepoint:{self.place.label}/{entry.path}"

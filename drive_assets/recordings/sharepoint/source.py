@@ -1,67 +1,158 @@
-"""A folder or zip of a SharePoint library as a source of recordings."""
+"""A folder or zip of a SharePoint library as a source of recordings, downloaded into a cache that survives retries."""
 
 import os
+import shutil
+import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+from urllib.parse import quote
 
-from drive_assets.recordings.archives import taken_as, unpack
-from drive_assets.recordings.disk import Progress
-from drive_assets.recordings.sharepoint.downloads import download, release
+from drive_assets.partitions import is_recording_name
+from drive_assets.recordings.archives import clashing_names, is_taken, listing, open_archive, taken_as, unpack
+from drive_assets.recordings.disk import Progress, check_space
 from drive_assets.recordings.sharepoint.drive_map import open_map
-from drive_assets.recordings.sharepoint.library import is_passing
-from drive_assets.recordings.sources import Transfer
-from drive_assets.resources.sharepoint.items import SharePointError
+from drive_assets.recordings.sharepoint.library import connect, read_settings
+from drive_assets.recordings.sources import Source, Transfer, missing_files
 from drive_assets.resources.storage import Storage
-from model.common.errors import PassingError
+from model.common.config import fingerprint
+from model.common.errors import DataError
+from model.common.files import locked
 from model.common.progress import Tell
+
+if TYPE_CHECKING:
+    from drive_assets.resources.sharepoint.client import GraphClient
+
+ABANDONED_S = 7 * 24 * 3600
+"""Downloads that have not changed for this long are removed."""
 
 
 @dataclass(frozen=True)
-class SharePointSource:
-    """An item of a library: never an address to download it from, which is a secret of some minutes."""
+class SharePointSource(Source):
+    """An item of a library. Holds no download address, which would be a secret."""
 
     kind: ClassVar[str] = "sharepoint"
-    name: str
-    location: str
-    """`sharepoint:` and the item's path in the library."""
     member: str | None
     """Folder in the zip that holds the files, empty for its top; None if the item is a folder."""
     drive: str
     item: str
-    identity: str
-    """Of the content that was seen there: hashes where there are some."""
     sizes: str
-    """Of the same, by names and sizes alone, which are never missing."""
+    """Identity of the content by names and sizes alone, which Graph always reports."""
 
     @property
     def place(self) -> str:
         return f"{self.drive}/{self.item}"
 
-    def fetch(self, storage: Storage, target: Path, tell: Tell) -> Transfer:
-        try:
-            got = download(storage, self, tell)
-        except SharePointError as error:
-            if is_passing(error):
-                raise PassingError(str(error)) from error
-            raise
-        speed = got.bytes / 1e6 / max(got.seconds, 1e-9)
-        tell(f"{self.name}: {got.bytes / 1e6:,.1f} MB downloaded in {got.seconds:.1f} s, {speed:.1f} MB/s")
-        transfer: Transfer = {
-            "downloaded_megabytes": got.bytes / 1e6,
-            "download_s": got.seconds,
-            "fingerprint" if self.member is None else "quick_xor_hash": got.content,
-        }
+    def fetch(self, storage: Storage, target: Path, log: Tell) -> Transfer:
+        settings, started = read_settings(), time.monotonic()
+        client, cache = connect(settings), self._cache(storage)
+        _remove_abandoned(cache.parent)
+        with self._locked(storage):
+            cache.mkdir(parents=True, exist_ok=True)
+            if self.member is None:
+                path, size, content = self._download_folder(client, cache, settings.workers, log)
+            else:
+                path, size, content = self._download_zip(client, cache, log)
+        seconds = time.monotonic() - started
+        speed = size / 1e6 / max(seconds, 1e-9)
+        log(f"{self.name}: {size / 1e6:,.1f} MB downloaded in {seconds:.1f} s, {speed:.1f} MB/s")
+        transfer: Transfer = {"downloaded_megabytes": size / 1e6, "download_s": seconds}
         if self.member is not None:
-            return transfer | unpack(got.path, self.location, self.member, target, Progress(self.name, tell))
-        for name in got.files:
-            # Linked, not moved: a run that is killed before the recording is published finds its download again.
-            os.link(got.path / name, target / taken_as(name))
-        return transfer
+            unpacked = unpack(path, self.location, self.member, target, Progress(self.name, log))
+            return transfer | {"quick_xor_hash": content} | unpacked
+        for file in filter(lambda file: is_taken(file.name), path.iterdir()):
+            os.link(file, target / taken_as(file.name))  # not moved: a try after a kill needs no second download
+        return transfer | {"fingerprint": content}
 
     def release(self, storage: Storage) -> None:
-        release(storage, self)
+        """Recordings of one zip share its download, which goes with the last of them."""
+        cache = self._cache(storage)
+        with self._locked(storage):
+            sharing: list[str] = []
+            for path in cache.glob("*.zip"):
+                with open_archive(path, self.location) as archive:
+                    sharing += filter(is_recording_name, archive.recordings())
+            if cache.is_dir():
+                (cache / f"{self.name}.done").touch()
+            if all((cache / f"{name}.done").is_file() for name in sharing):
+                shutil.rmtree(cache, ignore_errors=True)
 
     def is_gone(self, storage: Storage) -> bool:
         with open_map(storage) as known:
-            return known.looks_at(self.drive) and not known.has(self.item)
+            place = known.place()
+            return place is not None and place.drive == self.drive and not known.has(self.item)
+
+    def _download_folder(self, client: "GraphClient", cache: Path, workers: int, log: Tell) -> tuple[Path, int, str]:
+        """Returns the folder of the downloaded files, their bytes, and a fingerprint of their hashes."""
+        everything = client.children(self.drive, self.item)
+        items = sorted((i for i in everything if not i.is_folder and is_taken(i.name)), key=lambda item: item.name)
+        names = [item.name for item in items]
+        wrong = {name for name in names if "/" in name or "\\" in name}.union(clashing_names(names))
+        if wrong:
+            raise DataError(f"{self.location} has names that cannot be files, or differ only in case: {sorted(wrong)}.")
+        if missing_files(names):
+            raise DataError(f"{self.location} now lacks {missing_files(names)}: the sensor waits until it is complete.")
+        self._require_unchanged(listing([(item.name, item.size) for item in items]))
+        for path in cache.iterdir():
+            if is_taken(path.name) and path.name not in names:
+                path.unlink()  # of an earlier version
+        size = sum(item.size for item in items)
+        check_space(cache, size - sum(path.stat().st_size for path in cache.iterdir()), self.name)
+        progress = Progress(self.name, log)
+        targets = [(item, cache / item.name) for item in items]
+        items = client.download_all(self.drive, targets, workers, lambda done: progress(done, size))
+        self._require_unchanged(listing([(item.name, item.size) for item in items]))
+        return cache, size, fingerprint(sorted(item.version for item in items))
+
+    def _download_zip(self, client: "GraphClient", cache: Path, log: Tell) -> tuple[Path, int, str]:
+        """Returns the zip, its bytes and its quickXorHash."""
+        item = client.item(self.drive, self.item)
+        self._require_unchanged(listing_of_zip(item.size))
+        # The name identifies the content, so that a download of an earlier version is not continued.
+        path = cache / f"{fingerprint(item.identity)}.zip"
+        for outdated in cache.glob("*.zip*"):
+            if not outdated.name.startswith(path.name):
+                outdated.unlink()
+        if not path.is_file():
+            # JPEGs do not shrink in a zip: what is unpacked needs the same space again.
+            downloaded = sum(partial.stat().st_size for partial in cache.glob("*.partial"))
+            check_space(cache, 2 * item.size - downloaded, self.name)
+            progress = Progress(self.name, log)
+            downloaded_item = client.download(self.drive, item, path, lambda done: progress(done, item.size))
+            if downloaded_item.identity != item.identity:
+                path.unlink()
+                self._require_unchanged("")
+        try:
+            with open_archive(path, self.location) as archive:
+                archive.recordings()
+        except DataError:
+            shutil.rmtree(cache, ignore_errors=True)
+            raise
+        return path, item.size, item.quick_xor_hash or item.identity
+
+    def _require_unchanged(self, sizes: str) -> None:
+        if sizes != self.sizes:
+            raise DataError(
+                f"{self.location} changed since it was requested: the SharePoint sensor, if it is on, requests it "
+                "again once it is settled."
+            )
+
+    def _cache(self, storage: Storage) -> Path:
+        return storage.cache / "downloads" / quote(self.item, safe="!")
+
+    def _locked(self, storage: Storage) -> AbstractContextManager[None]:
+        cache = self._cache(storage)
+        return locked(cache.parent / ".locks" / cache.name)
+
+
+def listing_of_zip(size: int) -> str:
+    """The `sizes` of a zip of `size` bytes."""
+    return str(size)
+
+
+def _remove_abandoned(downloads: Path) -> None:
+    for folder in downloads.glob("[!.]*"):
+        newest = max((path.stat().st_mtime for path in (folder, *folder.iterdir())), default=0.0)
+        if time.time() - newest > ABANDONED_S:
+            shutil.rmtree(folder, ignore_errors=True)

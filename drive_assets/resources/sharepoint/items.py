@@ -1,15 +1,15 @@
-"""What Graph tells: items, drives, pages of a delta round, and errors that a user can act on."""
+"""What Graph returns: items, drives, pages of a delta round, and errors that a user can act on."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from model.common.errors import DataError
+from model.common.errors import DataError, PassingError
 
 
 class SharePointError(DataError):
-    """A request failed for good. The message says what, the HTTP status, Graph's code and what to do."""
+    """A request failed. The message names the request, the HTTP status, Graph's code and what to do."""
 
     def __init__(self, message: str, status: int | None = None, code: str = "") -> None:
         super().__init__(message)
@@ -18,31 +18,34 @@ class SharePointError(DataError):
 
 
 class AccessError(SharePointError):
-    """The credentials are refused, or do not reach that far (401 after one renewal, 403)."""
+    """The service refuses the credentials (401), or they do not reach that far (403)."""
 
 
 class NotFound(SharePointError):
-    """The site, drive or item is not there (any more)."""
-
-
-class ResyncRequired(SharePointError):
-    """A delta link is too old (410): start the round over at `location` if there, else without a link."""
-
-    def __init__(self, message: str, location: str | None, status: int | None = None, code: str = "") -> None:
-        super().__init__(message, status, code)
-        self.location = location
+    """The site, drive or item does not exist."""
 
 
 class Quarantined(SharePointError):
-    """The content is not what the library says, twice in a row, or is reported as malware. It must not be used."""
+    """Two downloads differ from the library's hash, or the item is reported as malware. The content is not used."""
 
 
-class Throttled(SharePointError):
-    """The service asks for a longer pause than the client may wait; `wait_s` is what remains of it, in seconds."""
+class ResyncRequired(SharePointError):
+    """A delta link is too old (410): restart the round at `location`, or without a link if that is None."""
 
-    def __init__(self, message: str, wait_s: float, status: int | None = None, code: str = "") -> None:
-        super().__init__(message, status, code)
-        self.wait_s = wait_s
+    location: str | None = None
+
+
+class Unavailable(SharePointError, PassingError):
+    """The service or the network failed: the same request may succeed later."""
+
+    paused = False
+    """The service named a pause, which all workers observe."""
+    progressed = False
+    """Some data arrived before the failure, so that the count of failures restarts."""
+
+
+class Throttled(Unavailable):
+    """The service asks for a longer pause than the client may wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ class Item:
     """Empty if a deletion is reported without it."""
     parent_id: str | None
     size: int
-    """Bytes; of a folder, of all in it."""
+    """Bytes; of a folder, of all its content."""
     is_folder: bool
     deleted: bool
     quick_xor_hash: str | None
@@ -73,6 +76,11 @@ class Item:
             return self.etag
         return f"{self.modified.isoformat() if self.modified else 'unknown'}:{self.size}"
 
+    @property
+    def version(self) -> str:
+        """Changes with the name or the content of a file."""
+        return f"{self.name}:{self.identity}"
+
 
 @dataclass(frozen=True, slots=True)
 class Drive:
@@ -80,12 +88,11 @@ class Drive:
 
     id: str
     name: str
-    web_url: str
 
 
 @dataclass(frozen=True, slots=True)
 class DeltaPage:
-    """One page of a delta round: exactly one of the links is there, and only `delta_link` ends the round."""
+    """One page of a delta round: it has exactly one of the two links, and only `delta_link` ends the round."""
 
     items: list[Item]
     next_link: str | None
@@ -93,7 +100,7 @@ class DeltaPage:
 
 
 def parse_item(raw: Mapping[str, Any]) -> Item:
-    """An item from Graph's JSON. Facets may be missing, and so may all but `id` if it is deleted."""
+    """An item from Graph's JSON. Facets may be missing; of a deleted item, all but `id`."""
     hashes = (raw.get("file") or {}).get("hashes") or {}
     modified = raw.get("lastModifiedDateTime")
     return Item(
@@ -108,11 +115,6 @@ def parse_item(raw: Mapping[str, Any]) -> Item:
         modified=_utc(modified) if modified else None,
         malware="malware" in raw,
     )
-
-
-def parse_drive(raw: Mapping[str, Any]) -> Drive:
-    """A drive from Graph's JSON."""
-    return Drive(id=raw["id"], name=raw.get("name") or "", web_url=raw.get("webUrl") or "")
 
 
 def _utc(text: str) -> datetime:

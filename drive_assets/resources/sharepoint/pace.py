@@ -1,32 +1,19 @@
-"""When the next request may start: one pause shared by all workers, on a clock that tests can put forward."""
+"""When the next request may start: one pause shared by all workers."""
 
 import threading
-import time
 from typing import Protocol
 
 
 class Clock(Protocol):
-    """Time, so that tests need not wait."""
+    """The part of the module `time` that the client uses; tests pass a clock that needs no waiting."""
 
-    def now(self) -> float:
-        """Seconds of a clock that never goes back."""
+    def monotonic(self) -> float: ...
 
-    def sleep(self, seconds: float) -> None: ...
-
-
-class _RealClock:
-    def now(self) -> float:
-        return time.monotonic()
-
-    def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
-
-
-REAL_CLOCK: Clock = _RealClock()
+    def sleep(self, seconds: float, /) -> None: ...
 
 
 class Pace:
-    """When the next request may start. A pause or a slow-down that one worker is told of holds for all."""
+    """A pause or slow-down that one worker is asked for applies to all. Thread-safe."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -37,24 +24,24 @@ class Pace:
         self._next_start = 0.0
 
     def pause(self, seconds: float) -> None:
-        """Let nobody start within `seconds`."""
+        """Start no request within `seconds`."""
         with self._lock:
-            self._paused_until = max(self._paused_until, self.clock.now() + seconds)
+            self._paused_until = max(self._paused_until, self.clock.monotonic() + seconds)
 
     def spread(self, remaining: int, reset_s: float) -> None:
-        """Spread the `remaining` requests over the `reset_s` seconds until the service counts anew."""
+        """Spread the `remaining` requests over the `reset_s` seconds until the service resets its count."""
         if remaining <= 0:
             self.pause(reset_s)
             return
         with self._lock:
-            now = self.clock.now()
+            now = self.clock.monotonic()
             self._slow_until, self._interval = now + reset_s, reset_s / remaining
             self._next_start = max(self._next_start, now + self._interval)
 
     def delay(self) -> float:
-        """Seconds until the next request may start; takes its place in the row if it is 0 or less."""
+        """Seconds until the next request may start. At 0 or less the caller's request takes that start."""
         with self._lock:
-            now = self.clock.now()
+            now = self.clock.monotonic()
             start = self._paused_until
             if now < self._slow_until:
                 start = max(start, self._next_start)

@@ -1,8 +1,8 @@
-"""quickXorHash, the only hash that SharePoint tells of every file.
+"""quickXorHash, the hash that SharePoint reports for files.
 
-Byte i is XORed into a 160-bit number at bit (11 i mod 160), round its end; the 64-bit length is XORed into the last
-eight bytes. (Microsoft, "QuickXorHash algorithm", OneDrive developer documentation.) As 11 * 160 is a multiple of 160,
-bytes 160 apart meet at the same bit, so that all but the last step is XOR of rows of 160 bytes.
+Byte i is XORed into a 160-bit number at bit (11 i mod 160), wrapping at its end; the 64-bit length is XORed into the
+last eight bytes. (Microsoft, "QuickXorHash algorithm", OneDrive developer documentation.) Since 11 * 160 is a multiple
+of 160, bytes that are 160 apart share a bit, so that all but the last step is an XOR of rows of 160 bytes.
 """
 
 import base64
@@ -22,7 +22,7 @@ WIDE_ROW = 64 * ROW
 
 
 class QuickXorHash:
-    """A running hash, used like those of hashlib."""
+    """A running hash with the interface of hashlib."""
 
     def __init__(self) -> None:
         self._row: NDArray[np.uint8] = np.zeros(ROW, np.uint8)

@@ -1,35 +1,37 @@
-"""A file of the library to read and seek in without downloading it: the directory of a zip is at its end."""
+"""A file of the library opened for reading and seeking without a download: a zip's directory is at its end."""
 
 import io
-import re
-from collections import OrderedDict
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from urllib3.exceptions import HTTPError
 
-from drive_assets.resources.sharepoint.answers import Advice, Answer, DownloadAddress, Trouble
-from drive_assets.resources.sharepoint.items import Item, SharePointError
-from drive_assets.resources.sharepoint.transport import Transport
+from drive_assets.resources.sharepoint.items import Item, SharePointError, Unavailable
+from drive_assets.resources.sharepoint.responses import Operation, Response
+from drive_assets.resources.sharepoint.transport import DownloadAddress, Transport
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 BLOCK = 1 << 20
-"""Bytes asked for at a time."""
-KEPT = 4
-"""Blocks kept in memory."""
+"""Bytes requested at a time."""
+CACHED_BLOCKS = 4
 
 
 class RemoteFile(io.RawIOBase):
-    """Reads blocks by Range. Not thread-safe. Reading raises SharePointError; what is read is not checked by a hash."""
+    """Reads blocks by Range. Not thread-safe. Reading raises SharePointError. No hash verifies what is read.
+
+    The size comes with the file's end, which is read first: the size that SharePoint lists is sometimes wrong.
+    """
 
     def __init__(self, transport: Transport, drive_id: str, item: Item) -> None:
         super().__init__()
         self._transport = transport
         self._drive_id = drive_id
         self._item = item
+        self._operation = Operation(f"Reading {item.name}")
         self._position = 0
-        self._blocks: OrderedDict[int, bytes] = OrderedDict()
+        self._block = lru_cache(CACHED_BLOCKS)(self._fetch)
         self._address: DownloadAddress | None = None
 
     def readable(self) -> bool:
@@ -42,63 +44,63 @@ class RemoteFile(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._item.size}[whence]
-        if start + offset < 0:
-            raise ValueError(f"{self._item.name} has no position {start + offset}.")
-        self._position = start + offset
-        return self._position
+        position = offset + (self._end[0] if whence == io.SEEK_END else self._position if whence == io.SEEK_CUR else 0)
+        if position < 0:
+            raise ValueError(f"{self._item.name} has no position {position}.")
+        self._position = position
+        return position
 
     def readinto(self, buffer: "WriteableBuffer") -> int:
         view = memoryview(buffer).cast("B")
-        if self._position >= self._item.size or not view:
-            return 0
-        number, start = divmod(self._position, BLOCK)
-        piece = self._block(number)[start : start + len(view)]
+        size, end = self._end
+        first = size - len(end)
+        if self._position < first:
+            first = self._position // BLOCK * BLOCK
+            found_size, content = self._block(first)
+            if found_size != size:
+                raise SharePointError(f"{self._operation.name} failed: it changed meanwhile. Look it up again.")
+        else:
+            content = end
+        piece = content[self._position - first :][: len(view)]
         view[: len(piece)] = piece
         self._position += len(piece)
         return len(piece)
 
-    def _block(self, number: int) -> bytes:
-        if number not in self._blocks:
-            start = number * BLOCK
-            self._blocks[number] = self._fetch(start, min(start + BLOCK, self._item.size))
-            if len(self._blocks) > KEPT:
-                self._blocks.popitem(last=False)
-        self._blocks.move_to_end(number)
-        return self._blocks[number]
+    @cached_property
+    def _end(self) -> tuple[int, bytes]:
+        return self._fetch(-BLOCK)
 
-    def _fetch(self, start: int, end: int) -> bytes:
-        advice = Advice(f"Reading {self._item.name}")
+    def _fetch(self, first: int) -> tuple[int, bytes]:
+        """The file's size, and a block from `first`; if that is negative, counted from the end."""
+        ranged = f"{first}-{first + BLOCK - 1}" if first >= 0 else str(first)
 
-        def attempt() -> bytes:
-            self._address = self._address or self._transport.download_address(self._drive_id, self._item.id, advice)
-            address, self._address = self._address, None  # after a failure a new one is asked for
-            with self._transport.content(address, start, end, advice) as answer:
-                skipped = start if answer.status == 200 else 0  # the range was ignored
-                self._check(answer, start, advice)
-                try:
-                    while skipped:
-                        skipped -= len(answer.body.read(min(skipped, BLOCK), decode_content=False)) or skipped
-                    content = answer.body.read(end - start, decode_content=False)
-                except (HTTPError, OSError) as error:
-                    content, reason = b"", type(error).__name__
-                else:
-                    reason = "the answer ended early"
-            if len(content) < end - start:
-                raise Trouble(SharePointError(f"{advice.what} failed: the connection was cut ({reason})."))
+        def attempt() -> tuple[int, bytes]:
+            self._address = self._address or self._transport.download_address(
+                self._drive_id, self._item.id, self._operation
+            )
+            address, self._address = self._address, None  # after a failure, a new one is requested
+            with self._transport.content(address, ranged, self._operation) as response:
+                result = self._read(response, first)
             self._address = address
-            return content
+            return result
 
         return self._transport.retry(attempt)
 
-    def _check(self, answer: Answer, start: int, advice: Advice) -> None:
-        size = self._item.size
-        told = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.header("Content-Range").strip())
-        if answer.status == 200:
-            changed = answer.header("Content-Length") not in ("", str(size))
-        else:
-            changed = answer.status == 416 or told is None or told[2] not in ("*", str(size))
-        if changed:
-            raise SharePointError(f"{advice.what} failed: it changed since it was listed. Look it up again.")
-        if told is not None and told[1] != str(start):
-            raise Trouble(SharePointError(f"{advice.what} failed: another range came than was asked for."))
+    def _read(self, response: Response, first: int) -> tuple[int, bytes]:
+        start, size = response.content_range()
+        wanted = first if first >= 0 else max(0, size + first)
+        expected = max(0, min(BLOCK, size - wanted))
+        content, reason = b"", "the response ended early"
+        if response.status == 416:
+            return size, content
+        if response.status == 206 and start != wanted:
+            raise Unavailable(f"{self._operation.name} failed: SharePoint sent another range than requested.")
+        try:
+            while start < wanted:  # the range was ignored
+                start += len(response.body.read(min(wanted - start, BLOCK), decode_content=False)) or wanted
+            content = response.body.read(expected, decode_content=False)
+        except HTTPError as error:
+            reason = type(error).__name__
+        if len(content) < expected:
+            raise Unavailable(f"{self._operation.name} failed: the connection was cut ({reason}).")
+        return size, content

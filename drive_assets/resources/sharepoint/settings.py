@@ -1,6 +1,7 @@
-"""Where the library is and who asks: from the environment only, since half of it is secret."""
+"""The library's address and the credentials, from the environment only, since half of them are secret."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,14 +15,14 @@ CLOUDS = {
     "usdod": ("https://dod-graph.microsoft.us", "https://login.microsoftonline.us"),
     "china": ("https://microsoftgraph.chinacloudapi.cn", "https://login.chinacloudapi.cn"),
 }
-"""Graph's and the login's address of each cloud."""
+"""Address of Graph and of the login in each cloud."""
 SIGN_INS = ("secret", "certificate", "device_code")
-MOST_WORKERS = 64
+MAX_WORKERS = 64
 
 
 @dataclass(frozen=True)
 class SharePointSettings:
-    """Validated on construction: raises DataError that names the environment variable to mend."""
+    """Validated on construction: raises DataError that names the environment variable to correct."""
 
     tenant_id: str
     client_id: str
@@ -33,7 +34,7 @@ class SharePointSettings:
     """secret, certificate or device_code."""
     cloud: str = "global"
     graph_url: str = ""
-    """Instead of the cloud's, for tests and proxies; likewise `login_url`."""
+    """Replaces the cloud's address, for tests and proxies; likewise `login_url`."""
     login_url: str = ""
     ca_bundle: Path | None = None
     """PEM file of the authorities to trust instead of the public ones."""
@@ -44,46 +45,46 @@ class SharePointSettings:
     folder: str = ""
     """Path of the folder in the library; empty for its root."""
     shared_link: str = field(default="", repr=False)
-    """A sharing link instead of a site. Whoever has one may get in, so that it is kept out of logs."""
+    """A sharing link instead of a site. It may grant access to whoever has it, so it is kept out of logs."""
     company: str = "drive-assets"
-    """In the User-Agent, so that the service's operators know whom to call."""
+    """In the User-Agent, so that the service's operators know whom to contact."""
     workers: int = 8
     token_cache: Path | None = None
     """File (mode 0600) that keeps a device code sign-in, so that the daemon can use it; None keeps it in memory."""
 
     def __post_init__(self) -> None:
-        _require(bool(self.tenant_id), "SHAREPOINT_TENANT_ID", "the directory (tenant) id of the app registration")
-        _require(bool(self.client_id), "SHAREPOINT_CLIENT_ID", "the application (client) id of the app registration")
-        _require(self.auth in SIGN_INS, "SHAREPOINT_AUTH", f"one of {', '.join(SIGN_INS)}, not {self.auth!r}")
-        if self.auth == "secret":
-            _require(
-                bool(self.secret),
-                "SHAREPOINT_CLIENT_SECRET",
+        pem = "a PEM file with private key and certificate"
+        conditions = {
+            "TENANT_ID": (bool(self.tenant_id), "the directory (tenant) id of the app registration"),
+            "CLIENT_ID": (bool(self.client_id), "the application (client) id of the app registration"),
+            "AUTH": (self.auth in SIGN_INS, f"one of {', '.join(SIGN_INS)}, not {self.auth!r}"),
+            "CLIENT_SECRET": (
+                self.auth != "secret" or bool(self.secret),
                 "the app's secret; or set SHAREPOINT_CLIENT_CERTIFICATE, or SHAREPOINT_AUTH=device_code",
-            )
-        if self.auth == "certificate":
-            what = "a PEM file with private key and certificate"
-            _require(self.certificate is not None, "SHAREPOINT_CLIENT_CERTIFICATE", what)
-            _require(_is_file(self.certificate), "SHAREPOINT_CLIENT_CERTIFICATE", f"{what}; {self.certificate} is none")
-        _require(self.cloud in CLOUDS, "SHAREPOINT_CLOUD", f"one of {', '.join(CLOUDS)}, not {self.cloud!r}")
-        for name, url in (("GRAPH_URL", self.graph_url), ("LOGIN_URL", self.login_url), ("SITE", self.site)):
-            _require(
-                not url or _is_https(url), f"SHAREPOINT_{name}", f"an address that starts with https://, not {url}"
-            )
-        link_is_right = not self.shared_link or _is_https(self.shared_link)
-        _require(link_is_right, "SHAREPOINT_SHARED_LINK", "an address that starts with https://")
-        bundle_is_right = self.ca_bundle is None or _is_file(self.ca_bundle)
-        _require(bundle_is_right, "SHAREPOINT_CA_BUNDLE", f"a PEM file; {self.ca_bundle} is none")
-        company_is_right = self.company.isascii() and self.company.isprintable() and "|" not in self.company
-        _require(company_is_right and bool(self.company), "SHAREPOINT_COMPANY", "a name in ASCII without |")
-        _require(0 < self.workers <= MOST_WORKERS, "SHAREPOINT_WORKERS", f"1 to {MOST_WORKERS}, not {self.workers}")
+            ),
+            "CLIENT_CERTIFICATE": (
+                self.auth != "certificate" or _is_file(self.certificate),
+                f"{pem}; {self.certificate} is none" if self.certificate else pem,
+            ),
+            "CLOUD": (self.cloud in CLOUDS, f"one of {', '.join(CLOUDS)}, not {self.cloud!r}"),
+            "GRAPH_URL": (_is_https(self.graph_url), f"an address that starts with https://, not {self.graph_url}"),
+            "LOGIN_URL": (_is_https(self.login_url), f"an address that starts with https://, not {self.login_url}"),
+            "SITE": (_is_https(self.site), f"an address that starts with https://, not {self.site}"),
+            "SHARED_LINK": (_is_https(self.shared_link), "an address that starts with https://"),
+            "CA_BUNDLE": (not self.ca_bundle or _is_file(self.ca_bundle), f"a PEM file; {self.ca_bundle} is none"),
+            "COMPANY": (bool(re.fullmatch(r"[ -{}~]+", self.company)), "a name in ASCII without |"),
+            "WORKERS": (0 < self.workers <= MAX_WORKERS, f"a number from 1 to {MAX_WORKERS}"),
+        }
+        for name, (is_valid, expected) in conditions.items():
+            if not is_valid:
+                raise DataError(f"SHAREPOINT_{name} must be set to {expected}. See docs/sharepoint.md.")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "SharePointSettings | None":
         """The settings of the `SHAREPOINT_...` variables (docs/sharepoint.md), or None without SHAREPOINT_TENANT_ID.
 
         Raises:
-            DataError: a variable is missing or wrong.
+            DataError: a variable is missing or invalid.
         """
         values = os.environ if environment is None else environment
 
@@ -96,7 +97,6 @@ class SharePointSettings:
         if not value("TENANT_ID"):
             return None
         workers = value("WORKERS", "8")
-        _require(workers.isdecimal(), "SHAREPOINT_WORKERS", f"a whole number, not {workers!r}")
         return cls(
             tenant_id=value("TENANT_ID"),
             client_id=value("CLIENT_ID"),
@@ -113,7 +113,7 @@ class SharePointSettings:
             folder=value("FOLDER"),
             shared_link=value("SHARED_LINK"),
             company=value("COMPANY", "drive-assets"),
-            workers=int(workers),
+            workers=int(workers) if workers.isdecimal() else 0,
             token_cache=path("TOKEN_CACHE"),
         )
 
@@ -129,23 +129,19 @@ class SharePointSettings:
 
     @property
     def scope(self) -> str:
-        """All that the app was granted."""
+        """All permissions that the app was granted."""
         return f"{self.graph}/.default"
 
     @property
     def verify(self) -> str | bool:
-        """What requests calls `verify`."""
+        """The `verify` argument of requests."""
         return str(self.ca_bundle) if self.ca_bundle else True
 
 
-def _require(right: bool, variable: str, expected: str) -> None:
-    if not right:
-        raise DataError(f"{variable} must be set to {expected}. See docs/sharepoint.md.")
-
-
 def _is_https(url: str) -> bool:
+    """Whether an address, if set, can be used."""
     parts = urlsplit(url)
-    return parts.scheme == "https" and bool(parts.hostname)
+    return not url or (parts.scheme == "https" and bool(parts.hostname))
 
 
 def _is_file(path: Path | None) -> bool:

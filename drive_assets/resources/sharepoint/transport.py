@@ -3,6 +3,7 @@
 import logging
 import random
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -12,46 +13,44 @@ from urllib.parse import urlsplit
 
 import requests
 
-from drive_assets.resources.sharepoint.answers import (
-    PASSING,
+from drive_assets.resources.sharepoint.items import AccessError, SharePointError, Throttled, Unavailable
+from drive_assets.resources.sharepoint.pace import Pace
+from drive_assets.resources.sharepoint.responses import (
     REDIRECTS,
-    Advice,
-    Answer,
-    DownloadAddress,
-    Trouble,
-    Unauthorized,
-    connection_failure,
+    TRANSIENT,
+    Operation,
+    Response,
+    connection_error,
     quote_id,
 )
-from drive_assets.resources.sharepoint.items import SharePointError, Throttled
-from drive_assets.resources.sharepoint.pace import Pace
 from drive_assets.resources.sharepoint.settings import CLOUDS, SharePointSettings
 
 T = TypeVar("T")
 
 TIMEOUT_S = (10.0, 60.0)
-"""To connect, and between two pieces of an answer."""
-MOST_FAILURES = 6
+"""To connect, and between two pieces of a response."""
+MAX_FAILURES = 6
 """Failures in a row after which a call gives up: about half a minute."""
-MOST_THROTTLES = 30
-LONGEST_BACKOFF_S = 60.0
-MOST_REDIRECTS = 3
+MAX_PAUSES = 30
+"""Pauses in a row that the service names, after which a call gives up."""
+MAX_BACKOFF_S = 60.0
+MAX_REDIRECTS = 3
 DEFAULT_PAUSE_S = 10.0
-"""After a 429 that does not say for how long."""
+"""After a 429 without Retry-After."""
 
 
 class Tokens(Protocol):
     """Where access tokens come from."""
 
     def token(self) -> str:
-        """One that is good for some minutes. Raises Trouble where asking again can help."""
+        """A token that is valid for some minutes. Raises Unavailable where a retry can help."""
 
     def renew(self, refused: str) -> None:
         """Forget a token that the service refused."""
 
 
 class Transport:
-    """Sends requests. Thread-safe: a session a thread, and a lock round what is shared."""
+    """Sends requests. Thread-safe: one session per thread, and a lock around shared state."""
 
     def __init__(self, settings: SharePointSettings, tokens: Tokens, pace: Pace, patience_s: float) -> None:
         self.settings = settings
@@ -59,7 +58,7 @@ class Transport:
         self.pace = pace
         self.clock = pace.clock
         self.patience_s = patience_s
-        self.requests_made = 0
+        self.requests_sent = 0
         self._lock = threading.Lock()
         self._threads = threading.local()
         self._origins = {_origin(settings.graph), _origin(CLOUDS[settings.cloud][0])}
@@ -67,137 +66,128 @@ class Transport:
         _keep_addresses_out_of_logs()
 
     def retry(self, attempt: Callable[[], T]) -> T:
-        """Call `attempt` until it raises no Trouble: the one place where this client waits and tries again.
+        """Call `attempt` until it raises neither Unavailable nor, once, a 401: the client's only retry loop.
 
         Raises:
-            SharePointError: of the last Trouble, after MOST_FAILURES in a row.
-            Throttled: the service wants to be left alone for longer than the client's patience.
+            SharePointError: the last failure, after MAX_FAILURES in a row.
+            Throttled: the service asks for a longer pause than the client's patience.
         """
-        started = self.clock.now()
-        failures = throttles = 0
-        renewed = False
+        started = self.clock.monotonic()
+        tries: Counter[str] = Counter()
         while True:
             while (delay := self.pace.delay()) > 0:
-                if self.clock.now() + delay - started > self.patience_s:
-                    raise Throttled(
-                        f"SharePoint asks to be left alone for {delay:.0f} s more. Nothing is wrong: try again then.",
-                        delay,
-                        status=429,
-                    )
+                if self.clock.monotonic() + delay - started > self.patience_s:
+                    raise Throttled(f"SharePoint asks for a pause of {delay:.0f} s. Try again after that.", 429)
                 self.clock.sleep(delay)
             try:
                 return attempt()
-            except Trouble as caught:
-                trouble = caught
-            if trouble.progressed:
-                failures, throttles, renewed = 0, 0, False
-            if isinstance(trouble, Unauthorized) and not renewed:
-                renewed = True
-            elif isinstance(trouble, Unauthorized):
-                raise trouble.error
-            elif trouble.paused:
-                throttles += 1
-            else:
-                failures += 1
-                wait = min(LONGEST_BACKOFF_S, 2.0 ** (failures - 1)) * random.uniform(0.5, 1.0)
-                if failures < MOST_FAILURES and self.clock.now() + wait - started <= self.patience_s:
+            except AccessError as error:
+                if error.status != 401 or tries["401"]:
+                    raise
+                tries["401"] += 1
+            except Unavailable as error:
+                if error.progressed:
+                    tries.clear()
+                kind, most = ("pause", MAX_PAUSES) if error.paused else ("failure", MAX_FAILURES)
+                tries[kind] += 1
+                wait = 0.0 if error.paused else _backoff(tries[kind])
+                if tries[kind] >= most or self.clock.monotonic() + wait - started > self.patience_s:
+                    raise
+                if wait:
                     self.clock.sleep(wait)
-                else:
-                    raise trouble.error
-            if throttles >= MOST_THROTTLES:
-                raise trouble.error
 
-    def get_json(self, address: str, advice: Advice, private: bool = False) -> dict[str, Any]:
-        """The answer to a GET of Graph. `address` begins with / (below the version) or is a link that Graph gave.
-
-        Args:
-            private: the address must stand in no log.
-        """
+    def get_json(self, address: str, operation: Operation) -> dict[str, Any]:
+        """GET from Graph. `address` begins with / (below the version) or is a link that Graph returned."""
 
         def attempt() -> dict[str, Any]:
-            with quiet(private), self._graph(address, advice) as answer:
-                answer.check(advice, (200,))
-                return answer.json(advice)
+            with self._graph(address, operation) as response:
+                if response.status != 200:
+                    raise response.error()
+                return response.json()
 
         return self.retry(attempt)
 
-    def download_address(self, drive_id: str, item_id: str, advice: Advice) -> "DownloadAddress":
-        """One attempt, inside `retry`: where an item's content can be had for a short time without credentials."""
-        with quiet(), self._graph(f"/drives/{quote_id(drive_id)}/items/{quote_id(item_id)}/content", advice) as answer:
-            answer.check(advice, REDIRECTS)
-            return DownloadAddress(answer.location(advice))
+    def download_address(self, drive_id: str, item_id: str, operation: Operation) -> "DownloadAddress":
+        """One attempt, inside `retry`: a short-lived address of an item's content that needs no credentials."""
+        with self._graph(f"/drives/{quote_id(drive_id)}/items/{quote_id(item_id)}/content", operation) as response:
+            if response.status not in REDIRECTS:
+                raise response.error()
+            return DownloadAddress(response.location())
 
     @contextmanager
-    def content(self, address: "DownloadAddress", start: int, end: int | None, advice: Advice) -> Iterator["Answer"]:
-        """One attempt, inside `retry`: the bytes from `start` to before `end` (None: all), without credentials.
+    def content(self, address: "DownloadAddress", ranged: str, operation: Operation) -> Iterator[Response]:
+        """One attempt, inside `retry`: the bytes of a range such as "5-", or all if it is empty, without credentials.
 
         Yields:
-            An answer of status 200 (the whole file, though a range was asked for), 206 or 416, whose body is unread.
+            A response of status 200 (the whole file, even if a range was requested), 206 or 416; its body is unread.
         """
-        headers = {"Accept-Encoding": "identity"}
-        if start or end is not None:
-            headers["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={ranged}"} if ranged else {})
         url = address.url
-        with quiet():
-            for _ in range(MOST_REDIRECTS):
-                with self._send(url, headers, _no_credentials, advice, stream=True) as answer:
-                    if answer.status not in REDIRECTS:
-                        answer.check_content(advice, ranged="Range" in headers)
-                        yield answer
-                        return
-                    url = answer.location(advice)
-        raise SharePointError(f"{advice.what} failed: the download address leads round in circles. Try later.")
+        for _ in range(MAX_REDIRECTS):
+            with self._send(url, headers, _no_credentials, operation, stream=True) as response:
+                if response.status not in REDIRECTS:
+                    response.check_content(bool(ranged))
+                    yield response
+                    return
+                url = response.location()
+        raise SharePointError(f"{operation.name} failed: the download address redirects in a circle. Try later.")
 
     @contextmanager
-    def _graph(self, address: str, advice: Advice) -> Iterator["Answer"]:
+    def _graph(self, address: str, operation: Operation) -> Iterator[Response]:
         url = f"{self.settings.graph}/v1.0{address}" if address.startswith("/") else address
         if _origin(url) not in self._origins:  # the token must not be sent there
             raise SharePointError(
-                f"{advice.what} failed: the link leads to another host than Graph's. Start a new delta round."
+                f"{operation.name} failed: the link leads to another host than Graph's. Start a new delta round."
             )
         token = self.tokens.token()
         with self._lock:
-            self.requests_made += 1
-        with self._send(url, {"Accept": "application/json"}, _Bearer(token), advice) as answer:
-            if answer.status == 401:
+            self.requests_sent += 1
+        with self._send(url, {"Accept": "application/json"}, _Bearer(token), operation) as response:
+            if response.status == 401:
                 self.tokens.renew(token)
-                raise Unauthorized(answer.error(advice))
-            yield answer
+                raise response.error()
+            yield response
 
     @contextmanager
     def _send(
-        self, url: str, headers: Mapping[str, str], auth: "Credentials", advice: Advice, stream: bool = False
-    ) -> Iterator["Answer"]:
+        self, url: str, headers: Mapping[str, str], auth: "Credentials", operation: Operation, stream: bool = False
+    ) -> Iterator[Response]:
         response: requests.Response | None = None
-        try:
-            response = self._session.get(
-                url,
-                headers={**self._headers, **headers},
-                auth=auth,
-                verify=self.settings.verify,
-                timeout=TIMEOUT_S,
-                allow_redirects=False,
-                stream=stream,
-            )
-        except requests.RequestException as error:
-            failure = connection_failure(error, url, advice)
-        if response is None:  # raised out here, so that it does not carry the exception that knows the whole address
-            raise failure
-        with response:
-            answer = Answer(response, is_graph=not stream)
-            remaining, reset = answer.number("RateLimit-Remaining"), answer.number("RateLimit-Reset")
-            if remaining is not None and reset is not None:
-                self.pace.spread(int(remaining), reset)
-            if answer.status in (429, 503):
-                wait = answer.retry_after()
-                if wait is None and answer.status == 429:
-                    wait = DEFAULT_PAUSE_S
-                if wait is not None:
-                    self.pace.pause(wait)
-                raise Trouble(answer.error(advice), paused=wait is not None)
-            if answer.status in PASSING:
-                raise Trouble(answer.error(advice))
-            yield answer
+        with _without_urllib3_log():
+            try:
+                response = self._session.get(
+                    url,
+                    headers={**self._headers, **headers},
+                    auth=auth,
+                    verify=self.settings.verify,
+                    timeout=TIMEOUT_S,
+                    allow_redirects=False,
+                    stream=stream,
+                )
+            except requests.RequestException as error:
+                failure = connection_error(error, url, operation)
+            if response is None:  # raised out here: a chained exception would hold the whole address
+                raise failure
+            with response:
+                wrapped = Response(response, operation, is_graph=not stream)
+                self._observe_limits(wrapped)
+                yield wrapped
+
+    def _observe_limits(self, response: Response) -> None:
+        """Slow down as the headers ask; raise Unavailable for a status that may pass."""
+        remaining, reset = response.number("RateLimit-Remaining"), response.number("RateLimit-Reset")
+        if remaining is not None and reset is not None:
+            self.pace.spread(int(remaining), reset)
+        if response.status not in TRANSIENT:
+            return
+        error = response.error()
+        wait = response.retry_after() if response.status in (429, 503) else None
+        if wait is None and response.status == 429:
+            wait = DEFAULT_PAUSE_S
+        if wait is not None and isinstance(error, Unavailable):
+            self.pace.pause(wait)
+            error.paused = True
+        raise error
 
     @property
     def _session(self) -> requests.Session:
@@ -206,8 +196,18 @@ class Transport:
         return self._threads.session
 
 
+class DownloadAddress:
+    """A pre-authenticated address: whoever has it can read the file, so that it is never stored or shown."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def __repr__(self) -> str:
+        return "<download address>"
+
+
 Credentials = Callable[[requests.PreparedRequest], requests.PreparedRequest]
-"""What requests calls `auth`. Always given, since requests would else take a password for the host from ~/.netrc."""
+"""The `auth` of requests. Always passed, since requests would otherwise take a password for the host from ~/.netrc."""
 
 
 class _Bearer:
@@ -223,26 +223,31 @@ def _no_credentials(request: requests.PreparedRequest) -> requests.PreparedReque
     return request
 
 
-_private: ContextVar[bool] = ContextVar("private", default=False)
+_silent: ContextVar[bool] = ContextVar("silent", default=False)
 
 
 @contextmanager
-def quiet(private: bool = True) -> Iterator[None]:
-    """What urllib3 logs in here, at any level, is dropped: it logs whole addresses."""
-    token = _private.set(private or _private.get())
+def _without_urllib3_log() -> Iterator[None]:
+    """Drop urllib3's log records, which hold whole addresses."""
+    token = _silent.set(True)
     try:
         yield
     finally:
-        _private.reset(token)
+        _silent.reset(token)
 
 
-def _is_public(record: logging.LogRecord) -> bool:
-    return not _private.get()
+def _is_logged(record: logging.LogRecord) -> bool:
+    return not _silent.get()
 
 
 def _keep_addresses_out_of_logs() -> None:
     for name in ("connection", "connectionpool", "poolmanager", "response", "util.retry"):
-        logging.getLogger(f"urllib3.{name}").addFilter(_is_public)
+        logging.getLogger(f"urllib3.{name}").addFilter(_is_logged)
+
+
+def _backoff(failures: int) -> float:
+    """Seconds to wait after this many failures in a row: exponential, with jitter."""
+    return min(MAX_BACKOFF_S, 2.0 ** (failures - 1)) * random.uniform(0.5, 1.0)
 
 
 def _origin(url: str) -> tuple[str, str]:
@@ -253,5 +258,5 @@ def _origin(url: str) -> tuple[str, str]:
 def _version() -> str:
     try:
         return metadata.version("drive-assets")
-    except metadata.PackageNotFoundError:  # run from a checkout that is not installed
+    except metadata.PackageNotFoundError:  # a checkout that is not installed
         return "0"

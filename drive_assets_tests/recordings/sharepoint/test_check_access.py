@@ -1,4 +1,4 @@
-"""`drive-assets sharepoint check`: each step that can be missing, named."""
+"""`drive-assets sharepoint check` names the step that fails."""
 
 import subprocess
 import sys
@@ -13,25 +13,24 @@ from drive_assets_tests.recordings.conftest import drive
 DAY = "2024-05-01_10-00-00"
 
 
-def failed(told: list[str]) -> list[str]:
-    return [line.split()[1] for line in told if line.startswith("FAIL")]
+def failed(lines: list[str]) -> list[str]:
+    return [line.split()[1] for line in lines if line.startswith("FAIL")]
 
 
-def test_all_works(server: GraphServer, library: Path) -> None:
+def test_all_steps_pass(server: GraphServer, library: Path) -> None:
     drive(library, DAY)
     command = [sys.executable, "-m", "drive_assets.cli", "sharepoint", "check"]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    lines = ended.stdout.splitlines()
-    assert [line.split()[1] for line in lines[:-1]] == list(STEPS)
+    assert failed(ended.stdout.splitlines()) == [] and len(ended.stdout.splitlines()) == len(STEPS) + 1
     assert "1 folders named as recordings" in ended.stdout and "the first byte of" in ended.stdout
     assert server.client_secret not in ended.stdout + ended.stderr
 
 
 def test_an_empty_folder_is_no_failure(server: GraphServer) -> None:
-    told: list[str] = []
-    assert check_access(told.append)
-    assert any("no file lies there yet" in line for line in told)
+    lines: list[str] = []
+    assert check_access(lines.append)
+    assert any("there is no file yet" in line for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -45,28 +44,28 @@ def test_an_empty_folder_is_no_failure(server: GraphServer) -> None:
         ("SHAREPOINT_FOLDER", "Drivers", "folder"),
     ],
 )
-def test_what_is_wrong_is_the_one_step_that_fails(
+def test_a_wrong_setting_fails_in_its_step(
     server: GraphServer, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, step: str
 ) -> None:
     monkeypatch.setenv(variable, value)
-    told: list[str] = []
-    assert not check_access(told.append)
-    assert failed(told) == [step]
-    assert [line.split()[1] for line in told if line.startswith("ok")] == list(STEPS[: STEPS.index(step)])
-    assert f"Not reached: {', '.join(STEPS[STEPS.index(step) + 1 :])}." in told[-1]
+    lines: list[str] = []
+    assert not check_access(lines.append)
+    assert failed(lines) == [step]
+    assert [line.split()[1] for line in lines if line.startswith("ok")] == list(STEPS[: STEPS.index(step)])
+    assert f"Not reached: {', '.join(STEPS[STEPS.index(step) + 1 :])}." in lines[-1]
 
 
-def test_a_site_that_the_app_was_not_given(server: GraphServer) -> None:
+def test_a_site_that_was_not_granted(server: GraphServer) -> None:
     server.fail(Fault("denied", count=None, match="/sites/"))
-    told: list[str] = []
-    assert not check_access(told.append)
-    assert failed(told) == ["site"]
-    assert "403" in "".join(told)
+    lines: list[str] = []
+    assert not check_access(lines.append)
+    assert failed(lines) == ["site"]
+    assert "403" in "".join(lines)
 
 
 def test_a_download_that_is_denied(server: GraphServer, library: Path) -> None:
     drive(library, DAY)
     server.fail(Fault("denied", count=None, match="/content"))
-    told: list[str] = []
-    assert not check_access(told.append)
-    assert failed(told) == ["download"]
+    lines: list[str] = []
+    assert not check_access(lines.append)
+    assert failed(lines) == ["download"]

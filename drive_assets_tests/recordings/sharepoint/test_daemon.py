@@ -1,4 +1,4 @@
-"""A real Dagster daemon: what is dropped into the library is materialised, and nobody did anything."""
+"""A real Dagster daemon materialises what is uploaded to the library."""
 
 import os
 import signal
@@ -17,48 +17,50 @@ FOLDER, ZIP = "2024-05-01_10-00-00", "2024-05-02_10-00-00"
 
 
 @pytest.mark.timeout(240)
-def test_what_is_dropped_into_the_library_is_materialised_even_if_its_run_is_killed(
+def test_an_upload_is_materialised_even_if_its_run_is_killed(
     data_root: Path, tmp_path: Path, server: GraphServer, library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DRIVE_ASSETS_SETTLING_S", "1")
     monkeypatch.setenv("DRIVE_ASSETS_SENSOR_INTERVAL_S", "2")
-    storage, said, log = Storage.from_environment(), list[str](), tmp_path / "daemon.log"
-    made, packed = drive(tmp_path / "given", FOLDER, rows=5), drive(tmp_path / "given", ZIP, rows=12)
+    storage, texts, log = Storage.from_environment(), list[str](), tmp_path / "daemon.log"
+    folder, zipped = drive(tmp_path / "given", FOLDER, rows=5), drive(tmp_path / "given", ZIP, rows=12)
     with open_instance() as instance, daemon(log):
-        made.rename(library / FOLDER)
-        assert wait_for(instance, {FOLDER}, said.append), log.read_text()
+        folder.rename(library / FOLDER)
+        assert wait_for(instance, {FOLDER}, texts.append), log.read_text()
         assert len(list(storage.recording(FOLDER).glob("*.jpg"))) == 5
 
         server.fail(
             Fault("stall", match="/download/", at=3_000_000, seconds=60, after=1)
         )  # the first reads the directory
-        write_zip(library / f"{ZIP}.zip", [packed])
+        write_zip(library / f"{ZIP}.zip", [zipped])
         os.kill(downloading(storage), signal.SIGKILL)
         assert not storage.recording(ZIP).exists()
-        asked = len(server.requests)
-        assert wait_for(instance, {ZIP}, said.append), log.read_text()
-    ranges = [request.headers.get("Range", "") for request in server.requests[asked:] if "/download/" in request.path]
+        sent = len(server.requests)
+        assert wait_for(instance, {ZIP}, texts.append), log.read_text()
+    ranges = [request.headers.get("Range", "") for request in server.requests[sent:] if "/download/" in request.path]
     assert len(ranges) == 1 and ranges[0].startswith("bytes=") and ranges[0] != "bytes=0-"
-    assert all((storage.recording(ZIP) / path.name).read_bytes() == path.read_bytes() for path in packed.iterdir())
-    assert any("not settled" in line for line in said)
+    assert all((storage.recording(ZIP) / path.name).read_bytes() == path.read_bytes() for path in zipped.iterdir())
+    assert any("not settled" in line for line in texts)
     text = log.read_text()
     assert server.client_secret not in text and "tempauth" not in text
 
 
 def downloading(storage: Storage) -> int:
-    """The process that writes a download, once some of it is there."""
+    """The process that writes a download, once it wrote some bytes."""
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
         if any(path.stat().st_size for path in (storage.cache / "downloads").rglob("*.partial")):
             for process in Path("/proc").glob("[0-9]*"):
-                if any(name.startswith(str(storage.cache)) and name.endswith(".partial") for name in opened(process)):
+                if any(
+                    name.startswith(str(storage.cache)) and name.endswith(".partial") for name in open_files(process)
+                ):
                     return int(process.name)
         time.sleep(0.1)
-    raise AssertionError("nothing is downloaded")
+    raise AssertionError("no download started")
 
 
-def opened(process: Path) -> list[str]:
-    """Files that a process has open, as far as that can be seen."""
+def open_files(process: Path) -> list[str]:
+    """Files that a process has open, if this user may see them."""
     try:
         return [str(link.readlink()) for link in (process / "fd").iterdir()]
     except OSError:

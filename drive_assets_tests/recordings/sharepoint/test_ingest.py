@@ -1,4 +1,4 @@
-"""Recordings downloaded from the local Graph server: each kind, cut, killed, changed, hostile, with a full disk."""
+"""Recordings ingested from the local Graph server: cut, killed, changed, hostile, and on a full disk."""
 
 import os
 import shutil
@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -14,15 +13,14 @@ import pytest
 
 from drive_assets.definitions import defs
 from drive_assets.partitions import register_recordings
-from drive_assets.recordings import disk
 from drive_assets.recordings.assets import recording
 from drive_assets.recordings.ingest import ingest
-from drive_assets.recordings.sharepoint import library
+from drive_assets.recordings.sharepoint import source as sharepoint_source
+from drive_assets.recordings.sharepoint.library import read_settings
 from drive_assets.recordings.sources import lookup
 from drive_assets.resources.sharepoint.client import GraphClient
 from drive_assets.resources.sharepoint.items import NotFound, Quarantined
-from drive_assets.resources.sharepoint.settings import SharePointSettings
-from drive_assets.resources.sharepoint.transport import MOST_FAILURES
+from drive_assets.resources.sharepoint.transport import MAX_FAILURES
 from drive_assets.resources.storage import Storage
 from drive_assets_tests.graph_server import Fault, GraphServer
 from drive_assets_tests.recordings.conftest import Sensor, drive, write_zip
@@ -37,16 +35,6 @@ INGEST = (
 )
 
 
-@pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A client that does not wait between its tries."""
-    settings = SharePointSettings.from_environment()
-    assert settings is not None
-    client = GraphClient(settings, TestClock())
-    monkeypatch.setattr(library, "_client", lambda settings, patience_s: client)
-    yield
-
-
 def visible(storage: Storage) -> list[str]:
     folder = storage.recordings
     return sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.is_dir() else []
@@ -57,19 +45,19 @@ def cached(storage: Storage) -> list[str]:
     return sorted(p.name for p in folder.glob("[!.]*")) if folder.is_dir() else []
 
 
-def contents(server: GraphServer) -> list[str]:
-    """Downloads of files: the requests for their addresses."""
+def content_requests(server: GraphServer) -> list[str]:
+    """The requests for download addresses."""
     return [request.path for request in server.requests if request.path.endswith("/content")]
 
 
-def same_files(made: Path, given: Path) -> bool:
-    return all((made / path.name).read_bytes() == path.read_bytes() for path in given.iterdir())
+def same_files(copy: Path, original: Path) -> bool:
+    return all((copy / path.name).read_bytes() == path.read_bytes() for path in original.iterdir())
 
 
 def test_a_folder(sensor: Sensor, library: Path, storage: Storage) -> None:
     given = drive(library, DAYS[0], rows=6)
     (given / "annotations.csv").write_text("of another tool")
-    sensor.take_all()
+    sensor.request_all()
     (given / "annotations.csv").unlink()
     report = ingest(storage, lookup(storage, DAYS[0]))
     assert (report.change, report.content.usable_frames) == ("new", 6)
@@ -79,23 +67,23 @@ def test_a_folder(sensor: Sensor, library: Path, storage: Storage) -> None:
     assert cached(storage) == []
 
 
-def test_a_recording_that_is_there_is_not_downloaded_again(
+def test_an_ingested_recording_is_not_downloaded_again(
     sensor: Sensor, library: Path, storage: Storage, server: GraphServer
 ) -> None:
     drive(library, DAYS[0])
-    sensor.take_all()
+    sensor.request_all()
     ingest(storage, lookup(storage, DAYS[0]))
     before = len(server.requests)
     assert ingest(storage, lookup(storage, DAYS[0])).change == "unchanged"
     assert len(server.requests) == before
-    next(storage.recording(DAYS[0]).glob("*.jpg")).unlink()  # lost here: it is fetched again
+    next(storage.recording(DAYS[0]).glob("*.jpg")).unlink()  # lost here: it is downloaded again
     assert ingest(storage, lookup(storage, DAYS[0])).change == "superseded"
 
 
 def test_a_zip(sensor: Sensor, library: Path, storage: Storage, tmp_path: Path) -> None:
     given = drive(tmp_path / "given", DAYS[0], rows=6)
     write_zip(library / f"{DAYS[0]}.zip", [given], inside="")
-    assert sensor.take_all() == [DAYS[0]]
+    assert sensor.request_all() == [DAYS[0]]
     told: list[str] = []
     report = ingest(storage, lookup(storage, DAYS[0]), told.append)
     assert {"downloaded_megabytes", "download_s", "unpack_s", "quick_xor_hash"} <= set(report.transfer)
@@ -108,8 +96,8 @@ def test_recordings_of_one_zip_share_its_download(
     sensor: Sensor, library: Path, storage: Storage, tmp_path: Path, server: GraphServer
 ) -> None:
     write_zip(library / "week.zip", [drive(tmp_path / "given", day) for day in DAYS[:3]])
-    assert sensor.take_all() == DAYS[:3]
-    before = len(contents(server))
+    assert sensor.request_all() == DAYS[:3]
+    before = len(content_requests(server))
     running = [
         subprocess.Popen([sys.executable, "-c", INGEST, storage.data_root, day], stdout=subprocess.PIPE)
         for day in DAYS[:2]
@@ -117,20 +105,20 @@ def test_recordings_of_one_zip_share_its_download(
     assert [process.communicate()[0].strip() for process in running] == [b"new", b"new"]
     assert len(cached(storage)) == 1
     assert ingest(storage, lookup(storage, DAYS[2])).change == "new"
-    assert len(contents(server)) == before + 1
+    assert len(content_requests(server)) == before + 1
     assert (visible(storage), cached(storage)) == (DAYS[:3], [])
 
 
-def test_what_changed_since_it_was_requested_is_left_to_the_sensor(
+def test_a_recording_that_changed_since_its_request_is_left_to_the_sensor(
     sensor: Sensor, library: Path, storage: Storage
 ) -> None:
     given = drive(library, DAYS[0])
-    sensor.take_all()
+    sensor.request_all()
     (given / "late.jpg").write_bytes(b"x")
     with pytest.raises(DataError, match="changed since it was requested"):
         ingest(storage, lookup(storage, DAYS[0]))
     (given / "telemetry.csv").unlink()
-    with pytest.raises(DataError, match=r"lacks telemetry\.csv by now"):
+    with pytest.raises(DataError, match=r"now lacks telemetry\.csv"):
         ingest(storage, lookup(storage, DAYS[0]))
     shutil.rmtree(given)
     with pytest.raises(NotFound):
@@ -138,12 +126,12 @@ def test_what_changed_since_it_was_requested_is_left_to_the_sensor(
     assert visible(storage) == []
 
 
-def test_a_hash_that_is_missing_now_and_then_is_no_change(
+def test_a_hash_that_is_sometimes_missing_is_no_change(
     sensor: Sensor, library: Path, storage: Storage, server: GraphServer
 ) -> None:
     drive(library, DAYS[0])
     server.fail(Fault("missing_hash", count=2))
-    sensor.take_all()
+    sensor.request_all()
     assert ingest(storage, lookup(storage, DAYS[0])).change == "new"
 
 
@@ -159,33 +147,33 @@ def wait_until(condition: object, seconds: float = 30) -> None:
         time.sleep(0.02)
 
 
-def test_a_download_that_is_killed_goes_on_at_the_next_try(
+def test_a_killed_download_is_resumed(
     sensor: Sensor, library: Path, storage: Storage, tmp_path: Path, server: GraphServer
 ) -> None:
     given = drive(tmp_path / "given", DAYS[0], rows=12)
-    size = write_zip(library / f"{DAYS[0]}.zip", [given]).stat().st_size
-    sensor.take_all()
-    server.fail(Fault("stall", match="/download/", at=size // 2, seconds=20))
+    zipped = write_zip(library / f"{DAYS[0]}.zip", [given])
+    sensor.request_all()
+    server.fail(Fault("stall", match="/download/", at=zipped.stat().st_size // 2, seconds=20))
     process = start(storage, DAYS[0])
-    partials = lambda: list((storage.cache / "downloads").rglob("*.partial"))  # noqa: E731
-    wait_until(lambda: any(path.stat().st_size for path in partials()))
+    partials = (storage.cache / "downloads").rglob
+    wait_until(lambda: any(path.stat().st_size for path in partials("*.partial")))
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert visible(storage) == []
-    there = partials()[0].stat().st_size
-    asked = len(server.requests)
+    size = next(partials("*.partial")).stat().st_size
+    sent = len(server.requests)
     assert ingest(storage, lookup(storage, DAYS[0])).change == "new"
-    ranges = [request.headers.get("Range") for request in server.requests[asked:] if "/download/" in request.path]
-    assert ranges == [f"bytes={there}-"]
+    ranges = [request.headers.get("Range") for request in server.requests[sent:] if "/download/" in request.path]
+    assert ranges == [f"bytes={size}-"]
     assert same_files(storage.recording(DAYS[0]), given)
     assert (visible(storage), cached(storage)) == ([DAYS[0]], [])
 
 
-def test_files_of_a_killed_download_are_not_asked_for_again(
+def test_downloaded_files_of_a_killed_download_are_not_requested_again(
     sensor: Sensor, library: Path, storage: Storage, server: GraphServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = drive(library, DAYS[0], rows=12)
-    sensor.take_all()
+    sensor.request_all()
     last = sorted(path.name for path in given.iterdir())[-1]
     server.fail(Fault("stall", match=last, at=1, seconds=20, count=1))
     monkeypatch.setenv("SHAREPOINT_WORKERS", "1")
@@ -194,30 +182,31 @@ def test_files_of_a_killed_download_are_not_asked_for_again(
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert visible(storage) == []
-    before = len(contents(server))
+    before = len(content_requests(server))
     assert ingest(storage, lookup(storage, DAYS[0])).change == "new"
-    assert len(contents(server)) == before + 1
+    assert len(content_requests(server)) == before + 1
     assert same_files(storage.recording(DAYS[0]), given)
 
 
-def test_a_full_disk_is_seen_before_the_download(
+def test_a_full_disk_is_noticed_before_the_download(
     sensor: Sensor, library: Path, storage: Storage, server: GraphServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drive(library, DAYS[0])
-    sensor.take_all()
-    monkeypatch.setattr(disk, "free_bytes", lambda folder: 1000)
+    sensor.request_all()
+    usage = shutil.disk_usage(storage.root)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(DataError, match=f"{DAYS[0]} needs .* DRIVE_ASSETS_DATA"):
         ingest(storage, lookup(storage, DAYS[0]))
-    assert (contents(server), visible(storage)) == ([], [])
+    assert (content_requests(server), visible(storage)) == ([], [])
 
 
-def test_a_disk_that_fills_up_meanwhile_is_an_error_and_the_next_try_goes_on(
+def test_a_disk_that_fills_up_is_an_error_and_the_next_try_resumes(
     sensor: Sensor, library: Path, storage: Storage, tmp_path: Path
 ) -> None:
     given = drive(tmp_path / "given", DAYS[0], rows=12)
     size = write_zip(library / f"{DAYS[0]}.zip", [given]).stat().st_size
-    sensor.take_all()
-    # No file may grow beyond a part of the zip: the write fails as on a full disk.
+    sensor.request_all()
+    # A limit on the size of files: the write fails as on a full disk.
     limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size // 2}, {size // 2})); "
     ended = subprocess.run(
         [sys.executable, "-c", limit + INGEST, storage.data_root, DAYS[0]], capture_output=True, text=True
@@ -229,12 +218,12 @@ def test_a_disk_that_fills_up_meanwhile_is_an_error_and_the_next_try_goes_on(
     assert same_files(storage.recording(DAYS[0]), given)
 
 
-def test_a_zip_that_turned_hostile_is_refused_and_nothing_of_it_is_kept(
+def test_a_zip_that_became_hostile_is_refused_and_removed(
     sensor: Sensor, library: Path, storage: Storage, tmp_path: Path
 ) -> None:
     given = drive(tmp_path / "given", DAYS[0])
     path = write_zip(library / f"{DAYS[0]}.zip", [given])
-    sensor.take_all()
+    sensor.request_all()
     content = path.read_bytes()
     path.write_bytes(content.replace(f"{DAYS[0]}/telemetry.csv".encode(), b"../../2024-05-01_10/telemetry.csv"))
     assert path.stat().st_size == len(content)
@@ -243,20 +232,22 @@ def test_a_zip_that_turned_hostile_is_refused_and_nothing_of_it_is_kept(
     assert (visible(storage), cached(storage)) == ([], [])
 
 
-def test_content_that_is_not_what_the_library_says_is_quarantined(
+def test_content_with_another_hash_than_listed_is_quarantined(
     sensor: Sensor, library: Path, storage: Storage, tmp_path: Path, server: GraphServer
 ) -> None:
     write_zip(library / f"{DAYS[0]}.zip", [drive(tmp_path / "given", DAYS[0])])
-    sensor.take_all()
+    sensor.request_all()
     server.fail(Fault("wrong_hash", count=None))
     with pytest.raises(Quarantined):
         ingest(storage, lookup(storage, DAYS[0]))
     assert visible(storage) == []
 
 
-def test_a_wrong_recording_is_refused_and_its_download_removed(sensor: Sensor, library: Path, storage: Storage) -> None:
+def test_an_invalid_recording_is_refused_and_its_download_removed(
+    sensor: Sensor, library: Path, storage: Storage
+) -> None:
     (drive(library, DAYS[0]) / "telemetry.csv").write_text("Time\n")
-    sensor.take_all()
+    sensor.request_all()
     with pytest.raises(DataError, match="lacks the columns"):
         ingest(storage, lookup(storage, DAYS[0]))
     assert (visible(storage), cached(storage)) == ([], [])
@@ -270,11 +261,11 @@ def materialize(instance: dg.DagsterInstance, storage: Storage, name: str) -> dg
     )
 
 
-def test_the_asset_shows_where_a_recording_came_from_and_how_it_came(
+def test_the_asset_records_source_and_transfer(
     sensor: Sensor, library: Path, storage: Storage, tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     write_zip(library / f"{DAYS[0]}.zip", [drive(tmp_path / "given", DAYS[0])])
-    sensor.take_all()
+    sensor.request_all()
     assert materialize(instance, storage, DAYS[0]).success
     event = instance.get_latest_materialization_event(dg.AssetKey("recording"))
     assert event is not None and event.asset_materialization is not None
@@ -283,30 +274,31 @@ def test_the_asset_shows_where_a_recording_came_from_and_how_it_came(
     assert {"downloaded_megabytes", "download_s", "unpack_s", "quick_xor_hash", "report"} <= set(metadata)
 
 
-def test_only_errors_that_pass_are_retried(
+def test_only_transient_errors_are_retried(
     sensor: Sensor,
     library: Path,
     storage: Storage,
     server: GraphServer,
     instance: dg.DagsterInstance,
-    hasty: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     drive(library, DAYS[0])
     drive(library, DAYS[1])
-    sensor.take_all()
+    sensor.request_all()
+    client = GraphClient(read_settings(), TestClock())
+    monkeypatch.setattr(sharepoint_source, "connect", lambda settings: client)
     monkeypatch.setattr(recording.op, "_retry_policy", dg.RetryPolicy(max_retries=1))
     server.fail(Fault("denied", match="children"))
     result = materialize(instance, storage, DAYS[0])
     assert not result.success
     assert [event.event_type_value for event in result.all_events].count("STEP_UP_FOR_RETRY") == 0
-    server.fail(Fault("error", count=MOST_FAILURES, match="children"))
+    server.fail(Fault("error", count=MAX_FAILURES, match="children"))
     result = materialize(instance, storage, DAYS[1])
     assert result.success
     assert [event.event_type_value for event in result.all_events].count("STEP_UP_FOR_RETRY") == 1
 
 
-def test_neither_secrets_nor_download_addresses_are_anywhere(
+def test_no_log_output_or_file_holds_a_secret_or_download_address(
     sensor: Sensor,
     library: Path,
     storage: Storage,
@@ -322,15 +314,15 @@ def test_neither_secrets_nor_download_addresses_are_anywhere(
         drive(library, DAYS[0])
         write_zip(library / f"{DAYS[1]}.zip", [drive(tmp_path / "given", DAYS[1])])
         drive(library, DAYS[2])
-        sensor.take_all()
+        sensor.request_all()
         server.fail(Fault("cut", match="/download/", count=3))
         server.fail(Fault("expired_url", count=1))
         assert materialize(instance, storage, DAYS[0]).success
         assert materialize(instance, storage, DAYS[1]).success
         server.fail(Fault("wrong_hash", count=None))
         assert not materialize(instance, storage, DAYS[2]).success
-    private = private_texts(server)
-    assert len(private) >= 5
+    secrets = secrets_of(server)
+    assert len(secrets) >= 5
     out = capfd.readouterr()
     shown = {"log": caplog.text, "out": out.out, "err": out.err}
     for path in [*home.rglob("*"), *storage.root.rglob("*")]:
@@ -338,12 +330,12 @@ def test_neither_secrets_nor_download_addresses_are_anywhere(
             shown[str(path)] = path.read_bytes().decode("latin-1")
     assert len(shown) > 10
     for where, text in shown.items():
-        for secret in private:
+        for secret in secrets:
             assert secret not in text, f"{where} holds {secret[:6]}..."
 
 
-def private_texts(server: GraphServer) -> set[str]:
-    """The client's secret, each token, and the secret part of each download address that was used."""
+def secrets_of(server: GraphServer) -> set[str]:
+    """The client's secret, its tokens and the download addresses."""
     tokens = {
         request.headers["Authorization"].split()[-1]
         for request in server.requests
@@ -354,13 +346,13 @@ def private_texts(server: GraphServer) -> set[str]:
     return {server.client_secret, "tempauth", *tokens, *downloads}
 
 
-def test_what_was_abandoned_is_removed_after_a_week(sensor: Sensor, library: Path, storage: Storage) -> None:
+def test_an_abandoned_download_is_removed_after_a_week(sensor: Sensor, library: Path, storage: Storage) -> None:
     left = storage.cache / "downloads" / "ABC"
     left.mkdir(parents=True)
     (left / "x.zip.partial").write_bytes(b"x")
     for path in (left / "x.zip.partial", left):
         os.utime(path, (0, 0))
     drive(library, DAYS[0])
-    sensor.take_all()
+    sensor.request_all()
     ingest(storage, lookup(storage, DAYS[0]))
     assert not left.exists()
