@@ -171,9 +171,9 @@ def manifest(storage: "Storage", keys: list[str]) -> None:
     from drive_assets.splits.manifest import changed_recordings
     from model.common.files import write_json
     from model.dataset.assignment import SplitConfig
-    from model.dataset.kept import SETTLED_S, Kept, stamp_of
     from model.dataset.splits import build_manifest
     from model.dataset.summaries import summarise
+    from model.dataset.summary_cache import SETTLED_S, SummaryCache, stamp_of
     from model.dataset.windows import WindowConfig
     from model.recording.folder import CONTENT, Recording
 
@@ -188,7 +188,7 @@ def manifest(storage: "Storage", keys: list[str]) -> None:
     write_json(one.details_path, {"roi": [0, 320, 1920, 575], "camera": []})
     summary = measured("read a recording of 3,592 rows for the manifest", lambda: summarise(one, window))
     assert summary.stats is not None
-    kept = Kept(storage.summaries, window)
+    cache = SummaryCache(storage.summaries, window)
     for number, key in enumerate(keys):
         own = Recording(storage.recording(key))
         own.folder.mkdir(parents=True)
@@ -202,8 +202,8 @@ def manifest(storage: "Storage", keys: list[str]) -> None:
         each = replace(
             summary, stats=stats, first_ms=summary.first_ms + moved, last_ms=summary.last_ms + moved, marks=marks
         )
-        kept.new[key] = (stamp_of(own), each)
-    kept.save()
+        cache.used[key] = (stamp_of(own)[0], each)
+    cache.save()
     time.sleep(SETTLED_S)  # what has just changed would be read again
     content = measured(
         "manifest, nothing changed",

@@ -6,8 +6,8 @@ from typing import Any
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
 from model.common.files import sha256
-from model.dataset.kept import last_change
 from model.dataset.split_file import read_fingerprint
+from model.dataset.summary_cache import last_change
 from model.recording.content import check_annotated
 from model.recording.folder import Recording
 

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from model.common.config import fingerprint
 from model.common.errors import DataError
 from model.dataset.assignment import RecordingStats, SplitConfig, assign_splits
-from model.dataset.kept import Kept
 from model.dataset.split_file import SCHEMA_VERSION
 from model.dataset.summaries import Summary, repeated
+from model.dataset.summary_cache import SummaryCache
 from model.dataset.windows import WindowConfig, common_classes, common_inputs, common_threshold
 from model.recording.folder import Recording
 from model.recording.schema import BINARY_LABELS, used_schema
@@ -22,23 +22,23 @@ def build_manifest(
     window: WindowConfig,
     split: SplitConfig,
     previous: Mapping[str, Any] | None = None,
-    kept: Path | None = None,
+    cache: Path | None = None,
 ) -> dict[str, Any]:
     """The content of dataset_config.json: what goes into the splits, why, and what identifies it.
 
-    Recordings that are gone, lack annotations or labels, have no window, are implausible in a way that poisons, or hold
-    a drive that another one holds (it could come into two splits), are listed as skipped, with the reason. A recording
+    Recordings that are gone, lack annotations or labels, have no window, are implausible in a way that blocks training,
+    or hold the drive of another one (it could come into two splits) are listed as skipped, with the reason. A recording
     keeps the split that the `previous` manifest gave it, unless the config fixes another or asks to reshuffle; those
-    that moved, and those that the previous one used and this one does not, are listed too.
+    that moved, and those that are no longer used, are listed too.
 
     Args:
-        kept: a file of what was read of recordings; those whose files did not change since are not read again.
+        cache: a file of summaries, so that recordings whose files did not change are not read again.
 
     Raises:
-        DataError: too few recordings are left; tells how many were skipped and why. Or those that are left have
-            different telemetry channels.
+        DataError: too few recordings are left; says how many were skipped and why. Or those that are left differ in
+            telemetry channels, classes or coasting threshold.
     """
-    used, skipped, accepted = _candidates(recordings, names, window, split, kept)
+    used, skipped, accepted = _candidates(recordings, names, split, SummaryCache(cache, window))
     stats = [summary.stats for summary in used.values() if summary.stats]
     before = _assignment(previous)
     try:
@@ -65,7 +65,7 @@ def build_manifest(
         "accepted": accepted,
         "moved": _moved(before, assigned),
         "no_longer_used": {
-            name: skipped.get(name, "it is no recording any more") for name in sorted(before.keys() - by_name.keys())
+            name: skipped.get(name, "it is no longer a recording") for name in sorted(before.keys() - by_name.keys())
         },
     }
     identity = {name: [s.content, s.region] for name, s in by_name.items()}
@@ -81,35 +81,33 @@ def _moved(before: Mapping[str, str], assigned: Mapping[str, Sequence[str]]) -> 
 
 
 class _Candidates(NamedTuple):
-    """Recordings that can be used, and why others cannot or only as somebody accepted."""
+    """The recordings to use, and the reasons of those that are skipped, or accepted though implausible."""
 
     used: dict[str, Summary]
     skipped: dict[str, str]
     accepted: dict[str, str]
 
 
-def _candidates(
-    recordings: Path, names: Sequence[str], window: WindowConfig, split: SplitConfig, path: Path | None
-) -> _Candidates:
-    found, kept = _Candidates({}, {}, {}), Kept(path, window)
+def _candidates(recordings: Path, names: Sequence[str], split: SplitConfig, cache: SummaryCache) -> _Candidates:
+    used, skipped, accepted = candidates = _Candidates({}, {}, {})
     for name in sorted(names):
         own = Recording(recordings / name)
-        summary = kept.summary(own)
-        if summary.poison and name in split.accept_implausible:
-            found.accepted[name] = summary.poison
+        summary = cache.summary(own)
+        if summary.blocks_training and name in split.accept_implausible:
+            accepted[name] = summary.blocks_training
         if summary.stats is None:
-            found.skipped[name] = summary.reason if own.folder.is_dir() else f"{own.folder} is gone"
-        elif summary.poison and name not in found.accepted:
-            found.skipped[name] = (
-                f"implausible: {summary.poison}. To use it all the same, name it in accept_implausible"
+            skipped[name] = summary.reason if own.folder.is_dir() else f"{own.folder} is gone"
+        elif summary.blocks_training and name not in accepted:
+            skipped[name] = (
+                f"implausible: {summary.blocks_training}. To use it nevertheless, name it in accept_implausible"
             )
         else:
-            found.used[name] = summary
-    kept.save()
-    for name, other in repeated(recordings, found.used, window).items():
-        found.skipped[name] = f"the drive that {other} holds, with the same times and telemetry: remove one of them"
-        del found.used[name]
-    return found
+            used[name] = summary
+    cache.save()
+    for name, other in repeated(recordings, used, cache.window).items():
+        skipped[name] = f"the same drive as {other}, with equal times and telemetry: remove one of them"
+        del used[name]
+    return candidates
 
 
 def _assignment(manifest: Mapping[str, Any] | None) -> dict[str, str]:

@@ -1,20 +1,18 @@
-"""What a recording brings to a data set, whatever the others are, and which recordings hold the same drive."""
+"""What a recording contributes to a data set, and which recordings hold the same drive."""
 
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from model.common.errors import DataError
 from model.common.files import sha256
 from model.dataset.assignment import RecordingStats
-from model.dataset.windows import RecordingArrays, WindowConfig, join_recording
+from model.dataset.windows import RecordingArrays, WindowConfig, build_recording, join_recording
 from model.recording.folder import CONTENT, Recording
 from model.recording.plausibility import (
     CAMERA,
@@ -29,7 +27,7 @@ from model.recording.telemetry import TelemetryReport
 MARK_MS, MARK_EVERY = 100, 151
 """A row is marked if its time in tenths of a second is a multiple of this: one in 75 s at 2 Hz."""
 ENOUGH_MARKS = 4
-"""Marks in the time that two recordings share that tell whether they may be one drive."""
+"""Marks in the time that two recordings share from which on differing marks exclude the same drive."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +36,8 @@ class Summary:
 
     reason: str = ""
     """Why it cannot be used; empty if it can."""
-    poison: str = ""
-    """What is implausible about it and would teach networks what is not so."""
+    blocks_training: str = ""
+    """What is implausible about it and would teach networks something false."""
     stats: RecordingStats | None = None
     """None where it cannot be used."""
     inputs: tuple[str, ...] = ()
@@ -48,12 +46,12 @@ class Summary:
     first_ms: int = 0
     last_ms: int = 0
     marks: dict[int, int] = field(default_factory=dict)
-    """Of some times, those of all recordings that have them, a sum of the row's telemetry."""
-    foreseen: bool = True
-    """Whether it says the same as long as the files stay as they are."""
+    """A checksum of the row's telemetry by its time, for some times, which are the same in all recordings."""
+    is_repeatable: bool = True
+    """Whether the files, if they stay as they are, give the same summary again."""
 
     def may_repeat(self, other: "Summary") -> bool:
-        """Whether both may hold one drive: rows tell for sure (`Rows.repeat`)."""
+        """Whether both may hold the same drive: `repeated` compares their rows."""
         first, last = max(self.first_ms, other.first_ms), min(self.last_ms, other.last_ms)
         mine, theirs = (
             {when: mark for when, mark in marks.items() if first <= when <= last} for marks in (self.marks, other.marks)
@@ -67,17 +65,17 @@ def summarise(own: Recording, window: WindowConfig) -> Summary:
     try:
         telemetry, report = own.telemetry()
         arrays = join_recording(own, telemetry, window)
-        poison = _poison(own, telemetry, report, arrays)
+        blocker = _blocks_training(own, telemetry, report, arrays)
     except DataError as error:
         return Summary(str(error))
-    except Exception as error:  # whatever is wrong with one, the others are used
-        return Summary(f"{type(error).__name__}, not foreseen: {error}", foreseen=False)
+    except Exception as error:  # the other recordings are used nevertheless
+        return Summary(f"unexpected {type(error).__name__}: {error}", is_repeatable=False)
     if not len(arrays.window_start):
-        return Summary(f"no window of {window.length} frames without a gap and with known labels", poison)
+        return Summary(f"no window of {window.length} frames without a gap and with known labels", blocker)
     when = arrays.time_ms
     marked = np.flatnonzero(when // MARK_MS % MARK_EVERY == 0)
     return Summary(
-        poison=poison,
+        blocks_training=blocker,
         stats=_stats(own.folder, arrays, window),
         inputs=arrays.inputs,
         class_names=own.class_names(),
@@ -100,59 +98,46 @@ def _stats(recording: Path, arrays: RecordingArrays, config: WindowConfig) -> Re
     )
 
 
-def _poison(own: Recording, telemetry: pd.DataFrame, report: TelemetryReport, arrays: RecordingArrays) -> str:
-    """What is implausible about a recording and would teach networks what is not so; empty if nothing.
+def _blocks_training(own: Recording, telemetry: pd.DataFrame, report: TelemetryReport, arrays: RecordingArrays) -> str:
+    """The findings about a recording that block training; empty if there are none.
 
-    The annotations record what is implausible about the camera; frames are read only if it was annotated elsewhere.
+    The annotations record those about the camera; frames are read only if it was annotated elsewhere.
     """
-    found = implausible_drive(telemetry, report, arrays.coast_threshold)
     corner = BOX_VALUES.index("x1")
     box = arrays.detections[..., corner : corner + 4][arrays.detection_mask]
-    found += implausible_detections(box, arrays.region[1])
-    if CAMERA in own.details:
-        found += camera_findings(own.details)
-    else:
-        found += implausible_camera(own.frames(), telemetry)
-    return "; ".join(finding.text for finding in found if finding.blocks_training)
+    findings = [
+        *implausible_drive(telemetry, report, arrays.coast_threshold),
+        *implausible_detections(box, arrays.region[1]),
+        *(camera_findings(own.details) if CAMERA in own.details else implausible_camera(own.frames(), telemetry)),
+    ]
+    return "; ".join(finding.text for finding in findings if finding.blocks_training)
 
 
-@dataclass(frozen=True)
-class Rows:
-    """What tells a drive from another. Two cars may record at the same time, but not the same."""
+def repeated(recordings: Path, summaries: Mapping[str, Summary], window: WindowConfig) -> dict[str, str]:
+    """Recordings that hold the drive of another one with an earlier name, each with that name.
 
-    time_ms: npt.NDArray[np.int64]
-    """(F,)"""
-    telemetry: npt.NDArray[np.float32]
-    """(F,C)"""
-
-    @classmethod
-    def of(cls, own: Recording, window: WindowConfig) -> Self:
-        arrays = join_recording(own, own.telemetry()[0], window)
-        return cls(arrays.time_ms, arrays.telemetry)
-
-    def repeat(self, other: "Rows") -> bool:
-        _, mine, theirs = np.intersect1d(self.time_ms, other.time_ms, return_indices=True)
-        if self.telemetry.shape[1] != other.telemetry.shape[1]:
-            return False
-        return len(mine) > 0 and float((self.telemetry[mine] == other.telemetry[theirs]).all(axis=1).mean()) > 0.5
-
-
-def repeated(recordings: Path, found: Mapping[str, Summary], window: WindowConfig) -> dict[str, str]:
-    """Recordings that hold a drive that one of an earlier name holds, each with that name.
-
-    Only recordings whose times overlap, and whose marks do not tell them apart, are read.
+    Only recordings whose times overlap, and whose marks do not differ, are read.
     """
-    rows = lru_cache(8)(lambda name: Rows.of(Recording(recordings / name), window))
+    arrays_of = lru_cache(8)(lambda name: build_recording(recordings / name, window))
     same: dict[str, list[str]] = {}
-    running: list[str] = []
-    for name in sorted(found, key=lambda name: found[name].first_ms):
-        running = [other for other in running if found[other].last_ms >= found[name].first_ms]
-        for other in running:
-            if found[name].may_repeat(found[other]) and rows(name).repeat(rows(other)):
+    overlapping: list[str] = []
+    for name in sorted(summaries, key=lambda name: summaries[name].first_ms):
+        own = summaries[name]
+        overlapping = [other for other in overlapping if summaries[other].last_ms >= own.first_ms]
+        for other in overlapping:
+            if own.may_repeat(summaries[other]) and _is_same_drive(arrays_of(name), arrays_of(other)):
                 same.setdefault(max(name, other), []).append(min(name, other))
-        running.append(name)
-    twice: dict[str, str] = {}
+        overlapping.append(name)
+    repeats: dict[str, str] = {}
     for name in sorted(same):
-        if others := sorted(set(same[name]) - twice.keys()):
-            twice[name] = others[0]
-    return twice
+        if others := sorted(set(same[name]) - repeats.keys()):
+            repeats[name] = others[0]
+    return repeats
+
+
+def _is_same_drive(one: RecordingArrays, other: RecordingArrays) -> bool:
+    """Whether most telemetry at the times of both is equal. Two cars may record at the same time, but not the same."""
+    _, here, there = np.intersect1d(one.time_ms, other.time_ms, return_indices=True)
+    if one.inputs != other.inputs or not len(here):
+        return False
+    return float((one.telemetry[here] == other.telemetry[there]).all(axis=1).mean()) > 0.5

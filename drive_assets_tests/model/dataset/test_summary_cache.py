@@ -1,4 +1,4 @@
-"""What is read of recordings for a manifest, and what is kept of it."""
+"""Summaries of recordings and their cache."""
 
 import shutil
 import time
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from drive_assets_tests.model.dataset.test_windows import labelled_drive
-from model.dataset import kept as kept_module
+from model.dataset import summary_cache
 from model.dataset.assignment import RecordingStats, SplitConfig, assign_splits
 from model.dataset.splits import build_manifest
 from model.dataset.summaries import Summary, summarise
@@ -21,19 +21,19 @@ from model.recording.folder import Recording
 def test_a_recording_is_read_again_only_if_its_files_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [labelled_drive(tmp_path / f"2024-05-0{n}_10-00-00", seed=n).name for n in range(1, 5)]
     names.append(shutil.copytree(tmp_path / names[0], tmp_path / "2024-06-01_10-00-00").name)
-    later = time.time() + 60  # files that have just changed are not kept
-    monkeypatch.setattr(kept_module.time, "time", lambda: later)
+    later = time.time() + 60  # files that have just changed are not stored
+    monkeypatch.setattr(summary_cache.time, "time", lambda: later)
     read: list[str] = []
 
     def counted(own: Recording, window: WindowConfig) -> Summary:
         read.append(own.name)
         return summarise(own, window)
 
-    monkeypatch.setattr(kept_module, "summarise", counted)
-    options = (WindowConfig(), SplitConfig(), None, tmp_path / "kept.json")
+    monkeypatch.setattr(summary_cache, "summarise", counted)
+    options = (WindowConfig(), SplitConfig(), None, tmp_path / "cache.json")
     first = build_manifest(tmp_path, names, *options)
     assert first == build_manifest(tmp_path, names, WindowConfig(), SplitConfig())
-    assert first["skipped"][names[4]].startswith(f"the drive that {names[0]} holds")
+    assert first["skipped"][names[4]].startswith(f"the same drive as {names[0]}")
     read.clear()
     assert build_manifest(tmp_path, names, *options) == first
     assert read == []
@@ -47,7 +47,7 @@ def test_a_recording_is_read_again_only_if_its_files_changed(tmp_path: Path, mon
     assert read == [names[1]]
     build_manifest(tmp_path, names, WindowConfig(stride=1), *options[1:])
     assert read[1:] == names
-    (tmp_path / "kept.json").write_text("{")
+    (tmp_path / "cache.json").write_text("{")
     build_manifest(tmp_path, names, *options)
     assert read[6:] == names
 
