@@ -126,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     video.add_argument(
         "--output",
         type=Path,
-        help="an .mp4 or .webm file; default <recording>.mp4 in the current folder, .webm without H.264",
+        help="an .mp4 or .webm file; default <recording>.mp4 in the current folder",
     )
     video.add_argument("--speed", type=float, default=5.0, help="times faster than recorded; default 5")
     video.set_defaults(command=_video)
@@ -257,14 +257,14 @@ def _check_sharepoint(options: argparse.Namespace) -> bool:
 
 
 def _video(options: argparse.Namespace) -> bool:
-    from model.annotation.video import film_suffix, write_video
+    from model.annotation.video import SUFFIX, write_video
     from model.recording.folder import parse_recording_name
 
     parse_recording_name(options.recording)
-    output = options.output or Path(f"{options.recording}{film_suffix()}")
+    output = options.output or Path(f"{options.recording}{SUFFIX}")
     recording = _storage().recording(options.recording)
-    frames, codec = write_video(recording, output, options.speed, _tell)
-    _tell(f"{output}: {frames} frames, {codec}")
+    frames = write_video(recording, output, options.speed, _tell)
+    _tell(f"{output}: {frames} frames")
     return True
 
 

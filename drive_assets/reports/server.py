@@ -22,7 +22,7 @@ from drive_assets.reports.history import History
 from drive_assets.reports.links import base_url
 from drive_assets.reports.page import Link, Page, Section, html, sections_html
 from drive_assets.resources.storage import Storage
-from model.annotation.video import film_suffix, write_video
+from model.annotation.video import SUFFIX, write_video
 from model.common.errors import DataError
 from model.common.files import sha256
 
@@ -120,7 +120,7 @@ class Reports:
         if number >= len(parts):
             raise HTTPException(404, f"{name} has {len(parts)} parts of a film, counted from 0.")
         version = sha256(recording.annotations_path)[:8] + sha256(recording.labels_path)[:8]
-        path = self.storage.cache / "films" / f"{name}-{number}-{version}{film_suffix()}"
+        path = self.storage.cache / "films" / f"{name}-{number}-{version}{SUFFIX}"
         with _filming:
             if not path.is_file():
                 write_video(recording.folder, path, part=parts[number])

@@ -1,16 +1,11 @@
 """A recording as a film: its frames with boxes, region of interest, telemetry, and what the driver does next."""
 
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
 
+import av
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -28,63 +23,65 @@ WIDTH = 1280
 BAR = 64
 RECORDED_FPS = 2
 SPEED = 5.0
-"""How many times faster than recorded the video plays."""
-CODECS = {".mp4": ("avc1", "mp4v"), ".webm": ("VP80",)}
-"""Of OpenCV, where there is no ffmpeg with H.264. Browsers play all but mp4v, which is MPEG-4's older codec."""
-H264 = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "26", "-pix_fmt", "yuv420p", "-movflags", "+faststart")
+"""How many times faster than recorded the film plays."""
+SUFFIX = ".mp4"
+ENCODERS = {
+    SUFFIX: ("libx264", {"preset": "veryfast", "crf": "26"}, {"movflags": "+faststart"}),
+    ".webm": ("libvpx", {"crf": "20", "b": "4M", "deadline": "realtime", "cpu-used": "4"}, {}),
+}
+"""By the file's suffix: encoder, its options and the container's; browsers play both."""
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 BOXES = ((0, 200, 255), (255, 160, 0), (120, 220, 80), (220, 100, 220))
 BRAKE, COAST, OFF = (60, 60, 230), (60, 190, 240), (70, 70, 70)
 INK, DARK, FAINT = (255, 255, 255), (0, 0, 0), (150, 150, 150)
 
 
-def film_suffix() -> str:
-    """Of a film that browsers play, by the encoders that are here: H.264 in .mp4, else VP8 in .webm."""
-    return ".mp4" if _has_ffmpeg() or _has_h264() else ".webm"
-
-
 def write_video(
     recording: Path,
     output: Path,
     speed: float = SPEED,
-    tell: Tell = lambda line: None,
+    log: Tell = lambda line: None,
     part: slice = slice(None),
-) -> tuple[int, str]:
-    """Write the annotated frames of `recording` as a film, 1280 px wide; return the number of frames and the codec.
+) -> int:
+    """Write the annotated frames of `recording` as a film, 1280 px wide; return the number of frames.
 
     Args:
-        output: an .mp4 or .webm file.
+        output: an .mp4 (H.264) or .webm (VP8) file.
         part: which of the annotated frames; all.
 
     Raises:
-        DataError: the recording is not annotated or not labelled, has no readable frame, or there is no encoder.
+        DataError: the recording is not annotated or not labelled, or has no readable frame.
     """
     if not recording.is_dir():
         raise DataError(f"{recording} is no folder: expected a recording.")
-    if output.suffix not in CODECS:
-        raise DataError(f"{output}: expected a file name that ends with {' or '.join(CODECS)}.")
+    if output.suffix not in ENCODERS:
+        raise DataError(f"{output}: expected a file name that ends with {' or '.join(ENCODERS)}.")
     if speed <= 0:
         raise DataError(f"Speed {speed}: expected more than 0.")
-    pictures = _pictures(Recording(recording), part)
-    first = next(pictures, None)
-    if first is None:
-        raise DataError(f"{recording} has no annotated frame that can be read.")
-    size, written = (first.shape[1], first.shape[0]), 1
-    with atomic_path(output) as temporary, _encoder(temporary, RECORDED_FPS * speed, size) as (encoder, codec):
-        encoder.write(first)
-        for picture in pictures:
-            if (picture.shape[1], picture.shape[0]) == size:
-                encoder.write(picture)
-                written += 1
-            if written % 500 == 0:
-                tell(f"{written} frames")
-    return written, codec
+    encoder, options, container_options = ENCODERS[output.suffix]
+    frames, size = 0, (0, 0, 0)
+    with atomic_path(output) as temporary, av.open(temporary, "w", options=container_options) as film:
+        stream = film.add_stream(encoder, Fraction(RECORDED_FPS * speed).limit_denominator(1000), options=options)
+        for image in _images(Recording(recording), part):
+            if not frames:
+                size = image.shape
+                stream.height, stream.width, stream.pix_fmt = size[0], size[1], "yuv420p"
+            if image.shape != size:
+                continue
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
+            frames += 1
+            if frames % 500 == 0:
+                log(f"{frames} frames")
+        if not frames:
+            raise DataError(f"{recording} has no annotated frame that can be read.")
+        film.mux(stream.encode())
+    return frames
 
 
-def _pictures(recording: Recording, part: slice) -> Iterator[Image]:
+def _images(recording: Recording, part: slice) -> Iterator[Image]:
     scene, frames = _Scene.of(recording), recording.frames()
-    for index in range(len(scene.found))[part]:
-        time = scene.found.time[index]
+    for index in range(len(scene.annotations))[part]:
+        time = scene.annotations.time[index]
         row = scene.row_of.get(time)
         image = cv2.imread(str(frames[time])) if time in frames and row is not None else None
         if image is not None and row is not None:
@@ -95,7 +92,7 @@ def _pictures(recording: Recording, part: slice) -> Iterator[Image]:
 class _Scene:
     """What is drawn over the frames of a recording."""
 
-    found: Annotations
+    annotations: Annotations
     region: Region
     class_names: tuple[str, ...]
     speed: npt.NDArray[np.float64]
@@ -103,16 +100,16 @@ class _Scene:
     now: npt.NDArray[np.int8]
     """(N,2) brakes and coasts at the row itself"""
     ahead: list[npt.NDArray[np.object_]]
-    """Brakes and coasts, (N,5) each, as future_labels.csv says: True, False or <NA>"""
+    """Brakes and coasts, (N,5) each, as in future_labels.csv: True, False or <NA>"""
     row_of: dict[str, int]
 
     @classmethod
     def of(cls, recording: Recording) -> "_Scene":
-        found, (telemetry, _), labels = recording.annotations(), recording.telemetry(), recording.labels()
+        annotations, (telemetry, _), labels = recording.annotations(), recording.telemetry(), recording.labels()
         if not labels["Time"].equals(telemetry["Time"].astype(labels["Time"].dtype)):
             raise DataError(f"{recording.labels_path} does not fit the telemetry: label the recording again.")
         return cls(
-            found=found,
+            annotations=annotations,
             region=recording.annotated_region(),
             class_names=recording.class_names(),
             speed=telemetry["SPEED"].to_numpy(float),
@@ -123,21 +120,21 @@ class _Scene:
 
     def draw(self, image: Image, index: int, row: int) -> Image:
         """Annotated frame `index`, which belongs to telemetry row `row`, with its bar."""
-        frame = _draw_frame(image, self.found.frame(index), self.region, self.class_names)
+        frame = _draw_frame(image, self.annotations.frame(index), self.region, self.class_names)
         braking, coasting = (bool(value) for value in self.now[row])
-        text = f"{self.found.time[index]}   {self.speed[row]:.0f} km/h   {self.found.count[index]} vehicles"
+        text = f"{self.annotations.time[index]}   {self.speed[row]:.0f} km/h   {self.annotations.count[index]} vehicles"
         bar = _draw_bar(text, (braking, coasting), (self.ahead[0][row], self.ahead[1][row]))
         return np.vstack([frame, bar])
 
 
-def _draw_frame(image: Image, found: npt.NDArray[np.float32], roi: Region, names: tuple[str, ...]) -> Image:
+def _draw_frame(image: Image, detections: npt.NDArray[np.float32], roi: Region, names: tuple[str, ...]) -> Image:
     scale = WIDTH / image.shape[1]
     height = round(image.shape[0] * scale) // 2 * 2  # encoders want even sizes
     frame = np.asarray(cv2.resize(image, (WIDTH, height), interpolation=cv2.INTER_AREA), np.uint8)
     x, y, width, tall = roi
     corners = [round(v * scale) for v in (x, y, x + width, y + tall)]
     cv2.rectangle(frame, (corners[0], corners[1]), (corners[2] - 1, corners[3]), FAINT, 1)
-    for x1, y1, x2, y2, confidence, class_id in found:
+    for x1, y1, x2, y2, confidence, class_id in detections:
         left, top, right, bottom = (round(float(v) * scale) for v in (x1 + x, y1 + y, x2 + x, y2 + y))
         colour = BOXES[int(class_id) % len(BOXES)]
         cv2.rectangle(frame, (left, top), (right, bottom), colour, 2, cv2.LINE_AA)
@@ -175,75 +172,3 @@ def _draw_bar(text: str, now: tuple[bool, bool], ahead: tuple[npt.NDArray, npt.N
 
 def _write(image: Image, text: str, place: tuple[int, int], size: float, colour: tuple[int, int, int]) -> None:
     cv2.putText(image, text, place, FONT, size, colour, 1, cv2.LINE_AA)
-
-
-class _Encoder(Protocol):
-    def write(self, image: Image) -> object: ...
-
-
-@contextmanager
-def _encoder(path: Path, fps: float, size: tuple[int, int]) -> Iterator[tuple[_Encoder, str]]:
-    """What takes the pictures of a film, BGR of `size` (width, height); and its codec."""
-    if path.suffix == ".mp4" and _has_ffmpeg():
-        source = ("-f", "rawvideo", "-pix_fmt", "bgr24", "-s", f"{size[0]}x{size[1]}", "-r", str(fps), "-i", "-")
-        command = ["ffmpeg", "-loglevel", "error", "-y", *source, *H264, str(path)]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
-        try:
-            yield _Ffmpeg(process), "h264"
-        except BrokenPipeError:
-            pass  # it has ended: its reason is told below
-        finally:
-            _, told = process.communicate()
-        if process.returncode:
-            raise DataError(f"ffmpeg could not write {path.name}: {told.decode(errors='replace').strip()}")
-        return
-    writer, codec = _opencv_writer(path, fps, size)
-    try:
-        yield writer, codec
-    finally:
-        writer.release()
-
-
-@dataclass(frozen=True)
-class _Ffmpeg:
-    process: "subprocess.Popen[bytes]"
-
-    def write(self, image: Image) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(image.tobytes())
-
-
-def _opencv_writer(path: Path, fps: float, size: tuple[int, int]) -> tuple[cv2.VideoWriter, str]:
-    # An encoder that is not there is no error.
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        for codec in CODECS[path.suffix]:
-            writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, size)
-            if writer.isOpened():
-                return writer, codec
-            writer.release()
-    finally:
-        cv2.utils.logging.setLogLevel(level)
-    raise DataError(
-        f"OpenCV has no encoder for {path.suffix} here (tried {', '.join(CODECS[path.suffix])}): install ffmpeg."
-    )
-
-
-@cache
-def _has_ffmpeg() -> bool:
-    """Whether there is an ffmpeg that writes H.264."""
-    if shutil.which("ffmpeg") is None:
-        return False
-    listed = subprocess.run(["ffmpeg", "-hide_banner", "-encoders"], capture_output=True, text=True, check=False)
-    return "libx264 " in listed.stdout
-
-
-@cache
-def _has_h264() -> bool:
-    """Whether OpenCV has an encoder for it."""
-    with tempfile.TemporaryDirectory() as folder:
-        writer, codec = _opencv_writer(Path(folder) / "probe.mp4", 10, (64, 64))
-        writer.release()
-    return codec == "avc1"
