@@ -23,8 +23,19 @@ from model.common.errors import DataError
 from model.common.progress import Tell
 
 DAY_S = 24 * 3600.0
-NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
-WRITE_ADVICE = "Choose another data root with the environment variable DRIVE_ASSETS_DATA, or change its permissions."
+_PERMISSIONS = "Choose another data root with the environment variable DRIVE_ASSETS_DATA, or change its permissions"
+_ADVICE = {
+    errno.EROFS: _PERMISSIONS,
+    errno.EACCES: _PERMISSIONS,
+    errno.EPERM: _PERMISSIONS,
+    errno.EDQUOT: "Delete files of yours or ask for a larger quota, then run it again",
+    errno.EFBIG: "Raise the limit on the size of files (ulimit -f), then run it again",
+    errno.EMFILE: "Raise the limit on open files (ulimit -n), then run it again",
+    errno.EIO: "The disk, or the storage that it is mounted from, fails: check it before you run it again",
+    errno.EISDIR: "A folder has the name of this file: move it aside",
+    errno.ENOTDIR: "A file has the name of one of its folders: move it aside",
+}
+"""What helps against an error of the operating system; other errors are not explained."""
 _TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8})-([0-9a-f]+)-([0-9a-f]+)-[0-9a-f]{6}(?:\.\w+)?")
 
 
@@ -38,7 +49,7 @@ def fsync(path: Path) -> None:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Flush the files of a flat folder and its directory: what a rename then publishes survives a power cut."""
+    """Flush the files of a flat folder and its directory, so that a rename survives a power cut."""
     with ThreadPoolExecutor(8) as pool:
         for _ in pool.map(fsync, folder.iterdir()):
             pass
@@ -46,15 +57,14 @@ def fsync_folder(folder: Path) -> None:
 
 
 def temporary_sibling(path: Path) -> Path:
-    """A hidden name beside `path`, with its suffix, that says which process it belongs to."""
-    start = psutil.Process().create_time()
-    owner = f"{_host()}-{os.getpid():x}-{int(start):x}-{uuid.uuid4().hex[:6]}"
+    """A hidden name beside `path`, with its suffix, that identifies the process that it belongs to."""
+    owner = f"{_host()}-{os.getpid():x}-{_start(os.getpid()) or 0:x}-{uuid.uuid4().hex[:6]}"
     return path.with_name(f".{path.stem}.{owner}{path.suffix}")
 
 
 @contextmanager
 def temporary_folder(path: Path) -> Iterator[Path]:
-    """A folder beside `path` that goes with the block; if the process is killed, with the next start of any command."""
+    """A folder beside `path` for the block; if the process is killed, the next start of any command removes it."""
     folder = temporary_sibling(path)
     folder.mkdir(parents=True)
     try:
@@ -64,31 +74,39 @@ def temporary_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_abandoned(root: Path, levels: int = 3) -> list[Path]:
-    """Remove temporary siblings whose processes are dead, down to some levels of folders; returns them.
+    """Remove temporary siblings whose processes have ended, down to some levels of folders; returns them.
 
-    Those of another host, whose processes cannot be seen, go after a day.
+    Those of another host, whose processes cannot be seen, are removed after a day.
     """
     removed: list[Path] = []
     with contextlib.suppress(OSError), os.scandir(root) as entries:
         for entry in entries:
-            named = _TEMPORARY.fullmatch(entry.name)
-            if named and _is_abandoned(named, entry):
+            owner = _TEMPORARY.fullmatch(entry.name)
+            if owner and _is_abandoned(owner, entry):
                 path = Path(entry.path)
                 shutil.rmtree(path, ignore_errors=True) if entry.is_dir() else path.unlink(missing_ok=True)
                 removed.append(path)
-            elif levels and not named and entry.is_dir(follow_symlinks=False):
+            elif levels and not owner and entry.is_dir(follow_symlinks=False):
                 removed += remove_abandoned(Path(entry.path), levels - 1)
     return removed
 
 
-def _is_abandoned(named: "re.Match[str]", entry: "os.DirEntry[str]") -> bool:
-    host, pid, start = named.groups()
+def _is_abandoned(owner: "re.Match[str]", entry: "os.DirEntry[str]") -> bool:
+    host, pid, start = owner.groups()
     if host != _host():
         return time.time() - entry.stat(follow_symlinks=False).st_mtime > DAY_S
+    return _start(int(pid, 16)) != int(start, 16)
+
+
+def _start(pid: int) -> int | None:
+    """Ticks from the boot to the start of a process, which no step of the clock moves; None if there is none.
+
+    Zero where the system has no /proc.
+    """
     try:
-        return int(psutil.Process(int(pid, 16)).create_time()) != int(start, 16)
-    except psutil.NoSuchProcess:
-        return True
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except OSError:
+        return 0 if psutil.pid_exists(pid) else None
 
 
 def _host() -> str:
@@ -100,13 +118,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of `path` to write a file to; on success flush it and rename it to `path`.
 
     The temporary name keeps the suffix, since many writers choose the format by it. On an exception it is removed and
-    `path` stays as it was. Parent folders are made.
+    `path` stays as it was. Missing parent folders are created.
 
     Raises:
-        DataError: the disk is full, or may not be written.
+        DataError: as `explained_write_errors`.
     """
     temporary = temporary_sibling(path)
-    with full_disk_named(path):
+    with explained_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
@@ -122,20 +140,24 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def full_disk_named(path: Path) -> Iterator[None]:
-    """That the disk of `path` fills up in the block, or may not be written, becomes a DataError; other errors pass."""
+def explained_write_errors(path: Path) -> Iterator[None]:
+    """Turn an error of the operating system while `path` is written into a DataError that says what to do."""
     try:
         yield
     except OSError as error:
-        if error.errno in NOT_WRITABLE:
-            raise DataError(f"{path} cannot be written: {error.strerror}. {WRITE_ADVICE}") from error
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno == errno.ENOSPC:
+            raise DataError(f"{path} cannot be written: {_disk_is_full(path.parent)}, then run it again.") from error
+        if error.errno not in _ADVICE:
             raise
-        free = shutil.disk_usage(path.parent).free / 1e6
-        raise DataError(
-            f"{path} cannot be written: the disk is full. It needs more than the {free:,.0f} MB that are free in "
-            f"{path.parent}; free some and run it again."
-        ) from error
+        raise DataError(f"{path} cannot be written: {error.strerror}. {_ADVICE[error.errno]}.") from error
+
+
+def _disk_is_full(folder: Path) -> str:
+    disk = os.statvfs(folder)
+    if disk.f_files and not disk.f_favail:
+        return f"the disk has no inodes left for new files. Delete files in {folder} or elsewhere on it"
+    free = disk.f_bavail * disk.f_frsize / 1e6
+    return f"the disk is full. It needs more than the {free:,.0f} MB that are free in {folder}; free some"
 
 
 @contextmanager
@@ -144,41 +166,50 @@ def locked(path: Path, wait_s: float = -1.0, in_use: str = "{holder} holds {path
 
     Args:
         wait_s: how long to wait for another process that holds it; negative: until it ends.
-        in_use: what the error says then; {holder} becomes "process 12 on host".
+        in_use: the error's text then; {holder} becomes "process 12 on host".
 
     Raises:
         DataError: another process holds it; or the file system has no locks.
     """
-    with full_disk_named(path):
+    holder, lock = path.with_name(f"{path.name}.holder"), FileLock(path, timeout=wait_s)
+    with explained_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    named, lock = path.with_name(f"{path.name}.holder"), FileLock(path, timeout=wait_s)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise DataError(in_use.format(holder=_named(holder), path=path)) from error
+        except (OSError, NotImplementedError) as error:
+            if isinstance(error, OSError) and error.errno in _ADVICE:
+                raise
+            raise DataError(
+                f"{path} cannot be locked ({error}): choose a data root on a file system with locks "
+                "(DRIVE_ASSETS_DATA), or mount this one with them."
+            ) from error
     try:
-        lock.acquire()
-    except Timeout as error:
-        holder = named.read_text() if named.is_file() else "an unknown process"
-        raise DataError(in_use.format(holder=holder, path=path)) from error
-    except (OSError, NotImplementedError) as error:
-        if isinstance(error, OSError) and error.errno in NOT_WRITABLE:
-            raise DataError(f"{path} cannot be written: {error.strerror}. {WRITE_ADVICE}") from error
-        raise DataError(
-            f"{path} cannot be locked ({error}): choose a data root on a file system with locks (DRIVE_ASSETS_DATA), "
-            "or mount this one with them."
-        ) from error
-    try:
-        with contextlib.suppress(OSError):  # on a full disk the holder stays unnamed
+        with contextlib.suppress(OSError):  # on a full disk the one before stays named
+            named = temporary_sibling(holder)
             named.write_text(f"process {os.getpid()} on {os.uname().nodename}")
+            named.replace(holder)
         yield
     finally:
-        named.unlink(missing_ok=True)
         lock.release()
+
+
+def _named(holder: Path) -> str:
+    """The process in a holder's file, which the first one writes just after it has the lock."""
+    for _ in range(100):
+        with contextlib.suppress(FileNotFoundError):
+            return holder.read_text()
+        time.sleep(0.01)
+    return "an unknown process"
 
 
 @contextmanager
 def locked_after(path: Path, tell: Tell, waits: str) -> Iterator[None]:
-    """As `locked`, and tells what it waits for, if it must.
+    """As `locked`, and reports what it waits for, if it has to.
 
     Args:
-        waits: {holder} becomes "process 12 on host".
+        waits: the text; {holder} becomes "process 12 on host".
 
     Raises:
         DataError: the file system has no locks.
@@ -199,7 +230,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as indented JSON to `path`, atomically. NaN is refused: readers of other languages reject it."""
+    """Write `content` as indented JSON to `path`, atomically. NaN is refused, as JSON has none."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 

@@ -18,7 +18,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import requests
 
 from model.common.errors import DataError
-from model.common.files import fsync, full_disk_named, locked, temporary_folder, write_json
+from model.common.files import explained_write_errors, fsync, locked, temporary_folder, write_json
 from model.common.progress import Tell
 
 RETRIES = 6
@@ -101,7 +101,7 @@ class Remote:
         while True:
             before = _size(partial)
             try:
-                with full_disk_named(partial):
+                with explained_write_errors(partial):
                     self._request(name, partial, about, log)
                 return
             except _Retry as failure:
@@ -208,7 +208,7 @@ def extract_archives(
         if done.get(archive.name) == stamp:
             continue
         try:
-            with full_disk_named(raw / archive.name), temporary_folder(raw / archive.name) as folder:
+            with explained_write_errors(raw / archive.name), temporary_folder(raw / archive.name) as folder:
                 with tarfile.open(archive, "r|*") as opened:
                     opened.extractall(folder, _wanted_members(opened, archive.name, wanted, log), filter="data")
                 files = [path for path in folder.rglob("*") if path.is_file()]

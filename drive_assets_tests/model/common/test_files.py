@@ -1,15 +1,21 @@
+import errno
 import os
+import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import psutil
 import pytest
 
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
-from model.common.files import atomic_path, locked, remove_abandoned, write_text
+from model.common.files import atomic_path, explained_write_errors, locked, remove_abandoned, write_text
 
 
 def test_a_lock_names_its_holder_and_is_free_afterwards(tmp_path: Path) -> None:
@@ -22,6 +28,31 @@ def test_a_lock_names_its_holder_and_is_free_afterwards(tmp_path: Path) -> None:
         pass
 
 
+def contend(path: Path, tries: int, queue: Any) -> None:
+    for _ in range(tries):
+        try:
+            with locked(path, 0.0, "{holder}"):
+                pass
+        except DataError as error:
+            queue.put(str(error))
+    queue.put(None)
+
+
+def test_under_contention_the_holder_is_named(tmp_path: Path) -> None:
+    context = get_context("fork")
+    queue = context.Queue()
+    processes = [context.Process(target=contend, args=(tmp_path / "lock", 300, queue)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    texts, ended = list[str](), 0
+    while ended < len(processes):
+        text = queue.get()
+        texts, ended = (texts, ended + 1) if text is None else ([*texts, text], ended)
+    for process in processes:
+        process.join()
+    assert not [text for text in texts if not re.fullmatch(r"process \d+ on .+", text)]
+
+
 WRITE = """
 import os, sys
 from pathlib import Path
@@ -32,7 +63,9 @@ with atomic_path(Path(sys.argv[1])) as temporary:
 """
 
 
-def test_what_a_killed_process_was_writing_is_removed_and_what_a_live_one_writes_is_not(tmp_path: Path) -> None:
+def test_temporary_files_of_killed_processes_are_removed_and_those_of_living_ones_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "a" / "b" / "c"
     subprocess.run([sys.executable, "-c", WRITE, str(folder / "x.csv")], check=False)
     (left,) = folder.iterdir()
@@ -41,6 +74,7 @@ def test_what_a_killed_process_was_writing_is_removed_and_what_a_live_one_writes
     elsewhere.write_text("of another host")
     with atomic_path(folder / "z.csv") as ours:
         ours.write_text("in work")
+        monkeypatch.setattr(psutil.Process, "create_time", lambda process: 1.0)  # as after a step of the clock
         assert remove_abandoned(tmp_path) == [left]
         assert sorted(folder.iterdir()) == sorted([elsewhere, ours])
     os.utime(elsewhere, (0, 0))
@@ -52,7 +86,7 @@ def test_a_full_disk_is_named_and_the_earlier_file_stays(tmp_path: Path) -> None
     path = tmp_path / "best_model.pt"
     path.write_text("before")
     with (
-        pytest.raises(DataError, match=r"best_model\.pt cannot be written: the disk is full"),
+        pytest.raises(DataError, match=r"best_model\.pt cannot be written: the disk is full.* MB that are free in"),
         atomic_path(path) as temporary,
     ):
         temporary.symlink_to("/dev/full")
@@ -60,7 +94,36 @@ def test_a_full_disk_is_named_and_the_earlier_file_stays(tmp_path: Path) -> None
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("best_model.pt", "before")]
 
 
-def told_to_nobody(work: Callable[[], object]) -> str:
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.EIO, "Input/output error. The disk, or the storage that it is mounted from, fails"),
+        (errno.EROFS, "Read-only file system. Choose another data root"),
+        (errno.EMFILE, "Too many open files. Raise the limit on open files"),
+        (errno.EFBIG, "File too large. Raise the limit on the size of files"),
+        (errno.EDQUOT, "Disk quota exceeded. Delete files of yours"),
+        (errno.EISDIR, "Is a directory. A folder has the name of this file"),
+        (errno.ENOSPC, "the disk has no inodes left"),
+    ],
+)
+def test_the_reason_of_an_error_decides_the_advice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, advice: str
+) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_files=1000, f_favail=0))
+    with (
+        pytest.raises(DataError, match=re.escape(f"{tmp_path / 'x'} cannot be written: {advice}")),
+        explained_write_errors(tmp_path / "x"),
+    ):
+        raise OSError(number, os.strerror(number))
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").mkdir()
+    with pytest.raises(DataError, match=r"x\.csv cannot be written: Is a directory\. A folder has the name"):
+        write_text(tmp_path / "x.csv", "x")
+
+
+def refused_to_nobody(work: Callable[[], object]) -> str:
     """The DataError of `work` in a process whose user may not write what others own."""
     reader, writer = os.pipe()
     child = os.fork()
@@ -79,7 +142,7 @@ def told_to_nobody(work: Callable[[], object]) -> str:
         return stream.read()
 
 
-def test_what_may_not_be_written_is_named() -> None:
+def test_missing_permissions_are_named() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "models"
         folder.mkdir()
@@ -93,4 +156,4 @@ def test_what_may_not_be_written_is_named() -> None:
             (folder / "x" / "best.pt", lambda: write_text(folder / "x" / "best.pt", "x")),
             (Path(name), storage.check_writable),
         ):
-            assert told_to_nobody(work).startswith(f"{path} cannot be written: Permission denied. Choose another")
+            assert refused_to_nobody(work).startswith(f"{path} cannot be written: Permission denied. Choose another")
