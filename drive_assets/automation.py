@@ -15,7 +15,7 @@ from drive_assets.operations import REFRESH, op_name
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS, check_known, recording_keys
 from drive_assets.presets import FULL
 from drive_assets.resources.storage import Storage
-from drive_assets.running.environment import count_from_environment, cron_from_environment
+from drive_assets.running.environment import Count, Cron, setting
 from drive_assets.running.run_config import read_config
 from drive_assets.splits.manifest import changed_recordings, read_manifest
 from model.training.published import BEST
@@ -28,7 +28,7 @@ REFRESHED = ("split_manifest", "checkpoint", "evaluation")
 @dg.schedule(
     name="refresh_schedule",
     job_name=REFRESH,
-    cron_schedule=cron_from_environment("DRIVE_ASSETS_REFRESH_CRON", "0 2 * * *"),
+    cron_schedule=setting("DRIVE_ASSETS_REFRESH_CRON", Cron, "0 2 * * *"),
     default_status=dg.DefaultScheduleStatus.STOPPED,
     description="Trains. Off until you switch it on here. At its time (DRIVE_ASSETS_REFRESH_CRON, by default 2 at "
     f"night) it looks whether enough recordings are new, changed or gone ({ENOUGH}, by default 1). If so, the data set "
@@ -37,7 +37,7 @@ REFRESHED = ("split_manifest", "checkpoint", "evaluation")
     "DRIVE_ASSETS_REFRESH_CONFIG names gives others by asset.",
 )
 def refresh_schedule(context: dg.ScheduleEvaluationContext, storage: Storage) -> dg.RunRequest | dg.SkipReason:
-    known, enough = recording_keys(context.instance), count_from_environment(ENOUGH, 1)
+    known, enough = recording_keys(context.instance), setting(ENOUGH, Count, 1)
     if not storage.manifest.is_file():
         ready = [n for n in known if storage.annotations(n).is_file() and storage.future_labels(n).is_file()]
         if len(ready) >= enough:

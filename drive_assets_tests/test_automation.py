@@ -16,7 +16,7 @@ from drive_assets.definitions import defs
 from drive_assets.operations import REFRESH
 from drive_assets.partitions import register_recordings
 from drive_assets.resources.storage import Storage
-from drive_assets.running.environment import cron_from_environment
+from drive_assets.running.environment import Cron, setting
 from drive_assets.running.instance import open_instance
 from drive_assets_tests.drives import write_drive
 from model.common.errors import DataError
@@ -149,15 +149,15 @@ def execute(job: str, *arguments: str) -> tuple[int, str]:
 def test_the_time_of_the_refresh(monkeypatch: pytest.MonkeyPatch, text: str, is_right: bool) -> None:
     monkeypatch.setenv("DRIVE_ASSETS_REFRESH_CRON", text)
     if is_right:
-        assert cron_from_environment("DRIVE_ASSETS_REFRESH_CRON", "0 2 * * *") == text
+        assert setting("DRIVE_ASSETS_REFRESH_CRON", Cron, "0 2 * * *") == text
         return
-    with pytest.raises(DataError, match="DRIVE_ASSETS_REFRESH_CRON must be a cron schedule"):
-        cron_from_environment("DRIVE_ASSETS_REFRESH_CRON", "0 2 * * *")
+    with pytest.raises(DataError, match=r"DRIVE_ASSETS_REFRESH_CRON is .never. .*not a cron schedule"):
+        setting("DRIVE_ASSETS_REFRESH_CRON", Cron, "0 2 * * *")
 
 
 def test_without_a_variable_it_is_at_night(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DRIVE_ASSETS_REFRESH_CRON", raising=False)
-    assert cron_from_environment("DRIVE_ASSETS_REFRESH_CRON", "0 2 * * *") == "0 2 * * *"
+    assert setting("DRIVE_ASSETS_REFRESH_CRON", Cron, "0 2 * * *") == "0 2 * * *"
     assert "DRIVE_ASSETS_REFRESH_CRON" not in os.environ
 
 

@@ -16,7 +16,7 @@ from drive_assets.partitions import RECORDINGS
 from drive_assets.reports.links import report_link
 from drive_assets.resources.compute import Compute
 from drive_assets.resources.storage import Storage
-from drive_assets.running.batches import Event, each_result
+from drive_assets.running.batches import Event, each_result, partition_keys
 from drive_assets.running.launchpad import Launchpad
 from drive_assets.tasks import ANNOTATE, AnnotateJob
 from model.annotation.config import AnnotationConfig
@@ -55,7 +55,7 @@ def annotations(
     """The vehicles in each frame of a recording."""
     weights = storage.root / config.weights if config.weights else storage.boxy_detector
     chosen = AnnotationConfig(**config.model_dump(exclude={"weights"}))
-    jobs = [AnnotateJob(storage.recording(name), weights, storage.cache, chosen) for name in context.partition_keys]
+    jobs = [AnnotateJob(storage.recording(name), weights, storage.cache, chosen) for name in partition_keys(context)]
     results = compute.run_each(context, ANNOTATE, jobs)
     yield from each_result(
         context, results, partial(_result, storage), [plausible_detections(storage), steady_detections(storage)]

@@ -14,7 +14,8 @@ from drive_assets.resources.compute import Compute
 from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.mlflow.tracking import DAGSTER_RUN, TrackedRun, UsedData
 from drive_assets.resources.storage import Storage
-from drive_assets.running.batches import ended_when_terminated, failure, may_pass
+from drive_assets.running.batches import is_transient, step_failure
+from drive_assets.running.interrupts import fail_when_terminated
 from drive_assets.running.launchpad import Launchpad
 from drive_assets.tasks import TRAIN_DETECTOR, TrainDetectorJob
 from model.common.config import fingerprint
@@ -189,7 +190,7 @@ def _train(
                          allow_retries=False)  # fmt: skip
     recipe, version = config.model_dump(mode="json"), dataset_version(dataset)
     key = f"{name}/{version}/{fingerprint(recipe)}"
-    with ended_when_terminated(), mlflow.ended(context.run_id):
+    with fail_when_terminated(), mlflow.ended(context.run_id):
         try:
             tags = {DAGSTER_RUN: context.run_id, "data_version": version}
             run = TrackedRun(
@@ -205,7 +206,7 @@ def _train(
             mlflow.log_files(run_id, result.files, "training")
             mlflow.log_files(run_id, [weights], "weights")
         except DataError as error:
-            raise failure(context, str(error), str(error) if may_pass(error) else "") from error
+            raise step_failure(context, str(error), str(error) if is_transient(error) else "") from error
     for file in result.files:  # the working folder is a cache; the report page shows these
         with atomic_path(storage.detector_files(weights) / file.name) as temporary:
             shutil.copyfile(file, temporary)

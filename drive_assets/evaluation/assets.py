@@ -11,7 +11,7 @@ from drive_assets.reports.links import report_link
 from drive_assets.resources.compute import Compute
 from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.storage import Storage
-from drive_assets.running.batches import Event, each_result
+from drive_assets.running.batches import Event, each_result, partition_keys
 from drive_assets.running.launchpad import Launchpad
 from drive_assets.tasks import EVALUATE, EvaluateJob
 from drive_assets.training.assets import training_key
@@ -62,7 +62,7 @@ def evaluation(
             config,
             recordings=storage.recordings,
         )
-        for name in context.partition_keys
+        for name in partition_keys(context)
     ]
 
     checks = [enough_events(storage), calibrated(storage)]

@@ -11,7 +11,7 @@ from drive_assets.reports.links import report_link
 from drive_assets.resources.compute import LocalCompute
 from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.storage import Storage
-from drive_assets.running.environment import count_from_environment
+from drive_assets.running.environment import Count, setting
 from drive_assets.splits.manifest import read_manifest
 from drive_assets.tasks import EVALUATE, EvaluateJob
 from model.common.errors import DataError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from drive_assets.resources.mlflow.registry import TrainedModel
     from model.evaluation.best import Best
 
-FRESH_DAYS = count_from_environment("DRIVE_ASSETS_COMPARISON_DAYS", 30)
+FRESH_DAYS = setting("DRIVE_ASSETS_COMPARISON_DAYS", Count, 30)
 """The UI shows an older comparison as overdue."""
 REGISTERED_MODEL = "drive-assets"
 

@@ -12,9 +12,9 @@ from drive_assets.partitions import KEYS_PER_CALL, RECORDINGS
 from drive_assets.recordings.archives import listing
 from drive_assets.recordings.sources import Source, origin, register
 from drive_assets.resources.storage import Storage
-from drive_assets.running.environment import seconds_from_environment
+from drive_assets.running.environment import Seconds, setting
 
-INTERVAL_S = max(1, round(seconds_from_environment("DRIVE_ASSETS_SENSOR_INTERVAL_S", 30)))
+INTERVAL_S = max(1, round(setting("DRIVE_ASSETS_SENSOR_INTERVAL_S", Seconds, 30)))
 """Between two ticks of a sensor."""
 TAGS = {"dagster/max_retries": "3"}
 """A run whose process is lost, for example with its machine, restarts by itself (`run_retries` in dagster.yaml)."""
@@ -52,7 +52,7 @@ class ArrivalRules(dg.ConfigurableResource):
         Raises:
             DataError: it is no number of seconds.
         """
-        return cls(settling_s=seconds_from_environment("DRIVE_ASSETS_SETTLING_S", 600.0))
+        return cls(settling_s=setting("DRIVE_ASSETS_SETTLING_S", Seconds, 600.0))
 
 
 @dataclass(frozen=True)

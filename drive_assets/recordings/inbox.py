@@ -14,7 +14,7 @@ from drive_assets.recordings.inbox_memory import Memory, Note, glance, read_cont
 from drive_assets.recordings.local import LocalSource, find_all, find_folder, in_zip, is_recording, is_zip
 from drive_assets.recordings.sources import Kind, Source, missing_files
 from drive_assets.resources.storage import Storage
-from drive_assets.running.batches import told
+from drive_assets.running.batches import error_text
 from model.common.errors import DataError
 from model.recording.folder import TELEMETRY
 
@@ -110,7 +110,7 @@ class Scan:
                 notes = self.memory.notes.get(unit, [])
         except Exception as error:  # a failure of one does not stop the others
             self.memory.forget(unit)
-            notes = [(REFUSED, f"{path.name}: {told(error)}")]
+            notes = [(REFUSED, f"{path.name}: {error_text(error)}")]
         for kind, text in notes:
             (self.tick.warn if kind == REFUSED else self.tick.note)(kind, text)
 

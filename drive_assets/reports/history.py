@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import dagster as dg
-from dagster._core.event_api import PartitionKeyFilter
 
 from drive_assets.reports.page import Cell, Section, Table
+from drive_assets.running.dagster_private import PartitionKeyFilter
 
 SHOWN = 10
 """Materialisations, the latest first."""

@@ -19,7 +19,7 @@ import dagster as dg
 import psutil
 from pydantic import BaseModel, Field
 
-from drive_assets.running.batches import ended_when_terminated
+from drive_assets.running.interrupts import fail_when_terminated
 from drive_assets.tasks import Task
 from drive_assets.wire import Report, Work, from_wire, reports_in, to_wire
 from model.common.errors import DataError, PassingError
@@ -142,7 +142,7 @@ class LocalCompute(Compute):
         shares = [_Share(numbers) for numbers in _deal(len(jobs), self.processes)]
         environment = {**_thread_limits(self.threads, len(shares)), **(env or {})}
         try:
-            with ended_when_terminated(), contextlib.ExitStack() as stack:
+            with fail_when_terminated(), contextlib.ExitStack() as stack:
                 for share in shares:
                     stack.enter_context(share.start(context, task, jobs, environment))
                 while any(share.worker.poll() is None for share in shares):

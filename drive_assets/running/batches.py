@@ -1,77 +1,96 @@
-"""Runs over several partitions: each is recorded when it is done, and a failing one does not take the others along."""
+"""Runs over several partitions: each partition is recorded as soon as it is done, and one that fails stops no other."""
 
 import errno
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from typing import TypeVar
 
 import dagster as dg
-from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
-from dagster._core.errors import DagsterExecutionInterruptedError
-from dagster._core.storage.tags import RESUME_RETRY_TAG
 
 from drive_assets.running.instance import PROCESS_TAG
+from drive_assets.running.interrupts import fail_when_terminated
 from drive_assets.running.versions import outdated, provenance
 from model.common.errors import DataError, PassingError
 
-PASSING_ERRNOS = {errno.EIO, errno.EAGAIN, errno.EBUSY, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENETDOWN}
-"""Errors of a file system, often one on another machine, that pass by themselves."""
+TRANSIENT_ERRNOS = {
+    errno.EIO,
+    errno.EAGAIN,
+    errno.EBUSY,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.EHOSTDOWN,
+    errno.ENETDOWN,
+}
+"""Errors of a file system, often on another machine, that may be gone at the next try."""
 PROGRESS_S = 5.0
-"""Between two lines of a batch: each is an entry of the event log, which costs more than a small recording's labels."""
-MAY_PASS = "may_pass"
-"""Metadata of a failure: whether the same may succeed later, with nothing put right by anyone."""
+"""Time between two log lines of a batch. A line is an event, which costs more than the labels of a small recording."""
+PARTITION = "dagster/partition"
+RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+"""Dagster's tags of a run: one partition, or a range of them."""
+TRANSIENT = "transient"
+"""Metadata of a failure that may be gone at the next try without anybody correcting anything."""
 TRIES_TAG = "drive_assets/tries"
 """Run tag of a command's retries: how many runs have tried the same before."""
+RESUME_RETRY_TAG = "dagster/is_resume_retry"
+"""Dagster's tag of a run that *Re-execute from failure* starts."""
+ALREADY_RECORDED = "__source_asset_observation__"
+"""Metadata of a step's result for which Dagster records no materialization: ours are recorded already, one by one."""
 T = TypeVar("T")
 Event = dg.MaterializeResult | dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.Output
 
 
 @dataclass(frozen=True)
 class PartitionCheck:
-    """A check of one partition at a time, evaluated right after it is made, whatever becomes of others."""
+    """A check of one partition, evaluated right after the partition is made, whatever happens to others."""
 
     spec: dg.AssetCheckSpec
     evaluate: Callable[[str], dg.AssetCheckResult]
 
     def result(self, key: str) -> dg.AssetCheckResult:
-        """What `evaluate` finds; a check that cannot be evaluated has failed, by name."""
+        """What `evaluate` returns. A check that raises an error fails with a warning that names it."""
         try:
-            found = self.evaluate(key)
+            result = self.evaluate(key)
         except Exception as error:
-            text = f"{key} could not be checked: {told(error)}"
-            found = dg.AssetCheckResult(passed=False, description=text, severity=dg.AssetCheckSeverity.WARN)
-        return found._replace(asset_key=self.spec.asset_key, check_name=self.spec.name)
+            text = f"{key} could not be checked: {error_text(error)}"
+            result = dg.AssetCheckResult(passed=False, description=text, severity=dg.AssetCheckSeverity.WARN)
+        return result._replace(asset_key=self.spec.asset_key, check_name=self.spec.name)
 
     def evaluation(self, key: str) -> dg.AssetCheckEvaluation:
-        """The same as an event of a run over several partitions."""
-        found = self.result(key)
+        """The result as an event of a run over several partitions."""
+        result = self.result(key)
         return dg.AssetCheckEvaluation(
             asset_key=self.spec.asset_key,
             check_name=self.spec.name,
-            passed=found.passed,
-            metadata=found.metadata,
-            severity=found.severity,
-            description=found.description,
+            passed=result.passed,
+            metadata=result.metadata,
+            severity=result.severity,
+            description=result.description,
             partition=key,
             blocking=self.spec.blocking,
         )
 
 
-@contextmanager
-def ended_when_terminated() -> Iterator[None]:
-    """A termination ends the step. Dagster would count it as a failure that the asset's policy retries.
+def partition_keys(context: dg.AssetExecutionContext) -> Sequence[str]:
+    """The partition keys of a run.
 
     Raises:
-        dagster.Failure: the run was terminated in the block; not retried.
+        dagster.Failure: the run was launched without a partition, or for one that does not exist.
     """
+    name = context.asset_key.to_user_string()
     try:
-        yield
-    except (DagsterExecutionInterruptedError, KeyboardInterrupt) as error:
-        raise dg.Failure("The run was terminated. Run it again: it resumes there.", allow_retries=False) from error
+        return context.partition_keys
+    except dg.DagsterInvariantViolationError:
+        text = f"{name} has partitions, and this run has none: choose a partition when you launch it."
+    except dg.DagsterInvalidInvocationError:
+        chosen = [context.run.tags[tag] for tag in (PARTITION, RANGE_START, RANGE_END) if tag in context.run.tags]
+        text = (
+            f"{name} has no partition {' to '.join(chosen)!r}: choose one that its page lists under Partitions. A "
+            "recording is a partition from its ingestion until it is forgotten."
+        )
+    raise dg.Failure(text, allow_retries=False)
 
 
 def each_partition(
@@ -79,15 +98,16 @@ def each_partition(
     work: Callable[[str], dg.MaterializeResult],
     checks: Sequence[PartitionCheck] = (),
 ) -> Iterator[Event]:
-    """Do `work` for each partition key of the run, and record what came of it before the next begins.
+    """Call `work` for each partition key of the run, and record its result before the next begins.
 
-    Whatever `work` raises is that partition's failure. A retry leaves out what an earlier try has made.
+    Whatever `work` raises fails that partition alone. A retry skips what an earlier try has made.
 
     Raises:
-        dagster.Failure: some failed; names each and its error. Retried, where the asset's policy says so, only if one
-            of the errors may pass by itself: input does not mend itself.
+        dagster.Failure: partitions failed; names each with its error. Retried, where the asset's policy says so, only
+            if one of the errors is transient: wrong input stays wrong.
     """
-    yield from _heard(_record(context, ((key, partial(work, key)) for key in context.partition_keys), checks))
+    numbers: Generator[tuple[int, str | DataError]] = (pair for pair in enumerate(partition_keys(context)))
+    yield from each_result(context, numbers, lambda key, _: work(key), checks)
 
 
 def each_result(
@@ -96,123 +116,104 @@ def each_result(
     describe: Callable[[str, T], dg.MaterializeResult],
     checks: Sequence[PartitionCheck] = (),
 ) -> Iterator[Event]:
-    """Record what came of jobs, one a partition key of the run, as `each_partition` does, as they end.
+    """Record the results of jobs, one per partition key of the run, as `each_partition` does.
 
     Args:
-        results: what Compute.run_each yields; closed in the end, whatever ends it, and the jobs with it.
-        describe: the record of a partition whose job has a result.
+        results: what Compute.run_each yields. It is closed at the end, however that comes, and the jobs end with it.
+        describe: the materialization of a partition whose job has a result.
     """
-    keys = context.partition_keys
-
-    def described(key: str, result: T | DataError) -> dg.MaterializeResult:
-        if isinstance(result, DataError):
-            raise result
-        return describe(key, result)
-
     with closing(results):
-        works = ((keys[number], partial(described, keys[number], result)) for number, result in results)
-        yield from _heard(_record(context, works, checks))
+        events = _record(context, results, describe, checks)
+        while True:
+            with fail_when_terminated():
+                event = next(events, None)
+            if event is None:
+                return
+            yield event
 
 
 def _record(
     context: dg.AssetExecutionContext,
-    works: Iterator[tuple[str, Callable[[], dg.MaterializeResult]]],
+    results: Iterator[tuple[int, T | DataError]],
+    describe: Callable[[str, T], dg.MaterializeResult],
     checks: Sequence[PartitionCheck],
 ) -> Iterator[Event]:
-    keys = context.partition_keys
-    done = _made_before(context) if len(keys) > 1 else set()
+    keys = partition_keys(context)
+    is_batch = len(keys) > 1
+    done = _made_before(context) if is_batch else set()
+    tags = provenance(context) if is_batch else None
     failures: dict[str, Exception] = {}
-    tags = provenance(context) if len(keys) > 1 else None
-    told_at = time.monotonic()
-    for number, (key, work) in enumerate(works, 1):
+    logged_at = time.monotonic()
+    for count, (number, result) in enumerate(results, 1):
+        key = keys[number]
         if key in done:
             continue
         try:
-            result = work()
+            if isinstance(result, DataError):
+                raise result
+            made = describe(key, result)
         except dg.Failure:
             raise
         except Exception as error:
             failures[key] = error
             details = "" if isinstance(error, DataError) else "\n" + "".join(traceback.format_exception(error))
-            context.log.error(f"{key}: {told(error)}{details}")
+            context.log.error(f"{key}: {error_text(error)}{details}")
         else:
             if tags is None:
-                yield result._replace(check_results=[check.result(key) for check in checks])
+                yield made._replace(check_results=[check.result(key) for check in checks])
             else:
-                yield from _events(context.asset_key, key, result, checks, tags(key, result.data_version))
-        if len(keys) > 1 and (time.monotonic() > told_at + PROGRESS_S or number == len(keys)):
-            told_at = time.monotonic()
-            failed = f", {len(failures)} of them failed" if failures else ""
-            context.log.info(f"{number} of {len(keys)} done{failed}, the last {key}")
+                own = tags(key, made.data_version)
+                yield dg.AssetMaterialization(context.asset_key, metadata=made.metadata, partition=key, tags=own)
+                yield from (check.evaluation(key) for check in checks)
+        if is_batch and (time.monotonic() > logged_at + PROGRESS_S or count == len(keys)):
+            logged_at = time.monotonic()
+            failed = f", {len(failures)} failed" if failures else ""
+            context.log.info(f"{count} of {len(keys)} done{failed}; the latest is {key}")
     if failures:
         raise _failure(context, failures)
-    if len(keys) > 1:
-        # Dagster would turn the one result of a step into equal events for all its partitions, after the true ones.
-        yield dg.MaterializeResult(metadata={SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True})
-        for check in checks:
-            yield dg.Output(None, check.spec.get_python_identifier())
+    if is_batch:
+        yield dg.MaterializeResult(metadata={ALREADY_RECORDED: True})
+        yield from (dg.Output(None, check.spec.get_python_identifier()) for check in checks)
 
 
-def _heard(events: Iterator[Event]) -> Iterator[Event]:
-    """The same, with a termination while the next is made as dagster.Failure."""
-    while True:
-        with ended_when_terminated():
-            event = next(events, None)
-        if event is None:
-            return
-        yield event
-
-
-def told(error: Exception) -> str:
-    """What a person reads of an error; of one that was not foreseen also its kind and place."""
+def error_text(error: Exception) -> str:
+    """An error for people: its message; of an unexpected one also its kind and place."""
     if isinstance(error, DataError):
         return str(error)
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    return f"{type(error).__name__}: {error}{place}. This was not foreseen: the log has more."
+    return f"{type(error).__name__}: {error}{place}. This is unexpected: see the log for details."
 
 
-def may_pass(error: BaseException | None) -> bool:
-    """Whether the same may succeed later, with nothing put right by anyone."""
-    if isinstance(error, PassingError) or (isinstance(error, OSError) and error.errno in PASSING_ERRNOS):
+def is_transient(error: BaseException | None) -> bool:
+    """Whether the same may succeed at the next try without anybody correcting anything."""
+    if isinstance(error, PassingError) or (isinstance(error, OSError) and error.errno in TRANSIENT_ERRNOS):
         return True
-    return error is not None and may_pass(error.__cause__)
-
-
-def _events(
-    asset: dg.AssetKey,
-    key: str,
-    result: dg.MaterializeResult,
-    checks: Sequence[PartitionCheck],
-    tags: Mapping[str, str],
-) -> Iterator[Event]:
-    yield dg.AssetMaterialization(asset, metadata=result.metadata, partition=key, tags=tags)
-    for check in checks:
-        yield check.evaluation(key)
+    return error is not None and is_transient(error.__cause__)
 
 
 def _failure(context: dg.AssetExecutionContext, failures: Mapping[str, Exception]) -> dg.Failure:
     count = len(context.partition_keys)
     lines = [f"{len(failures)} of {count} failed."] if count > 1 else []
-    lines += [f"{key}: {told(error)}" for key, error in failures.items()]
-    passing = "; ".join(f"{key}: {told(error)}" for key, error in failures.items() if may_pass(error))
-    return failure(context, "\n".join(lines), passing)
+    lines += [f"{key}: {error_text(error)}" for key, error in failures.items()]
+    transient = "; ".join(f"{key}: {error_text(error)}" for key, error in failures.items() if is_transient(error))
+    return step_failure(context, "\n".join(lines), transient)
 
 
-def failure(context: dg.AssetExecutionContext, text: str, passing: str = "") -> dg.Failure:
-    """A step's failure, retried as its policy says if there is a reason, `passing`, why that may succeed."""
+def step_failure(context: dg.AssetExecutionContext, text: str, transient: str = "") -> dg.Failure:
+    """A step's failure. With a `transient` reason it is retried as the asset's policy says."""
     policy = context.op_execution_context.op_def.retry_policy
-    # A command retries by itself: a person can then end it while it waits.
-    by_dagster = bool(passing) and PROCESS_TAG not in context.run.tags
+    # A command retries by itself: it can then be interrupted while it waits.
+    by_dagster = bool(transient) and PROCESS_TAG not in context.run.tags
     if by_dagster and policy is not None and context.retry_number < policy.max_retries:
-        context.log.warning(f"Tried again in {policy.calculate_delay(context.retry_number + 1):.0f} s. {passing}")
-    return dg.Failure(text, metadata={MAY_PASS: bool(passing)}, allow_retries=by_dagster)
+        context.log.warning(f"Retrying in {policy.calculate_delay(context.retry_number + 1):.0f} s. {transient}")
+    return dg.Failure(text, metadata={TRANSIENT: True} if transient else {}, allow_retries=by_dagster)
 
 
 def _made_before(context: dg.AssetExecutionContext) -> set[str]:
-    """What earlier tries of the step made; of a run that is executed again from its failure, also the runs before it.
+    """Partitions that earlier tries of the step have made, in this run or in those that it resumes.
 
-    What those made from inputs or code that changed since is made anew.
+    What an earlier run made from inputs or code that changed since is not among them.
     """
     made = _made_by(context, context.run_id) if context.retry_number else set()
     earlier, run = set[str](), context.run

@@ -1,49 +1,39 @@
-"""Values that the environment may replace, checked."""
+"""Settings that the environment can override, validated."""
 
 import os
+from typing import Annotated, Any, TypeVar
 
 import dagster as dg
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from model.common.errors import DataError
 
+T = TypeVar("T")
 
-def cron_from_environment(variable: str, default: str) -> str:
-    """A cron schedule that the environment may replace.
 
-    Raises:
-        DataError: it is no cron schedule.
-    """
-    text = os.environ.get(variable, "").strip() or default
+def _cron(text: str) -> str:
     try:
         dg.ScheduleDefinition(name="probe", job_name="probe", cron_schedule=text)
     except dg.DagsterInvalidDefinitionError as error:
-        raise DataError(f"{variable} must be a cron schedule such as {default!r}, not {text!r}.") from error
+        raise ValueError("not a cron schedule") from error
     return text
 
 
-def seconds_from_environment(variable: str, default: float) -> float:
-    """A number of seconds that the environment may replace.
+Cron = Annotated[str, AfterValidator(_cron)]
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+def setting(variable: str, kind: Any, default: T) -> T:
+    """Value of an environment variable: `Cron`, `Count` or `Seconds`; the default if it is unset or blank.
 
     Raises:
-        DataError: it is none.
+        DataError: the value is invalid.
     """
-    text = os.environ.get(variable, "").strip() or str(default)
+    text = os.environ.get(variable, "").strip()
     try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise DataError(f"{variable} must be a number of seconds, such as {default:.0f}, not {text!r}.")
-    return seconds
-
-
-def count_from_environment(variable: str, default: int) -> int:
-    """A number of things, at least 1, that the environment may replace.
-
-    Raises:
-        DataError: it is none.
-    """
-    text = os.environ.get(variable, "").strip() or str(default)
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise DataError(f"{variable} must be a whole number from 1, such as {default}, not {text!r}.")
-    return int(text)
+        value: T = TypeAdapter(kind).validate_python(text) if text else default
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].lower()
+        raise DataError(f"{variable} is {text!r} ({reason}): expected a value such as {default!r}.") from None
+    return value

@@ -1,6 +1,5 @@
-"""DAGSTER_HOME and its dagster.yaml: made at the first start, brought up to date where nobody edited it."""
+"""DAGSTER_HOME and its dagster.yaml, which follows this version until somebody edits it."""
 
-import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,30 +12,25 @@ from model.common.errors import DataError
 from model.common.files import write_text
 
 POSTGRES = "DRIVE_ASSETS_POSTGRES"
-"""Environment variable with the address of Dagster's PostgreSQL database. It may hold a password."""
-SETTINGS = "dagster.yaml"
+"""Environment variable with the address of Dagster's PostgreSQL database, which may hold a password."""
+SETTINGS, UNEDITED = "dagster.yaml", ".dagster.yaml.unedited"
+"""Dagster's settings, and a copy of them as they were written: a file that differs from it was edited."""
 TEMPLATE = Path(__file__).with_name(SETTINGS)
-FORMER = {
-    "41b97b14a9f5",
-    "0a62466bf95c",
-    "da8b70520e1a",
-    "bf93700d3047",
-    "0181d1fc5893",
-    "02c563c99a49",
-    "6f2229a700f3",
-    "27ecae0acbaf",
-    "5e3d60a90f2e",
-    "957eb39550ac",
+MOVED = {
+    "drive_assets.event_log": "drive_assets.running.event_log",
+    "drive_assets.run_launcher": "drive_assets.running.run_launcher",
+    "drive_assets.run_queue": "dagster",
+    "CheckedRunQueue": "QueuedRunCoordinator",
 }
-"""Beginnings of the SHA-256 of what TEMPLATE was before: a file that equals one was not edited by anyone."""
-_SQLITE = """# Dagster's own event log, with databases that stay open: half the work for each event.
+"""Names in files of earlier versions."""
+_SQLITE = """# Dagster's own event log, with databases that stay open: five times as many events per second.
 event_log_storage:
   module: drive_assets.running.event_log
   class: KeptEventLog
   config:
     home: {env: DAGSTER_HOME}
 """
-_POSTGRES = f"""# The address stands in the environment alone, since it may hold a password.
+_POSTGRES = f"""# The address is only in the environment, because it may hold a password.
 storage:
   postgres:
     postgres_url: {{env: {POSTGRES}}}
@@ -44,25 +38,25 @@ storage:
 
 
 def prepare_home() -> Path:
-    """DAGSTER_HOME, by default `<data root>/dagster`, with our dagster.yaml unless it has one; set for child processes.
+    """Create DAGSTER_HOME, by default `<data root>/dagster`, with our dagster.yaml; set both for child processes.
 
     Raises:
         DataError: it cannot be written, or Dagster cannot use such a path.
     """
-    home = Path(os.environ.get("DAGSTER_HOME") or data_root() / "dagster").expanduser().resolve()
-    for variable, path in (("DRIVE_ASSETS_DATA", data_root()), ("DAGSTER_HOME", home)):
+    root = data_root()
+    home = Path(os.environ.get("DAGSTER_HOME") or root / "dagster").expanduser().resolve()
+    for variable, path in (("DRIVE_ASSETS_DATA", root), ("DAGSTER_HOME", home)):
         if "%" in str(path):
             raise DataError(
-                f"{path} has a % in its path, which the databases of Dagster and MLflow cannot use: choose another "
-                f"place with {variable}."
+                f"{path} contains a %, which the databases of Dagster and MLflow cannot use: choose another path with "
+                f"{variable}."
             )
-    # What `telemetry: enabled: false` leaves on: an hourly upload of the folder `logs` in DAGSTER_HOME.
+    # `telemetry: enabled: false` still lets Dagster upload the folder `logs` in DAGSTER_HOME every hour.
     os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")  # of what a run announces: an event a partition
     os.environ["DAGSTER_HOME"] = str(home)
-    os.environ["DRIVE_ASSETS_DATA"] = str(data_root())
+    os.environ["DRIVE_ASSETS_DATA"] = str(root)
     try:
-        _settle(home / SETTINGS)
+        _write_settings(home)
     except OSError as error:
         raise DataError(
             f"{home} cannot be written ({error.strerror}): choose another data root with DRIVE_ASSETS_DATA."
@@ -70,35 +64,38 @@ def prepare_home() -> Path:
     return home
 
 
-def lacking(home: Path) -> list[str]:
+def missing_settings(home: Path) -> list[str]:
     """Settings of this version that an edited dagster.yaml lacks, as `key.key: value`."""
     settings = yaml.safe_load((home / SETTINGS).read_text(encoding="utf-8")) or {}
     given = dict(_leaves(settings))
     return [
         f"{name}: {value}"
-        for name, value in _leaves(yaml.safe_load(_ours("storage" in settings)))
+        for name, value in _leaves(yaml.safe_load(_current("storage" in settings)))
         if name not in given or (name.endswith((".module", ".class")) and given[name] != value)
     ]
 
 
-def _settle(path: Path) -> None:
-    """Write our settings where there are none, or former ones of ours."""
-    on_postgres = bool(os.environ.get(POSTGRES))
-    if not path.is_file():
-        write_text(path, _ours(on_postgres))
-        return
-    text = path.read_text(encoding="utf-8")
-    if on_postgres and POSTGRES not in text:
+def _write_settings(home: Path) -> None:
+    """Write this version's settings, unless somebody edited them."""
+    path, unedited, on_postgres = home / SETTINGS, home / UNEDITED, bool(os.environ.get(POSTGRES))
+    before = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if before and on_postgres and POSTGRES not in before:
         raise DataError(
-            f"{POSTGRES} is set, but {path} says nothing of PostgreSQL: choose another DAGSTER_HOME, or put this into "
-            f"the file for `event_log_storage`:\n{_POSTGRES}"
+            f"{POSTGRES} is set, but {path} does not use PostgreSQL: choose another DAGSTER_HOME, or replace "
+            f"`event_log_storage` in the file by:\n{_POSTGRES}"
         )
-    former = text.removesuffix(_POSTGRES).removesuffix(_SQLITE)
-    if hashlib.sha256(former.encode()).hexdigest()[:12] in FORMER:
-        write_text(path, _ours(text.endswith(_POSTGRES)))
+    text = _current(POSTGRES in before if before else on_postgres)
+    if before and not (unedited.is_file() and before == unedited.read_text(encoding="utf-8")):
+        text = before
+        for old, new in MOVED.items():
+            text = text.replace(old, new)
+    elif text != before:
+        write_text(unedited, text)
+    if text != before:
+        write_text(path, text)
 
 
-def _ours(on_postgres: bool) -> str:
+def _current(on_postgres: bool) -> str:
     return TEMPLATE.read_text(encoding="utf-8") + (_POSTGRES if on_postgres else _SQLITE)
 
 

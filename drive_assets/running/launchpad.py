@@ -1,20 +1,30 @@
-"""Base of the configs that the launchpad shows: each option tells its default and range, and is checked at launch."""
+"""Base of the configs that the launchpad shows: each option states its range and default, and is checked at launch."""
 
 import json
 from typing import Any
 
 import annotated_types as limits
 import dagster as dg
-from dagster._config.errors import PostProcessingError
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from drive_assets.running.dagster_private import PostProcessingError
+
+LIMITS: dict[type, tuple[str, str]] = {
+    limits.Ge: ("ge", "at least"),
+    limits.Gt: ("gt", "above"),
+    limits.Le: ("le", "at most"),
+    limits.Lt: ("lt", "below"),
+    limits.MultipleOf: ("multiple_of", "a multiple of"),
+}
+"""Attribute and words of each kind of limit."""
+
 
 class Launchpad(dg.Config):
-    """Stands last among the bases: `class LabelLaunchpad(LabelConfig, Launchpad)`.
+    """Last among the base classes: `class LabelLaunchpad(LabelConfig, Launchpad)`.
 
-    Dagster itself knows the kinds of options, not their ranges: a wrong value would end the run with a traceback. Here
-    it is refused when a run is launched, and by `dg.validate_run_config`.
+    Dagster checks the types of options, not their ranges: an invalid value would end the run with a traceback. Here it
+    is refused when a run is launched, and by `dg.validate_run_config`.
     """
 
     @classmethod
@@ -31,7 +41,7 @@ class Launchpad(dg.Config):
         try:
             cls(**values)
         except ValidationError as error:
-            problems = [f"{'.'.join(map(str, found['loc']))}: {found['msg']}" for found in error.errors()]
+            problems = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
             raise PostProcessingError("; ".join(problems)) from None
         except ValueError as error:
             raise PostProcessingError(str(error)) from None
@@ -39,25 +49,10 @@ class Launchpad(dg.Config):
 
 
 def _described(field: FieldInfo) -> str:
-    """The field's description, its range and its default."""
-    words = _range(field)
+    """The field's description with its range and default."""
+    ranges = [(LIMITS[type(limit)], limit) for limit in field.metadata if type(limit) in LIMITS]
+    facts = [f"{words} {getattr(limit, attribute):g}" for (attribute, words), limit in ranges]
     if not field.is_required() and not isinstance(field.default, dg.Config):
-        words.append(f"default {json.dumps(field.default)}")
+        facts.append(f"default {json.dumps(field.default)}")
     text = field.description or ""
-    return f"{text} ({'; '.join(words)})" if words else text
-
-
-def _range(field: FieldInfo) -> list[str]:
-    words = []
-    for limit in field.metadata:
-        if isinstance(limit, limits.Ge):
-            words.append(f"at least {limit.ge:g}")
-        elif isinstance(limit, limits.Gt):
-            words.append(f"above {limit.gt:g}")
-        elif isinstance(limit, limits.Le):
-            words.append(f"at most {limit.le:g}")
-        elif isinstance(limit, limits.Lt):
-            words.append(f"below {limit.lt:g}")
-        elif isinstance(limit, limits.MultipleOf):
-            words.append(f"a multiple of {limit.multiple_of:g}")
-    return words
+    return f"{text} ({'; '.join(facts)})" if facts else text

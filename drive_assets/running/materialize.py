@@ -1,36 +1,28 @@
-"""Materialising from the command line what the UI would, on the same instance, so that its runs are seen there."""
+"""Materializes from the command line what the UI would, on the same instance, so that the UI shows its runs."""
 
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
-from dagster._core.errors import DagsterExecutionInterruptedError
-from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
-from dagster._core.utils import make_new_run_id
 
-from drive_assets.partitions import (
-    ARCHITECTURE_PARTITIONS,
-    RECORDINGS,
-    SPLITS,
-    check_known,
-    recording_keys,
-)
+from drive_assets.partitions import ARCHITECTURE_PARTITIONS, RECORDINGS, SPLITS, check_known, recording_keys
 from drive_assets.resources.storage import Storage
-from drive_assets.running.batches import MAY_PASS, TRIES_TAG
-from drive_assets.running.instance import end_interrupted_run, hold_lease, interrupts_heard, process_tag, wait_for_pools
+from drive_assets.running.batches import PARTITION, RANGE_END, RANGE_START, TRANSIENT, TRIES_TAG
+from drive_assets.running.instance import end_interrupted_run, hold_lease, process_tag, wait_for_pools
+from drive_assets.running.interrupts import INTERRUPTIONS, raise_missed_interrupts
 from drive_assets.running.run_config import AssetConfig, check_config
 from drive_assets.status import asset_status
 from model.common.errors import DataError
 from model.common.progress import Tell
 
-OURS = "__repository__@drive_assets.definitions"
-"""What the UI calls our code location: runs with this tag are listed with their jobs and assets."""
-RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+REPOSITORY_TAG = {".dagster/repository": "__repository__@drive_assets.definitions"}
+"""Tag with Dagster's name of our code location: the UI lists runs that have it with their jobs and assets."""
 QUIET: dict[str, Any] = {"console": {"config": {"log_level": "CRITICAL"}}}
 REPLACED = {("annotations", "weights"): "boxy_detector"}
-"""Options that stand in for an upstream asset: whether it failed does not matter then."""
+"""Options that replace an upstream asset: it does not matter then whether that failed."""
 
 
 def materialize(
@@ -44,12 +36,12 @@ def materialize(
     lacking_in: Storage | None = None,
     resources: Mapping[str, Any] | None = None,
 ) -> bool:
-    """Materialise the selected assets, upstream first, each for its partitions; return whether all succeeded.
+    """Materialize the selected assets, upstream first, each for its partitions; return whether all succeeded.
 
-    A failing partition is told and takes only what depends on it along; the rest goes on.
+    A partition that fails is reported, and what depends on it is left out; the rest continues.
 
     Args:
-        selection: Dagster's selection syntax, such as `annotations` or `+key:checkpoint`; several with commas between.
+        selection: Dagster's selection syntax, such as `annotations` or `+key:checkpoint`; several separated by commas.
         recordings: partition keys; all known ones if empty.
         architectures: partition keys; all twelve if empty.
         config: run config by asset name.
@@ -58,30 +50,30 @@ def materialize(
 
     Raises:
         DataError: an unknown partition key, or a selection that selects nothing.
-        KeyboardInterrupt: the user or the system ended it.
+        KeyboardInterrupt: SIGINT or SIGTERM arrived.
     """
     config = config or {}
     graph = repository.asset_graph
     every = [key for level in graph.toposorted_asset_keys_by_level for key in sorted(level)]
-    selected = _selected(graph, selection)
+    selected = _select(graph, selection)
     ordered = [key for key in every if key in selected]
     if not ordered:
         raise DataError(f"Selection {selection!r} selects nothing: name assets such as recording or model_comparison.")
-    keys_of = _partition_keys(instance, graph, ordered, recordings, architectures, tell)
+    keys = _partition_keys(instance, graph, ordered, recordings, architectures, tell)
     check_config(repository, config, ordered, tell)
     hold_lease(instance)
-    plan = _Plan(repository, instance, ordered, keys_of, config, resources or {}, tell, lacking_in)
+    plan = _Plan(repository, instance, ordered, keys, config, resources or {}, tell, lacking_in)
     for key in every:
         plan.make(key)
-    return not any(plan.lost[key] for key in ordered)
+    return not any(plan.failed[key] for key in ordered)
 
 
-def _selected(graph: Any, selection: str) -> set[dg.AssetKey]:
+def _select(graph: Any, selection: str) -> set[dg.AssetKey]:
     try:
         parts = [dg.AssetSelection.from_string(part.strip()) for part in selection.split(",")]
         return set().union(*(part.resolve(graph) for part in parts))
-    except Exception as error:  # the parser's own kinds
-        raise DataError(f"Selection {selection!r} cannot be understood: {error}") from error
+    except Exception as error:  # the parser raises its own types
+        raise DataError(f"Selection {selection!r} is not valid: {error}") from error
 
 
 def _partition_keys(
@@ -92,16 +84,16 @@ def _partition_keys(
     architectures: Sequence[str],
     tell: Tell,
 ) -> dict[dg.PartitionsDefinition | None, list[str]]:
-    """The keys to make of each kind of partition; [""] where there are none."""
+    """The keys to make, by kind of partition; [""] for assets without partitions."""
     known = recording_keys(instance, tell)
     check_known(list(recordings), known, "recording")
     check_known(list(architectures), list(ARCHITECTURE_PARTITIONS.get_partition_keys()), "architecture")
     by_recording = any(graph.get(key).partitions_def == RECORDINGS for key in ordered)
     if not recordings and dg.AssetKey("recording") not in ordered and by_recording:
-        there = instance.get_materialized_partitions(dg.AssetKey("recording"))
-        if absent := sorted(set(known) - there):
-            tell(f"Left out, as they are not taken yet (select recording too): {', '.join(absent)}")
-            known = sorted(set(known) & there)
+        ingested = instance.get_materialized_partitions(dg.AssetKey("recording"))
+        if absent := sorted(set(known) - ingested):
+            tell(f"Left out because they are not ingested yet (select recording, too): {', '.join(absent)}")
+            known = sorted(set(known) & ingested)
     return {
         None: [""],
         RECORDINGS: sorted(recordings or known),
@@ -112,45 +104,43 @@ def _partition_keys(
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is to be made, and what cannot be made any more."""
+    """What to make, and what can no longer be made."""
 
     repository: dg.RepositoryDefinition
     instance: dg.DagsterInstance
     ordered: Sequence[dg.AssetKey]
-    keys_of: Mapping[dg.PartitionsDefinition | None, Sequence[str]]
+    keys: Mapping[dg.PartitionsDefinition | None, Sequence[str]]
     config: AssetConfig
     resources: Mapping[str, Any]
     tell: Tell
     lacking_in: Storage | None
-    lost: dict[dg.AssetKey, set[str]] = field(default_factory=dict)
-    """Partitions that failed, or were left out as something upstream did; of assets that are not selected too."""
+    failed: dict[dg.AssetKey, set[str]] = field(default_factory=dict)
+    """Partitions that failed, or were left out because something upstream did; also of assets that are not selected."""
 
     def make(self, key: dg.AssetKey) -> None:
-        """Make an asset's partitions, if it is selected, but for those that depend on what failed."""
+        """Make an asset's partitions, if it is selected, except those that depend on what failed."""
         definition = self.repository.asset_graph.get(key).partitions_def
-        wanted = self.keys_of[definition]
-        left_out = self.lost[key] = self._left_out(key, wanted)
+        wanted = self.keys[definition]
+        left_out = self.failed[key] = self._left_out(key, wanted)
         if key not in self.ordered:
             return
         place = f"[{self.ordered.index(key) + 1}/{len(self.ordered)}] {key.to_user_string()}"
-        todo = [name for name in self._lacking(key, wanted) if name not in left_out]
+        todo = [name for name in self._needed(key, wanted) if name not in left_out]
         if left_out:
             names = f" for {', '.join(sorted(left_out))}" if definition else ""
-            self.tell(f"{place} is left out{names}: what it is made from failed")
+            self.tell(f"{place} is left out{names}: its inputs failed")
         if not todo:
             return
         started = time.monotonic()
-        what = f" for {len(todo)} partition{'s' * (len(todo) > 1)}" if definition else ""
-        self.tell(f"{place}{what}")
-        failed = set(todo) - self._run_and_retry(key, todo)
-        self.lost[key] = left_out | failed
+        self.tell(f"{place} for {len(todo)} partition{'s' * (len(todo) > 1)}" if definition else place)
+        failed = set(todo) - self._run_with_retries(key, todo)
+        self.failed[key] = left_out | failed
         if failed:
             self.tell(f"{place} FAILED{': ' + ', '.join(sorted(failed)) if definition else ''}")
         else:
             self.tell(f"{place} done in {time.monotonic() - started:.0f} s")
 
-    def _lacking(self, key: dg.AssetKey, wanted: Sequence[str]) -> Sequence[str]:
-        """Those that are to be made: all, or what is missing, failed or out of date."""
+    def _needed(self, key: dg.AssetKey, wanted: Sequence[str]) -> Sequence[str]:
         if self.lacking_in is None:
             return wanted
         status = asset_status(self.instance, self.repository.asset_graph, self.lacking_in, key)
@@ -158,141 +148,138 @@ class _Plan:
 
     def _left_out(self, key: dg.AssetKey, wanted: Sequence[str]) -> set[str]:
         graph = self.repository.asset_graph
+        options = self.config.get(key.to_user_string(), {})
         replaced = {
             dg.AssetKey(parent)
             for (asset, option), parent in REPLACED.items()
-            if asset == key.to_user_string() and self.config.get(asset, {}).get(option)
+            if asset == key.to_user_string() and options.get(option)
         }
-        found: set[str] = set()
+        left_out: set[str] = set()
         for parent in graph.get(key).parent_keys - replaced:
-            failed, definition = self.lost[parent], graph.get(parent).partitions_def
+            failed, definition = self.failed[parent], graph.get(parent).partitions_def
             if definition == graph.get(key).partitions_def:
-                found |= failed & set(wanted)
+                left_out |= failed & set(wanted)
                 continue
             mapping = graph.get_partition_mapping(key, parent)
             if isinstance(mapping, dg.SpecificPartitionsPartitionMapping):
                 is_lost = bool(failed & set(mapping.partition_keys))
-            else:  # made from all that are there, such as recordings of which one is broken
-                is_lost = bool(failed) and failed >= set(self.keys_of[definition])
-            found |= set(wanted) if is_lost else set()
-        return found
+            else:  # made from all partitions that exist, such as recordings: one that failed does not matter
+                is_lost = bool(failed) and failed >= set(self.keys[definition])
+            left_out |= set(wanted) if is_lost else set()
+        return left_out
 
-    def _run_and_retry(self, key: dg.AssetKey, todo: Sequence[str]) -> set[str]:
-        """Make these partitions; what failed and may pass is tried again, as the asset's policy says."""
-        definition = self.repository.asset_graph.get(key).partitions_def
+    def _run_with_retries(self, key: dg.AssetKey, todo: Sequence[str]) -> set[str]:
+        """Make partitions, and retry those with a transient failure as the asset's policy says. Returns those made.
+
+        Dagster's own retry would wait without reacting to Ctrl-C.
+        """
         policy = self.repository.asset_graph.get(key).assets_def.op.retry_policy
-        done: set[str] = set()
+        made: set[str] = set()
         for tries in range(1, 2 + (policy.max_retries if policy else 0)):
-            passing = False
-            for tags in _ranges([name for name in todo if name not in done], definition, self.instance):
-                made, may_pass = self._run(key, tags | ({TRIES_TAG: str(tries - 1)} if tries > 1 else {}))
-                done, passing = done | made, passing or may_pass
-            if policy is None or not passing or tries > policy.max_retries:
+            is_transient = False
+            for tags in self._ranges(key, [name for name in todo if name not in made]):
+                made_now, is_transient_now = self._run(key, tags | ({TRIES_TAG: str(tries - 1)} if tries > 1 else {}))
+                made, is_transient = made | made_now, is_transient or is_transient_now
+            if policy is None or not is_transient or tries > policy.max_retries:
                 break
             delay = policy.calculate_delay(tries)
-            self.tell(f"  Tried again in {delay:.0f} s, as that may pass by itself; Ctrl-C ends it.")
+            self.tell(f"  Retrying in {delay:.0f} s, because that may succeed then. Press Ctrl-C to stop.")
             time.sleep(delay)
-        return done
+        return made
+
+    def _ranges(self, key: dg.AssetKey, names: Sequence[str]) -> list[dict[str, str]]:
+        """Run tags that cover partitions with as few contiguous ranges as possible."""
+        definition = self.repository.asset_graph.get(key).partitions_def
+        if definition is None:
+            return [{}] if names else []
+        with dg.partition_loading_context(dynamic_partitions_store=self.instance):
+            ranges = definition.subset_with_partition_keys(names).get_partition_key_ranges(definition)
+        return [
+            {PARTITION: each.start} if each.start == each.end else {RANGE_START: each.start, RANGE_END: each.end}
+            for each in ranges
+        ]
 
     def _run(self, key: dg.AssetKey, tags: dict[str, str]) -> tuple[set[str], bool]:
         """Run one asset once.
 
         Returns:
-            The partition keys that were materialised ("" for an asset without partitions), and whether what failed may
-            pass by itself.
+            The partition keys that were materialized ("" for an asset without partitions), and whether a failure is
+            transient.
 
         Raises:
-            KeyboardInterrupt: the user or the system ended it. Dagster takes the signals of a run for itself.
+            KeyboardInterrupt: SIGINT or SIGTERM arrived.
         """
-        wait_for_pools(self.instance, self.repository.asset_graph.get(key).pools or set(), self.tell)
-        run_id = make_new_run_id()
+        asset = self.repository.asset_graph.get(key)
+        wait_for_pools(self.instance, asset.pools or set(), self.tell)
+        name, run_id = key.to_user_string(), str(uuid.uuid4())
+        run_config = {
+            "ops": {name: {"config": dict(self.config[name])}} if name in self.config else {},
+            "resources": {
+                resource: options
+                for resource, options in self.resources.items()
+                if resource in asset.assets_def.required_resource_keys
+            },
+            "loggers": QUIET,
+        }
         try:
-            with interrupts_heard():
+            with raise_missed_interrupts():
                 result = self.repository.get_implicit_global_asset_job_def().execute_in_process(
                     instance=self.instance,
                     asset_selection=[key],
-                    tags={**tags, **process_tag(), REPOSITORY_LABEL_TAG: OURS},
-                    partition_key=tags.get("dagster/partition"),
-                    run_config=self._run_config(key),
+                    tags={**tags, **process_tag(), **REPOSITORY_TAG},
+                    partition_key=tags.get(PARTITION),
+                    run_config=run_config,
                     raise_on_error=False,
                     run_id=run_id,
                 )
-                return self._told(key, result.all_events)
-        except (DagsterExecutionInterruptedError, KeyboardInterrupt):
+                return self._report(key, result.all_events)
+        except INTERRUPTIONS:
             end_interrupted_run(self.instance, run_id)
             raise KeyboardInterrupt from None
 
-    def _run_config(self, key: dg.AssetKey) -> dict[str, Any]:
-        name = key.to_user_string()
-        ops = {name: {"config": dict(self.config[name])}} if name in self.config else {}
-        used = self.repository.asset_graph.get(key).assets_def.required_resource_keys
-        resources = {resource: options for resource, options in self.resources.items() if resource in used}
-        return {"ops": ops, "resources": resources, "loggers": QUIET}
-
-    def _told(self, key: dg.AssetKey, events: Sequence[dg.DagsterEvent]) -> tuple[set[str], bool]:
-        made = {e.partition or "": e for e in events if e.is_step_materialization and e.asset_key == key}
-        for partition, event in sorted(made.items()):
-            summary = event.step_materialization_data.materialization.metadata.get("summary")
-            if summary is not None:
-                self.tell(f"  {partition or key.to_user_string()}: {summary.value}")
-        pages = (event.step_materialization_data.materialization.metadata.get("mlflow") for event in made.values())
-        for page in sorted({str(page.value) for page in pages if page is not None}):
+    def _report(self, key: dg.AssetKey, events: Sequence[dg.DagsterEvent]) -> tuple[set[str], bool]:
+        made = {
+            event.partition or "": event.step_materialization_data.materialization.metadata
+            for event in events
+            if event.is_step_materialization and event.asset_key == key
+        }
+        for partition, metadata in sorted(made.items(), key=lambda item: item[0]):
+            if "summary" in metadata:
+                self.tell(f"  {partition or key.to_user_string()}: {metadata['summary'].value}")
+        for page in sorted({str(metadata["mlflow"].value) for metadata in made.values() if "mlflow" in metadata}):
             self.tell(f"  MLflow (served by `drive-assets ui`, or your server): {page}")
-        may_pass = False
+        is_transient = False
         for event in events:
             if event.is_step_failure:
-                self.tell(_reason(event))
-                if _was_interrupted(event):
+                self.tell(f"  {_reason(event.step_failure_data)}")
+                if _was_interrupted(event.step_failure_data):
                     raise KeyboardInterrupt
-                may_pass |= _may_pass(event)
+                failure = event.step_failure_data.user_failure_data
+                is_transient = is_transient or (failure is not None and bool(failure.metadata.get(TRANSIENT)))
             elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
                 check = event.asset_check_evaluation_data
-                if not check.passed:
-                    self.tell(f"  check {check.check_name}: {check.description}")
-                if not check.passed and check.blocking and check.severity == dg.AssetCheckSeverity.ERROR:
-                    made.pop(check.partition or "", None)  # nothing is to be made from it
-        return set(made), may_pass
+                if check.passed:
+                    continue
+                self.tell(f"  check {check.check_name}: {check.description}")
+                if check.blocking and check.severity == dg.AssetCheckSeverity.ERROR:
+                    made.pop(check.partition or "", None)  # nothing is made from what a check refuses
+        return set(made), is_transient
 
 
-def _ranges(
-    keys: Sequence[str], definition: dg.PartitionsDefinition | None, instance: dg.DagsterInstance
-) -> list[dict[str, str]]:
-    """Run tags that cover `keys` with as few contiguous ranges as possible."""
-    if definition is None:
-        return [{}] if keys else []
-    order = list(definition.get_partition_keys(dynamic_partitions_store=instance))
-    places = sorted(order.index(key) for key in keys)
-    ranges: list[list[int]] = []
-    for place in places:
-        if ranges and place == ranges[-1][1] + 1:
-            ranges[-1][1] = place
-        else:
-            ranges.append([place, place])
-    return [
-        {"dagster/partition": order[first]} if first == last else {RANGE_START: order[first], RANGE_END: order[last]}
-        for first, last in ranges
-    ]
+def _reason(failure: Any) -> str:
+    """What a step's failure says, or the first of the errors that led to it."""
+    if failure.user_failure_data is not None:
+        return str(failure.user_failure_data.description)
+    error = failure.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return error.message.strip() if error else "failed"
 
 
-def _may_pass(event: dg.DagsterEvent) -> bool:
-    data = event.step_failure_data.user_failure_data
-    return data is not None and MAY_PASS in data.metadata and bool(data.metadata[MAY_PASS].value)
-
-
-def _was_interrupted(event: dg.DagsterEvent) -> bool:
-    error = event.step_failure_data.error
+def _was_interrupted(failure: Any) -> bool:
+    error = failure.error
     while error is not None:
-        if error.cls_name in (DagsterExecutionInterruptedError.__name__, KeyboardInterrupt.__name__):
+        if error.cls_name in {interruption.__name__ for interruption in INTERRUPTIONS}:
             return True
         error = error.cause
     return False
-
-
-def _reason(event: dg.DagsterEvent) -> str:
-    data = event.step_failure_data
-    if data.user_failure_data is not None:
-        return f"  {data.user_failure_data.description}"
-    error = data.error
-    while error is not None and error.cause is not None:
-        error = error.cause
-    return f"  {error.message.strip() if error else 'failed'}"

@@ -1,4 +1,4 @@
-"""How many ops may have GPU work at a time: what the compute resource says, unless somebody chose another number."""
+"""How many ops do GPU work at the same time: the compute resource decides, unless somebody sets another limit."""
 
 import dagster as dg
 
@@ -6,14 +6,14 @@ from drive_assets.resources.compute import Compute
 
 GPU_POOL = "gpu"
 _DEFAULT = "drive_assets/default of pool gpu"
-"""Key of Dagster's store under which the limit stands that was set here last."""
+"""Key in Dagster's store of the limit that was set here last."""
 
 
 def set_default_limit(instance: dg.DagsterInstance, compute: Compute) -> None:
-    """Give the pool the limit of `compute`. One that was chosen in the UI stays."""
+    """Set the limit of pool `gpu` to that of `compute`, unless somebody has set another one in the UI."""
     limit, events = compute.pool_limit, instance.event_log_storage
     current = {pool.name: pool.limit for pool in events.get_pool_limits() if not pool.from_default}.get(GPU_POOL)
-    ours = instance.daemon_cursor_storage.get_cursor_values({_DEFAULT}).get(_DEFAULT)
-    if current != limit and (current is None or str(current) == ours):
+    previous_default = instance.daemon_cursor_storage.get_cursor_values({_DEFAULT}).get(_DEFAULT)
+    if current != limit and (current is None or str(current) == previous_default):
         events.set_concurrency_slots(GPU_POOL, limit)
         instance.daemon_cursor_storage.set_cursor_values({_DEFAULT: str(limit)})

@@ -1,4 +1,4 @@
-"""Config of assets, as the command line and the refresh take it from a YAML file: read, and checked before work."""
+"""Config of assets from a YAML file, for the command line and the refresh: read, and checked before any run."""
 
 import difflib
 import re
@@ -8,21 +8,21 @@ from typing import Any
 
 import dagster as dg
 import yaml
-from dagster._config.errors import PostProcessingError
 
+from drive_assets.running.dagster_private import PostProcessingError
 from model.common.errors import DataError
 from model.common.progress import Tell
 
 AssetConfig = Mapping[str, Mapping[str, Any]]
 """Options by asset name."""
-REFUSAL = re.compile(rf"{PostProcessingError.__name__}: (.*)")
+REFUSED_VALUE = re.compile(rf"{PostProcessingError.__name__}: (.*)")
 
 
 def read_config(path: Path | None) -> dict[str, dict[str, Any]]:
     """Config by asset name from a YAML file; empty without one.
 
     Raises:
-        DataError: it cannot be read, or is something else.
+        DataError: it cannot be read, or holds something else.
     """
     if path is None:
         return {}
@@ -36,41 +36,32 @@ def read_config(path: Path | None) -> dict[str, dict[str, Any]]:
 
 
 def check_config(
-    repository: dg.RepositoryDefinition,
-    config: AssetConfig,
-    selected: Sequence[dg.AssetKey],
-    tell: Tell,
+    repository: dg.RepositoryDefinition, config: AssetConfig, selected: Sequence[dg.AssetKey], tell: Tell
 ) -> None:
-    """Before anything runs: a misspelt option must not let hours of training run with the default.
+    """Check config before anything runs: a misspelt option must not cost hours of training with its default.
 
     Raises:
-        DataError: config of an unknown asset, an unknown option, or a value that is not what the option holds.
+        DataError: config of an unknown asset, an unknown option, or an invalid value.
     """
     known = [key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()]
     for name, options in config.items():
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
-            raise DataError(f"Config for {name!r}: no such asset." + (f" Is {near[0]} meant?" if near else ""))
+            raise DataError(f"Config for {name!r}: no such asset." + (f" Did you mean {near[0]}?" if near else ""))
         if dg.AssetKey(name) not in selected:
-            tell(f"The config of {name} is not used: it is not selected.")
+            tell(f"The config of {name} is ignored: the asset is not selected.")
             continue
         job = repository.get_implicit_global_asset_job_def().get_subset(asset_selection={dg.AssetKey(name)})
         try:
             dg.validate_run_config(job, {"ops": {name: {"config": dict(options)}}})
         except dg.DagsterInvalidConfigError as error:
-            raise DataError(
-                f"Config for {name} is wrong: {_reasons(name, error)}. Its options and their types stand in the "
-                "launchpad."
-            ) from None
-
-
-def _reasons(name: str, error: dg.DagsterInvalidConfigError) -> str:
-    return "; ".join(_reason(name, reason.message) for reason in error.errors)
+            reasons = "; ".join(_reason(name, problem.message) for problem in error.errors)
+            raise DataError(f"Config for {name}: {reasons}. The launchpad lists its options and their types.") from None
 
 
 def _reason(name: str, message: str) -> str:
-    if refusal := REFUSAL.search(message):  # a value out of range; Dagster adds a stack
-        return refusal[1].rstrip(". ")
+    """Dagster's message without its stack trace or its list of all options."""
+    if refused := REFUSED_VALUE.search(message):
+        return refused[1].rstrip(". ")
     place = f" at path root:ops:{name}:config"
-    # Dagster then lists all that it would take, with the types.
     return message.split(". Expected: ")[0].replace(f"{place}:", " at ").replace(place, "").rstrip(". ")

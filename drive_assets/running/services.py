@@ -1,21 +1,21 @@
-"""What Dagster's and MLflow's servers need, made before they and a training make it at once."""
+"""What Dagster's and MLflow's servers need, created before several processes would create it at the same time."""
 
 from pathlib import Path
 
 from drive_assets.resources.backends import compute_from_environment
 from drive_assets.resources.mlflow.address import DATABASES, SQLITE, tracking_uri
 from drive_assets.resources.mlflow.client import Mlflow
-from drive_assets.running.home import SETTINGS, TEMPLATE, lacking, prepare_home
+from drive_assets.running.home import SETTINGS, TEMPLATE, missing_settings, prepare_home
 from drive_assets.running.instance import open_instance
 from drive_assets.running.pools import set_default_limit
 from model.common.progress import Tell
 
 
 def prepare_services(tell: Tell = print) -> Path:
-    """Make DAGSTER_HOME, MLflow's store and the limit of the GPU pool. Returns DAGSTER_HOME."""
+    """Create DAGSTER_HOME, MLflow's store and the limit of the GPU pool. Returns DAGSTER_HOME."""
     home = prepare_home()
-    if settings := lacking(home):
-        tell(f"{home / SETTINGS} was edited and is left as it is. It lacks of {TEMPLATE}: {'; '.join(settings)}")
+    if settings := missing_settings(home):
+        tell(f"{home / SETTINGS} was edited and stays as it is. Missing from {TEMPLATE}: {'; '.join(settings)}")
     if tracking_uri().startswith((SQLITE, *DATABASES)):
         Mlflow.from_environment().prepared()
     with open_instance() as instance:

@@ -1,35 +1,34 @@
-"""With which code and inputs a partition was made, and which partitions are behind them."""
+"""Which code and inputs a partition was made from, and which partitions are out of date."""
 
 import sys
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.data_version import (
-    CODE_VERSION_TAG,
-    DATA_VERSION_IS_USER_PROVIDED_TAG,
-    DATA_VERSION_TAG,
-    get_input_data_version_tag,
-    get_input_event_pointer_tag,
-)
 
-MADE = dg.DagsterEventType.ASSET_MATERIALIZATION
-EVENTS_A_QUERY = 1000
-NAMED = 1000
-"""Partitions that a query names; those of more are found among all."""
+MATERIALIZATION = dg.DagsterEventType.ASSET_MATERIALIZATION
+CODE_VERSION, DATA_VERSION = "dagster/code_version", "dagster/data_version"
+IS_USER_PROVIDED = "dagster/data_version_is_user_provided"
+INPUT_VERSION, INPUT_EVENT = "dagster/input_data_version", "dagster/input_event_pointer"
+"""Dagster's tags of a materialization; those of inputs end with the input's key."""
+EVENTS_PER_QUERY = 1000
+MAX_NAMED = 1000
+"""Partitions that a query names; for more than these, it asks for all."""
 Tags = dict[str, str]
+Latest = dict[str, tuple[str, int]]
+"""Data version and event id of the latest materialization, by partition."""
 
 
 def provenance(context: dg.AssetExecutionContext) -> Callable[[str, dg.DataVersion | None], Tags]:
-    """Tags of a partition's materialisation: what Dagster itself notes only of runs over one partition.
+    """Tags for the materializations of a batch, which Dagster itself adds only in runs of one partition.
 
-    Without them, Dagster takes a partition that was made in a batch for fresh whatever becomes of its inputs.
+    Without them, Dagster takes what a batch made as fresh, whatever happens to its inputs.
     """
     step, keys = context.get_step_execution_context(), set(context.partition_keys)
-    node = step.job_def.asset_layer.get(context.asset_key)
     graph = step.job_def.asset_layer.asset_graph
-    shared: Tags = {CODE_VERSION_TAG: node.code_version or context.run_id}
+    node = graph.get(context.asset_key)
+    shared: Tags = {CODE_VERSION: node.code_version or context.run_id}
     own: dict[str, Tags] = {key: {} for key in keys}
     for parent in node.parent_keys:
         if graph.get(parent).partitions_def == node.partitions_def:
@@ -39,81 +38,69 @@ def provenance(context: dg.AssetExecutionContext) -> Callable[[str, dg.DataVersi
             shared |= _input(parent, info.data_version.value if info.data_version else "", info.storage_id)
 
     def tags(key: str, version: dg.DataVersion | None) -> Tags:
-        given = {DATA_VERSION_TAG: version.value, DATA_VERSION_IS_USER_PROVIDED_TAG: "true"} if version else {}
+        given = {DATA_VERSION: version.value, IS_USER_PROVIDED: "true"} if version else {}
         return shared | own[key] | given
 
     return tags
 
 
 def _input(parent: dg.AssetKey, version: str, event: int) -> Tags:
-    return {get_input_data_version_tag(parent): version, get_input_event_pointer_tag(parent): str(event)}
+    name = parent.to_user_string()
+    return {f"{INPUT_VERSION}/{name}": version, f"{INPUT_EVENT}/{name}": str(event)}
 
 
-def latest(instance: dg.DagsterInstance, asset: dg.AssetKey, keys: Collection[str]) -> dict[str, tuple[str, int]]:
-    """Data version and event of each partition's last materialisation; those that have one."""
+def latest(instance: dg.DagsterInstance, asset: dg.AssetKey, keys: Collection[str]) -> Latest:
+    """The latest materialization of those of `keys` that have one."""
     storage, wanted = instance.event_log_storage, set(keys)
-    if not wanted:  # which Dagster takes for all
+    if not wanted:  # Dagster would return all
         return {}
-    asked = sorted(wanted) if len(wanted) <= NAMED else None
-    versions = storage.get_latest_tags_by_partition(asset, MADE, [DATA_VERSION_TAG], asked)
-    events = storage.get_latest_storage_id_by_partition(asset, MADE, set(asked or ()))
-    return {
-        key: (versions.get(key, {}).get(DATA_VERSION_TAG, ""), event) for key, event in events.items() if key in wanted
-    }
+    named = sorted(wanted) if len(wanted) <= MAX_NAMED else None
+    versions = storage.get_latest_tags_by_partition(asset, MATERIALIZATION, [DATA_VERSION], named)
+    events = storage.get_latest_storage_id_by_partition(asset, MATERIALIZATION, set(named or ()))
+    return {key: (versions.get(key, {}).get(DATA_VERSION, ""), event) for key, event in events.items() if key in wanted}
 
 
 def outdated(
-    instance: dg.DagsterInstance,
-    graph: Any,
-    asset: dg.AssetKey,
-    keys: Collection[str],
-    made: dict[str, tuple[str, int]] | None = None,
+    instance: dg.DagsterInstance, graph: Any, asset: dg.AssetKey, keys: Collection[str], made: Latest | None = None
 ) -> dict[str, str]:
-    """Materialised partitions that were made by older code or from older inputs of the same partition, and why.
+    """Partitions that were made by older code, or from older inputs of the same partition, and why.
 
     Args:
-        made: what `latest` says of `keys`, where that is known already.
+        made: what `latest` returns for `keys`, where that is known already.
     """
     node, made = graph.get(asset), latest(instance, asset, keys) if made is None else made
-    by_now = _first_of_code(instance, sorted(event for _, event in made.values()), node.code_version)
-    found = {
+    first = _first_by_code(instance, sorted(event for _, event in made.values()), node.code_version)
+    reasons = {
         key: "made by other code than this version has"
         for key, (_, event) in made.items()
-        if node.code_version and event < by_now
+        if node.code_version and event < first
     }
     for parent in node.parent_keys:
         if graph.get(parent).partitions_def == node.partitions_def:
             now = latest(instance, parent, made)
-            newer = [key for key, (_, event) in now.items() if event > made[key][1]]
-            used = _used(instance, parent, [made[key][1] for key in newer])
-            found |= {key: f"{parent.to_user_string()} changed" for key in newer if used.get(key, "") != now[key][0]}
-    return found
+            newer = {made[key][1] for key, (_, event) in now.items() if event > made[key][1]}
+            for event in _materializations(instance, newer):
+                key = str(event.partition)
+                if (event.tags or {}).get(f"{INPUT_VERSION}/{parent.to_user_string()}") != now[key][0]:
+                    reasons[key] = f"{parent.to_user_string()} changed"
+    return reasons
 
 
-def _first_of_code(instance: dg.DagsterInstance, events: Sequence[int], version: str) -> int:
-    """The first of these events, in order, that today's code made; past the last if none."""
+def _first_by_code(instance: dg.DagsterInstance, events: list[int], version: str) -> int:
+    """The first of these events that today's code made, found by bisection; past the last if there is none."""
 
-    def is_today(event: int) -> bool:
-        return any((made.tags or {}).get(CODE_VERSION_TAG) == version for _, made in _events(instance, [event]))
+    def is_current(event: int) -> bool:
+        return any((made.tags or {}).get(CODE_VERSION) == version for made in _materializations(instance, [event]))
 
-    place = bisect_left(events, True, key=is_today)
+    place = bisect_left(events, True, key=is_current)
     return events[place] if place < len(events) else sys.maxsize
 
 
-def _used(instance: dg.DagsterInstance, parent: dg.AssetKey, events: Collection[int]) -> dict[str, str]:
-    """Data version of the parent that each of these materialisations was made from, by partition."""
-    pointer = get_input_event_pointer_tag(parent)
-    made = {str(made.partition): (made.tags or {}).get(pointer, "") for _, made in _events(instance, events)}
-    given = _events(instance, {int(event) for event in made.values() if event.isdigit()})
-    versions = {str(event): (parent_made.tags or {}).get(DATA_VERSION_TAG, "") for event, parent_made in given}
-    return {key: versions[event] for key, event in made.items() if event in versions}
-
-
-def _events(instance: dg.DagsterInstance, ids: Iterable[int]) -> Iterator[tuple[int, dg.AssetMaterialization]]:
-    """Materialisations by their ids, with all tags: those stand in no table. One query a thousand of them."""
+def _materializations(instance: dg.DagsterInstance, ids: Iterable[int]) -> Iterator[dg.AssetMaterialization]:
+    """Materializations by their event ids, with all their tags, which no table of Dagster has."""
     wanted = sorted(ids)
-    for start in range(0, len(wanted), EVENTS_A_QUERY):
-        filter_ = dg.EventRecordsFilter(MADE, storage_ids=wanted[start : start + EVENTS_A_QUERY])
+    for start in range(0, len(wanted), EVENTS_PER_QUERY):
+        filter_ = dg.EventRecordsFilter(MATERIALIZATION, storage_ids=wanted[start : start + EVENTS_PER_QUERY])
         for record in instance.event_log_storage.get_event_records(filter_):
             if record.asset_materialization is not None:
-                yield record.storage_id, record.asset_materialization
+                yield record.asset_materialization

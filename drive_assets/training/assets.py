@@ -14,7 +14,8 @@ from drive_assets.resources.compute import Compute
 from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.mlflow.tracking import DAGSTER_RUN, GROUP, TrackedRun, UsedData
 from drive_assets.resources.storage import Storage
-from drive_assets.running.batches import TRIES_TAG, Event, each_result, ended_when_terminated, failure, may_pass
+from drive_assets.running.batches import TRIES_TAG, Event, each_result, is_transient, partition_keys, step_failure
+from drive_assets.running.interrupts import fail_when_terminated
 from drive_assets.running.launchpad import Launchpad
 from drive_assets.splits.manifest import read_current_manifest
 from drive_assets.tasks import TRAIN, TrainJob
@@ -73,12 +74,12 @@ def checkpoint(
     mlflow: Mlflow,
 ) -> Iterator[Event]:
     """One architecture, trained: its best weights, the latest checkpoint and the history."""
-    with ended_when_terminated(), mlflow.ended(context.run_id):
+    with fail_when_terminated(), mlflow.ended(context.run_id):
         try:
             chosen = config.training_config(_given(context))
             version, runs = _runs(context, config.name_of(chosen), chosen, storage, mlflow)
         except DataError as error:
-            raise failure(context, str(error), str(error) if may_pass(error) else "") from error
+            raise step_failure(context, str(error), str(error) if is_transient(error) else "") from error
         # What failed after the training, such as logging it, is no reason to train for a second time.
         anew = config.train_anew and context.retry_number == 0 and TRIES_TAG not in context.run.tags
         jobs = [
@@ -120,7 +121,7 @@ def _runs(
             {**tags, "architecture": name},
             data,
         )
-        for name in context.partition_keys
+        for name in partition_keys(context)
     }
 
 

@@ -9,9 +9,8 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
-from dagster._core.storage.tags import RESUME_RETRY_TAG
 
-from drive_assets.running.batches import Event, PartitionCheck, each_partition, each_result
+from drive_assets.running.batches import RESUME_RETRY_TAG, Event, PartitionCheck, each_partition, each_result
 from drive_assets.running.instance import process_tag
 from drive_assets.running.versions import outdated
 from model.common.code import code_version
@@ -141,7 +140,7 @@ def test_what_may_pass_is_tried_again_with_its_reason_and_what_is_made_is_not_ma
     assert result.success
     assert tries == ["a", "b", "c", "b"]
     logs = [record.event_log_entry.user_message for record in instance.get_records_for_run(result.run_id).records]
-    assert "Tried again in 0 s. b: the service is busy" in logs
+    assert "Retrying in 0 s. b: the service is busy" in logs
 
 
 def test_a_command_retries_by_itself(instance: dg.DagsterInstance) -> None:

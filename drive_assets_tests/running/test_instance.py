@@ -1,30 +1,29 @@
 """Runs that commands execute: which are lost, what a full pool does, which signals are heard, what is refused early."""
 
-import hashlib
 import os
 import signal
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import dagster as dg
 import pytest
-from dagster._core.utils import make_new_run_id
-from dagster._utils.interrupts import capture_interrupts
+from dagster._utils.interrupts import capture_interrupts  # what Dagster does between steps
 from filelock import FileLock
 
 from drive_assets.resources.storage import Storage
 from drive_assets.running import instance as instances
-from drive_assets.running.home import FORMER, SETTINGS, TEMPLATE, lacking, prepare_home
+from drive_assets.running.home import SETTINGS, TEMPLATE, UNEDITED, missing_settings, prepare_home
 from drive_assets.running.instance import (
     PROCESS_TAG,
     end_lost_runs,
     hold_lease,
-    interrupts_heard,
     open_instance,
     process_tag,
     wait_for_pools,
 )
+from drive_assets.running.interrupts import defer_interrupts, raise_missed_interrupts
 from drive_assets.running.ui import LOGS
 from model.common.errors import DataError
 
@@ -38,7 +37,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 def add_run(instance: dg.DagsterInstance, status: dg.DagsterRunStatus, process: str) -> str:
-    run_id = make_new_run_id()
+    run_id = str(uuid.uuid4())
     tags = {PROCESS_TAG: process} if process else {}
     instance.add_run(dg.DagsterRun(job_name="job", run_id=run_id, status=status, tags=tags))
     return run_id
@@ -111,22 +110,38 @@ def test_a_full_pool_is_told_and_waited_for_and_places_of_lost_runs_are_freed(
 
     monkeypatch.setattr(instances, "time", SimpleNamespace(sleep=sleep))
     wait_for_pools(instance, {"gpu"}, told.append)
-    assert told == [f"  Waits for pool gpu, which run {holder[:8]} holds; Ctrl-C ends the waiting."]
+    assert told == [f"  Waiting for pool gpu, held by run {holder[:8]}. Press Ctrl-C to stop."]
     assert len(waits) == 3
     assert storage.get_concurrency_info("gpu").active_slot_count == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_between_two_steps_is_heard(number: signal.Signals) -> None:
+@pytest.fixture
+def handlers_kept() -> Iterator[None]:
     before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        with pytest.raises(KeyboardInterrupt), interrupts_heard(), capture_interrupts():
-            os.kill(os.getpid(), number)  # Dagster notes it, and forgets it at the end of the block
-        with interrupts_heard():
-            pass
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+    yield
+    for each, handler in before.items():
+        signal.signal(each, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_between_two_steps_is_not_lost(number: signal.Signals, handlers_kept: None) -> None:
+    with pytest.raises(KeyboardInterrupt), raise_missed_interrupts(), capture_interrupts():
+        os.kill(os.getpid(), number)  # Dagster's block notes it, and forgets it at its end
+    with raise_missed_interrupts():
+        pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_deferred_signal_takes_effect_after_the_block_also_if_the_block_fails(
+    number: signal.Signals, handlers_kept: None
+) -> None:
+    signal.signal(number, signal.default_int_handler)
+    done = False
+    with pytest.raises(KeyboardInterrupt), defer_interrupts():
+        os.kill(os.getpid(), number)
+        done = True
+        raise ValueError("the store failed")
+    assert done and signal.getsignal(number) is signal.default_int_handler
 
 
 def test_a_damaged_database_is_named_with_what_to_do(data_root: Path) -> None:
@@ -144,36 +159,43 @@ def test_dagsters_servers_send_no_logs_to_their_makers(data_root: Path, monkeypa
     assert os.environ["DAGSTER_DISABLE_TELEMETRY"] == "1" and LOGS != "logs"
 
 
-def test_settings_that_nobody_edited_follow_the_version(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unedited_settings_follow_the_version_and_edited_ones_stay(data_root: Path) -> None:
     home = prepare_home()
     path = home / SETTINGS
-    ours = path.read_text()
-    assert (ours.startswith(TEMPLATE.read_text()), lacking(home)) == (True, [])
-    former = "telemetry:\n  enabled: false\n"
-    monkeypatch.setattr("drive_assets.running.home.FORMER", {hashlib.sha256(former.encode()).hexdigest()[:12]})
-    path.write_text(former)
+    current = path.read_text()
+    assert (current.startswith(TEMPLATE.read_text()), missing_settings(home)) == (True, [])
+    for file in (path, home / UNEDITED):
+        file.write_text("telemetry:\n  enabled: false\n")  # as an earlier version wrote it
     prepare_home()
-    assert path.read_text() == ours
-    edited = ours.replace("max_concurrent_runs: 4", "max_concurrent_runs: 8").replace("CheckedRunQueue", "Other")
+    assert path.read_text() == current
+    edited = current.replace("max_concurrent_runs: 4", "max_concurrent_runs: 8").replace("WatchedRun", "Another")
     path.write_text(edited.replace("  retry_on_asset_or_op_failure: false\n", ""))
     prepare_home()
     assert "max_concurrent_runs: 8" in path.read_text()
-    assert lacking(home) == [
-        "run_coordinator.class: CheckedRunQueue",
+    assert missing_settings(home) == [
+        "run_launcher.class: WatchedRunLauncher",
         "run_retries.retry_on_asset_or_op_failure: False",
     ]
 
 
-def test_what_the_settings_were_before_is_known() -> None:
-    """Who changes dagster.yaml adds the beginning of the former's SHA-256 to FORMER, and puts today's here."""
-    today = "3a65a65b623e"
-    assert hashlib.sha256(TEMPLATE.read_bytes()).hexdigest()[:12] == today
-    assert today not in FORMER
+def test_settings_of_earlier_versions_work_and_keep_what_was_edited(data_root: Path) -> None:
+    earlier = """
+run_coordinator: {module: drive_assets.run_queue, class: CheckedRunQueue, config: {dequeue_num_workers: 3}}
+run_launcher: {module: drive_assets.run_launcher, class: WatchedRunLauncher}
+event_log_storage: {module: drive_assets.event_log, class: KeptEventLog, config: {home: {env: DAGSTER_HOME}}}
+"""
+    (data_root / "dagster").mkdir(parents=True)
+    (data_root / "dagster" / SETTINGS).write_text(earlier)
+    for _ in range(2):
+        with open_instance() as instance:
+            assert type(instance.event_log_storage).__name__ == "KeptEventLog"
+            assert type(instance.run_launcher).__name__ == "WatchedRunLauncher"
+            assert instance.run_coordinator.inst_data.config_dict["dequeue_num_workers"] == 3
 
 
 def test_a_percent_sign_in_the_path_is_refused(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DRIVE_ASSETS_DATA", str(data_root.with_name("100%")))
-    with pytest.raises(DataError, match="100% has a % in its path"):
+    with pytest.raises(DataError, match="100% contains a %"):
         open_instance()
 
 

@@ -19,6 +19,7 @@ from drive_assets.resources.mlflow.address import table_of_trainings
 from drive_assets.resources.storage import Storage
 from drive_assets.running.instance import open_instance
 from drive_assets.running.ui import _stop
+from drive_assets.status import failure_reason
 from drive_assets_tests.browser.walk import BROWSER, DRIVER, Walk, browser, served
 from drive_assets_tests.drives import write_drive
 
@@ -73,12 +74,11 @@ def launch(dagster: str, asset: str, partition: str, config: dict) -> dict:
 
 def wrong_launches(dagster: str, instance: dg.DagsterInstance) -> None:
     """A partition that does not exist, none, and a wrong option, as a script or an old browser tab may ask for."""
-    words = {"future_labels": "has no partition '2031-01-01_00-00-00': choose one", "checkpoint": "none was chosen"}
+    expected = {"future_labels": "has no partition '2031-01-01_00-00-00': choose one", "checkpoint": "run has none"}
     for asset, partition in (("future_labels", "2031-01-01_00-00-00"), ("checkpoint", "")):
         run_id = launch(dagster, asset, partition, {})["run"]["runId"]
-        run = instance.get_run_by_id(run_id)
-        assert run is not None and run.status == dg.DagsterRunStatus.FAILURE
-        assert words[asset] in instance.all_logs(run_id)[-1].message
+        until(lambda run_id=run_id: instance.get_run_by_id(run_id).status == dg.DagsterRunStatus.FAILURE)
+        assert expected[asset] in failure_reason(instance, run_id)
     wrong = {"ops": {"checkpoint": {"config": {"epochs": 0}}}}
     refused = launch(dagster, "checkpoint", "simple_concat_lstm", wrong)
     assert "epochs 0: expected greater than or equal to 1" in refused["message"]

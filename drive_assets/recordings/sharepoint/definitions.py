@@ -9,7 +9,7 @@ from drive_assets.recordings.sharepoint.sensor import sharepoint_sensor
 from drive_assets.recordings.sharepoint.source import SharePointSource
 from drive_assets.recordings.sources import Kind
 from drive_assets.resources.storage import Storage
-from drive_assets.running.environment import cron_from_environment
+from drive_assets.running.environment import Cron, setting
 
 
 @dg.op(description="Have the SharePoint sensor list the whole library and compare it by id.")
@@ -27,7 +27,7 @@ def sharepoint_reconciliation() -> None:
 SCHEDULE = dg.ScheduleDefinition(
     name="sharepoint_reconciliation_schedule",
     job=sharepoint_reconciliation,
-    cron_schedule=cron_from_environment("DRIVE_ASSETS_RECONCILIATION_CRON", "0 3 * * 0"),
+    cron_schedule=setting("DRIVE_ASSETS_RECONCILIATION_CRON", Cron, "0 3 * * 0"),
     default_status=(
         dg.DefaultScheduleStatus.RUNNING if os.environ.get("SHAREPOINT_TENANT_ID") else dg.DefaultScheduleStatus.STOPPED
     ),

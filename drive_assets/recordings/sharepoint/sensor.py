@@ -19,7 +19,7 @@ from drive_assets.recordings.sources import missing_files
 from drive_assets.resources.sharepoint.items import DeltaPage, Item, ResyncRequired, SharePointError, Throttled
 from drive_assets.resources.sharepoint.settings import SharePointSettings
 from drive_assets.resources.storage import Storage
-from drive_assets.running.batches import told
+from drive_assets.running.batches import error_text
 from model.common.config import fingerprint
 from model.common.errors import DataError
 from model.recording.folder import TELEMETRY
@@ -183,7 +183,7 @@ class Scan:
                 if self._is_settled(entry):
                     settled.append(entry.id)
             except Exception as error:  # a failure of one does not stop the others
-                self.tick.note("not read", f"{entry.path}: {told(error)}")
+                self.tick.note("not read", f"{entry.path}: {error_text(error)}")
         self.known.settle(settled)
 
     def _is_settled(self, entry: Entry) -> bool:

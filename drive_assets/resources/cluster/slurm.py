@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TypeGuard, TypeVar
 
 import dagster as dg
-from dagster._core.errors import DagsterExecutionInterruptedError
 from filelock import FileLock
 
 from drive_assets.resources.cluster.batch import Batch
@@ -24,6 +23,7 @@ from drive_assets.resources.cluster.script import UNSEEN_STATUS, submit
 from drive_assets.resources.cluster.settings import SlurmSettings
 from drive_assets.resources.failures import JobsContinue
 from drive_assets.running.instance import PROCESS_TAG
+from drive_assets.running.interrupts import INTERRUPTIONS
 from drive_assets.tasks import Task
 from drive_assets.wire import Work, to_wire, version
 from model.common.config import fingerprint
@@ -42,7 +42,6 @@ EXECUTION_FIELDS = ("run", "anew")
 """Fields of jobs that do not decide what is made: a retry adopts what its first try submitted."""
 PASSED_ON = ("DRIVE_ASSETS_", "MLFLOW_", "PYTHONPATH")
 """Prefixes of this process's environment variables that a job gets."""
-INTERRUPTIONS = (DagsterExecutionInterruptedError, KeyboardInterrupt)
 
 
 class SlurmCompute(SlurmSettings):

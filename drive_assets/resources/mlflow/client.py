@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -11,8 +10,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import dagster as dg
-from dagster._core.errors import DagsterExecutionInterruptedError
-from dagster._utils.interrupts import capture_interrupts, pop_captured_interrupt
 
 from drive_assets.resources.cluster.job_folder import is_worker_alive
 from drive_assets.resources.failures import JobsContinue
@@ -37,6 +34,7 @@ from drive_assets.resources.mlflow.tracking import (
     take_run,
 )
 from drive_assets.resources.storage import data_root
+from drive_assets.running.interrupts import INTERRUPTIONS, defer_interrupts
 from model.common.errors import DataError, PassingError
 
 if TYPE_CHECKING:
@@ -76,16 +74,11 @@ def told() -> Iterator[None]:
 
     Raises:
         PassingError: the store failed; the same may succeed later.
-        KeyboardInterrupt: a signal came.
+        KeyboardInterrupt: a signal arrived.
     """
-    waits = tracking_uri().startswith(SQLITE) and threading.current_thread() is threading.main_thread()
     try:
-        with capture_interrupts() if waits else nullcontext():
-            try:
-                yield
-            finally:
-                if waits and pop_captured_interrupt():  # also where the store failed just then
-                    raise KeyboardInterrupt
+        with defer_interrupts() if tracking_uri().startswith(SQLITE) else nullcontext():
+            yield
     except DataError:
         raise
     except Exception as error:  # of mlflow, sqlalchemy, requests, sqlite and boto
@@ -234,8 +227,7 @@ class Mlflow(dg.ConfigurableResource):
         except JobsContinue:
             raise
         except BaseException as error:
-            endings = (DagsterExecutionInterruptedError, KeyboardInterrupt)
-            terminated = not isinstance(error, Exception) or isinstance(error.__cause__, endings)
+            terminated = not isinstance(error, Exception) or isinstance(error.__cause__, INTERRUPTIONS)
             with contextlib.suppress(DataError), hurried():
                 self.end({dagster_run}, "KILLED" if terminated else "FAILED", living=terminated)
             raise

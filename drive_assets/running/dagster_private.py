@@ -1,0 +1,27 @@
+"""All imports from Dagster's private modules, each with its reason. A new release of Dagster may break these alone."""
+
+# Raised while run config is processed, it refuses a value at launch in one sentence. Any other exception there becomes
+# a traceback, and a range that pydantic checks is otherwise checked only when the run has started.
+from dagster._config.errors import PostProcessingError
+
+# Asks for the latest check of one partition. Dagster has no public query for that.
+from dagster._core.event_api import PartitionKeyFilter
+
+# What run monitoring expects of `check_run_worker_health`. Dagster's own launcher has none, so a run that was killed
+# together with its code server would stay in progress forever.
+from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
+
+# Base of the event log that keeps its databases open, which makes backfills five times as fast.
+from dagster._core.storage.event_log import SqliteEventLogStorage
+
+# Asks a code server whether it still runs a run.
+from dagster._grpc.types import CanCancelExecutionRequest
+
+__all__ = [
+    "CanCancelExecutionRequest",
+    "CheckRunHealthResult",
+    "PartitionKeyFilter",
+    "PostProcessingError",
+    "SqliteEventLogStorage",
+    "WorkerStatus",
+]

@@ -1,0 +1,74 @@
+"""What SIGINT and SIGTERM do to a run that this process executes."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
+INTERRUPTIONS = (dg.DagsterExecutionInterruptedError, KeyboardInterrupt)
+"""What is raised where a run is terminated."""
+
+
+@contextmanager
+def fail_when_terminated() -> Iterator[None]:
+    """A termination fails the step for good. Dagster would retry it as the asset's policy says.
+
+    Raises:
+        dagster.Failure: the run was terminated in the block.
+    """
+    try:
+        yield
+    except INTERRUPTIONS as error:
+        raise dg.Failure("The run was terminated. Run it again: it resumes there.", allow_retries=False) from error
+
+
+@contextmanager
+def raise_missed_interrupts() -> Iterator[None]:
+    """Dagster drops signals that arrive between two of its steps; this block does not.
+
+    Raises:
+        KeyboardInterrupt: at the end of the block, if SIGINT or SIGTERM arrived in it and did not end it.
+    """
+    if not _in_main_thread():
+        yield
+        return
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    os.set_blocking(writer, False)
+    previous = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    try:
+        yield
+        with contextlib.suppress(BlockingIOError):
+            if set(INTERRUPTS) & set(os.read(reader, 4096)):
+                raise KeyboardInterrupt
+    finally:
+        signal.set_wakeup_fd(previous)
+        os.close(reader)
+        os.close(writer)
+
+
+@contextmanager
+def defer_interrupts() -> Iterator[None]:
+    """SIGINT and SIGTERM take effect at the end of the block."""
+    if not _in_main_thread():
+        yield
+        return
+    received: list[int] = []
+    previous = {number: signal.signal(number, lambda number, _: received.append(number)) for number in INTERRUPTS}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        if received:
+            signal.raise_signal(received[0])
+
+
+def _in_main_thread() -> bool:
+    """Python delivers signals to the main thread only."""
+    return threading.current_thread() is threading.main_thread()
