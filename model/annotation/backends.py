@@ -1,7 +1,7 @@
 """The network on a device: OpenVINO or torch on a CPU, or nvJPEG, torch and NMS on a GPU.
 
-A backend has two halves. `load` runs in many threads and makes of a file what `detect` takes. `detect` runs in `lanes`
-threads, each with a batch of its own, so that one lane decodes while the other's network runs.
+A backend has two halves: `load` runs in many threads and prepares a file for `detect`, which runs in `lanes` threads,
+each with a batch of its own, so that one lane decodes while the other's network runs.
 """
 
 import os
@@ -28,7 +28,7 @@ NMS_LIMIT = 20_000
 """Boxes that one NMS takes: its memory grows with their square."""
 WARM_UPS = 3
 NVJPEG_MEMORY = re.compile(r": 5\b")
-"""torchvision tells nvJPEG's status as a number; this one is ALLOCATOR_FAILURE (NVIDIA, nvJPEG documentation)."""
+"""nvJPEG's status ALLOCATOR_FAILURE in torchvision's error text (NVIDIA, nvJPEG documentation)."""
 
 
 class Backend(Protocol):
@@ -36,11 +36,11 @@ class Backend(Protocol):
 
     name: str
     batch: int
-    """Frames that `detect` is given at once, unless the user says otherwise."""
+    """Frames in a call of `detect`, unless the user chooses another number."""
     lanes: int
 
     def load(self, path: Path, view: View) -> Any:
-        """What `detect` needs of a file. Raises UnreadableFrame or OtherSize."""
+        """A file as `detect` expects it. Raises UnreadableFrame or OtherSize."""
 
     def detect(self, loaded: Sequence[Any], view: View) -> list[Detections]:
         """Detections of each frame. Raises torch.OutOfMemoryError or MemoryError for a batch that is too large."""
@@ -51,7 +51,7 @@ class Keep:
     """Which of a network's raw predictions are detections."""
 
     thresholds: torch.Tensor
-    """(classes,) lowest confidence of each of the detector's classes; above 1 for those not wanted"""
+    """(classes,) lowest confidence of each of the detector's classes; above 1 for unused ones"""
     outputs: npt.NDArray[np.int64]
     """(classes,) output id of each of the detector's classes"""
     iou: float
@@ -71,7 +71,7 @@ class Keep:
         device: str,
         agnostic: bool = False,
     ) -> "Keep":
-        """Of output ids by detector's class and the lowest confidence of each output."""
+        """From output ids by detector's class and the lowest confidence of each output."""
         thresholds, outputs = torch.full((classes,), 2.0), np.zeros(classes, np.int64)
         for number, output in class_ids.items():
             thresholds[number], outputs[number] = lowest[output], output
@@ -106,7 +106,7 @@ def suppress(raw: torch.Tensor, end_to_end: bool, keep: Keep, view: View) -> lis
     if end_to_end:
         order = confidence.argsort(descending=True)
     else:
-        # Each image's classes lie in a place of their own, so that one call keeps them apart.
+        # Boxes of each image and class are shifted apart, so that one call does not mix them.
         group = image if keep.agnostic else image * len(keep.thresholds) + number
         order = nms(box.double() + (group * 4.0 * view.image_size)[:, None], confidence.double(), keep.iou)
     box = scale_boxes(view.letterboxed, box[order], (view.roi[3], view.roi[2]))
@@ -169,7 +169,7 @@ class OpenVinoBackend(TorchBackend):
         example = torch.zeros(1, 3, *size)
         self.network(example)  # fills the head's cache of anchors, so that tracing sees the same graph each time
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch, about tracing
+            warnings.simplefilter("ignore")  # torch's, about tracing
             converted = openvino.convert_model(self.network, example_input=example, input=[1, 3, *size])
         steps = PrePostProcessor(converted)
         source = steps.input().tensor()
@@ -197,9 +197,9 @@ class CudaBackend:
         self.end_to_end = _is_end_to_end(network)
         self._lock = threading.Lock()
         self._streams: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        """Of the lanes. Made once, since torch caches memory a stream, and has few of them."""
+        """One for each lane, reused: torch caches memory for each stream, and has few of them."""
         if device != "cpu":
-            torch.cuda.synchronize()  # the streams do not wait for the network to be there
+            torch.cuda.synchronize()  # the streams do not wait until the network is copied
             for _ in range(self.lanes):
                 self._streams.put(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
         self._decoders = ThreadPoolExecutor(os.cpu_count())
@@ -208,7 +208,7 @@ class CudaBackend:
 
     def load(self, path: Path, view: View) -> Jpeg:
         content = read_jpeg(path, view)
-        check_jpeg(content)  # the cores are idle here, and nvJPEG does not tell of damage
+        check_jpeg(content)  # the cores are idle here, and nvJPEG does not report damage
         return content
 
     @torch.inference_mode()
@@ -229,7 +229,7 @@ class CudaBackend:
 
     def _detect(self, loaded: Sequence[Jpeg], view: View) -> list[Detections]:
         images = letterbox_batch(self._decode(loaded, view), view, self.type)
-        with self._lock:  # the graph has one input and one output: the other lane waits until this one has its own
+        with self._lock:  # the graph has one output buffer: the other lane waits until it is copied
             raw = self._forward(images)
             if self.device != "cpu":
                 torch.cuda.current_stream().synchronize()
@@ -247,13 +247,13 @@ class CudaBackend:
             except (RuntimeError, ImportError, AttributeError) as error:
                 if is_out_of_memory(error) or NVJPEG_MEMORY.search(str(error)):
                     raise torch.OutOfMemoryError(f"nvJPEG is out of memory: {error}") from error
-                # A kind of JPEG that nvJPEG cannot read, or no nvJPEG here: then libjpeg reads it.
+                # nvJPEG is not available, or cannot read this kind of JPEG: libjpeg reads it.
                 self._nvjpeg = len(loaded) == 1 or not isinstance(error, (ImportError, AttributeError))
         crops = np.stack(list(self._decoders.map(lambda content: decode(content, view).copy(), loaded)))
         return torch.from_numpy(crops).to(self.device).flip(-1).permute(0, 3, 1, 2)
 
     def _forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Raw predictions, from a CUDA graph for batches of the usual size, which shorter ones are filled up to."""
+        """Raw predictions from a CUDA graph; smaller batches are padded to the usual size."""
         if self.device == "cpu":
             return _first(self.network(images))
         missing = self.batch - len(images)
@@ -271,12 +271,12 @@ class _Graph:
 
     def __init__(self, graph: Any, source: torch.Tensor, result: torch.Tensor, head: Any) -> None:
         self.graph, self.source, self.result = graph, source, result
-        # The kernels read these; the head drops them when it sees another shape.
+        # The kernels read these; the head releases them when it receives another shape.
         self.held = (head.anchors, head.strides)
 
     @classmethod
     def capture(cls, network: Any, example: torch.Tensor) -> "_Graph | None":
-        """None where the network cannot be captured; it then runs kernel by kernel.
+        """None if the network cannot be captured and has to run kernel by kernel.
 
         Captures with `thread_local`, since the other lane may allocate meanwhile.
         """
@@ -305,7 +305,7 @@ def decode_jpegs(contents: list[torch.Tensor], device: str) -> list[torch.Tensor
     from torchvision.io import ImageReadMode, decode_jpeg
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torchvision's, that torchcodec will have this function one day
+        warnings.simplefilter("ignore")  # torchvision's, about a move to torchcodec
         return decode_jpeg(contents, ImageReadMode.RGB, device)
 
 
@@ -318,10 +318,10 @@ def letterbox_batch(images: torch.Tensor, view: View, dtype: torch.dtype) -> tor
 
 
 def choose_backend(name: str, network: Any, keep: Keep, half: bool, device: str) -> Backend:
-    """The backend that is asked for; by `auto` the fastest that is there.
+    """The requested backend; for `auto` the fastest that is installed.
 
     Raises:
-        DataError: OpenVINO is asked for and not installed.
+        DataError: OpenVINO is requested and not installed.
     """
     if device == "cuda":
         return CudaBackend(network, keep, half)

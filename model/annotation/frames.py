@@ -1,4 +1,4 @@
-"""Frames from picture files to what a detector sees: checked, decoded, cut to the region of interest, letterboxed."""
+"""Frames, from files to the detector's input: checked, decoded, cropped to the region of interest, letterboxed."""
 
 import io
 import threading
@@ -26,18 +26,20 @@ Detections = npt.NDArray[np.float32]
 """(n,6) x1, y1, x2, y2 in px of the region of interest, confidence, class id."""
 STRIDE = 32
 PAD = 114
-SIZES_LOOKED_AT = 64
+SIZE_SAMPLES = 64
 HEADER = 65_536 + 4
 """Bytes that hold a picture's EXIF data."""
+LARGEST_PIXELS = 100_000_000
+"""A small file can hold a picture that takes minutes and gigabytes to decode."""
 SIDEWAYS = range(5, 9)
-"""Orientations of EXIF that lie on their side."""
-SMALLEST_SCALE = 8
-"""What libjpeg can shrink by while it decodes."""
+"""EXIF orientations that swap width and height."""
+SHRINKING = 8
+"""Largest factor by which libjpeg shrinks a picture while it decodes."""
 _scratch = threading.local()
 
 
 class UnreadableFrame(Exception):
-    """A file is no JPEG or PNG, is cut, or its data is damaged."""
+    """A file is no JPEG or PNG, is truncated, too large, or its data is damaged."""
 
 
 class OtherSize(Exception):
@@ -57,7 +59,7 @@ class Geometry(NamedTuple):
 
 @dataclass(frozen=True)
 class View:
-    """What of a recording's frames the network sees."""
+    """The part of a recording's frames that the network sees."""
 
     frame: tuple[int, int]
     """Width and height of the recording's frames, px"""
@@ -77,20 +79,20 @@ class View:
 
 
 def view_of(recording: Path, frames: Sequence[Path], roi: Region, image_size: int, stride: int = STRIDE) -> View:
-    """The view of a recording's frames: its frames have the size that most of those looked at have.
+    """The view of a recording's frames, whose size is the most frequent one in a sample.
 
     Raises:
-        DataError: none of those can be read, or the region of interest does not fit.
+        DataError: none of the sample can be read, or the region of interest does not fit.
     """
     sizes: Counter[tuple[int, int]] = Counter()
-    picked: Any = np.unique(np.linspace(0, len(frames) - 1, SIZES_LOOKED_AT).astype(int)) if frames else []
+    picked: Any = np.unique(np.linspace(0, len(frames) - 1, SIZE_SAMPLES).astype(int)) if frames else []
     for index in picked:
         try:
             sizes[picture_size(np.fromfile(frames[index], np.uint8))] += 1
         except UnreadableFrame:
             continue
     if not sizes:
-        raise DataError(f"{recording} has no frame that can be read: {len(picked)} were tried; copy it again.")
+        raise DataError(f"{recording} has no readable frame: {len(picked)} were tried; copy the recording again.")
     (frame, _), *_ = sizes.most_common(1)
     x, y, width, height = roi
     if x + width > frame[0] or y + height > frame[1]:
@@ -102,27 +104,29 @@ def view_of(recording: Path, frames: Sequence[Path], roi: Region, image_size: in
 
 
 def picture_size(content: Jpeg) -> tuple[int, int]:
-    """Width and height of an upright picture, px; nothing is decoded.
+    """Width and height in px of the upright picture, from its header.
 
     Raises:
-        UnreadableFrame: there is no header of a JPEG or PNG.
+        UnreadableFrame: it is no JPEG or PNG.
     """
     head = content[:HEADER].tobytes()
     if head.startswith(PNG_START):
         width, height = (int.from_bytes(head[place : place + 4], "big") for place in (16, 20))
-        return width, height
-    width, height = jpeg_size(content)
+    else:
+        width, height = jpeg_size(content)
+    if width * height > LARGEST_PIXELS:
+        raise UnreadableFrame(f"{width}x{height} px: more than {LARGEST_PIXELS / 1e6:.0f} million pixels")
     return (width, height) if is_plain_jpeg(head) or orientation(head) not in SIDEWAYS else (height, width)
 
 
 def _upright_jpeg(content: Jpeg) -> Jpeg:
-    """Any picture as an upright JPEG without loss to speak of, which is what the backends take."""
+    """Any picture as an upright JPEG of best quality, which the backends expect."""
     if content[: len(JPEG_START)].tobytes() == JPEG_START:
         check_jpeg(content)
     try:
         with Image.open(io.BytesIO(content.tobytes())) as image:
             upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):  # grey of 16 bits, which Pillow would cut at 255
+            if upright.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
                 upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
             pixels = np.asarray(upright.convert("RGB"))
     except (OSError, SyntaxError, ValueError) as error:
@@ -132,10 +136,10 @@ def _upright_jpeg(content: Jpeg) -> Jpeg:
 
 
 def jpeg_size(content: Jpeg) -> tuple[int, int]:
-    """Width and height that a JPEG's header tells, px; nothing is decoded.
+    """Width and height in px from a JPEG's header.
 
     Raises:
-        UnreadableFrame: there is no such header.
+        UnreadableFrame: it is no JPEG.
     """
     try:
         height, width, *_ = simplejpeg.decode_jpeg_header(content)
@@ -145,7 +149,7 @@ def jpeg_size(content: Jpeg) -> tuple[int, int]:
 
 
 def read_jpeg(path: Path, view: View) -> Jpeg:
-    """A file's JPEG, if its picture has the view's size. One that does not lie upright is turned; a PNG is converted.
+    """A file as an upright JPEG of the view's frame size: turned as EXIF asks, converted if it is a PNG.
 
     Raises:
         UnreadableFrame, OtherSize
@@ -158,27 +162,27 @@ def read_jpeg(path: Path, view: View) -> Jpeg:
 
 
 def check_jpeg(content: Jpeg) -> None:
-    """Read all of a JPEG's data without making the picture, at 60 % of the cost of decoding.
+    """Check all of a JPEG's data at 60 % of the cost of decoding it.
 
     Raises:
-        UnreadableFrame: the data is cut or damaged. OpenCV and nvJPEG make a picture, grey in part, of such a file.
+        UnreadableFrame: the data is truncated or damaged; OpenCV and nvJPEG decode it to a partly grey picture.
     """
     try:
-        simplejpeg.decode_jpeg(content, "GRAY", min_height=1, min_width=1, min_factor=SMALLEST_SCALE)
+        simplejpeg.decode_jpeg(content, "GRAY", min_height=1, min_width=1, min_factor=SHRINKING)
     except ValueError as error:
         raise UnreadableFrame(str(error)) from error
 
 
 def decode(content: Jpeg, view: View) -> Frame:
-    """The region of interest. It lies in a buffer of this thread, which the next call overwrites.
+    """The region of interest, in a buffer of this thread that the next call overwrites.
 
     Raises:
-        UnreadableFrame: the data is cut or damaged; libjpeg's warnings count.
+        UnreadableFrame: the data is truncated or damaged; libjpeg's warnings count.
     """
     width, height = view.frame
     buffer: Frame | None = getattr(_scratch, "buffer", None)
     if buffer is None or buffer.shape != (height, width, 3):
-        buffer = _scratch.buffer = np.empty((height, width, 3), np.uint8)  # once: new pages cost as much as decoding
+        buffer = _scratch.buffer = np.empty((height, width, 3), np.uint8)  # reused: new pages cost as much as decoding
     try:
         image = simplejpeg.decode_jpeg(content, "BGR", buffer=buffer)
     except ValueError as error:
@@ -208,7 +212,7 @@ def letterbox_geometry(width: int, height: int, size: int, stride: int = STRIDE)
 def letterbox(image: Frame, size: int, stride: int = STRIDE) -> Frame:
     """Scale an image so that its longer side is `size`, and pad the shorter to a multiple of the stride with grey.
 
-    The same pixels as ultralytics' LetterBox with `auto=True`, which its `predict` uses for images of one shape.
+    The same pixels as ultralytics' LetterBox with `auto=True`, which its `predict` applies to images of one shape.
     """
     height, width = image.shape[:2]
     g = letterbox_geometry(width, height, size, stride)

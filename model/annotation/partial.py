@@ -1,4 +1,4 @@
-"""Frames annotated so far: in memory, and in a file beside the output that outlives a killed run."""
+"""Frames annotated so far, in memory and in a file that outlives a killed run."""
 
 import json
 import os
@@ -14,13 +14,13 @@ from model.recording.folder import Recording
 
 
 class PartialAnnotations:
-    """What is done of a recording's frames. As a context manager it writes what is unwritten, whatever happens."""
+    """The annotated frames of a recording. Leaving the context writes the rest of them to the file."""
 
     def __init__(self, recording: Recording, identity: str, hashes: Mapping[str, str]) -> None:
-        """Recover what a killed run, or an earlier run with this `identity` (weights and options), has done.
+        """Load the frames that a killed run, or an earlier run with this `identity` (weights and options), annotated.
 
         Args:
-            hashes: of the frames' contents by file name; a frame that has another one now is annotated anew.
+            hashes: of the frames' contents by file name; frames whose hash has changed are annotated again.
         """
         output = recording.annotations_path
         self._stem = f".{output.stem}."
@@ -29,7 +29,7 @@ class PartialAnnotations:
         self._hashes = hashes
         self.frames = _earlier(recording, identity, hashes)
         if self.path.is_file():
-            self._recover()
+            self._read()
 
     def __enter__(self) -> "PartialAnnotations":
         return self
@@ -38,18 +38,18 @@ class PartialAnnotations:
         self._write()
 
     def add(self, frames: Iterable[tuple[str, Detections]], every: int) -> None:
-        """Take in (file name, detections); write once `every` frames are unwritten."""
-        for name, found in frames:
-            self.frames[name] = found
-            self._unwritten.append(json.dumps([name, self._hashes[name], found.tolist()]) + "\n")
+        """Add (file name, detections); write once `every` frames are unwritten."""
+        for name, detections in frames:
+            self.frames[name] = detections
+            self._unwritten.append("\n" + json.dumps([name, self._hashes[name], detections.tolist()]))
         if len(self._unwritten) >= every:
             self._write()
 
-    def finished(self) -> None:
-        """Drop the file: the output is written."""
+    def discard(self) -> None:
+        """Remove the file, and those of other weights and options."""
         self._unwritten = []
-        for left in self.path.parent.glob(f"{self._stem}*.partial"):
-            left.unlink()
+        for path in self.path.parent.glob(f"{self._stem}*.partial"):
+            path.unlink()
 
     def _write(self) -> None:
         if self._unwritten:
@@ -59,32 +59,27 @@ class PartialAnnotations:
                 os.fsync(stream.fileno())
             self._unwritten = []
 
-    def _recover(self) -> None:
-        """Read what a killed run left; its last line may be cut."""
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        whole = [line for line in lines if line.endswith("\n")]
-        for line in whole:
+    def _read(self) -> None:
+        for line in self.path.read_text(encoding="utf-8").split("\n"):
             try:
-                name, digest, found = json.loads(line)
+                name, digest, detections = json.loads(line)
                 if self._hashes.get(name) == digest:
-                    self.frames[name] = np.array(found, np.float32).reshape(-1, 6)
-            except (ValueError, TypeError):  # junk: that frame is annotated anew
+                    self.frames[name] = np.array(detections, np.float32).reshape(-1, 6)
+            except (ValueError, TypeError):  # cut by a kill: annotated again
                 continue
-        if len(whole) < len(lines):
-            self.path.write_text("".join(whole), encoding="utf-8")
 
 
 def _earlier(recording: Recording, identity: str, hashes: Mapping[str, str]) -> dict[str, Detections]:
-    """What an earlier run with this identity found in frames that are as they were; nothing if it cannot be read."""
+    """Detections of an earlier run with this identity in unchanged frames; nothing if they cannot be read."""
     try:
         if recording.details.get("fingerprint") == identity and recording.annotations_path.is_file():
-            found = recording.annotations()
+            annotations = recording.annotations()
             before = recording.details.get(FRAME_HASHES, {})
             return {
-                name: found.frame(index)
-                for index, name in enumerate(found.filename)
+                name: annotations.frame(index)
+                for index, name in enumerate(annotations.filename)
                 if name in hashes and before.get(name) == hashes[name]
             }
-    except DataError:  # what cannot be read is made anew
+    except DataError:
         pass
     return {}

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,7 +45,7 @@ class Annotator:
     """A detector, loaded once, for any number of recordings."""
 
     def __init__(self, weights: Path, config: AnnotationConfig, cache: Path) -> None:
-        """Raises DataError if `weights` are no detector, have none of the classes asked for, or not this image size."""
+        """Raises DataError if `weights` hold no detector, no requested class, or need another image size."""
         configure_ultralytics(cache / "ultralytics")
         self.config = config
         detector = load_detector(weights)
@@ -69,10 +69,10 @@ class Annotator:
         self.backend = choose_backend(config.backend, network, keep, config.half, device)
         self.backend.batch = config.batch or self.backend.batch
 
-    def annotate(self, folder: Path, tell: Tell = lambda line: None) -> AnnotationReport:
-        """Annotate the frames of a recording that have a telemetry row; write the table and its details beside them.
+    def annotate(self, folder: Path, log: Tell = lambda line: None) -> AnnotationReport:
+        """Annotate the frames of a recording that have a telemetry row; write annotations and details beside them.
 
-        Frames that a killed run, or an earlier run with equal weights and options, has done are kept.
+        Frames that a killed run, or an earlier run with equal weights and options, annotated are not annotated again.
 
         Raises:
             DataError: wrong telemetry, no readable frame, a region of interest outside the frame, or not enough memory
@@ -81,77 +81,68 @@ class Annotator:
         started = time.perf_counter()
         recording = Recording(folder)
         telemetry, _ = recording.telemetry()
-        times = telemetry["Time"].tolist()
-        roi = recording.region() or Region(*self.config.roi)
         present = recording.frames()
+        frames = {row: present[row] for row in telemetry["Time"] if row in present}
+        paths = list(frames.values())
+        roi = recording.region() or Region(*self.config.roi)
+        view = view_of(folder, paths, roi, self.config.image_size, self.stride)
+        hashes = file_hashes(paths)
         identity = fingerprint(self.digest, self.config.model_dump(exclude=set(PACE)), roi)
-        frames = [present[time] for time in times if time in present]
-        view = view_of(folder, frames, roi, self.config.image_size, self.stride)
-        hashes = file_hashes(frames)
         with PartialAnnotations(recording, identity, hashes) as done:
-            resumed = sum(path.name in done.frames for path in frames)
-            todo = [path for path in frames if path.name not in done.frames]
-            skipped = self._run(todo, view, done, lambda line: tell(f"{recording.name}: {line}"))
-            found = [time for time in times if time in present and present[time].name in done.frames]
-            if not found:
-                raise DataError(f"{folder} has no frame that can be read: {len(frames)} were tried; copy it again.")
-            names = [present[time].name for time in found]
-            annotations = Annotations.from_frames(found, names, [done.frames[name] for name in names])
-            write_annotations(recording.annotations_path, annotations)
-            report = self._report(recording, annotations, roi, skipped)
-            report = replace(
-                report,
+            todo = [path for path in paths if path.name not in done.frames]
+            skipped = self._run(todo, view, done, lambda line: log(f"{recording.name}: {line}"))
+            annotated = {row: path.name for row, path in frames.items() if path.name in done.frames}
+            if not annotated:
+                raise DataError(f"{folder} has no readable frame: {len(paths)} were tried; copy the recording again.")
+            detections = [done.frames[name] for name in annotated.values()]
+            annotations = Annotations.from_frames(list(annotated), list(annotated.values()), detections)
+            resumed = len(paths) - len(todo)
+            report = AnnotationReport(
+                recording=recording.name,
+                weights=self.weights,
+                frames=len(annotations),
+                unreadable=len(skipped.unreadable),
+                other_size=len(skipped.other_size),
+                detections=len(annotations.confidence),
+                vehicles_per_frame=len(annotations.confidence) / len(annotations),
+                frames_without_vehicle=int((annotations.count == 0).sum()),
+                confidence_histogram=np.histogram(annotations.confidence, CONFIDENCE_BINS, (0, 1))[0].tolist(),
+                roi=list(roi),
+                class_names=self.class_names,
+                backend=self.backend.name,
                 resumed=resumed,
-                without_row=len(present.keys() - set(times)),
-                missing=len(set(times) - present.keys()),
-                frames_per_s=(len(found) - resumed) / max(time.perf_counter() - started, 1e-9),
+                without_row=len(present) - len(frames),
+                missing=len(telemetry) - len(frames),
+                frames_per_s=(len(annotations) - resumed) / max(time.perf_counter() - started, 1e-9),
             )
             camera = [asdict(finding) for finding in implausible_camera(present, telemetry, repeated_frames(present))]
-            made_from = {name: hashes[name] for name in names}
-            details = {**asdict(report), "fingerprint": identity, CAMERA: camera, FRAME_HASHES: made_from}
+            annotated_hashes = {name: hashes[name] for name in annotated.values()}
+            write_annotations(recording.annotations_path, annotations)
+            details = {**asdict(report), "fingerprint": identity, CAMERA: camera, FRAME_HASHES: annotated_hashes}
             write_json(recording.details_path, details)
-            done.finished()
+            done.discard()
         return report
 
-    def _report(
-        self, recording: Recording, annotations: Annotations, roi: Region, skipped: _Skipped
-    ) -> AnnotationReport:
-        confidences = annotations.confidence
-        return AnnotationReport(
-            recording=recording.name,
-            weights=self.weights,
-            frames=len(annotations),
-            unreadable=len(skipped.unreadable),
-            other_size=len(skipped.other_size),
-            detections=len(confidences),
-            vehicles_per_frame=len(confidences) / len(annotations),
-            frames_without_vehicle=int((annotations.count == 0).sum()),
-            confidence_histogram=np.histogram(confidences, CONFIDENCE_BINS, (0, 1))[0].tolist(),
-            roi=list(roi),
-            class_names=self.class_names,
-            backend=self.backend.name,
-        )
-
-    def _run(self, frames: list[Path], view: View, done: PartialAnnotations, tell: Tell) -> _Skipped:
-        """Annotate `frames` into `done`; return what had to be left out."""
-        skipped, told, finished = _Skipped(), time.perf_counter(), 0
+    def _run(self, frames: list[Path], view: View, done: PartialAnnotations, log: Tell) -> _Skipped:
+        """Add the detections of `frames` to `done`; return the frames that were left out."""
+        skipped, logged, finished = _Skipped(), time.perf_counter(), 0
         threads = self.config.decode_threads or max(2, os.cpu_count() or 2)
         with _pool(threads) as readers, _pool(self.backend.lanes) as lanes:
             loading = _ahead(readers, lambda path: self.backend.load(path, view), frames, 2 * self.backend.batch)
-            batches = self._batches(loading, skipped, tell)
+            batches = self._batches(loading, skipped, log)
             results = _ahead(
-                lanes, lambda batch: self._detect(list(batch.values()), view, tell), batches, self.backend.lanes + 1
+                lanes, lambda batch: self._detect(list(batch.values()), view, log), batches, self.backend.lanes + 1
             )
-            for batch, found in results:
-                done.add(zip(batch, found.result(), strict=True), self.config.checkpoint_every)
+            for batch, detections in results:
+                done.add(zip(batch, detections.result(), strict=True), self.config.checkpoint_every)
                 finished += len(batch)
-                if time.perf_counter() - told > PROGRESS_S:
-                    told = time.perf_counter()
-                    tell(f"{finished} of {len(frames)} frames")
+                if time.perf_counter() - logged > PROGRESS_S:
+                    logged = time.perf_counter()
+                    log(f"{finished} of {len(frames)} frames")
         return skipped
 
     def _batches(
-        self, loading: Iterable[tuple[Path, "Future[Any]"]], skipped: _Skipped, tell: Tell
+        self, loading: Iterable[tuple[Path, "Future[Any]"]], skipped: _Skipped, log: Tell
     ) -> Iterator[dict[str, Any]]:
         """Loaded frames by file name, as many at once as the network takes."""
         batch: dict[str, Any] = {}
@@ -160,18 +151,18 @@ class Annotator:
                 batch[path.name] = future.result()
             except UnreadableFrame as error:
                 skipped.unreadable.append(path.name)
-                tell(f"{path.name} cannot be read and is skipped ({error})")
+                log(f"{path.name} cannot be read and is skipped ({error})")
             except OtherSize as error:
                 skipped.other_size.append(path.name)
-                tell(f"{path.name} is skipped: it has {error}")
+                log(f"{path.name} is skipped: it has {error}")
             if len(batch) >= self.backend.batch:
                 yield batch
                 batch = {}
         if batch:
             yield batch
 
-    def _detect(self, loaded: list[Any], view: View, tell: Tell) -> list[Detections]:
-        """Detections of each frame; where memory is short in halves of the batch, which later ones keep to."""
+    def _detect(self, loaded: list[Any], view: View, log: Tell) -> list[Detections]:
+        """Detections of each frame. If memory runs out, this batch and the next ones are halved."""
         try:
             return self.backend.detect(loaded, view)
         except (RuntimeError, MemoryError) as error:
@@ -179,18 +170,18 @@ class Annotator:
                 raise
         if len(loaded) == 1:
             raise DataError(
-                f"There is not enough memory for one frame at image size {view.image_size}: free some, or make "
-                "image_size smaller."
+                f"There is not enough memory for one frame at image size {view.image_size}: free some, or choose a "
+                "smaller image_size."
             )
         half = len(loaded) // 2
         self.backend.batch = min(self.backend.batch, half)
-        tell(f"out of memory: the batch is halved to {self.backend.batch} frames")
-        return self._detect(loaded[:half], view, tell) + self._detect(loaded[half:], view, tell)
+        log(f"out of memory: the batch is halved to {self.backend.batch} frames")
+        return self._detect(loaded[:half], view, log) + self._detect(loaded[half:], view, log)
 
 
 @contextmanager
 def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads whose waiting tasks are dropped when the block ends early."""
+    """Threads whose waiting tasks are cancelled if the block ends early."""
     pool = ThreadPoolExecutor(threads)
     try:
         yield pool
@@ -201,7 +192,7 @@ def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
 def _ahead(
     pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Iterable[Item], limit: int
 ) -> Iterator[tuple[Item, "Future[Result]"]]:
-    """Each item with the future of its result, in order, with at most `limit` under way or waiting."""
+    """Each item with the future of its result, in order, with at most `limit` running or waiting."""
     waiting: deque[tuple[Item, Future[Result]]] = deque()
     for item in items:
         waiting.append((item, pool.submit(work, item)))

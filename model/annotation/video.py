@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -61,7 +62,7 @@ def write_video(
     encoder, options, container_options = ENCODERS[output.suffix]
     frames, size = 0, (0, 0, 0)
     with atomic_path(output) as temporary, av.open(temporary, "w", options=container_options) as film:
-        stream = film.add_stream(encoder, Fraction(RECORDED_FPS * speed).limit_denominator(1000), options=options)
+        stream: Any = film.add_stream(encoder, Fraction(RECORDED_FPS * speed).limit_denominator(1000), options=options)
         for image in _images(Recording(recording), part):
             if not frames:
                 size = image.shape

@@ -166,7 +166,7 @@ def test_out_of_memory_halves_the_batch(tmp_path: Path) -> None:
         annotator.annotate(drive)
 
 
-def test_only_new_frames_are_run_and_a_killed_run_goes_on(annotator: Annotator, tmp_path: Path) -> None:
+def test_only_new_frames_are_annotated_and_a_killed_run_resumes(annotator: Annotator, tmp_path: Path) -> None:
     drive = write_drive(tmp_path / NAME, rows=8)
     last = sorted(drive.glob("*.jpg"))[-1]
     away = tmp_path / last.name
@@ -188,11 +188,11 @@ def test_only_new_frames_are_run_and_a_killed_run_goes_on(annotator: Annotator, 
 
     detect, calls = annotator._detect, []
 
-    def failing(loaded: list, view: View, tell: Callable) -> list:
+    def failing(loaded: list, view: View, log: Callable) -> list:
         calls.append(len(loaded))
         if len(calls) == 3:
             raise Killed
-        return detect(loaded, view, tell)
+        return detect(loaded, view, log)
 
     annotator._detect = failing  # type: ignore[method-assign]
     try:
@@ -203,7 +203,7 @@ def test_only_new_frames_are_run_and_a_killed_run_goes_on(annotator: Annotator, 
     assert not (killed / "annotations.csv").exists()
     (partial,) = killed.glob(".*.partial")
     with partial.open("a") as stream:
-        stream.write('["cut')
+        stream.write('\n["cut')
     assert annotator.annotate(killed).resumed == 4
     again = read_annotations(killed / "annotations.csv")
     assert (again.filename, again.count.tolist()) == (whole.filename, whole.count.tolist())
