@@ -37,7 +37,9 @@ from model.evaluation.measures import (
 )
 from model.evaluation.predictions import last_frames
 from model.network.architectures import ARCHITECTURES
-from model.training.loop import load_checkpoint, load_split, train
+from model.training.checkpoint import load_checkpoint
+from model.training.data import load_split
+from model.training.loop import train
 from model.training.precision import choose_device
 from model.training.recipes import RECIPES
 
@@ -71,7 +73,7 @@ def main() -> None:
         config = config.replace(epochs=options.epochs or config.epochs)
         folder = options.cache / "checkpoints" / of / recipe / architecture
         # Anew: a checkpoint of the same recipe may be of other code.
-        result = train(architecture, splits, folder, config, anew=True)
+        result = train(architecture, splits, folder, config, force=True)
         model, _ = load_checkpoint(result.best_model)
         model.to(config.device)
         scores = {n: predict(model, load_split(splits / f"{n}.h5", config, config.device), 2048) for n in judge.of}

@@ -30,7 +30,7 @@ from model.factory import MultimodalModel, architecture_of, create_model_variant
 from model.network.architectures import ARCHITECTURES
 from model.network.attention import Dropout
 from model.recording.schema import BOX_FEATURES, FEATURES, TELEMETRY_DIM
-from model.training.loop import training_loss
+from model.training.loss import training_loss
 from model.training.precision import choose_device, choose_precision
 from model.training.recipes import RECIPES, TrainingConfig
 from model.training.step import WARM_UP, Step

@@ -64,8 +64,8 @@ class TrainJob:
     data_version: str
     run: TrackedRun | None = None
     """MLflow run to log each epoch to."""
-    anew: bool = False
-    """Train though the same is published."""
+    force: bool = False
+    """Train even if the same training is published."""
 
 
 @dataclass(frozen=True)
@@ -122,11 +122,10 @@ def train(job: TrainJob, tell: Tell) -> TrainingResult:
             job.output,
             job.config,
             job.data_version,
-            epochs,
-            job.anew,
+            _ending(epochs),
+            job.force,
             tell,
             epochs.begin,
-            end_if_time_is_up,
         )
 
 

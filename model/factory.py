@@ -1,4 +1,4 @@
-"""The twelve networks: a table of encoders, fusions and decoders, put together by a configuration."""
+"""The twelve networks, assembled from encoders, fusions and decoders by a configuration."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +22,7 @@ __all__ = ["ARCHITECTURES", "ModelConfig", "MultimodalModel", "architecture_of",
 
 
 class MultimodalModel(nn.Module):
-    """Encoder, fusion, decoder and heads: a window of telemetry and detections to one logit each task."""
+    """Encoder, fusion, decoder and heads: a window of telemetry and detections to a logit for each task."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -37,16 +37,16 @@ class MultimodalModel(nn.Module):
     def forward(
         self, telemetry_seq: Tensor, detection_seq: Tensor, detection_mask: Tensor, derived: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Logits of each task; in training of what the network is taught, which with head "hazard" is HAZARDS.
+        """Logits of each task; in training those of the network's outputs, which are HAZARDS with head "hazard".
 
-        With derived inputs, what encoder, fusion and decoder find is added to each member's logits. In training every
-        member answers, and is taught, for itself; otherwise the mean of their probabilities counts.
+        With derived inputs, the logits of encoder, fusion and decoder are added to those of each member. In training
+        each member has its own loss; otherwise the mean of their probabilities is returned.
 
         Args:
             telemetry_seq: (B,T,telemetry_input_dim) normalised telemetry, at most LONGEST_WINDOW frames.
             detection_seq: (B,T,N,detection_input_dim_per_box) normalised detections.
-            detection_mask: (B,T,N) bool, True where a detection is real. A frame with none is normal input.
-            derived: (B,D) what `self.derived` makes of the window, if that is known already.
+            detection_mask: (B,T,N) bool, True where a detection is real. Frames without detections are normal.
+            derived: (B,D) the result of `self.derived` for the windows, if it is known already.
 
         Returns:
             {task: (B,)} in the order of `prediction_tasks`; in training {output: (B,)} in that of `config.outputs`,
@@ -74,7 +74,7 @@ class MultimodalModel(nn.Module):
         return {task: labels[task] for task in self.config.prediction_tasks}
 
     def prepare(self, train: WindowData, val: WindowData, batch_size: int) -> tuple[WindowData, WindowData]:
-        """Measure on train what derived inputs are relative to, and keep them with both splits' windows."""
+        """Calibrate the derived inputs on train, and add them to the windows of both splits."""
         if self.derived is None or self.members is None:
             return train, val
         self.derived.measure(train.detections, train.detection_mask)
@@ -85,14 +85,14 @@ class MultimodalModel(nn.Module):
 
 
 def create_model_variant(config: Mapping[str, Any]) -> MultimodalModel:
-    """The network that `config` describes; its keys are the fields of `ModelConfig`, whose defaults fill what is left.
+    """The network that `config` describes. Its keys are fields of `ModelConfig`; missing ones have their defaults.
 
     Raises:
-        DataError: a key or a value is not one that is allowed; the message says which are.
+        DataError: an unknown key or a wrong value; the message says what is allowed.
     """
     return MultimodalModel(ModelConfig(**config))
 
 
 def architecture_of(name: str) -> dict[str, str]:
-    """The parts that an architecture's name stands for, as keys of `create_model_variant`. DataError if unknown."""
+    """The parts of the architecture with this name, as keys of `create_model_variant`. DataError if unknown."""
     return parse(name)._asdict()

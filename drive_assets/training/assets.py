@@ -139,7 +139,7 @@ def _result(
     version = sha256(folder / BEST)[:12]
     best = {key: value for key, value in result.best_metrics.items() if key.startswith("val_") and value is not None}
     words = "already trained on the same data with the same options (train_anew trains again)"
-    how = words if result.taken_over else f"resumed from epoch {done}" if (done := result.resumed_from) else "trained"
+    how = words if result.reused else f"resumed from epoch {done}" if (done := result.resumed_from) else "trained"
     return dg.MaterializeResult(
         data_version=dg.DataVersion(version),
         metadata={

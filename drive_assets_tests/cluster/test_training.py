@@ -40,7 +40,7 @@ def history(root: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.timeout(900)
-def test_a_training_outlives_its_run_saves_at_slurms_signals_and_resumes_as_if_undisturbed(
+def test_a_training_outlives_its_run_ends_at_slurms_signals_and_resumes_as_if_undisturbed(
     cluster: LocalCluster, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("SLURM_CONF", "PATH"):
@@ -84,8 +84,4 @@ def test_a_training_outlives_its_run_saves_at_slurms_signals_and_resumes_as_if_u
     assert history(data_root) == undisturbed
     assert tracked().info.status == "FINISHED"
     log = next(data_root.glob("jobs/checkpoint-*/*.log")).read_text()
-    assert "resumes after epoch 3 of 5" in log
-    assert [f"{ARCHITECTURE} resumes within epoch 4, after {steps} of its steps" in log for steps in (3, 6)] == [
-        True,
-        True,
-    ]
+    assert log.count("resumes after epoch 4 of 5") == 2

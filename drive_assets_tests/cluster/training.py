@@ -2,8 +2,8 @@
 
     python -m drive_assets_tests.cluster.training ROOT
 
-Until ROOT/go is there, its worker stops in the third step of the fourth epoch, and one that resumes there in the third
-step of its own, until Slurm's signal comes. ROOT/stopped-<restarts> says that it has.
+Until ROOT/go exists, its worker stops in the third step of the fourth epoch, and one that resumes in the third step of
+its own, until it is signalled that its time is up. ROOT/stopped-<restarts> marks that it has stopped.
 """
 
 import json
@@ -27,18 +27,19 @@ ARCHITECTURE = "simple_concat_lstm"
 EPOCHS = 5
 CONFIG = {"epochs": EPOCHS, "batch_size": 32, "warmup_epochs": 0, "embedding_dim": 16, "hidden_dim": 16}
 GATE = """
-import itertools, os, signal, time
+import itertools, os, time
 from pathlib import Path
 if gate := os.environ.get("DRIVE_ASSETS_TEST_GATE"):
     from drive_assets.resources.mlflow import tracking
     begin, restarts = tracking.EpochLog.begin, os.environ.get("SLURM_RESTART_COUNT", "0")
     def begun(self, epochs_done):
+        from drive_assets.tasks import ENDING
         from model.training.step import Step
         step, numbers = Step.__call__, itertools.count(1)
         def stopped(*arguments):
             if next(numbers) == (3 if epochs_done else 3 * 7 + 3) and not Path(gate).exists():
                 Path(gate).with_name("stopped-" + restarts).touch()
-                while not signal.getsignal(signal.SIGTERM).__self__.came:
+                while not ENDING.is_set():
                     time.sleep(0.05)
             return step(*arguments)
         Step.__call__ = stopped

@@ -20,7 +20,7 @@ def write_split_file(
     seed: int = 0,
     length: int = 20,
     stride: int = 1,
-    version: str = "",
+    version: str = "v1",
     class_names: Sequence[str] = CLASSES,
 ) -> Path:
     """One recording whose labels can be learnt: in stretches of 10 frames a vehicle is near or not, which is the brake

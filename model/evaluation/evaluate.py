@@ -18,7 +18,8 @@ from model.evaluation.report import write_report
 from model.evaluation.results import CALIBRATION, Evaluation, Importance
 from model.evaluation.scoring import evaluate_predictions
 from model.training.checkpoint import load_checkpoint
-from model.training.loop import load_split, train
+from model.training.data import load_split
+from model.training.loop import train
 from model.training.precision import choose_device
 from model.training.recipes import TrainingConfig, described
 

@@ -1,4 +1,4 @@
-"""The twelve architectures as a table: encoders x fusions x decoders. Free of torch: partitions derive from it."""
+"""The twelve architectures as a table: encoders x fusions x decoders. Imports no torch: partitions derive from it."""
 
 from itertools import product
 from typing import Literal, NamedTuple, get_args
@@ -11,7 +11,7 @@ Decoder = Literal["lstm", "transformer"]
 
 
 class Architecture(NamedTuple):
-    """One choice of each part; its name is `{encoder}_{fusion}_{decoder}`."""
+    """One choice of each part; the name is `{encoder}_{fusion}_{decoder}`."""
 
     encoder_type: str
     fusion_type: str

@@ -1,4 +1,4 @@
-"""Multi-head attention over sequences, and over sets that may be empty, without NaN by construction."""
+"""Multi-head attention over sequences and over sets that may be empty. It cannot give NaN."""
 
 import torch
 from torch import Tensor, nn
@@ -7,13 +7,13 @@ from torch.nn import functional
 from model.network.sets import ObjectSets
 
 SMALL_PRODUCT = 400
-"""Multiplications in a product of matrices below which torch 2.14 does a batch of them number by number."""
+"""Multiplications in a product of matrices below which torch 2.14 computes a batch of them number by number."""
 
 
 class Dropout(nn.Dropout):
-    """Dropout that on a CPU takes 16 random bits a value: torch's own costs as much as the layers around it.
+    """Dropout that takes 16 random bits a value on a CPU, which defines the random numbers of a training there.
 
-    The probability is a multiple of 2**-16, and what is kept is scaled by what that gives.
+    The probability is rounded down to a multiple of 2**-16, and the values that stay are scaled accordingly.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -26,16 +26,15 @@ class Dropout(nn.Dropout):
 
 
 def mlp(inputs: int, hidden: int, outputs: int, dropout: float) -> nn.Sequential:
-    """Two linear layers with a ReLU and dropout between."""
+    """Two linear layers with a ReLU and dropout between them."""
     return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), Dropout(dropout), nn.Linear(hidden, outputs))
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
     """Attention of queries (S,Q,E) to members (S,K,E), real where mask (S,K) is True -> (S,Q,E); zero for an empty set.
 
-    The softmax over a set with no member is NaN. Here such a set is attended to as if it were full and the result is
-    then multiplied by zero, so that values and gradients stay finite. There is no dropout on the weights, which leaves
-    fused kernels usable. On a CPU, sequences and sets as small as ours are faster without.
+    The softmax over an empty set is NaN. Such a set is attended to as if it were full and the result is multiplied by
+    zero, so that values and gradients stay finite. The weights have no dropout, so that fused kernels can be used.
     """
     query, key, value = (torch.unflatten(x, -1, (heads, -1)) for x in (query, key, value))
     if mask is None and query.device.type == "cpu":
@@ -53,9 +52,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor |
 def _attend_on_cpu(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Queries (S,Q,H,D) of H heads to members (S,K,H,D) -> (S,Q,H,D).
 
-    What torch would multiply number by number is summed up over whole tensors instead, in single precision, which is
-    twice as fast there. Its softmax over a last dimension as short as ours goes number by number too: weights have the
-    members ahead of the queries.
+    Fused attention is slow for sequences and sets of at most 20. Products that torch would compute number by number are
+    sums over whole tensors, in single precision, and weights have the members before the queries, since a softmax over
+    a short last dimension is slow too.
     """
     query = query * query.shape[-1] ** -0.5
     if query.shape[1] == 1 or query.shape[1] * query.shape[3] * key.shape[1] < SMALL_PRODUCT:
@@ -68,7 +67,7 @@ def _attend_on_cpu(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Multi-head attention. What attends to an empty set gets the bias of the last layer: a learnt "nothing seen"."""
+    """Multi-head attention. For an empty set it returns the bias of the last layer: a learnt "nothing seen"."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -79,18 +78,18 @@ class Attention(nn.Module):
         self.output = nn.Linear(dim, dim)
 
     def forward(self, queries: Tensor, members: Tensor) -> Tensor:
-        """Queries (S,Q,E), or (1,Q,E) that are the same for all, to sequences (S,K,E) -> (S,Q,E)."""
+        """Queries (S,Q,E), or (1,Q,E) shared by all, to sequences (S,K,E) -> (S,Q,E)."""
         query = self.query(queries).expand(len(members), -1, -1)
         return self.output(attend(query, self.key(members), self.value(members), self.heads))
 
     def to_sets(self, queries: Tensor, objects: Tensor, sets: ObjectSets) -> Tensor:
-        """Queries (S,Q,E) of each frame, or (B,Q,E) of each of B equal runs of frames, to its set -> (S,Q,E)."""
+        """Queries (S,Q,E) of each frame, or (B,Q,E) of each of B windows of frames, to the frame's set -> (S,Q,E)."""
         query = sets.split_frames(self.query(queries))
         parts = zip(query, sets.split(self.key(objects)), sets.split(self.value(objects)), strict=True)
         return self.output(sets.join_frames([attend(*part, self.heads, sets.mask) for part in parts]))
 
     def within_sets(self, objects: Tensor, sets: ObjectSets) -> Tensor:
-        """Objects (N,E) to those of the same set -> (N,E)."""
+        """Objects (N,E) to the objects of the same set -> (N,E)."""
         query, key, value = (sets.split(layer(objects)) for layer in (self.query, self.key, self.value))
         attended = [attend(*part, self.heads, sets.mask) for part in zip(query, key, value, strict=True)]
         return self.output(torch.cat([part.flatten(0, 1) for part in attended]))

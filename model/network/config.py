@@ -1,4 +1,4 @@
-"""What a network is made of. Free of torch: the launchpad is made from it."""
+"""Configuration of a network. Imports no torch: the launchpad derives from it."""
 
 from collections.abc import Sequence
 from typing import Literal, Self
@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from model.common.config import Config
 from model.network.architectures import Decoder, Encoder, Fusion
+from model.recording.labels import LabelConfig
 from model.recording.schema import (
     ACTIONS,
     BINARY_LABELS,
@@ -25,12 +26,12 @@ HAZARDS = tuple(
     for action in ACTIONS
     for name in ("now", *(f"{change}_{h}s" for change in ("onset", "release") for h in HORIZONS_S))
 )
-"""Of each action: whether it goes on now; that it does at h if it does not the second before; that it does not if it
-does then. "Now" is learnt as well: no channel that networks see tells for sure that the driver brakes."""
+"""Of each action: whether it is under way now; whether it begins in second h if it was not under way in the second
+before; whether it ends if it was. "Now" is learnt too: no input channel says for certain that the driver brakes."""
 
 
 class Sizes(Config):
-    """How large a network is: shared by the network and by the recipe that trains it."""
+    """Sizes of a network, shared by the network and the recipe that trains it."""
 
     embedding_dim: int = Field(64, ge=1, description="Width of the encoders and of the fusion; even, for all heads")
     hidden_dim: int = Field(128, ge=1, description="Width of the decoder; a multiple of the heads")
@@ -49,17 +50,19 @@ class Sizes(Config):
 
 
 class NetworkConfig(Sizes):
-    """What the recipe says of a network: its sizes, and the inputs that it derives from its window by itself."""
+    """The part of a recipe that concerns the network: its sizes, and the inputs that it derives from its window."""
 
-    telemetry_changes: bool = Field(False, description="Derive how speed, engine speed, pedal and load change")
+    telemetry_changes: bool = Field(False, description="Derive the changes of speed, engine speed, pedal and load")
     lead_tracks: bool = Field(
         False, description="Derive the nearest vehicle in the own lane, followed over the window, and its motion"
     )
-    members: int = Field(8, ge=1, description="Networks that read the derived inputs, sharing most weights; averaged")
+    members: int = Field(
+        8, ge=1, description="Networks that read the derived inputs and share most weights; their answers are averaged"
+    )
     members_dim: int = Field(128, ge=1, description="Width of these networks")
     head: Literal["labels", "hazard"] = Field(
         "labels",
-        description="Learn the labels, or how likely an action begins and ends in each second, from which they follow",
+        description="Learn the labels, or the probabilities that an action begins or ends in each second",
     )
 
     @property
@@ -68,11 +71,11 @@ class NetworkConfig(Sizes):
 
 
 class ModelConfig(NetworkConfig):
-    """What a network is made of."""
+    """All that defines a network."""
 
     encoder_type: Encoder = Field("simple", description="Encoder of telemetry and detections")
-    fusion_type: Fusion = Field("concat", description="How both become one sequence")
-    decoder_type: Decoder = Field("lstm", description="How the sequence becomes a summary")
+    fusion_type: Fusion = Field("concat", description="Fusion of both to one sequence")
+    decoder_type: Decoder = Field("lstm", description="Decoder of the sequence to a summary")
     telemetry_inputs: list[str] = Field(
         list(FEATURES), description="Telemetry channels, in the order of their features"
     )
@@ -81,11 +84,14 @@ class ModelConfig(NetworkConfig):
     vehicle_flag: bool = Field(
         False, description="The detections include other classes: after the box, a feature marks vehicles"
     )
+    coast_threshold: float = Field(
+        LabelConfig().coast_threshold, gt=0, le=100, description="Accelerator position (%) below which the car coasts"
+    )
     prediction_tasks: list[str] = Field(list(DEFAULT_TASKS), description="Labels to predict, a logit each")
 
     @property
     def outputs(self) -> list[str]:
-        """What the network is taught, a logit each."""
+        """What the network learns, a logit each."""
         return list(HAZARDS) if self.head == "hazard" else self.prediction_tasks
 
     @model_validator(mode="after")
@@ -94,7 +100,7 @@ class ModelConfig(NetworkConfig):
         return self
 
     @model_validator(mode="after")
-    def _features_are_of_the_channels(self) -> Self:
+    def _features_match_the_channels(self) -> Self:
         check_inputs(self.telemetry_inputs, "telemetry_inputs")
         allowed = sorted({telemetry_dim(self.telemetry_inputs, gear) for gear in GEAR_CODINGS})
         if self.derives and self.telemetry_input_dim not in allowed:

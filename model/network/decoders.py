@@ -1,4 +1,4 @@
-"""Decoders: a fused sequence (B,T,E) to its summary (B,H), and the heads that turn it into logits."""
+"""Decoders: a fused sequence (B,T,E) to its summary (B,H), and the heads that map it to logits."""
 
 import functools
 import math
@@ -11,17 +11,17 @@ from model.network.attention import Dropout, attend, mlp
 from model.network.config import ModelConfig
 
 PRIOR = 0.05
-"""Probability that an untrained head gives: rare positives then do not drown at the start (Lin et al. 2017, 3.3)."""
+"""Probability that an untrained head returns: positives are rare (Lin et al. 2017, section 3.3)."""
 
 FORGET_GATE = 1
-"""Of the input, forget, cell and output gates, in the order in which torch stacks them."""
+"""Index among the input, forget, cell and output gates, in the order in which torch stacks them."""
 
 
 class LstmDecoder(nn.Module):
     """A stacked LSTM; its last state.
 
-    Input weights are Glorot uniform a gate and forget gates start open (Jozefowicz et al. 2015): from PyTorch's own
-    start the signal fades over 20 frames and four layers, and the first epochs learn next to nothing.
+    Input weights are Glorot uniform for each gate and forget gates start open (Jozefowicz et al. 2015): with PyTorch's
+    initialisation the signal fades over 20 frames and four layers, and the first epochs learn next to nothing.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -51,7 +51,7 @@ class LstmDecoder(nn.Module):
             return states[:, -1]
         states = fused.transpose(0, 1)
         start = fused.new_zeros(1, len(fused), self.lstm.hidden_size)
-        for number, weights in enumerate(self.lstm.all_weights):  # one by one, for the sake of our dropout between
+        for number, weights in enumerate(self.lstm.all_weights):  # layer by layer, with our dropout in between
             states = self.dropout(states) if number else states
             states, _, _ = torch.lstm(states, (start, start), [*weights], True, 1, 0.0, True, False, False)
         return states[-1]
@@ -64,10 +64,7 @@ def _bf16_on_cpu() -> bool:
 
 
 class TransformerLayer(nn.TransformerEncoderLayer):
-    """A transformer layer, norm first, that can answer for the last position alone.
-
-    There is no dropout on the attention's weights.
-    """
+    """A transformer layer, norm first, that can compute the last position only. Attention weights have no dropout."""
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__(dim, heads, 2 * dim, dropout, batch_first=True, norm_first=True)
@@ -86,7 +83,7 @@ class TransformerLayer(nn.TransformerEncoderLayer):
 
 
 class TransformerDecoder(nn.Module):
-    """Transformer layers; the last position, which is all that the last layer computes."""
+    """Transformer layers; the summary is the last position, the only one that the last layer computes."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -106,7 +103,7 @@ class TransformerDecoder(nn.Module):
 
 
 class TaskHeads(nn.Module):
-    """One two-layer head each of what the network is taught."""
+    """A two-layer head for each output of the network."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""Inputs that the network derives from its window by itself: how telemetry changes, and how the vehicle ahead does.
+"""Inputs that a network derives from its window: changes of telemetry, and the motion of the lead vehicle.
 
-Nothing here is learnt. What a camera sees depends on how it is mounted, and a detector's boxes tremble: `Camera`
-measures both from the boxes of train.
+Nothing here is learnt. Cameras are mounted differently, and boxes of detectors jitter differently: `Camera` estimates
+both from the boxes of train.
 """
 
 from collections.abc import Mapping
@@ -11,34 +11,33 @@ import torch
 from torch import Tensor, nn
 
 from model.dataset.lead import OWN_LANE, in_own_lane
+from model.dataset.windows import LAGS
 from model.network.config import ModelConfig
 from model.recording.schema import BOX_FEATURES, CHANNELS
+from model.recording.times import STEP_MS
 
-FRAME_S = 0.5
+FRAME_S = STEP_MS / 1000
 SPANS = (3, 6, 10)
-"""Frames over which the rate of a change is taken."""
-LAGS = (1, 2, 4, 10)
-"""Frames back to which the last one is compared."""
+"""Frames over which rates of change are estimated."""
 STEADY = (1.5, 0.6)
 MOTIONS = ((0.2, 10.0), (0.35, 3.0), (0.7, 1.5), STEADY, (4.0, 0.6))
-"""Time over which what is known of a vehicle fades when its motion is estimated (s), and spread of accelerations (m/s2)
-that is expected: the shorter, of which the first hardly looks back beyond three frames, are for boxes that do not
-tremble. STEADY says where the vehicle is."""
+"""Estimates of a vehicle's motion: decay time of the weight of earlier frames (s), and expected spread of accelerations
+(m/s2). Short times, of which the first hardly reaches beyond three frames, suit boxes without jitter. The vehicle's
+distance is that of STEADY."""
 SPEED_PRIOR = 2.5
-"""Spread of speeds (m/s) of vehicles ahead relative to the own one."""
+"""Spread of the speeds of lead vehicles relative to the own car (m/s)."""
 LEAST_NOISE = 0.0003
-"""Spread of log sizes that is left where boxes hardly tremble."""
+"""Smallest spread of log sizes, of boxes with hardly any jitter."""
 TYPICAL_LEAD_M = 30.0
 OVERLOOKED = 3
-"""Frames at the window's end in which the vehicle may be missed and is still followed."""
+"""Frames at the end of the window in which the lead may be undetected and is still followed."""
 MOST_CHANGE = 0.6
 CHANGE_WEIGHTS = (0.3, 1.0, 3.0)
-"""A box goes on as another of the frame before if middle and bottom, relative to its size, and log size changed by
-less. Strict in size: where a vehicle is missed, the one before it must not take its place. Lenient to the side: the car
-turns.
-"""
+"""Two boxes of consecutive frames show the same vehicle if the weighted changes of middle and bottom, relative to the
+box's size, and of log size add up to less than MOST_CHANGE. Size is strict, so that an undetected vehicle is not taken
+for the one ahead of it; the middle is lenient, since the car turns."""
 FARTHEST_M = 250.0
-PEDAL, PEDAL_OFF = "ACCELERATOR_POS_D", 0.075
+PEDAL = "ACCELERATOR_POS_D"
 PEDAL_FEATURES = 4
 PULL = ("SPEED", "RPM", "ENGINE_LOAD")
 SLOWEST_MPS = 2.0
@@ -46,20 +45,20 @@ LEAD_FEATURES = 10 + 5 * len(MOTIONS) + 2 * len(SPANS) + 1
 
 
 class Camera(NamedTuple):
-    """What is measured of the camera, and of the detector."""
+    """Properties of the camera and of the detector, estimated from boxes."""
 
     horizon: float = 0.29
-    """Row of the horizon, as a share of the region of interest's height."""
+    """Row of the horizon, as a share of the height of the region of interest."""
     distance: float = 3.2
-    """Distance in about metres x depth below the horizon, as that share: leads are typically TYPICAL_LEAD_M away."""
+    """Distance (about metres) x depth below the horizon, as that share: leads are typically TYPICAL_LEAD_M away."""
     noise: float = 0.001
     """Spread of a box's log size from frame to frame x its size, the root of its share of the region's area."""
 
     @classmethod
     def measure(cls, detections: Tensor, mask: Tensor) -> "Camera":
-        """From the boxes (F,N,D), real where mask (F,N), of a split's frames; the default where they are too few.
+        """From the boxes (F,N,D), real where mask (F,N), of a split's frames; the default if they are too few.
 
-        On a plane road the bottom edges of vehicles lie on a line over their sizes, which begins at the horizon.
+        On a plane road the bottom edge of a vehicle is a linear function of its size, which starts at the horizon.
         """
         x1, y1, x2, y2 = detections[mask][:, 1:5].double().unbind(-1)
         whole = (y2 < 0.98) & (x1 > 0.01) & (x2 < 0.99) & (x2 > x1) & (y2 > y1)
@@ -76,22 +75,22 @@ class Camera(NamedTuple):
         depth = (y2 - horizon).clamp(min=0.01)
         ahead = (x1 < 0.5 + OWN_LANE) & (x2 > 0.5 - OWN_LANE)
         typical = float(depth[ahead].median()) if ahead.any() else float(depth.median())
-        noise = _tremble(detections, mask)
+        noise = _box_jitter(detections, mask)
         return cls(horizon, TYPICAL_LEAD_M * typical, cls().noise if noise is None else noise)
 
 
-def _tremble(detections: Tensor, mask: Tensor, frames: int = 5000) -> float | None:
-    """Spread of log sizes x size over three frames in a row that show a vehicle; None where hardly one does."""
+def _box_jitter(detections: Tensor, mask: Tensor, frames: int = 5000) -> float | None:
+    """Spread of log sizes x size, from vehicles seen in three consecutive frames; None if there are too few."""
     every = max(len(detections) // frames, 1)
     boxes = _boxes(detections)
     before, here, after = (boxes[place : len(boxes) - 2 + place : every] for place in range(3))
     seen = [mask[place : len(mask) - 2 + place : every] for place in range(3)]
-    found = []
+    matches = []
     for other, valid in ((before, seen[0]), (after, seen[2])):
         least, index = _change(other[:, None], here[:, :, None], valid[:, None]).min(-1)
-        found.append((least < MOST_CHANGE, other.gather(1, index[..., None].expand(-1, -1, other.shape[-1]))))
-    (same, earlier), (goes_on, later) = found
-    steady = seen[1] & same & goes_on
+        matches.append((least < MOST_CHANGE, other.gather(1, index[..., None].expand(-1, -1, other.shape[-1]))))
+    (seen_before, earlier), (seen_after, later) = matches
+    steady = seen[1] & seen_before & seen_after
     bend = (earlier[..., 2] - 2 * here[..., 2] + later[..., 2])[steady] * torch.exp(here[..., 2][steady])
     if len(bend) < 100:
         return None
@@ -99,7 +98,7 @@ def _tremble(detections: Tensor, mask: Tensor, frames: int = 5000) -> float | No
 
 
 class DerivedInputs(nn.Module):
-    """What `config` derives from a window, as features of its end."""
+    """The inputs that `config` derives from a window, as features of its end."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -116,7 +115,7 @@ class DerivedInputs(nn.Module):
         return config.telemetry_changes * (telemetry + _pulls(self.channels)) + config.lead_tracks * LEAD_FEATURES
 
     def measure(self, detections: Tensor, mask: Tensor) -> None:
-        """Find out about the camera from the frames of train: detections (F,N,D), real where mask (F,N)."""
+        """Estimate the camera from the frames of train: detections (F,N,D), real where mask (F,N)."""
         self.camera.copy_(torch.tensor(Camera.measure(detections, self._vehicles(detections, mask))))
 
     def _vehicles(self, detections: Tensor, mask: Tensor) -> Tensor:
@@ -126,16 +125,16 @@ class DerivedInputs(nn.Module):
     @torch.no_grad()
     def forward(self, telemetry: Tensor, detections: Tensor, mask: Tensor) -> Tensor:
         """telemetry (B,T,F), detections (B,T,N,D), mask (B,T,N) -> (B,dim)."""
-        end = []
+        features = []
         with torch.autocast(telemetry.device.type, enabled=False):
             if self.config.telemetry_changes:
-                end.append(telemetry_changes(telemetry, self.channels))
+                features.append(telemetry_changes(telemetry, self.channels, self.config.coast_threshold))
             if self.config.lead_tracks:
                 speed = unscaled(telemetry, self.channels, "SPEED") / 3.6
-                end.append(
+                features.append(
                     lead_track(detections, self._vehicles(detections, mask), speed, Camera(*self.camera.tolist()))
                 )
-        return torch.cat(end, dim=-1)
+        return torch.cat(features, dim=-1)
 
 
 def _continuous(config: ModelConfig) -> dict[str, int]:
@@ -143,8 +142,8 @@ def _continuous(config: ModelConfig) -> dict[str, int]:
     gear = config.telemetry_input_dim - len(config.telemetry_inputs) + 1
     widths = [gear if CHANNELS[name].kind == "gear" else 1 for name in config.telemetry_inputs]
     columns = [sum(widths[:index]) for index in range(len(widths))]
-    found = zip(config.telemetry_inputs, columns, strict=True)
-    return {name: column for name, column in found if CHANNELS[name].kind != "gear"}
+    named = zip(config.telemetry_inputs, columns, strict=True)
+    return {name: column for name, column in named if CHANNELS[name].kind != "gear"}
 
 
 def _pulls(channels: Mapping[str, int]) -> int:
@@ -152,7 +151,7 @@ def _pulls(channels: Mapping[str, int]) -> int:
 
 
 def unscaled(telemetry: Tensor, channels: Mapping[str, int], name: str) -> Tensor:
-    """A channel (B,T) in its unit; zero where the recordings lack it."""
+    """A channel (B,T) in its unit; zero if the recordings do not have it."""
     if name not in channels:
         return telemetry.new_zeros(telemetry.shape[:2])
     low, high = CHANNELS[name].scaling or (0.0, 1.0)
@@ -160,28 +159,29 @@ def unscaled(telemetry: Tensor, channels: Mapping[str, int], name: str) -> Tenso
 
 
 def slopes(values: Tensor, valid: Tensor) -> Tensor:
-    """Least-squares rates (...,len(SPANS)) of change a second at the end of series (...,T), where valid (...,T).
+    """Least-squares rates of change a second (...,len(SPANS)) at the end of series (...,T), where valid (...,T).
 
-    A small ridge draws the rate of few frames towards zero, which is what it is with less than two.
+    A small ridge shrinks the rate of few frames towards zero; with fewer than two it is zero.
     """
     time = torch.arange(values.shape[-1], device=values.device, dtype=values.dtype) - (values.shape[-1] - 1)
-    found = []
+    rates = []
     for span in SPANS:
         weight = valid[..., -span:].to(values.dtype)
         t, x = time[-span:] * FRAME_S, values[..., -span:]
         count = weight.sum(-1, keepdim=True).clamp(min=1)
         t = t - (weight * t).sum(-1, keepdim=True) / count
         x = x - (weight * x).sum(-1, keepdim=True) / count
-        found.append((weight * t * x).sum(-1) / ((weight * t * t).sum(-1) + 0.05))
-    return torch.stack(found, dim=-1)
+        rates.append((weight * t * x).sum(-1) / ((weight * t * t).sum(-1) + 0.05))
+    return torch.stack(rates, dim=-1)
 
 
-def telemetry_changes(telemetry: Tensor, channels: Mapping[str, int]) -> Tensor:
+def telemetry_changes(telemetry: Tensor, channels: Mapping[str, int], coast_threshold: float) -> Tensor:
     """telemetry (B,T,F) with `channels` as its continuous columns -> features of the end (B,.).
 
-    The last frame; the pull of the engine at the wheels, as its load and as the pedal say it (both power / speed, up to
-    a factor); of all these the differences to earlier frames and rates; and of the pedal whether it is released, for
-    how much of the window, for how much of its last two seconds, and for how much of the window it has been so at last.
+    The last frame; the pull of the engine at the wheels, from its load and from the pedal (both power / speed, up to a
+    factor); the differences of all these to earlier frames, and their rates of change. Of the pedal: whether it is
+    released, that is below `coast_threshold` (%); for which share of the window and of its last two seconds; and for
+    which share of the window its present state has lasted.
     """
     lines = [telemetry[..., column] for column in channels.values()]
     speed = unscaled(telemetry, channels, "SPEED").clamp(min=SLOWEST_MPS * 3.6) / 3.6
@@ -193,16 +193,17 @@ def telemetry_changes(telemetry: Tensor, channels: Mapping[str, int]) -> Tensor:
     values = torch.stack(lines, dim=1)
     last, length = values[..., -1], values.shape[-1]
     lags = [last - values[..., max(length - 1 - lag, 0)] for lag in LAGS]
-    end = [telemetry[:, -1], last[:, len(channels) :], *lags, slopes(values, torch.ones_like(values)).flatten(1)]
+    features = [telemetry[:, -1], last[:, len(channels) :], *lags, slopes(values, torch.ones_like(values)).flatten(1)]
     off = telemetry.new_zeros(telemetry.shape[:2])
     if PEDAL in channels:
-        off = (telemetry[..., channels[PEDAL]] < PEDAL_OFF).to(off.dtype)
+        low, high = CHANNELS[PEDAL].scaling or (0.0, 1.0)
+        off = (telemetry[..., channels[PEDAL]] < (coast_threshold - low) / (high - low)).to(off.dtype)
     same = (off == off[:, -1:]).flip(1).to(off.dtype).cumprod(1).mean(1)
-    return torch.cat((*end, torch.stack((off[:, -1], off.mean(1), off[:, -4:].mean(1), same), dim=-1)), dim=-1)
+    return torch.cat((*features, torch.stack((off[:, -1], off.mean(1), off[:, -4:].mean(1), same), dim=-1)), dim=-1)
 
 
 def lead_track(detections: Tensor, mask: Tensor, speed: Tensor, camera: Camera) -> Tensor:
-    """The nearest vehicle in the own lane at the window's end, followed back through the window.
+    """The nearest vehicle in the own lane at the end of the window, followed back through it.
 
     Args:
         detections: (B,T,N,D); features 1 to 4 are the corners as shares of the region.
@@ -210,10 +211,10 @@ def lead_track(detections: Tensor, mask: Tensor, speed: Tensor, camera: Camera) 
         speed: (B,T) in m/s.
 
     Returns:
-        (B,LEAD_FEATURES). State: seen now, seen at all, for how much of the window, how long ago last, distance (log),
-        headway, place to the side, bottom edge, the vehicle's own size, since when in the window. Motion, for each of
-        MOTIONS: relative speed, its uncertainty, acceleration, deceleration needed, 1 / time to contact. Then rates
-        of log size and of the place to the side, and the number of boxes.
+        (B,LEAD_FEATURES). State: seen in the last frame, seen at all, share of frames in which it is seen, time it was
+        seen last, distance (log), headway, lateral position, bottom edge, the vehicle's own size, time it was seen
+        first. Motion, for each of MOTIONS: relative speed, its uncertainty, acceleration, required deceleration,
+        1 / time to contact. Then rates of change of log size and of lateral position, and the number of vehicles.
     """
     track, valid = _follow(_boxes(detections), mask)
     bottom, size = track[..., 1], track[..., 2]
@@ -223,7 +224,7 @@ def lead_track(detections: Tensor, mask: Tensor, speed: Tensor, camera: Camera) 
     time = (torch.arange(length, device=size.device, dtype=size.dtype) - (length - 1)) * FRAME_S
     latest = torch.where(valid > 0, time, -length * FRAME_S).amax(-1, keepdim=True)
     first = torch.where(valid > 0, time, 0.0).amin(-1, keepdim=True)
-    # How large the vehicle is, is the same in all frames: their mean makes its size a good measure of distance.
+    # A vehicle's own size is constant: with its mean over the frames, the size of a box gives the distance.
     own_size = size - torch.log((bottom - camera.horizon).clamp(min=0.01))
     own_size = (valid * own_size).sum(-1, keepdim=True) / count.clamp(min=1)
     gap = (camera.distance * torch.exp(own_size - size)).clamp(1, FARTHEST_M)
@@ -248,31 +249,31 @@ def _boxes(detections: Tensor) -> Tensor:
     return torch.stack(((x1 + x2) / 2, y2, 0.5 * torch.log(width * height), width, height), dim=-1)
 
 
-def _change(boxes: Tensor, mine: Tensor, mask: Tensor) -> Tensor:
-    """How much a box would have changed, relative to its size, if it were another: large where mask is False."""
-    middle, bottom, size = ((boxes[..., place] - mine[..., place]).abs() for place in (0, 1, 2))
-    change = torch.stack((middle / mine[..., 3], bottom / mine[..., 4], size), dim=-1)
+def _change(boxes: Tensor, other: Tensor, mask: Tensor) -> Tensor:
+    """Weighted changes from the box `other` to `boxes`, relative to the size of `other`; large where not mask."""
+    middle, bottom, size = ((boxes[..., place] - other[..., place]).abs() for place in (0, 1, 2))
+    change = torch.stack((middle / other[..., 3], bottom / other[..., 4], size), dim=-1)
     return torch.where(mask, change @ change.new_tensor(CHANGE_WEIGHTS), 1e3)
 
 
 def _follow(boxes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """The lead's boxes (B,T,5), and in which frames it was seen (B,T), 0 or 1; followed from the end back."""
+    """Boxes of the lead (B,T,5), and whether it is seen in each frame (B,T), 0 or 1; followed back from the end."""
     batch, length = mask.shape[:2]
     rows = torch.arange(batch, device=boxes.device)
     low, lowest = torch.where(mask & in_own_lane(boxes[..., 0], boxes[..., 3]), boxes[..., 1], -1.0).max(-1)
-    found = torch.zeros(batch, dtype=torch.bool, device=boxes.device)
+    followed = torch.zeros(batch, dtype=torch.bool, device=boxes.device)
     current = torch.ones_like(boxes[:, 0, 0])
     track: list[Tensor] = []
     valid: list[Tensor] = []
     for step in range(length - 1, -1, -1):
         least, index = _change(boxes[:, step], current[:, None], mask[:, step]).min(-1)
-        same = found & (least < MOST_CHANGE)
+        same = followed & (least < MOST_CHANGE)
         if length - step <= OVERLOOKED:
-            new = ~found & (low[:, step] >= 0)
+            new = ~followed & (low[:, step] >= 0)
             index = torch.where(new, lowest[:, step], index)
-            same, found = same | new, found | new
-            sight = boxes[rows, step, index]
-            track = [torch.where(new[:, None], sight, later) for later in track]
+            same, followed = same | new, followed | new
+            first = boxes[rows, step, index]
+            track = [torch.where(new[:, None], first, later) for later in track]
         current = torch.where(same[:, None], boxes[rows, step, index], current)
         track.append(current)
         valid.append(same)
@@ -282,13 +283,13 @@ def _follow(boxes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 def _motion(
     gap: Tensor, noise: Tensor, valid: Tensor, time: Tensor, memory_s: float, accelerations: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Distance, relative speed, acceleration and the speed's spread (B,1) at the end of what is `gap` (B,T) ahead.
+    """Distance, relative speed, acceleration and the spread of the speed (B,1) at the end of distances `gap` (B,T).
 
-    A parabola is fitted to the distances, with weights that fade with age and with `noise` in proportion to distance,
-    and a prior for both values. (Fitting the vehicle's own way, with the car's speed known, is worse: a driver who
-    follows slows down with it, so that the distance changes more smoothly than either speed.)
+    A parabola is fitted to the distances, with weights that decay with age and a `noise` in proportion to distance, and
+    with a prior for speed and acceleration. (To fit the lead's own motion, with the car's speed known, is worse: a
+    driver who follows brakes with the lead, so that the distance changes more smoothly than either speed.)
     """
-    kind = gap.dtype  # boxes that hardly tremble weigh so much that single precision cannot solve for their motion
+    kind = gap.dtype  # boxes without jitter weigh so much that single precision cannot solve for their motion
     gap, noise, valid, time = gap.double(), noise.double(), valid.double(), time.double()
     last = gap[:, -1:]
     weight = valid * torch.exp(time / memory_s) / (noise * gap) ** 2
@@ -296,8 +297,8 @@ def _motion(
     prior = torch.tensor([1e-4, SPEED_PRIOR**-2, accelerations**-2], device=gap.device, dtype=gap.dtype)
     system = torch.einsum("bt,it,jt->bij", weight, powers, powers) + torch.diag(prior)
     inverse = torch.linalg.inv(system)
-    found = torch.einsum("bij,jt,bt->bi", inverse, powers, weight * (gap - last))
-    place, relative, acceleration = found[:, :1], found[:, 1:2], found[:, 2:]
+    solution = torch.einsum("bij,jt,bt->bi", inverse, powers, weight * (gap - last))
+    place, relative, acceleration = solution[:, :1], solution[:, 1:2], solution[:, 2:]
     spread = inverse[:, 1, 1, None].clamp(min=1e-6).sqrt()
     place = (last + place).clamp(1, FARTHEST_M)
     relative, acceleration = relative.clamp(-20, 20), acceleration.clamp(-6, 6)

@@ -1,4 +1,4 @@
-"""Encoders: telemetry and detections of a window to embeddings, one each frame and one each detection."""
+"""Encoders: telemetry and detections of a window to embeddings of its frames and of its detections."""
 
 import math
 
@@ -20,7 +20,7 @@ def sinusoidal_positions(length: int, dim: int) -> Tensor:
 
 
 class SimpleEncoder(nn.Module):
-    """An MLP each modality, positions on telemetry, layer norm."""
+    """An MLP for each modality, positions on telemetry, layer norm."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class SimpleEncoder(nn.Module):
         self.positions: Tensor
 
     def forward(self, telemetry: Tensor, detections: Tensor, sets: ObjectSets) -> tuple[Tensor, Tensor]:
-        """telemetry (B,T,F), detections (N,D) of its frames' `sets` -> (B,T,E), (N,E)."""
+        """telemetry (B,T,F), detections (N,D) in the frames' `sets` -> (B,T,E), (N,E)."""
         frames = self.telemetry_norm(self.telemetry(telemetry) + self.positions[: telemetry.shape[1]])
         return frames, self.detection_norm(self.detection(detections))
 

@@ -1,4 +1,4 @@
-"""Fusions: embeddings of frames (B,T,E), and of the objects (N,E) in the frames' sets, to one sequence (B,T,E)."""
+"""Fusions: embeddings of frames (B,T,E) and of the objects (N,E) in the frames' sets to one sequence (B,T,E)."""
 
 import torch
 from torch import Tensor, nn
@@ -43,8 +43,8 @@ class CrossAttentionFusion(nn.Module):
 class QueryFusion(nn.Module):
     """Eight learnt queries attend to the window's telemetry, then to each frame's detections.
 
-    A learnt context vector weighs the eight answers of a frame into one, which is joined with the frame's telemetry and
-    the mean of its detections.
+    A learnt context vector weights the eight answers of a frame. Their sum is concatenated with the frame's telemetry
+    and the mean of its detections.
     """
 
     def __init__(self, config: ModelConfig) -> None:

@@ -1,4 +1,4 @@
-"""Hazards: how likely an action begins, or ends, in each second ahead; the labels' probabilities follow from them."""
+"""Hazards: probabilities that an action begins or ends in each second ahead, which give those of the labels."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,9 +15,9 @@ from model.recording.schema import ACTIONS, HORIZONS_S
 def label_logits(hazards: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Logits of HAZARDS -> logits of the labels, of the same shape, by p(h+1) = p(h) (1 - release) + (1 - p(h)) onset.
 
-    Probabilities and their complements are kept as logarithms, so that neither end loses precision.
+    Probabilities and their complements are logarithms, so that neither loses precision near 0.
     """
-    found = {}
+    labels = {}
     for action in ACTIONS:
         now = hazards[f"{action}_now"].float()
         yes, no = logsigmoid(now), logsigmoid(-now)
@@ -27,12 +27,12 @@ def label_logits(hazards: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 torch.logaddexp(yes + logsigmoid(-release), no + logsigmoid(onset)),
                 torch.logaddexp(yes + logsigmoid(release), no + logsigmoid(-onset)),
             )
-            found[f"{action}_{h}s"] = yes - no
-    return found
+            labels[f"{action}_{h}s"] = yes - no
+    return labels
 
 
 def with_transitions(data: WindowData) -> WindowData:
-    """Windows with the ten labels -> the same with what there is to learn for HAZARDS; known where both ends are."""
+    """Windows with the ten labels -> the same windows with HAZARDS as tasks, known where both ends of a second are."""
     learnt: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
     for action in ACTIONS:
         columns = [data.tasks.index(f"{action}_{h}s") for h in HORIZONS_S]

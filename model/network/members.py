@@ -1,4 +1,4 @@
-"""Many small networks in one that read the derived inputs, and answer each for itself."""
+"""Several small networks in one, which read the derived inputs and each give an answer."""
 
 import math
 
@@ -9,9 +9,9 @@ from model.network.config import ModelConfig
 
 BINS = 8
 BIN_DIM = 4
-"""Width of what a feature becomes."""
+"""Width of the embedding of a feature's bins."""
 QUANTILE_WINDOWS = 10_000
-"""torch.quantile takes at most 16 million numbers."""
+"""Windows from which quantiles are computed: torch.quantile takes at most 16 million numbers."""
 FARTHEST = 5.0
 """Standard deviations from the mean at which a feature is clipped."""
 
@@ -19,9 +19,9 @@ FARTHEST = 5.0
 class Members(nn.Module):
     """`config.members` networks that share their weight matrices, after TabM (Gorishniy et al. 2024, 2410.24210).
 
-    A member has its own scale of each layer's inputs and outputs, its own biases, and its own heads. Features are
-    standardised and also cut into quantiles (piecewise linear encoding, Gorishniy et al. 2022, 2203.05556), by what
-    `measure` finds on train.
+    A member has its own scales of each layer's inputs and outputs, its own biases and its own heads. Features are
+    standardised, and also encoded by quantiles (piecewise linear encoding, Gorishniy et al. 2022, 2203.05556), which
+    `measure` takes from train.
     """
 
     def __init__(self, config: ModelConfig, inputs: int) -> None:
@@ -44,7 +44,7 @@ class Members(nn.Module):
 
     @torch.no_grad()
     def measure(self, features: Tensor) -> None:
-        """Take mean, deviation and quantiles from the features (W,F) of train."""
+        """Set mean, deviation and quantiles from the features (W,F) of train."""
         self.mean.copy_(features.mean(0))
         self.deviation.copy_(features.std(0).clamp(min=1e-6) if len(features) > 1 else torch.ones_like(self.deviation))
         some = self._standardised(features[:: math.ceil(len(features) / QUANTILE_WINDOWS)])
@@ -66,9 +66,9 @@ class Members(nn.Module):
 
 
 class SharedLinear(nn.Module):
-    """A linear layer whose weights all members share, between scales of their own (BatchEnsemble, Wen et al. 2020).
+    """A linear layer with weights shared by all members, between scales of each (BatchEnsemble, Wen et al. 2020).
 
-    With `signs` the members start apart: each sees some of the inputs with the other sign.
+    With `signs` the members start different: each has some inputs with the opposite sign.
     """
 
     def __init__(self, inputs: int, outputs: int, members: int, signs: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: read with care, written at once."""
+"""Checkpoint files: checked when they are read, written atomically."""
 
 import io
 import zipfile
@@ -20,30 +20,32 @@ def load_checkpoint(path: Path, architecture: str | None = None) -> tuple[Multim
     """The network of a checkpoint, on the CPU and in evaluation mode, and the rest of the checkpoint.
 
     Raises:
-        DataError: the file is missing, cannot be read, is no checkpoint of ours, or is not of `architecture`.
+        DataError: the file is missing, damaged, no checkpoint of this project, or not of `architecture`.
     """
     content = read_checkpoint(path)
-    found = content["architecture"]
-    if architecture is not None and found != architecture:
-        raise DataError(f"{path} is a checkpoint of {found}: expected {architecture}; train that one or name its file.")
+    actual = content["architecture"]
+    if architecture is not None and actual != architecture:
+        raise DataError(
+            f"{path} is a checkpoint of {actual}: expected {architecture}; train that one or name its file."
+        )
     model = create_model_variant(content["model_config"])
     try:
         model.load_state_dict(content.pop("state_dict"))
     except RuntimeError as error:
-        raise DataError(f"{path} does not fit its own model_config; train {found} again ({error}).") from error
+        raise DataError(f"{path} does not fit its own model_config; train {actual} again ({error}).") from error
     return model.eval(), content
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's content on the CPU, as plain types and tensors. DataError as `load_checkpoint`."""
+    """Content of a checkpoint on the CPU, as plain types and tensors. DataError as `load_checkpoint`."""
     if not path.is_file():
         raise DataError(f"{path} is missing: expected a checkpoint; train the architecture first.")
     try:
         _check_sums(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError as error:
-        raise DataError(f"{path} may not be read ({error}).") from error
-    except Exception as error:  # torch.load raises half a dozen kinds for a file that is cut or foreign
+        raise DataError(f"{path} cannot be read: its permissions do not allow it ({error}).") from error
+    except Exception as error:  # torch.load raises many kinds for damaged files
         raise DataError(f"{path} cannot be read as a checkpoint; train the architecture again ({error}).") from error
     version = content.get("schema_version", SCHEMA_VERSION) if isinstance(content, dict) else SCHEMA_VERSION
     if version != SCHEMA_VERSION:
@@ -55,10 +57,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _check_sums(path: Path) -> None:
-    """A checkpoint is a zip whose entries have sums, which torch does not compare: a flipped bit is another weight.
+    """Compare the checksums of the zip's entries, which torch does not: a flipped bit would be another weight.
 
     Raises:
-        zipfile.BadZipFile: it is none, or an entry does not have its sum.
+        zipfile.BadZipFile: it is no zip, or an entry is damaged.
     """
     with zipfile.ZipFile(path) as archive:
         if (bad := archive.testzip()) is not None:
@@ -67,7 +69,7 @@ def _check_sums(path: Path) -> None:
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write plain types and tensors to `path`, atomically."""
-    stream = io.BytesIO()  # written to a full disk, torch says neither that nor which file
+    stream = io.BytesIO()  # on a full disk, torch.save names neither the reason nor the file
     torch.save(content, stream)
     with atomic_path(path) as temporary:
         temporary.write_bytes(stream.getbuffer())

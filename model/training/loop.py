@@ -1,18 +1,19 @@
-"""Training one architecture: the recipe, the loop, checkpoints from which a killed run goes on exactly.
+"""Train one architecture: load the splits, run the epochs, save each, publish the best weights.
 
-One figure decides what is best, when the rate falls and when to stop: the mean over tasks of the PR-AUC on val, since
-that is what the comparison ranks by. Tasks without a positive on val have no PR-AUC and are left out of the mean; if
-that is every task, val loss decides.
+One score selects the best epoch, lowers the learning rate and ends a training early: the mean over tasks of the PR-AUC
+on val, by which the comparison ranks. Tasks without a positive label on val have no PR-AUC and are left out of the
+mean; if no task has one, val loss decides.
 
-Each epoch draws its order and its dropout from (seed, epoch), so a run resumed after one needs no generator's state;
-within an epoch that state is saved too (`model.training.run`). On a CPU a resumed run ends bit for bit where an
-uninterrupted one ends. On a GPU, kernels that add in varying order leave last-digit noise.
+Each epoch draws its order and its dropout from (seed, epoch), so a resumed training needs no state of random
+generators. On a CPU it ends bit for bit like an undisturbed one. On a GPU, kernels that add in varying order leave
+noise in the last digits.
 """
 
 import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,32 +22,34 @@ from model.common.config import fingerprint
 from model.common.errors import DataError
 from model.common.files import locked, sha256
 from model.common.progress import Tell
-from model.factory import architecture_of
-from model.training.checkpoint import load_checkpoint
+from model.dataset.split_file import read_fingerprint
+from model.dataset.window_data import WindowData
+from model.factory import architecture_of, create_model_variant
+from model.recording.schema import used_schema
+from model.training.checkpoint import SCHEMA_VERSION, read_checkpoint, save_checkpoint
+from model.training.data import check_same_inputs, epoch_order, load_split, load_train, model_config
 from model.training.epoch import evaluate, train_one_epoch
-from model.training.precision import choose_device
-from model.training.published import LATEST, LEARNT_BY, WORK, complete_publishing, publish, read_published
+from model.training.loss import training_loss
+from model.training.precision import choose_device, choose_precision
+from model.training.published import (
+    BEST,
+    HISTORY,
+    LATEST,
+    LEARNT_BY,
+    WORK,
+    complete_publishing,
+    publish,
+    read_published,
+    write_history,
+)
 from model.training.recipes import TrainingConfig
-from model.training.result import TrainingResult
-from model.training.run import Run
+from model.training.result import Metrics, TrainingResult, score
 from model.training.schedule import Schedule
-from model.training.setup import load_split, load_train, training_loss
+from model.training.step import Step
 
-__all__ = [
-    "Schedule",
-    "TrainingConfig",
-    "TrainingResult",
-    "evaluate",
-    "load_checkpoint",
-    "load_split",
-    "load_train",
-    "train",
-    "train_one_epoch",
-    "training_loss",
-]
-
+BAD_BATCH = "bad_batch.pt"
 LOCK_WAIT_S = 10.0
-"""A killed run may take a moment to die while its successor starts already."""
+"""A killed process may still be exiting when its successor starts."""
 
 
 def train(
@@ -56,79 +59,137 @@ def train(
     config: TrainingConfig,
     data_version: str = "",
     on_epoch: Callable[[dict[str, float | int]], None] = lambda metrics: None,
-    anew: bool = False,
-    tell: Tell = print,
+    force: bool = False,
+    log: Tell = print,
     on_start: Callable[[int], None] = lambda epochs_done: None,
-    on_saved: Callable[[], None] = lambda: None,
 ) -> TrainingResult:
-    """Train one architecture on `splits`/train.h5, watch `splits`/val.h5, publish into folder `output`.
+    """Train on `splits`/train.h5, score on `splits`/val.h5, and publish into the folder `output`.
 
-    Working files live in `output`/.work/<fingerprint of architecture, data version, config and code>; a run that was
-    killed resumes from them. SIGTERM, SIGINT and SIGUSR1 do what they do elsewhere once the step that runs is done and
-    saved; who is killed outright loses minutes. When training ends they replace best_model.pt, latest_checkpoint.pt and
-    training_history.json.
-    Where these are of the same fingerprint already, they are taken over: nothing is trained.
+    Each epoch is saved in `output`/.work/<fingerprint of architecture, data version, config and code>. A process that
+    ends early, however it ends, loses the epoch in progress; the next call resumes after the last one saved. When the
+    training is complete, its files replace best_model.pt, latest_checkpoint.pt and training_history.json in `output`.
+    If these have the same fingerprint already, they are returned and nothing is trained.
 
     Args:
-        data_version: what the splits hold, so that a run on other data is never resumed; if empty, the files' hashes.
-        on_epoch: called with each epoch's figures once its checkpoint is written; figures that a split without
-            positives leaves undefined are absent.
-        anew: train though the same is published; a run that was killed in that is resumed all the same.
-        tell: told if a batch does not fit into the device's memory and is done in parts.
-        on_start: called with the number of epochs that a killed run had done, unless there is nothing to train.
-        on_saved: called before each epoch, and after each saving within one. What it raises ends the training there,
-            which a later call resumes.
+        data_version: that the splits must have, also when a training resumes; if empty, the one that they have.
+        on_epoch: called with the figures of each epoch once it is saved, without those that the split leaves undefined.
+            What it raises ends the training there.
+        force: train even if the same training is published. One that was interrupted is resumed all the same.
+        log: called with a line if a batch exceeds the device's memory and is processed in parts.
+        on_start: called with the number of epochs that are complete already, unless there is nothing to train.
 
     Raises:
         DataError: unknown architecture, wrong config or splits, `output` in use by another process, out of GPU memory.
         FloatingPointError: a loss was not finite. Files published earlier stay.
     """
     architecture_of(architecture)
-    files = [splits / "train.h5", splits / "val.h5"]
-    for path in files:
-        if not path.is_file():
-            raise DataError(f"{path} is missing: expected a split; build the splits first.")
-    data_version = data_version or fingerprint([sha256(path) for path in files])
+    expected = data_version or read_fingerprint(splits / "train.h5")
+    data_version = expected or fingerprint([sha256(splits / f"{name}.h5") for name in ("train", "val")])
     options = config.model_dump(mode="json")
     work = output / WORK / fingerprint(architecture, data_version, options, code_version(*LEARNT_BY))
     in_use = f"{output} is in use: {{holder}} trains into it. Wait until that ends, or choose another output."
     with locked(output / WORK / "lock", LOCK_WAIT_S, in_use):
         complete_publishing(output)
         resumes = (work / LATEST).is_file()
-        if not anew and not resumes and (published := read_published(output, work.name)) is not None:
+        if not force and not resumes and (published := read_published(output, work.name)) is not None:
             return published
-        return _train(architecture, splits, work, config, data_version, on_epoch, tell, on_start, on_saved)
-
-
-def _train(
-    architecture: str,
-    splits: Path,
-    work: Path,
-    config: TrainingConfig,
-    data_version: str,
-    on_epoch: Callable[[dict[str, float | int]], None],
-    tell: Tell,
-    on_start: Callable[[int], None],
-    on_saved: Callable[[], None],
-) -> TrainingResult:
-    """Train to the end, or as far as it comes, in folder `work`, and publish."""
-    started, output = time.perf_counter(), work.parents[1]
-    device = choose_device(config.device)
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         work.mkdir(exist_ok=True)
+        started, device = time.perf_counter(), choose_device(config.device)
         try:
-            run = Run(architecture, splits, work, config, data_version, device, tell)
-            resumed_from = len(run.history)
-            on_start(resumed_from)
-            run.to_the_end(on_epoch, on_saved)
+            with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                train_data = load_train(splits / "train.h5", config, device, expected)
+                val_data = load_split(splits / "val.h5", config, device, expected)
+                check_same_inputs(train_data, val_data)
+                sizes = model_config(architecture, config, train_data)
+                schema = used_schema(train_data.inputs)
+                identity = {
+                    "schema_version": SCHEMA_VERSION,
+                    "architecture": architecture,
+                    "model_config": sizes,
+                    "training_config": options,
+                    "data_version": data_version,
+                    "class_names": list(train_data.class_names),
+                    "inputs": list(train_data.inputs),
+                    "scaling": schema["scaling"],
+                    "schema": schema["fingerprint"],
+                }
+                resumed_from = _run_epochs(identity, train_data, val_data, work, config, on_start, on_epoch, log)
         except torch.OutOfMemoryError as error:
             raise DataError(
                 f"{architecture} does not fit into the memory of {device} with batch_size {config.batch_size}, nor in "
                 f"parts of it: use a smaller batch_size or network, or a device that nothing else uses ({error})."
             ) from error
-    publish(work, output)
-    result = read_published(output, work.name)
-    if result is None:
-        raise DataError(f"{output} was changed by someone else while the training was published: train again.")
-    seconds = time.perf_counter() - started
-    return dataclasses.replace(result, resumed_from=resumed_from, duration_s=seconds, taken_over=False)
+        publish(work, output)
+        result = read_published(output, work.name)
+        if result is None:
+            raise DataError(f"{output} was changed by another process while the training was published: train again.")
+        seconds = time.perf_counter() - started
+        return dataclasses.replace(result, resumed_from=resumed_from, duration_s=seconds, reused=False)
+
+
+def _run_epochs(
+    identity: dict[str, Any],
+    train_data: WindowData,
+    val_data: WindowData,
+    work: Path,
+    config: TrainingConfig,
+    on_start: Callable[[int], None],
+    on_epoch: Callable[[dict[str, float | int]], None],
+    log: Tell,
+) -> int:
+    """Run the epochs that folder `work` does not hold yet, on the device of the data -> how many it held."""
+    device = train_data.device
+    torch.manual_seed(config.seed)
+    model = create_model_variant(identity["model_config"]).to(device)
+    train_data, val_data = model.prepare(train_data, val_data, config.batch_size)
+    train_loss = training_loss(config, train_data.tasks, train_data.label_mask).to(device)
+    val_loss = training_loss(config, config.tasks).to(device)
+    precision = choose_precision(config.precision, device)
+    step = Step(model, train_data, train_loss, precision, config, log)
+
+    history: list[Metrics] = []
+    if (work / LATEST).is_file():
+        state = read_checkpoint(work / LATEST)
+        step.load_state_dict(state)
+        history = state["history"]
+    schedule = Schedule(config)
+    for metrics in history:
+        schedule.step(score(metrics))
+    resumed_from = len(history)
+    on_start(resumed_from)
+
+    while not schedule.ended:
+        started, epoch, rate = time.perf_counter(), schedule.epoch, schedule.rate
+        seed = config.seed * 1_000_003 + epoch
+        torch.manual_seed(seed)
+        step.set_rate(rate)
+        order = epoch_order(train_data, config, seed)
+        skipped_before = sum(int(metrics["bad_steps"] or 0) for metrics in history)
+        trained = train_one_epoch(step, order, config.most_bad_steps - skipped_before, work / BAD_BATCH)
+        batch_size = max(1, config.batch_size // step.parts)
+        scored = evaluate(step.final_model, val_data, val_loss, precision, batch_size)
+        metrics = {"epoch": epoch, "lr": rate, **trained, **scored, "epoch_seconds": time.perf_counter() - started}
+        history.append(metrics)
+        schedule.step(score(metrics))
+        _save(work, step, identity, schedule, history)
+        on_epoch({name: value for name, value in metrics.items() if value is not None})
+    return resumed_from
+
+
+def _save(work: Path, step: Step, identity: dict[str, Any], schedule: Schedule, history: list[Metrics]) -> None:
+    """Save the last epoch of `history`. The state to resume from is last: without it the epoch runs again."""
+    metrics = history[-1]
+    content = {**identity, "epoch": metrics["epoch"], "val_metrics": metrics}
+    if schedule.best_epoch == metrics["epoch"]:
+        save_checkpoint(work / BEST, {**content, "state_dict": step.final_model.state_dict()})
+    seconds = sum(float(metrics["epoch_seconds"] or 0) for metrics in history)
+    made = {
+        "weights": sha256(work / BEST),
+        "parameters": sum(parameter.numel() for parameter in step.model.parameters()),
+        "windows_per_s": len(step.data) * len(history) / seconds,
+        "device": str(step.precision.device),
+        "precision": step.precision.name,
+    }
+    best = {"best_epoch": schedule.best_epoch, "fingerprint": work.name}
+    write_history(work / HISTORY, {**identity, **best, "made": made, "epochs": history})
+    save_checkpoint(work / LATEST, {**content, **step.state_dict(), "history": history})

@@ -6,7 +6,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.training.recipes import FOCAL_ALPHA, FOCAL_GAMMA, OTHER_ALPHA, OTHER_GAMMA, OTHER_WEIGHT, TASK_WEIGHTS
+from model.training.recipes import (
+    FOCAL_ALPHA,
+    FOCAL_GAMMA,
+    OTHER_ALPHA,
+    OTHER_GAMMA,
+    OTHER_WEIGHT,
+    TASK_WEIGHTS,
+    TrainingConfig,
+)
 
 
 def focal_loss(logits: Tensor, labels: Tensor, alpha: Tensor, gamma: Tensor) -> Tensor:
@@ -73,3 +81,19 @@ class UnifiedFocalLoss(nn.Module):
         weight = torch.ones_like(losses) if weight is None else weight
         total = (weight * label_mask).sum(dim=0) if total is None else total
         return self.weights @ ((weight * losses).sum(dim=0) / total.clamp(min=1e-6))
+
+
+def training_loss(config: TrainingConfig, tasks: Sequence[str], known: Tensor | None = None) -> UnifiedFocalLoss:
+    """The loss of `tasks`, labels or hazards. Labels that `config` does not ask for have the auxiliary weight.
+
+    With `known` (W,tasks), the known labels of train, the losses of hazards add up to the likelihood of what happens in
+    a window: a hazard that is seldom known counts as seldom.
+    """
+    weights = config.weights
+    if config.head == "hazard" and known is not None:
+        shares = known.float().mean(dim=0).tolist()
+        weights |= {task: weights[task] * share for task, share in zip(tasks, shares, strict=True)}
+    if config.loss == "bce":  # a focal loss with equal weights is half the cross-entropy
+        alpha, gamma = dict.fromkeys(tasks, 0.5), dict.fromkeys(tasks, 0.0)
+        return UnifiedFocalLoss(tasks, alpha, gamma, {task: 2 * weights[task] for task in tasks})
+    return UnifiedFocalLoss(tasks, config.focal_alpha, config.focal_gamma, weights)

@@ -1,4 +1,4 @@
-"""A training as a figure."""
+"""Figure of a training."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""What a training computes on: the device, and the precision of its steps."""
+"""Device and precision of a training."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from model.common.errors import DataError
 
 @dataclass
 class Precision:
-    """How a step computes: autocast's type, and the scaler that fp16 needs."""
+    """Precision of a step: the type for autocast, and the scaler that fp16 needs."""
 
     device: torch.device
     name: str
@@ -25,7 +25,7 @@ class Precision:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that a config names. DataError if this machine has none such."""
+    """The device that a config names. DataError if this machine does not have it."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

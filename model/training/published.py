@@ -1,6 +1,6 @@
-"""The files of a finished training: published by one rename, and taken over by whoever asks for the same again.
+"""The files of a complete training: published by one rename, and reused when the same training is requested again.
 
-Free of torch.
+Imports no torch.
 """
 
 import json
@@ -26,13 +26,13 @@ LEARNT_BY = (
     ),
     *(f"model.training.{name}" for name in ("loss", "recipes", "schedule")),
 )
-"""Modules that decide on what is learnt; not the loop, which changes for speed."""
+"""Modules that determine what is learnt; not the loop, which changes for speed."""
 
 
 def publish(work: Path, output: Path) -> None:
-    """Let the files of a finished training in `work`, a folder in `output`/.work, replace those in `output`.
+    """Replace the files in `output` by those of the complete training in `work`, a folder in `output`/.work.
 
-    The first rename decides: who is killed before it has published nothing, and what comes after it is done again.
+    The first rename decides: a process killed before it has published nothing, one killed after it is completed later.
     """
     work.replace(output / WORK / _PUBLISHING)
     fsync(output / WORK)
@@ -40,7 +40,7 @@ def publish(work: Path, output: Path) -> None:
 
 
 def complete_publishing(output: Path) -> None:
-    """Do what a process that was killed in `publish` left to do. Call it with the lock of `output`."""
+    """Complete the work of a process that was killed in `publish`. The caller holds the lock of `output`."""
     folder = output / WORK / _PUBLISHING
     if folder.is_dir():
         for path in [folder / name for name in PUBLISHED]:
@@ -51,27 +51,29 @@ def complete_publishing(output: Path) -> None:
 
 
 def write_history(path: Path, content: dict[str, Any]) -> None:
-    """Write a training's history, with a sum over it by which a changed letter is seen."""
+    """Write the history of a training with its checksum."""
     write_json(path, {**content, SUM: fingerprint(content)})
 
 
 def read_history(output: Path) -> dict[str, Any]:
-    """The content of a training's history. DataError if it is missing, cannot be read, or was changed."""
+    """The history of a training. DataError if it is missing, damaged or modified."""
     path = output / HISTORY
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         expected = content.pop(SUM, None)
     except FileNotFoundError:
-        raise DataError(f"{path} is not there: materialise checkpoint for {output.name}.") from None
+        raise DataError(f"{path} is missing: materialise checkpoint for {output.name}.") from None
     except (ValueError, AttributeError, TypeError) as error:
-        raise DataError(f"{path} is no JSON ({error}): materialise checkpoint for {output.name} again.") from error
+        raise DataError(
+            f"{path} is not valid JSON ({error}): materialise checkpoint for {output.name} again."
+        ) from error
     if expected != fingerprint(content):
-        raise DataError(f"{path} was changed since it was written: materialise checkpoint for {output.name} again.")
+        raise DataError(f"{path} was modified since it was written: materialise checkpoint for {output.name} again.")
     return content
 
 
 def read_published(output: Path, identity: str) -> TrainingResult | None:
-    """The training of fingerprint `identity` if it is what `output` holds, whole; None if not."""
+    """The training with fingerprint `identity` if `output` holds it undamaged, else None."""
     try:
         history = read_history(output)
         made, epochs, best = history["made"], history["epochs"], history["best_epoch"]
@@ -92,7 +94,7 @@ def read_published(output: Path, identity: str) -> TrainingResult | None:
             windows_per_s=made["windows_per_s"],
             device=made["device"],
             precision=made["precision"],
-            taken_over=True,
+            reused=True,
         )
-    except (OSError, DataError, LookupError, TypeError):  # absent, cut, foreign, or of an older version
+    except (OSError, DataError, LookupError, TypeError):  # missing, damaged, or of another version
         return None

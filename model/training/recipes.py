@@ -1,4 +1,4 @@
-"""The recipe of a training. Free of torch: the launchpad is made from it."""
+"""Training recipes. Imports no torch: the launchpad derives from them."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, Self
@@ -12,7 +12,7 @@ FOCAL_ALPHA = {"brake_1s": 0.2, "brake_2s": 0.2, "coast_1s": 0.3, "coast_2s": 0.
 FOCAL_GAMMA = {"brake_1s": 3.0, "brake_2s": 2.75, "coast_1s": 2.0, "coast_2s": 1.75}
 TASK_WEIGHTS = {"brake_1s": 1.0, "brake_2s": 0.95, "coast_1s": 0.85, "coast_2s": 0.8}
 OTHER_ALPHA, OTHER_GAMMA, OTHER_WEIGHT = 0.25, 2.0, 1.0
-"""For labels that the tables do not name."""
+"""For labels without an entry in the tables."""
 
 
 class TrainingConfig(NetworkConfig):
@@ -31,33 +31,37 @@ class TrainingConfig(NetworkConfig):
     )
     rate_floor: float = Field(0.01, ge=0, le=1, description="Lowest rate / learning_rate")
     early_stop_patience: int = Field(
-        20, ge=1, description="Epochs without a better mean val PR-AUC, after warm-up, that end the run"
+        20, ge=1, description="Epochs without a better mean val PR-AUC, after warm-up, that end the training"
     )
     gradient_norm: float = Field(1.0, gt=0, allow_inf_nan=False, description="Gradients are clipped to this norm")
     most_bad_steps: int = Field(
         10,
         ge=0,
-        description="Steps with a loss or gradient that is not finite are left out; more than this end the run",
+        description="Steps with a loss or gradient that is not finite are left out; more end the training",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="auto: bf16 where CUDA has it, else fp16 on CUDA, fp32 on CPU"
+        "auto", description="auto: bf16 where CUDA supports it, else fp16 on CUDA, fp32 on a CPU"
     )
     device: str = Field("auto", description="auto (CUDA if there is one, else CPU) or a torch device such as cuda:1")
     compiled: bool = Field(
-        False, description="Compile the network on CUDA (torch.compile): pays in long trainings, takes minutes at first"
+        False,
+        description="Compile the network on CUDA (torch.compile): takes minutes at first, pays off in long trainings",
     )
     seed: int = Field(0, ge=0, description="Seed of weights, order and dropout")
     schedule: Literal["plateau", "cosine"] = Field(
-        "plateau", description="After warm-up the rate falls where mean val PR-AUC stops rising, or as a cosine"
+        "plateau", description="After warm-up the rate falls when mean val PR-AUC stops rising, or along a cosine"
     )
     ema_decay: float = Field(
-        0.0, ge=0, lt=1, description="Weights are averaged over steps with this decay and the average is used; 0: off"
+        0.0,
+        ge=0,
+        lt=1,
+        description="Decay of the average of the weights over steps, which is scored and published; 0: off",
     )
     auxiliary_weight: float = Field(
-        0.0, ge=0, description="Weight of the loss of the labels that are not asked for; 0: they are not learnt"
+        0.0, ge=0, description="Weight of the loss of labels that are not in tasks; 0: they are not learnt"
     )
     onset_weight: float = Field(
-        1.0, gt=0, description="Weight of windows in which the action does not go on already; others 1.0"
+        1.0, gt=0, description="Weight of windows in which the driver does not brake (coast) yet; others 1.0"
     )
     sampling: Literal["all", "balanced"] = Field(
         "all",
@@ -74,7 +78,7 @@ class TrainingConfig(NetworkConfig):
     gear: Literal["onehot", "continuous"] = Field(
         "onehot", description="GEAR as onehot (6 features) or continuous (1 feature)"
     )
-    detection_classes: bool = Field(False, description="Give the networks the detections' classes, one-hot")
+    detection_classes: bool = Field(False, description="Add the class of each detection, one-hot, to the inputs")
 
     @model_validator(mode="after")
     def _tasks_are_labels(self) -> Self:
@@ -82,37 +86,37 @@ class TrainingConfig(NetworkConfig):
         return self
 
     @model_validator(mode="after")
-    def _hazards_have_a_likelihood(self) -> Self:
+    def _hazards_need_cross_entropy(self) -> Self:
         if self.head == "hazard" and self.loss != "bce":
             raise ValueError(f"loss {self.loss}: expected bce with head hazard, whose probabilities are multiplied")
         return self
 
     @property
     def network(self) -> dict[str, Any]:
-        """The keys of `ModelConfig` that the recipe gives."""
+        """The fields of `ModelConfig` that the recipe sets."""
         return {name: getattr(self, name) for name in NetworkConfig.model_fields}
 
     @property
     def trained_tasks(self) -> list[str]:
-        """The labels that the network answers: `tasks`, then the auxiliary ones."""
+        """The labels that the network predicts: `tasks`, then the auxiliary ones."""
         others = [label for label in BINARY_LABELS if label not in self.tasks]
         return [*self.tasks, *(others if self.auxiliary_weight > 0 else [])]
 
     @property
     def weights(self) -> dict[str, float]:
-        """Weight of each label, and of each hazard: that of the heaviest label which follows from it."""
-        asked = {task: self.task_weights.get(task, OTHER_WEIGHT) for task in self.tasks}
-        labels = {label: asked.get(label, self.auxiliary_weight) for label in BINARY_LABELS}
+        """Weight of each label, and of each hazard: the largest weight of a label that depends on it."""
+        requested = {task: self.task_weights.get(task, OTHER_WEIGHT) for task in self.tasks}
+        labels = {label: requested.get(label, self.auxiliary_weight) for label in BINARY_LABELS}
         return labels | {
-            name: max(weight for label, weight in labels.items() if _follows(label, name)) for name in HAZARDS
+            name: max(weight for label, weight in labels.items() if _depends(label, name)) for name in HAZARDS
         }
 
 
-def _follows(label: str, hazard: str) -> bool:
-    """Whether a label's probability depends on a hazard: one of its action, up to its horizon."""
+def _depends(label: str, hazard: str) -> bool:
+    """Whether a label depends on a hazard: those of its action up to its horizon."""
     action, _, horizon = label.partition("_")
-    mine, _, when = hazard.partition("_")
-    return action == mine and (when == "now" or int(when.split("_")[1][:-1]) <= int(horizon[:-1]))
+    hazard_action, _, when = hazard.partition("_")
+    return action == hazard_action and (when == "now" or int(when.split("_")[1][:-1]) <= int(horizon[:-1]))
 
 
 RECIPES: Mapping[str, TrainingConfig] = {
@@ -137,15 +141,15 @@ RECIPES: Mapping[str, TrainingConfig] = {
         lead_tracks=True,
     ),
 }
-"""Recipes by name: "reference" is the published one; "best" is the outcome of docs/experiments.md."""
+"""Recipes by name: "reference" is the published one, "best" the result of docs/experiments.md."""
 
 
 def described(config: TrainingConfig) -> str:
-    """A recipe as a person calls it: the nearest by name, and the options that differ, but for the device."""
+    """Name of the most similar recipe, and the options that differ from it, except for the device."""
 
     def changes(name: str) -> dict[str, Any]:
-        given, of_name = config.model_dump(exclude={"device"}), RECIPES[name].model_dump()
-        return {option: value for option, value in given.items() if value != of_name[option]}
+        ours, named = config.model_dump(exclude={"device"}), RECIPES[name].model_dump()
+        return {option: value for option, value in ours.items() if value != named[option]}
 
     name = min(RECIPES, key=lambda name: len(changes(name)))
     return ", ".join([name, *(f"{option} {value}" for option, value in changes(name).items())])

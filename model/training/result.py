@@ -1,16 +1,16 @@
-"""What a training made. Free of torch: it passes from the worker to the op."""
+"""The result of a training. Imports no torch: the worker sends it to the op."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 Metrics = dict[str, float | int | None]
-"""Figures of an epoch by name; None where a split leaves one undefined."""
+"""Figures of an epoch by name; None if the split leaves one undefined."""
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a training made."""
+    """The published files and figures of a training."""
 
     architecture: str
     fingerprint: str
@@ -18,22 +18,22 @@ class TrainingResult:
     best_metrics: Metrics
     history: list[Metrics]
     resumed_from: int
-    """Epochs that an earlier, killed run had done."""
+    """Epochs that an earlier, interrupted process had completed."""
     best_model: Path
     latest_checkpoint: Path
     training_history: Path
     parameters: int
     duration_s: float
-    """Of this run, without the epochs of an earlier one."""
+    """Of this process, without the epochs of an earlier one."""
     windows_per_s: float
-    """Training windows a second over the history's epochs, validation included."""
+    """Training windows a second over all epochs, validation included."""
     device: str
     precision: str
-    taken_over: bool = False
-    """Whether it was published before, so that nothing was trained."""
+    reused: bool = False
+    """Whether it was published already, so that nothing was trained."""
 
 
 def score(metrics: Mapping[str, float | int | None]) -> float:
-    """What a run maximises: mean val PR-AUC, or minus val loss where no task has a positive on val."""
+    """What a training maximises: mean val PR-AUC, or minus val loss if no task has a positive label on val."""
     mean = metrics["val_pr_auc_mean"]
     return mean if mean is not None else -float(metrics["val_loss"] or 0.0)

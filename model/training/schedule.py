@@ -1,4 +1,4 @@
-"""The learning rate, the best epoch and the end of a training, as they follow from the scores."""
+"""Learning rate, best epoch and end of a training, derived from the scores of its epochs."""
 
 import math
 
@@ -6,7 +6,7 @@ from model.training.recipes import TrainingConfig
 
 
 class Schedule:
-    """Rate, best epoch and end of a run as a function of the scores seen so far (higher is better)."""
+    """Learning rate, best epoch and end of a training after the scores so far (higher is better)."""
 
     def __init__(self, config: TrainingConfig) -> None:
         self.config = config
@@ -19,7 +19,7 @@ class Schedule:
 
     @property
     def rate(self) -> float:
-        """The learning rate of the coming epoch."""
+        """The learning rate of the next epoch."""
         config = self.config
         if self.epoch < config.warmup_epochs:
             share = config.warmup_start + (1 - config.warmup_start) * self.epoch / config.warmup_epochs
@@ -35,7 +35,7 @@ class Schedule:
         return self.epoch >= self.config.epochs or self._waited_for_end >= self.config.early_stop_patience
 
     def step(self, score: float) -> None:
-        """Take the score of the epoch that ended."""
+        """Add the score of a completed epoch."""
         config = self.config
         if score > self.best_score:
             self.best_epoch, self.best_score = self.epoch, score

@@ -1,4 +1,4 @@
-"""One step of a training: gather, forward, loss, backward, clip, update, all on the device; nothing waits for it."""
+"""One training step, computed on the device without waiting for it: forward, loss, backward, clip, update."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,22 +8,22 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from model.common.progress import Tell
-from model.dataset.window_data import Batch, WindowData
+from model.dataset.window_data import WindowData
 from model.factory import MultimodalModel
 from model.training.loss import UnifiedFocalLoss
 from model.training.precision import Precision
 from model.training.recipes import TrainingConfig
 
 WARM_UP = 3
-"""Steps before one is captured: in the first ones, libraries set themselves up in ways that a graph cannot hold."""
+"""Steps before one is captured: libraries initialise in the first ones, which a CUDA graph cannot hold."""
 
 
 class Step:
     """A training step of a network on the windows of a split.
 
-    A step whose loss or gradient is not finite changes no weight. A batch that does not fit into the device's memory
-    is done in parts, whose gradients add up to the batch's own. On CUDA the step is captured once as a graph and
-    replayed, unless fp16's scaler or batches from the machine's memory wait in it.
+    A step whose loss or gradient is not finite changes no weight. A batch that exceeds the device's memory is processed
+    in parts, whose gradients add up to those of the batch. On CUDA the step is captured once as a graph and replayed,
+    unless it waits for fp16's scaler or for batches from the machine's memory.
     """
 
     def __init__(
@@ -33,17 +33,17 @@ class Step:
         loss: UnifiedFocalLoss,
         precision: Precision,
         config: TrainingConfig,
-        tell: Tell = print,
+        log: Tell = print,
         capture: bool = True,
     ) -> None:
         self.model, self.data, self.loss = model, data, loss
-        self.precision, self.config, self.tell = precision, config, tell
+        self.precision, self.config, self.log = precision, config, log
         cuda = precision.device.type == "cuda"
         self.captures = capture and cuda and data.resident and precision.name != "fp16"
         self.forward = torch.compile(model) if config.compiled and cuda else model
         self.optimizer = torch.optim.AdamW(
             model.parameters(),
-            # A graph reads the rate where it stood when it was captured: there it has to be a tensor.
+            # A graph reads the learning rate from the address that it captured, so there it has to be a tensor.
             lr=torch.tensor(config.learning_rate, device=precision.device) if cuda else config.learning_rate,
             weight_decay=config.weight_decay_ratio * config.learning_rate,
             fused=precision.device.type in ("cpu", "cuda"),
@@ -57,11 +57,11 @@ class Step:
 
     @property
     def final_model(self) -> nn.Module:
-        """What is scored and published: the average of the weights, if one is kept."""
+        """The network that is scored and published: the average of the weights, if the recipe keeps one."""
         return self.model if self.average is None else self.average.module
 
     def state_dict(self) -> dict[str, Any]:
-        """What a run needs to go on from here."""
+        """What a training needs to resume after this step."""
         state = {
             "state_dict": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -70,13 +70,13 @@ class Step:
         return state if self.average is None else {**state, "average": self.average.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` gave, of which other keys are left alone."""
+        """Restore what `state_dict` returned; other keys are ignored."""
         self.model.load_state_dict(state["state_dict"])
-        own = self.optimizer.state_dict()["param_groups"]  # their options differ between a CPU and CUDA
-        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": own})
+        groups = self.optimizer.state_dict()["param_groups"]  # their options differ between a CPU and CUDA
+        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        if state["scaler"]:  # empty where it was not needed: the run may have begun on another kind of device
+        if state["scaler"]:  # empty if the training began on a device that needs none
             self.precision.scaler.load_state_dict(state["scaler"])
 
     def set_rate(self, rate: float) -> None:
@@ -89,12 +89,13 @@ class Step:
     def __call__(self, windows: Tensor) -> tuple[Tensor, Tensor]:
         """Train on `windows` (B,) -> their loss, and whether the step was left out; both on the device."""
         whole = self.captures and len(windows) == self.config.batch_size
-        result = self._replay(windows) if whole else self._fitting(windows)
+        result = self._replay(windows) if whole else self._step_in_parts(windows)
         if self.average is not None:
             self.average.update_parameters(self.model)
         return result
 
-    def _fitting(self, windows: Tensor) -> tuple[Tensor, Tensor]:
+    def _step_in_parts(self, windows: Tensor) -> tuple[Tensor, Tensor]:
+        """A step, in twice as many parts from now on whenever the device's memory is too small."""
         while True:
             try:
                 return self._step(windows)
@@ -102,23 +103,23 @@ class Step:
                 if self.parts >= len(windows):
                     raise
                 self.parts *= 2
-                self.tell(
-                    f"{len(windows)} windows a step do not fit into the memory of {self.precision.device}: gradients "
-                    f"are added up over {self.parts} parts from here on ({error})"
+                self.log(
+                    f"A batch of {len(windows)} windows exceeds the memory of {self.precision.device}: from now on it "
+                    f"is processed in {self.parts} parts ({error})"
                 )
 
     def _replay(self, windows: Tensor) -> tuple[Tensor, Tensor]:
-        """The step as a graph, which is captured once and then launched as a whole."""
+        """The step as a CUDA graph, captured once and then launched as a whole."""
         if self.warm < WARM_UP:
             self.warm += 1
             stream, current = torch.cuda.Stream(), torch.cuda.current_stream()  # type: ignore[no-untyped-call]
             stream.wait_stream(current)
             with torch.cuda.stream(stream):
-                result = self._fitting(windows)
+                result = self._step_in_parts(windows)
             current.wait_stream(stream)
             return result
-        if self.parts > 1:  # memory is short: a graph would hold its own
-            return self._fitting(windows)
+        if self.parts > 1:  # memory is short, and a graph holds its own
+            return self._step_in_parts(windows)
         if self.graph is None:
             chosen = windows.clone()
             self.graph = torch.cuda.CUDAGraph()
@@ -133,7 +134,8 @@ class Step:
     def _step(self, windows: Tensor) -> tuple[Tensor, Tensor]:
         self.optimizer.zero_grad(set_to_none=True)
         batch = self.data.gather(windows)
-        weight = self._weight(batch)
+        # Windows before an onset can weigh more than those in which the driver brakes (coasts) already.
+        weight = torch.ones_like(batch.labels) + (self.config.onset_weight - 1.0) * ~batch.going_on
         known = (weight * batch.label_mask).sum(dim=0)
         value = torch.zeros((), device=known.device)
         derived = [] if batch.derived is None else [batch.derived]
@@ -146,14 +148,10 @@ class Step:
             value = value + partial.detach()
         return value, self._update(value)
 
-    def _weight(self, batch: Batch) -> Tensor:
-        """(B,tasks) weight of each label: more, or less, where the action does not go on already."""
-        return torch.ones_like(batch.labels) + (self.config.onset_weight - 1.0) * ~batch.going_on
-
     def _update(self, loss: Tensor) -> Tensor:
         """Clip, and update the weights unless something is not finite -> whether that was so, a bool on the device.
 
-        fp16's gradients overflow now and then while its scaler finds its scale: there only the loss counts as bad.
+        The gradients of fp16 overflow at times while the scaler searches its scale: there only the loss counts.
         """
         scaler, optimizer = self.precision.scaler, self.optimizer
         scaler.unscale_(optimizer)
@@ -164,21 +162,21 @@ class Step:
             scaler.update()
         else:
             bad = bad | ~torch.isfinite(norm)
-            optimizer.found_inf = bad.float()  # type: ignore[attr-defined]  # fused AdamW leaves the step out on the device
+            optimizer.found_inf = bad.float()  # type: ignore[attr-defined]  # fused AdamW skips the update on the device
             optimizer.step()
         return bad
 
 
 def _average(model: nn.Module, decay: float) -> AveragedModel:
-    """The mean of the weights over steps, which forgets by `decay`, sooner at the beginning; buffers are copied."""
+    """The mean of the weights over steps, with a decay that starts lower and rises to `decay`; buffers are copied."""
 
     def update(averages: list[Tensor], weights: list[Tensor], steps: Tensor) -> None:
         share = 1 - ((1 + steps) / (10 + steps)).clamp(max=decay)
         for average, weight in zip(averages, weights, strict=True):
-            average.lerp_(weight, share.item())  # the number of steps is kept on the CPU: nothing waits
+            average.lerp_(weight, share.item())  # the number of steps is on the CPU: nothing waits
 
     averaged = AveragedModel(model, multi_avg_fn=torch.no_grad()(update))  # type: ignore[arg-type]  # never a number of steps
     for module in averaged.modules():
-        if isinstance(module, nn.RNNBase):  # a copy's weights lie apart: cuDNN would gather them at each call
+        if isinstance(module, nn.RNNBase):  # the weights of a copy are scattered: cuDNN would gather them at each call
             module.flatten_parameters()
     return averaged

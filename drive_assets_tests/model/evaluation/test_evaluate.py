@@ -23,7 +23,8 @@ from model.evaluation.predictions import Predictions
 from model.evaluation.results import Comparison, Evaluation
 from model.recording.schema import BINARY_LABELS, DEFAULT_TASKS
 from model.training.checkpoint import load_checkpoint, read_checkpoint
-from model.training.loop import load_split, train
+from model.training.data import load_split
+from model.training.loop import train
 from model.training.recipes import TrainingConfig
 
 SMALL = TrainingConfig(

@@ -45,7 +45,7 @@ def test_the_slope_of_a_line_is_found_where_frames_lack_and_is_zero_with_one_fra
 def test_telemetry_that_does_not_change_has_no_rates() -> None:
     telemetry = torch.full((2, TIME, 10), 0.5)
     telemetry[1, -4:, 2] = 0.0
-    last = telemetry_changes(telemetry, {"SPEED": 0, "RPM": 1, "ACCELERATOR_POS_D": 2, "ENGINE_LOAD": 3})
+    last = telemetry_changes(telemetry, {"SPEED": 0, "RPM": 1, "ACCELERATOR_POS_D": 2, "ENGINE_LOAD": 3}, 7.5)
     assert last[0, 12:-4].abs().max() < 1e-5
     assert last[1, -4:].tolist() == pytest.approx([1.0, 4 / TIME, 1.0, 4 / TIME])
 

@@ -13,7 +13,9 @@ from model.evaluation.importance import predict
 from model.network.config import HAZARDS
 from model.network.hazard import label_logits, with_transitions
 from model.recording.schema import BINARY_LABELS
-from model.training.loop import load_checkpoint, load_split, train
+from model.training.checkpoint import load_checkpoint
+from model.training.data import load_split
+from model.training.loop import train
 from model.training.recipes import RECIPES, TrainingConfig
 
 

@@ -6,7 +6,9 @@ import torch
 
 from drive_assets_tests.model.split_files import write_split_file
 from model.evaluation.importance import predict
-from model.training.loop import load_checkpoint, load_split, train
+from model.training.checkpoint import load_checkpoint
+from model.training.data import load_split
+from model.training.loop import train
 from model.training.recipes import RECIPES
 
 CONFIG = RECIPES["best"].replace(

@@ -1,6 +1,5 @@
-"""Training: it learns, it is reproducible, a killed run goes on exactly, and wrong input is said plainly."""
+"""Training learns, is reproducible, resumes exactly, refuses other data, and reports wrong input."""
 
-import itertools
 import json
 import math
 import os
@@ -8,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +21,16 @@ from model.common.errors import DataError
 from model.factory import MultimodalModel, architecture_of, create_model_variant
 from model.network.architectures import ARCHITECTURES
 from model.recording.schema import BINARY_LABELS
-from model.training import epoch as epochs
-from model.training import loop, published, run
-from model.training import loop as training
+from model.training import loop, published
+from model.training.checkpoint import load_checkpoint
+from model.training.data import load_split
 from model.training.epoch import evaluate, train_one_epoch
-from model.training.loop import Schedule, TrainingConfig, TrainingResult, load_checkpoint, load_split, train
-from model.training.loss import UnifiedFocalLoss
+from model.training.loop import train
+from model.training.loss import UnifiedFocalLoss, training_loss
 from model.training.precision import choose_precision
 from model.training.published import read_history
-from model.training.recipes import RECIPES
+from model.training.recipes import RECIPES, TrainingConfig
+from model.training.result import TrainingResult
 from model.training.step import Step
 
 SMALL: dict[str, Any] = {
@@ -132,32 +132,32 @@ def test_published_files_and_history(splits: Path) -> None:
     assert result.windows_per_s > 0 and result.parameters > 1000
 
 
-def test_what_is_published_already_is_taken_over_unless_asked_otherwise(splits: Path) -> None:
+def test_a_published_training_is_reused_unless_forced_or_damaged(splits: Path) -> None:
     first = train(NAME, splits, splits / "out", CONFIG, "v1")
     seen: list[dict[str, float | int]] = []
     again = train(NAME, splits, splits / "out", CONFIG, "v1", seen.append)
-    assert (again.taken_over, again.resumed_from, seen) == (True, 4, [])
+    assert (again.reused, again.resumed_from, seen) == (True, 4, [])
     assert again.history == first.history and again.best_metrics == first.best_metrics
     assert (again.parameters, again.windows_per_s) == (first.parameters, first.windows_per_s)
 
-    anew = train(NAME, splits, splits / "out", CONFIG, "v1", seen.append, anew=True)
-    assert (anew.taken_over, anew.resumed_from, len(seen)) == (False, 0, 4)
-    assert not train(NAME, splits, splits / "out", CONFIG.replace(seed=1), "v1").taken_over
-    assert not train(NAME, splits, splits / "out", CONFIG, "v1").taken_over  # the other one is published now
+    forced = train(NAME, splits, splits / "out", CONFIG, "v1", seen.append, force=True)
+    assert (forced.reused, forced.resumed_from, len(seen)) == (False, 0, 4)
+    assert not train(NAME, splits, splits / "out", CONFIG.replace(seed=1), "v1").reused
+    assert not train(NAME, splits, splits / "out", CONFIG, "v1").reused  # the other one is published now
     (splits / "out" / "best_model.pt").write_bytes(b"damaged")
-    assert not train(NAME, splits, splits / "out", CONFIG, "v1").taken_over
+    assert not train(NAME, splits, splits / "out", CONFIG, "v1").reused
 
 
-def test_a_training_anew_that_was_killed_is_resumed_whether_asked_for_anew_or_not(splits: Path) -> None:
+def test_a_forced_training_that_was_killed_is_resumed_with_or_without_force(splits: Path) -> None:
     train(NAME, splits, splits / "out", CONFIG, "v1")
-    for anew in (True, False):
+    for force in (True, False):
         with pytest.raises(Killed):
-            train(NAME, splits, splits / "out", CONFIG, "v1", kill_after(1), anew=True)
-        resumed = train(NAME, splits, splits / "out", CONFIG, "v1", anew=anew)
-        assert (resumed.resumed_from, resumed.taken_over) == (2, False)
+            train(NAME, splits, splits / "out", CONFIG, "v1", kill_after(1), force=True)
+        resumed = train(NAME, splits, splits / "out", CONFIG, "v1", force=force)
+        assert (resumed.resumed_from, resumed.reused) == (2, False)
 
 
-def test_publishing_that_is_killed_at_any_step_is_completed_and_nothing_is_trained(splits: Path) -> None:
+def test_publishing_that_is_killed_at_any_step_is_completed_without_training(splits: Path) -> None:
     older = train(NAME, splits, splits / "out", CONFIG.replace(seed=1), "v1")
     with pytest.raises(Killed):
         train(NAME, splits, splits / "out", CONFIG, "v1", kill_after(3))
@@ -239,7 +239,7 @@ def test_a_run_of_the_best_recipe_resumes_as_well(splits: Path) -> None:
     model, checkpoint = load_checkpoint(resumed.best_model)
     assert list(model.config.prediction_tasks)[:4] == config.tasks and len(model.config.prediction_tasks) == 10
     data = load_split(splits / "val.h5", config, "cpu")
-    loss = training.training_loss(config, config.tasks)
+    loss = training_loss(config, config.tasks)
     again = evaluate(model, data, loss, choose_precision("fp32", torch.device("cpu")), 16)
     assert again == {name: checkpoint["val_metrics"][name] for name in again}
 
@@ -250,15 +250,17 @@ def test_cross_entropy_weighs_auxiliary_tasks_and_onsets() -> None:
     logits, labels = torch.tensor([[0.3, -1.0], [2.0, 0.5]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     each = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
     weight, known = torch.tensor([[1.0, 3.0], [3.0, 1.0]]), torch.ones(2, 2, dtype=torch.bool)
-    found = training.training_loss(config, tasks)(dict(zip(tasks, logits.T, strict=True)), labels, known, weight)
+    found = training_loss(config, tasks)(dict(zip(tasks, logits.T, strict=True)), labels, known, weight)
     expected = (each * weight).sum(0) / 4
     torch.testing.assert_close(found, expected[0] + 0.5 * expected[1])
 
 
-def test_a_process_killed_in_an_epoch_goes_on_from_the_last_one(splits: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_process_that_is_signalled_within_an_epoch_resumes_after_the_last_one(splits: Path, number: int) -> None:
     script = (
         "import torch; from pathlib import Path\n"
-        "from model.training.loop import TrainingConfig, train\n"
+        "from model.training.loop import train\n"
+        "from model.training.recipes import TrainingConfig\n"
         f"torch.set_num_threads({torch.get_num_threads()})\n"
         f"config = TrainingConfig(**{SMALL | {'epochs': 30}!r})\n"
         f"train({NAME!r}, Path({str(splits)!r}), Path({str(splits / 'out')!r}), config, 'v1',"
@@ -268,7 +270,7 @@ def test_a_process_killed_in_an_epoch_goes_on_from_the_last_one(splits: Path) ->
         assert process.stdout is not None
         for _ in range(3):
             process.stdout.readline()
-        process.kill()
+        process.send_signal(number)
     config = CONFIG.replace(epochs=30)
     resumed = train(NAME, splits, splits / "out", config, "v1")
 
@@ -276,111 +278,32 @@ def test_a_process_killed_in_an_epoch_goes_on_from_the_last_one(splits: Path) ->
     assert_same_training(train(NAME, splits, splits / "whole", config, "v1"), resumed)
 
 
-RANDOM = CONFIG.replace(batch_size=4, epochs=3, dropout_prob=0.3, ema_decay=0.9, sampling="balanced", onset_weight=2.0)
-"""16 steps an epoch, which draw dropout and windows, and keep an average of the weights."""
-
-
-def signal_at(call: int, of: Any, name: str, patch: pytest.MonkeyPatch, number: int = signal.SIGTERM) -> None:
-    """Send this process a signal in the midst of the given call of a function, whose name is `name`."""
-    calls, function = itertools.count(1), getattr(of, name)
-
-    def signalled(*arguments: Any, **options: Any) -> Any:
-        if next(calls) == call:
-            os.kill(os.getpid(), number)
-        return function(*arguments, **options)
-
-    patch.setattr(of, name, signalled)
-
-
-@pytest.fixture
-def killed_by_signals() -> Iterator[None]:
-    def kill(*_: object) -> None:
-        raise Killed
-
-    before = signal.signal(signal.SIGTERM, kill)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
-@pytest.mark.usefixtures("killed_by_signals")
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_run_signalled_within_epochs_ends_as_an_uninterrupted_one(splits: Path, precision: str) -> None:
-    config, told = RANDOM.replace(precision=precision), list[str]()
-    whole = train(NAME, splits, splits / "whole", config, "v1")
-    for of, name, call in (
-        (Step, "_update", 5),
-        (Step, "_update", 1),
-        (Step, "_update", 10),  # the last of the epoch
-        (run, "evaluate", 1),
-        (Step, "_update", 3),  # of the next epoch
-        (epochs, "average_precision", 1),  # between the last batch on val and the end of the epoch
-        (Step, "_update", 16),
-    ):
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-            signal_at(call, of, name, patch)
-            train(NAME, splits, splits / "out", config, "v1", tell=told.append)
-    resumed = train(NAME, splits, splits / "out", config, "v1", tell=told.append)
-
-    assert told == [
-        f"{NAME} resumes within epoch {number}, after {steps} of its steps"
-        for number, steps in ((1, 5), (1, 6), (1, 16), (1, 16), (2, 3), (3, 16))
-    ]
-    assert resumed.resumed_from == 2
-    assert_same_training(whole, resumed)
-    assert "within_epoch" not in torch.load(resumed.latest_checkpoint, weights_only=True)
-
-
-def test_a_process_is_signalled_after_its_step_and_ends_by_the_signal(splits: Path) -> None:
-    script = (
-        "import os, signal, torch; from pathlib import Path\n"
-        "from model.training.loop import TrainingConfig, train\n"
-        "from model.training.step import Step\n"
-        f"torch.set_num_threads({torch.get_num_threads()})\n"
-        "steps, update = [], Step._update\n"
-        "def signalled(*arguments):\n"
-        "    steps.append(0)\n"
-        "    if len(steps) == 21: os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    return update(*arguments)\n"
-        "Step._update = signalled\n"
-        f"config = TrainingConfig(**{RANDOM.model_dump(mode='json')!r})\n"
-        f"train({NAME!r}, Path({str(splits)!r}), Path({str(splits / 'out')!r}), config, 'v1',"
-        " lambda metrics: print(metrics['epoch'], flush=True))\n"
-    )
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert (ended.returncode, ended.stdout) == (-signal.SIGTERM, "0\n"), ended.stderr
-    (latest,) = (splits / "out").glob(".work/*/latest_checkpoint.pt")
-    assert len(torch.load(latest, weights_only=True)["within_epoch"]["losses"]) == 5
-    resumed = train(NAME, splits, splits / "out", RANDOM, "v1")
-    assert_same_training(train(NAME, splits, splits / "whole", RANDOM, "v1"), resumed)
-
-
-def test_a_process_killed_outright_loses_what_was_not_saved_by_time(
-    splits: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Saved after each step here, and killed in the 20th."""
-    whole = train(NAME, splits, splits / "whole", RANDOM, "v1")
-    monkeypatch.setattr(run, "SAVE_EVERY_S", 0.0)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        calls, update = itertools.count(1), Step._update
-
-        def killed(self: Step, loss: torch.Tensor) -> torch.Tensor:
-            if next(calls) == 20:
-                raise Killed
-            return update(self, loss)
-
-        patch.setattr(Step, "_update", killed)
-        train(NAME, splits, splits / "out", RANDOM, "v1")
-    told: list[str] = []
-    assert_same_training(whole, train(NAME, splits, splits / "out", RANDOM, "v1", tell=told.append))
-    assert told == [f"{NAME} resumes within epoch 2, after 3 of its steps"]
-
-
-def test_other_data_or_config_does_not_resume(splits: Path) -> None:
+def test_another_data_version_or_config_does_not_resume(splits: Path) -> None:
     with pytest.raises(Killed):
         train(NAME, splits, splits / "out", CONFIG, "v1", kill_after(2))
-    assert train(NAME, splits, splits / "out", CONFIG, "v2").resumed_from == 0
     assert train(NAME, splits, splits / "out", CONFIG.replace(seed=3), "v1").resumed_from == 0
-    assert train(NAME, splits, splits / "out", CONFIG, "v1").resumed_from == 3
+    assert train(NAME, splits, splits / "out", CONFIG).resumed_from == 3
+    rebuild(splits, "v2")
+    assert train(NAME, splits, splits / "out", CONFIG, "v2").resumed_from == 0
+
+
+def rebuild(splits: Path, version: str, names: Sequence[str] = ("train", "val")) -> None:
+    for name in names:
+        write_split_file(splits / f"{name}.h5", frames=70, seed=9, version=version)
+
+
+@pytest.mark.parametrize("rebuilt", ["train", "val"])
+def test_splits_rebuilt_between_launch_and_load_are_refused(splits: Path, rebuilt: str) -> None:
+    with pytest.raises(Killed):
+        train(NAME, splits, splits / "out", CONFIG, "v1", kill_after(1))
+    rebuild(splits, "v2", [rebuilt])
+    for folder in ("out", "other"):  # resumed, or queued since the launch
+        with pytest.raises(DataError, match=rf"{rebuilt}.h5 holds data version v2, expected v1"):
+            train(NAME, splits, splits / folder, CONFIG, "v1")
+        assert not (splits / folder / "best_model.pt").exists()
+    write_split_file(splits / "train.h5", frames=80, seed=1)
+    write_split_file(splits / "val.h5", frames=60, seed=2)
+    assert train(NAME, splits, splits / "out", CONFIG, "v1").resumed_from == 2
 
 
 def test_a_step_that_is_not_finite_changes_no_weight_and_is_counted(splits: Path) -> None:
@@ -392,19 +315,17 @@ def test_a_step_that_is_not_finite_changes_no_weight_and_is_counted(splits: Path
     data.telemetry[:] = float("nan")
     model = create_model_variant({**architecture_of(NAME), **config.network})
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    told: list[int] = []
-    loss, precision = UnifiedFocalLoss(config.tasks), choose_precision("fp32", torch.device("cpu"))
-    metrics = train_one_epoch(
-        Step(model, data, loss, precision, config),
-        torch.Generator().manual_seed(0),
-        lambda step, batch, loss: told.append(step),
-    )
-    assert told == [0] and metrics == {"train_loss": None, "bad_steps": 1}
+    step = Step(model, data, UnifiedFocalLoss(config.tasks), choose_precision("fp32", torch.device("cpu")), config)
+    metrics = train_one_epoch(step, data.order(), 1, splits / "bad.pt")
+    assert metrics == {"train_loss": None, "bad_steps": 1}
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    with pytest.raises(FloatingPointError, match=r"loss is nan.*at step 0 .*may leave out 0 such steps"):
+        train_one_epoch(step, data.order(), 0, splits / "bad.pt")
+    assert torch.load(splits / "bad.pt", weights_only=True)["step"] == 0
 
 
 @pytest.mark.parametrize("fitting", [5, 1])
-def test_a_batch_that_does_not_fit_is_done_in_parts_and_told(
+def test_a_batch_that_exceeds_the_memory_is_processed_in_parts_and_logged(
     splits: Path, fitting: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = CONFIG.replace(epochs=2, dropout_prob=0.0, onset_weight=2.0)
@@ -421,21 +342,21 @@ def test_a_batch_that_does_not_fit_is_done_in_parts_and_told(
         return forward(self, *inputs)
 
     monkeypatch.setattr(MultimodalModel, "forward", short_of_memory)
-    told: list[str] = []
-    parts = train(NAME, splits, splits / "parts", config, "v1", tell=told.append)
+    lines: list[str] = []
+    parts = train(NAME, splits, splits / "parts", config, "v1", log=lines.append)
 
-    assert len(told) == {5: 2, 1: 4}[fitting] and f"over {2 ** len(told)} parts from here on" in told[-1]
+    assert len(lines) == {5: 2, 1: 4}[fitting] and f"processed in {2 ** len(lines)} parts" in lines[-1]
     for one, other in zip(figures(whole), figures(parts), strict=True):
         assert one == pytest.approx(other, rel=1e-4)
 
 
-def test_without_memory_for_one_window_it_says_so(splits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_for_one_window_names_the_batch_size(splits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def out_of_memory(*_: Any) -> None:
         raise torch.OutOfMemoryError("tried to allocate 2.00 GiB")
 
     monkeypatch.setattr(MultimodalModel, "forward", out_of_memory)
     with pytest.raises(DataError, match="does not fit into the memory of cpu with batch_size 16"):
-        train(NAME, splits, splits / "out", CONFIG, tell=lambda line: None)
+        train(NAME, splits, splits / "out", CONFIG, log=lambda line: None)
 
 
 def test_too_many_steps_that_are_not_finite_end_the_run_keep_the_batch_and_publish_nothing(splits: Path) -> None:
@@ -445,7 +366,7 @@ def test_too_many_steps_that_are_not_finite_end_the_run_keep_the_batch_and_publi
         train(NAME, splits, splits / "out", CONFIG.replace(learning_rate=1e30, warmup_epochs=0, most_bad_steps=1))
     (kept_batch,) = (splits / "out").glob(".work/*/bad_batch.pt")
     batch = torch.load(kept_batch, weights_only=True)
-    assert (batch["epoch"], batch["telemetry_seq"].shape[1:]) == (0, (20, 10))
+    assert batch["telemetry_seq"].shape[1:] == (20, 10)
     assert before.best_model.read_bytes() == kept
 
 
@@ -471,75 +392,6 @@ def test_without_any_positive_on_val_its_loss_decides(splits: Path) -> None:
     result = train(NAME, splits, splits / "out", CONFIG)
     assert result.best_metrics["val_pr_auc_mean"] is None
     assert result.best_metrics["val_loss"] == min(epoch["val_loss"] or 0 for epoch in result.history)
-
-
-def rates(config: TrainingConfig, scores: list[float]) -> list[float]:
-    schedule = Schedule(config)
-    found = []
-    for score in scores:
-        found.append(schedule.rate)
-        schedule.step(score)
-    return found
-
-
-def test_warm_up_rises_from_five_percent_over_eight_epochs() -> None:
-    found = rates(TrainingConfig(), [epoch / 100 for epoch in range(10)])
-    assert found == pytest.approx([5e-5 * (0.05 + 0.95 * epoch / 8) for epoch in range(8)] + [5e-5, 5e-5])
-
-
-def test_the_rate_falls_after_six_epochs_without_progress_and_never_below_its_floor() -> None:
-    config = TrainingConfig(warmup_epochs=0, learning_rate=1.0, early_stop_patience=1000, epochs=1000)
-    found = rates(config, [0.5] + [0.4] * 300)
-    assert found[:8] == [1.0] * 8
-    assert found[8:15] == [0.85] * 7
-    assert found[15] == pytest.approx(0.85**2)
-    assert found[-1] == 0.01
-
-
-def test_the_run_ends_twenty_epochs_after_its_best() -> None:
-    schedule = Schedule(TrainingConfig())
-    scores = iter([0.1, 0.2, 0.3, *[0.25] * 100])
-    while not schedule.ended:
-        schedule.step(next(scores))
-    assert (schedule.best_epoch, schedule.epoch) == (2, 8 + 20)
-
-
-def test_the_cosine_falls_from_the_rate_to_the_floor() -> None:
-    config = TrainingConfig(schedule="cosine", warmup_epochs=1, epochs=5, learning_rate=1.0, rate_floor=0.0)
-    found = rates(config, [0.0] * 5)
-    assert found == pytest.approx([0.05, 1.0, (2 + math.sqrt(2)) / 4, 0.5, (2 - math.sqrt(2)) / 4])
-
-
-def test_the_defaults_are_the_reference_recipe() -> None:
-    config = TrainingConfig()
-    assert RECIPES["reference"] == config
-    assert (config.learning_rate, config.weight_decay_ratio, config.batch_size, config.epochs) == (
-        5e-5,
-        0.225,
-        256,
-        100,
-    )
-    assert (config.warmup_epochs, config.warmup_start) == (8, 0.05)
-    assert (config.plateau_factor, config.plateau_patience, config.rate_floor) == (0.85, 6, 0.01)
-    assert (config.early_stop_patience, config.gradient_norm) == (20, 1.0)
-    assert TrainingConfig(**config.model_dump(mode="json")) == config
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"tasks": ("brake_7s",)}, "tasks .*expected distinct labels of brake_1s"),
-        ({"batch_size": 0}, "batch_size 0: expected greater than or equal to 1"),
-        ({"learning_rate": float("nan")}, "learning_rate nan: expected a finite number"),
-        ({"plateau_factor": 1.5}, "plateau_factor 1.5: expected less than or equal to 1"),
-        ({"precision": "fp8"}, "precision 'fp8': expected 'auto', 'fp32', 'bf16' or 'fp16'"),
-        ({"embedding_dim": 60}, "embedding_dim 60: expected an even multiple of 8 heads"),
-        ({"gear": "none"}, "gear 'none': expected 'onehot' or 'continuous'"),
-    ],
-)
-def test_a_wrong_recipe_says_what_is_allowed(wrong: dict[str, Any], message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        TrainingConfig(**wrong)
 
 
 @pytest.mark.parametrize(
@@ -569,14 +421,6 @@ def test_a_second_run_into_the_same_folder_is_refused(splits: Path, monkeypatch:
     with pytest.raises(DataError, match=r"out is in use: process \d+ on .* trains into it"):
         train(NAME, splits, splits / "out", CONFIG, on_epoch=second)
     train(NAME, splits, splits / "out", CONFIG)
-
-
-def test_too_little_gpu_memory_names_the_batch_size(splits: Path) -> None:
-    def full(metrics: dict[str, float | int]) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory.")
-
-    with pytest.raises(DataError, match="batch_size 16, nor in parts of it: use a smaller batch_size"):
-        train(NAME, splits, splits / "out", CONFIG, on_epoch=full)
 
 
 def test_a_checkpoint_that_is_not_what_was_asked_for(splits: Path) -> None:
@@ -612,13 +456,13 @@ def test_splits_that_do_not_belong_together(splits: Path) -> None:
         train(NAME, splits, splits / "out", CONFIG)
 
 
-def test_a_history_with_a_changed_letter_is_refused_and_made_anew(splits: Path) -> None:
+def test_a_history_with_a_changed_letter_is_refused_and_the_training_repeated(splits: Path) -> None:
     first = train(NAME, splits, splits / "out", CONFIG, "v1")
     text = first.training_history.read_text()
     first.training_history.write_text(text.replace('"learning_rate"', '"leerning_rate"', 1))
-    with pytest.raises(DataError, match="was changed since it was written"):
+    with pytest.raises(DataError, match="was modified since"):
         read_history(splits / "out")
     again = train(NAME, splits, splits / "out", CONFIG, "v1")
-    assert not again.taken_over
+    assert not again.reused
     assert [epoch["val_loss"] for epoch in again.history] == [epoch["val_loss"] for epoch in first.history]
     read_history(splits / "out")

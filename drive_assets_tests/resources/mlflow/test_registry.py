@@ -19,7 +19,9 @@ from model.dataset.split_file import read_split
 from model.evaluation.calibration import Calibrator, Curve
 from model.evaluation.results import CALIBRATION
 from model.training.checkpoint import load_checkpoint
-from model.training.loop import TrainingConfig, load_split, train
+from model.training.data import load_split
+from model.training.loop import train
+from model.training.recipes import TrainingConfig
 
 CONFIG = TrainingConfig(epochs=1, device="cpu", embedding_dim=16, hidden_dim=16, attention_num_heads=2)
 LOAD = """

@@ -1,0 +1,79 @@
+"""Recipes: their defaults, their errors, and the schedule of the learning rate."""
+
+import math
+from typing import Any
+
+import pytest
+
+from model.common.errors import DataError
+from model.training.recipes import RECIPES, TrainingConfig
+from model.training.schedule import Schedule
+
+
+def rates(config: TrainingConfig, scores: list[float]) -> list[float]:
+    schedule = Schedule(config)
+    found = []
+    for score in scores:
+        found.append(schedule.rate)
+        schedule.step(score)
+    return found
+
+
+def test_warm_up_rises_from_five_percent_over_eight_epochs() -> None:
+    found = rates(TrainingConfig(), [epoch / 100 for epoch in range(10)])
+    assert found == pytest.approx([5e-5 * (0.05 + 0.95 * epoch / 8) for epoch in range(8)] + [5e-5, 5e-5])
+
+
+def test_the_rate_falls_after_six_epochs_without_progress_and_never_below_its_floor() -> None:
+    config = TrainingConfig(warmup_epochs=0, learning_rate=1.0, early_stop_patience=1000, epochs=1000)
+    found = rates(config, [0.5] + [0.4] * 300)
+    assert found[:8] == [1.0] * 8
+    assert found[8:15] == [0.85] * 7
+    assert found[15] == pytest.approx(0.85**2)
+    assert found[-1] == 0.01
+
+
+def test_the_run_ends_twenty_epochs_after_its_best() -> None:
+    schedule = Schedule(TrainingConfig())
+    scores = iter([0.1, 0.2, 0.3, *[0.25] * 100])
+    while not schedule.ended:
+        schedule.step(next(scores))
+    assert (schedule.best_epoch, schedule.epoch) == (2, 8 + 20)
+
+
+def test_the_cosine_falls_from_the_rate_to_the_floor() -> None:
+    config = TrainingConfig(schedule="cosine", warmup_epochs=1, epochs=5, learning_rate=1.0, rate_floor=0.0)
+    found = rates(config, [0.0] * 5)
+    assert found == pytest.approx([0.05, 1.0, (2 + math.sqrt(2)) / 4, 0.5, (2 - math.sqrt(2)) / 4])
+
+
+def test_the_defaults_are_the_reference_recipe() -> None:
+    config = TrainingConfig()
+    assert RECIPES["reference"] == config
+    assert (config.learning_rate, config.weight_decay_ratio, config.batch_size, config.epochs) == (
+        5e-5,
+        0.225,
+        256,
+        100,
+    )
+    assert (config.warmup_epochs, config.warmup_start) == (8, 0.05)
+    assert (config.plateau_factor, config.plateau_patience, config.rate_floor) == (0.85, 6, 0.01)
+    assert (config.early_stop_patience, config.gradient_norm) == (20, 1.0)
+    assert TrainingConfig(**config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"tasks": ("brake_7s",)}, "tasks .*expected distinct labels of brake_1s"),
+        ({"batch_size": 0}, "batch_size 0: expected greater than or equal to 1"),
+        ({"learning_rate": float("nan")}, "learning_rate nan: expected a finite number"),
+        ({"plateau_factor": 1.5}, "plateau_factor 1.5: expected less than or equal to 1"),
+        ({"precision": "fp8"}, "precision 'fp8': expected 'auto', 'fp32', 'bf16' or 'fp16'"),
+        ({"embedding_dim": 60}, "embedding_dim 60: expected an even multiple of 8 heads"),
+        ({"gear": "none"}, "gear 'none': expected 'onehot' or 'continuous'"),
+    ],
+)
+def test_a_wrong_recipe_says_what_is_allowed(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        TrainingConfig(**wrong)
