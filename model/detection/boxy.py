@@ -13,35 +13,33 @@ from pydantic import Field
 from model.common.config import Config
 from model.common.errors import DataError
 from model.common.progress import Tell
-from model.detection.boxy_images import ZIP_FOLDER, archive_stems, archives, folders, images
+from model.detection.boxy_images import ZIP_FOLDER, archive_stems, archives, folders, image_name, images
 from model.detection.downloads import NotOnServer, Remote
 from model.detection.json_rows import json_items
 from model.detection.yolo_dataset import (
     DatasetReport,
     DatasetWriter,
-    UnusableImage,
+    LabelledImages,
     known_images,
     replaced_folder,
-    same_aspect,
     split_groups,
-    usable_size,
 )
 
 FULL_WIDTH, FULL_HEIGHT = 2464, 2056
 BONNET_X, BONNET_Y = (0.35, 0.65), 0.90
 """A box whose centre lies here is the own car's bonnet."""
 SAME_EDGE_PX = 10
-"""Rear and whole box closer than this on both sides: the vehicle is seen from straight behind."""
+"""If rear and whole box differ less than this on both sides, the vehicle is seen from straight behind."""
 CLASSES = {"vehicle": ("vehicle",), "sides": ("vehicle.left", "vehicle.front", "vehicle.right")}
 FLAWLESS = "no-issues"
-"""What the published labels say of a frame without flaws."""
+"""The published labels' entry for a frame without flaws."""
 LABELS = "*labels*.json"
 PUBLISHED_LABELS = ("boxy_labels_train.json", "boxy_labels_valid.json")
 _FRAME = re.compile(r"^\./(?P<sequence>[\w.-]+)/(?P<frame>[\w.-]+)\.png$")
 
 
 class BoxyConfig(Config):
-    """What of Boxy becomes a data set."""
+    """Options of the conversion of Boxy."""
 
     classes: Literal["vehicle", "sides"] = Field(
         "vehicle", description="vehicle: one class; sides: vehicle.left, vehicle.front, vehicle.right"
@@ -57,39 +55,23 @@ class BoxyConfig(Config):
 
 @dataclass
 class _Sequence:
-    """Labels of a sequence's frames, one after the other."""
+    """Labels of a sequence's frames in their order."""
 
     frames: list[str] = field(default_factory=list)
     counts: array = field(default_factory=lambda: array("q"))
+    """Vehicles of each frame."""
     corners: array = field(default_factory=lambda: array("d"))
     """Eight numbers a vehicle: x1, y1, x2, y2 of all of it, then of its rear; each the other's where one is missing."""
 
 
-@dataclass(frozen=True)
-class _Boxes:
-    """Boxes of the frames of a sequence that can be used: `counts` (frames,), `classes` (boxes,), `boxes` (boxes,4)."""
-
-    frames: list[str]
-    counts: npt.NDArray[np.int64]
-    classes: npt.NDArray[np.int64]
-    boxes: npt.NDArray[np.float64]
-    """x1, y1, x2, y2 as shares of the image."""
-
-    def of(self, kept: npt.NDArray[np.bool_]) -> "_Boxes":
-        """Only the frames that are kept."""
-        boxes = np.repeat(kept, self.counts)
-        frames = [frame for frame, keep in zip(self.frames, kept.tolist(), strict=True) if keep]
-        return _Boxes(frames, self.counts[kept], self.classes[boxes], self.boxes[boxes])
-
-
-def convert_boxy(raw: Path, output: Path, config: BoxyConfig, tell: Tell = lambda line: None) -> DatasetReport:
+def convert_boxy(raw: Path, output: Path, config: BoxyConfig, log: Tell = lambda line: None) -> DatasetReport:
     """Convert the raw folder (`*.zip` or extracted sequence folders, and label JSON files) to a YOLO data set.
 
-    Extracted images are linked; an image of an earlier conversion is linked, not extracted again. The result replaces
-    `output` when it is whole. Frames and zips that cannot be used are left out and counted.
+    Extracted images are linked, and so are images of an earlier conversion, instead of being extracted again. The
+    complete result replaces `output`. Frames and zips that cannot be used are left out and counted.
 
     Raises:
-        DataError: no labels, a label file that is broken, no usable image; names it.
+        DataError: no labels, a broken label file, no usable image; names it.
     """
     report = DatasetReport()
     labels = _with_images(raw, _read_labels(raw, config, report), report)
@@ -98,54 +80,40 @@ def convert_boxy(raw: Path, output: Path, config: BoxyConfig, tell: Tell = lambd
         writer = DatasetWriter(new, CLASSES[config.classes], report)
         known = known_images(earlier)
         for number, sequence in enumerate(sorted(labels), 1):
-            part, boxes = part_of[sequence], _boxes(labels.pop(sequence), config, report)
+            part, frames, labelled = part_of[sequence], *_labelled(sequence, labels.pop(sequence), config, report)
             report.groups[part].append(sequence)
-            kept, sizes = np.zeros(len(boxes.frames), bool), np.zeros((len(boxes.frames), 2))
-            for index, image in images(raw, known, sequence, boxes.frames, report):
-                try:
-                    size = usable_size(image)
-                    if not same_aspect(size, (FULL_WIDTH, FULL_HEIGHT)):
-                        raise UnusableImage(f"images of another aspect than {FULL_WIDTH}x{FULL_HEIGHT}")
-                except UnusableImage as reason:
-                    report.drop(str(reason), 1, f"{sequence}/{boxes.frames[index]}.png: {reason}.")
-                    continue
-                writer.place_image(part, f"{sequence}__{boxes.frames[index]}.png", image)
-                kept[index], sizes[index] = True, size
-            used = boxes.of(kept)
-            stems = [f"{sequence}__{frame}" for frame in used.frames]
-            writer.write_labels(part, stems, used.counts, used.classes, used.boxes, sizes[kept])
-            tell(f"Sequence {number} of {len(part_of)} ({part}): {sequence}, {len(stems):,} images")
+            full_size = np.tile([FULL_WIDTH, FULL_HEIGHT], (len(frames), 1))
+            used = writer.add(part, labelled, full_size, images(raw, known, sequence, frames, report))
+            log(f"Sequence {number} of {len(part_of)} ({part}): {sequence}, {used.sum():,} images")
         writer.finish(raw, "the zips of the sequences that the label files name, or their folders")
     return report
 
 
-def download_boxy(remote: Remote, raw: Path, config: BoxyConfig, tell: Tell = lambda line: None) -> None:
-    """Fetch labels and the sequences' zips that `raw` lacks. A zip that the server lacks is named and left out.
+def download_boxy(remote: Remote, raw: Path, config: BoxyConfig, log: Tell = lambda line: None) -> None:
+    """Download the labels, and the sequences' zips that are missing in `raw`. A zip missing on the server is left out.
 
     Raises:
-        DataError: something cannot be fetched or is damaged, or there are no labels; names the file, not the address.
+        DataError: no labels, or a file cannot be downloaded or is damaged; names the file, not the address.
     """
 
-    def fetch(names: list[str], needed: bool = False) -> None:
+    def fetch(names: list[str], required: bool = False) -> None:
         try:
-            remote.fetch(names, raw / PurePosixPath(names[-1]).name, tell)
+            remote.fetch(names, raw / PurePosixPath(names[-1]).name, log)
         except NotOnServer:
-            if needed:
+            if required:
                 raise
-            tell(f"{names[-1]} is not on the server: it is left out")
+            log(f"{names[-1]} is not on the server and is left out")
 
     for name in PUBLISHED_LABELS:
-        fetch([name], needed=name == PUBLISHED_LABELS[0])
-    present = {path.stem for folder in (raw, raw / ZIP_FOLDER) for path in folder.glob("*.zip")}
+        fetch([name], required=name == PUBLISHED_LABELS[0])
     for sequence in sorted(_read_labels(raw, config, DatasetReport())):
-        if (raw / sequence).is_dir() or present & set(archive_stems(sequence)):
-            continue
-        name = f"{archive_stems(sequence)[-1]}.zip"
-        fetch([f"{ZIP_FOLDER}/{name}", name])
+        if not folders(raw, sequence) and not archives(raw, sequence):
+            name = f"{archive_stems(sequence)[-1]}.zip"
+            fetch([f"{ZIP_FOLDER}/{name}", name])
 
 
 def _read_labels(raw: Path, config: BoxyConfig, report: DatasetReport) -> dict[str, _Sequence]:
-    """Labels of the chosen sequences. Files are read frame by frame: all of Boxy's would fill the memory."""
+    """Labels of the chosen sequences, read frame by frame: Boxy's files are larger than many memories."""
     files = sorted(path for path in raw.glob(LABELS) if not path.name.startswith(".")) if raw.is_dir() else []
     if not files:
         raise DataError(
@@ -153,7 +121,7 @@ def _read_labels(raw: Path, config: BoxyConfig, report: DatasetReport) -> dict[s
             "simulated set with `drive-assets simulate`."
         )
     wanted = {stem for sequence in config.sequences for stem in archive_stems(sequence)}
-    found: dict[str, _Sequence] = {}
+    labels: dict[str, _Sequence] = {}
     seen: set[str] = set()
     for path in files:
         for name, label in json_items(path):
@@ -162,9 +130,9 @@ def _read_labels(raw: Path, config: BoxyConfig, report: DatasetReport) -> dict[s
                 raise DataError(f"{path}, label of {name!r}: expected a frame as ./<sequence>/<frame>.png.")
             if wanted and match["sequence"] not in wanted:
                 continue
-            sequence = found.setdefault(match["sequence"], _Sequence())
+            sequence = labels.setdefault(match["sequence"], _Sequence())
             if name in seen:
-                report.drop("labels that come twice")
+                report.drop("labels that occur twice")
                 continue
             seen.add(name)
             try:
@@ -179,29 +147,29 @@ def _read_labels(raw: Path, config: BoxyConfig, report: DatasetReport) -> dict[s
             sequence.frames.append(match["frame"])
             sequence.counts.append(len(corners) // 8)
             sequence.corners.extend(corners)
-    missing = [name for name in config.sequences if not found.keys() & set(archive_stems(name))]
+    missing = [name for name in config.sequences if not labels.keys() & set(archive_stems(name))]
     if missing:
-        raise DataError(f"sequences {', '.join(sorted(missing))}: not in the labels in {raw}.")
-    return found
+        raise DataError(f"sequences {', '.join(sorted(missing))}: not in the labels in {raw}. Check their names.")
+    return labels
 
 
 def _with_images(raw: Path, labels: dict[str, _Sequence], report: DatasetReport) -> dict[str, _Sequence]:
-    """The sequences of which there is a folder or a zip; train and val are split by those.
+    """The sequences that have a folder or a zip; only those are split into train and val.
 
     Raises:
-        DataError: fewer than two are there.
+        DataError: there are fewer than two.
     """
-    there = {name: found for name, found in labels.items() if folders(raw, name) or archives(raw, name)}
-    missing = {f"{archive_stems(name)[-1]}.zip": labels[name] for name in labels if name not in there}
+    present = {name: labels[name] for name in labels if folders(raw, name) or archives(raw, name)}
+    missing = {f"{archive_stems(name)[-1]}.zip": labels[name] for name in labels if name not in present}
     for archive, sequence in missing.items():
         report.drop("images whose zip is missing", len(sequence.frames), f"{archive} is missing in {raw}.")
-    if missing and len(there) < 2:
+    if missing and len(present) < 2:
         raise DataError(
-            f"{raw} holds the images of {len(there)} of the {len(labels)} sequences that the labels name: expected at "
-            f"least 2, one to train on and one to validate on. Missing are {', '.join(list(missing)[:3])}"
+            f"{raw} holds the images of {len(present)} of the {len(labels)} sequences that the labels name: expected "
+            f"at least 2, one to train on and one to validate on. Missing are {', '.join(list(missing)[:3])}"
             f"{' and others' if len(missing) > 3 else ''}."
         )
-    return there
+    return present
 
 
 def _corners(vehicles: list[dict[str, Any]]) -> array:
@@ -215,33 +183,37 @@ def _corners(vehicles: list[dict[str, Any]]) -> array:
     return array("d", numbers)
 
 
-def _boxes(sequence: _Sequence, config: BoxyConfig, report: DatasetReport) -> _Boxes:
-    """The boxes to train on: `rear` where there is one, else `AABB`; a frame with a degenerate box is left out."""
+def _labelled(
+    name: str, sequence: _Sequence, config: BoxyConfig, report: DatasetReport
+) -> tuple[list[str], LabelledImages]:
+    """Frames of a sequence and their boxes: `rear` or else `AABB`. A frame with a degenerate box is left out."""
     counts = np.array(sequence.counts, np.int64)
     corners = np.array(sequence.corners, float).reshape(-1, 2, 4)
     whole, rear = corners[:, 0], corners[:, 1]
     frame_of = np.repeat(np.arange(len(counts)), counts)
-    extent = (rear[:, :2] < rear[:, 2:]).all(axis=1)  # False for what is not a number, too
-    sound = np.bincount(frame_of[~extent], minlength=len(counts)) == 0
-    report.drop("images with a degenerate box", int((~sound).sum()))
+    degenerate = (rear[:, :2] >= rear[:, 2:]).any(axis=1)
+    intact = np.bincount(frame_of[degenerate], minlength=len(counts)) == 0
+    report.drop("images with a degenerate box", int((~intact).sum()))
     size = [FULL_WIDTH, FULL_HEIGHT]
     clipped = np.clip(rear, 0, size * 2)
     centre = (rear[:, :2] + rear[:, 2:]) / 2 / size
-    bonnet = (centre[:, 0] >= BONNET_X[0]) & (centre[:, 0] <= BONNET_X[1]) & (centre[:, 1] > BONNET_Y)
-    outside = (clipped[:, :2] >= clipped[:, 2:]).any(axis=1)
-    small = ((clipped[:, 2:] - clipped[:, :2]) < config.min_box_px).any(axis=1)
-    kept = sound[frame_of]
-    for reason, wrong in (("boxes on the bonnet", bonnet), ("boxes outside the image", outside),
-                          ("boxes too small", small)):  # fmt: skip
-        report.drop(reason, int((kept & wrong).sum()))
-        kept = kept & ~wrong
+    faults = {
+        "boxes on the bonnet": (centre[:, 0] >= BONNET_X[0])
+        & (centre[:, 0] <= BONNET_X[1])
+        & (centre[:, 1] > BONNET_Y),
+        "boxes outside the image": (clipped[:, :2] >= clipped[:, 2:]).any(axis=1),
+        "boxes too small": ((clipped[:, 2:] - clipped[:, :2]) < config.min_box_px).any(axis=1),
+    }
+    kept = report.keep(intact[frame_of], faults)
     classes = _sides(whole, rear) if config.classes == "sides" else np.zeros(len(rear), np.int64)
-    every = np.bincount(frame_of[kept], minlength=len(counts))
-    return _Boxes(sequence.frames, every, classes[kept], clipped[kept] / (size * 2)).of(sound)
+    per_frame = np.bincount(frame_of[kept], minlength=len(counts))
+    names = [image_name(name, frame) for frame in sequence.frames]
+    labelled = LabelledImages(names, per_frame, classes[kept], clipped[kept] / (size * 2)).select(intact)
+    return [frame for frame, keep in zip(sequence.frames, intact.tolist(), strict=True) if keep], labelled
 
 
 def _sides(whole: npt.NDArray[np.float64], rear: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """0 left, 1 front, 2 right: where the vehicle drives relative to us, told by the flank that we see."""
+    """0 left, 1 front, 2 right: where the vehicle drives relative to us, from the flank that is visible."""
     left_flank, right_flank = rear[:, 0] - whole[:, 0], whole[:, 2] - rear[:, 2]
     front = (left_flank <= SAME_EDGE_PX) & (right_flank <= SAME_EDGE_PX)
     return np.where(front, 1, np.where(left_flank > right_flank, 2, 0))

@@ -1,14 +1,14 @@
-"""The frames of a Boxy sequence as downloaded: a zip, or a folder of its extracted files."""
+"""The frames of a Boxy sequence: a zip as downloaded, or a folder of its extracted files."""
 
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from model.detection.yolo_dataset import LARGEST_FILE, DatasetReport
 
 ZIP_FOLDER = "boxy_raw_scaled"
-"""Where the publisher's server has the zips, beside the labels."""
+"""Folder of the zips on the publisher's server, beside the labels."""
 
 
 def archive_stems(sequence: str) -> tuple[str, ...]:
@@ -27,63 +27,61 @@ def archives(raw: Path, sequence: str) -> list[Path]:
     return [path for folder in (raw, raw / ZIP_FOLDER) for name in names if (path := folder / name).is_file()]
 
 
+def image_name(sequence: str, frame: str) -> str:
+    """The name of a frame in the data set."""
+    return f"{sequence}__{frame}.png"
+
+
 def images(
-    raw: Path, known: Mapping[str, Path], sequence: str, frames: list[str], report: DatasetReport
+    raw: Path, known: Mapping[str, Path], sequence: str, frames: Sequence[str], report: DatasetReport
 ) -> Iterator[tuple[int, Path | bytes]]:
-    """Yield (index of the frame, a file to link or the PNG's bytes) of the frames that are there."""
+    """Yield (index, a file to link or the PNG's bytes) of the frames that are in `raw`; the others are reported.
+
+    Args:
+        known: images of earlier conversions by name, linked instead of extracted again.
+    """
     files = {path.name: path for folder in folders(raw, sequence) for path in folder.iterdir()}
-    left = []
+    zipped = []
     for index, frame in enumerate(frames):
-        path = files.get(f"{frame}.png")
-        if path is None:
-            left.append(index)
-        else:
+        if path := files.get(f"{frame}.png"):
             yield index, path
-    if not left:
-        return
+        else:
+            zipped.append(index)
     zips = archives(raw, sequence)
-    if not zips:
-        report.drop("labels whose image is missing", len(left))
+    if not zipped or not zips:
+        report.drop("labels whose image is missing", len(zipped))
         return
     try:
         with zipfile.ZipFile(zips[0]) as archive:
-            yield from _zipped(archive, known, sequence, frames, left, report)
+            members = {PurePosixPath(info.filename).name: info for info in archive.infolist() if not info.is_dir()}
+            for index in zipped:
+                info = members.get(f"{frames[index]}.png")
+                if info is None:
+                    report.drop("labels whose image is missing")
+                    continue
+                earlier = known.get(image_name(sequence, frames[index]))
+                image = earlier if earlier and _same(earlier, info) else _extracted(archive, info, report)
+                if image is not None:
+                    yield index, image
     except (zipfile.BadZipFile, OSError, EOFError) as error:
         problem = f"{zips[0]} is a broken zip ({error}): delete it and download it again."
-        report.drop("images whose zip is broken", len(left), problem)
+        report.drop("images whose zip is broken", len(zipped), problem)
 
 
-def _zipped(
-    archive: zipfile.ZipFile,
-    known: Mapping[str, Path],
-    sequence: str,
-    frames: list[str],
-    wanted: list[int],
-    report: DatasetReport,
-) -> Iterator[tuple[int, Path | bytes]]:
-    members = {PurePosixPath(info.filename).name: info for info in archive.infolist() if not info.is_dir()}
-    for index in wanted:
-        info = members.get(f"{frames[index]}.png")
-        if info is None:
-            report.drop("labels whose image is missing")
-            continue
-        if info.file_size > LARGEST_FILE:
-            report.drop("images too large")
-            continue
-        earlier = known.get(f"{sequence}__{frames[index]}.png")
-        if earlier is not None and _same(earlier, info):
-            yield index, earlier
-            continue
-        try:
-            content = archive.read(info)  # checks the CRC
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
-            report.drop("images that are damaged", 1, f"{archive.filename}, {info.filename}: {error}.")
-            continue
-        yield index, content
+def _extracted(archive: zipfile.ZipFile, info: zipfile.ZipInfo, report: DatasetReport) -> bytes | None:
+    """The content of a member; None, reported, if it is damaged or too large."""
+    if info.file_size > LARGEST_FILE:
+        report.drop("images too large")
+        return None
+    try:
+        return archive.read(info)  # checks the CRC
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
+        report.drop("images that are damaged", 1, f"{archive.filename}, {info.filename}: {error}.")
+        return None
 
 
 def _same(path: Path, info: zipfile.ZipInfo) -> bool:
-    """Whether a file is the member: a killed run may have left a part of it, a new zip may hold another."""
+    """Whether a file has the member's content: a killed run may have cut it, a new zip may hold another one."""
     try:
         return path.stat().st_size == info.file_size and zlib.crc32(path.read_bytes()) == info.CRC
     except OSError:

@@ -10,7 +10,7 @@ import tarfile
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -207,10 +207,12 @@ def extract_archives(
         stamp = f"{archive.stat().st_size} {archive.stat().st_mtime_ns}"
         if done.get(archive.name) == stamp:
             continue
+        log(f"Extracting {archive.name}")
         try:
             with explained_write_errors(raw / archive.name), temporary_folder(raw / archive.name) as folder:
                 with tarfile.open(archive, "r|*") as opened:
-                    opened.extractall(folder, _wanted_members(opened, archive.name, wanted, log), filter="data")
+                    members = (member for member in opened if member.isfile() and wanted(member.name))
+                    opened.extractall(folder, members, filter="data")
                 files = [path for path in folder.rglob("*") if path.is_file()]
                 for file in files:
                     target = raw / file.relative_to(folder)
@@ -223,14 +225,3 @@ def extract_archives(
         done[archive.name] = stamp
         write_json(raw / EXTRACTED, done)
         log(f"{archive.name}: {len(files):,} files extracted")
-
-
-def _wanted_members(
-    opened: tarfile.TarFile, archive: str, wanted: Callable[[str], bool], log: Tell
-) -> Iterator[tarfile.TarInfo]:
-    logged = time.monotonic()
-    for count, member in enumerate(member for member in opened if member.isfile() and wanted(member.name)):
-        if time.monotonic() - logged > PROGRESS_S:
-            logged = time.monotonic()
-            log(f"{archive}: {count:,} files")
-        yield member

@@ -1,7 +1,7 @@
 """nuImages v1.0 as published -> a YOLO data set: tables of JSON rows that refer to each other by tokens.
 
 Tables: github.com/nutonomy/nuscenes-devkit, docs/schema_nuimages.md. Those of the full set take half a gigabyte each,
-mostly masks that are not needed: they are read row by row, once, and only the columns in use are kept.
+mostly for masks: they are read row by row, once, and only the columns in use are kept.
 """
 
 import re
@@ -12,7 +12,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from model.common.config import Config
@@ -24,11 +23,9 @@ from model.detection.yolo_dataset import (
     PARTS,
     DatasetReport,
     DatasetWriter,
-    UnusableImage,
+    LabelledImages,
     replaced_folder,
-    same_aspect,
     split_groups,
-    usable_size,
 )
 
 CLASSES = ("person", "vehicle.car", "vehicle.motorcycle", "vehicle.bus", "vehicle.truck", "trafficcone")
@@ -51,13 +48,16 @@ _FILE = re.compile(r"^samples/\w+/[\w.+-]+\.jpg$")
 
 
 class NuimagesConfig(Config):
-    """What of nuImages becomes a data set."""
+    """Options of the conversion of nuImages."""
 
     cameras: list[str] = Field(["CAM_FRONT", "CAM_BACK"], min_length=1, description="Cameras, such as CAM_FRONT_LEFT")
     sets: list[str] = Field([], description="Folders of tables; empty: v1.0-train and v1.0-val, else v1.0-mini")
     min_box_px: float = Field(0.0, ge=0, description="Boxes narrower or lower than this (px) are dropped")
     val_share: float = Field(
-        0.2, gt=0, lt=1, description="Share of logs for validation, whole, where the sets do not tell"
+        0.2,
+        gt=0,
+        lt=1,
+        description="Share of logs for validation, whole, where the sets are not published as train and val",
     )
 
 
@@ -75,58 +75,57 @@ class _Table:
     """Four numbers a box: xmin, ymin, xmax, ymax, px."""
 
 
-def convert_nuimages(raw: Path, output: Path, config: NuimagesConfig, tell: Tell = lambda line: None) -> DatasetReport:
+def convert_nuimages(raw: Path, output: Path, config: NuimagesConfig, log: Tell = lambda line: None) -> DatasetReport:
     """Convert a raw folder (`v1.0-*/*.json`, `samples/CAM_*/*.jpg`) to a YOLO data set with linked images.
 
-    Images of the published train and val sets stay in theirs, and a log is never in both. The result replaces `output`
-    when it is whole. Images and boxes that cannot be used are left out and counted.
+    Images of the published train and val sets stay in theirs, and a log is never in both. The complete result replaces
+    `output`. Images and boxes that cannot be used are left out and counted.
 
     Raises:
-        DataError: no tables, a table that is broken or lacks a column, no usable image; names it.
+        DataError: no tables, a table that is broken or has no such column, no usable image; names it.
     """
     report = DatasetReport()
-    tables = {name: _read_table(raw / name, config, report, tell) for name in _sets(raw, config)}
+    tables = {name: _read_table(raw / name, config, report, log) for name in _sets(raw, config)}
     part_of = _split(tables, config)
     with replaced_folder(output) as (new, _):
         writer = DatasetWriter(new, CLASSES, report)
         placed: set[str] = set()
         for name, table in tables.items():
-            counts, classes, boxes = _boxes(table, config, report)
-            sizes = np.array(table.sizes, float).reshape(-1, 2)
-            part_of_image = np.array([PARTS.index(part_of[name, log]) for log in table.logs], np.int64)
-            kept = _place_images(raw, table, part_of_image, placed, writer, report, tell)
-            for number, part in enumerate(PARTS):
-                chosen = kept & (part_of_image == number)
-                of = np.repeat(chosen, counts)
-                stems = [PurePosixPath(table.files[i]).stem for i in np.flatnonzero(chosen).tolist()]
-                writer.write_labels(part, stems, counts[chosen], classes[of], boxes[of], sizes[chosen])
-                report.groups[part] += sorted({table.logs[i] for i in np.flatnonzero(chosen).tolist()})
+            labelled = _labelled(table, config, report)
+            parts = np.array([part_of[name, log_file] for log_file in table.logs])
+            for part in PARTS:
+                chosen = np.flatnonzero(parts == part)
+                images = _images(raw, [table.files[i] for i in chosen], placed, report)
+                sizes = np.array(table.sizes, np.int64).reshape(-1, 2)[chosen]
+                used = writer.add(part, labelled.select(parts == part), sizes, images)
+                report.groups[part] += sorted({table.logs[i] for i in chosen[used]})
+                log(f"{name}: {used.sum():,} images to {part}")
         writer.finish(raw, f"images of {', '.join(config.cameras)} under samples/ as the tables name them")
     return report
 
 
-def download_nuimages(remote: Remote, raw: Path, archives: Sequence[str], tell: Tell = lambda line: None) -> None:
-    """Fetch the published archives that are not in `raw` yet.
+def download_nuimages(remote: Remote, raw: Path, archives: Sequence[str], log: Tell = lambda line: None) -> None:
+    """Download the published archives that are missing in `raw`.
 
     Raises:
-        DataError: one cannot be fetched; names the file, not the address.
+        DataError: an archive cannot be downloaded; names the file, not the address.
     """
     for name in archives:
         if PurePosixPath(name).name != name:
             raise DataError(f"archives {name!r}: expected a file name, such as {ARCHIVES[0]}.")
-        remote.fetch([name], raw / name, tell)
+        remote.fetch([name], raw / name, log)
 
 
-def extract_nuimages(raw: Path, tell: Tell = lambda line: None) -> None:
-    """Extract the archives that lie in `raw`, each once: tables and key frames, not the sweeps."""
+def extract_nuimages(raw: Path, log: Tell = lambda line: None) -> None:
+    """Extract tables and key frames, but not the sweeps, from the archives in `raw`, each once."""
     archives = sorted(path for path in raw.glob("*.tgz") if not path.name.startswith("."))
-    extract_archives(raw, archives, lambda name: _WANTED.match(name) is not None, tell)
+    extract_archives(raw, archives, lambda name: _WANTED.match(name) is not None, log)
 
 
 def _sets(raw: Path, config: NuimagesConfig) -> list[str]:
-    """The sets to read. Mini holds images of train, and test has no boxes: neither is read beside train and val."""
-    there = [name for name in PUBLISHED if (raw / name).is_dir()] or [MINI]
-    names = list(config.sets) or there
+    """The sets to read: not mini beside train and val, of which it is a part, and not test, which has no boxes."""
+    present = [name for name in PUBLISHED if (raw / name).is_dir()] or [MINI]
+    names = list(config.sets) or present
     missing = [name for name in names if not (raw / name).is_dir()]
     if any(True for _ in raw.glob("v1.0-*/sample_annotation.json")):
         raise DataError(
@@ -154,9 +153,9 @@ def _rows(path: Path, *columns: str) -> Iterator[tuple[Any, ...]]:
             raise DataError(f"{path}, row {number}: no {error}; expected {', '.join(columns)}.") from error
 
 
-def _read_table(folder: Path, config: NuimagesConfig, report: DatasetReport, tell: Tell) -> _Table:
+def _read_table(folder: Path, config: NuimagesConfig, report: DatasetReport, log: Tell) -> _Table:
     table, image_of_token = _read_images(folder, config, report)
-    tell(f"{folder.name}: {len(table.files):,} images of {', '.join(config.cameras)}")
+    log(f"{folder.name}: {len(table.files):,} images of {', '.join(config.cameras)}")
     category_of = dict(_rows(folder / "category.json", "token", "name"))
     class_of = {token: CLASSES.index(CATEGORIES[name]) for token, name in category_of.items() if name in CATEGORIES}
     path = folder / "object_ann.json"
@@ -247,54 +246,32 @@ def _split(tables: dict[str, _Table], config: NuimagesConfig) -> dict[tuple[str,
     return {(name, log): part_of[log] for name in logs for log in logs[name]}
 
 
-def _boxes(
-    table: _Table, config: NuimagesConfig, report: DatasetReport
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Boxes of each image (images,), their classes (boxes,), and corners (boxes,4) as shares of it, image by image."""
+def _labelled(table: _Table, config: NuimagesConfig, report: DatasetReport) -> LabelledImages:
     image_of = np.array(table.image_of, np.int64)
     order = np.argsort(image_of, kind="stable")
     image_of, classes = image_of[order], np.array(table.classes, np.int64)[order]
     size = np.tile(np.array(table.sizes, float).reshape(-1, 2), 2)[image_of]
     corners = np.array(table.corners, float).reshape(-1, 4)[order]
     clipped = np.clip(corners, 0, size)
-    sound = (corners[:, :2] < corners[:, 2:]).all(axis=1)  # False for what is not a number, too
-    inside = (clipped[:, :2] < clipped[:, 2:]).all(axis=1)
-    large = ((clipped[:, 2:] - clipped[:, :2]) >= config.min_box_px).all(axis=1)
-    report.drop("boxes without extent", int((~sound).sum()))
-    report.drop("boxes outside the image", int((sound & ~inside).sum()))
-    report.drop("boxes too small", int((sound & inside & ~large).sum()))
-    kept = sound & inside & large
-    return np.bincount(image_of[kept], minlength=len(table.files)), classes[kept], (clipped / size)[kept]
+    faults = {
+        "boxes without extent": (corners[:, :2] >= corners[:, 2:]).any(axis=1),
+        "boxes outside the image": (clipped[:, :2] >= clipped[:, 2:]).any(axis=1),
+        "boxes too small": ((clipped[:, 2:] - clipped[:, :2]) < config.min_box_px).any(axis=1),
+    }
+    kept = report.keep(np.ones(len(classes), bool), faults)
+    counts = np.bincount(image_of[kept], minlength=len(table.files))
+    names = [PurePosixPath(file).name for file in table.files]
+    return LabelledImages(names, counts, classes[kept], (clipped / size)[kept])
 
 
-def _place_images(
-    raw: Path,
-    table: _Table,
-    part_of_image: npt.NDArray[np.int64],
-    placed: set[str],
-    writer: DatasetWriter,
-    report: DatasetReport,
-    tell: Tell,
-) -> npt.NDArray[np.bool_]:
-    """Link the images; which of them are there and usable. `placed` remembers names over the sets."""
-    kept = np.zeros(len(table.files), bool)
-    for index, file in enumerate(table.files):
-        name = PurePosixPath(file).name
-        if name in placed:
-            report.drop("images that come twice")
-            continue
+def _images(raw: Path, files: Sequence[str], placed: set[str], report: DatasetReport) -> Iterator[tuple[int, Path]]:
+    """Index and path of the files that exist. `placed` holds the names of all sets so far."""
+    for index, file in enumerate(files):
         image = raw / file
-        try:
-            if not image.is_file():
-                raise UnusableImage("images that are missing")
-            if not same_aspect(usable_size(image), table.sizes[index]):
-                raise UnusableImage("images of another aspect than in sample_data")
-        except UnusableImage as reason:
-            report.drop(str(reason), 1, f"{image}: {reason}.")
-            continue
-        writer.place_image(PARTS[part_of_image[index]], name, image)
-        placed.add(name)
-        kept[index] = True
-        if (index + 1) % 10_000 == 0:
-            tell(f"{index + 1:,} of {len(table.files):,} images")
-    return kept
+        if image.name in placed:
+            report.drop("images that occur twice")
+        elif not image.is_file():
+            report.drop("images that are missing", 1, f"{image} is missing.")
+        else:
+            placed.add(image.name)
+            yield index, image

@@ -4,7 +4,7 @@ import io
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,10 +23,11 @@ MOSAIC_TILES = 9
 PARTS = ("train", "val")
 LARGEST_FILE = 64 * 1024 * 1024
 LARGEST_PIXELS = 64_000_000
-SAME_ASPECT = 0.01
-"""How far the ratio of an image's sides may be from that of the size which its boxes are given in."""
+ASPECT_TOLERANCE = 0.01
+"""Largest relative difference between an image's aspect ratio and that of the size that its boxes are given in."""
 MOST_PROBLEMS = 20
 _SMALL, _MEDIUM = 32**2, 96**2
+Mask = npt.NDArray[np.bool_]
 
 
 class UnusableImage(Exception):
@@ -35,7 +36,7 @@ class UnusableImage(Exception):
 
 @dataclass
 class DatasetReport:
-    """What a conversion made and what it left out."""
+    """What a data set holds and what was left out."""
 
     images: dict[str, int] = field(default_factory=lambda: {"train": 0, "val": 0})
     boxes: dict[str, int] = field(default_factory=lambda: {"train": 0, "val": 0})
@@ -45,7 +46,7 @@ class DatasetReport:
     dropped: dict[str, int] = field(default_factory=dict)
     """Images or boxes left out, by reason."""
     problems: list[str] = field(default_factory=list)
-    """The first of what is wrong with the raw data, by file name."""
+    """The first problems of the raw data, by file name."""
     boxes_per_image: dict[str, int] = field(default_factory=dict)
     """Images by their number of boxes."""
     median_box: list[float] = field(default_factory=list)
@@ -60,6 +61,32 @@ class DatasetReport:
         if problem and len(self.problems) < MOST_PROBLEMS:
             self.problems.append(problem)
 
+    def keep(self, kept: Mask, faults: dict[str, Mask]) -> Mask:
+        """The kept boxes without faulty ones, each counted under the first reason that applies to it."""
+        for reason, faulty in faults.items():
+            self.drop(reason, int((kept & faulty).sum()))
+            kept = kept & ~faulty
+        return kept
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Names of images, and their boxes in the same order."""
+
+    names: list[str]
+    counts: npt.NDArray[np.int64]
+    """(images,) boxes of each image"""
+    classes: npt.NDArray[np.int64]
+    """(boxes,) class ids"""
+    boxes: npt.NDArray[np.float64]
+    """(boxes,4) x1, y1, x2, y2 as shares of the image, within [0, 1]"""
+
+    def select(self, chosen: Mask) -> "LabelledImages":
+        """Only the chosen images (images,)."""
+        boxes = np.repeat(chosen, self.counts)
+        names = [name for name, choose in zip(self.names, chosen.tolist(), strict=True) if choose]
+        return LabelledImages(names, self.counts[chosen], self.classes[boxes], self.boxes[boxes])
+
 
 class DatasetWriter:
     """Fills the folder of a new data set, and its report."""
@@ -73,49 +100,60 @@ class DatasetWriter:
             (folder / "images" / part).mkdir(parents=True)
             (folder / "labels" / part).mkdir(parents=True)
 
-    def place_image(self, part: str, name: str, image: Path | bytes) -> None:
-        """Link a file to, or write bytes as, `images/<part>/<name>`."""
-        target = self.folder / "images" / part / name
+    def add(
+        self,
+        part: str,
+        labelled: LabelledImages,
+        label_sizes: npt.NDArray[np.int64],
+        sources: Iterable[tuple[int, Path | bytes]],
+    ) -> Mask:
+        """Link or write the images that can be used, and write their labels.
+
+        Args:
+            label_sizes: (images,2) width and height in px of the images that the boxes are given in.
+            sources: index of an image with its file or content; images that are missing here are left out.
+
+        Returns:
+            (images,) which of them are used.
+        """
+        used, pixels = np.zeros(len(labelled.names), bool), np.zeros((len(labelled.names), 2))
+        for index, image in sources:
+            name = labelled.names[index]
+            try:
+                pixels[index] = usable_size(image, label_sizes[index])
+            except UnusableImage as reason:
+                self.report.drop(str(reason), 1, f"{name}: {reason}.")
+                continue
+            self._place(image, self.folder / "images" / part / name)
+            used[index] = True
+        self._write_labels(part, labelled.select(used), pixels[used])
+        return used
+
+    def _place(self, image: Path | bytes, target: Path) -> None:
         if isinstance(image, Path):
             link_or_copy(image, target)
         else:
             target.write_bytes(image)
 
-    def write_labels(
-        self,
-        part: str,
-        stems: Sequence[str],
-        counts: npt.NDArray[np.int64],
-        classes: npt.NDArray[np.int64],
-        boxes: npt.NDArray[np.float64],
-        pixels: npt.NDArray[np.float64],
-    ) -> None:
-        """Write one label file an image.
-
-        Args:
-            stems: (images,) names without suffix.
-            counts: (images,) boxes of each.
-            classes: (boxes,) class ids, in the order of the images.
-            boxes: (boxes,4) x1, y1, x2, y2 as shares of the image, within [0, 1].
-            pixels: (images,2) width and height in px.
-        """
+    def _write_labels(self, part: str, labelled: LabelledImages, pixels: npt.NDArray[np.float64]) -> None:
         folder = f"{self.folder / 'labels' / part}{os.sep}"
-        for stem, text in zip(stems, label_texts(counts, classes, boxes), strict=True):
-            with open(f"{folder}{stem}.txt", "w", encoding="ascii") as stream:  # noqa: PTH123 (a Path a file is slow)
+        texts = label_texts(labelled.counts, labelled.classes, labelled.boxes)
+        for name, text in zip(labelled.names, texts, strict=True):
+            with open(f"{folder}{name.rpartition('.')[0]}.txt", "w", encoding="ascii") as stream:  # noqa: PTH123 (Paths are slow)
                 stream.write(text)
         report = self.report
-        report.images[part] += len(stems)
-        report.boxes[part] += len(classes)
-        for number, count in enumerate(np.bincount(classes, minlength=len(self.names)).tolist()):
-            name = self.names[number]
+        report.images[part] += len(labelled.names)
+        report.boxes[part] += len(labelled.classes)
+        counts = np.bincount(labelled.classes, minlength=len(self.names)).tolist()
+        for name, count in zip(self.names, counts, strict=True):
             report.classes[part][name] = report.classes[part].get(name, 0) + count
-        sizes = boxes[:, 2:] - boxes[:, :2]
+        sizes = labelled.boxes[:, 2:] - labelled.boxes[:, :2]
         self._sizes.append(sizes)
-        self._areas.append((sizes * np.repeat(pixels, counts, axis=0)).prod(axis=1))
-        self._density.append(counts)
+        self._areas.append((sizes * np.repeat(pixels, labelled.counts, axis=0)).prod(axis=1))
+        self._density.append(labelled.counts)
 
     def finish(self, raw: Path, expected: str) -> None:
-        """Write dataset.yaml and finish the report.
+        """Write dataset.yaml and complete the report.
 
         Raises:
             DataError: there is no image to train on or to validate on.
@@ -128,7 +166,9 @@ class DatasetWriter:
                 f"{raw}: no usable image for training or for validation (left out: {left_out}). "
                 f"Expected {expected}.{examples}"
             )
-        write_text(self.folder / "dataset.yaml", _yaml(self.names))
+        listed = "".join(f"  {number}: {name}\n" for number, name in enumerate(self.names))
+        # No absolute path: the data root can be moved.
+        write_text(self.folder / "dataset.yaml", f"train: images/train\nval: images/val\nnames:\n{listed}")
         density = np.bincount(np.concatenate(self._density))
         report.boxes_per_image = {str(boxes): images for boxes, images in enumerate(density.tolist()) if images}
         sizes, areas = np.concatenate(self._sizes), np.concatenate(self._areas)
@@ -169,11 +209,14 @@ def label_texts(
         start += count
 
 
-def usable_size(image: Path | bytes) -> tuple[int, int]:
-    """Width and height of an image in px, read from its header, after a look at its end: it may have been cut.
+def usable_size(image: Path | bytes, label_size: npt.ArrayLike) -> tuple[int, int]:
+    """Width and height of an image in px, from its header. Its end is checked too, since downloads may be cut.
+
+    Args:
+        label_size: width and height in px that the boxes are given in; the image may have another scale.
 
     Raises:
-        UnusableImage: it is damaged or too large.
+        UnusableImage: the image is damaged, too large or of another aspect ratio.
     """
     try:
         length = image.stat().st_size if isinstance(image, Path) else len(image)
@@ -189,24 +232,22 @@ def usable_size(image: Path | bytes) -> tuple[int, int]:
     except Image.DecompressionBombError as error:
         raise UnusableImage("images too large") from error
     except (OSError, ValueError, SyntaxError, ImportError) as error:
-        # PIL's kinds for what is no image. Where ultralytics is imported, it has PIL look for a reader of HEIF first.
+        # What PIL raises for other files. ultralytics, where imported, makes it look for a HEIF reader first.
         raise UnusableImage("images that are damaged") from error
     if width * height > LARGEST_PIXELS:
         raise UnusableImage("images too large")
+    label_width, label_height = np.asarray(label_size).tolist()
+    if abs(width * label_height / (height * label_width) - 1) > ASPECT_TOLERANCE:
+        raise UnusableImage("images whose aspect ratio does not fit their boxes")
     return width, height
-
-
-def same_aspect(size: tuple[int, int], boxes_in: tuple[int, int]) -> bool:
-    """Whether boxes given in an image of size `boxes_in` fit one of `size`, whatever its scale."""
-    return abs(size[0] * boxes_in[1] / (size[1] * boxes_in[0]) - 1) <= SAME_ASPECT
 
 
 @contextmanager
 def replaced_folder(output: Path) -> Iterator[tuple[Path, list[Path]]]:
-    """Yield a new folder that takes the place of `output` when all is written; on an error nothing changes.
+    """Yield a new folder that replaces `output` at the end of the block; on an error nothing changes.
 
-    One process at a time fills it. With it come the earlier folders whose files can be taken over: `output`, and what
-    killed runs left, which is removed in the end.
+    One process at a time fills it. Yielded with it are the earlier folders whose files can be linked: `output`, and
+    the folders of killed runs, which are removed at the end.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     hidden = f".{output.name}"
@@ -226,7 +267,7 @@ def replaced_folder(output: Path) -> Iterator[tuple[Path, list[Path]]]:
                 output.rename(old)
             new.rename(output)
             fsync(output.parent)
-        except Exception:  # what interrupts a run is none: the next run then takes over what is there
+        except Exception:  # after an interruption, which is none, the next run links these files
             if old.exists() and not output.exists():
                 old.rename(output)
             shutil.rmtree(new, ignore_errors=True)
@@ -252,15 +293,8 @@ def link_or_copy(source: Path, target: Path) -> None:
             shutil.copyfile(source, target)
 
 
-def _yaml(names: Sequence[str]) -> str:
-    """It names no absolute path, so that the data root can be moved."""
-    listed = "".join(f"  {number}: {name}\n" for number, name in enumerate(names))
-    return f"train: images/train\nval: images/val\nnames:\n{listed}"
-
-
 def mosaic(dataset: Path, split: str = "train", limit: int = 75_000) -> bytes:
-    """JPEG of at most `limit` bytes: some images with their boxes drawn, evenly picked; an image that cannot be decoded
-    shows blank."""
+    """JPEG of at most `limit` bytes: evenly picked images with their boxes; blank where one cannot be decoded."""
     images = sorted((dataset / "images" / split).iterdir())
     picked = [images[index] for index in evenly(len(images), MOSAIC_TILES)]
     tiles = [_tile(path, dataset / "labels" / split / f"{path.stem}.txt") for path in picked]
