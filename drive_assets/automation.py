@@ -1,80 +1,112 @@
-"""What runs by itself: what follows a new recording, and by the clock the refresh.
+"""What runs automatically: what follows a new recording, and the scheduled refresh.
 
-Per recording, sensors and the assets' automation conditions do it. The refresh is one job that does what the command
-line does, not a chain of conditions: nothing is trained because somebody made a split by hand.
+Sensors and the assets' automation conditions handle recordings, evaluations and the comparison. Training is never
+triggered by new splits alone: only the refresh trains, which is off by default.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from drive_assets.operations import REFRESH, op_name
-from drive_assets.partitions import ARCHITECTURE_PARTITIONS, check_known, recording_keys
-from drive_assets.presets import FULL
+from drive_assets.jobs import REBUILD, TRAIN
+from drive_assets.partitions import ARCHITECTURE_PARTITIONS, SPLITS, check_known, recording_keys
 from drive_assets.resources.storage import Storage
 from drive_assets.running.environment import Count, Cron, setting
-from drive_assets.running.run_config import read_config
+from drive_assets.running.run_config import check_config, read_config
 from drive_assets.splits.manifest import changed_recordings, read_manifest
 from model.training.published import BEST
 
-ENOUGH, CHOSEN = "DRIVE_ASSETS_REFRESH_AFTER", "DRIVE_ASSETS_REFRESH_ARCHITECTURES"
-REFRESHED = ("split_manifest", "checkpoint", "evaluation")
-"""Assets with options that the refresh makes."""
+MIN_CHANGED, CHOSEN = "DRIVE_ASSETS_REFRESH_AFTER", "DRIVE_ASSETS_REFRESH_ARCHITECTURES"
+OPTIONS = "DRIVE_ASSETS_REFRESH_CONFIG"
+REFRESH_TAG = "drive_assets/refresh"
+"""Tag of the refresh's runs; its value names the recordings that changed."""
+REBUILT, TRAINED = ("split_manifest",), ("checkpoint", "evaluation")
+"""Assets with options that each step of the refresh materialises."""
 
 
 @dg.schedule(
     name="refresh_schedule",
-    job_name=REFRESH,
+    job=REBUILD,
     cron_schedule=setting("DRIVE_ASSETS_REFRESH_CRON", Cron, "0 2 * * *"),
     default_status=dg.DefaultScheduleStatus.STOPPED,
-    description="Trains. Off until you switch it on here. At its time (DRIVE_ASSETS_REFRESH_CRON, by default 2 at "
-    f"night) it looks whether enough recordings are new, changed or gone ({ENOUGH}, by default 1). If so, the data set "
-    f"is built anew, and the architectures that {CHOSEN} names (by default those that have a checkpoint, or all) "
-    "are trained, evaluated and compared. Options: those that the jobs fill in; the YAML file that "
-    "DRIVE_ASSETS_REFRESH_CONFIG names gives others by asset.",
+    description="Trains models. Off until you switch it on here. At the given time (DRIVE_ASSETS_REFRESH_CRON, by "
+    f"default 2 at night) it counts recordings that are new, changed or gone. If there are enough ({MIN_CHANGED}, by "
+    f"default 1), it rebuilds the data set; then refresh_training trains and evaluates the architectures that {CHOSEN} "
+    f"names (by default those that have a checkpoint, or all). The YAML file named by {OPTIONS} sets options.",
 )
 def refresh_schedule(context: dg.ScheduleEvaluationContext, storage: Storage) -> dg.RunRequest | dg.SkipReason:
-    known, enough = recording_keys(context.instance), setting(ENOUGH, Count, 1)
-    if not storage.manifest.is_file():
-        ready = [n for n in known if storage.annotations(n).is_file() and storage.future_labels(n).is_file()]
-        if len(ready) >= enough:
-            return _request(storage, f"{len(ready)} recordings")
-        return dg.SkipReason(f"{len(ready) or 'No'} recording is annotated and labelled yet; waits for {enough}.")
-    changes = changed_recordings(storage, known, trust_times=True)
-    if len(changes) < enough:
-        held = len(read_manifest(storage)["recordings"])
-        return dg.SkipReason(
-            f"{len(changes) or 'None'} of the {held} recordings of the split manifest changed, or is new; waits for "
-            f"{enough}."
-        )
-    return _request(storage, ", ".join(f"{name} ({what})" for name, what in list(changes.items())[:20]))
-
-
-def _request(storage: Storage, changed: str) -> dg.RunRequest:
-    path = os.environ.get("DRIVE_ASSETS_REFRESH_CONFIG")
-    options: Mapping[str, Any] = read_config(Path(path)) if path else {}
-    config = {"architectures": _chosen(storage), **{asset: FULL[asset] for asset in REFRESHED}, **options}
+    known, needed = recording_keys(context.instance), setting(MIN_CHANGED, Count, 1)
+    if storage.manifest.is_file():
+        changes = changed_recordings(storage, known)
+        names = [f"{name} ({change})" for name, change in changes.items()]
+        total = f"of {len(read_manifest(storage)['recordings'])} recordings are new, changed or gone"
+    else:
+        names = [
+            name for name in known if storage.annotations(name).is_file() and storage.future_labels(name).is_file()
+        ]
+        total = "recordings are annotated and labelled"
+    if len(names) < needed:
+        return dg.SkipReason(f"{len(names)} {total}; {needed} are needed.")
+    assert context.repository_def is not None
+    _chosen(storage)
+    first, *_, last = SPLITS.get_partition_keys()
     return dg.RunRequest(
-        run_config={"ops": {op_name(REFRESH): {"config": config}}}, tags={"drive_assets/changed": changed[:500]}
+        run_config=_run_config(context.repository_def, REBUILT, context.log.warning),
+        tags={
+            REFRESH_TAG: ", ".join(names[:20])[:500],
+            "dagster/asset_partition_range_start": first,
+            "dagster/asset_partition_range_end": last,
+        },
     )
 
 
+@dg.run_status_sensor(
+    run_status=dg.DagsterRunStatus.SUCCESS,
+    monitored_jobs=[REBUILD],
+    request_job=TRAIN,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Trains and evaluates the chosen architectures after refresh_schedule has rebuilt the data set.",
+)
+def refresh_training(context: dg.RunStatusSensorContext, storage: Storage) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    run = context.dagster_run
+    if REFRESH_TAG not in run.tags:
+        yield dg.SkipReason(f"Run {run.run_id[:8]} is not from refresh_schedule.")
+        return
+    assert context.repository_def is not None
+    config = _run_config(context.repository_def, TRAINED, context.log.warning)
+    for name in _chosen(storage):
+        yield dg.RunRequest(
+            run_key=f"{run.run_id}/{name}",
+            partition_key=name,
+            run_config=config,
+            tags={REFRESH_TAG: run.tags[REFRESH_TAG]},
+        )
+
+
+def _run_config(repository: dg.RepositoryDefinition, assets: tuple[str, ...], tell: Any) -> dict[str, Any]:
+    """The options in the file that the environment names, checked, for these assets."""
+    path = os.environ.get(OPTIONS)
+    options = read_config(Path(path)) if path else {}
+    check_config(repository, options, [dg.AssetKey(name) for name in (*REBUILT, *TRAINED)], tell)
+    return {"ops": {name: {"config": options[name]} for name in assets if name in options}}
+
+
 def _chosen(storage: Storage) -> list[str]:
-    """The architectures to train; none for all."""
-    every = ARCHITECTURE_PARTITIONS.get_partition_keys()
+    """The architectures that the refresh trains."""
+    every = list(ARCHITECTURE_PARTITIONS.get_partition_keys())
     named = [name.strip() for name in os.environ.get(CHOSEN, "").split(",") if name.strip()]
-    check_known(named, list(every), f"architecture in {CHOSEN}")
-    return named or [name for name in every if (storage.checkpoint(name) / BEST).is_file()]
+    check_known(named, every, f"architecture in {CHOSEN}")
+    return named or [name for name in every if (storage.checkpoint(name) / BEST).is_file()] or every
 
 
 AUTOMATION = dg.AutomationConditionSensorDefinition(
     "automation_sensor",
     target=dg.AssetSelection.all(),
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Annotates and labels each recording that arrives, and evaluates each checkpoint.",
+    description="Annotates and labels new recordings, evaluates new checkpoints, and compares new evaluations.",
 )
 
-defs = dg.Definitions(schedules=[refresh_schedule], sensors=[AUTOMATION])
+defs = dg.Definitions(schedules=[refresh_schedule], sensors=[AUTOMATION, refresh_training])

@@ -299,11 +299,8 @@ def _reports(options: argparse.Namespace) -> bool:
     from drive_assets.resources.storage import Storage
     from drive_assets.running.instance import open_instance
 
-    checks: dict[str, list[str]] = {}
-    for key in sorted(defs.resolve_asset_graph().asset_check_keys):
-        checks.setdefault(key.asset_key.to_user_string(), []).append(key.name)
     with open_instance() as instance:
-        serve(options.host, options.port, Storage.from_environment(), instance, checks)
+        serve(options.host, options.port, Storage.from_environment(), instance, defs.resolve_asset_graph())
     return True
 
 

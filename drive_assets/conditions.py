@@ -1,4 +1,4 @@
-"""When an asset is made by itself."""
+"""When assets are materialised automatically."""
 
 import dagster as dg
 
@@ -6,18 +6,24 @@ C = dg.AutomationCondition
 
 
 def when_inputs_are_there(later: dg.AssetSelection | None = None) -> dg.AutomationCondition:
-    """Once what it is made from is there, and again when that was made anew.
+    """Once all inputs exist, and again when one of them is materialised again.
 
-    As Dagster's `eager`, which leaves out for ever what was missing when it looked for the first time, such as
-    recordings that a command took before the UI was started.
+    Dagster's `eager` never requests what was missing at its first evaluation, such as recordings that a command
+    ingested before the UI was started.
 
     Args:
-        later: inputs that must be there, and whose updates do not count.
+        later: inputs that must exist, but whose updates do not trigger anything.
     """
-    updated, lacking = C.any_deps_updated(), C.any_deps_missing()
+    updated, missing = C.any_deps_updated(), C.any_deps_missing()
     if later is not None:
         updated = updated.ignore(later)
     wanted = C.newly_missing() | (C.missing() & C.initial_evaluation()) | updated
     return (
-        wanted.since(C.newly_requested() | C.newly_updated()) & ~lacking & ~C.any_deps_in_progress() & ~C.in_progress()
+        wanted.since(C.newly_requested() | C.newly_updated()) & ~missing & ~C.any_deps_in_progress() & ~C.in_progress()
     )
+
+
+def once_inputs_settle() -> dg.AutomationCondition:
+    """After some of the input's partitions were materialised, as soon as none is in progress."""
+    updated = C.any_deps_updated().since(C.newly_requested() | C.newly_updated())
+    return updated & ~C.any_deps_in_progress() & ~C.in_progress()

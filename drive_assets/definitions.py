@@ -1,36 +1,33 @@
-"""Everything that Dagster knows of this project: what each room exports, merged."""
+"""Everything that Dagster knows about this project. A room's assets, checks and sensors are loaded from its modules."""
 
 import dagster as dg
 
-from drive_assets import automation, upkeep
-from drive_assets.annotation import definitions as annotation
-from drive_assets.catalogue import catalogued
-from drive_assets.detection import definitions as detection
-from drive_assets.evaluation import definitions as evaluation
-from drive_assets.labels import definitions as labels
-from drive_assets.operations import JOBS
+from drive_assets import annotation, automation, detection, evaluation, labels, splits, training
+from drive_assets.jobs import JOBS
 from drive_assets.recordings import definitions as recordings
 from drive_assets.resources.backends import compute_from_environment
 from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.storage import Storage
 from drive_assets.running import notifications
-from drive_assets.splits import definitions as splits
-from drive_assets.training import definitions as training
+from drive_assets.upkeep import upkeep
 
-ROOMS = [recordings, detection, annotation, labels, splits, training, evaluation, automation, notifications, upkeep]
+ROOMS = [detection, annotation, labels, splits, training, evaluation]
 
-defs = catalogued(
-    dg.Definitions.merge(
-        *(room.defs for room in ROOMS),
-        dg.Definitions(
-            jobs=JOBS,
-            # A run is one process: a second one for its step would only have to import all again.
-            executor=dg.in_process_executor,
-            resources={
-                "storage": Storage.from_environment(),
-                "compute": compute_from_environment(),
-                "mlflow": Mlflow.from_environment(),
-            },
-        ),
-    )
+rooms = dg.Definitions.merge(recordings.defs, *map(dg.load_definitions_from_package_module, ROOMS))
+assets = [asset for asset in rooms.assets or () if isinstance(asset, dg.AssetsDefinition)]
+defs = dg.Definitions.merge(
+    rooms,
+    automation.defs,
+    notifications.defs,
+    upkeep(assets),
+    dg.Definitions(
+        jobs=JOBS,
+        # A run is one process: another one for its step would only repeat the imports.
+        executor=dg.in_process_executor,
+        resources={
+            "storage": Storage.from_environment(),
+            "compute": compute_from_environment(),
+            "mlflow": Mlflow.from_environment(),
+        },
+    ),
 )

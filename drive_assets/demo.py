@@ -6,8 +6,8 @@ from typing import Any
 
 import dagster as dg
 
+from drive_assets.jobs import quick_config
 from drive_assets.partitions import register_recordings
-from drive_assets.presets import QUICK, Preset
 from drive_assets.recordings.local import find_all
 from drive_assets.recordings.sources import register
 from drive_assets.resources.backends import compute_from_environment
@@ -22,20 +22,17 @@ from model.common.progress import Tell
 
 SIMULATION = SimulationConfig(recordings=10, duration_s=160.0, boxy_sequences=6, boxy_frames=12)
 NUIMAGES = SIMULATION.replace(boxy_frames=6)
-CONFIG: Preset = {
-    **QUICK,
-    # A third of the drives is test: with fewer events the intervals would tell nothing.
-    "split_manifest": {"window": {"stride": 1}, "split": {"train": 0.45, "val": 0.2, "test": 0.35}},
-}
-MOST_PROCESSES = 4
+# A third of the drives is test: intervals from fewer events would be too wide.
+SPLITS = {"split_manifest": {"split": {"train": 0.45, "val": 0.2, "test": 0.35}}}
+MAX_PROCESSES = 4
 
 
 def side_by_side() -> dict[str, Any]:
-    """Run config that has each core train a network of its own, if that is on this machine."""
+    """Resource config that trains a network on each core, if training runs on this machine."""
     compute = compute_from_environment()
     if not isinstance(compute, LocalCompute):
         return {}
-    processes = max(compute.processes, min(len(os.sched_getaffinity(0)), MOST_PROCESSES))
+    processes = max(compute.processes, min(len(os.sched_getaffinity(0)), MAX_PROCESSES))
     return {"compute": {"config": {**compute.model_dump(), "processes": processes}}}
 
 
@@ -45,30 +42,30 @@ def run_demo(
     storage: Storage,
     tell: Tell = print,
 ) -> bool:
-    """Simulate, materialise the whole graph, say what was made. Returns whether all succeeded."""
+    """Simulate drives, materialise the whole graph and list the outputs. Returns whether all succeeded."""
     started = time.monotonic()
     storage.check_writable()
-    tell(f"Simulating {SIMULATION.recordings} drives of {SIMULATION.duration_s:.0f} s and frames to train detectors on")
+    tell(
+        f"Simulating {SIMULATION.recordings} drives of {SIMULATION.duration_s:.0f} s, and frames to train detectors on"
+    )
     folder = storage.simulated / "recordings"
     folder.mkdir(parents=True, exist_ok=True)
     simulate_boxy(storage.simulated / "boxy", SIMULATION, tell)
     simulate_nuimages(storage.simulated / "nuimages", NUIMAGES, tell)
-    drives = simulate_drives(folder, SIMULATION, tell)
-    sources, _ = find_all(drives)
+    sources, _ = find_all(simulate_drives(folder, SIMULATION, tell))
     register(storage, sources)
-    register_recordings(instance, [source.name for source in sources])
     names = [source.name for source in sources]
+    register_recordings(instance, names)
+    config = quick_config(repository.assets_defs_by_key.values()) | SPLITS
     succeeded = materialize(
-        repository, instance, "*", recordings=names, config=CONFIG, tell=tell, resources=side_by_side()
+        repository, instance, "*", recordings=names, config=config, tell=tell, resources=side_by_side()
     )
     minutes = (time.monotonic() - started) / 60
-    tell(
-        f"\n{'All is made' if succeeded else 'Some failed, see above'}, in {minutes:.1f} minutes, under {storage.root}:"
-    )
+    tell(f"\n{'Succeeded' if succeeded else 'Some failed, see above'} in {minutes:.1f} minutes. Below {storage.root}:")
     tell(f"  recordings with annotations and labels   {storage.recordings}")
     tell(f"  detectors                                {storage.boxy_detector.parent}")
     tell(f"  splits                                   {storage.splits}")
     tell(f"  12 checkpoints                           {storage.checkpoints}")
     tell(f"  comparison of all, as a page             {storage.evaluations / 'comparison.html'}")
-    tell("Look at the graph, its plots and the MLflow runs with `make ui`.")
+    tell("Open the graph, its plots and the MLflow runs with `make ui`.")
     return succeeded

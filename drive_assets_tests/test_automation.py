@@ -1,25 +1,25 @@
-"""What follows by itself when a recording arrives, and the refresh: when it runs, what it makes, and what it says."""
+"""What follows automatically when a recording arrives, and the scheduled refresh."""
 
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import dagster as dg
 import numpy as np
 import pytest
-import yaml
 
-from drive_assets.automation import AUTOMATION, refresh_schedule
+from drive_assets.automation import AUTOMATION, REFRESH_TAG, refresh_schedule, refresh_training
 from drive_assets.definitions import defs
-from drive_assets.operations import REFRESH
 from drive_assets.partitions import register_recordings
+from drive_assets.resources.compute import LocalCompute
+from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.storage import Storage
 from drive_assets.running.environment import Cron, setting
 from drive_assets.running.instance import open_instance
+from drive_assets.splits.assets import split_manifest
 from drive_assets_tests.drives import write_drive
 from model.common.errors import DataError
+from model.network.architectures import ARCHITECTURES
 from model.recording.annotations import Annotations, write_annotations
 from model.recording.labels import future_labels, write_future_labels
 from model.recording.telemetry import read_telemetry
@@ -27,7 +27,6 @@ from model.recording.telemetry import read_telemetry
 NAMES = [f"2024-05-0{day}_10-00-00" for day in range(1, 5)]
 ARCHITECTURE = "simple_concat_lstm"
 TINY = """
-split_manifest: {window: {stride: 1}}
 checkpoint: {epochs: 1, batch_size: 32, warmup_epochs: 0, embedding_dim: 16, hidden_dim: 16, attention_num_heads: 4,
   decoder_num_layers: 1}
 evaluation: {bootstrap_samples: 20}
@@ -46,7 +45,9 @@ def make_ready(storage: Storage, name: str, seed: int) -> None:
 
 
 def tick(instance: dg.DagsterInstance, storage: Storage) -> dg.RunRequest | dg.SkipReason:
-    with dg.build_schedule_context(instance=instance, resources={"storage": storage}) as context:
+    with dg.build_schedule_context(
+        instance, repository_def=defs.get_repository_def(), resources={"storage": storage}
+    ) as context:
         result = refresh_schedule(context)
     assert isinstance(result, (dg.RunRequest, dg.SkipReason))
     return result
@@ -59,38 +60,50 @@ def skipped(result: dg.RunRequest | dg.SkipReason) -> str:
 
 def changed(result: dg.RunRequest | dg.SkipReason) -> str:
     assert isinstance(result, dg.RunRequest)
-    return result.tags["drive_assets/changed"]
+    return result.tags[REFRESH_TAG]
 
 
 @pytest.mark.timeout(900)
-def test_it_runs_when_recordings_changed_and_makes_all_anew(
+def test_the_refresh_rebuilds_trains_and_compares_when_recordings_changed(
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "refresh.yaml").write_text(TINY)
     monkeypatch.setenv("DRIVE_ASSETS_REFRESH_CONFIG", str(tmp_path / "refresh.yaml"))
     storage = Storage.from_environment()
+    resources = {"storage": storage, "compute": LocalCompute(threads=1), "mlflow": Mlflow.from_environment()}
     with open_instance() as instance:
         register_recordings(instance, NAMES)
-        assert "No recording is annotated and labelled yet" in skipped(tick(instance, storage))
+        assert skipped(tick(instance, storage)) == "0 recordings are annotated and labelled; 1 are needed."
         for seed, name in enumerate(NAMES[:3]):
             make_ready(storage, name, seed)
         storage.checkpoint(ARCHITECTURE).mkdir(parents=True)
         (storage.checkpoint(ARCHITECTURE) / "best_model.pt").write_bytes(b"of an earlier training")
         first = tick(instance, storage)
-        assert changed(first) == "3 recordings"
+        assert changed(first) == ", ".join(NAMES[:3])
         assert isinstance(first, dg.RunRequest)
-        (tmp_path / "run.yaml").write_text(yaml.safe_dump(first.run_config))
-        status, told = execute(REFRESH, "--config", str(tmp_path / "run.yaml"))
-        assert status == 0, told
-        for asset in ("split_manifest", "h5_split", "checkpoint", "evaluation", "model_comparison"):
-            assert instance.get_latest_materialization_event(dg.AssetKey(asset)) is not None
-        assert instance.get_materialized_partitions(dg.AssetKey("checkpoint")) == {ARCHITECTURE}
-        assert (storage.evaluations / "comparison.html").is_file()
+        automation = dg.evaluate_automation_conditions(defs, instance)
+        job = defs.resolve_job_def("rebuild_data_set")
+        rebuilt = job.execute_in_process(first.run_config, instance, tags=first.tags, resources=resources)
+        assert rebuilt.success
+        assert instance.get_materialized_partitions(dg.AssetKey("h5_split")) == {"train", "val", "test"}
 
-        assert "None of the 3 recordings" in skipped(tick(instance, storage))
+        (training,) = after(instance, rebuilt, storage)
+        assert training.partition_key == ARCHITECTURE
+        job = defs.resolve_job_def("train")
+        assert job.execute_in_process(
+            training.run_config, instance, partition_key=ARCHITECTURE, tags=training.tags, resources=resources
+        ).success
+        assert instance.get_materialized_partitions(dg.AssetKey("evaluation")) == {ARCHITECTURE}
+        automation = dg.evaluate_automation_conditions(defs, instance, cursor=automation.cursor)
+        assert automation.get_num_requested(dg.AssetKey("model_comparison")) == 1
+        assert automation.get_num_requested(dg.AssetKey("checkpoint")) == 0
+        automation = dg.evaluate_automation_conditions(defs, instance, cursor=automation.cursor)
+        assert automation.total_requested == 0
+
+        assert skipped(tick(instance, storage)).startswith("0 of 3 recordings are new, changed or gone")
         text = storage.annotations(NAMES[0]).read_text()
-        storage.annotations(NAMES[0]).write_text(text)  # written anew, and the same
-        assert "None of the 3 recordings" in skipped(tick(instance, storage))
+        storage.annotations(NAMES[0]).write_text(text)  # rewritten with the same content
+        assert skipped(tick(instance, storage)).startswith("0 of 3 recordings")
         time.sleep(0.02)
         storage.annotations(NAMES[0]).write_text(text.replace("0.9", "0.8"))
         assert changed(tick(instance, storage)) == f"{NAMES[0]} (annotations.csv changed)"
@@ -98,12 +111,54 @@ def test_it_runs_when_recordings_changed_and_makes_all_anew(
         make_ready(storage, NAMES[3], 3)
         assert changed(tick(instance, storage)) == f"{NAMES[3]} (new)"
         monkeypatch.setenv("DRIVE_ASSETS_REFRESH_AFTER", "2")
-        assert skipped(tick(instance, storage)).startswith("1 of the 3 recordings")
-        monkeypatch.delenv("DRIVE_ASSETS_REFRESH_AFTER")
-        monkeypatch.delenv("DRIVE_ASSETS_REFRESH_CONFIG")
-        as_jobs_do = tick(instance, storage)
-        assert isinstance(as_jobs_do, dg.RunRequest)
-        assert as_jobs_do.run_config["ops"]["run_refresh"]["config"]["checkpoint"]["recipe"] == "best"
+        assert skipped(tick(instance, storage)).startswith("1 of 3 recordings")
+
+
+def after(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult, storage: Storage) -> list[dg.RunRequest]:
+    """The runs that the refresh requests after a run has rebuilt the data set."""
+    context = dg.build_run_status_sensor_context(
+        "refresh_training",
+        dagster_event=result.get_run_success_event(),
+        dagster_instance=instance,
+        dagster_run=result.dagster_run,
+        repository_def=defs.get_repository_def(),
+        resources={"storage": storage},
+    )
+    requests = list(refresh_training(context))  # type: ignore[call-overload]
+    return [request for request in requests if isinstance(request, dg.RunRequest)]
+
+
+def test_only_the_refresh_trains_after_the_data_set_was_rebuilt(data_root: Path) -> None:
+    storage = Storage.from_environment()
+
+    @dg.job
+    def rebuild_data_set() -> None: ...
+
+    with open_instance() as instance:
+        assert after(instance, rebuild_data_set.execute_in_process(instance=instance), storage) == []
+        tags = {REFRESH_TAG: "one recording"}
+        requests = after(instance, rebuild_data_set.execute_in_process(instance=instance, tags=tags), storage)
+        assert {request.partition_key for request in requests} == set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("checkpoints: {epochs: 3}", "Did you mean checkpoint"),
+        ("checkpoint: {epochs: 0}", "greater than or equal to 1"),
+    ],
+)
+def test_a_wrong_option_is_refused_before_the_data_set_is_rebuilt(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: str, words: str
+) -> None:
+    (tmp_path / "refresh.yaml").write_text(options)
+    monkeypatch.setenv("DRIVE_ASSETS_REFRESH_CONFIG", str(tmp_path / "refresh.yaml"))
+    storage = Storage.from_environment()
+    with open_instance() as instance:
+        register_recordings(instance, NAMES[:1])
+        make_ready(storage, NAMES[0], 0)
+        with pytest.raises(DataError, match=words):
+            tick(instance, storage)
 
 
 def test_a_recording_that_was_skipped_counts_once_it_changed(data_root: Path) -> None:
@@ -112,37 +167,13 @@ def test_a_recording_that_was_skipped_counts_once_it_changed(data_root: Path) ->
         register_recordings(instance, NAMES)
         for seed, name in enumerate(NAMES):
             make_ready(storage, name, seed)
-        kept = storage.future_labels(NAMES[3]).read_bytes()
+        content = storage.future_labels(NAMES[3]).read_bytes()
         storage.future_labels(NAMES[3]).unlink()
-        from drive_assets.splits.assets import split_manifest
-
         assert dg.materialize([split_manifest], instance=instance, resources={"storage": storage}).success
-        assert "None of the 3 recordings" in skipped(tick(instance, storage))
+        assert skipped(tick(instance, storage)).startswith("0 of 3 recordings")
         time.sleep(0.02)
-        storage.future_labels(NAMES[3]).write_bytes(kept)
+        storage.future_labels(NAMES[3]).write_bytes(content)
         assert changed(tick(instance, storage)) == f"{NAMES[3]} (changed since it was skipped)"
-
-
-def test_a_refresh_that_fails_says_why(data_root: Path) -> None:
-    open_instance().dispose()
-    status, told = execute(REFRESH)
-    assert status != 0
-    assert "too few" in told and "Some could not be made" in told
-
-
-def execute(job: str, *arguments: str) -> tuple[int, str]:
-    """Run a job in a process of its own, as the daemon does."""
-    command = [
-        str(Path(sys.executable).parent / "dagster"),
-        "job",
-        "execute",
-        "-m",
-        "drive_assets.definitions",
-        "-j",
-        job,
-    ]
-    ended = subprocess.run([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    return ended.returncode, ended.stdout
 
 
 @pytest.mark.parametrize(("text", "is_right"), [("30 1 * * 1-5", True), ("@daily", True), ("never", False)])

@@ -20,7 +20,7 @@ from mlflow import MlflowClient
 from starlette.testclient import TestClient
 
 from drive_assets import cli
-from drive_assets.reports.history import History
+from drive_assets.definitions import defs
 from drive_assets.reports.links import base_url
 from drive_assets.reports.server import Reports
 from drive_assets.resources.mlflow.tracking import GROUP
@@ -180,7 +180,7 @@ def test_a_data_root_that_is_moved_is_used_from_its_new_place(splits: Path, monk
     monkeypatch.setenv("DRIVE_ASSETS_DATA", str(moved))
     monkeypatch.setenv("DAGSTER_HOME", str(moved / "dagster"))
     status, told = drive_assets("status")
-    assert (status, "out of date" in told, "future_labels      4 of 4 made" in told) == (0, False, True), told
+    assert (status, "out of date" in told, "future_labels      4 of 4 materialised" in told) == (0, False, True), told
     status, told = drive_assets("run", "--select", "recording,future_labels", "--recordings", NAMES[0])
     assert status == 0, told
     with open_instance() as instance:
@@ -190,7 +190,9 @@ def test_a_data_root_that_is_moved_is_used_from_its_new_place(splits: Path, monk
         assert made.asset_materialization.metadata["path"].value == str(
             moved / "recordings" / NAMES[0] / "future_labels.csv"
         )
-        pages = TestClient(Reports(Storage.from_environment(), History(instance, {})).app(), base_url=base_url())
+        pages = TestClient(
+            Reports(Storage.from_environment(), instance, defs.resolve_asset_graph()).app(), base_url=base_url()
+        )
         for page in (link, f"{base_url()}/h5_split/train", f"{base_url()}/split_manifest"):
             assert pages.get(page).status_code == 200
 
@@ -234,8 +236,8 @@ def test_a_training_ends_with_its_worker_at_once(splits: Path, how: signal.Signa
         assert instance.event_log_storage.get_concurrency_info("gpu").active_slot_count == 0
     tracked = MlflowClient(f"sqlite:///{splits / 'mlflow.db'}").search_runs(["1"])
     assert {run.info.run_name.split(" on ")[0] for run in tracked} == {
-        f"{TWO[0]}, reference changed",
-        "reference changed",
+        f"{TWO[0]}, best changed",
+        "best changed",
     }
     assert [run.info.status for run in tracked] == ["KILLED"] * 2  # the training, and its group
 
@@ -253,7 +255,7 @@ def _check_mlflow(data_root: Path) -> None:
     found = client.search_runs([experiment.experiment_id])
     runs = {run.info.run_name: run for run in found if GROUP in run.data.tags}
     assert len(found) == len(runs) + 1
-    assert set(runs) == {f"{name}, reference changed" for name in TWO}
+    assert set(runs) == {f"{name}, best changed" for name in TWO}
     for run in runs.values():
         assert run.info.status == "FINISHED"
         assert len(client.get_metric_history(run.info.run_id, "train_loss")) == 2

@@ -87,6 +87,11 @@ def test_rooms_of_the_glue_stand_in_order_and_import_neither_tests_nor_what_asse
     assert wrong == []
 
 
+def test_the_root_holds_few_modules() -> None:
+    """Those that people look for there; others belong to a room."""
+    assert len([path for path in (ROOT / "drive_assets").glob("*.py") if path.name != "__init__.py"]) <= 15
+
+
 def test_no_circles() -> None:
     """Also none that hides in functions; types alone may point back."""
     known = modules("drive_assets") | modules("model")

@@ -1,4 +1,4 @@
-"""What is missing, out of date and refused, as the status tells it, and what becomes of a forgotten recording."""
+"""Missing, outdated and failed partitions in the status and its checks, and forgotten recordings."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,7 +53,7 @@ def tick(instance: dg.DagsterInstance, storage: Storage, cursor: str | None) -> 
         result = status_sensor(given)
     assert isinstance(result, dg.SensorResult)
     events = [event for event in result.asset_events or () if isinstance(event, dg.AssetCheckEvaluation)]
-    return {event.asset_key.to_user_string(): event.passed for event in events}, result.cursor
+    return {f"{event.asset_key.to_user_string()}:{event.check_name}": event.passed for event in events}, result.cursor
 
 
 def test_it_tells_what_is_there_what_was_refused_and_what_is_out_of_date(
@@ -68,11 +68,11 @@ def test_it_tells_what_is_there_what_was_refused_and_what_is_out_of_date(
     assert run(instance, "future_labels", TAKEN)
     found = status(instance, storage)
     taken = found["recording"]
-    assert (taken.made, taken.missing) == ([TAKEN], [BROKEN, UNKNOWN, MADE_UP])
-    assert taken.refused[BROKEN].startswith(str(storage.inbox / BROKEN / "telemetry.csv"))
-    assert "has no source" in taken.refused[UNKNOWN]
-    assert taken.refused[MADE_UP] == NO_NAME
-    assert (found["future_labels"].made, found["future_labels"].stale) == ([TAKEN], {})
+    assert (taken.materialised, taken.missing) == ([TAKEN], [BROKEN, UNKNOWN, MADE_UP])
+    assert taken.failed[BROKEN].startswith(str(storage.inbox / BROKEN / "telemetry.csv"))
+    assert "has no source" in taken.failed[UNKNOWN]
+    assert taken.failed[MADE_UP] == NO_NAME
+    assert (found["future_labels"].materialised, found["future_labels"].outdated) == ([TAKEN], {})
 
     # The recording arrives with other content: the labels of the earlier one are moved aside with it.
     (storage.inbox / TAKEN / "telemetry.csv").write_text(
@@ -80,21 +80,23 @@ def test_it_tells_what_is_there_what_was_refused_and_what_is_out_of_date(
     )
     assert run(instance, "recording", TAKEN)
     found = status(instance, storage)
-    assert found["future_labels"].stale == {TAKEN: "its file is gone"}
-    assert not found["future_labels"].is_current
+    assert found["future_labels"].outdated == {TAKEN: f"{storage.future_labels(TAKEN)} is gone"}
     told, cursor = tick(instance, storage, None)
-    assert told == {"recording": False, "future_labels": False}
+    assert told == {"recording:all_are_taken": False, "recording:is_current": True, "future_labels:is_current": False}
     assert tick(instance, storage, cursor) == ({}, cursor)
     text = "\n".join(lines(list(found.values())))
-    assert "1 of 4 made, 3 refused" in text and "forget NAME" in text
+    assert "1 of 4 materialised, 3 failed" in text and "forget NAME" in text
     lines_told: list[str] = []
     given = definitions().get_repository_def()
     assert materialize(given, instance, "future_labels", tell=lines_told.append, lacking_in=storage)
     assert "future_labels for 1 partition" in " ".join(lines_told)
     assert materialize(given, instance, "future_labels", tell=lines_told.append, lacking_in=storage)
     assert " ".join(lines_told).count("for 1 partition") == 1  # nothing lacks any more
-    assert status(instance, storage)["future_labels"].is_current
-    assert tick(instance, storage, cursor)[0] == {"future_labels": True}
+    assert status(instance, storage)["future_labels"].outdated == {}
+    assert tick(instance, storage, cursor)[0] == {"future_labels:is_current": True}
+    storage.recording(TAKEN).rename(storage.root / "elsewhere")
+    assert status(instance, storage)["recording"].outdated == {TAKEN: f"{storage.recording(TAKEN)} is gone"}
+    assert tick(instance, storage, cursor)[0] == {"recording:is_current": False}
 
 
 def test_a_partition_under_a_name_that_no_recording_can_have_is_removed_with_a_word(
@@ -144,7 +146,7 @@ def test_what_is_forgotten_is_no_partition_and_its_files_and_history_stay(
     history = instance.fetch_observations(dg.AssetKey("recording"), limit=1).records
     assert history[0].asset_observation is not None
     assert history[0].asset_observation.metadata["forgotten"].value == "of another car"
-    assert status(instance, storage)["recording"].made == []
+    assert status(instance, storage)["recording"].materialised == []
     with pytest.raises(DataError, match="does not exist"):
         forget(instance, storage, TAKEN)
 

@@ -1,18 +1,15 @@
-"""recording + detector -> annotations.csv"""
+"""recording, detector -> annotations.csv"""
 
 from collections.abc import Iterator
 from functools import partial
 
 import dagster as dg
 
-from drive_assets.annotation.checks import (
-    PLAUSIBLE_DETECTIONS,
-    STEADY_DETECTIONS,
-    plausible_detections,
-    steady_detections,
-)
+from drive_assets.annotation.checks import plausible_detections, steady_detections
+from drive_assets.asset import Column, asset, bound_checks
 from drive_assets.conditions import when_inputs_are_there
 from drive_assets.partitions import RECORDINGS
+from drive_assets.reports.drives import annotations_page
 from drive_assets.reports.links import report_link
 from drive_assets.resources.compute import Compute
 from drive_assets.resources.storage import Storage
@@ -25,9 +22,15 @@ from model.common.files import sha256
 from model.recording.folder import Recording
 
 DETECTOR = dg.AssetSelection.assets("boxy_detector")
-ONCE_A_RECORDING = when_inputs_are_there(later=DETECTOR)
-"""By itself when a recording is new or changed and there is a detector. A new detector does not set off the annotation
-of everything anew: that is a backfill, and a person's decision."""
+COLUMNS: list[Column] = [
+    ("Time", "text", "time of the frame"),
+    ("filename", "text", "file of the frame"),
+    ("vehicle_count", "int", "0: no vehicle was detected"),
+    ("class_ids", "JSON list", "class of each vehicle, by descending confidence"),
+    ("confidences", "JSON list", "0 to 1"),
+    ("bboxes", "JSON list", "[x1, y1, x2, y2], px of the region of interest"),
+    ("areas", "JSON list", "px2"),
+]
 
 
 class AnnotationLaunchpad(AnnotationConfig, Launchpad):
@@ -37,29 +40,34 @@ class AnnotationLaunchpad(AnnotationConfig, Launchpad):
     """Weights file of the detector; empty: the one that boxy_detector trained."""
 
 
-@dg.asset(
+@asset(
+    group_name="3_annotation",
     deps=["recording", "boxy_detector"],
     partitions_def=RECORDINGS,
+    output=Storage.annotations,
+    page=annotations_page,
+    checks=[plausible_detections, steady_detections],
+    columns=COLUMNS,
+    example="2, [0, 0], [0.94, 0.71], [[812.4, 101.0, 930.8, 188.2], ...]",
     backfill_policy=dg.BackfillPolicy.multi_run(20),
-    automation_condition=ONCE_A_RECORDING,
-    check_specs=[PLAUSIBLE_DETECTIONS, STEADY_DETECTIONS],
+    # A new detector does not trigger annotating everything again: that is a person's decision, and a backfill.
+    automation_condition=when_inputs_are_there(later=DETECTOR),
     pool="gpu",
     retry_policy=dg.RetryPolicy(max_retries=1),
-    group_name="annotation",
     code_version="1",
     kinds={"yolo", "csv"},
 )
 def annotations(
     context: dg.AssetExecutionContext, config: AnnotationLaunchpad, storage: Storage, compute: Compute
 ) -> Iterator[Event]:
-    """The vehicles in each frame of a recording."""
+    """The vehicles in each frame. **In:** the recording's frames, and the weights of `boxy_detector` or those that the
+    launchpad names. **Out:** a row per frame, also for frames without vehicles; `annotations.json` records how they
+    were annotated. An interrupted run resumes where it stopped."""
     weights = storage.root / config.weights if config.weights else storage.boxy_detector
     chosen = AnnotationConfig(**config.model_dump(exclude={"weights"}))
     jobs = [AnnotateJob(storage.recording(name), weights, storage.cache, chosen) for name in partition_keys(context)]
     results = compute.run_each(context, ANNOTATE, jobs)
-    yield from each_result(
-        context, results, partial(_result, storage), [plausible_detections(storage), steady_detections(storage)]
-    )
+    yield from each_result(context, results, partial(_result, storage), bound_checks(context, storage))
 
 
 def _result(storage: Storage, name: str, report: AnnotationReport) -> dg.MaterializeResult:

@@ -1,14 +1,18 @@
-"""Boxy and nuImages -> YOLO data sets -> detectors."""
+"""Boxy and nuImages -> YOLO data sets -> detectors"""
 
 import os
 import shutil
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import dagster as dg
 from pydantic import Field
 
+from drive_assets.asset import asset
+from drive_assets.reports.data_sets import detector_dataset_page, detector_page
 from drive_assets.reports.links import report_link
 from drive_assets.resources.compute import Compute
 from drive_assets.resources.mlflow.client import Mlflow
@@ -34,6 +38,21 @@ from model.detection.nuimages import ARCHIVES, NuimagesConfig, convert_nuimages,
 from model.detection.yolo_dataset import DatasetReport, dataset_version
 
 BOXY_URL, NUIMAGES_URL = "DRIVE_ASSETS_BOXY_URL", "DRIVE_ASSETS_NUIMAGES_URL"
+QUICK: dict[str, Any] = {
+    "epochs": 1,
+    "batch": 8,
+    "workers": 0,
+    "warmup_epochs": 0.0,
+    "multi_scale": 0.0,
+    "degrees": 0.0,
+    "perspective": 0.0,
+    "mosaic": 0.0,
+    "mixup": 0.0,
+    "cutmix": 0.0,
+    "copy_paste": 0.0,
+    "close_mosaic": 0,
+}
+"""Quick options of detectors: one epoch without augmentation."""
 
 
 class BoxyLaunchpad(BoxyConfig, Launchpad):
@@ -72,9 +91,17 @@ class NuimagesDetectorLaunchpad(NuimagesDetectorConfig, Launchpad):
     """Recipe of the detector."""
 
 
-@dg.asset(group_name="detection", code_version="2", kinds={"yolo"})
+@asset(
+    group_name="2_detection",
+    output=attrgetter("boxy_dataset"),
+    page=lambda storage: detector_dataset_page(storage.boxy_dataset),
+    quick={"min_box_px": 24.0},  # at image size 704 such a box is 7 px wide: a car about 140 m ahead
+    code_version="2",
+    kinds={"yolo"},
+)
 def boxy_dataset(context: dg.AssetExecutionContext, config: BoxyLaunchpad, storage: Storage) -> dg.MaterializeResult:
-    """Boxy in YOLO's layout: images linked or extracted once, labels, sequences split into train and val."""
+    """Boxy's highway frames in YOLO's layout. **In:** zips and label JSON in `raw/boxy`, downloaded if an address is
+    set; otherwise the simulated set. **Out:** images, labels, `dataset.yaml`. Whole sequences go to train or val."""
     try:
         remote = _remote(config.url, BOXY_URL)
         simulated = remote is None and not storage.boxy_raw.is_dir()
@@ -88,11 +115,19 @@ def boxy_dataset(context: dg.AssetExecutionContext, config: BoxyLaunchpad, stora
     return _dataset_result(context, report, raw, storage.boxy_dataset)
 
 
-@dg.asset(group_name="detection", code_version="1", kinds={"yolo"})
+@asset(
+    group_name="2_detection",
+    output=attrgetter("nuimages_dataset"),
+    page=lambda storage: detector_dataset_page(storage.nuimages_dataset),
+    code_version="1",
+    kinds={"yolo"},
+)
 def nuimages_dataset(
     context: dg.AssetExecutionContext, config: NuimagesLaunchpad, storage: Storage
 ) -> dg.MaterializeResult:
-    """nuImages in YOLO's layout: front and back cameras, images linked, logs split into train and val."""
+    """nuImages in YOLO's layout, front and back cameras. **In:** tables and samples, or their archives, in
+    `raw/nuimages`, downloaded if an address is set. **Out:** images, labels, `dataset.yaml`. Whole logs go to train or
+    val."""
     try:
         remote = _remote(config.url, NUIMAGES_URL)
         simulated = storage.simulated / "nuimages"
@@ -149,15 +184,19 @@ def _detector(
     launchpad_class: type[DetectorConfig],
     paths: Callable[[Storage], tuple[Path, Path]],
     description: str,
+    quick: dict[str, Any],
 ) -> dg.AssetsDefinition:
-    """A detector's asset; `paths` gives the folder of its data set and its weights file."""
+    """A detector's asset; `paths` returns the folder of its data set and its weights file."""
 
-    @dg.asset(
+    @asset(
         name=name,
+        group_name="2_detection",
         deps=[dataset_asset],
+        output=lambda storage: paths(storage)[1],
+        page=lambda storage: detector_page(storage, paths(storage)[1]),
+        quick=QUICK | quick,
         pool="gpu",
         retry_policy=dg.RetryPolicy(max_retries=1),
-        group_name="detection",
         code_version="2",
         kinds={"yolo", "pytorch"},
         description=description,
@@ -234,12 +273,17 @@ boxy_detector = _detector(
     boxy_dataset,
     BoxyDetectorLaunchpad,
     lambda storage: (storage.boxy_dataset, storage.boxy_detector),
-    "YOLO12n fine-tuned for highway vehicles.",
+    "The detector that annotates: YOLO12n fine-tuned for vehicles on highways. **In:** `boxy_dataset`. **Out:** "
+    "weights and training curves. An interrupted training resumes.",
+    # The bundled weights have been trained on many such frames: large steps would spoil them.
+    {"image_size": 704, "learning_rate": 0.00005},
 )
 nuimages_detector = _detector(
     "nuimages_detector",
     nuimages_dataset,
     NuimagesDetectorLaunchpad,
     lambda storage: (storage.nuimages_dataset, storage.nuimages_detector),
-    "YOLO11n for people, vehicles by kind, and traffic cones.",
+    "YOLO11n for people, types of vehicles and traffic cones. **In:** `nuimages_dataset`. **Out:** weights and "
+    "training curves. An interrupted training resumes.",
+    {"image_size": 320},
 )

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from drive_assets.asset import asset, bound_checks
 from drive_assets.conditions import when_inputs_are_there
-from drive_assets.evaluation.checks import CALIBRATED, ENOUGH_EVENTS, calibrated, enough_events
+from drive_assets.evaluation.checks import calibrated, enough_events
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS
 from drive_assets.reports.links import report_link
 from drive_assets.resources.compute import Compute
@@ -13,6 +14,7 @@ from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.storage import Storage
 from drive_assets.running.batches import Event, each_result, partition_keys
 from drive_assets.running.launchpad import Launchpad
+from drive_assets.splits.manifest import recorded_version
 from drive_assets.tasks import EVALUATE, EvaluateJob
 from drive_assets.training.assets import training_key
 from model.common.code import code_version
@@ -32,16 +34,20 @@ class EvaluationLaunchpad(EvaluationConfig, Launchpad):
     """How a checkpoint is scored."""
 
 
-@dg.asset(
+@asset(
+    group_name="7_evaluation",
     deps=[
         "checkpoint",
         dg.AssetDep("h5_split", partition_mapping=dg.SpecificPartitionsPartitionMapping(["val", "test"])),
     ],
     partitions_def=ARCHITECTURE_PARTITIONS,
-    check_specs=[ENOUGH_EVENTS, CALIBRATED],
+    output=lambda storage, name: storage.evaluation(name) / EVALUATION,
+    page=lambda storage, name: storage.evaluation(name) / REPORT,
+    checks=[enough_events, calibrated],
+    data_version=lambda storage, name: recorded_version(storage.evaluation(name) / EVALUATION),
+    quick={"bootstrap_samples": 500},
     automation_condition=when_inputs_are_there(later=dg.AssetSelection.assets("h5_split")),
     pool="gpu",
-    group_name="evaluation",
     code_version=code_version(*SCORED_BY),
     kinds={"pytorch", "mlflow"},
 )
@@ -52,7 +58,8 @@ def evaluation(
     compute: Compute,
     mlflow: Mlflow,
 ) -> Iterator[Event]:
-    """Figures of one architecture on test, at thresholds chosen on val, with intervals and plots."""
+    """How well a network predicts on unseen drives. **In:** its checkpoint, val and test. **Out:** figures on test at
+    thresholds chosen on val, with intervals; onsets alone, alarms by budget, and the worst misses with their frames."""
     jobs = [
         EvaluateJob(
             name,
@@ -65,13 +72,12 @@ def evaluation(
         for name in partition_keys(context)
     ]
 
-    checks = [enough_events(storage), calibrated(storage)]
-
     def scored(name: str, result: Evaluation) -> dg.MaterializeResult:
         _log_to_mlflow(storage, mlflow, name, result)
         return _result(storage, name, result)
 
-    yield from each_result(context, compute.run_each(context, EVALUATE, jobs), scored, checks)
+    results = compute.run_each(context, EVALUATE, jobs)
+    yield from each_result(context, results, scored, bound_checks(context, storage))
 
 
 def _log_to_mlflow(storage: Storage, mlflow: Mlflow, name: str, metrics: Evaluation) -> None:

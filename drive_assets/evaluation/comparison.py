@@ -6,18 +6,20 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import numpy as np
 
+from drive_assets.asset import asset
+from drive_assets.conditions import once_inputs_settle
 from drive_assets.evaluation.assets import evaluation, key_of_checkpoint
 from drive_assets.reports.links import report_link
 from drive_assets.resources.compute import LocalCompute
 from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.storage import Storage
 from drive_assets.running.environment import Count, setting
-from drive_assets.splits.manifest import read_manifest
+from drive_assets.splits.manifest import read_manifest, recorded_version
 from drive_assets.tasks import EVALUATE, EvaluateJob
 from model.common.errors import DataError
 from model.common.pages import number
 from model.dataset.split_file import read_split
-from model.evaluation.results import CALIBRATION, EVALUATION, Comparison, Evaluation, Row
+from model.evaluation.results import CALIBRATION, COMPARISON, EVALUATION, Comparison, Evaluation, Row
 from model.network.architectures import ARCHITECTURES
 
 if TYPE_CHECKING:
@@ -29,9 +31,13 @@ FRESH_DAYS = setting("DRIVE_ASSETS_COMPARISON_DAYS", Count, 30)
 REGISTERED_MODEL = "drive-assets"
 
 
-@dg.asset(
+@asset(
+    group_name="7_evaluation",
     deps=[evaluation],
-    group_name="evaluation",
+    output=lambda storage: storage.evaluations / COMPARISON,
+    page=lambda storage: storage.evaluations / "comparison.html",
+    data_version=lambda storage: recorded_version(storage.evaluations / COMPARISON),
+    automation_condition=once_inputs_settle(),
     code_version="2",
     kinds={"html", "mlflow"},
     freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=FRESH_DAYS)),
@@ -39,7 +45,9 @@ REGISTERED_MODEL = "drive-assets"
 def model_comparison(
     context: dg.AssetExecutionContext, storage: Storage, compute: LocalCompute, mlflow: Mlflow
 ) -> dg.MaterializeResult:
-    """All evaluated architectures and the baselines; a best one that is shown to be better gets the alias `best`."""
+    """All evaluated networks side by side, with baselines that need no network. **In:** the evaluations of the current
+    data version. **Out:** a page, a table, and the alias `best` in MLflow's registry for the network chosen on val, if
+    it is shown to be better than the baselines and the previous holder."""
     from model.evaluation.baselines import evaluate_baselines  # scikit-learn would weigh on the code server
     from model.evaluation.comparison import BASELINE_FOLDER, compare
 

@@ -7,9 +7,11 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
+from drive_assets.asset import Column, asset, bound_checks
 from drive_assets.conditions import when_inputs_are_there
-from drive_assets.labels.checks import FITS_TELEMETRY, PLAUSIBLE_RATES, fits_telemetry, plausible_rates
+from drive_assets.labels.checks import fits_telemetry, plausible_rates
 from drive_assets.partitions import RECORDINGS
+from drive_assets.reports.drives import labels_page
 from drive_assets.reports.links import report_link
 from drive_assets.resources.storage import Storage
 from drive_assets.running.batches import Event, each_partition
@@ -18,26 +20,47 @@ from model.common.code import code_version
 from model.common.files import sha256
 from model.recording.folder import Recording
 from model.recording.labels import LabelConfig, future_labels, write_future_labels
-from model.recording.schema import BINARY_LABELS, DEFAULT_TASKS
+from model.recording.schema import BINARY_LABELS, DEFAULT_TASKS, LABELS, TIME
 
 
 class LabelLaunchpad(LabelConfig, Launchpad):
-    """How the future is looked up."""
+    """How labels are derived."""
 
 
-@dg.asset(
+QUANTITIES = {
+    "brake": "whether the driver brakes then; empty: unknown",
+    "coast": "whether the accelerator is below the coasting threshold then; empty: unknown",
+    "brake_force": "deceleration by the brake then, share of 9.81 m/s2; empty: unknown",
+    "acc_pos": "accelerator position then, %; empty: unknown",
+}
+
+
+def _columns() -> Iterator[Column]:
+    yield TIME, "text", "time of the row"
+    for label in LABELS:
+        quantity = label.name.removesuffix(f"_{label.horizon_s}s")
+        yield label.name, "bool" if label.binary else "float", QUANTITIES[quantity]
+
+
+@asset(
     name="future_labels",
+    group_name="4_labels",
     deps=["recording"],
     partitions_def=RECORDINGS,
-    check_specs=[FITS_TELEMETRY, PLAUSIBLE_RATES],
-    backfill_policy=dg.BackfillPolicy.multi_run(250),  # a process costs as much as a hundred small recordings
+    output=Storage.future_labels,
+    page=labels_page,
+    checks=[fits_telemetry, plausible_rates],
+    columns=_columns(),
+    example="2024-05-31 08-15-00-5, False, True, 0.0, 0.0, ...",
+    backfill_policy=dg.BackfillPolicy.multi_run(250),  # starting a process takes as long as a hundred small recordings
     automation_condition=when_inputs_are_there(),
-    group_name="labels",
     code_version=code_version("model.recording.labels", "model.recording.schema"),
     kinds={"pandas", "csv"},
 )
 def future_labels_asset(context: dg.AssetExecutionContext, config: LabelLaunchpad, storage: Storage) -> Iterator[Event]:
-    """Whether the driver brakes or coasts one to five seconds after each row; unknown past the end and in gaps."""
+    """What the driver does one to five seconds after each row. **In:** the recording's telemetry. **Out:** braking,
+    coasting, brake force and accelerator position for each horizon, looked up by time. Cells past the end of the drive
+    and in gaps are empty (unknown), never False."""
 
     def label(name: str) -> dg.MaterializeResult:
         own = Recording(storage.recording(name))
@@ -49,7 +72,7 @@ def future_labels_asset(context: dg.AssetExecutionContext, config: LabelLaunchpa
         link = {"report": report_link("future_labels", name, version)}
         return dg.MaterializeResult(data_version=dg.DataVersion(version), metadata=link | _metadata(path, labels))
 
-    yield from each_partition(context, label, [fits_telemetry(storage), plausible_rates(storage)])
+    yield from each_partition(context, label, bound_checks(context, storage))
 
 
 def _metadata(path: Path, labels: pd.DataFrame) -> dict[str, Any]:

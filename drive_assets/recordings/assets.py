@@ -1,4 +1,4 @@
-"""sources -> validated recordings"""
+"""sources -> recordings"""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -6,38 +6,55 @@ from pathlib import Path
 
 import dagster as dg
 
+from drive_assets.asset import Column, asset, bound_checks
 from drive_assets.partitions import RECORDINGS
-from drive_assets.recordings.checks import FEW_FAULTS, PLAUSIBLE_DRIVE, few_faults, plausible_drive
+from drive_assets.recordings.checks import few_faults, plausible_drive
 from drive_assets.recordings.ingest import IngestReport, ingest
 from drive_assets.recordings.sources import lookup
+from drive_assets.reports.drives import recording_page
 from drive_assets.reports.links import report_link
 from drive_assets.resources.storage import Storage
 from drive_assets.running.batches import Event, each_partition
 from drive_assets.running.launchpad import Launchpad
 from model.recording.dialect import ReadingConfig
+from model.recording.schema import CHANNELS, TIME
 
 
 class RecordingLaunchpad(ReadingConfig, Launchpad):
-    """How a recording is read."""
+    """How recordings are read."""
 
 
-@dg.asset(
+def _columns() -> Iterator[Column]:
+    yield TIME, "text", "YYYY-MM-DD HH-MM-SS-d, the name of the row's frame"
+    types = {"number": "float", "flag": "bool", "gear": "int"}
+    for channel in CHANNELS.values():
+        limits = "; rows outside {:g} to {:g} are dropped".format(*channel.plausible) if channel.plausible else ""
+        yield channel.name, types[channel.kind], f"{channel.unit or channel.kind}{limits}"
+
+
+@asset(
+    group_name="1_recordings",
     partitions_def=RECORDINGS,
+    output=Storage.recording,
+    page=recording_page,
+    checks=[few_faults, plausible_drive],
+    columns=_columns(),
+    example="recordings/2024-05-31_08-15-00/2024-05-31 08-15-00-5.jpg",
     backfill_policy=dg.BackfillPolicy.multi_run(50),
-    check_specs=[FEW_FAULTS, PLAUSIBLE_DRIVE],
-    group_name="recordings",
     code_version="1",
     kinds={"csv", "jpeg"},
-    # Only what may pass by itself is retried (see `batches`): a service that does not answer, not wrong input.
+    # Only errors that may pass are retried (see `batches`): a service that does not respond, not invalid input.
     retry_policy=dg.RetryPolicy(max_retries=3, delay=60, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS),
 )
 def recording(context: dg.AssetExecutionContext, config: RecordingLaunchpad, storage: Storage) -> Iterator[Event]:
-    """A drive: telemetry.csv and a JPEG a row, checked and copied, unpacked or downloaded into the data root."""
+    """A recorded drive, validated. **In:** a folder or zip from a source (inbox, command line, library) with
+    `telemetry.csv` and a JPEG or PNG per row, twice a second. **Out:** a copy in the data root. Rows with recorder
+    faults are counted; unusable recordings are rejected, naming file and row. Sources are never changed."""
 
     def take(name: str) -> dg.MaterializeResult:
         return _result(storage.recording(name), ingest(storage, lookup(storage, name), context.log.info, config))
 
-    yield from each_partition(context, take, [few_faults(storage), plausible_drive(storage)])
+    yield from each_partition(context, take, bound_checks(context, storage))
 
 
 def _result(folder: Path, report: IngestReport) -> dg.MaterializeResult:

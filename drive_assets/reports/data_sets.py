@@ -1,13 +1,11 @@
-"""Report pages of what all recordings become together: the splits; and of detectors and their data sets."""
+"""Report pages of the splits, and of detectors and their data sets."""
 
 import csv
 from pathlib import Path
 
-from drive_assets.reports.history import History
 from drive_assets.reports.page import Cell, Link, Page, Picture, Section, Table
 from drive_assets.resources.storage import Storage
 from drive_assets.splits.manifest import read_manifest
-from model.common.errors import DataError
 from model.common.figures import png_bytes
 from model.common.images import read_image, small_jpeg
 from model.dataset.plots import split_overview
@@ -19,10 +17,10 @@ FIGURE_BYTES, PICTURE_BYTES = 200_000, 250_000
 
 
 def manifest_page(storage: Storage) -> Page:
-    """Which recording is in which split, what each brings, and what was left out and why.
+    """Which recording is in which split, what each contributes, and which are left out and why.
 
     Raises:
-        DataError: there is no manifest, or it cannot be read.
+        DataError: the manifest cannot be read.
     """
     manifest = read_manifest(storage)
     splits, recordings = manifest["splits"], manifest["recordings"]
@@ -45,17 +43,17 @@ def manifest_page(storage: Storage) -> Page:
         for split, part in splits.items()
         for name in part["recordings"]
     ]  # fmt: skip
-    told = {key: manifest.get(key, {}) for key in ("skipped", "accepted", "no_longer_used", "moved")}
+    reasons = {key: manifest.get(key, {}) for key in ("skipped", "accepted", "no_longer_used", "moved")}
     left_out = {
-        key.replace("_", " ").capitalize(): [_why(name, reason) for name, reason in found.items()]
-        for key, found in told.items()
-        if found
+        key.replace("_", " ").capitalize(): [_row(name, reason) for name, reason in by_name.items()]
+        for key, by_name in reasons.items()
+        if by_name
     }
     return Page(
         "Splits",
         f"Data version {manifest['fingerprint']}: no recording is in two splits.",
         facts={f"windows in {name}": part["windows"] for name, part in splits.items()}
-        | {"recordings": len(recordings), "left out": len(told["skipped"])},
+        | {"recordings": len(recordings), "left out": len(reasons["skipped"])},
         sections=[
             Section("Shares and rates", pictures=[Picture(png_bytes(split_overview(manifest), FIGURE_BYTES), "")]),
             Section(
@@ -67,17 +65,17 @@ def manifest_page(storage: Storage) -> Page:
                 "Share of its split's windows, and windows in which each label is true.",
                 Table(("recording", "split", "frames", "windows", "share", *DEFAULT_TASKS), by_recording),
             ),
-            *(Section(title, table=Table(("recording", "why"), rows)) for title, rows in left_out.items()),
+            *(Section(title, table=Table(("recording", "reason"), rows)) for title, rows in left_out.items()),
             Section("Files", links=[Link("dataset_config.json", _file(storage, storage.manifest))]),
         ],
     )
 
 
 def split_page(storage: Storage, name: str) -> Page:
-    """What a split file holds, by label and by recording.
+    """The content of a split file, by label and by recording.
 
     Raises:
-        DataError: there is no such split, or its file is missing or of another version.
+        DataError: there is no such split, or its file cannot be read.
     """
     split = read_split(storage.split(name))
     labels = split.labels[split.window_start + split.window.length - 1]
@@ -94,7 +92,7 @@ def split_page(storage: Storage, name: str) -> Page:
     region = [f"{w} x {h}" for w, h in dict.fromkeys(map(tuple, split.region.tolist()))]
     return Page(
         f"Split {name}",
-        f"Made from the manifest of data version {split.fingerprint}.",
+        f"Data version {split.fingerprint}.",
         facts={
             "recordings": len(split.recordings),
             "frames": len(split.time_ms),
@@ -105,7 +103,7 @@ def split_page(storage: Storage, name: str) -> Page:
             Section("Labels of the windows", table=Table(("label", "true", "known", "rate"), rates)),
             Section("Recordings", table=Table(("recording", "frames", "windows"), by_recording)),
             Section(
-                "What it is made of",
+                "Content",
                 table=Table.of(
                     {
                         "channels": ", ".join(split.feature_names),
@@ -115,64 +113,49 @@ def split_page(storage: Storage, name: str) -> Page:
                     }
                 ),
             ),
-            Section("Next", links=[Link("how recordings are shared out", "split_manifest")]),
+            Section("Next", links=[Link("which recording is in which split", "split_manifest")]),
         ],
     )
 
 
-def detector_dataset_page(storage: Storage, asset: str, history: History) -> Page:
-    """Labelled frames of a detector's data set, and what its last conversion counted.
-
-    Raises:
-        DataError: the data set is not there.
-    """
-    folder = {"boxy_dataset": storage.boxy_dataset, "nuimages_dataset": storage.nuimages_dataset}[asset]
-    if not (folder / "dataset.yaml").is_file():
-        raise DataError(f"{folder} holds no data set now: materialise {asset}.")
+def detector_dataset_page(folder: Path) -> Page:
+    """Labelled frames of a detector's data set."""
     pictures = [
         Picture(mosaic(folder, split, PICTURE_BYTES), f"{split}: labelled frames, evenly picked")
         for split in ("train", "val")
         if any((folder / "images" / split).iterdir())
     ]
     return Page(
-        asset.replace("_", " ").capitalize(),
+        f"Data set {folder.name}",
         f"YOLO's layout, in {folder}.",
-        sections=[Section("Labelled frames", pictures=pictures), *history.mappings(asset, None)],
+        sections=[Section("Labelled frames", pictures=pictures)],
+        from_metadata=True,
     )
 
 
-def detector_page(storage: Storage, asset: str, history: History) -> Page:
-    """Curves of a detector's training, and what it sees in frames that it was not trained on.
-
-    Raises:
-        DataError: there is no such detector.
-    """
-    weights = {"boxy_detector": storage.boxy_detector, "nuimages_detector": storage.nuimages_detector}[asset]
-    if not weights.is_file():
-        raise DataError(f"There is no detector {weights} now: materialise {asset}.")
+def detector_page(storage: Storage, weights: Path) -> Page:
+    """Curves of a detector's training, and its predictions on validation frames."""
     folder = storage.detector_files(weights)
     captions = {
         "results.png": "losses and figures by epoch",
         "BoxPR_curve.png": "precision and recall on val",
         "confusion_matrix_normalized.png": "confusion on val",
-        "val_batch0_labels.jpg": "frames of val as labelled",
-        "val_batch0_pred.jpg": "the same frames as the detector sees them",
+        "val_batch0_labels.jpg": "validation frames with their labels",
+        "val_batch0_pred.jpg": "the same frames with the detector's predictions",
     }
-    shown = [
+    pictures = [
         Picture(small_jpeg(read_image(folder / name), PICTURE_BYTES), caption, _file(storage, folder / name))
         for name, caption in captions.items()
         if (folder / name).is_file()
     ]
     return Page(
-        asset.replace("_", " ").capitalize(),
+        f"Detector {weights.stem}",
         f"Weights: {weights}.",
-        facts={key: value for key, value in history.facts(asset, None).items() if key != "mlflow_run"},
         sections=[
-            Section(
-                "Curves and examples", "" if shown else "The pictures of its training are not kept.", pictures=shown
-            ),
+            Section("Curves and examples", "" if pictures else "The training left no pictures.", pictures=pictures),
             *_epochs(folder / "results.csv"),
         ],
+        from_metadata=True,
     )
 
 
@@ -187,7 +170,7 @@ def _epochs(path: Path) -> list[Section]:
     return [Section("Epochs", table=table)]
 
 
-def _why(name: str, reason: Cell) -> list[Cell]:
+def _row(name: str, reason: Cell) -> list[Cell]:
     return [Link(name, f"recording/{name}"), " to ".join(reason) if isinstance(reason, list) else reason]
 
 

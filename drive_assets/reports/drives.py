@@ -1,4 +1,4 @@
-"""Report pages of what is made for each recording: the drive itself, its annotations, its labels."""
+"""Report pages of recordings, their annotations and their labels."""
 
 from dataclasses import asdict
 from urllib.parse import quote
@@ -9,7 +9,6 @@ import numpy as np
 from drive_assets.reports.page import Cell, Film, Link, Page, Picture, Section, Table
 from drive_assets.resources.storage import Storage
 from model.annotation.plots import annotation_overview, framed_boxes
-from model.common.errors import DataError
 from model.common.figures import png_bytes
 from model.common.images import evenly, small_jpeg
 from model.recording.folder import Recording, inspect_recording
@@ -19,21 +18,21 @@ from model.recording.schema import BINARY_LABELS
 TILES, TILE_WIDTH, TILE_BYTES = 9, 400, 40_000
 FIGURE_BYTES = 200_000
 FILM_FRAMES = 300
-"""Of one part of a film: half a minute to watch, seconds to draw."""
+"""In one part of a film: half a minute to watch, seconds to draw."""
 
 
 def recording_page(storage: Storage, name: str) -> Page:
-    """Frames over the drive, its telemetry and labels over time, what was dropped, how the file is written.
+    """Frames over the drive, its telemetry and labels over time, dropped rows, and the dialect of the file.
 
     Raises:
-        DataError: the recording is not there, or cannot be read.
+        DataError: the recording cannot be read.
     """
-    recording = existing(storage, name)
+    recording = Recording(storage.recording(name))
     report = inspect_recording(recording.folder, most_unreadable=1.0)
     telemetry = report.telemetry
-    rest = {key: value for key, value in telemetry.to_dict().items() if value or key in ("rows", "valid")}
+    counts = {key: value for key, value in telemetry.to_dict().items() if value or key in ("rows", "valid")}
     lost = Table.of({key: getattr(report, key) for key in report.examples})
-    examples = [(key.replace("_", " "), ", ".join(found)) for key, found in report.examples.items() if found]
+    examples = [(key.replace("_", " "), ", ".join(times)) for key, times in report.examples.items() if times]
     return Page(
         f"Recording {name}",
         facts={
@@ -47,52 +46,56 @@ def recording_page(storage: Storage, name: str) -> Page:
         sections=[
             Section("Frames over the drive", pictures=_frames(storage, recording), side_by_side=True),
             Section("Telemetry and labels", pictures=[_timeline(recording)]),
-            Section("Telemetry rows", table=Table.of(rest)),
+            Section("Telemetry rows", table=Table.of(counts)),
             Section("Frames that cannot be used", table=lost),
             *([Section("Examples", table=Table(("", "times"), examples))] if examples else []),
-            Section("How the file is written", table=Table.of(asdict(telemetry.dialect))),
+            Section("Dialect of the file", table=Table.of(asdict(telemetry.dialect))),
             Section("Next", links=_siblings(storage, name, "recording")),
         ],
     )
 
 
 def annotations_page(storage: Storage, name: str) -> Page:
-    """Frames with boxes, detections over the drive, how they were made, and the drive as a film.
+    """Frames with boxes, detections over the drive, how it was annotated, and the drive as a film.
 
     Raises:
-        DataError: the recording is not there, or not annotated.
+        DataError: the annotations cannot be read.
     """
-    recording = existing(storage, name)
-    found, details = recording.annotations(), recording.details
+    recording = Recording(storage.recording(name))
+    annotations, details = recording.annotations(), recording.details
     region = recording.annotated_region()
-    picked = evenly(len(found), TILES)
-    tiles = framed_boxes(recording, found, picked, TILE_WIDTH)
+    picked = evenly(len(annotations), TILES)
+    tiles = framed_boxes(recording, annotations, picked, TILE_WIDTH)
     shown = ("weights", "backend", "class_names", "frames_per_s", "resumed", "unreadable", "other_size", "missing")
     known = {key: _text(details[key]) for key in shown if key in details}
     return Page(
         f"Annotations of {name}",
         facts={
-            "annotated frames": len(found),
-            "vehicles": int(found.count.sum()),
-            "vehicles a frame": round(float(found.count.mean()), 2) if len(found) else 0,
-            "frames without vehicle": int((found.count == 0).sum()),
+            "annotated frames": len(annotations),
+            "vehicles": int(annotations.count.sum()),
+            "vehicles a frame": round(float(annotations.count.mean()), 2) if len(annotations) else 0,
+            "frames without vehicle": int((annotations.count == 0).sum()),
         },
         sections=[
             Section(
                 "Frames with their boxes",
                 f"The region of interest: {region.width} x {region.height} px at ({region.x}, {region.y}).",
                 pictures=[
-                    Picture(small_jpeg(tile, TILE_BYTES), found.time[i], _file(storage, recording, found.filename[i]))
+                    Picture(
+                        small_jpeg(tile, TILE_BYTES),
+                        annotations.time[i],
+                        _file(storage, recording, annotations.filename[i]),
+                    )
                     for i, tile in zip(picked, tiles, strict=True)
                 ],
                 side_by_side=True,
             ),
             Section(
                 "Detections over the drive",
-                pictures=[Picture(png_bytes(annotation_overview(found, name), FIGURE_BYTES), "")],
+                pictures=[Picture(png_bytes(annotation_overview(annotations, name), FIGURE_BYTES), "")],
             ),
-            Section("How they were made", table=Table.of(known)),
-            Section("Film", "Drawn when it is played for the first time: wait some seconds.", films=_films(recording)),
+            Section("How it was annotated", table=Table.of(known)),
+            Section("Film", "Drawn when it is first played, which takes some seconds.", films=_films(recording)),
             Section("Next", links=_siblings(storage, name, "annotations")),
         ],
     )
@@ -102,9 +105,9 @@ def labels_page(storage: Storage, name: str) -> Page:
     """How often each label is true, how often it is unknown, and when.
 
     Raises:
-        DataError: the recording is not there, or not labelled.
+        DataError: the labels cannot be read.
     """
-    recording = existing(storage, name)
+    recording = Recording(storage.recording(name))
     labels = recording.labels()
     rows: list[list[Cell]] = []
     for label in BINARY_LABELS:
@@ -123,19 +126,8 @@ def labels_page(storage: Storage, name: str) -> Page:
     )
 
 
-def existing(storage: Storage, name: str) -> Recording:
-    """Raises DataError if there is no such recording, and says where to look."""
-    folder = storage.recording(name)
-    if not folder.is_dir():
-        raise DataError(
-            f"There is no recording {name} in {storage.recordings} now: it was removed, replaced under another name, "
-            "or this server reads another data root (DRIVE_ASSETS_DATA) than the one that the link was made for."
-        )
-    return Recording(folder)
-
-
 def film_parts(recording: Recording) -> list[slice]:
-    """The annotated frames of a recording in parts of a film."""
+    """The annotated frames of a recording, in parts of a film."""
     count = len(recording.annotations())
     return [slice(start, min(start + FILM_FRAMES, count)) for start in range(0, count, FILM_FRAMES)]
 
@@ -174,13 +166,16 @@ def _file(storage: Storage, recording: Recording, name: str) -> str:
 
 
 def _siblings(storage: Storage, name: str, own: str) -> list[Link]:
-    made = {
-        "recording": True,
-        "annotations": storage.annotations(name).is_file(),
-        "future_labels": storage.future_labels(name).is_file(),
+    outputs = {
+        "recording": storage.recording(name),
+        "annotations": storage.annotations(name),
+        "future_labels": storage.future_labels(name),
     }
-    texts = {"recording": "the recording", "annotations": "its annotations", "future_labels": "its labels"}
-    return [Link(texts[asset], f"{asset}/{name}") for asset, there in made.items() if there and asset != own]
+    return [
+        Link(asset.replace("_", " "), f"{asset}/{name}")
+        for asset, path in outputs.items()
+        if path.exists() and asset != own
+    ]
 
 
 def _text(value: Cell) -> Cell:

@@ -1,6 +1,6 @@
-"""What Dagster knows of an asset or a partition: its materialisations so far, and what its checks found."""
+"""The materialisations and check results of an asset or a partition, from Dagster's records."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,9 +9,8 @@ import dagster as dg
 from drive_assets.reports.page import Cell, Section, Table
 from drive_assets.running.dagster_private import PartitionKeyFilter
 
-SHOWN = 10
-"""Materialisations, the latest first."""
-MOST_COLUMNS = 8
+MAX_ROWS, MAX_COLUMNS = 10, 8
+"""Of the table of materialisations, the latest first."""
 VERSION_TAG = "dagster/data_version"
 
 
@@ -20,39 +19,38 @@ class History:
     """Reads a Dagster instance."""
 
     instance: dg.DagsterInstance
-    checks: Mapping[str, Sequence[str]]
-    """Names of checks by asset"""
+    checks: Iterable[dg.AssetCheckKey]
 
     def sections(self, asset: str, partition: str | None) -> list[Section]:
-        """What the checks found, and the materialisations with the figures of each."""
-        return [self._checks(asset, partition), self._made(asset, partition)]
+        """The check results, and the materialisations with their figures."""
+        return [self._check_results(asset, partition), self._materialisations(asset, partition)]
 
     def latest(self, asset: str, partition: str | None) -> dg.AssetMaterialization | None:
         records = self._records(asset, partition, 1)
         return records[0].asset_materialization if records else None
 
     def version(self, asset: str, partition: str | None) -> str:
-        """The data version that was made last; empty if that is not known."""
-        made = self.latest(asset, partition)
-        return (made.tags or {}).get(VERSION_TAG, "") if made else ""
+        """The data version of the latest materialisation; empty if unknown."""
+        latest = self.latest(asset, partition)
+        return (latest.tags or {}).get(VERSION_TAG, "") if latest else ""
 
     def facts(self, asset: str, partition: str | None) -> dict[str, Cell]:
-        """Numbers and short texts of the latest materialisation's metadata."""
-        made = self.latest(asset, partition)
+        """Numbers and short texts in the latest materialisation's metadata."""
+        latest = self.latest(asset, partition)
         return {
             name: value.value
-            for name, value in (made.metadata if made else {}).items()
+            for name, value in (latest.metadata if latest else {}).items()
             if isinstance(
                 value, (dg.IntMetadataValue, dg.FloatMetadataValue, dg.TextMetadataValue, dg.BoolMetadataValue)
             )
         }
 
     def mappings(self, asset: str, partition: str | None) -> list[Section]:
-        """What of the latest materialisation's metadata is a mapping by name, a table each."""
-        made = self.latest(asset, partition)
+        """A table for each mapping in the latest materialisation's metadata."""
+        latest = self.latest(asset, partition)
         return [
             Section(name.replace("_", " ").capitalize(), table=Table.of(value.value))
-            for name, value in (made.metadata if made else {}).items()
+            for name, value in (latest.metadata if latest else {}).items()
             if isinstance(value, dg.JsonMetadataValue) and isinstance(value.value, dict) and value.value
         ]
 
@@ -60,28 +58,32 @@ class History:
         wanted = dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[partition] if partition else None)
         return self.instance.fetch_materializations(wanted, limit=limit).records
 
-    def _made(self, asset: str, partition: str | None) -> Section:
-        records = self._records(asset, partition, SHOWN)
-        made = [record.asset_materialization for record in records]
+    def _materialisations(self, asset: str, partition: str | None) -> Section:
+        records = self._records(asset, partition, MAX_ROWS)
+        events = [record.asset_materialization for record in records]
         numeric = (dg.IntMetadataValue, dg.FloatMetadataValue)
         names = list(
             dict.fromkeys(
-                name for event in made if event for name, value in event.metadata.items() if isinstance(value, numeric)
+                name
+                for event in events
+                if event
+                for name, value in event.metadata.items()
+                if isinstance(value, numeric)
             )
-        )[:MOST_COLUMNS]
+        )[:MAX_COLUMNS]
         rows: list[list[Cell]] = []
-        for record, event in zip(records, made, strict=True):
+        for record, event in zip(records, events, strict=True):
             values = event.metadata if event else {}
             version = (event.tags or {}).get(VERSION_TAG, "") if event else ""
             figures = [values[name].value if name in values else "" for name in names]
             rows.append([_time(record.timestamp), record.run_id[:8], version[:12], *figures])
-        columns = ["made", "run", "data version", *names]
+        columns = ["materialised", "run", "data version", *names]
         return Section(
-            "History", f"The last {SHOWN} times it was made, as Dagster recorded them.", Table(columns, rows)
+            "History", f"The last {MAX_ROWS} materialisations, from Dagster's records.", Table(columns, rows)
         )
 
-    def _checks(self, asset: str, partition: str | None) -> Section:
-        keys = [dg.AssetCheckKey(dg.AssetKey(asset), name) for name in self.checks.get(asset, ())]
+    def _check_results(self, asset: str, partition: str | None) -> Section:
+        keys = sorted(key for key in self.checks if key.asset_key == dg.AssetKey(asset))
         storage = self.instance.event_log_storage
         chosen = PartitionKeyFilter(key=partition) if partition else None
         rows: list[list[Cell]] = []
@@ -89,10 +91,10 @@ class History:
             event = record.event.dagster_event if record.event else None
             if event is None or event.event_type != dg.DagsterEventType.ASSET_CHECK_EVALUATION:
                 continue
-            found = event.asset_check_evaluation_data
-            state = "passed" if found.passed else "failed" if found.severity == dg.AssetCheckSeverity.ERROR else "warns"
-            rows.append([key.name.replace("_", " "), state, found.description or "", _time(record.create_timestamp)])
-        return Section("Checks", table=Table(("check", "", "what it found", "when"), rows))
+            data = event.asset_check_evaluation_data
+            state = "passed" if data.passed else "failed" if data.severity == dg.AssetCheckSeverity.ERROR else "warns"
+            rows.append([key.name.replace("_", " "), state, data.description or "", _time(record.create_timestamp)])
+        return Section("Checks", table=Table(("check", "", "result", "when"), rows))
 
 
 def _time(seconds: float) -> str:

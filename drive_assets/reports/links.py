@@ -1,4 +1,4 @@
-"""Where an asset's report page is served: the link that its metadata holds."""
+"""The address of an asset's report page, which its metadata links."""
 
 import os
 from urllib.parse import quote, urlsplit
@@ -12,10 +12,10 @@ DEFAULT_URL = "http://127.0.0.1:3001"
 
 
 def base_url() -> str:
-    """`DRIVE_ASSETS_REPORTS_URL`: what a browser calls the server of the report pages, without a slash at its end.
+    """`DRIVE_ASSETS_REPORTS_URL`: the address of the report server in a browser, without a trailing slash.
 
     Raises:
-        DataError: it is no address of HTTP.
+        DataError: it is not an HTTP address.
     """
     url = os.environ.get(VARIABLE, "").strip().rstrip("/") or DEFAULT_URL
     parts = urlsplit(url)
@@ -28,7 +28,7 @@ def report_link(asset: str, partition: str | None = None, version: str | None = 
     """The page of an asset, or of one of its partitions.
 
     Args:
-        version: the data version that the link is made for; the page tells if another is there when it is opened.
+        version: the data version of the output; the page warns if the current one differs.
     """
     place = "/".join(quote(part, safe="") for part in (asset, partition) if part)
     return dg.MetadataValue.url(f"{base_url()}/{place}" + (f"?made={quote(version)}" if version else ""))

@@ -1,4 +1,4 @@
-"""What a report page is made of, and how it becomes HTML."""
+"""The content of a report page, and its rendering as HTML."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 from model.common.pages import UNDEFINED, render
 
 Cell = Any
-"""A text, a number, a `Link`, or None for what is undefined."""
+"""A text, a number, a `Link`, or None if undefined."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Picture:
     """PNG or JPEG"""
     caption: str
     href: str = ""
-    """What a click opens, if anything"""
+    """Opened by a click"""
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Table:
     rows: Sequence[Sequence[Cell]]
 
     @classmethod
-    def of(cls, values: Mapping[str, Cell], what: str = "", value: str = "") -> "Table":
+    def of(cls, values: Mapping[str, Cell]) -> "Table":
         """Two columns: names and values."""
-        return cls((what, value), [(name.replace("_", " "), found) for name, found in values.items()])
+        return cls(("", ""), [(name.replace("_", " "), value) for name, value in values.items()])
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Section:
     table: Table | None = None
     pictures: Sequence[Picture] = ()
     side_by_side: bool = False
-    """Whether pictures are small enough to stand three in a row"""
+    """Whether pictures are small enough for three in a row"""
     films: Sequence[Film] = ()
     links: Sequence[Link] = ()
 
@@ -60,27 +60,29 @@ class Page:
     title: str
     text: str = ""
     facts: Mapping[str, Cell] = field(default_factory=dict)
-    """The few figures that come first"""
+    """Key figures at the top"""
     sections: Sequence[Section] = ()
+    from_metadata: bool = False
+    """Whether the metadata of the latest materialisation is shown too: figures as facts, mappings as tables"""
 
 
 def html(page: Page, root: str, notice: str = "") -> str:
     """A page as HTML.
 
     Args:
-        root: the path at which the server is called, such as "" or "/reports": links begin with it.
-        notice: what must be read before anything else.
+        root: the path prefix of the server, such as "" or "/reports", for links.
+        notice: a warning at the top.
     """
     return render("drive_assets.reports", "page.html", page=page, root=root, notice=notice, cell=cell)
 
 
 def sections_html(sections: Sequence[Section], root: str) -> str:
-    """Sections alone, to be put at the end of a page that was made by others."""
+    """Sections alone, to append to a stored page."""
     return render("drive_assets.reports", "sections.html", sections=sections, root=root, cell=cell)
 
 
 def cell(value: Cell) -> str:
-    """A value as text: numbers with separators and at most four significant digits after the point."""
+    """A value as text: numbers with thousands separators and at most four significant digits."""
     if value is None:
         return UNDEFINED
     if isinstance(value, bool):

@@ -1,9 +1,11 @@
-"""The server of the report pages: reads, draws when somebody looks, and changes nothing but its own cache of films."""
+"""The server of the report pages. Reads and draws on request; writes nothing but its cache of films."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import dagster as dg
@@ -16,8 +18,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Mount, Route
 
-from drive_assets.partitions import ARCHITECTURE_PARTITIONS, SPLITS
-from drive_assets.reports import data_sets, drives, models
+from drive_assets.asset import declarations
+from drive_assets.reports import drives
 from drive_assets.reports.history import History
 from drive_assets.reports.links import base_url
 from drive_assets.reports.page import Link, Page, Section, html, sections_html
@@ -25,10 +27,11 @@ from drive_assets.resources.storage import Storage
 from model.annotation.video import SUFFIX, write_video
 from model.common.errors import DataError
 from model.common.files import sha256
+from model.recording.folder import Recording
 
 SHOWN_SUFFIXES = {".html", ".png", ".jpg", ".jpeg", ".csv", ".json", ".mp4", ".webm"}
 SHOWN_FOLDERS = ("recordings", "datasets", "models", "evaluation")
-"""Of the data root: not Dagster's and MLflow's files, nor a cluster's jobs, which may hold addresses with secrets."""
+"""In the data root: not the files of Dagster, MLflow and cluster jobs, which may hold secrets."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; media-src 'self'; style-src 'unsafe-inline'; "
     "base-uri 'self'; form-action 'none'; frame-ancestors 'self'",
@@ -37,33 +40,19 @@ HEADERS = {
     "Cache-Control": "no-cache",
 }
 _drawing, _filming = threading.Lock(), threading.Lock()
-"""matplotlib draws one figure at a time; one film takes a whole processor."""
+"""matplotlib draws one figure at a time; a film takes a whole processor."""
 
 
 class Reports:
-    """The pages of a data root."""
+    """The report pages of a data root, for the assets of a graph."""
 
-    def __init__(self, storage: Storage, history: History) -> None:
-        self.storage, self.history = storage, history
+    def __init__(self, storage: Storage, instance: dg.DagsterInstance, graph: Any) -> None:
+        self.storage, self.declarations = storage, declarations(graph.assets_defs)
+        self.history = History(instance, graph.asset_check_keys)
         self.root = urlsplit(base_url()).path
-        by_recording: dict[str, Callable[[Storage, str], Page]] = {
-            "recording": drives.recording_page,
-            "annotations": drives.annotations_page,
-            "future_labels": drives.labels_page,
-            "checkpoint": models.checkpoint_page,
-            "h5_split": data_sets.split_page,
-        }
-        self.partitioned = {name: partial(page, storage) for name, page in by_recording.items()}
-        self.single: dict[str, Callable[[], Page]] = {
-            "split_manifest": partial(data_sets.manifest_page, storage),
-            "boxy_dataset": partial(data_sets.detector_dataset_page, storage, "boxy_dataset", history),
-            "nuimages_dataset": partial(data_sets.detector_dataset_page, storage, "nuimages_dataset", history),
-            "boxy_detector": partial(data_sets.detector_page, storage, "boxy_detector", history),
-            "nuimages_detector": partial(data_sets.detector_page, storage, "nuimages_detector", history),
-        }
 
     def app(self) -> Starlette:
-        """Only GET, only to this host by a name that is known: no other site's script reads it through a browser."""
+        """Serves GET requests for known host names only: scripts of other sites cannot read pages through a browser."""
         get = partial(Route, methods=["GET"])
         routes = [
             get("/", self.home),
@@ -80,42 +69,42 @@ class Reports:
         )
 
     def home(self, request: Request) -> Response:
-        """What there are pages of. Recordings may be thousands: Dagster lists them, with links."""
-        return self._html(Page("Reports", _HOME, sections=[Section("", links=self._links())]))
+        """Links to the pages of all outputs, except those of recordings, which may be thousands."""
+        return self._html(Page("Reports", _HOME, sections=[Section("", links=list(self._links()))]))
 
     def asset(self, request: Request) -> Response:
-        """The page of an asset or a partition, drawn now."""
+        """The page of an asset or a partition, drawn now or stored with the output."""
         asset, partition = request.path_params["asset"], request.path_params.get("partition")
-        made, now = request.query_params.get("made", ""), self.history.version(asset, partition)
+        declared = self.declarations.get(asset)
+        if declared is None or (declared.partitions is None) != (partition is None):
+            raise HTTPException(404, f"There is no report page {request.url.path}.")
+        self._output(asset, partition)
+        with _drawing:
+            page = declared.page(self.storage, *([partition] if partition else []))
+        checks, materialisations = self.history.sections(asset, partition)
+        if isinstance(page, Path):
+            return self._stored(page, [checks, materialisations])
+        facts, tables = dict(page.facts), list[Section]()
+        if page.from_metadata:
+            facts |= self.history.facts(asset, partition)
+            tables = self.history.mappings(asset, partition)
+        expected, current = request.query_params.get("made", ""), self.history.version(asset, partition)
         notice = (
-            f"The link was made for data version {made}; this page shows what is there now, {now}."
-            if made and now and made != now
+            f"The link is to data version {expected}; this page shows the current one, {current}."
+            if expected and current and expected != current
             else ""
         )
-        if asset == "evaluation" and partition:
-            return self._stored(models.evaluation_report(self.storage, partition), asset, partition)
-        if asset == "model_comparison" and not partition:
-            return self._stored(models.comparison_report(self.storage), asset, None)
-        draw = self.single.get(asset) if not partition else None
-        if partition and asset in self.partitioned:
-            draw = partial(self.partitioned[asset], partition)
-        if draw is None:
-            raise HTTPException(404, f"There is no report page {request.url.path}.")
-        with _drawing:
-            page = draw()
-        found = self.history.sections(asset, partition)
-        return self._html(
-            Page(page.title, page.text, page.facts, [*found[:1], *page.sections, *found[1:]]), notice=notice
-        )
+        sections = [checks, *page.sections, *tables, materialisations]
+        return self._html(replace(page, facts=facts, sections=sections), notice=notice)
 
     def file(self, request: Request) -> Response:
-        """A picture, table or page of the data root; nothing hidden, nothing outside, no folder."""
+        """A picture, table or page in the data root: no folder, nothing hidden, nothing outside."""
         return FileResponse(self._shown(request.path_params["path"]), headers=HEADERS)
 
     def film(self, request: Request) -> Response:
         """A part of an annotated drive as a film, drawn once."""
         name, number = request.path_params["recording"], request.path_params["number"]
-        recording = drives.existing(self.storage, name)
+        recording = Recording(self._output("recording", name))
         parts = drives.film_parts(recording)
         if number >= len(parts):
             raise HTTPException(404, f"{name} has {len(parts)} parts of a film, counted from 0.")
@@ -128,8 +117,18 @@ class Reports:
                 older.unlink()
         return FileResponse(path, headers=HEADERS)
 
+    def _output(self, asset: str, partition: str | None) -> Path:
+        """The output that a page is about. DataError if it does not exist."""
+        path = self.declarations[asset].output(self.storage, *([partition] if partition else []))
+        if not path.exists():
+            raise DataError(
+                f"{path} does not exist now: materialise {asset}{f' for {partition}' if partition else ''}. If it was "
+                "not removed, this server may read another data root (DRIVE_ASSETS_DATA) than the one of the link."
+            )
+        return path
+
     def _shown(self, text: str) -> Path:
-        """The file of a path below the data root, if it may be shown."""
+        """The path of a file in the data root that may be shown."""
         root = self.storage.root.resolve()
         parts = Path(text).parts
         hidden = any(part.startswith(".") for part in parts)
@@ -138,66 +137,47 @@ class Reports:
             raise HTTPException(404, f"{text} is not shown here.")
         path = (root / text).resolve()
         if not path.is_relative_to(root):
-            raise HTTPException(404, f"{text} is a link to outside of the data root: not shown here.")
+            raise HTTPException(404, f"{text} links to a file outside the data root: it is not shown.")
         if not path.is_file():
-            raise HTTPException(404, f"{root / text} is not there now: it was moved, removed, or made anew elsewhere.")
+            raise HTTPException(404, f"{root / text} does not exist now: it was moved or removed.")
         return path
 
-    def _stored(self, path: Path, asset: str, partition: str | None) -> Response:
-        """A page that was written when the asset was made, with checks and history at its end."""
+    def _stored(self, path: Path, sections: list[Section]) -> Response:
+        """An HTML file that the asset wrote, with checks and history appended."""
         folder = path.parent.relative_to(self.storage.root)
-        more = sections_html(self.history.sections(asset, partition), self.root)
         text = path.read_text(encoding="utf-8")
         text = text.replace("<head>", f'<head><base href="{self.root}/files/{folder}/">', 1)
-        return HTMLResponse(text.replace("</body>", f"{more}</body>"), headers=HEADERS)
+        text = text.replace("</body>", f"{sections_html(sections, self.root)}</body>")
+        return HTMLResponse(text, headers=HEADERS)
 
     def _refused(self, request: Request, error: Exception) -> Response:
         status, text = (error.status_code, error.detail) if isinstance(error, HTTPException) else (404, str(error))
-        return self._html(Page("Not there" if status == 404 else "Not possible", text), status)
+        return self._html(Page("Not found" if status == 404 else "Not possible", text), status)
 
     def _broken(self, request: Request, error: Exception) -> Response:
-        text = f"This page could not be drawn: {type(error).__name__}: {error}. The log of the server says where."
+        text = f"This page could not be drawn: {type(error).__name__}: {error}. See the log of the server."
         return self._html(Page("Not possible", text), 500)
 
     def _html(self, page: Page, status: int = 200, notice: str = "") -> Response:
         return HTMLResponse(html(page, self.root, notice), status, HEADERS)
 
-    def _links(self) -> list[Link]:
-        storage = self.storage
-        places = {
-            **_single_files(storage),
-            **{f"h5_split/{name}": storage.split(name) for name in SPLITS.get_partition_keys()},
-        }
-        for name in ARCHITECTURE_PARTITIONS.get_partition_keys():
-            places[f"checkpoint/{name}"] = storage.checkpoint(name) / "training_history.json"
-            places[f"evaluation/{name}"] = storage.evaluation(name) / "report.html"
-        return [Link(name, name) for name, path in places.items() if path.exists()]
+    def _links(self) -> Iterator[Link]:
+        for asset, declared in self.declarations.items():
+            if isinstance(declared.partitions, dg.DynamicPartitionsDefinition):
+                continue
+            for key in declared.partitions.get_partition_keys() if declared.partitions else [""]:
+                if declared.output(self.storage, *([key] if key else [])).exists():
+                    name = f"{asset}/{key}" if key else asset
+                    yield Link(name, name)
 
 
 _HOME = (
-    "Each asset and each partition has a page here. Those of recordings, of their annotations and labels are linked in "
-    "Dagster, from the partition's metadata (report)."
+    "Each asset and each partition has a page here. Pages of recordings, annotations and labels are linked in Dagster, "
+    "from the partition's metadata (report)."
 )
 
 
-def _single_files(storage: Storage) -> dict[str, Path]:
-    return {
-        "boxy_dataset": storage.boxy_dataset,
-        "boxy_detector": storage.boxy_detector,
-        "nuimages_dataset": storage.nuimages_dataset,
-        "nuimages_detector": storage.nuimages_detector,
-        "split_manifest": storage.manifest,
-        "model_comparison": storage.evaluations / "comparison.html",
-    }
-
-
-def serve(
-    host: str, port: int, storage: Storage, instance: dg.DagsterInstance, checks: Mapping[str, Sequence[str]]
-) -> None:
-    """Serve the pages until the process is ended.
-
-    Args:
-        checks: names of checks by asset, which the pages show.
-    """
-    app = Reports(storage, History(instance, checks)).app()
+def serve(host: str, port: int, storage: Storage, instance: dg.DagsterInstance, graph: Any) -> None:
+    """Serve the report pages of the assets of a graph until the process ends."""
+    app = Reports(storage, instance, graph).app()
     uvicorn.run(app, host=host, port=port, log_level="warning", server_header=False)

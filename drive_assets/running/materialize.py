@@ -144,7 +144,7 @@ class _Plan:
         if self.lacking_in is None:
             return wanted
         status = asset_status(self.instance, self.repository.asset_graph, self.lacking_in, key)
-        return [name for name in wanted if name in status.missing or name in status.stale or name in status.refused]
+        return [name for name in wanted if name in status.missing or name in status.outdated or name in status.failed]
 
     def _left_out(self, key: dg.AssetKey, wanted: Sequence[str]) -> set[str]:
         graph = self.repository.asset_graph

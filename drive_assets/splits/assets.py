@@ -1,50 +1,67 @@
 """recordings -> split manifest -> train.h5, val.h5, test.h5"""
 
 from collections.abc import Iterator, Mapping
+from operator import attrgetter
 from typing import Any
 
 import dagster as dg
+from pydantic import Field
 
+from drive_assets.asset import Column, asset, bound_checks
 from drive_assets.partitions import SPLITS, recording_keys
+from drive_assets.reports.data_sets import manifest_page, split_page
 from drive_assets.reports.links import report_link
 from drive_assets.resources.storage import Storage
 from drive_assets.running.batches import Event, each_partition
 from drive_assets.running.launchpad import Launchpad
-from drive_assets.splits.checks import OF_THE_MANIFEST, of_the_manifest
-from drive_assets.splits.manifest import read_manifest
+from drive_assets.splits.checks import of_the_manifest
+from drive_assets.splits.manifest import outdated_manifest, read_manifest
 from model.common.code import code_version
 from model.common.errors import DataError
 from model.common.files import write_json
 from model.dataset.assignment import SplitConfig
-from model.dataset.split_file import write_split
+from model.dataset.split_file import read_fingerprint, write_split
 from model.dataset.splits import build_manifest
 from model.dataset.windows import WindowConfig
 from model.recording.schema import DEFAULT_TASKS
 
-MOST_TOLD = 200
-"""Lines on single recordings in the log of a run."""
-MOST_ASSIGNED = 1000
-"""Recordings whose names stand in the event of a manifest."""
+MAX_LOGGED = 200
+"""Lines about single recordings in the log of a run."""
+MAX_LISTED = 1000
+"""Recordings up to which the event of a manifest lists all: of more it would be megabytes."""
+SPLIT_COLUMNS: list[Column] = [
+    ("telemetry", "float (F, channels)", "raw values of the input channels"),
+    ("detections", "float (F, 12, 7)", "class, confidence, x1, y1, x2, y2, area of the twelve most confident"),
+    ("detection_mask", "bool (F, 12)", "which of the twelve exist"),
+    ("labels", "int (F, 10)", "1 yes, 0 no, -1 unknown"),
+    ("window_start", "int (W,)", "first frame of each window"),
+    ("recording", "int (F,)", "index of the frame's recording"),
+]
 
 
 class WindowLaunchpad(WindowConfig, Launchpad):
-    """Which runs of frames are windows."""
+    """Which frames form windows."""
+
+    stride: int = Field(default=1, ge=1, description="Frames from one window's start to the next")
 
 
 class SplitLaunchpad(SplitConfig, Launchpad):
-    """How recordings are shared out."""
+    """How recordings are assigned to splits."""
 
 
 class ManifestLaunchpad(Launchpad):
-    """What the data set is made of."""
+    """What the data set consists of."""
 
     window: WindowLaunchpad = WindowLaunchpad()
     split: SplitLaunchpad = SplitLaunchpad()
 
 
-@dg.asset(
+@asset(
+    group_name="5_splits",
     deps=["annotations", "future_labels"],
-    group_name="splits",
+    output=attrgetter("manifest"),
+    page=manifest_page,
+    outdated=outdated_manifest,
     code_version=code_version(
         "model.dataset.splits", "model.dataset.summaries", "model.dataset.assignment", "model.recording.schema"
     ),
@@ -53,7 +70,9 @@ class ManifestLaunchpad(Launchpad):
 def split_manifest(
     context: dg.AssetExecutionContext, config: ManifestLaunchpad, storage: Storage
 ) -> dg.MaterializeResult:
-    """Which recording goes into which split, why, and what identifies the data set (`dataset_config.json`)."""
+    """Which recording is in which split, and why. **In:** all annotated and labelled recordings. **Out:** the splits'
+    sizes, what each recording contributes, which are left out and why, and the data version. No recording is in two
+    splits; each keeps its split when the manifest is rebuilt."""
     storage.check_writable()
     previous = None
     try:
@@ -67,21 +86,21 @@ def split_manifest(
         raise dg.Failure(str(error), allow_retries=False) from error
     write_json(storage.manifest, manifest)
     changes = list(_changes(manifest))
-    for line in changes[:MOST_TOLD]:
+    for line in changes[:MAX_LOGGED]:
         context.log.warning(line)
-    if len(changes) > MOST_TOLD:
-        context.log.warning(f"{len(changes) - MOST_TOLD:,} more such lines: {storage.manifest} holds all.")
+    if len(changes) > MAX_LOGGED:
+        context.log.warning(f"{len(changes) - MAX_LOGGED:,} more such lines: see {storage.manifest}.")
     return _manifest_result(manifest, storage)
 
 
 def _changes(manifest: Mapping[str, Any]) -> Iterator[str]:
-    """What somebody should know of a manifest: who is left out, used no longer, or moved."""
+    """Recordings that are left out, no longer used, or moved."""
     for name, reason in manifest["skipped"].items():
         yield f"Skipped {name}: {reason}"
     for name, reason in manifest["accepted"].items():
-        yield f"{name} is used though it is implausible, as accept_implausible names it: {reason}"
+        yield f"{name} is implausible and used because accept_implausible names it: {reason}"
     for name, reason in manifest["no_longer_used"].items():
-        yield f"{name} was in the last data set and is not in this one: {reason}"
+        yield f"{name} was in the previous data set and is not in this one: {reason}"
     for name, (before, now) in manifest["moved"].items():
         yield f"{name} moved from {before} to {now}"
 
@@ -118,8 +137,7 @@ def _manifest_result(manifest: Mapping[str, Any], storage: Storage) -> dg.Materi
 
 
 def _assignment(manifest: Mapping[str, Any]) -> dict[str, dg.JsonMetadataValue]:
-    """Who is in which split. Of more, the event would be megabytes: the report and the manifest tell."""
-    if len(manifest["recordings"]) > MOST_ASSIGNED:
+    if len(manifest["recordings"]) > MAX_LISTED:
         return {}
     return {
         "assignment": dg.MetadataValue.json({name: part["recordings"] for name, part in manifest["splits"].items()})
@@ -127,29 +145,34 @@ def _assignment(manifest: Mapping[str, Any]) -> dict[str, dg.JsonMetadataValue]:
 
 
 def _numbers(manifest: Mapping[str, Any]) -> dict[str, float | int]:
-    """What the UI plots over time."""
-    found: dict[str, float | int] = {"recordings": len(manifest["recordings"]), "left_out": len(manifest["skipped"])}
+    """Figures that the UI plots over time."""
+    numbers: dict[str, float | int] = {"recordings": len(manifest["recordings"]), "left_out": len(manifest["skipped"])}
     for name, part in manifest["splits"].items():
-        found |= {f"{name}_windows": part["windows"], f"{name}_share": round(part["share_of_windows"], 4)}
-        found |= {f"{name}_{task}_rate": round(part["label_rates"][task], 4) for task in DEFAULT_TASKS}
-    return found
+        numbers |= {f"{name}_windows": part["windows"], f"{name}_share": round(part["share_of_windows"], 4)}
+        numbers |= {f"{name}_{task}_rate": round(part["label_rates"][task], 4) for task in DEFAULT_TASKS}
+    return numbers
 
 
-@dg.asset(
+@asset(
+    group_name="5_splits",
     deps=[
         split_manifest,
         dg.AssetDep("annotations", partition_mapping=dg.AllPartitionMapping()),
         dg.AssetDep("future_labels", partition_mapping=dg.AllPartitionMapping()),
     ],
     partitions_def=SPLITS,
-    check_specs=[OF_THE_MANIFEST],
+    output=Storage.split,
+    page=split_page,
+    checks=[of_the_manifest],
+    columns=SPLIT_COLUMNS,
+    data_version=lambda storage, name: read_fingerprint(storage.split(name)),
     backfill_policy=dg.BackfillPolicy.single_run(),
-    group_name="splits",
     code_version=code_version("model.dataset.windows", "model.dataset.split_file", "model.recording.schema"),
     kinds={"hdf5"},
 )
 def h5_split(context: dg.AssetExecutionContext, storage: Storage) -> Iterator[Event]:
-    """The frames of a split's recordings, each once, and its windows as start rows."""
+    """The frames of a split's recordings, each stored once (F), and its windows as start rows (W). **In:**
+    `split_manifest`, annotations and labels. **Out:** one HDF5 file per split."""
 
     def build(name: str) -> dg.MaterializeResult:
         manifest = read_manifest(storage)
@@ -174,4 +197,4 @@ def h5_split(context: dg.AssetExecutionContext, storage: Storage) -> Iterator[Ev
             },
         )
 
-    yield from each_partition(context, build, [of_the_manifest(storage)])
+    yield from each_partition(context, build, bound_checks(context, storage))

@@ -1,156 +1,123 @@
-"""Whether the splits still are what the recordings say."""
+"""Checks of the split manifest and the split files: do they match the recordings and each other?"""
 
 import dagster as dg
 
-from drive_assets.partitions import SPLITS, recording_keys
+from drive_assets.checks import ERROR, check_result, partition_check
 from drive_assets.resources.storage import Storage
-from drive_assets.running.batches import PartitionCheck
-from drive_assets.splits.manifest import changed_recordings, read_manifest
+from drive_assets.splits.manifest import read_manifest
 from model.dataset.split_file import read_split
 from model.recording.folder import TELEMETRY, Recording
 from model.recording.schema import DEFAULT_TASKS
 
-MOST_TIMES = 3.0
-"""How many times more, or less, than in all windows a label may be true in a split."""
-OF_THE_MANIFEST = dg.AssetCheckSpec(
-    "of_the_manifest",
-    asset="h5_split",
-    partitions_def=SPLITS,
-    blocking=True,
-    description="The file holds the recordings and as many windows as the manifest says. Blocking: a GPU would train "
-    "on other data than is recorded.",
-)
+MAX_RATIO = 3.0
+"""Largest ratio of a split's size to the requested one, and of a label's rate in a split to its rate in all windows."""
 
 
-def of_the_manifest(storage: Storage) -> PartitionCheck:
-    """The check of `OF_THE_MANIFEST` on the split files of this data root."""
-
-    def evaluate(name: str) -> dg.AssetCheckResult:
-        manifest, split = read_manifest(storage), read_split(storage.split(name))
-        part, told = manifest["splits"][name], []
-        if split.fingerprint != manifest["fingerprint"]:
-            told.append(f"it is of data version {split.fingerprint}, the manifest of {manifest['fingerprint']}")
-        if set(split.recordings) != set(part["recordings"]):
-            told.append(
-                f"it holds {len(split.recordings)} recordings, not the {len(part['recordings'])} of the manifest"
-            )
-        if len(split.window_start) != part["windows"]:
-            told.append(f"it holds {len(split.window_start):,} windows, the manifest counts {part['windows']:,}")
-        return dg.AssetCheckResult(
-            passed=not told,
-            severity=dg.AssetCheckSeverity.ERROR,
-            description=f"{storage.split(name)}: {'; '.join(told)}. Materialise split_manifest, then h5_split."
-            if told
-            else "",
-            metadata={"windows": len(split.window_start)},
-        )
-
-    return PartitionCheck(OF_THE_MANIFEST, evaluate)
-
-
-@dg.asset_check(asset="split_manifest")
-def manifest_is_current(context: dg.AssetCheckExecutionContext, storage: Storage) -> dg.AssetCheckResult:
-    """Compares the manifest's hashes with the recordings on disk: Dagster itself stops noticing past 100 of them."""
-    changes = changed_recordings(storage, recording_keys(context.instance))
-    return dg.AssetCheckResult(
-        passed=not changes,
-        severity=dg.AssetCheckSeverity.WARN,
-        description="" if not changes else f"{len(changes)} recording(s) changed: materialise split_manifest again.",
-        metadata={"changed": dg.MetadataValue.json(changes)},
+@partition_check(blocking=True)
+def of_the_manifest(storage: Storage, name: str) -> dg.AssetCheckResult:
+    """The file holds the recordings and windows that the manifest lists. Blocking: models would be trained on other
+    data than is recorded."""
+    manifest, split = read_manifest(storage), read_split(storage.split(name))
+    part, problems = manifest["splits"][name], []
+    if split.fingerprint != manifest["fingerprint"]:
+        problems.append(f"it has data version {split.fingerprint}, the manifest has {manifest['fingerprint']}")
+    if set(split.recordings) != set(part["recordings"]):
+        problems.append(f"it holds {len(split.recordings)} recordings, the manifest lists {len(part['recordings'])}")
+    if len(split.window_start) != part["windows"]:
+        problems.append(f"it holds {len(split.window_start):,} windows, the manifest counts {part['windows']:,}")
+    return check_result(
+        problems,
+        "Materialise split_manifest, then h5_split.",
+        about=str(storage.split(name)),
+        severity=ERROR,
+        metadata={"windows": len(split.window_start)},
     )
 
 
 @dg.asset_check(asset="split_manifest", blocking=True)
 def no_recording_in_two_splits(storage: Storage) -> dg.AssetCheckResult:
-    """A drive that is trained on and tested on makes figures too good. Blocking: all that follows would be wrong."""
+    """No drive is both trained and tested on: figures would be too good. Blocking: all results would be wrong."""
     manifest = read_manifest(storage)
     places: dict[str, list[str]] = {}
     for split, part in manifest["splits"].items():
         for name in part["recordings"]:
-            for what in {name, manifest["recordings"].get(name, {}).get("content", {}).get(TELEMETRY, name)}:
-                places.setdefault(what, []).append(f"{name} in {split}")
-    twice = sorted({" and ".join(found) for found in places.values() if len(found) > 1})
-    return dg.AssetCheckResult(
-        passed=not twice,
-        severity=dg.AssetCheckSeverity.ERROR,
-        description=""
-        if not twice
-        else f"The same drive is there twice: {'; '.join(twice[:5])}. Take out of `fixed`, or forget, one of each; "
-        "then materialise split_manifest again.",
+            content = manifest["recordings"].get(name, {}).get("content", {}).get(TELEMETRY, name)
+            for identity in {name, content}:
+                places.setdefault(identity, []).append(f"{name} in {split}")
+    twice = sorted({" and ".join(names) for names in places.values() if len(names) > 1})
+    return check_result(
+        twice[:5],
+        "Remove one of each from `fixed`, or forget it; then materialise split_manifest again.",
+        about="The same drive is in several splits",
+        severity=ERROR,
         metadata={"twice": len(twice)},
     )
 
 
 @dg.asset_check(asset="split_manifest")
 def balanced_splits(storage: Storage) -> dg.AssetCheckResult:
-    """Splits of other sizes than wanted, or with other rates of braking and coasting, score on other roads."""
+    """Splits have about the requested sizes, and similar rates of braking and coasting."""
     manifest = read_manifest(storage)
     splits, windows = manifest["splits"], sum(part["windows"] for part in manifest["splits"].values())
-    told = []
+    problems = []
     for name, part in splits.items():
         share, wanted = part["share_of_windows"], manifest["split"][name]
-        if not wanted / MOST_TIMES <= share <= wanted * MOST_TIMES:
-            told.append(f"{name} has {share:.0%} of the windows, {wanted:.0%} are wanted")
+        if not wanted / MAX_RATIO <= share <= wanted * MAX_RATIO:
+            problems.append(f"{name} has {share:.0%} of the windows, {wanted:.0%} are requested")
         for task in DEFAULT_TASKS:
             overall = sum(other["positives"][task] for other in splits.values()) / max(windows, 1)
             rate = part["label_rates"][task]
-            if overall > 0 and not overall / MOST_TIMES <= rate <= overall * MOST_TIMES:
-                told.append(f"{task} is true in {rate:.1%} of {name}, in {overall:.1%} of all")
-    return dg.AssetCheckResult(
-        passed=not told,
-        severity=dg.AssetCheckSeverity.WARN,
-        description=""
-        if not told
-        else f"{'; '.join(told)}. Add recordings, or set `reshuffle` once; figures of before then do not compare.",
-        metadata={f"{name}_brake_1s_rate": round(part["label_rates"]["brake_1s"], 4) for name, part in splits.items()},
+            if overall > 0 and not overall / MAX_RATIO <= rate <= overall * MAX_RATIO:
+                problems.append(f"{task} is true in {rate:.1%} of {name}, in {overall:.1%} of all")
+    return check_result(
+        problems,
+        "Add recordings, or set `reshuffle` once; earlier figures are then not comparable.",
+        metadata={
+            **{f"{name}_brake_1s_rate": round(part["label_rates"]["brake_1s"], 4) for name, part in splits.items()}
+        },
     )
 
 
 @dg.asset_check(asset="split_manifest")
 def every_split_has_positives(storage: Storage) -> dg.AssetCheckResult:
-    """A split without a positive of a task cannot train or score that task."""
-    lacking = [
+    """Every split has positives of each task: without them a task cannot be trained or scored."""
+    missing = [
         f"{task} in {name}"
         for name, part in read_manifest(storage)["splits"].items()
         for task in DEFAULT_TASKS
         if part["positives"][task] == 0
     ]
-    return dg.AssetCheckResult(
-        passed=not lacking,
-        severity=dg.AssetCheckSeverity.WARN,
-        description="" if not lacking else f"No positive of {', '.join(lacking)}: add recordings that brake and coast.",
+    return check_result(
+        [f"No positives of {', '.join(missing)}"] if missing else [], "Add recordings with braking and coasting."
     )
 
 
 @dg.asset_check(asset="split_manifest")
 def recordings_keep_their_split(storage: Storage) -> dg.AssetCheckResult:
-    """A test recording that became a training one, or one that is gone, makes figures of earlier data sets differ."""
+    """No recording moved to another split or left the data set: figures on different splits are not comparable."""
     manifest = read_manifest(storage)
     moved, gone = manifest.get("moved", {}), manifest.get("no_longer_used", {})
-    told = [f"{name} moved from {before} to {now}" for name, (before, now) in moved.items()]
-    told += [f"{name} is no longer used: {reason}" for name, reason in gone.items()]
-    return dg.AssetCheckResult(
-        passed=not told,
-        severity=dg.AssetCheckSeverity.WARN,
-        description="" if not told else f"{'; '.join(told)}. Do not compare with figures of earlier splits.",
+    problems = [f"{name} moved from {before} to {now}" for name, (before, now) in moved.items()]
+    problems += [f"{name} is no longer used: {reason}" for name, reason in gone.items()]
+    return check_result(
+        problems,
+        "Do not compare with figures of earlier splits.",
         metadata={"moved": dg.MetadataValue.json(moved), "no_longer_used": dg.MetadataValue.json(gone)},
     )
 
 
 @dg.asset_check(asset="split_manifest")
 def one_detector(storage: Storage) -> dg.AssetCheckResult:
-    """Boxes of several detectors differ in ways that a network may learn instead of the traffic."""
+    """All recordings are annotated by the same detector: networks may learn differences between detectors instead of
+    the traffic."""
     recordings: dict[str, list[str]] = {}
     for name in read_manifest(storage)["recordings"]:
         details = Recording(storage.recording(name)).details
-        if details:  # annotations made elsewhere have none
-            recordings.setdefault(details.get("weights", "not known"), []).append(name)
+        if details:  # missing if the recording was annotated elsewhere
+            recordings.setdefault(details.get("weights", "unknown"), []).append(name)
     counts = {weights: len(names) for weights, names in recordings.items()}
-    return dg.AssetCheckResult(
-        passed=len(counts) <= 1,
-        severity=dg.AssetCheckSeverity.WARN,
-        description=""
-        if len(counts) <= 1
-        else f"Recordings by detector: {counts}. Annotate all with the same weights.",
+    return check_result(
+        [f"Recordings by detector: {counts}"] if len(counts) > 1 else [],
+        "Annotate all with the same weights.",
         metadata={"recordings_by_detector": dg.MetadataValue.json(recordings)},
     )

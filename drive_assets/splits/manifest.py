@@ -1,8 +1,12 @@
-"""The split manifest as the assets downstream of it read it."""
+"""Reads the split manifest, for the assets downstream of it, and compares it with the recordings."""
 
 import json
+from pathlib import Path
 from typing import Any
 
+import dagster as dg
+
+from drive_assets.partitions import recording_keys
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
 from model.common.files import sha256
@@ -24,14 +28,14 @@ def read_manifest(storage: Storage) -> dict[str, Any]:
         raise DataError(f"{storage.manifest} is missing: materialise split_manifest first.") from None
     except ValueError as error:
         raise DataError(
-            f"{storage.manifest} is no JSON ({error}): put back an older copy, or remove it and materialise "
-            "split_manifest again; recordings may then come into other splits."
+            f"{storage.manifest} is not valid JSON ({error}): restore an older copy, or remove it and materialise "
+            "split_manifest again, which may assign recordings to other splits."
         ) from error
     return content
 
 
 def read_current_manifest(storage: Storage) -> dict[str, Any]:
-    """The manifest, once the split files are known to be made from it.
+    """The manifest, after checking that the split files were made from it.
 
     Raises:
         DataError: as `read_manifest`, or a split file is missing or older.
@@ -39,47 +43,61 @@ def read_current_manifest(storage: Storage) -> dict[str, Any]:
     manifest = read_manifest(storage)
     for name in manifest["splits"]:
         if read_fingerprint(storage.split(name)) != manifest["fingerprint"]:
-            raise DataError(f"{storage.split(name)} is not of the current split_manifest: materialise h5_split again.")
+            raise DataError(f"{storage.split(name)} is older than split_manifest: materialise h5_split again.")
     return manifest
 
 
-def _not_as_annotated(storage: Storage, name: str) -> dict[str, str]:
-    """What `check_annotated` says of a recording."""
+def current_version(storage: Storage) -> str:
+    """The data version of the manifest; empty if there is none."""
+    return str(read_manifest(storage)["fingerprint"]) if storage.manifest.is_file() else ""
+
+
+def recorded_version(path: Path) -> str:
+    """The data version that a JSON file of results records; empty if it cannot be read."""
     try:
-        check_annotated(Recording(storage.recording(name)))
-    except (DataError, FileNotFoundError) as error:
-        return {name: str(error)}
-    return {}
+        return str(json.loads(path.read_text(encoding="utf-8")).get("data_version", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
 
 
-def changed_recordings(storage: Storage, known: list[str], trust_times: bool = False) -> dict[str, str]:
-    """Recordings whose files are not what the manifest was made from, each with what changed.
+def outdated_manifest(instance: dg.DagsterInstance, storage: Storage) -> str:
+    """Why the manifest does not match the recordings; empty if it does. Dagster ignores changes past 100 partitions."""
+    changes = changed_recordings(storage, recording_keys(instance))
+    return f"{len(changes)} recordings are new, changed or gone" if changes else ""
+
+
+def changed_recordings(storage: Storage, known: list[str]) -> dict[str, str]:
+    """Recordings whose files differ from those that the manifest was made from, each with what changed.
+
+    Recordings whose files are all older than the manifest are not read: an overwritten frame may go unnoticed.
 
     Args:
-        known: the partition keys; those with labels and annotations that the manifest does not hold count as new, or as
+        known: the partition keys. Labelled and annotated ones that the manifest does not list count as new, or as
             changed if they are younger than the manifest, which skipped them.
-        trust_times: take recordings of which nothing changed after the manifest was made for what they were, without
-            reading them; that a frame was written anew in its place is not seen.
     """
     manifest = read_manifest(storage)
-    made = storage.manifest.stat().st_mtime
+    written = storage.manifest.stat().st_mtime
     changes: dict[str, str] = {}
     for name, entry in manifest["recordings"].items():
-        if trust_times and last_change(Recording(storage.recording(name))) < made:
+        recording = Recording(storage.recording(name))
+        if last_change(recording) < written:
             continue
+        try:
+            check_annotated(recording)
+        except (DataError, FileNotFoundError) as error:
+            changes[name] = str(error)
         for file, digest in entry["content"].items():
-            path = storage.recording(name) / file
+            path = recording.folder / file
             if not path.is_file():
                 changes[name] = f"{file} is gone"
             elif sha256(path) != digest:
                 changes[name] = f"{file} changed"
-        changes = _not_as_annotated(storage, name) | changes
     for name in set(known) - set(manifest["recordings"]):
         files = (storage.annotations(name), storage.future_labels(name))
         if not all(path.is_file() for path in files):
             continue
         if name not in manifest["skipped"]:
             changes[name] = "new"
-        elif max(path.stat().st_ctime for path in files) > made:
+        elif max(path.stat().st_ctime for path in files) > written:
             changes[name] = "changed since it was skipped"
     return dict(sorted(changes.items()))

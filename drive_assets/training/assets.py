@@ -6,6 +6,7 @@ from typing import Any, Literal
 import dagster as dg
 from pydantic import Field
 
+from drive_assets.asset import Column, asset, bound_checks
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS
 from drive_assets.reports.links import base_url, report_link
 from drive_assets.reports.models import checkpoint_page
@@ -17,23 +18,34 @@ from drive_assets.resources.storage import Storage
 from drive_assets.running.batches import TRIES_TAG, Event, each_result, is_transient, partition_keys, step_failure
 from drive_assets.running.interrupts import fail_when_terminated
 from drive_assets.running.launchpad import Launchpad
-from drive_assets.splits.manifest import read_current_manifest
+from drive_assets.splits.manifest import read_current_manifest, recorded_version
 from drive_assets.tasks import TRAIN, TrainJob
-from drive_assets.training.checks import FINITE_HISTORY, LEARNT_SOMETHING, finite_history, learnt_something
+from drive_assets.training.checks import finite_history, learnt_something
 from model.common.code import code_version
 from model.common.config import fingerprint
 from model.common.errors import DataError
 from model.common.files import sha256
-from model.training.published import BEST, LEARNT_BY, PUBLISHED
+from model.training.published import BEST, HISTORY, LEARNT_BY, PUBLISHED
 from model.training.recipes import RECIPES, TrainingConfig
 from model.training.result import TrainingResult
 
 
-class TrainingLaunchpad(TrainingConfig, Launchpad):
-    """The recipe. Defaults are the reference recipe."""
+class _WithBestDefaults(Launchpad):
+    """The launchpad shows the options of `best`, the default recipe."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        for name, value in RECIPES["best"]:
+            cls.model_fields[name].default = value
+        super().__pydantic_init_subclass__(**options)
+
+
+class TrainingLaunchpad(TrainingConfig, _WithBestDefaults):
+    """How a network is trained."""
 
     recipe: Literal["reference", "best"] = Field(
-        "reference", description="Recipe by name; an option that the run's config gives overrides it"
+        "best",
+        description="Recipe for all options that the run's config does not give; defaults shown are those of best",
     )
     train_anew: bool = Field(
         False,
@@ -56,13 +68,27 @@ def training_key(architecture: str, data_version: str, recipe: dict[str, Any]) -
     return f"{architecture}/{data_version}/{fingerprint(recipe)}"
 
 
-@dg.asset(
+COLUMNS: list[Column] = [
+    ("epoch", "int", "from 0"),
+    ("train_loss", "float", "mean weighted loss over the tasks"),
+    ("val_loss", "float", "the same on val"),
+    ("val_pr_auc_mean", "float", "decides which epoch is best"),
+    ("val_pr_auc_<task>", "float", "area under the precision-recall curve on val"),
+]
+
+
+@asset(
+    group_name="6_training",
     deps=[dg.AssetDep("h5_split", partition_mapping=dg.SpecificPartitionsPartitionMapping(["train", "val"]))],
     partitions_def=ARCHITECTURE_PARTITIONS,
-    check_specs=[FINITE_HISTORY, LEARNT_SOMETHING],
+    output=lambda storage, name: storage.checkpoint(name) / BEST,
+    page=checkpoint_page,
+    checks=[finite_history, learnt_something],
+    columns=COLUMNS,
+    data_version=lambda storage, name: recorded_version(storage.checkpoint(name) / HISTORY),
+    quick={"epochs": 12, "batch_size": 128},
     pool="gpu",
     retry_policy=dg.RetryPolicy(max_retries=2),
-    group_name="training",
     code_version=code_version(*LEARNT_BY),
     kinds={"pytorch", "mlflow"},
 )
@@ -73,7 +99,8 @@ def checkpoint(
     compute: Compute,
     mlflow: Mlflow,
 ) -> Iterator[Event]:
-    """One architecture, trained: its best weights, the latest checkpoint and the history."""
+    """One of twelve networks, trained. **In:** train and val. **Out:** the weights of the best epoch on val, the latest
+    checkpoint to resume from, and the history; the MLflow run has the same. **Uses a GPU** if there is one."""
     with fail_when_terminated(), mlflow.ended(context.run_id):
         try:
             chosen = config.training_config(_given(context))
@@ -95,8 +122,8 @@ def checkpoint(
             pages = {"mlflow": mlflow.page(run.experiment), "mlflow_run": mlflow.page(run.experiment, run_id)}
             return _result(storage, name, result, {name: dg.MetadataValue.url(page) for name, page in pages.items()})
 
-        checks = [finite_history(storage), learnt_something(storage)]
-        yield from each_result(context, compute.run_each(context, TRAIN, jobs, mlflow.env), trained, checks)
+        results = compute.run_each(context, TRAIN, jobs, mlflow.env)
+        yield from each_result(context, results, trained, bound_checks(context, storage))
 
 
 def _runs(

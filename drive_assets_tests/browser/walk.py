@@ -21,7 +21,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-from drive_assets.catalogue import ENTRIES, PHASES
+from drive_assets.asset import GROUPS
+from drive_assets_tests.test_definitions import EXPECTED
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 WAIT_S = 180
@@ -88,9 +89,9 @@ class Walk:
 
     def graph(self) -> None:
         """The whole asset graph, all groups open."""
-        expanded = quote(",".join(f"global@global:{phase}" for phase in PHASES))
+        expanded = quote(",".join(f"global@global:{group}" for group in GROUPS))
         self.driver.get(f"{self.dagster}/asset-groups/?expanded={expanded}")
-        for name in ENTRIES:
+        for name in EXPECTED:
             self.see(f"//*[text()='{name}']")
         self.take("graph")
 
@@ -156,7 +157,7 @@ class Walk:
     def job(self, name: str) -> None:
         """The launchpad of a job, whose config stands filled in."""
         self.driver.get(f"{self.dagster}/locations/drive_assets.definitions/jobs/{name}/playground")
-        self.see(f"//*[contains(text(),'run_{name}')]")
+        self.see("//*[contains(text(),'checkpoint')]")
         self.see("//*[text()='No errors']")
 
     def page(self, address: str, name: str) -> str:

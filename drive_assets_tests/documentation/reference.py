@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from drive_assets.catalogue import ENTRIES
+from drive_assets.asset import declarations
 from drive_assets.definitions import defs
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
@@ -25,7 +25,7 @@ def reference() -> str:
     """The page as Markdown."""
     graph = defs.resolve_asset_graph()
     parts = [HEAD]
-    for name in ENTRIES:
+    for name in declarations(graph.assets_defs):
         op = graph.get(dg.AssetKey(name)).assets_def.op
         rows = list(_rows(op.config_schema.as_field().config_type)) if op.config_schema else []
         if rows:

@@ -1,4 +1,4 @@
-"""The report pages as a browser gets them: what they show, what they refuse, and what is said of what is gone."""
+"""The report pages as a browser receives them: content, refused paths, and missing or outdated outputs."""
 
 import json
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from drive_assets.definitions import defs
 from drive_assets.reports.history import History
 from drive_assets.reports.links import base_url, report_link
 from drive_assets.reports.server import Reports
@@ -25,6 +26,7 @@ from model.recording.labels import future_labels, write_future_labels
 
 NAMES = [f"2024-05-0{day}_10-00-00" for day in range(1, 4)]
 NAME = NAMES[0]
+GRAPH = defs.resolve_asset_graph()
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +63,7 @@ def client(root: Path) -> Iterator[TestClient]:
         )  # fmt: skip
         instance.report_runless_asset_event(check)
         storage = Storage(data_root=str(root), inbox_root=str(root / "inbox"))
-        app = Reports(storage, History(instance, {"recording": ["few_faults"]})).app()
+        app = Reports(storage, instance, GRAPH).app()
         yield TestClient(app, base_url="http://127.0.0.1")
 
 
@@ -94,11 +96,11 @@ def test_a_film_is_drawn_when_it_is_looked_at_and_can_be_wound(client: TestClien
 
 
 def test_a_link_to_what_has_changed_or_gone_says_so(client: TestClient) -> None:
-    assert "made for data version old" in client.get(f"/recording/{NAME}?made=old").text
-    assert "made for data version" not in client.get(f"/recording/{NAME}?made=abc").text
+    assert "The link is to data version old" in client.get(f"/recording/{NAME}?made=old").text
+    assert "The link is to" not in client.get(f"/recording/{NAME}?made=abc").text
     gone = client.get("/recording/2024-05-09_10-00-00")
     assert gone.status_code == 404
-    assert "There is no recording 2024-05-09_10-00-00" in gone.text and "DRIVE_ASSETS_DATA" in gone.text
+    assert "recordings/2024-05-09_10-00-00 does not exist now" in gone.text and "DRIVE_ASSETS_DATA" in gone.text
     for place in (
         "boxy_detector",
         "checkpoint/simple_concat_lstm",
@@ -143,14 +145,13 @@ def test_what_is_not_to_be_shown_is_refused(client: TestClient, root: Path, path
     assert "secret" not in got.text.replace("secret.json", "")
 
 
-def test_what_was_not_foreseen_is_said_and_the_server_goes_on(root: Path) -> None:
-    class Broken(History):
-        def version(self, asset: str, partition: str | None) -> str:
-            raise OSError("the disk is gone")
+def test_an_unexpected_error_is_shown_and_the_server_continues(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: History, asset: str, partition: str | None) -> str:
+        raise OSError("the disk is gone")
 
+    monkeypatch.setattr(History, "version", broken)
     with dg.instance_for_test() as instance:
-        storage = Storage(data_root=str(root), inbox_root=str(root / "inbox"))
-        app = Reports(storage, Broken(instance, {})).app()
+        app = Reports(Storage(data_root=str(root), inbox_root=str(root / "inbox")), instance, GRAPH).app()
         client = TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False)
         got = client.get("/split_manifest")
         assert got.status_code == 500 and "could not be drawn: OSError: the disk is gone" in got.text
@@ -170,7 +171,7 @@ def test_behind_a_proxy_links_begin_with_its_address(root: Path, monkeypatch: py
     assert report_link("recording", NAME, "v").value == f"https://drives.example/reports/recording/{NAME}?made=v"
     with dg.instance_for_test() as instance:
         storage = Storage(data_root=str(root), inbox_root=str(root / "inbox"))
-        client = TestClient(Reports(storage, History(instance, {})).app(), base_url="http://drives.example")
+        client = TestClient(Reports(storage, instance, GRAPH).app(), base_url="http://drives.example")
         for place in ("/reports", ""):  # whether the proxy strips the prefix or not
             assert 'href="/reports/h5_split/test"' in client.get(f"{place}/split_manifest/../").text
     monkeypatch.setenv("DRIVE_ASSETS_REPORTS_URL", "drives.example")

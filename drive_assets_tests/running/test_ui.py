@@ -50,7 +50,7 @@ def test_a_user_finds_the_graph_launchpad_backfill_sensor_check_report_and_plot(
             with browser(tmp_path / "profile") as driver:
                 walk = Walk(driver, urls["dagster"])
                 walk_through(walk, instance)
-                walk.job("train_one")
+                walk.job("train_quick")
                 walk.mlflow(urls["mlflow"] + table_of_trainings("1"))
 
 
