@@ -20,6 +20,7 @@ from mlflow import MlflowClient
 from starlette.testclient import TestClient
 
 from drive_assets import cli
+from drive_assets.commands import recordings
 from drive_assets.definitions import defs
 from drive_assets.reports.links import base_url
 from drive_assets.reports.server import Reports
@@ -310,18 +311,18 @@ def test_a_data_root_that_cannot_be_written(data_root: Path, tmp_path: Path, mon
     monkeypatch.setenv("DRIVE_ASSETS_DATA", str(tmp_path / "file" / "data"))
     monkeypatch.delenv("DAGSTER_HOME")
     status, told = drive_assets("ingest", str(tmp_path))
-    assert (status, "DRIVE_ASSETS_DATA" in told) == (2, True)
+    assert (status, "data cannot be written: Not a directory" in told) == (2, True)
 
 
 def test_a_full_disk_under_dagsters_records_is_told_in_a_sentence(
     data_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(options: object) -> bool:
-        raise sqlalchemy.exc.OperationalError("INSERT", {}, sqlite3.OperationalError("disk I/O error"))
+        raise sqlalchemy.exc.OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full"))
 
-    monkeypatch.setattr(cli, "_ingest", fail)
+    monkeypatch.setattr(recordings, "_ingest", fail)
     with pytest.raises(SystemExit) as ended:
         cli.main(["ingest", "x"])
     told = capsys.readouterr().err
     assert (ended.value.code, told.count("\n")) == (1, 1)
-    assert f"records in {data_root / 'dagster'} cannot be written" in told and "MB are free" in told
+    assert f"records in {data_root / 'dagster'} cannot be used" in told and "MB are free" in told

@@ -15,7 +15,7 @@ EXCEPTIONS = {("model.training", "model.factory"), ("model.training", "model.eva
 """A checkpoint makes its network by name; a training is judged by the measures of the evaluation."""
 GLUE_ROOMS = ("recordings", "detection", "annotation", "labels", "splits", "training", "evaluation")
 RESOURCES = "resources"
-STARTS = ("cli", "definitions")
+STARTS = ("cli", "commands", "definitions")
 """What assembles everything, and is imported by nothing but by what starts it."""
 HEAVY = ("torch", "ultralytics", "mlflow", "msal", "sklearn")
 
@@ -124,7 +124,7 @@ def test_the_simulator_knows_neither_dagster_nor_training() -> None:
 
 def test_only_sharepoint_knows_sharepoint() -> None:
     """What is about SharePoint bears it in its name; the rest does not name it, but for the table of kinds."""
-    table = ("drive_assets.recordings.sources", "drive_assets.cli")
+    table = ("drive_assets.recordings.sources", "drive_assets.commands.recordings")
     wrong = {
         name
         for name, path in modules("drive_assets").items()

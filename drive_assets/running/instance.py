@@ -13,6 +13,7 @@ import dagster as dg
 from filelock import FileLock, Timeout
 
 from drive_assets.resources.mlflow.client import Mlflow
+from drive_assets.running.database_errors import explain
 from drive_assets.running.home import POSTGRES, prepare_home
 from model.common.errors import DataError
 from model.common.progress import Tell
@@ -35,17 +36,8 @@ def open_instance() -> dg.DagsterInstance:
         instance = dg.DagsterInstance.get()
         end_lost_runs(instance)
     except Exception as error:  # of sqlalchemy, alembic, yaml and Dagster itself
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if os.environ.get(POSTGRES):
-            raise DataError(
-                f"Dagster's PostgreSQL database cannot be used ({reason}): start it, or correct its address in "
-                f"{POSTGRES}."
-            ) from None  # the error's own cause may show the address
-        raise DataError(
-            f"Dagster's files in {home} cannot be used ({reason}): move the folder aside. Recordings, models and the "
-            "rest of the data root stay. Only the history of runs is lost; `drive-assets ingest` and `run` rebuild "
-            "the rest."
-        ) from error
+        # An error of PostgreSQL may show the address, with its password.
+        raise DataError(explain(error, home)) from (None if os.environ.get(POSTGRES) else error)
     return instance
 
 

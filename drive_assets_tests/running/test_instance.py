@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sqlite3
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from filelock import FileLock
 
 from drive_assets.resources.storage import Storage
 from drive_assets.running import instance as instances
+from drive_assets.running.database_errors import explain
 from drive_assets.running.home import SETTINGS, TEMPLATE, UNEDITED, missing_settings, prepare_home
 from drive_assets.running.instance import (
     PROCESS_TAG,
@@ -148,8 +150,44 @@ def test_a_damaged_database_is_named_with_what_to_do(data_root: Path) -> None:
     open_instance().dispose()
     for path in (data_root / "dagster").rglob("*.db"):
         path.write_bytes(b"no database" * 100)
-    with pytest.raises(DataError, match=f"files in {data_root / 'dagster'} cannot be used .*move the folder aside"):
+    with pytest.raises(DataError, match=f"records in {data_root / 'dagster'} cannot be used .*move the folder aside"):
         open_instance()
+
+
+@pytest.mark.parametrize(
+    ("slip", "reason"),
+    [("run_cordinator: {}\n", "run_cordinator"), ("telemetry: [\n", "parsing")],
+)
+def test_a_slip_in_the_settings_names_the_file_and_discards_nothing(data_root: Path, slip: str, reason: str) -> None:
+    path = prepare_home() / SETTINGS
+    path.write_text(slip)
+    with pytest.raises(DataError, match=f"{path} .*{reason}.*: correct the file, or delete it"):
+        open_instance()
+
+
+@pytest.mark.parametrize(
+    ("reason", "advice"),
+    [
+        ("database is locked", "Another process uses it"),
+        ("attempt to write a readonly database", "Allow this user to write"),
+        ("unable to open database file", "Check that the folder exists"),
+        ("disk I/O error", "The disk reports an error"),
+        ("database or disk is full", "MB are free: free some"),
+        ("database disk image is malformed", "move the folder aside"),
+    ],
+)
+def test_the_reason_decides_the_advice(tmp_path: Path, reason: str, advice: str) -> None:
+    text = explain(sqlite3.OperationalError(reason), tmp_path)
+    assert reason in text and advice in text
+    assert ("move the folder aside" in text) == ("malformed" in reason)
+
+
+def test_a_full_disk_and_exhausted_inodes_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite reports either as an I/O error."""
+    for free, inodes, advice in ((100, 100, "0 MB are free"), (10**6, 0, "no inodes are free")):
+        disk = SimpleNamespace(f_bavail=free, f_frsize=4096, f_favail=inodes)
+        monkeypatch.setattr(os, "statvfs", lambda path, disk=disk: disk)
+        assert advice in explain(sqlite3.OperationalError("disk I/O error"), tmp_path)
 
 
 def test_dagsters_servers_send_no_logs_to_their_makers(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,35 @@
+"""What several commands need. Heavy modules are imported where a command needs them, so that `--help` is quick."""
+
+from typing import TYPE_CHECKING
+
+from model.common.errors import DataError
+
+if TYPE_CHECKING:
+    from drive_assets.resources.storage import Storage
+
+
+def tell(line: str) -> None:
+    """Print a line at once.
+
+    Raises:
+        DataError: the standard output cannot be written, for example because the disk is full.
+    """
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise DataError(f"The standard output cannot be written: {error.strerror}.") from error
+
+
+def writable_storage() -> "Storage":
+    """The data root, checked that it can be written, without temporary files of killed processes."""
+    from drive_assets.recordings.ingest import sweep
+    from drive_assets.resources.storage import Storage
+    from model.common.files import remove_abandoned
+
+    storage = Storage.from_environment()
+    storage.check_writable()
+    sweep(storage)
+    remove_abandoned(storage.root)
+    return storage
