@@ -77,10 +77,11 @@ class Scan:
 
     def run(self, units: Sequence[str]) -> None:
         """Rescan some units that look unchanged, then scan all, from where the last tick ended, until time is up."""
-        self.memory.keep_only(units)
+        for unit in self.memory.scanned.keys() - set(units):
+            del self.memory.scanned[unit]
         rescanned, end = set(), self.tick.spent_s + RESCAN_S
-        for unit in list(self.memory.glances):
-            if is_zip(Path(unit)) and unit not in self.memory.notes:
+        for unit, (_, notes) in list(self.memory.scanned.items()):
+            if is_zip(Path(unit)) and not notes:
                 continue  # a glance misses nothing of it
             if self.tick.is_full or self.tick.spent_s > end:
                 break
@@ -101,15 +102,14 @@ class Scan:
         path = self.inbox / unit
         try:
             seen = glance(path)
-            if rescan or self.memory.glances.get(unit) != seen:
-                self.memory.forget(unit)
+            before, notes = self.memory.scanned.get(unit, ("", []))
+            if rescan or before != seen:
+                self.memory.scanned.pop(unit, None)
                 is_done, notes = self._scan_completely(path)
                 if is_done:
-                    self.memory.remember(unit, seen, notes)
-            else:
-                notes = self.memory.notes.get(unit, [])
+                    self.memory.scanned[unit] = (seen, notes)
         except Exception as error:  # a failure of one does not stop the others
-            self.memory.forget(unit)
+            self.memory.scanned.pop(unit, None)
             notes = [(REFUSED, f"{path.name}: {error_text(error)}")]
         for kind, text in notes:
             (self.tick.warn if kind == REFUSED else self.tick.note)(kind, text)

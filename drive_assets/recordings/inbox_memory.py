@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import stat
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -23,10 +23,8 @@ class Memory:
 
     requested: dict[str, str] = field(default_factory=dict)
     """Version of the content that was last requested, by the recording's name."""
-    glances: dict[str, str] = field(default_factory=dict)
-    """`glance` of folders and zips that need no request; those whose complete scan is longest ago come first."""
-    notes: dict[str, list[Note]] = field(default_factory=dict)
-    """What each tick reports of some of these."""
+    scanned: dict[str, tuple[str, list[Note]]] = field(default_factory=dict)
+    """Folders and zips that need no request: `glance`, and what each tick reports. The oldest scan comes first."""
     next: str = ""
     """Where the next tick starts; empty for the first."""
 
@@ -34,11 +32,10 @@ class Memory:
     def parse(cls, cursor: str | None) -> "Memory":
         if not cursor:
             return cls()
-        if cursor.startswith("{"):  # of a version without glances
+        if cursor.startswith("{"):  # of an early version
             return cls(requested=json.loads(cursor))
-        memory = cls(**json.loads(bz2.decompress(base64.b64decode(cursor))))
-        memory.notes = {unit: [(kind, text) for kind, text in notes] for unit, notes in memory.notes.items()}
-        return memory
+        content = json.loads(bz2.decompress(base64.b64decode(cursor)))
+        return cls(**{name: content[name] for name in ("requested", "scanned", "next") if name in content})
 
     def text(self) -> str:
         """The cursor; compressed, since Dagster keeps that of each tick for a day or longer."""
@@ -48,20 +45,6 @@ class Memory:
         """`units`, which are sorted by their parts, starting with `next`; those before it come last."""
         before = [unit for unit in units if unit.split("/") < self.next.split("/")]
         return [*units[len(before) :], *before]
-
-    def keep_only(self, units: Collection[str]) -> None:
-        """Forget the glances of all others. What was requested is not requested again."""
-        for unit in self.glances.keys() - set(units):
-            self.forget(unit)
-
-    def remember(self, unit: str, seen: str, notes: list[Note]) -> None:
-        self.glances[unit] = seen
-        if notes:
-            self.notes[unit] = notes
-
-    def forget(self, unit: str) -> None:
-        self.glances.pop(unit, None)
-        self.notes.pop(unit, None)
 
 
 @dataclass(frozen=True)

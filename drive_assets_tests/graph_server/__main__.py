@@ -11,7 +11,7 @@ from drive_assets_tests.graph_server.server import GraphServer
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="graph_server", description="A local Microsoft Graph over a folder.")
-    parser.add_argument("folder", type=Path, help="what the document library holds")
+    parser.add_argument("folder", type=Path, help="content of the document library")
     parser.add_argument("--port", type=int, default=0, help="default: a free one")
     parser.add_argument("--env-file", type=Path, help="write the SHAREPOINT_* variables there, for a shell to read")
     options = parser.parse_args()

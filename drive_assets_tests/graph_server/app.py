@@ -1,4 +1,4 @@
-"""What Microsoft Graph answers: sites, libraries, items, delta rounds, shared links and pre-authenticated downloads."""
+"""The responses of Microsoft Graph: a site, its library, items, delta rounds, shared links and downloads."""
 
 import base64
 import hashlib
@@ -7,12 +7,13 @@ import json
 import re
 import secrets
 import time
+import uuid
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from drive_assets_tests.graph_server.drive import Drive, Entry
 from drive_assets_tests.graph_server.faults import BODY, RANGE, STATUS, Fault, Faults
@@ -20,22 +21,22 @@ from drive_assets_tests.graph_server.login import Login, LoginError
 
 SITE_HOST, SITE_PATH = "contoso.sharepoint.com", "sites/drives"
 ROUNDS = 100
-"""So many delta rounds are remembered; the links of earlier ones are answered with 410."""
+"""Delta rounds that are remembered; the links of earlier ones get a 410."""
 ADDRESS = re.compile(r"/(?:root|items/(?P<id>[^/:]+))(?::/?(?P<path>[^:]*?)/?(?::|$))?(?P<action>/.*)?")
 
 
 @dataclass
 class Call:
-    """A request as it came. `path` is decoded and has no query; header names are in Title-Case."""
+    """A request. `path` is decoded and has no query; header names are in Title-Case."""
 
     method: str
     target: str
     headers: dict[str, str]
     body: bytes
     base: str
-    """Scheme and host that the client asked: what the answer's links begin with."""
+    """Scheme and host of the request, with which the links in the response begin."""
     item: str = ""
-    """Path of the item that is asked for, in its library."""
+    """Path of the requested item in the library."""
 
     def __post_init__(self) -> None:
         path, _, query = self.target.partition("?")
@@ -50,11 +51,11 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     file: Path | None = None
-    """A file whose bytes `start` to `start + length` are the body instead."""
+    """A file whose bytes from `start` to `start + length` are the body instead."""
     start: int = 0
     length: int = 0
     fault: Fault | None = None
-    """How the sending of the body misbehaves."""
+    """What goes wrong with the body."""
 
 
 class GraphError(Exception):
@@ -78,25 +79,23 @@ def not_found(what: str) -> GraphError:
 
 @dataclass
 class Round:
-    """A delta round: what it shows was settled when it began."""
+    """A delta round: its items are those of its start."""
 
     shown: list[tuple[Entry, bool]]
-    """Each item, and whether a stale form of it is shown."""
+    """Each item, and whether its earlier state is shown."""
     version: int
 
 
 class Graph:
-    """The service over some libraries. Stateless but for tokens, shared links and delta rounds."""
+    """The service with one library. Its only state is tokens, shared links and delta rounds."""
 
-    def __init__(self, drives: list[Drive], login: Login, faults: Faults, page_size: int, url_seconds: float) -> None:
-        self.drives = {drive.id: drive for drive in drives}
-        self.login, self.faults = login, faults
-        self.page_size, self.url_seconds = page_size, url_seconds
+    def __init__(self, drive: Drive, login: Login, faults: Faults, page_size: int) -> None:
+        self.drive, self.login, self.faults, self.page_size = drive, login, faults, page_size
         self.site_id = f"{SITE_HOST},{_guid(SITE_HOST)},{_guid(SITE_PATH)}"
         self.site_url = f"https://{SITE_HOST}/{SITE_PATH}"
-        self.shared: dict[str, tuple[Drive, str, bool]] = {}
+        self.shared: dict[str, tuple[str, bool]] = {}
         self._key = secrets.token_bytes(32)
-        self._born = secrets.token_hex(4)  # links of another server's life are not known
+        self._born = secrets.token_hex(4)  # links of an earlier server are unknown
         self._rounds: OrderedDict[str, Round] = OrderedDict()
 
     def answer(self, call: Call) -> Answer:
@@ -112,7 +111,7 @@ class Graph:
         except LoginError as error:
             return as_json(error.body, error.status)
 
-    # The three hosts
+    # Login, Graph and downloads
 
     def _login(self, call: Call) -> Answer:
         self._fail(call, must_match=True)
@@ -132,12 +131,9 @@ class Graph:
         self._fail(call)
         if self.faults.take({"expired_token"}, call.where, call.item):
             self.login.revoke()
-        scheme, _, token = call.headers.get("Authorization", "").partition(" ")
-        of_user = self.login.check(token) if scheme == "Bearer" else None
+        of_user = self.login.check(call.headers.get("Authorization", "").removeprefix("Bearer "))
         if of_user is None:
-            expired = "Lifetime validation failed, the token is expired." if token else "Access token is empty."
-            challenge = {"WWW-Authenticate": 'Bearer realm="", error="invalid_token"'}
-            raise GraphError(401, "InvalidAuthenticationToken", expired, challenge)
+            raise GraphError(401, "InvalidAuthenticationToken", "Lifetime validation failed, the token is expired.")
         if call.method != "GET":
             raise GraphError(405, "notAllowed", f"This server is read only: {call.method}")
         answer = self._route(call, call.path.removeprefix("/v1.0"), of_user)
@@ -156,11 +152,10 @@ class Graph:
         ends, _, signature = call.query.get("tempauth", "").partition(".")
         if not hmac.compare_digest(self._sign(drive_id, item_id, ends), signature) or time.time() > float(ends):
             raise GraphError(401, "unauthenticated", "The download URL is not valid any more.")
-        drive = self.drives[drive_id]
-        file = drive.file(item_id)
+        file = self.drive.file(item_id)
         if file is None or not file.is_file():
-            drive.refresh()
-            file = drive.file(item_id)
+            self.drive.refresh()
+            file = self.drive.file(item_id)
         if file is None or not file.is_file():
             raise not_found(call.item)
         headers = {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes"}
@@ -174,7 +169,7 @@ class Graph:
         return self.faults.take(RANGE, call.where, call.item)
 
     def _fail(self, call: Call, must_match: bool = False) -> None:
-        """Answer with the error that is asked for, if one is."""
+        """Raise the next error that a test requested."""
         fault = self.faults.take(set(STATUS), call.where, call.item, must_match=must_match)
         if fault is None:
             return
@@ -184,7 +179,7 @@ class Graph:
             headers["Retry-After"] = f"{fault.retry_after:g}"
         raise GraphError(fault.status or status, fault.code or code, message, headers)
 
-    # Sites and libraries
+    # The site and the library
 
     def _route(self, call: Call, path: str, of_user: bool) -> Answer:
         path = path.rstrip("/") or "/"
@@ -198,34 +193,37 @@ class Graph:
         if found := re.fullmatch(r"/sites/([^/]+)(/drives|/drive)?", path):
             if found[1] != self.site_id:
                 raise not_found(f"site {found[1]}")
-            shown = [self._show_drive(drive) for drive in self.drives.values()]
-            return as_json({"/drives": {"value": shown}, "/drive": shown[0], None: self._site()}[found[2]])
+            shown = self._show_drive()
+            return as_json({"/drives": {"value": [shown]}, "/drive": shown, None: self._site()}[found[2]])
         if found := re.fullmatch(r"/shares/u!([^/]+)/driveItem", path):
             return self._shared(call, found[1], of_user)
         if found := re.fullmatch(r"/drives/([^/]+)(/.*)?", path):
-            drive = self.drives.get(found[1])
-            if drive is None:
+            if found[1] != self.drive.id:
                 raise not_found(f"drive {found[1]}")
             if not found[2]:
-                return as_json(self._show_drive(drive))
-            with drive.lock:
-                return self._items(call, drive, found[2])
+                return as_json(self._show_drive())
+            with self.drive.lock:
+                return self._items(call, self.drive, found[2])
         raise GraphError(400, "BadRequest", f"Resource not found for the segment: {path}")
 
     def _site(self) -> dict[str, Any]:
         return {"id": self.site_id, "name": "drives", "displayName": "Drives", "webUrl": self.site_url}
 
-    def _show_drive(self, drive: Drive) -> dict[str, Any]:
-        return {"id": drive.id, "name": drive.name, "driveType": "documentLibrary", "webUrl": self._web_url(drive, "")}
+    def _show_drive(self) -> dict[str, Any]:
+        return {
+            "id": self.drive.id,
+            "name": self.drive.name,
+            "driveType": "documentLibrary",
+            "webUrl": self._web_url(""),
+        }
 
-    def _web_url(self, drive: Drive, path: str) -> str:
-        library = "Shared Documents" if drive.name == "Documents" else drive.name
-        return quote(f"{self.site_url}/{library}/{path}".rstrip("/"), safe=":/")
+    def _web_url(self, path: str) -> str:
+        return quote(f"{self.site_url}/Shared Documents/{path}".rstrip("/"), safe=":/")
 
-    def share(self, drive: Drive, path: str, anonymous: bool = False) -> str:
-        """A sharing link to an item, as its web page gives it. An app-only token cannot open an anonymous one."""
+    def share(self, path: str, anonymous: bool = False) -> str:
+        """A sharing link to an item. An app-only token cannot open an anonymous one."""
         link = f"https://{SITE_HOST}/:f:/s/drives/E{secrets.token_urlsafe(24)}?e={secrets.token_hex(3)}"
-        self.shared[link] = (drive, path, anonymous)
+        self.shared[link] = (path, anonymous)
         return link
 
     def _shared(self, call: Call, encoded: str, of_user: bool) -> Answer:
@@ -233,15 +231,12 @@ class Graph:
             link = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode()
         except ValueError:
             raise GraphError(400, "invalidRequest", "The sharing token is not valid.") from None
-        for drive in self.drives.values():
-            address, asked = self._web_url(drive, ""), quote(unquote(urlsplit(link)._replace(query="").geturl()), ":/")
-            if asked == address or asked.startswith(f"{address}/"):
-                self.shared.setdefault(link, (drive, unquote(asked.removeprefix(address)), False))
         if link not in self.shared:
             raise GraphError(404, "itemNotFound", "The sharing link no longer exists, or you do not have permission.")
-        drive, path, anonymous = self.shared[link]
+        path, anonymous = self.shared[link]
         if anonymous and not of_user:
             raise GraphError(403, "accessDenied", "An app-only token cannot open an anonymous link.")
+        drive = self.drive
         with drive.lock:
             drive.refresh()
             entry = drive.find(path, drive.root_id)
@@ -280,9 +275,9 @@ class Graph:
         raise GraphError(400, "BadRequest", f"Resource not found for the segment: {action}")
 
     def _item_path(self, call: Call) -> str:
-        """Path of the item that a request names by id, for faults to match."""
-        found = re.match(r"(?:/v1\.0/drives/|/download/)([^/]+)/(?:items/)?([^/:]+)", call.path)
-        return self.drives[found[1]].path(found[2]) if found and found[1] in self.drives else ""
+        """Path of the item whose id is in a request, for faults to match."""
+        found = re.match(r"(?:/v1\.0/drives/|/download/)[^/]+/(?:items/)?([^/:]+)", call.path)
+        return self.drive.path(found[1]) if found else ""
 
     def _children(self, call: Call, drive: Drive, folder: Entry) -> Answer:
         after = _decode(call.query.get("skiptoken", ""))
@@ -306,7 +301,7 @@ class Graph:
 
     def _spoil_page(self, call: Call, page: list, token: str | None, asked: str | None) -> tuple[list, str | None]:
         if self.faults.take({"empty_page"}, call.where, call.item):
-            return [], f"{asked or ''}~"  # an empty page, then this one
+            return [], f"{asked or ''}~"  # an empty page before this one
         if asked and self.faults.take({"repeated_next"}, call.where, call.item):
             return page, asked
         return page, token
@@ -368,7 +363,7 @@ class Graph:
     # How an item looks
 
     def _show(self, call: Call, drive: Drive, entry: Entry, whole: bool = False, stale: bool = False) -> dict[str, Any]:
-        """An item as JSON. Delta (not `whole`) has neither cTag nor paths; `stale`: as it was when it was empty."""
+        """An item as JSON. Without `whole`, for delta, it has neither cTag nor path; `stale`: as an empty file."""
         path = drive.path(entry.id)
         guid, when = _guid(entry.id), _time(entry.modified_ns)
         parent: dict[str, Any] = {"driveId": drive.id, "driveType": "documentLibrary", "siteId": self.site_id}
@@ -388,11 +383,11 @@ class Graph:
                 "createdDateTime": when,
                 "lastModifiedDateTime": when,
                 "fileSystemInfo": {"createdDateTime": when, "lastModifiedDateTime": when},
-                "webUrl": self._web_url(drive, path),
+                "webUrl": self._web_url(path),
                 "size": 0 if stale else drive.total_size(entry),
             }
         if entry.is_folder:
-            item["folder"] = {"childCount": drive.child_count(entry.id)}
+            item["folder"] = {"childCount": len(drive.children(entry.id))}
         if entry.parent_id is None:
             item["root"] = {}
         if not entry.is_folder and not entry.deleted:
@@ -421,7 +416,7 @@ class Graph:
         return facet
 
     def _download_url(self, call: Call, drive: Drive, entry: Entry) -> str:
-        ends = f"{time.time() + self.url_seconds:.0f}"
+        ends = f"{time.time() + 3600:.0f}"
         return f"{call.base}/download/{drive.id}/{entry.id}?tempauth={ends}.{self._sign(drive.id, entry.id, ends)}"
 
     def _sign(self, drive_id: str, item_id: str, ends: str) -> str:
@@ -429,7 +424,7 @@ class Graph:
 
 
 def _range(file: Path, asked: str | None, headers: dict[str, str], fault: Fault | None) -> Answer:
-    """The whole file, or the part that a Range header asks for."""
+    """The whole file, or the part that a Range header names."""
     size = file.stat().st_size
     found = re.fullmatch(r"bytes=(\d*)-(\d*)", asked or "")
     if found is None or found[0] == "bytes=-" or (fault is not None and fault.kind == "ignore_range"):
@@ -450,8 +445,7 @@ def _time(modified_ns: int) -> str:
 
 
 def _guid(text: str) -> str:
-    digits = hashlib.md5(text.encode()).hexdigest()
-    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, text))
 
 
 def _encode(text: str) -> str:

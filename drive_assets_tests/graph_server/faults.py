@@ -1,4 +1,4 @@
-"""How the server misbehaves when it is told to."""
+"""The faults of the server that a test can request."""
 
 import threading
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ STATUS = {
     "coherent_view": (500, "generalException", "A coherent view of the changes could not be established."),
     "denied": (403, "accessDenied", "Access denied. You do not have permission to perform this action."),
 }
-"""Kinds that answer any request with an error: status, code, message."""
+"""Kinds that answer any request with an error: its status, code and message."""
 
 TOKEN = {"expired_token"}
 DELTA = {"gone", "repeat_items", "out_of_order", "missing_tombstone"}
@@ -24,31 +24,32 @@ KINDS = {*STATUS, *TOKEN, *DELTA, *LIST, *ITEM, *RANGE, *BODY, "expired_url", "r
 
 @dataclass(frozen=True)
 class Fault:
-    """One kind of misbehaviour, for the next `count` requests that it can befall and that match.
+    """One kind of fault, for the next `count` requests to which it applies and that match.
 
-    Any request of Graph or of a download URL (of the login host only where `match` names its path):
+    Any request to Graph or a download URL (to the login only if `match` names its path):
       throttle (429), unavailable (503): with Retry-After: `retry_after` (None: without); error (500); bad_gateway
       (`status`: 502, 504 or 509); coherent_view (500); denied (403). `status` and `code` override.
-      rate_limit: the answer is good but its headers say `RateLimit-Remaining: remaining`, Reset: `retry_after`.
-    Graph: expired_token (401; every token issued so far is void).
-    Delta: gone (410, when a token was sent; `code`, `location`), and for a round that starts: repeat_items (each
-      matching item comes first in a stale form), out_of_order (children before parents), missing_tombstone.
-    Lists and delta: empty_page (no items, a nextLink), repeated_next (the nextLink is the link just asked for).
-    An item that is shown (`count` counts the showings): wrong_hash, wrong_size (times `factor`), missing_hash,
+      rate_limit: a valid response with the headers `RateLimit-Remaining: remaining`, Reset: `retry_after`.
+    Graph: expired_token (401; invalidates every token).
+    Delta: gone (410, if a token was sent; `code`, `location`), and for a new round: repeat_items (each matching item is
+      listed in an earlier state first), out_of_order (children before parents), missing_tombstone.
+    Lists and delta: empty_page (no items, a nextLink), repeated_next (the nextLink is the requested link).
+    An item in a response (`count` counts its occurrences): wrong_hash, wrong_size (times `factor`), missing_hash,
       missing_ctag, malware, nameless (a tombstone without its name).
     Download URL: expired_url (`status`: 401, 403, 404 or 410), ignore_range (200), wrong_range (206 of another range),
-      cut (the connection ends after `at` bytes of the body, default half), truncate (a whole answer, of `at` bytes),
+      cut (the connection ends after `at` bytes of the body, default half), truncate (a whole response of `at` bytes),
       stall (a pause of `seconds` after `at` bytes), corrupt (the byte `at` is wrong), changed_while_read (after `at`
-      bytes the file on disk gets `content`, default its bytes turned by one, and the rest of the answer is of that).
+      bytes, the file on disk is replaced by `content`, default its bytes rotated by one, and the response continues
+      with that).
     """
 
     kind: str
     count: int | None = 1
-    """How often; None: for good."""
+    """How often; None: always."""
     match: str = ""
-    """Part of the request's decoded path with query, or of the path of the item in its library."""
+    """Part of the request's decoded path with query, or of the item's path in the library."""
     after: int = 0
-    """So many matching requests pass before the first that fails."""
+    """Number of matching requests that succeed before the first that fails."""
     status: int | None = None
     code: str | None = None
     retry_after: float | None = 1
@@ -65,7 +66,7 @@ class Fault:
 
 
 class Faults:
-    """The faults that wait; several threads take from it."""
+    """The faults that are still to occur. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -75,12 +76,8 @@ class Faults:
         with self._lock:
             self._waiting.append([fault, fault.after, fault.count])
 
-    def clear(self) -> None:
-        with self._lock:
-            self._waiting.clear()
-
     def take(self, kinds: set[str], *where: str, must_match: bool = False) -> Fault | None:
-        """The first fault of these kinds that befalls this request, used up by one; `where`: what it may match."""
+        """The first fault of these kinds for this request, counted; `where`: texts that it may match."""
         if not self._waiting:
             return None
         with self._lock:

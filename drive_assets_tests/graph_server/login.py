@@ -1,10 +1,11 @@
-"""The identity platform: an access token for a client secret, a signed assertion, a device code or a refresh token."""
+"""The identity platform: access tokens for a client secret, a signed assertion, a device code or a refresh token."""
 
 import base64
 import json
 import secrets
 import threading
 import time
+import uuid
 from dataclasses import dataclass, field
 
 import jwt
@@ -26,17 +27,14 @@ class Login:
     """One tenant with one registered application."""
 
     certificate: x509.Certificate
-    token_seconds: float
-    pending: int
-    """So many polls of a device code are answered with authorization_pending before the user has signed in."""
-    tenant_id: str = field(default_factory=lambda: _guid())
-    client_id: str = field(default_factory=lambda: _guid())
+    tenant_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    client_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     client_secret: str = field(default_factory=lambda: f"secret~{secrets.token_urlsafe(24)}", repr=False)
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
-        self._tokens: dict[str, tuple[float, bool]] = {}  # access token -> when it ends, whether a user's
-        self._polls: dict[str, int] = {}
+        self._tokens: dict[str, bool] = {}  # whether an access token is a user's
+        self._codes: set[str] = set()
         self._refresh: set[str] = set()
 
     def configuration(self, base: str) -> dict[str, object]:
@@ -53,7 +51,7 @@ class Login:
     def device_code(self, base: str, form: dict[str, str]) -> dict[str, object]:
         self._check_client(form)
         code = secrets.token_urlsafe(32)
-        self._polls[code] = self.pending
+        self._codes.add(code)
         where, user_code = f"{base}/devicelogin", secrets.token_hex(4).upper()
         message = f"To sign in, open {where} and enter the code {user_code}."
         answer = {"device_code": code, "user_code": user_code, "verification_uri": where, "message": message}
@@ -63,18 +61,13 @@ class Login:
         self._check_client(form)
         grant = form.get("grant_type")
         if grant == "client_credentials":
-            if form.get("scope", "").rpartition("/")[2] != ".default":  # rclone asks for it without a host
+            if form.get("scope", "").rpartition("/")[2] != ".default":  # rclone sends it without a host
                 raise LoginError(400, "invalid_scope", f"AADSTS1002012: scope {form.get('scope')!r} is not valid.")
             self._check_credential(base, form)
             return self._issue(of_user=False)
         if grant == DEVICE:
-            left = self._polls.get(form.get("device_code", ""))
-            if left is None:
+            if form.get("device_code") not in self._codes:
                 raise LoginError(400, "bad_verification_code", "AADSTS7000218: the device code is not known.")
-            self._polls[form["device_code"]] = left - 1
-            if left > 0:
-                raise LoginError(400, "authorization_pending", "AADSTS70016: the user has not signed in yet.")
-            del self._polls[form["device_code"]]
             return self._issue(of_user=True)
         if grant == "refresh_token":
             if form.get("refresh_token") not in self._refresh:
@@ -83,12 +76,11 @@ class Login:
         raise LoginError(400, "unsupported_grant_type", f"AADSTS70003: grant type {grant!r} is not supported.")
 
     def check(self, token: str) -> bool | None:
-        """Whether a good access token is a user's; None for one that is not good."""
-        ends, of_user = self._tokens.get(token, (0.0, False))
-        return of_user if time.time() < ends else None
+        """Whether a valid access token is a user's; None for an invalid one."""
+        return self._tokens.get(token)
 
     def revoke(self) -> None:
-        """Make every access token void."""
+        """Invalidate every access token."""
         with self._lock:
             self._tokens.clear()
 
@@ -125,20 +117,15 @@ class Login:
     def _issue(self, of_user: bool) -> dict[str, object]:
         token = secrets.token_urlsafe(48)
         with self._lock:
-            self._tokens[token] = (time.time() + self.token_seconds, of_user)
-        answer = {"token_type": "Bearer", "access_token": token, "expires_in": int(self.token_seconds)}
+            self._tokens[token] = of_user
+        answer: dict[str, object] = {"token_type": "Bearer", "access_token": token, "expires_in": 3600}
         if not of_user:
             return answer
         refresh = secrets.token_urlsafe(48)
         self._refresh.add(refresh)
         now = int(time.time())
-        claims: dict[str, object] = {
-            "aud": self.client_id,
-            "iss": f"https://localhost/{self.tenant_id}/v2.0",
-            "sub": "user",
-            "oid": "user",
-        }
-        claims |= {"iat": now, "exp": now + 3600, "tid": self.tenant_id, "preferred_username": "driver@contoso.com"}
+        claims = {"aud": self.client_id, "iss": f"https://localhost/{self.tenant_id}/v2.0", "sub": "user", "iat": now}
+        claims |= {"exp": now + 3600, "tid": self.tenant_id, "preferred_username": "driver@contoso.com"}
         answer |= {"refresh_token": refresh, "scope": "Sites.Read.All"}
         answer["id_token"] = jwt.encode(claims, secrets.token_bytes(32), algorithm="HS256")
         answer["client_info"] = _base64(json.dumps({"uid": "user", "utid": self.tenant_id}).encode())
@@ -147,8 +134,3 @@ class Login:
 
 def _base64(content: bytes) -> str:
     return base64.urlsafe_b64encode(content).decode().rstrip("=")
-
-
-def _guid() -> str:
-    digits = secrets.token_hex(16)
-    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))

@@ -1,4 +1,4 @@
-"""A proxy that sends every host to one server: with it, clients that insist on Microsoft's addresses talk to ours."""
+"""A proxy that sends every host to one server, for clients whose addresses of Microsoft cannot be changed."""
 
 import socket
 import threading

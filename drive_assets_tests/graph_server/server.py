@@ -1,4 +1,4 @@
-"""The local Graph server: real TLS on loopback round `app.Graph`, with bodies that misbehave when they are told to."""
+"""The local Graph server: TLS on loopback around `app.Graph`, with faults in the bodies of responses."""
 
 import socket
 import threading
@@ -19,7 +19,7 @@ PIECE = 1 << 18
 
 @dataclass(frozen=True)
 class Request:
-    """A request as it was answered. `path` holds the query; header names are in Title-Case."""
+    """A request and the status of its response. `path` includes the query; header names are in Title-Case."""
 
     method: str
     path: str
@@ -28,7 +28,7 @@ class Request:
 
 
 class GraphServer:
-    """Microsoft Graph, its login and its download addresses, over one folder, on 127.0.0.1.
+    """Microsoft Graph, its login and its download addresses for one library, on 127.0.0.1.
 
     with GraphServer(folder) as server:
         client = GraphClient(SharePointSettings.from_environment(server.environment()))
@@ -40,28 +40,21 @@ class GraphServer:
         *,
         drive: Drive | None = None,
         port: int = 0,
-        token_seconds: float = 3600,
         page_size: int = 200,
         latency_s: float = 0.0,
-        url_seconds: float = 3600,
-        pending: int = 0,
     ) -> None:
-        """Args:
-        folder: what the document library holds; or `drive`, one of `drive`'s libraries.
-        page_size: items a page where the client asks for no number.
-        latency_s: added to each answer.
-        url_seconds: how long a download address is good.
-        pending: polls of a device code before its user has signed in.
+        """Serve `folder`, or `drive`.
+
+        Args:
+            page_size: items per page, unless the client names a number.
+            latency_s: added to each response.
         """
-        if drive is None:
-            if folder is None:
-                raise ValueError("GraphServer needs a folder or a drive.")
-            drive = FolderDrive(folder)
-        made = certificates()
-        self.drive, self.latency_s = drive, latency_s
-        self.ca_bundle, self.certificate_pem = made.ca_bundle, made.client_pem
-        self.login, self.faults = Login(made.client, token_seconds, pending), Faults()
-        self.graph = Graph([drive], self.login, self.faults, page_size, url_seconds)
+        self.drive, self.latency_s = drive or FolderDrive(folder or Path()), latency_s
+        self.ca_bundle, self.certificate_pem = certificates().ca_bundle, certificates().client_pem
+        self.login, self.faults = Login(certificates().client), Faults()
+        self.graph = Graph(self.drive, self.login, self.faults, page_size)
+        self.tenant_id, self.client_id = self.login.tenant_id, self.login.client_id
+        self.client_secret, self.site_url = self.login.client_secret, self.graph.site_url
         self.requests: list[Request] = []
         self._http = _Server(("127.0.0.1", port), _Handler, self)
         self.graph_url = self.login_url = f"https://localhost:{self.port}"
@@ -69,22 +62,6 @@ class GraphServer:
     @property
     def port(self) -> int:
         return int(self._http.server_port)
-
-    @property
-    def tenant_id(self) -> str:
-        return self.login.tenant_id
-
-    @property
-    def client_id(self) -> str:
-        return self.login.client_id
-
-    @property
-    def client_secret(self) -> str:
-        return self.login.client_secret
-
-    @property
-    def site_url(self) -> str:
-        return self.graph.site_url
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
@@ -107,12 +84,12 @@ class GraphServer:
         }
 
     def fail(self, fault: Fault) -> None:
-        """Misbehave so, beside what was asked for before."""
+        """Add a fault to those that are still to occur."""
         self.faults.add(fault)
 
     def share(self, path: str, anonymous: bool = False) -> str:
         """A sharing link to an item of the library."""
-        return self.graph.share(self.drive, path, anonymous)
+        return self.graph.share(path, anonymous)
 
     def answer(self, call: Call) -> Answer:
         if self.latency_s:
@@ -132,12 +109,12 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, handler)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        """The handshake is done here, in the connection's own thread: a slow client stops no other."""
+        """TLS handshake in the connection's thread, so that a slow client does not stop others."""
         with certificates().server.wrap_socket(request, server_side=True) as wrapped:
             super().finish_request(wrapped, client_address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away is no error of the server."""
+        """Ignore clients that disconnect."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -147,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Silent: what was asked stands in `requests`."""
+        """Silent: `GraphServer.requests` records the requests."""
 
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -171,13 +148,13 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _answer
 
     def _send_file(self, answer: Answer, length: int) -> None:
-        """The bytes of a file; at the place that the fault names, what it asks for happens."""
+        """Send the bytes of a file, with the fault at its position."""
         assert answer.file is not None
         fault, position, end = answer.fault, answer.start, answer.start + length
         turn = end if fault is None else min(answer.start + _place(fault, answer), end)
         while position < end:
             if fault is not None and position == turn:
-                position += self._misbehave(fault, answer.file, position)
+                position += self._fail(fault, answer.file, position)
                 if self.close_connection:
                     return
                 fault = None
@@ -187,12 +164,12 @@ class _Handler(BaseHTTPRequestHandler):
                 while position < stop and (piece := stream.read(min(PIECE, stop - position))):
                     self.wfile.write(piece)
                     position += len(piece)
-            if position < stop:  # the file has become shorter
+            if position < stop:  # the file became shorter
                 self.close_connection = True
                 return
 
-    def _misbehave(self, fault: Fault, file: Path, position: int) -> int:
-        """Do what a fault asks for; returns how many bytes were sent in doing it."""
+    def _fail(self, fault: Fault, file: Path, position: int) -> int:
+        """Make a fault happen; returns the number of bytes that it sent."""
         self.wfile.flush()
         if fault.kind == "cut":
             self.close_connection = True
@@ -211,5 +188,5 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _place(fault: Fault, answer: Answer) -> int:
-    """Bytes of the body after which a fault sets in."""
+    """Bytes of the body before the fault."""
     return answer.length // 2 if fault.at is None else fault.at

@@ -1,4 +1,4 @@
-"""Certificates for a server on loopback: an authority of its own, made once a process, and a client's credential."""
+"""Certificates for a server on loopback, from one authority per process, and a client's credential."""
 
 import atexit
 import functools
@@ -11,12 +11,8 @@ from pathlib import Path
 import trustme
 from cryptography import x509
 
-HOSTS = (
-    *("localhost", "127.0.0.1", "graph.microsoft.com", "login.microsoftonline.com", "*.sharepoint.com"),
-    *("graph.microsoft.us", "dod-graph.microsoft.us", "login.microsoftonline.us"),
-    *("microsoftgraph.chinacloudapi.cn", "login.chinacloudapi.cn"),
-)
-"""What the server may be called: its own names, and those that a proxy sends to it."""
+HOSTS = ("localhost", "127.0.0.1", "graph.microsoft.com", "login.microsoftonline.com", "*.sharepoint.com")
+"""The server's own names, and those that a proxy sends to it."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +21,7 @@ class Certificates:
     """PEM file of the authority that signed the server's certificate."""
     server: ssl.SSLContext
     client_pem: Path
-    """PEM file with the private key and the certificate that the app registration knows."""
+    """PEM file with the private key and the certificate of the app registration."""
     client: x509.Certificate
 
 

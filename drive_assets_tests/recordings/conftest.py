@@ -142,13 +142,14 @@ def drive(folder: Path, name: str, rows: int = 3, seed: int = 0) -> Path:
     return write_drive(folder / name, rows=rows, seed=seed)
 
 
-def sketch(folder: Path, name: str, rows: int = 3) -> Path:
-    """The files of a recording as far as a sensor reads them: names and a few bytes."""
-    recording = folder / name
-    recording.mkdir(parents=True)
-    for number in range(rows):
-        (recording / f"{name[:10]} {number}.jpg").write_bytes(f"{name} {number}".encode())
-    (recording / "telemetry.csv").write_text(f"Time\n{name}\n")
+def sketch(folder: Path, *names: str, rows: int = 3) -> Path:
+    """The files of recordings as far as a sensor reads them: names and a few bytes. Returns the last recording."""
+    for name in names:
+        recording = folder / name
+        recording.mkdir(parents=True)
+        for number in range(rows):
+            (recording / f"{name[:10]} {number}.jpg").write_bytes(f"{name} {number}".encode())
+        (recording / "telemetry.csv").write_text(f"Time\n{name}\n")
     return recording
 
 

@@ -177,7 +177,7 @@ def test_the_version_of_content_is_that_of_earlier_requests(inbox: Sensor, stora
     assert read_content(zipped).version == plain_version(zipped)
 
 
-def test_a_cursor_without_glances_is_read(inbox: Sensor, storage: Storage) -> None:
+def test_the_cursor_of_an_early_version_is_read(inbox: Sensor, storage: Storage) -> None:
     drive = write_drive(storage.inbox / DAYS[0], rows=4)
     write_drive(storage.inbox / DAYS[1], rows=4)
     inbox.cursor = json.dumps({DAYS[0]: plain_version(drive)})
@@ -202,7 +202,7 @@ def test_requested_units_are_rescanned_in_turn_so_that_an_overwritten_frame_is_n
     shutil.rmtree(storage.inbox / days[3])
     inbox.tick()
     memory = Memory.parse(inbox.cursor)
-    assert [*memory.glances][1:] == [days[2], days[0], days[1]] and set(memory.requested) > set(days)
+    assert [*memory.scanned][1:] == [days[2], days[0], days[1]] and set(memory.requested) > set(days)
 
 
 def test_refused_units_are_reported_in_each_tick_and_rescanned_in_turn_or_after_a_change(

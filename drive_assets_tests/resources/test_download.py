@@ -4,9 +4,6 @@ import errno
 import os
 import resource
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -319,31 +316,6 @@ def test_a_disk_that_fails_during_a_background_flush_is_an_error(
     assert failures == [] and not big.target.exists()
     big.run()
     assert big.is_complete()
-
-
-def test_a_killed_download_is_resumed_by_the_next_process(big: Download) -> None:
-    big.server.fail(Fault("stall", at=2_000_000, seconds=30))
-    code = (
-        "import sys; from pathlib import Path\n"
-        "from drive_assets.resources.sharepoint.client import GraphClient\n"
-        "from drive_assets.resources.sharepoint.settings import SharePointSettings\n"
-        "client = GraphClient(SharePointSettings.from_environment())\n"
-        "drive = client.drives(client.site_id(client._transport.settings.site))[0].id\n"
-        "client.download(drive, client.item_by_path(drive, 'big.zip'), Path(sys.argv[1]))\n"
-    )
-    environment = os.environ | big.server.environment()
-    process = subprocess.Popen([sys.executable, "-c", code, str(big.target)], env=environment)
-    deadline = time.monotonic() + 60
-    while not (big.partial.exists() and big.partial.stat().st_size > 0):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    size = big.partial.stat().st_size
-    assert 0 < size < len(BIG) and not big.target.exists()
-    big.run()
-    assert big.is_complete()
-    assert big.ranges[-1] == f"bytes={size}-"
 
 
 def recording(big: Download, folder: Path) -> list[tuple[Item, Path]]:

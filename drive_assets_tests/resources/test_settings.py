@@ -52,9 +52,9 @@ def test_every_variable_is_read(tmp_path: Path) -> None:
         "WORKERS": "3", "TOKEN_CACHE": str(tmp_path / "cache"), "SHARED_LINK": "https://contoso.sharepoint.com/:f:/x",
     }  # fmt: skip
     settings = read(**values)
-    fields = {name: getattr(settings, name.lower().removeprefix("client_")) for name in values}
+    fields = {name: getattr(settings, name.lower()) for name in values}
     assert {name: str(value) for name, value in fields.items()} == values
-    assert (settings.auth, settings.secret, read().auth) == ("certificate", "s3cret", "secret")
+    assert (settings.auth, settings.client_secret, read().auth) == ("certificate", "s3cret", "secret")
     assert settings.verify == str(bundle)
     assert read().verify is True
 

@@ -11,8 +11,7 @@ import requests
 from drive_assets.resources.sharepoint.items import AccessError, SharePointError, Unavailable
 from drive_assets.resources.sharepoint.pace import Pace
 from drive_assets.resources.sharepoint.responses import Operation, Response, connection_error, scrub
-from drive_assets.resources.sharepoint.settings import SharePointSettings
-from drive_assets.resources.sharepoint.transport import TIMEOUT_S
+from drive_assets.resources.sharepoint.settings import TIMEOUT_S, SharePointSettings
 from model.common.errors import DataError
 
 if TYPE_CHECKING:
@@ -68,7 +67,8 @@ class MsalTokens:
         try:
             answer = self._ask()
         except requests.HTTPError as error:
-            failure = self._http_error(error.response)
+            response = Response(error.response, SIGNING_IN, is_graph=False)
+            failure = response.transient_error(self._pace) or response.error()
         except requests.RequestException as error:
             failure = connection_error(error, self._settings.authority, SIGNING_IN)
         except DataError:
@@ -86,14 +86,6 @@ class MsalTokens:
         self._token, self._refused = answer["access_token"], False
         self._valid_until = self._clock.monotonic() + max(lifetime - RENEWED_BEFORE_S, lifetime / 2)
 
-    def _http_error(self, response: requests.Response) -> SharePointError:
-        wrapped = Response(response, SIGNING_IN, is_graph=False)
-        error, wait = wrapped.error(), wrapped.retry_after()
-        if isinstance(error, Unavailable) and wait is not None and wrapped.status in (429, 503):
-            self._pace.pause(wait)
-            error.paused = True
-        return error
-
     def _ask(self) -> dict[str, Any]:
         """msal's answer, from a new application: a used one remembers failures and refused tokens."""
         if self._settings.auth == "device_code":
@@ -101,7 +93,7 @@ class MsalTokens:
         import msal
 
         settings = self._settings
-        credential = _certificate(settings) if settings.auth == "certificate" else settings.secret
+        credential = _certificate(settings) if settings.auth == "certificate" else settings.client_secret
         app = msal.ConfidentialClientApplication(settings.client_id, client_credential=credential, **self._connection())
         return app.acquire_token_for_client([settings.scope])
 
@@ -166,13 +158,13 @@ class _LoginSession(requests.Session):
 
 
 def _certificate(settings: SharePointSettings) -> dict[str, str]:
-    path = settings.certificate or Path()
+    path = settings.client_certificate or Path()
     text = path.read_text(encoding="ascii", errors="replace")
     for marker, what in (("PRIVATE KEY-----", "private key"), ("-----BEGIN CERTIFICATE-----", "certificate")):
         if marker not in text:
             raise DataError(f"{path} (SHAREPOINT_CLIENT_CERTIFICATE) has no {what}: expected both in one PEM file.")
-    credential = {"private_key": text, "public_certificate": text}
-    return credential | ({"passphrase": settings.certificate_password} if settings.certificate_password else {})
+    password = settings.client_certificate_password
+    return {"private_key": text, "public_certificate": text, "passphrase": password}
 
 
 def _refusal(answer: dict[str, Any]) -> SharePointError:

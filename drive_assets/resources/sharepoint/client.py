@@ -49,6 +49,10 @@ class GraphClient:
         """HTTP requests to Graph so far, without those to the login and to download addresses."""
         return self._transport.requests_sent
 
+    def sign_in(self) -> None:
+        """Acquire a token; other calls do so by themselves."""
+        self._transport.retry(self._transport.tokens.token)
+
     def site_id(self, url: str) -> str:
         """The id (host,guid,guid) of a site by its address."""
         parts = urlsplit(url)

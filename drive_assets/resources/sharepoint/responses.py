@@ -1,13 +1,15 @@
 """HTTP responses of the service: JSON, redirects, and errors that tell the user what to do."""
 
+import contextlib
 import json
 import re
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urljoin, urlsplit
 
 import requests
+from urllib3.exceptions import InvalidHeader
+from urllib3.util import Retry
 
 from drive_assets.resources.sharepoint.items import (
     AccessError,
@@ -17,12 +19,15 @@ from drive_assets.resources.sharepoint.items import (
     SharePointError,
     Unavailable,
 )
+from drive_assets.resources.sharepoint.pace import Pace
 from model.common.errors import DataError
 
 if TYPE_CHECKING:
     from urllib3.response import BaseHTTPResponse
 
 TRANSIENT = (429, 500, 502, 503, 504, 509)
+DEFAULT_PAUSE_S = 10.0
+"""After a 429 without Retry-After."""
 REDIRECTS = (301, 302, 303, 307, 308)
 EXPIRED = (401, 403, 404, 410)
 """Of a download address: the client asks for a new one."""
@@ -64,17 +69,22 @@ class Response:
         except ValueError:
             return None
 
-    def retry_after(self) -> float | None:
-        """Seconds to wait; the header holds them, or a date."""
-        seconds = self.number("Retry-After")
-        if seconds is not None or not self.header("Retry-After"):
-            return seconds
-        try:
-            until = parsedate_to_datetime(self.header("Retry-After"))
-            now = parsedate_to_datetime(self.header("Date"))
-        except (TypeError, ValueError):
+    def transient_error(self, pace: Pace) -> Unavailable | None:
+        """The error, if it may pass by itself. All workers observe the pause or slow-down that the headers ask for."""
+        remaining, reset = self.number("RateLimit-Remaining"), self.number("RateLimit-Reset")
+        if remaining is not None and reset is not None:
+            pace.spread(int(remaining), reset)
+        error = self.error() if self.status in TRANSIENT else None
+        if not isinstance(error, Unavailable):
             return None
-        return max(0.0, (until - now).total_seconds())
+        wait = DEFAULT_PAUSE_S if self.status == 429 else None
+        if self.status in (429, 503) and self.header("Retry-After"):
+            with contextlib.suppress(InvalidHeader):
+                wait = Retry().parse_retry_after(self.header("Retry-After"))  # seconds or a date
+        if wait is not None:
+            pace.pause(wait)
+            error.paused = True
+        return error
 
     def content_range(self) -> tuple[int, int]:
         """First byte and total size of the file, by Content-Range or Content-Length; -1 if unknown."""

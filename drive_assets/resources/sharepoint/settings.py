@@ -3,8 +3,9 @@
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from model.common.errors import DataError
@@ -18,6 +19,9 @@ CLOUDS = {
 """Address of Graph and of the login in each cloud."""
 SIGN_INS = ("secret", "certificate", "device_code")
 MAX_WORKERS = 64
+PATHS = ("client_certificate", "ca_bundle", "token_cache")
+TIMEOUT_S = (10.0, 60.0)
+"""To connect, and between two pieces of a response."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +30,10 @@ class SharePointSettings:
 
     tenant_id: str
     client_id: str
-    secret: str = field(default="", repr=False)
-    certificate: Path | None = None
+    client_secret: str = field(default="", repr=False)
+    client_certificate: Path | None = None
     """PEM file with the private key and the certificate."""
-    certificate_password: str = field(default="", repr=False)
+    client_certificate_password: str = field(default="", repr=False)
     auth: str = "secret"
     """secret, certificate or device_code."""
     cloud: str = "global"
@@ -59,12 +63,12 @@ class SharePointSettings:
             "CLIENT_ID": (bool(self.client_id), "the application (client) id of the app registration"),
             "AUTH": (self.auth in SIGN_INS, f"one of {', '.join(SIGN_INS)}, not {self.auth!r}"),
             "CLIENT_SECRET": (
-                self.auth != "secret" or bool(self.secret),
+                self.auth != "secret" or bool(self.client_secret),
                 "the app's secret; or set SHAREPOINT_CLIENT_CERTIFICATE, or SHAREPOINT_AUTH=device_code",
             ),
             "CLIENT_CERTIFICATE": (
-                self.auth != "certificate" or _is_file(self.certificate),
-                f"{pem}; {self.certificate} is none" if self.certificate else pem,
+                self.auth != "certificate" or _is_file(self.client_certificate),
+                f"{pem}; {self.client_certificate} is none" if self.client_certificate else pem,
             ),
             "CLOUD": (self.cloud in CLOUDS, f"one of {', '.join(CLOUDS)}, not {self.cloud!r}"),
             "GRAPH_URL": (_is_https(self.graph_url), f"an address that starts with https://, not {self.graph_url}"),
@@ -86,36 +90,19 @@ class SharePointSettings:
         Raises:
             DataError: a variable is missing or invalid.
         """
-        values = os.environ if environment is None else environment
-
-        def value(name: str, default: str = "") -> str:
-            return values.get(f"SHAREPOINT_{name}", "").strip() or default
-
-        def path(name: str) -> Path | None:
-            return Path(value(name)).expanduser() if value(name) else None
-
-        if not value("TENANT_ID"):
+        values: dict[str, Any] = {}
+        for name in (each.name for each in fields(cls)):
+            text = (os.environ if environment is None else environment).get(f"SHAREPOINT_{name.upper()}", "").strip()
+            if text and name in PATHS:
+                values[name] = Path(text).expanduser()
+            elif text:
+                values[name] = text
+        if "tenant_id" not in values:
             return None
-        workers = value("WORKERS", "8")
-        return cls(
-            tenant_id=value("TENANT_ID"),
-            client_id=value("CLIENT_ID"),
-            secret=value("CLIENT_SECRET"),
-            certificate=path("CLIENT_CERTIFICATE"),
-            certificate_password=value("CLIENT_CERTIFICATE_PASSWORD"),
-            auth=value("AUTH", "certificate" if value("CLIENT_CERTIFICATE") else "secret"),
-            cloud=value("CLOUD", "global"),
-            graph_url=value("GRAPH_URL"),
-            login_url=value("LOGIN_URL"),
-            ca_bundle=path("CA_BUNDLE"),
-            site=value("SITE"),
-            library=value("LIBRARY"),
-            folder=value("FOLDER"),
-            shared_link=value("SHARED_LINK"),
-            company=value("COMPANY", "drive-assets"),
-            workers=int(workers) if workers.isdecimal() else 0,
-            token_cache=path("TOKEN_CACHE"),
-        )
+        workers = values.get("workers", "8")
+        values["workers"] = int(workers) if workers.isdecimal() else 0
+        values.setdefault("auth", "certificate" if "client_certificate" in values else "secret")
+        return cls(**{"client_id": "", **values})
 
     @property
     def graph(self) -> str:

@@ -8,51 +8,37 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import metadata
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import requests
 
+from drive_assets.resources.sharepoint.auth import MsalTokens
 from drive_assets.resources.sharepoint.items import AccessError, SharePointError, Throttled, Unavailable
 from drive_assets.resources.sharepoint.pace import Pace
 from drive_assets.resources.sharepoint.responses import (
     REDIRECTS,
-    TRANSIENT,
     Operation,
     Response,
     connection_error,
     quote_id,
 )
-from drive_assets.resources.sharepoint.settings import CLOUDS, SharePointSettings
+from drive_assets.resources.sharepoint.settings import CLOUDS, TIMEOUT_S, SharePointSettings
 
 T = TypeVar("T")
 
-TIMEOUT_S = (10.0, 60.0)
-"""To connect, and between two pieces of a response."""
 MAX_FAILURES = 6
 """Failures in a row after which a call gives up: about half a minute."""
 MAX_PAUSES = 30
 """Pauses in a row that the service names, after which a call gives up."""
 MAX_BACKOFF_S = 60.0
 MAX_REDIRECTS = 3
-DEFAULT_PAUSE_S = 10.0
-"""After a 429 without Retry-After."""
-
-
-class Tokens(Protocol):
-    """Where access tokens come from."""
-
-    def token(self) -> str:
-        """A token that is valid for some minutes. Raises Unavailable where a retry can help."""
-
-    def renew(self, refused: str) -> None:
-        """Forget a token that the service refused."""
 
 
 class Transport:
     """Sends requests. Thread-safe: one session per thread, and a lock around shared state."""
 
-    def __init__(self, settings: SharePointSettings, tokens: Tokens, pace: Pace, patience_s: float) -> None:
+    def __init__(self, settings: SharePointSettings, tokens: MsalTokens, pace: Pace, patience_s: float) -> None:
         self.settings = settings
         self.tokens = tokens
         self.pace = pace
@@ -170,24 +156,9 @@ class Transport:
                 raise failure
             with response:
                 wrapped = Response(response, operation, is_graph=not stream)
-                self._observe_limits(wrapped)
+                if transient := wrapped.transient_error(self.pace):
+                    raise transient
                 yield wrapped
-
-    def _observe_limits(self, response: Response) -> None:
-        """Slow down as the headers ask; raise Unavailable for a status that may pass."""
-        remaining, reset = response.number("RateLimit-Remaining"), response.number("RateLimit-Reset")
-        if remaining is not None and reset is not None:
-            self.pace.spread(int(remaining), reset)
-        if response.status not in TRANSIENT:
-            return
-        error = response.error()
-        wait = response.retry_after() if response.status in (429, 503) else None
-        if wait is None and response.status == 429:
-            wait = DEFAULT_PAUSE_S
-        if wait is not None and isinstance(error, Unavailable):
-            self.pace.pause(wait)
-            error.paused = True
-        raise error
 
     @property
     def _session(self) -> requests.Session:
