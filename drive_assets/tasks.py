@@ -1,7 +1,6 @@
-"""The tasks of the worker: what a job says, what is done for it, and what comes of it.
+"""The worker's tasks: the fields of a job, the function that does it, and its result.
 
-Ops import this module for its jobs and its table. It brings in neither torch nor ultralytics: the functions do, in the
-worker, when they run.
+Ops import this module, so it imports neither torch nor ultralytics: the functions do, when the worker calls them.
 """
 
 import sys
@@ -22,10 +21,10 @@ from model.recording.folder import ANNOTATIONS, TELEMETRY
 from model.training.recipes import TrainingConfig
 from model.training.result import TrainingResult
 
-ENDING = threading.Event()
-"""Set when the time that a cluster gives this process is nearly up."""
+STOP_REQUESTED = threading.Event()
+"""Set when the cluster's time limit for this process is near."""
 RESUME_STATUS = 75
-"""Exit status of a worker that ended by itself to be started again: what it has done is saved (EX_TEMPFAIL)."""
+"""Exit status of a worker that saved its state and ended early, to be started again (EX_TEMPFAIL)."""
 J = TypeVar("J")
 R_co = TypeVar("R_co", covariant=True)
 
@@ -45,7 +44,7 @@ class TrainDetectorJob:
     """Fine-tune a detector on a data set."""
 
     dataset: Path
-    """Its dataset.yaml."""
+    """The data set's dataset.yaml."""
     output: Path
     work: Path
     config: DetectorConfig
@@ -65,7 +64,7 @@ class TrainJob:
     run: TrackedRun | None = None
     """MLflow run to log each epoch to."""
     force: bool = False
-    """Train even if the same training is published."""
+    """Train even if the same training is already published."""
 
 
 @dataclass(frozen=True)
@@ -78,19 +77,19 @@ class EvaluateJob:
     output: Path
     config: EvaluationConfig
     other_data: bool = False
-    """Score it on splits that it was not trained on too."""
+    """Also accept splits that it was not trained on."""
     recordings: Path | None = None
-    """For the frames that the report shows."""
+    """Recording folders, for the frames in the report."""
 
 
-def end_if_time_is_up() -> None:
-    """End this process where all is saved, once ENDING is set. SystemExit, which no handler of errors takes."""
-    if ENDING.is_set():
+def exit_if_requested() -> None:
+    """Exit once STOP_REQUESTED is set; called where everything is saved. No error handler catches the SystemExit."""
+    if STOP_REQUESTED.is_set():
         sys.exit(RESUME_STATUS)
 
 
 _annotators: dict[tuple[Path, str], Any] = {}
-"""The network that the last job used, so that a backfill over recordings loads it once."""
+"""The last job's annotator, so that a run over many recordings loads the network once."""
 
 
 def annotate(job: AnnotateJob, tell: Tell) -> AnnotationReport:
@@ -100,7 +99,7 @@ def annotate(job: AnnotateJob, tell: Tell) -> AnnotationReport:
     if key not in _annotators:
         _annotators.clear()
         _annotators[key] = Annotator(job.weights, job.config, job.cache)
-        tell(f"The detector {_annotators[key].weights} is loaded, for all recordings of this run")
+        tell(f"Loaded the detector {_annotators[key].weights} for all recordings of this run")
     report: AnnotationReport = _annotators[key].annotate(job.recording, tell)
     return report
 
@@ -109,7 +108,7 @@ def train_detector(job: TrainDetectorJob, tell: Tell) -> DetectorResult:
     from model.detection.detector_training import train_detector as fine_tune
 
     with EpochLog(job.run, job.config.epochs, tell).closed() as epochs:
-        return fine_tune(job.dataset, job.output, job.config, _ending(epochs), job.work)
+        return fine_tune(job.dataset, job.output, job.config, _then_exit(epochs), job.work)
 
 
 def train(job: TrainJob, tell: Tell) -> TrainingResult:
@@ -122,21 +121,21 @@ def train(job: TrainJob, tell: Tell) -> TrainingResult:
             job.output,
             job.config,
             job.data_version,
-            _ending(epochs),
+            _then_exit(epochs),
             job.force,
             tell,
             epochs.begin,
         )
 
 
-def _ending(on_epoch: EpochLog) -> Callable[[dict[str, float | int]], None]:
-    """Calls `on_epoch`, and ends this process then if its time is up."""
+def _then_exit(epochs: EpochLog) -> Callable[[dict[str, float | int]], None]:
+    """Logs an epoch, and exits if that was requested."""
 
-    def ended(metrics: dict[str, float | int]) -> None:
-        on_epoch(metrics)
-        end_if_time_is_up()
+    def epoch_ended(metrics: dict[str, float | int]) -> None:
+        epochs(metrics)
+        exit_if_requested()
 
-    return ended
+    return epoch_ended
 
 
 def evaluate(job: EvaluateJob, tell: Tell) -> Evaluation:
@@ -145,22 +144,22 @@ def evaluate(job: EvaluateJob, tell: Tell) -> Evaluation:
     evaluation = evaluate_checkpoint(
         job.checkpoint, job.splits, job.output, job.config, job.architecture, job.other_data, job.recordings
     )
-    tell(f"{job.architecture} is evaluated")
+    tell(f"Evaluated {job.architecture}")
     return evaluation
 
 
 @dataclass(frozen=True)
 class Task(Generic[J, R_co]):
-    """A kind of work: its name on the wire, its job's class, its result's class, and the function that does it."""
+    """A kind of work: its name, the classes of its jobs and results, and the function that does a job."""
 
     name: str
     job: type[J]
     result: type[R_co]
     do: Callable[[J, Tell], R_co]
     inputs: Callable[[J], list[Path]]
-    """Files whose content decides on the result, besides the job itself."""
+    """Files whose content determines the result, besides the job itself."""
     output: Callable[[J], Path]
-    """The file or folder that it makes."""
+    """The file or folder that a job writes."""
 
 
 def _splits(job: TrainJob | EvaluateJob) -> list[Path]:

@@ -1,7 +1,9 @@
-"""What a team is told of runs that failed: by a receiver on loopback, one message for a burst."""
+"""Notifications of failed runs, sent to a receiver on loopback: one message per burst."""
 
 import json
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 
@@ -14,7 +16,7 @@ from model.common.errors import DataError, PassingError
 
 
 class Receiver(HTTPServer):
-    """Keeps the messages that it is sent, and answers with `status`."""
+    """Stores the messages that it receives, and answers with `status`."""
 
     def __init__(self) -> None:
         self.messages: list[dict[str, str]] = []
@@ -60,7 +62,7 @@ def fail(instance: dg.DagsterInstance, tags: dict[str, str] | None = None) -> No
 
 
 def tick(instance: dg.DagsterInstance, cursor: str | None) -> tuple[str, str | None]:
-    """What the tick says, and the next cursor."""
+    """The message of a tick, and the next cursor."""
     with dg.build_sensor_context(instance, cursor=cursor) as context:
         result = failure_notifications(context)
     if isinstance(result, dg.SkipReason):
@@ -69,16 +71,16 @@ def tick(instance: dg.DagsterInstance, cursor: str | None) -> tuple[str, str | N
     return str(result.skip_reason.skip_message), result.cursor
 
 
-def test_a_burst_is_one_message(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_message_per_burst(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     with dg.instance_for_test() as instance:
-        fail(instance)  # before anybody listened
+        fail(instance)  # before the sensor was switched on
         _, cursor = tick(instance, None)
         assert tick(instance, cursor) == ("No run failed.", cursor)
         for day in range(1, 13):
             fail(instance, {"dagster/partition": f"2024-05-{day:02}_10-00-00"})
-        fail(instance, {"drive_assets/process": "host/1/2"})  # a command's, whose user sees it
-        said, cursor = tick(instance, cursor)
-        assert said == "Told: drive-assets: 12 runs failed"
+        fail(instance, {"drive_assets/process": "host/1/2"})  # of a command, whose user sees it
+        shown, cursor = tick(instance, cursor)
+        assert shown == "Sent: drive-assets: 12 runs failed"
         (message,) = receiver.messages
         assert message["title"] == "drive-assets: 12 runs failed"
         assert "broken 2024-05-01_10-00-00 (run " in message["message"]
@@ -87,30 +89,47 @@ def test_a_burst_is_one_message(receiver: Receiver, monkeypatch: pytest.MonkeyPa
         assert tick(instance, cursor) == ("No run failed.", cursor)
 
         fail(instance)
-        said, cursor = tick(instance, cursor)
-        assert said.startswith("1 failed: told with what else") and len(receiver.messages) == 1
+        shown, cursor = tick(instance, cursor)
+        assert shown.startswith("1 failed: the next message") and len(receiver.messages) == 1
         later = arrivals.now() + QUIET_S
         monkeypatch.setattr(arrivals, "now", lambda: later)
-        said, _ = tick(instance, cursor)
-        assert said == "Told: drive-assets: 1 run failed" and len(receiver.messages) == 2
+        assert tick(instance, cursor)[0] == "Sent: drive-assets: 1 run failed" and len(receiver.messages) == 2
 
 
-def test_a_message_that_is_not_taken_is_sent_by_the_next_tick_and_no_secret_is_told(receiver: Receiver) -> None:
+def test_a_tick_with_a_wrong_clock_does_not_silence_later_ones(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_2040 = datetime(2040, 1, 1, tzinfo=UTC).timestamp()
+    with dg.instance_for_test() as instance:
+        with monkeypatch.context() as wrong:
+            wrong.setattr(time, "time", lambda: in_2040)
+            _, cursor = tick(instance, None)
+            fail(instance)
+            shown, cursor = tick(instance, cursor)
+            assert shown == "Sent: drive-assets: 1 run failed"
+        fail(instance)
+        shown, cursor = tick(instance, cursor)
+        assert shown == "Sent: drive-assets: 1 run failed"
+        assert tick(instance, cursor) == ("No run failed.", cursor)
+    assert len(receiver.messages) == 2
+
+
+def test_a_rejected_message_is_sent_by_the_next_tick_without_showing_a_secret(receiver: Receiver) -> None:
     with dg.instance_for_test() as instance:
         _, cursor = tick(instance, None)
         fail(instance)
         receiver.status = 500
-        with pytest.raises(PassingError, match="was not taken") as refused:
+        with pytest.raises(PassingError, match="was rejected") as refused:
             tick(instance, cursor)
         assert "secret" not in str(refused.value)
         receiver.status = 200
-        assert tick(instance, cursor)[0] == "Told: drive-assets: 1 run failed"
+        assert tick(instance, cursor)[0] == "Sent: drive-assets: 1 run failed"
 
 
-def test_an_address_that_is_none_is_named_by_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_address_is_named_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(URLS, "json://127.0.0.1/ nonsense:secret")
     with dg.instance_for_test() as instance:
         _, cursor = tick(instance, None)
         fail(instance)
-        with pytest.raises(DataError, match=r"address 2 of 2 is none that apprise knows\.$"):
+        with pytest.raises(DataError, match=r"address 2 of 2 is not an apprise address\.$"):
             tick(instance, cursor)

@@ -1,4 +1,4 @@
-"""Which compute the environment chooses. A further one is a module and a line here."""
+"""The compute resource that the environment chooses. Another backend is a module and a line in BACKENDS."""
 
 import os
 from pathlib import Path
@@ -15,10 +15,10 @@ CHOICE, SETTINGS = "DRIVE_ASSETS_COMPUTE", "DRIVE_ASSETS_COMPUTE_SETTINGS"
 
 
 def compute_from_environment() -> Compute:
-    """The backend that DRIVE_ASSETS_COMPUTE names (local by default), with the settings of a YAML file if one is named.
+    """The backend named by DRIVE_ASSETS_COMPUTE (default: local), with the settings of the YAML file, if one is named.
 
     Raises:
-        DataError: no such backend, or settings that it does not have.
+        DataError: the backend does not exist, or a setting is unknown or has a wrong value.
     """
     name = os.environ.get(CHOICE, "").strip() or "local"
     if name not in BACKENDS:
@@ -31,7 +31,7 @@ def compute_from_environment() -> Compute:
     if content is None:
         content = {}
     if not isinstance(content, dict):
-        raise DataError(f"{path}: expected settings of the compute resource as `name: value` lines.")
+        raise DataError(f"{path}: expected settings of the compute resource, one `name: value` per line.")
     try:
         return BACKENDS[name].from_settings(content)
     except DataError as error:

@@ -1,4 +1,4 @@
-"""Where every file of the product lies: the one place that knows the layout of the data root."""
+"""Paths of all files: the only module that knows the layout of the data root."""
 
 import bisect
 import os
@@ -37,12 +37,12 @@ SPLIT_NAMES = ("train", "val", "test")
 
 @cache
 def _recordings(root: str) -> Path:
-    """Made once, not for each of thousands of recordings."""
+    """Cached: building it for each of thousands of recordings would be slow."""
     return Path(root) / "recordings"
 
 
 class Storage(dg.ConfigurableResource):
-    """The data root's layout as paths. Holds no state; makes no folder before something is written to it."""
+    """The layout of the data root as paths. Creates no folder before something is written to it."""
 
     data_root: str
     inbox_root: str
@@ -65,7 +65,7 @@ class Storage(dg.ConfigurableResource):
 
     @property
     def sources(self) -> Path:
-        """One JSON a recording: where it comes from."""
+        """One JSON per recording: its source."""
         return self.root / "sources"
 
     @property
@@ -73,16 +73,17 @@ class Storage(dg.ConfigurableResource):
         return self.root / "simulated"
 
     def recording(self, name: str) -> Path:
-        """The folder of a recording. No path is made of what is no recording's name, such as ../../outside.
+        """The folder of a recording.
 
         Raises:
-            DataError: the name, which may come from a partition that anybody added, is none.
+            DataError: the name is not a recording name. It may come from a partition that anybody added, such as
+                ../../outside.
         """
         parse_recording_name(name)
         return self.recordings / name
 
     def recordings_before(self, name: str, most: int) -> list[str]:
-        """At most so many recordings that started before this one, the nearest last."""
+        """At most `most` recordings that started before this one, the nearest last."""
         names = sorted(entry.name for entry in os.scandir(self.recordings) if not entry.name.startswith("."))
         place = bisect.bisect_left(names, name)
         return names[max(place - most, 0) : place]
@@ -118,7 +119,7 @@ class Storage(dg.ConfigurableResource):
         return self.root / "models" / "yolo" / "yolo11n_nuimages.pt"
 
     def detector_files(self, weights: Path) -> Path:
-        """The folder beside a detector's weights with curves and pictures of its training."""
+        """The folder beside a detector's weights with the curves and pictures of its training."""
         return weights.with_suffix("")
 
     @property
@@ -130,7 +131,7 @@ class Storage(dg.ConfigurableResource):
         return self.splits / "dataset_config.json"
 
     def split(self, name: str) -> Path:
-        """Raises DataError if there is no such split."""
+        """Raises DataError if the split does not exist."""
         _require(name, SPLIT_NAMES, "split")
         return self.splits / f"{name}.h5"
 
@@ -139,7 +140,7 @@ class Storage(dg.ConfigurableResource):
         return self.root / "models" / "multimodal"
 
     def checkpoint(self, architecture: str) -> Path:
-        """Raises DataError if there is no such architecture."""
+        """Raises DataError if the architecture does not exist."""
         _require(architecture, ARCHITECTURES, "architecture")
         return self.checkpoints / architecture
 
@@ -148,22 +149,22 @@ class Storage(dg.ConfigurableResource):
         return self.root / "evaluation"
 
     def evaluation(self, architecture: str) -> Path:
-        """Raises DataError if there is no such architecture."""
+        """Raises DataError if the architecture does not exist."""
         _require(architecture, ARCHITECTURES, "architecture")
         return self.evaluations / architecture
 
     @property
     def summaries(self) -> Path:
-        """What the last manifest read of recordings."""
+        """Summaries of recordings that the last manifest read."""
         return self.cache / "recordings.json"
 
     @property
     def cache(self) -> Path:
-        """Files that can be made again: converted networks, ultralytics' settings, unfinished trainings."""
+        """Files that can be computed again: converted networks, ultralytics' settings, unfinished trainings."""
         return self.root / "cache"
 
     def check_writable(self) -> None:
-        """Raises DataError if the data root, or a folder of it that assets write to, cannot be written, before work."""
+        """Raises DataError if the data root, or one of its folders that assets write to, cannot be written."""
         with explained_write_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
         written = (self.recordings, self.sources, self.splits, self.checkpoints, self.evaluations, self.cache)
@@ -173,14 +174,14 @@ class Storage(dg.ConfigurableResource):
                 probe.flush()
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Before a run of the UI or the daemon, as a command does it before all its runs."""
+        """Check before each run of the UI or the daemon; a command checks once before all its runs."""
         self.check_writable()
 
 
 PROBE_BYTES = 65_536
-"""What a disk must take at least for work to begin on it."""
+"""Bytes that a disk must be able to take before work begins."""
 
 
 def _require(name: str, known: Sequence[str], what: str) -> None:
     if name not in known:
-        raise DataError(f"There is no {what} {name!r}: expected one of {', '.join(known)}.")
+        raise DataError(f"Unknown {what} {name!r}: expected one of {', '.join(known)}.")

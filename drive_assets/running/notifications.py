@@ -1,10 +1,8 @@
-"""Telling a team of runs that failed: by apprise to Teams, Slack, e-mail and others, one message for a burst."""
+"""Notifications of failed runs, sent by apprise to Teams, Slack, e-mail and others: one message per burst."""
 
 import json
 import os
-import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 import dagster as dg
 
@@ -14,54 +12,54 @@ from drive_assets.status import failure_reason
 from model.common.errors import DataError, PassingError
 
 URLS = "DRIVE_ASSETS_NOTIFY"
-"""Addresses of apprise (https://appriseit.com/services), with spaces between. They hold secrets: never shown."""
+"""Apprise addresses (https://appriseit.com/services), separated by spaces. They hold secrets: never log them."""
 ADDRESS = "DRIVE_ASSETS_UI_URL"
 """Where people open the UI, for the link in a message."""
 QUIET_S = 300.0
-"""Between two messages: what fails meanwhile stands in the next."""
+"""Minimum time between two messages. Failures in between are part of the next one."""
+MAX_FAILURES = 1000
 SHOWN = 10
-MOST_CHARACTERS = 300
+MAX_CHARACTERS = 300
 
 
 @dg.sensor(
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING if os.environ.get(URLS) else dg.DefaultSensorStatus.STOPPED,
-    description=f"Tells of runs that failed, at most every {QUIET_S / 60:.0f} minutes. Set {URLS} to the addresses of "
-    "your team's channels, such as msteams://..., slack://... or mailto://... (apprise), and switch it on.",
+    description=f"Sends a message about failed runs, at most every {QUIET_S / 60:.0f} minutes. Set {URLS} to the "
+    "addresses of your channels, such as msteams://..., slack://... or mailto://... (apprise), and switch it on.",
 )
 def failure_notifications(context: dg.SensorEvaluationContext) -> dg.SkipReason | dg.SensorResult:
-    """Send one message of all runs that failed since the last one."""
-    now = arrivals.now()
-    if context.cursor is None:
-        return dg.SensorResult(skip_reason="Tells of what fails from now on.", cursor=json.dumps({"until": now}))
-    cursor = json.loads(context.cursor)
-    failed = _failed(context.instance, cursor["until"])
+    """Send one message about all runs that failed since the last one.
+
+    The cursor is a position in Dagster's event log, not a time: a wrong clock must not hide failures.
+    """
+    state, failure = json.loads(context.cursor or "{}"), dg.DagsterEventType.RUN_FAILURE
+    if "position" not in state:
+        newest = context.instance.fetch_run_status_changes(failure, limit=1)
+        cursor = json.dumps({"position": newest.cursor})
+        return dg.SensorResult(skip_reason="Reports runs that fail from now on.", cursor=cursor)
+    changes = context.instance.fetch_run_status_changes(failure, MAX_FAILURES, state["position"], ascending=True)
+    runs = [context.instance.get_run_by_id(record.run_id) for record in changes.records]
+    failed = [run for run in runs if run and PROCESS_TAG not in run.tags]  # the user of a command sees its failure
     if not failed:
         return dg.SkipReason("No run failed.")
-    if now < cursor.get("told", 0.0) + QUIET_S:
-        return dg.SkipReason(f"{len(failed)} failed: told with what else fails within {QUIET_S / 60:.0f} minutes.")
+    now = arrivals.now()
+    if 0 <= now - state.get("sent_at", 0.0) < QUIET_S:
+        minutes = f"{QUIET_S / 60:.0f} minutes"
+        return dg.SkipReason(f"{len(failed)} failed: the next message follows {minutes} after the last one.")
     title, body = message(context.instance, failed)
     send(title, body)
-    until = max(record.update_timestamp.timestamp() for record in failed)
-    return dg.SensorResult(skip_reason=f"Told: {title}", cursor=json.dumps({"until": until, "told": now}))
+    cursor = json.dumps({"position": changes.cursor, "sent_at": now})
+    return dg.SensorResult(skip_reason=f"Sent: {title}", cursor=cursor)
 
 
-def _failed(instance: dg.DagsterInstance, since: float) -> Sequence[dg.RunRecord]:
-    """Runs that failed after a time, the first first; not those of a command, whose user sees it."""
-    after = datetime.fromtimestamp(since, UTC)
-    filters = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=after)
-    records = [record for record in instance.get_run_records(filters) if PROCESS_TAG not in record.dagster_run.tags]
-    return sorted(records, key=lambda record: record.update_timestamp)
-
-
-def message(instance: dg.DagsterInstance, failed: Sequence[dg.RunRecord]) -> tuple[str, str]:
-    """Title and text of what failed."""
+def message(instance: dg.DagsterInstance, failed: Sequence[dg.DagsterRun]) -> tuple[str, str]:
+    """Title and text of a message."""
     lines = []
-    for record in failed[:SHOWN]:
-        run = record.dagster_run
+    for run in failed[:SHOWN]:
         assets = ", ".join(sorted(key.to_user_string() for key in run.asset_selection or ()))
         partition = run.tags.get("dagster/partition", "")
-        reason = " ".join(failure_reason(instance, run.run_id).split())[:MOST_CHARACTERS]
+        reason = " ".join(failure_reason(instance, run.run_id).split())[:MAX_CHARACTERS]
         lines.append(f"{' '.join(filter(None, (assets or run.job_name, partition)))} (run {run.run_id[:8]}): {reason}")
     if len(failed) > SHOWN:
         lines.append(f"and {len(failed) - SHOWN} more")
@@ -71,21 +69,23 @@ def message(instance: dg.DagsterInstance, failed: Sequence[dg.RunRecord]) -> tup
 
 
 def send(title: str, body: str) -> None:
-    """Send to all addresses.
+    """Send a message to all addresses.
 
     Raises:
-        DataError: apprise is not installed, or no address is one; PassingError: a message was not taken.
+        DataError: apprise is not installed, or an address is invalid; PassingError: a message was rejected.
     """
     try:
         import apprise
     except ImportError as error:
         raise DataError("Notifications need apprise: pip install 'drive-assets[notify]'.") from error
-    channels, addresses = apprise.Apprise(), re.split(r"[\s]+", os.environ.get(URLS, "").strip())
-    wrong = [number for number, address in enumerate(addresses, 1) if not channels.add(address)]
-    if wrong:  # by number: an address holds secrets
-        raise DataError(f"{URLS}: address {', '.join(map(str, wrong))} of {len(addresses)} is none that apprise knows.")
+    channels, addresses = apprise.Apprise(), os.environ.get(URLS, "").split()
+    invalid = [number for number, address in enumerate(addresses, 1) if not channels.add(address)]
+    if invalid:  # by number: an address holds secrets
+        raise DataError(
+            f"{URLS}: address {', '.join(map(str, invalid))} of {len(addresses)} is not an apprise address."
+        )
     if not channels.notify(title=title, body=body):
-        raise PassingError(f"A message to {URLS} was not taken: {title}. The next tick tries again.")
+        raise PassingError(f"A message to {URLS} was rejected: {title}. The next tick sends it again.")
 
 
 defs = dg.Definitions(sensors=[failure_notifications])

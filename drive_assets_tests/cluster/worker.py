@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from drive_assets import worker
-from drive_assets.tasks import TASKS, Task, end_if_time_is_up
+from drive_assets.tasks import TASKS, Task, exit_if_requested
 from model.common.errors import DataError
 from model.common.progress import Tell
 
@@ -67,10 +67,10 @@ def echo(job: EchoJob, log: Tell) -> EchoResult:
         raise DataError("row 3 is wrong")
     while job.wait and not job.wait.exists():
         time.sleep(0.02)
-        end_if_time_is_up()
+        exit_if_requested()
     for _ in range(round(job.seconds / 0.05)):
         time.sleep(0.05)
-        end_if_time_is_up()
+        exit_if_requested()
     job.output.write_text(job.text)
     with job.output.with_suffix(".ended").open("a") as stream:
         stream.write(f"{os.getpid()}\n")

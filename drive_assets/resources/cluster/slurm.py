@@ -38,7 +38,7 @@ MAX_ARRAY = 1000
 READ_S = 0.3
 """Seconds between two looks into the job folders."""
 JOBS_TAG = "drive_assets/jobs"
-EXECUTION_FIELDS = ("run", "anew")
+EXECUTION_FIELDS = ("run", "force")
 """Fields of jobs that do not decide what is made: a retry adopts what its first try submitted."""
 PASSED_ON = ("DRIVE_ASSETS_", "MLFLOW_", "PYTHONPATH")
 """Prefixes of this process's environment variables that a job gets."""
