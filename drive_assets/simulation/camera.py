@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 NEAR_M = 0.9
-# Where a view works out bends and hills once; in between they are interpolated.
 _GRID_M = np.concatenate([np.linspace(0, 100, 51), np.linspace(105, 700, 120)])
+"""Distances at which a view computes bends and hills; values in between are interpolated."""
 
 Points = NDArray[np.float64]
 
@@ -61,7 +61,7 @@ class Waves:
 
 @dataclass(frozen=True)
 class View:
-    """The camera at place `s` of the road. A point is (right of the camera, above the road, ahead), in metres."""
+    """The camera at road metre `s`. A point is (right of the camera, above the road, ahead), in metres."""
 
     camera: Camera
     s: float
@@ -88,13 +88,13 @@ class View:
         return pixels
 
     def polygon(self, points: Points) -> Points:
-        """Project a polygon of (N,3) metres, cut off in front of the camera; (0,2) where none of it lies ahead."""
+        """Project a polygon of (N,3) metres, clipped in front of the camera; (0,2) if none of it lies ahead."""
         if points[:, 2].min() < NEAR_M:
-            points = _cut(points)
+            points = _clip(points)
         return self.project(points) if len(points) else np.empty((0, 2))
 
 
-def _cut(points: Points) -> Points:
+def _clip(points: Points) -> Points:
     """The part of a polygon at least NEAR_M ahead (Sutherland-Hodgman against one plane)."""
     kept = []
     for point, following in zip(points, np.roll(points, -1, axis=0), strict=True):

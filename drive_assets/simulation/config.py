@@ -1,4 +1,4 @@
-"""Options of the simulated drives and of the Boxy-like frames."""
+"""Options of the simulated drives and data sets."""
 
 from typing import Self
 
@@ -6,13 +6,14 @@ from pydantic import Field, model_validator
 
 from model.common.config import Config
 
-# The recorder's nominal rate and the grid of the traffic simulation; row times lie on that grid (tenths of a second).
 SAMPLE_INTERVAL_S = 0.5
+"""The recorder's nominal interval."""
 STEP_S = 0.1
+"""Step of the traffic simulation; rows are recorded at multiples of it."""
 
 
 class SimulationConfig(Config):
-    """What `simulate_drives` and `simulate_boxy` make. Equal configs give byte-identical telemetry and boxes."""
+    """Options of all simulated data. Equal configs give byte-identical telemetry and boxes."""
 
     recordings: int = Field(8, ge=1, le=10_000, description="Number of drives")
     duration_s: float = Field(300.0, ge=5, le=7_200, description="Length of a drive in seconds (two frames a second)")
@@ -21,26 +22,22 @@ class SimulationConfig(Config):
         0.01,
         ge=0,
         le=0.5,
-        description="Share of rows with a recorder's fault (No Frame, gaps, repeats, missing frames)",
+        description="Share of rows with a fault of the recorder (No Frame, gaps, repeats, missing frames)",
     )
     density_min: float = Field(
-        22.0, ge=1, le=120, description="Thinnest traffic, vehicles a kilometre over the three lanes"
+        22.0, ge=1, le=120, description="Lowest traffic density, vehicles per kilometre of all three lanes"
     )
     density_max: float = Field(
-        52.0, ge=1, le=120, description="Densest traffic, vehicles a kilometre over the three lanes"
+        52.0, ge=1, le=120, description="Highest traffic density, vehicles per kilometre of all three lanes"
     )
     image_width: int = Field(1920, ge=320, le=7_680, description="Frame width in px")
     image_height: int = Field(1080, ge=180, le=4_320, description="Frame height in px")
     jpeg_quality: int = Field(85, ge=1, le=100, description="JPEG quality of the frames, 1..100")
-    workers: int = Field(
-        2, ge=1, le=256, description="Processes that simulate side by side; does not change what is made"
-    )
+    workers: int = Field(2, ge=1, le=256, description="Parallel processes; does not change the result")
     min_box_px: float = Field(
-        14.0, ge=1, le=500, description="A true box is at least this wide and high (px of a 1920 px wide frame)"
+        14.0, ge=1, le=500, description="Minimum width and height of a true box (px of a 1920 px wide frame)"
     )
-    min_visible: float = Field(
-        0.25, ge=0.01, le=1, description="A true box shows at least this share of its vehicle, the rest being hidden"
-    )
+    min_visible: float = Field(0.25, ge=0.01, le=1, description="Minimum visible share of a vehicle with a true box")
     boxy_sequences: int = Field(
         8, ge=1, le=1_000, description="Sequences of the Boxy-like set; train and validation are split by sequence"
     )

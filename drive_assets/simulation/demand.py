@@ -1,4 +1,4 @@
-"""Who drives on the motorway, and how: vehicle types, drivers and trips in SUMO's terms."""
+"""The traffic's demand in SUMO's terms: vehicle types, drivers and trips."""
 
 from dataclasses import dataclass
 from xml.sax.saxutils import quoteattr
@@ -9,12 +9,12 @@ from drive_assets.simulation.road import BLOCK, BLOCK_M, SPEED_LIMIT, Road
 
 EGO = "ego"
 _EGO_START = ("a1", 100.0)
-# Traffic further ahead than this at the start drives away before the ego can meet it, and is left out.
 _FILL_AHEAD_M = 3500.0
-# Who enters behind the ego after this time does not catch up with it.
+"""Traffic further ahead at the start is left out: the ego never meets it."""
 _INFLOW_S = 75.0
-# Share of the drivers who mind the limits of `road.jams`; the others see them brake.
+"""Vehicles that enter behind the ego later are left out: they never catch up."""
 _SHARE_THAT_SLOWS = 0.5
+"""Share of the drivers who obey the limits of `road.jams`. The others react to their braking."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ _TRUCK_DRIVER = {
     "lcKeepRight": "1.5",
     "vClass": "truck",
 }
-# A speed factor this high lets a driver pass every limit: its own maximal speed and the others are what it minds.
 _UNLIMITED = "12"
+"""A speed factor with which a driver ignores all limits except its own maximum speed and the other vehicles."""
 _EGO_DRIVER = _CAR_DRIVER | {
     "speedFactor": _UNLIMITED,
     "maxSpeed": "35",
@@ -75,7 +75,7 @@ VEHICLE_TYPES = (
 
 
 def routes(road: Road, duration_s: float, density: tuple[float, float], rng: np.random.Generator) -> str:
-    """The ego car, the vehicles that are on the road at the start, and those that enter later."""
+    """SUMO's route file: the ego car, the vehicles on the road at the start, and those that enter later."""
     blocks = len(road.weaves)
     last = f"weave{blocks - 1}"
     edge, place = _EGO_START
@@ -88,21 +88,14 @@ def routes(road: Road, duration_s: float, density: tuple[float, float], rng: np.
                 for _ in range(rng.poisson(crowd * extent / 1000)):
                     where = 'departPos="random_free" departLane="random" departSpeed="max"'
                     trips.append((0.0, _choose(rng), f"{part}{block}", _exit(block, blocks, rng, last), where))
-        # Who joins long before the ego comes near is gone by then.
+        # Vehicles that join long before the ego arrives are gone by then.
         near = max(0.0, ((block + 1) * BLOCK_M - ego_x - _FILL_AHEAD_M) / SPEED_LIMIT)
         for clock in _arrivals(rng, near, duration_s, float(crowd * rng.uniform(5, 22))):
             where = 'departPos="0" departLane="0" departSpeed="max"'
             trips.append((clock, _choose(rng), f"on{block}", _exit(block + 1, blocks, rng, last), where))
     for clock in _arrivals(rng, 0.0, _INFLOW_S, float(densities[0]) * 100):
-        trips.append(
-            (
-                clock,
-                _choose(rng),
-                "a0",
-                _exit(0, blocks, rng, last),
-                'departPos="0" departLane="best" departSpeed="max"',
-            )
-        )
+        where = 'departPos="0" departLane="best" departSpeed="max"'
+        trips.append((clock, _choose(rng), "a0", _exit(0, blocks, rng, last), where))
     trips[1:] = sorted(trips[1:], key=lambda trip: trip[0])
     lines = []
     for index, (clock, kind, start, end, where) in enumerate(trips):
@@ -113,7 +106,7 @@ def routes(road: Road, duration_s: float, density: tuple[float, float], rng: np.
 
 
 def _type(name: str, kind: str, rng: np.random.Generator) -> str:
-    """One vehicle's own type: its size, its driver's wishes, and whether he minds a speed limit."""
+    """A vehicle's own type: its size, its driver's parameters, and whether the driver obeys limits."""
     if kind == EGO:
         length, width, driver = 4.0, 1.74, _EGO_DRIVER
     else:
@@ -121,10 +114,10 @@ def _type(name: str, kind: str, rng: np.random.Generator) -> str:
         length, width = shape.length, shape.width
         heavy = shape.driver is not _CAR_DRIVER
         speed = np.clip(rng.normal(24.3, 0.7), 22.5, 26) if heavy else np.clip(rng.normal(33.5, 4.0), 26, 46)
-        minds = rng.random() < _SHARE_THAT_SLOWS
+        obeys = rng.random() < _SHARE_THAT_SLOWS
         driver = shape.driver | {
             "maxSpeed": f"{speed:.2f}",
-            "speedFactor": f"{rng.uniform(0.85, 1.1):.2f}" if minds else _UNLIMITED,
+            "speedFactor": f"{rng.uniform(0.85, 1.1):.2f}" if obeys else _UNLIMITED,
         }
     attributes = " ".join(f"{key}={quoteattr(value)}" for key, value in driver.items())
     return f'<vType id="{kind}-{name}" length="{length}" width="{width}" {attributes}/>'

@@ -1,4 +1,4 @@
-"""What the ego car's driver and engine do: pedals, gear, engine speed and load behind a given speed and acceleration.
+"""The ego car's driver and engine: pedals, gear, engine speed and load that explain a speed and an acceleration.
 
 Road load, engine drag and power are those of a small petrol car (1.2 t, 70 kW); the gears' km/h per 1000 rpm are those
 of the recorded car.
@@ -15,14 +15,15 @@ from model.recording.gears import GEAR_RATIOS, IDLE_RPM, NEUTRAL_BELOW_KMH
 GRAVITY = 9.81
 _UP_SHIFT_KMH = (17.0, 33.0, 52.0, 74.0)
 _DOWN_SHIFT_KMH = (12.0, 26.0, 43.0, 62.0)
-# Deceleration by the engine in gears 0..5 with the foot off the accelerator (m/s2), and power by mass (W/kg).
 _ENGINE_DRAG = (0.0, 1.0, 0.6, 0.36, 0.24, 0.17)
+"""Deceleration by the engine in gears 0..5 with the foot off the accelerator (m/s2)."""
 _POWER = 58.0
+"""Power by mass (W/kg)."""
 
 
 @dataclass(frozen=True)
 class Controls:
-    """One value every STEP_S seconds, as the recorder would read them from the car."""
+    """Values every STEP_S seconds, as the recorder would read them from the car."""
 
     speed_kmh: NDArray[np.int64]
     rpm: NDArray[np.float64]
@@ -36,8 +37,8 @@ class Controls:
 def drive(speed: NDArray[np.float64], acceleration: NDArray[np.float64], rng: np.random.Generator) -> Controls:
     """Derive the controls from speed (m/s) and acceleration (m/s2) every STEP_S seconds.
 
-    A driver who must slow down first leaves the accelerator; the brake follows when engine and air do not slow the car
-    enough, and never less than 0.3 s later.
+    To slow down, the driver first releases the accelerator, and brakes at least 0.3 s later if engine and air do not
+    slow the car enough.
     """
     steps = len(speed)
     kmh = 3.6 * speed
@@ -45,23 +46,23 @@ def drive(speed: NDArray[np.float64], acceleration: NDArray[np.float64], rng: np
     resistance = 0.13 + 0.00034 * speed**2
     coasting = resistance + np.array(_ENGINE_DRAG)[gear]
     wanted = _smooth(acceleration, 0.3)
-    tremble = 1 + 0.06 * _smooth(rng.normal(0, 1, steps), 1.5) / 0.18
+    pedal_jitter = 1 + 0.06 * _smooth(rng.normal(0, 1, steps), 1.5) / 0.18
     pedal, brake = np.zeros(steps), np.zeros(steps, bool)
-    off_the_pedal, braking = 1.0, False
+    released_s, braking = 1.0, False
     for step in range(steps):
         stopped = kmh[step] < 1.0 and wanted[step] < 0.15
         if braking:
             braking = stopped or wanted[step] < -coasting[step] - 0.15
         else:
-            braking = off_the_pedal >= 0.3 and (stopped or wanted[step] < -coasting[step] - 0.25)
+            braking = released_s >= 0.3 and (stopped or wanted[step] < -coasting[step] - 0.25)
         pull = wanted[step] + resistance[step]
-        # In between, the foot rests off the accelerator until speed is wanted again.
-        pressed = not braking and not stopped and pull > (0.0 if off_the_pedal == 0 else 0.1)
-        off_the_pedal = 0.0 if pressed else off_the_pedal + STEP_S
+        # In between, the foot stays off the accelerator until speed is wanted again.
+        pressed = not braking and not stopped and pull > (0.0 if released_s == 0 else 0.1)
+        released_s = 0.0 if pressed else released_s + STEP_S
         brake[step] = braking
         if pressed:
             share = pull * max(speed[step], 4.0) / _POWER
-            pedal[step] = min(100.0, (8.5 + 80 * share) * max(tremble[step], 0.5))
+            pedal[step] = min(100.0, (8.5 + 80 * share) * max(pedal_jitter[step], 0.5))
     rpm = _rpm(kmh, gear, pedal, rng)
     effort = np.clip((wanted + resistance) * np.maximum(speed, 2) / _POWER * 4200 / np.maximum(rpm, IDLE_RPM), 0, 1)
     load = np.where(pedal > 0, 18 + 80 * effort, np.where(gear == 0, 21.0, 0.0)) + rng.normal(0, 0.7, steps)

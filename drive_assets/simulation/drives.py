@@ -15,6 +15,7 @@ from drive_assets.simulation.config import SimulationConfig
 from drive_assets.simulation.driver import drive
 from drive_assets.simulation.look import Light, Look
 from drive_assets.simulation.output import exists, new_folder, side_by_side
+from drive_assets.simulation.paint import encode
 from drive_assets.simulation.recorder import Record, record, sample_steps
 from drive_assets.simulation.render import Renderer
 from drive_assets.simulation.traffic import Traffic, simulate_traffic
@@ -25,8 +26,8 @@ from model.recording.annotations import Annotations, write_annotations
 from model.recording.folder import DEFAULT_REGION, ROI, TELEMETRY, TRUE_ANNOTATIONS, Region
 from model.recording.frame_files import frame_name
 
-# Upper edge of the recorder's default region of interest; true boxes are in px of this crop.
 ROI_TOP = 320
+"""Upper edge of the recorder's default region of interest; true boxes are in px of this crop."""
 FRAME_SIZE = (1920, 1080)
 _OPTIONS = ("duration_s", "seed", "fault_rate", "density_min", "density_max", "image_width", "image_height",
             "jpeg_quality", "min_box_px", "min_visible")  # fmt: skip
@@ -35,7 +36,7 @@ _HOURS: dict[Light, tuple[int, int]] = {"day": (9, 15), "dusk": (17, 18), "night
 
 @dataclass(frozen=True)
 class DriveReport:
-    """What one drive holds: counts of rows, frames and faults, bytes of all frames, seconds it took to draw them."""
+    """Counts of one drive's rows, frames and faults, the bytes of its frames, and the seconds it took to draw them."""
 
     name: str
     rows: int
@@ -48,9 +49,9 @@ class DriveReport:
 def simulate_drives(output: Path, config: SimulationConfig, tell: Tell = print) -> list[Path]:
     """Write `config.recordings` drives as folders of `output`, named by their start, and return them in order.
 
-    Each holds telemetry.csv, one `<Time>.jpg` a row, and true_annotations.csv (px of the default region of interest).
-    A folder that these options made before is kept, so that a run that was stopped continues. Frames of another size
-    than 1920x1080 come with a roi.json of the region in their pixels.
+    Each has telemetry.csv, one `<Time>.jpg` per row, and true_annotations.csv (px of the default region of interest).
+    Folders that equal options made before are kept, so that an interrupted run resumes. If frames are not 1920x1080, a
+    roi.json has the region in their pixels.
 
     Raises:
         DataError: a folder of that name holds something else, `output` cannot be written, SUMO is missing or fails.
@@ -59,24 +60,24 @@ def simulate_drives(output: Path, config: SimulationConfig, tell: Tell = print) 
     folders = [output / drive_name(config, index) for index in range(count)]
     missing = [index for index, folder in enumerate(folders) if not exists(folder, _made_from(config, index))]
     if len(missing) < count:
-        tell(f"{count - len(missing)} of {count} drives are there already, kept")
+        tell(f"{count - len(missing)} of {count} drives already exist")
     frames = [0]
 
-    def told(position: int, report: DriveReport) -> None:
+    def done(position: int, report: DriveReport) -> None:
         frames[0] += report.frames
         faults = ", ".join(f"{number} {kind}" for kind, number in report.faults.items()) or "no faults"
         tell(
             f"drive {missing[position] + 1}/{count} {report.name}: {report.rows} rows, {report.frames} frames "
-            f"({report.frames / report.seconds:.0f} frames/s drawn, {frames[0] / (monotonic() - start):.0f} in all), "
-            f"{report.image_bytes / max(report.frames, 1) / 1000:.0f} kB a frame, {faults}"
+            f"({report.frames / report.seconds:.0f} frames/s drawn, {frames[0] / (monotonic() - start):.0f} overall), "
+            f"{report.image_bytes / max(report.frames, 1) / 1000:.0f} kB per frame, {faults}"
         )
 
-    side_by_side(_simulate, [(folders[index], config, index) for index in missing], config.workers, told)
+    side_by_side(_simulate, [(folders[index], config, index) for index in missing], config.workers, done)
     return folders
 
 
 def drive_name(config: SimulationConfig, index: int) -> str:
-    """The recording name of drive `index`: its start, at an hour that fits its light."""
+    """The recording name of drive `index`: its start, at an hour that matches its light."""
     return f"{_start(config, index):%Y-%m-%d_%H-%M-%S}"
 
 
@@ -97,7 +98,7 @@ def _start(config: SimulationConfig, index: int) -> datetime:
 
 
 def _simulate(folder: Path, config: SimulationConfig, index: int) -> DriveReport:
-    """Make one drive's folder."""
+    """Write one drive's folder."""
     seed = _drive_seed(config, index)
     rng = np.random.default_rng([config.seed, index, 4])
     traffic = simulate_traffic(config.duration_s + 1, (config.density_min, config.density_max), seed)
@@ -118,7 +119,7 @@ def _simulate(folder: Path, config: SimulationConfig, index: int) -> DriveReport
 def _draw(
     folder: Path, traffic: Traffic, recorded: Record, config: SimulationConfig, seed: int
 ) -> tuple[Annotations, int, int]:
-    """Write the frames; their true boxes, how many frames, and how many bytes they take."""
+    """Write the frames; returns their true boxes, their number and their bytes."""
     renderer = Renderer(Camera.recorder(config.image_width, config.image_height), traffic.road, seed)
     crop = region(config)
     times, boxes, image_bytes = [], [], 0
@@ -126,10 +127,8 @@ def _draw(
     for sample in samples:
         step = sample.step
         image, seen = renderer.frame(traffic.x[step], traffic.y[step], traffic.around[step], (seed, step))
-        done, jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, config.jpeg_quality])
-        if not done:
-            raise RuntimeError("OpenCV could not encode a JPEG frame")
-        data = jpeg.tobytes()[: len(jpeg) // 2 if sample.truncated else None]
+        jpeg = encode(image, ".jpg", cv2.IMWRITE_JPEG_QUALITY, config.jpeg_quality)
+        data = jpeg[: len(jpeg) // 2] if sample.truncated else jpeg
         (folder / frame_name(str(sample.frame))).write_bytes(data)
         image_bytes += len(data)
         if sample.cells is not None and sample.cells[0] == sample.frame and not sample.truncated:
@@ -149,9 +148,9 @@ def region(config: SimulationConfig) -> tuple[int, int, int, int]:
 
 
 def true_boxes(seen: list[Seen], crop: tuple[int, int, int, int], config: SimulationConfig) -> NDArray[np.float32]:
-    """(M,6) x1, y1, x2, y2 in px of the crop, confidence 1 and class 0, the largest first.
+    """(M,6) x1, y1, x2, y2 in px of the crop, confidence 1 and class 0, largest first.
 
-    Left out are vehicles of which less than `min_visible` can be seen and boxes smaller than `min_box_px`.
+    Without vehicles of which less than `min_visible` is visible, and without boxes smaller than `min_box_px`.
     """
     left, top, width, height = crop
     smallest = config.min_box_px * config.image_width / FRAME_SIZE[0]

@@ -1,4 +1,4 @@
-"""Light and weather of a drive, and what they do to a colour."""
+"""Light and weather of a drive, and their effect on colours."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -29,7 +29,7 @@ _VISIBILITY_M = {"clear": 1400.0, "overcast": 900.0, "rain": 380.0, "fog": 150.0
 
 @dataclass(frozen=True)
 class Look:
-    """Light, weather and camera noise of one drive. Colours are BGR, 0..255; `faces` dims the sides of a vehicle."""
+    """Light, weather and camera noise of one drive. Colours are BGR, 0..255; `faces` scales a vehicle's sides."""
 
     light: Light
     weather: Weather

@@ -1,4 +1,4 @@
-"""Where simulated data goes: made under a temporary name, renamed when complete, never over something else."""
+"""Folders of simulated data: written under a temporary name, renamed when complete, never over other data."""
 
 import json
 import os
@@ -22,10 +22,10 @@ Result = TypeVar("Result")
 
 
 def exists(folder: Path, made_from: dict[str, Any]) -> bool:
-    """Whether `folder` was already made from the same options.
+    """Whether `folder` was already made from equal options.
 
     Raises:
-        DataError: something else lies there.
+        DataError: it holds something else.
     """
     if not folder.exists():
         return False
@@ -36,8 +36,8 @@ def exists(folder: Path, made_from: dict[str, Any]) -> bool:
     if found == made_from:
         return True
     raise DataError(
-        f"{folder} exists and was not simulated with these options; it is left as it is. "
-        "Choose another output folder or another seed, or remove it."
+        f"{folder} exists and was not simulated with these options. Choose another output folder or another seed, or "
+        "remove it."
     )
 
 
@@ -58,9 +58,8 @@ def new_folder(folder: Path, made_from: dict[str, Any]) -> Iterator[Path]:
         temporary.rename(folder)
         fsync(folder.parent)
     except OSError as error:
-        raise DataError(
-            f"{folder} cannot be written: {error}. Free or choose another place, then run again."
-        ) from error
+        text = f"{folder} cannot be written: {error}. Free space or choose another folder, then run again."
+        raise DataError(text) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -68,10 +67,9 @@ def new_folder(folder: Path, made_from: dict[str, Any]) -> Iterator[Path]:
 def side_by_side(
     task: Callable[..., Result], arguments: Sequence[tuple[Any, ...]], workers: int, done: Callable[[int, Result], None]
 ) -> list[Result]:
-    """Run `task(*arguments[i])` for all i in `workers` fresh processes and return the results in order.
+    """Run `task(*arguments[i])` for all i in `workers` spawned processes and return the results in order.
 
-    `done(i, result)` is called as each ends. Spawned processes work from threads and forked servers alike; one alone
-    runs in this process.
+    `done(i, result)` is called as each ends. A single task runs in this process.
 
     Raises:
         PassingError: one of the processes was killed.
@@ -92,8 +90,8 @@ def side_by_side(
                     done(index, results[index])
             except BrokenProcessPool:
                 raise PassingError(
-                    "A process of the simulation was killed, as by the system where memory is short. Run it again: "
-                    "what is made is kept; with fewer workers each has more memory."
+                    "A process of the simulation was killed, perhaps because memory ran out. Run again with fewer "
+                    "workers: finished drives are kept."
                 ) from None
             except BaseException:
                 pool.shutdown(cancel_futures=True)

@@ -1,4 +1,4 @@
-"""The recorder: rows of telemetry.csv, and the faults that it makes."""
+"""The recorder: rows of telemetry.csv, and the recorder's faults."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,17 +14,17 @@ RECORDED_COLUMNS = (
     "Time", "SPEED", "RPM", "ACCELERATOR_POS_D", "ENGINE_LOAD", "BRAKE_SIGNAL", "GEAR", "BRAKE_FORCE", "PRE_BRAKING",
     "WHILE_BRAKING",
 )  # fmt: skip
-# Share of each kind among the faults. A gap loses seconds of rows and is therefore rare.
 FAULTS = {
     "incomplete_row": 0.30, "no_frame_row": 0.16, "gap": 0.03, "repeated_time": 0.13, "missing_frame": 0.13,
     "frame_without_row": 0.08, "empty_gear": 0.10, "truncated_frame": 0.07,
 }  # fmt: skip
+"""Share of each kind among the faults. A gap loses seconds of rows and is therefore rare."""
 _FAILED = {"incomplete_row": "Incomplete Data", "no_frame_row": "No Frame"}
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The row and the frame of simulation step `step`: cells and time, None where there is none."""
+    """Row and frame of simulation step `step`: the row's cells and the frame's time; None if missing."""
 
     step: int
     cells: tuple[str, ...] | None
@@ -34,7 +34,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Record:
-    """The samples in recorded order and how many faults of each kind were made."""
+    """The samples in recorded order, and the number of faults of each kind."""
 
     samples: tuple[Sample, ...]
     faults: dict[str, int] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class Record:
 def record(
     start: datetime, steps: Sequence[int], controls: Controls, fault_rate: float, rng: np.random.Generator
 ) -> Record:
-    """Record the simulation `steps` of a drive that began at `start`, with faults in about `fault_rate` of the rows."""
+    """Record the `steps` of a drive that began at `start`, with faults in about `fault_rate` of the rows."""
     samples: list[Sample] = []
     counts = Counter[str]()
     lost_until = -1
@@ -64,17 +64,17 @@ def record(
                 continue
             if kind == "repeated_time":
                 samples.append(replace(sample, frame=None))
-            sample = _spoiled(sample, kind, bool(rng.random() < 0.5))
+            sample = _with_fault(sample, kind, bool(rng.random() < 0.5))
         samples.append(sample)
     return Record(tuple(samples), dict(sorted(counts.items())))
 
 
 def sample_steps(duration_s: float, rng: np.random.Generator) -> list[int]:
-    """Simulation steps at which the recorder samples: every half second, now and then a tenth early or late."""
+    """Simulation steps at which the recorder samples: every half second, sometimes a tenth early or late."""
     count = round(duration_s / SAMPLE_INTERVAL_S)
     shift = rng.choice((-1, 0, 1), size=count, p=(0.03, 0.94, 0.03))
     shift[0] = 0
-    # Two neighbours never move apart by more than one tenth: 0.6 s is still one window's step.
+    # Neighbours never move apart by more than one tenth: windows accept steps of up to 0.6 s.
     shift[1:][np.abs(np.diff(shift)) > 1] = 0
     return (np.arange(count) * round(SAMPLE_INTERVAL_S / STEP_S) + shift).tolist()
 
@@ -102,7 +102,7 @@ def _sample(start: datetime, step: int, controls: Controls) -> Sample:
     return Sample(step, cells, time)
 
 
-def _spoiled(sample: Sample, kind: str, keep_frame: bool) -> Sample:
+def _with_fault(sample: Sample, kind: str, keep_frame: bool) -> Sample:
     assert sample.cells is not None
     match kind:
         case "incomplete_row" | "no_frame_row":

@@ -1,4 +1,4 @@
-"""Draws what the camera sees of one moment of a drive, and says where each vehicle is seen."""
+"""Draws the camera's picture of one moment of a drive, and returns where each vehicle is visible."""
 
 import cv2
 import numpy as np
@@ -11,12 +11,12 @@ from drive_assets.simulation.scenery import Scenery
 from drive_assets.simulation.traffic import Snapshot
 from drive_assets.simulation.vehicles import Seen, draw_vehicles
 
-# The driver's eye and the camera sit this far behind the front bumper.
 CAMERA_SETBACK_M = 1.7
+"""Distance of the driver's eye and the camera from the front bumper."""
 
 
 class Renderer:
-    """One drive's camera, light, weather and road, which follow from `seed`; `noise` scales the sensor's."""
+    """One drive's camera, light, weather and road, derived from `seed`; `noise` scales the sensor noise."""
 
     def __init__(self, camera: Camera, road: Road, seed: int, noise: float = 1.0) -> None:
         rng = np.random.default_rng([seed, 6])
@@ -72,7 +72,7 @@ class Renderer:
 
 
 def _noise(camera: Camera, sigma: float, rng: np.random.Generator) -> Image:
-    """Sensor noise around 32, larger than a frame so that each frame cuts another piece out of it."""
+    """Sensor noise around 32, larger than a frame: each frame uses another part of it."""
     shape = (camera.height + 64, camera.width + 64, 3)
     image: Image = np.clip(32 + sigma * rng.standard_normal(shape, np.float32), 0, 64).astype(np.uint8)
     return image

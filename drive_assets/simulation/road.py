@@ -1,7 +1,7 @@
-"""The motorway as SUMO's network files: three lanes, interchanges with a fourth one, and places where others slow down.
+"""The motorway as SUMO's network files: three lanes, interchanges with a fourth, and zones where others slow down.
 
-The road is straight in SUMO: x runs along it, y is 0 at the left edge of the left lane and falls to the right; bends
-and hills are the renderer's.
+The road is straight in SUMO: x runs along it, y is 0 at the left edge of the left lane and decreases to the right. The
+renderer adds bends and hills.
 """
 
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ import numpy as np
 LANE_WIDTH_M = 3.75
 LANES = 3
 SPEED_LIMIT = 36.1
-# The edges of one block of road in driving order: name and length in metres.
 BLOCK = {"a": 400.0, "b": 400.0, "zone": 300.0, "c": 400.0, "d": 400.0, "weave": 600.0}
+"""The edges of one block of road in driving order: name and length in metres."""
 BLOCK_M = sum(BLOCK.values())
 
 
 @dataclass(frozen=True)
 class Road:
-    """In metres of x: where the road has its fourth lane, for joining and leaving, and where its edges start."""
+    """In metres of x: the stretches with a fourth lane, for joining and leaving, and the start of each edge."""
 
     weaves: tuple[tuple[float, float], ...]
     starts: dict[str, float]
@@ -69,7 +69,7 @@ def _edge(
     length: float | None = None,
 ) -> str:
     shape = "" if bend is None else f' shape="{bend[0]},{bend[1]}"'
-    # Without a length of its own an edge would be as short as it is drawn, cut off at its junctions.
+    # Without a length an edge would be as short as SUMO draws it, cut off at its junctions.
     shape += "" if length is None else f' length="{length}"'
     return (
         f'<edge id="{name}" from="{start}" to="{end}" numLanes="{lanes}" speed="{speed}" width="{LANE_WIDTH_M}" '
@@ -82,10 +82,9 @@ def _link(start: str, end: str, start_lane: int, end_lane: int) -> str:
 
 
 def jams(road: Road, duration_s: float, rng: np.random.Generator) -> str:
-    """What makes others slow down, as speed limits over time, which the ego and many others do not mind.
+    """Speed limits over time that make other drivers slow down. The ego and many others ignore them, but react.
 
-    They only see those brake who do. In the zones it lasts, so that a jam grows upstream; elsewhere it is a matter of
-    seconds.
+    Limits in zones last, so that a jam grows upstream; elsewhere they last seconds.
     """
     signs = []
     for block in range(len(road.weaves)):

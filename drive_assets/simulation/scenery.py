@@ -17,7 +17,7 @@ _ASPHALT, _GRASS, _CONCRETE, _STEEL = (
 
 
 class Scenery:
-    """The surroundings of one drive. Lateral places are metres left of the camera if named so, else of SUMO's y."""
+    """The surroundings of one drive. Lateral positions are SUMO's y unless a docstring says left of the camera."""
 
     def __init__(self, camera: Camera, look: Look, road: Road, bends: Waves, rng: np.random.Generator) -> None:
         self.camera, self.look, self.road, self.bends = camera, look, road, bends
@@ -33,7 +33,7 @@ class Scenery:
         self.light_shape = 0.62 * self.crown_shape + np.array((-0.07, -0.32))
 
     def draw(self, view: View, y: float) -> Image:
-        """A new picture of the surroundings, seen from lateral place `y`."""
+        """A new picture of the surroundings from lateral position `y`."""
         image = self._sky(view)
         self._ground(image, view, y)
         self._markings(image, view, y)
@@ -42,27 +42,24 @@ class Scenery:
         return image
 
     def _background(self, rng: np.random.Generator) -> Image:
-        """Sky, clouds and far hills, wider and higher than a frame so that bends and bumps can move it."""
+        """Sky, clouds and far hills, larger than a frame so that bends and bumps can move them."""
         camera, look = self.camera, self.look
         height, width = camera.height + 2 * self.margin, camera.width * 2
         horizon = round(camera.horizon) + self.margin
         share = np.clip(np.arange(height) / horizon, 0, 1)[:, None, None] ** 1.4
         sky = np.broadcast_to(look.sky_top * (1 - share) + look.sky_low * share, (height, width, 3)).astype(np.float32)
         if look.weather in ("clear", "overcast") and look.light != "night":
-            coarse = rng.normal(0, 1, (14, 20)).astype(np.float32) + cv2.resize(
-                rng.normal(0, 1, (5, 8)).astype(np.float32), (20, 14)
-            )
-            cloud = np.clip(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC) * 0.25, 0, 0.6)[
-                ..., None
-            ]
+            coarse = rng.normal(0, 1, (14, 20)).astype(np.float32)
+            coarse += cv2.resize(rng.normal(0, 1, (5, 8)).astype(np.float32), (20, 14))
+            cloud = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+            cloud = np.clip(cloud * 0.25, 0, 0.6)[..., None]
             sky = sky * (1 - cloud) + cloud * (look.sky_low * 0.4 + np.array((245.0, 245, 245)) * look.ambient * 0.6)
         image: Image = np.ascontiguousarray(np.clip(sky, 0, 255).astype(np.uint8))
         for depth, rise, colour in ((900.0, 62, (96, 100, 80)), (500.0, 34, (52, 78, 58)), (320.0, 20, (40, 64, 46))):
             line = np.cumsum(rng.normal(0, 1, width // 6 + 2))
             line = np.convolve(line - line.mean(), np.ones(25) / 25, "same")
-            ridge = rise * self.unit * (0.55 + 0.45 * line / (np.abs(line).max() + 1e-6)) + rng.uniform(
-                0, 5 * self.unit, line.size
-            )
+            ridge = rise * self.unit * (0.55 + 0.45 * line / (np.abs(line).max() + 1e-6))
+            ridge = ridge + rng.uniform(0, 5 * self.unit, line.size)
             points = np.stack([np.arange(line.size) * 6.0, horizon - ridge], axis=1)
             outline = np.concatenate([points, [[width, height], [0, height]]])
             fill(image, outline, look.lit(np.array(colour, float), depth))
@@ -76,7 +73,7 @@ class Scenery:
         return self.background[top : top + camera.height, left : left + camera.width].copy()
 
     def _ground(self, image: Image, view: View, y: float) -> None:
-        """Grass and asphalt in bands from far to near, each in the light of its distance; then their grain."""
+        """Grass and asphalt in bands from far to near, each lit by its distance; then their grain."""
         ahead = self.ahead
         rows = view.project(np.stack([np.zeros_like(ahead), np.zeros_like(ahead), ahead], axis=1))[:, 1]
         wet = 0.72 if self.look.weather == "rain" else 1.0
@@ -115,17 +112,9 @@ class Scenery:
         cv2.addWeighted(ground, 1.0, full, share, -32 * share, dst=ground)
 
     def _strip(
-        self,
-        image: Image,
-        view: View,
-        left: float,
-        right: float,
-        colour: Colour,
-        start: float = -1e9,
-        end: float = 1e9,
-        low: float = 0.0,
-        high: float = 0.0,
-    ) -> None:
+        self, image: Image, view: View, left: float, right: float, colour: Colour,
+        start: float = -1e9, end: float = 1e9, low: float = 0.0, high: float = 0.0,
+    ) -> None:  # fmt: skip
         """A band along the road from `left` to `right` (m left of the camera) and from height `low` to `high`."""
         ahead = self.ahead
         ahead = np.unique(np.clip(ahead, max(start - view.s, NEAR_M), max(min(end - view.s, 600.0), NEAR_M)))
@@ -164,12 +153,11 @@ class Scenery:
             near, far = np.maximum(starts - view.s, NEAR_M), starts + dash - view.s
             near, far = near[far > NEAR_M + 0.1], far[far > NEAR_M + 0.1]
             left, right_edge = y - side - half, y - side + half
-            self._quads(
-                image, view, [(left, 0, near), (right_edge, 0, near), (right_edge, 0, far), (left, 0, far)], white
-            )
+            corners = [(left, 0, near), (right_edge, 0, near), (right_edge, 0, far), (left, 0, far)]
+            self._quads(image, view, corners, white)
 
     def _quads(self, image: Image, view: View, corners: Sequence[tuple[float, float, Points]], colour: Colour) -> None:
-        """Many quadrangles that differ in how far ahead they lie; four corners of (right, above, all distances)."""
+        """Quadrangles that differ only in their distance; four corners of (right, above, all distances)."""
         near = corners[0][2]
         if not len(near):
             return
@@ -199,11 +187,10 @@ class Scenery:
             open_from = max(open_from, end)
 
     def _trees(self, image: Image, view: View, y: float) -> None:
-        """Trees on both sides, from far to near; which and where follows from the place on the road."""
+        """Trees on both sides, from far to near, determined by the road metre."""
         spacing = 9.0
-        index = np.arange(
-            int(np.ceil((view.s + 6) / spacing)) + 32, int(np.ceil((view.s + 6) / spacing)) - 1, -1
-        ).repeat(2)
+        first = int(np.ceil((view.s + 6) / spacing))
+        index = np.arange(first + 32, first - 1, -1).repeat(2)
         side = np.tile((-1, 1), len(index) // 2)
         chance, size, shift, tone = self.trees[(index * 2 + (side > 0)) % len(self.trees)].T
         ahead = index * spacing + 4 * shift - view.s

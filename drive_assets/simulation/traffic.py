@@ -17,14 +17,20 @@ from drive_assets.simulation.demand import EGO, VEHICLE_TYPES, routes
 from drive_assets.simulation.road import SPEED_LIMIT, Road, jams, write_network
 from model.common.errors import DataError
 
-# Traffic settles before the drive begins.
 WARM_UP_S = 60.0
+"""In which the traffic settles before the drive begins."""
 VIEW_RADIUS_M = 280.0
+NETWORK_OPTIONS = "--no-internal-links --no-turnarounds --offset.disable-normalization"
+TRAFFIC_OPTIONS = (
+    "--no-step-log --no-warnings --lanechange.duration 3.5 --collision.action none --max-depart-delay 10 "
+    f"--time-to-teleport -1 --device.fcd.explicit {EGO} --device.fcd.radius {VIEW_RADIUS_M} "
+    "--fcd-output.acceleration --fcd-output.attributes id,x,y,lane,pos,speed,acceleration,type --precision 3"
+)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One step: the vehicles in view of the ego car. Arrays have one entry a vehicle; x is the front bumper's."""
+    """One step: the vehicles in view of the ego car. Arrays have one entry per vehicle; x is the front bumper's."""
 
     number: NDArray[np.int64]
     kind: NDArray[np.int64]
@@ -36,7 +42,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Traffic:
-    """A drive every STEP_S seconds: the ego's x, y (m), speed (m/s), acceleration (m/s2), and who is around it."""
+    """A drive every STEP_S seconds: the ego car's x, y (m), speed (m/s), acceleration (m/s2) and surroundings."""
 
     x: NDArray[np.float64]
     y: NDArray[np.float64]
@@ -57,66 +63,12 @@ def simulate_traffic(duration_s: float, density: tuple[float, float], seed: int)
     with tempfile.TemporaryDirectory(prefix="drive-assets-sumo-") as name:
         folder = Path(name)
         road = write_network(folder, (duration_s + WARM_UP_S + 30) * SPEED_LIMIT + 2000)
-        _run(
-            [
-                netconvert,
-                "-n",
-                "n.xml",
-                "-e",
-                "e.xml",
-                "-x",
-                "c.xml",
-                "-o",
-                "net.xml",
-                "--no-internal-links",
-                "--no-turnarounds",
-                "--offset.disable-normalization",
-            ],
-            folder,
-        )
+        _run(folder, netconvert, "-n n.xml -e e.xml -x c.xml -o net.xml", NETWORK_OPTIONS)
         (folder / "jams.xml").write_text(jams(road, duration_s + WARM_UP_S, rng))
         (folder / "routes.xml").write_text(routes(road, duration_s + WARM_UP_S, density, rng))
-        _run(
-            [
-                sumo,
-                "-n",
-                "net.xml",
-                "-r",
-                "routes.xml",
-                "-a",
-                "jams.xml",
-                "--step-length",
-                str(STEP_S),
-                "--end",
-                str(WARM_UP_S + duration_s + 2),
-                "--seed",
-                str(seed % 2**31),
-                "--no-step-log",
-                "--no-warnings",
-                "--lanechange.duration",
-                "3.5",
-                "--collision.action",
-                "none",
-                "--max-depart-delay",
-                "10",
-                "--time-to-teleport",
-                "-1",
-                "--device.fcd.explicit",
-                EGO,
-                "--device.fcd.radius",
-                str(VIEW_RADIUS_M),
-                "--device.fcd.begin",
-                str(WARM_UP_S),
-                "--fcd-output",
-                "fcd.csv",
-                "--fcd-output.acceleration",
-                "--fcd-output.attributes",
-                "id,x,y,lane,pos,speed,acceleration,type",
-                "--precision",
-                "3",
-            ],
-            folder,
-        )
+        times = f"--step-length {STEP_S} --end {WARM_UP_S + duration_s + 2} --device.fcd.begin {WARM_UP_S}"
+        files = "-n net.xml -r routes.xml -a jams.xml --fcd-output fcd.csv"
+        _run(folder, sumo, files, times, f"--seed {seed % 2**31}", TRAFFIC_OPTIONS)
         return _read(folder / "fcd.csv", road, round(duration_s / STEP_S))
 
 
@@ -138,14 +90,15 @@ def _program(name: str) -> str:
     return found
 
 
-def _run(command: list[str], folder: Path) -> None:
+def _run(folder: Path, program: str, *options: str) -> None:
+    command = [program, *" ".join(options).split()]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise DataError(f"{Path(command[0]).name} failed (exit {done.returncode}): {done.stderr.strip()[-800:]}")
+        raise DataError(f"{Path(program).name} failed (exit {done.returncode}): {done.stderr.strip()[-800:]}")
 
 
 def _read(path: Path, road: Road, steps: int) -> Traffic:
-    """Read the floating-car data (one row a vehicle and step) into a `Traffic` of `steps` steps."""
+    """Read the floating-car data (one row per vehicle and step) into a `Traffic` of `steps` steps."""
     kinds = {kind.name: index for index, kind in enumerate(VEHICLE_TYPES)}
     moments: dict[str, list[dict[str, str]]] = {}
     with path.open(newline="") as stream:
@@ -157,7 +110,7 @@ def _read(path: Path, road: Road, steps: int) -> Traffic:
         values = np.array(
             [[float(row[f"vehicle_{key}"]) for key in ("x", "y", "speed", "acceleration", "pos")] for row in rows]
         )
-        # SUMO draws edges shorter than they are: along the road, x counts from the edge's start instead.
+        # SUMO draws edges shorter than they are: along the road, x is counted from the edge's start instead.
         starts = [road.starts.get(row["vehicle_lane"].rsplit("_", 1)[0], np.nan) for row in rows]
         values[:, 0] = np.where(np.isnan(starts), values[:, 0], np.array(starts) + values[:, 4])
         lit = {
@@ -186,5 +139,5 @@ def _read(path: Path, road: Road, steps: int) -> Traffic:
 
 
 def _brake_light(lit: bool, speed: float, acceleration: float) -> bool:
-    """Whether a driver is on the brake: beyond what engine and air slow a car by; on at rest; held until it is over."""
+    """Whether a driver brakes: harder than engine and air, with hysteresis, or at rest."""
     return acceleration < (-0.35 if lit else -0.95) or speed < 0.3

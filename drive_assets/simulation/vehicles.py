@@ -1,4 +1,4 @@
-"""Draws the vehicles from far to near, and measures what stays visible of each."""
+"""Draws the vehicles from far to near, and measures what remains visible of each."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,25 +15,12 @@ from drive_assets.simulation.paint import SUBPIXEL_BITS, Image, fixed
 from drive_assets.simulation.scenery import FARTHEST_M
 from drive_assets.simulation.traffic import Snapshot
 
-# Two numbers a vehicle in the picture of who is where, one byte a pixel.
+# The index picture has one byte per pixel and two numbers per vehicle.
 _MOST_VEHICLES = 120
 _PAINT = np.array(
-    [
-        (28, 26, 26),
-        (232, 232, 230),
-        (120, 118, 116),
-        (180, 180, 178),
-        (110, 58, 28),
-        (34, 30, 150),
-        (70, 64, 60),
-        (44, 66, 36),
-        (90, 110, 132),
-        (205, 205, 208),
-        (140, 90, 40),
-        (60, 50, 48),
-    ],
-    float,
-)
+    [(28, 26, 26), (232, 232, 230), (120, 118, 116), (180, 180, 178), (110, 58, 28), (34, 30, 150),
+     (70, 64, 60), (44, 66, 36), (90, 110, 132), (205, 205, 208), (140, 90, 40), (60, 50, 48)], float
+)  # fmt: skip
 _TRUCK_PAINT = np.array(
     [(225, 228, 228), (70, 60, 165), (150, 90, 40), (60, 130, 190), (110, 140, 60), (190, 190, 186)], float
 )
@@ -62,20 +49,20 @@ _LAMPS: dict[str, tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, i
 
 @dataclass(frozen=True)
 class Seen:
-    """One drawn vehicle: (x1, y1, x2, y2) px of all that is visible of it and of its rear, and the share not hidden.
+    """One drawn vehicle: (x1, y1, x2, y2) px of all that is visible of it and of its rear, and the visible share.
 
-    `rear` is None where nothing of the rear is in the picture. `visible` is measured against what lies in the frame.
+    `rear` is None if nothing of the rear is visible. `visible` is relative to the part that lies in the frame.
     """
 
     number: int
-    distance: float
+    kind: int
     whole: tuple[int, int, int, int]
     rear: tuple[int, int, int, int] | None
     visible: float
 
 
 def draw_vehicles(image: Image, view: View, look: Look, y: float, around: Snapshot) -> list[Seen]:
-    """Draw the vehicles `around` the ego at lateral place `y`; what is seen of each, the nearest first."""
+    """Draw the vehicles `around` the ego at lateral position `y`; returns what is visible of each, nearest first."""
 
     def paint(index: int, offset: Points) -> None:
         kind, number = int(around.kind[index]), int(around.number[index])
@@ -87,9 +74,9 @@ def draw_vehicles(image: Image, view: View, look: Look, y: float, around: Snapsh
 def see_vehicles(
     view: View, y: float, around: Snapshot, paint: Callable[[int, Points], None] = lambda index, offset: None
 ) -> list[Seen]:
-    """What the camera sees of the vehicles `around` the ego at lateral place `y`, the nearest first.
+    """What the camera sees of the vehicles `around` the ego at lateral position `y`, nearest first.
 
-    `paint` is called for each that is seen, from far to near, with its index and its place before the camera.
+    `paint` is called for each visible vehicle, from far to near, with its index and its position before the camera.
     """
     ids = np.zeros((view.camera.height, view.camera.width), np.uint8)
     lengths = np.array([kind.length for kind in VEHICLE_TYPES])[around.kind] if len(around.kind) else np.empty(0)
@@ -103,15 +90,15 @@ def see_vehicles(
         if whole is None:
             continue
         paint(index, offset)
-        drawn.append((place, int(around.number[index]), float(rear[index]), whole, area))
+        drawn.append((place, int(around.number[index]), int(around.kind[index]), whole, area))
     return [seen for item in reversed(drawn) if (seen := _measure(ids, *item)) is not None]
 
 
 def _faces(shape: Body, view: View, offset: Points) -> list[Face]:
-    """The faces that the camera sees, the nearest last: one flank where it looks past the edge, the rear if ahead."""
+    """The visible faces, nearest last: the rear if the vehicle is ahead, and a flank if the camera looks past it."""
     ahead = max(float(offset[2]), NEAR_M)
     middle, further = view.bend(ahead), view.bend(ahead + 5.0)
-    # Where the line of the vehicle's side, drawn backwards, passes the camera.
+    # Where the extended line of the vehicle's side passes the camera.
     passing = float(offset[0]) + middle - (further - middle) / 5.0 * ahead
     faces: list[Face] = ["ground"]
     if passing - shape.width / 2 > 0:
@@ -126,7 +113,7 @@ def _faces(shape: Body, view: View, offset: Points) -> list[Face]:
 def _outline(
     ids: Image, view: View, shape: Body, offset: Points, number: int
 ) -> tuple[tuple[int, int, int, int] | None, int]:
-    """Mark the vehicle's pixels in `ids` (sides `number`, rear `number` + 1); their frame-clipped box and count."""
+    """Mark the vehicle's pixels in `ids` (sides `number`, rear `number` + 1); returns their clipped box and count."""
     height, width = ids.shape
     corners = []
     for face in _faces(shape, view, offset)[1:]:
@@ -167,7 +154,7 @@ def _paint(
 
 
 def _tones(look: Look, parts: list[Part], depth: float, paint: dict[str, Colour], braking: bool) -> list[list[float]]:
-    """Colours of the parts as seen from `depth` metres; lit lamps shine by themselves."""
+    """Colours of the parts at `depth` metres; lit lamps emit their own light."""
     state = 2 if braking else 1 if look.lamps_on else 0
     base = np.array(
         [
@@ -187,7 +174,7 @@ def _tones(look: Look, parts: list[Part], depth: float, paint: dict[str, Colour]
 
 
 def _shine(image: Image, view: View, look: Look, shape: Body, offset: Points, depth: float, braking: bool) -> None:
-    """Halo of lit lamps: wide in the dark, fog and rain, small by day."""
+    """Draw the halo of lit lamps: large in the dark, fog and rain, small by day."""
     strength = (1.0 if braking else 0.45) * (1.0 if look.light != "day" else 0.5)
     strength *= float(np.exp(-depth / look.visibility_m))
     radius = round(view.camera.focal / depth * (0.55 if look.lamps_on else 0.3))
@@ -217,7 +204,7 @@ def _colours(kind: int, number: int) -> dict[str, Colour]:
 
 
 def _measure(
-    ids: Image, place: int, number: int, distance: float, whole: tuple[int, int, int, int], area: int
+    ids: Image, place: int, number: int, kind: int, whole: tuple[int, int, int, int], area: int
 ) -> Seen | None:
     x1, y1, x2, y2 = whole
     window = ids[y1:y2, x1:x2]
@@ -227,7 +214,7 @@ def _measure(
     if count == 0:
         return None
     box = _extent(every, x1, y1)
-    return Seen(number, distance, box, _extent(rear, x1, y1) if rear.any() else None, count / max(area, 1))
+    return Seen(number, kind, box, _extent(rear, x1, y1) if rear.any() else None, count / max(area, 1))
 
 
 def _extent(mask: NDArray[np.bool_], left: int, top: int) -> tuple[int, int, int, int]:

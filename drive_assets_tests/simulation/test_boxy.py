@@ -61,7 +61,7 @@ def test_what_is_there_is_kept_or_refused(raw: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in raw.iterdir()}
     told: list[str] = []
     assert simulate_boxy(raw, CONFIG, told.append) == raw
-    assert told == [f"{raw}: already simulated with these options, kept"]
+    assert told == [f"{raw}: already simulated with these options"]
     with pytest.raises(DataError, match="was not simulated with these options"):
         simulate_boxy(raw, SimulationConfig(boxy_sequences=3, boxy_frames=5), lambda line: None)
     assert {path.name: path.stat().st_mtime_ns for path in raw.iterdir()} == before

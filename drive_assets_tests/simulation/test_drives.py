@@ -94,7 +94,7 @@ def test_a_rerun_makes_only_what_is_missing(tmp_path: Path) -> None:
     folders = simulate_drives(tmp_path, config.replace(recordings=2), told.append)
     assert folders[0] == first and first.stat().st_mtime_ns == made
     assert [line.split(":")[0].split(" 20")[0] for line in told] == [
-        "1 of 2 drives are there already, kept",
+        "1 of 2 drives already exist",
         "drive 2/2",
     ]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(folder.name for folder in folders)

@@ -21,4 +21,4 @@ def test_simulated_tables_become_a_data_set(tmp_path: Path) -> None:
     frames = list((tmp_path / "set" / "images").rglob("*.jpg"))
     assert {cv2.imread(str(path)).shape for path in frames} == {(900, 1600, 3)}
     assert simulate_nuimages(tmp_path / "raw", CONFIG, told.append) == raw
-    assert told[-1].endswith("already simulated with these options, kept")
+    assert told[-1].endswith("already simulated with these options")

@@ -15,7 +15,7 @@ def _killed(number: int) -> int:
 
 
 def test_a_process_that_is_killed_is_told_in_a_sentence() -> None:
-    with pytest.raises(PassingError, match="was killed, as by the system where memory is short"):
+    with pytest.raises(PassingError, match="was killed, perhaps because memory ran out"):
         side_by_side(_killed, [(0,), (1,)], 2, lambda number, result: None)
 
 
