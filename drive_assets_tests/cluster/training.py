@@ -33,13 +33,13 @@ if gate := os.environ.get("DRIVE_ASSETS_TEST_GATE"):
     from drive_assets.resources.mlflow import tracking
     begin, restarts = tracking.EpochLog.begin, os.environ.get("SLURM_RESTART_COUNT", "0")
     def begun(self, epochs_done):
-        from drive_assets.tasks import ENDING
+        from drive_assets.tasks import STOP_REQUESTED
         from model.training.step import Step
         step, numbers = Step.__call__, itertools.count(1)
         def stopped(*arguments):
             if next(numbers) == (3 if epochs_done else 3 * 7 + 3) and not Path(gate).exists():
                 Path(gate).with_name("stopped-" + restarts).touch()
-                while not ENDING.is_set():
+                while not STOP_REQUESTED.is_set():
                     time.sleep(0.05)
             return step(*arguments)
         Step.__call__ = stopped
