@@ -11,6 +11,7 @@ from typing import Literal
 
 import pandas as pd
 
+from model.recording.labels import LabelConfig
 from model.recording.schema import HORIZONS_S
 
 ROWS = 60
@@ -19,6 +20,22 @@ COLUMNS = (
     "WHILE_BRAKING",
 )  # fmt: skip
 NUMBERS = ("SPEED", "RPM", "ACCELERATOR_POS_D", "ENGINE_LOAD", "BRAKE_FORCE")
+
+
+class Kinds:
+    """Kinds of damage: those that may meet in one input, done in this order, and those that stand alone."""
+
+    def __init__(self) -> None:
+        self.mixed: list[Kind] = []
+        self.single: list[Kind] = []
+
+    def mixable(self, kind: "Kind") -> "Kind":
+        self.mixed.append(kind)
+        return kind
+
+    def alone(self, kind: "Kind") -> "Kind":
+        self.single.append(kind)
+        return kind
 
 
 @dataclass
@@ -41,7 +58,7 @@ class Draft:
     spoil: list[Callable[[bytes], bytes]] = field(default_factory=list)
     """What is done to the bytes of the telemetry."""
     arrange: list[Callable[[Path], Path]] = field(default_factory=list)
-    """What is done to the folder; each returns what is given to `ingest` then."""
+    """What is done to the folder; each returns the path for `ingest`."""
     times: list[str] = field(default_factory=list)
     """Time of each true row."""
     harmed: set[int] = field(default_factory=set)
@@ -50,8 +67,8 @@ class Draft:
     """True rows before which the clock jumps."""
     must_refuse: bool = False
     may_refuse: bool = False
-    told: tuple[str, ...] = ()
-    """Words that must be told."""
+    expected_words: tuple[str, ...] = ()
+    """Words that the output must contain."""
     is_known: bool = True
     """Whether the values are known: not where the damage may turn one digit into another."""
     is_annotated: bool = False
@@ -90,6 +107,29 @@ class Draft:
     def insert(self, row: list[str] | str, rng: Random) -> None:
         """Put a row somewhere before the last."""
         self.rows.insert(rng.randrange(len(self.rows)), row)
+
+    def add_columns(self, names: list[str], cell: str) -> None:
+        self.columns.extend(names)
+        for row in self.rows:
+            if isinstance(row, list):
+                row.extend([cell] * len(names))
+
+    def refuse(self, *words: str) -> None:
+        """The input must be refused, with these words."""
+        self.must_refuse, self.expected_words = True, words
+
+    def replace(self, content: bytes) -> None:
+        """Other content in place of the telemetry, to be refused."""
+        self.spoil.append(lambda _: content)
+        self.must_refuse = True
+
+    @staticmethod
+    def flipped(content: bytes, rng: Random, most: int) -> bytes:
+        """With 1 to `most` bits flipped."""
+        changed = bytearray(content)
+        for _ in range(rng.randint(1, most)):
+            changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
+        return bytes(changed)
 
     def map_column(self, name: str, change: Callable[[str], str]) -> None:
         place = COLUMNS.index(name)
@@ -156,6 +196,9 @@ class Draft:
         return wrong[:5]
 
 
+Kind = Callable[[Draft, Random], None]
+
+
 def stamp(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H-%M-%S}-{moment.microsecond // 100_000}"
 
@@ -182,4 +225,9 @@ def cells(time: str, number: int) -> list[str]:
 def labels(number: int) -> dict[str, float | bool]:
     row = truth(number)
     pedal, force = float(row["ACCELERATOR_POS_D"]), float(row["BRAKE_FORCE"])
-    return {"brake": row["BRAKE_SIGNAL"], "coast": pedal < 7.5, "brake_force": max(force, 0.0), "acc_pos": pedal}
+    return {
+        "brake": row["BRAKE_SIGNAL"],
+        "coast": pedal < LabelConfig().coast_threshold,
+        "brake_force": max(force, 0.0),
+        "acc_pos": pedal,
+    }

@@ -1,4 +1,4 @@
-"""What cameras, desktops, archives and attackers do to a recording's folder. Each function is a kind."""
+"""What cameras, desktops, archives and attackers do to a recording's folder."""
 
 import io
 import os
@@ -11,8 +11,9 @@ from random import Random
 
 from PIL import Image
 
-from drive_assets_tests.campaign.drafts import Draft
+from drive_assets_tests.campaign.drafts import Draft, Kinds
 
+KINDS = Kinds()
 HUGE_PNG = 30_000
 """Width and height in px of a picture of a few kB."""
 
@@ -21,13 +22,17 @@ def _some(draft: Draft, rng: Random, most: int = 5) -> list[str]:
     return rng.sample(sorted(draft.frames), rng.randint(1, most))
 
 
-def _again(content: bytes, kind: str = "JPEG", **options: object) -> bytes:
+def _saved(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
     stream = io.BytesIO()
-    image = Image.open(io.BytesIO(content))
-    (image.convert("CMYK") if options.pop("cmyk", False) else image).save(stream, kind, **options)
+    image.save(stream, kind, **options)
     return stream.getvalue()
 
 
+def _opened(content: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(content))
+
+
+@KINDS.mixable
 def damaged_frames(draft: Draft, rng: Random) -> None:
     for name in _some(draft, rng):
         whole = draft.frames[name]
@@ -38,119 +43,107 @@ def damaged_frames(draft: Draft, rng: Random) -> None:
     draft.is_annotated = True
 
 
+@KINDS.alone
 def no_frame_whole(draft: Draft, rng: Random) -> None:
     content = rng.choice([b"", b"\0" * 9000, draft.pictures[0][:-200], b"no picture"])
     draft.frames = dict.fromkeys(draft.frames, content)
-    draft.must_refuse, draft.told = True, ("no usable frame",)
+    draft.refuse("no usable frame")
 
 
+@KINDS.alone
 def frame_suffixes(draft: Draft, rng: Random) -> None:
     suffix = rng.choice([".JPG", ".jpeg", ".JPEG", ".Jpg"])
     draft.frames = {name.replace(".jpg", suffix): content for name, content in draft.frames.items()}
     draft.is_annotated = True
 
 
+@KINDS.mixable
 def other_pictures(draft: Draft, rng: Random) -> None:
     """Pictures of other makes, all of which a reader of JPEG and PNG reads."""
+    exif = Image.Exif()
+    exif[0x0112] = rng.choice([3, 6, 8, 0, 99])
     changes: list[Callable[[bytes], bytes]] = [
-        lambda whole: _again(whole, "PNG"),
-        lambda whole: _again(whole, progressive=True),
-        lambda whole: _again(whole, cmyk=True),
+        lambda whole: _saved(_opened(whole), "PNG"),
+        lambda whole: _saved(_opened(whole), progressive=True),
+        lambda whole: _saved(_opened(whole).convert("CMYK")),
+        lambda whole: _saved(_opened(whole), exif=exif),
         lambda whole: whole + rng.randbytes(6000),
         lambda whole: whole + bytes(9),
-        lambda whole: _turned(whole, rng),
     ]
     for name in _some(draft, rng, 30):
         draft.frames[name] = rng.choice(changes)(draft.frames[name])
     draft.is_annotated = True
 
 
-def _turned(content: bytes, rng: Random) -> bytes:
-    exif = Image.Exif()
-    exif[0x0112] = rng.choice([3, 6, 8, 0, 99])
-    return _again(content, exif=exif)
-
-
+@KINDS.mixable
 def other_sizes(draft: Draft, rng: Random) -> None:
     for name in _some(draft, rng):
         size = rng.choice([(1, 1), (320, 180), (640, 90), (1920, 1080), (2, 5000)])
-        stream = io.BytesIO()
-        Image.open(io.BytesIO(draft.frames[name])).resize(size).save(stream, "JPEG")
-        draft.frames[name] = stream.getvalue()
+        draft.frames[name] = _saved(_opened(draft.frames[name]).resize(size))
     draft.is_annotated = True
 
 
+@KINDS.alone
 def decompression_bomb(draft: Draft, rng: Random) -> None:
-    stream = io.BytesIO()
-    Image.new("1", (HUGE_PNG, HUGE_PNG)).save(stream, "PNG")
+    bomb = _saved(Image.new("1", (HUGE_PNG, HUGE_PNG)), "PNG")
     for name in _some(draft, rng, 2):
-        draft.frames[name] = stream.getvalue()
+        draft.frames[name] = bomb
     draft.is_annotated = draft.may_refuse = True
 
 
+@KINDS.alone
 def black_camera(draft: Draft, rng: Random) -> None:
-    stream = io.BytesIO()
-    Image.new("RGB", (640, 360)).save(stream, "JPEG")
-    draft.frames = dict.fromkeys(draft.frames, stream.getvalue())
-    draft.told = ("black",)
+    draft.frames = dict.fromkeys(draft.frames, _saved(Image.new("RGB", (640, 360))))
+    draft.expected_words = ("black",)
 
 
+@KINDS.mixable
 def frames_without_rows(draft: Draft, rng: Random) -> None:
-    for name in [
-        "x.jpg",
-        "2024-05-01.jpg",
-        ":.jpg",
-        "a\nb.jpg",
-        "ü.jpg",
-        "x" * 250 + ".jpg",
-        "%s%n.jpg",
-        "-rf.jpg",
-        "..jpg",
-    ]:
-        draft.frames[name] = draft.pictures[0]
+    names = ["x", "2024-05-01", ":", "a\nb", "ü", "x" * 250, "%s%n", "-rf", "."]
+    draft.frames |= {f"{name}.jpg": draft.pictures[0] for name in names}
     draft.is_annotated = True
 
 
+@KINDS.mixable
 def missing_frames(draft: Draft, rng: Random) -> None:
     for name in _some(draft, rng, 55):
         del draft.frames[name]
 
 
+@KINDS.alone
 def frame_twice(draft: Draft, rng: Random) -> None:
     for name in _some(draft, rng):
         draft.frames[name.replace(".jpg", rng.choice([".png", ".JPG", ".jpeg"]))] = draft.frames[name]
     draft.may_refuse = draft.is_annotated = True
 
 
+@KINDS.alone
 def region_junk(draft: Draft, rng: Random) -> None:
-    draft.files["roi.json"] = rng.choice(
-        [
-            b"",
-            b"{",
-            b"null",
-            b"[]",
-            b"7",
-            b"\xff\xfe{\0}\0",
-            b'{"x": NaN, "y": 0, "width": 9, "height": 9}',
-            b'{"x": -5, "y": 0, "width": 640, "height": 200}',
-            b'{"x": 0, "y": 0, "width": 0, "height": 200}',
-            b'{"x": 0, "y": 9999, "width": 640, "height": 200}',
-            b'{"x": 0, "y": 0, "width": 1e400, "height": 200}',
-            b'{"x": "a", "y": 0, "width": 640, "height": 200}',
-            b"[" * 100_000,
-            rng.randbytes(3000),
-            b'{"x": 0, "y": 0, "width": 99999999999999999999, "height": 200}',
-        ]
-    )
+    regions = [
+        ("NaN", 0, 9, 9),
+        (-5, 0, 640, 200),
+        (0, 0, 0, 200),
+        (0, 9999, 640, 200),
+        (0, 0, "1e400", 200),
+        ('"a"', 0, 640, 200),
+        (0, 0, 99999999999999999999, 200),
+    ]
+    texts = [
+        b'{"x": %b, "y": %b, "width": %b, "height": %b}' % tuple(str(n).encode() for n in each) for each in regions
+    ]
+    junk = [b"", b"{", b"null", b"[]", b"7", b"\xff\xfe{\0}\0", b"[" * 100_000, rng.randbytes(3000)]
+    draft.files["roi.json"] = rng.choice([*texts, *junk])
     draft.may_refuse = draft.is_annotated = True
 
 
+@KINDS.mixable
 def results_of_others(draft: Draft, rng: Random) -> None:
     """What is derived is not taken over, whatever it holds."""
     for name in ("annotations.csv", "annotations.json", "future_labels.csv", ".source.json", "notes.txt", "Thumbs.db"):
         draft.files[name] = rng.randbytes(rng.choice([0, 20, 100_000]))
 
 
+@KINDS.alone
 def no_regular_file(draft: Draft, rng: Random) -> None:
     makers: list[Callable[[Path], None]] = [
         os.mkfifo,
@@ -171,7 +164,7 @@ def no_regular_file(draft: Draft, rng: Random) -> None:
         return folder
 
     draft.arrange.append(arrange)
-    draft.must_refuse, draft.told = True, (name if name != "telemetry.csv" else draft.name,)
+    draft.refuse(name if name != "telemetry.csv" else draft.name)
 
 
 def _socket(path: Path) -> None:
@@ -184,38 +177,28 @@ def _socket(path: Path) -> None:
         os.chdir(before)
 
 
+@KINDS.alone
 def folder_names(draft: Draft, rng: Random) -> None:
-    name = rng.choice(
-        [
-            draft.name + " - Copy",
-            draft.name.replace("_", " "),
-            "2024-02-30_10-00-00",
-            "٢٠٢٤-05-01_10-00-00",
-            "drive",
-            draft.name + "\n",
-            draft.name + "é",
-            " " + draft.name,
-            "2024-5-1_10-00-00",
-            "%2e%2e",
-            "$(id)",
-            "x" * 200,
-            "２０２４-05-01_10-00-00",
-            "0000-00-00_00-00-00",
-            draft.name + ".",
-            "*",
-            "--help",
-        ]
-    )
+    others = ["2024-02-30_10-00-00", "٢٠٢٤-05-01_10-00-00", "２０２４-05-01_10-00-00", "2024-5-1_10-00-00"]
+    others += ["0000-00-00_00-00-00", "drive", "%2e%2e", "$(id)", "x" * 200, "*", "--help"]
+    changed = [
+        draft.name.replace("_", " "),
+        f" {draft.name}",
+        *(draft.name + end for end in (" - Copy", "\n", "é", ".")),
+    ]
+    name = rng.choice([*others, *changed])
     draft.arrange.append(lambda folder: folder.rename(folder.with_name(name)))
-    draft.must_refuse, draft.told = True, ("YYYY-MM-DD_HH-MM-SS",)
+    draft.refuse("YYYY-MM-DD_HH-MM-SS")
 
 
+@KINDS.alone
 def telemetry_names(draft: Draft, rng: Random) -> None:
     name = rng.choice(["TELEMETRY.CSV", "Telemetry.csv", "telemetry.csv.txt", "telemetry (1).csv", "telemetry"])
     draft.arrange.append(lambda folder: (folder / "telemetry.csv").rename(folder / name).parent)
     draft.may_refuse = True
 
 
+@KINDS.alone
 def deeper(draft: Draft, rng: Random) -> None:
     def arrange(folder: Path) -> Path:
         aside = folder.rename(folder.with_name("aside"))
@@ -227,6 +210,7 @@ def deeper(draft: Draft, rng: Random) -> None:
     draft.may_refuse = True
 
 
+@KINDS.mixable
 def zipped(draft: Draft, rng: Random) -> None:
     """Zips that are right."""
     prefix = rng.choice(["", f"{draft.name}/", f"week 27/é/{draft.name}/", f"week\\{draft.name}\\"])
@@ -237,7 +221,7 @@ def zipped(draft: Draft, rng: Random) -> None:
     draft.may_refuse |= len(draft.telemetry()) > 100_000 or any("\n" in name for name in draft.frames)
 
     def arrange(folder: Path) -> Path:
-        entries = {prefix + path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+        entries = _contents(folder, prefix)
         entries |= {f"__MACOSX/._{draft.name}.jpg": b"x", "Icon\r": b"", ".DS_Store": b"x"}
         made = _zip(folder, entries, method, comment)
         made.write_bytes(around + made.read_bytes())
@@ -246,6 +230,7 @@ def zipped(draft: Draft, rng: Random) -> None:
     draft.arrange.append(arrange)
 
 
+@KINDS.alone
 def hostile_zip(draft: Draft, rng: Random) -> None:
     name, content, mode = rng.choice(
         [
@@ -264,8 +249,7 @@ def hostile_zip(draft: Draft, rng: Random) -> None:
     )
 
     def arrange(folder: Path) -> Path:
-        entries = {f"{draft.name}/{path.name}": path.read_bytes() for path in sorted(folder.iterdir())}
-        made = _zip(folder, entries)
+        made = _zip(folder, _contents(folder, f"{draft.name}/"))
         with zipfile.ZipFile(made, "a", zipfile.ZIP_DEFLATED) as archive:
             info = zipfile.ZipInfo(name)
             info.external_attr = mode << 16
@@ -274,17 +258,16 @@ def hostile_zip(draft: Draft, rng: Random) -> None:
         return made
 
     draft.arrange.append(arrange)
-    draft.must_refuse, draft.told = True, (f"{draft.name}.zip",)
+    draft.refuse(f"{draft.name}.zip")
 
 
+@KINDS.alone
 def broken_zip(draft: Draft, rng: Random) -> None:
     def cut(content: bytearray) -> bytes | bytearray:
         return content[: rng.randrange(len(content))]
 
     def flipped(content: bytearray) -> bytes | bytearray:
-        for _ in range(rng.randint(1, 60)):
-            content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
-        return content
+        return draft.flipped(bytes(content), rng, 60)
 
     def encrypted(content: bytearray) -> bytes | bytearray:
         for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
@@ -311,7 +294,7 @@ def broken_zip(draft: Draft, rng: Random) -> None:
     change = rng.choice(changes)
 
     def arrange(folder: Path) -> Path:
-        made = _zip(folder, {path.name: path.read_bytes() for path in sorted(folder.iterdir())})
+        made = _zip(folder, _contents(folder))
         made.write_bytes(change(bytearray(made.read_bytes())))
         return made
 
@@ -320,9 +303,10 @@ def broken_zip(draft: Draft, rng: Random) -> None:
     draft.may_refuse, draft.must_refuse = True, change is not flipped
 
 
+@KINDS.alone
 def nested_zip(draft: Draft, rng: Random) -> None:
     def arrange(folder: Path) -> Path:
-        inner = _zip(folder, {path.name: path.read_bytes() for path in sorted(folder.iterdir())})
+        inner = _zip(folder, _contents(folder))
         outer = inner.with_name("outer.zip")
         with zipfile.ZipFile(outer, "w") as archive:
             archive.write(inner, inner.name)
@@ -330,7 +314,11 @@ def nested_zip(draft: Draft, rng: Random) -> None:
         return outer
 
     draft.arrange.append(arrange)
-    draft.must_refuse, draft.told = True, ("outer.zip",)
+    draft.refuse("outer.zip")
+
+
+def _contents(folder: Path, prefix: str = "") -> dict[str, bytes]:
+    return {prefix + path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 def _zip(folder: Path, entries: dict[str, bytes], method: int = zipfile.ZIP_STORED, comment: bytes = b"") -> Path:
@@ -343,22 +331,3 @@ def _zip(folder: Path, entries: dict[str, bytes], method: int = zipfile.ZIP_STOR
             archive.writestr(info, content)
     shutil.rmtree(folder)
     return made
-
-
-MIXABLE = (damaged_frames, other_pictures, other_sizes, frames_without_rows, missing_frames, results_of_others, zipped)
-"""These meet with each other and with what is done to the telemetry."""
-ALONE = (
-    no_frame_whole,
-    frame_suffixes,
-    decompression_bomb,
-    black_camera,
-    frame_twice,
-    region_junk,
-    no_regular_file,
-    folder_names,
-    telemetry_names,
-    deeper,
-    hostile_zip,
-    broken_zip,
-    nested_zip,
-)

@@ -24,7 +24,7 @@ from drive_assets.simulation.config import SimulationConfig
 from drive_assets.simulation.drives import simulate_drives
 from drive_assets.tasks import ANNOTATE, AnnotateJob
 from drive_assets_tests.campaign import folder_kinds, result_kinds, telemetry_kinds
-from drive_assets_tests.campaign.drafts import Draft
+from drive_assets_tests.campaign.drafts import Draft, Kind
 from model.annotation.config import AnnotationConfig
 from model.common.errors import DataError
 from model.detection.detector import BUNDLED
@@ -38,7 +38,6 @@ MEMORY_BYTES = 1.5e9
 """What one input may add to the most memory that was used before."""
 RAW = re.compile(r"Traceback|not foreseen|\b[A-Za-z]+(?:Error|Exception)\b")
 """What is no sentence for a person."""
-Kind = Callable[[Draft, random.Random], None]
 
 
 @dataclass
@@ -88,17 +87,15 @@ def campaign(
 
 
 def _choices(seed: int, names: Sequence[str]) -> Iterator[list[Kind]]:
-    rng = random.Random(seed)
-    mixable: list[Kind] = [*telemetry_kinds.MIXABLE, *folder_kinds.MIXABLE]
-    every = [
-        kind for kind in (*mixable, *telemetry_kinds.ALONE, *folder_kinds.ALONE) if not names or kind.__name__ in names
-    ]
+    rng, kinds = random.Random(seed), (telemetry_kinds.KINDS, folder_kinds.KINDS)
+    mixable = [kind for each in kinds for kind in each.mixed]
+    every = [*mixable, *(kind for each in kinds for kind in each.single)]
+    every = [kind for kind in every if not names or kind.__name__ in names]
     while True:
         for kind in rng.sample(every, len(every)):
             yield [kind]
         for _ in range(0 if names else len(every)):
-            chosen = rng.sample(mixable, rng.randint(2, 3))
-            yield sorted(chosen, key=mixable.index)
+            yield sorted(rng.sample(mixable, rng.randint(2, 3)), key=mixable.index)
 
 
 def _made(folder: Path, pictures: list[bytes]) -> Path:
@@ -205,7 +202,7 @@ class _Attempt:
     def _check_words(self, said: str) -> None:
         if raw := RAW.search(said):
             self.fault(f"{raw.group()} in what it says: {said[-1500:]}")
-        self.trial.faults += [f"is not told: {word}" for word in self.bad.told if word not in said]
+        self.trial.faults += [f"is not in its output: {word}" for word in self.bad.expected_words if word not in said]
 
     def _check_refusal(self, status: int, said: str, path: str) -> None:
         if not (self.bad.must_refuse or self.bad.may_refuse):
