@@ -15,7 +15,7 @@ import cv2
 
 from model.common.errors import DataError, PassingError
 from model.common.files import fsync, fsync_folder, remove_abandoned, temporary_sibling, write_json
-from model.common.processes import die_with_parent, leaving_ctrl_c_to_this_one
+from model.common.processes import children_ignore_ctrl_c, die_with_parent
 
 MARKER = ".simulation.json"
 Result = TypeVar("Result")
@@ -81,7 +81,7 @@ def side_by_side(
             done(index, results[index])
     else:
         with ProcessPoolExecutor(min(workers, len(arguments)), get_context("spawn"), _start, (os.getpid(),)) as pool:
-            with leaving_ctrl_c_to_this_one():
+            with children_ignore_ctrl_c():
                 running = {pool.submit(task, *each): index for index, each in enumerate(arguments)}
             try:
                 for future in as_completed(running):

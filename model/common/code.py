@@ -1,35 +1,23 @@
 """Identity of what modules do, from their text: it changes with their code, not with their layout or comments."""
 
+import ast
 import hashlib
-import tokenize
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-BLOCK = {tokenize.INDENT: "{", tokenize.DEDENT: "}"}
-LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.ENDMARKER}
-
 
 def code_version(*modules: str) -> str:
-    """Identity of what modules do: their code without comments, docstrings and layout. Nothing is imported for it."""
+    """Identity of modules: their code without comments, docstrings and layout. Nothing is imported for it."""
     digest = hashlib.sha256()
     for name in modules:
         spec = find_spec(name)
         assert spec is not None and spec.origin is not None, name
-        digest.update("".join(_code(Path(spec.origin))).encode())
+        digest.update(ast.dump(_WithoutTexts().visit(ast.parse(Path(spec.origin).read_bytes()))).encode())
     return digest.hexdigest()[:12]
 
 
-def _code(path: Path) -> Iterator[str]:
-    """Tokens of a module; a string that begins a statement is a text for people."""
-    with tokenize.open(path) as stream:
-        is_begun = False
-        for token in tokenize.generate_tokens(stream.readline):
-            if token.type == tokenize.NEWLINE:
-                yield "\n" if is_begun else ""
-                is_begun = False
-            elif token.type in BLOCK:
-                yield BLOCK[token.type]
-            elif token.type not in LAYOUT and (is_begun or token.type != tokenize.STRING):
-                is_begun = True
-                yield token.string
+class _WithoutTexts(ast.NodeTransformer):
+    """Removes statements that are only a string: docstrings."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        return None if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str) else node

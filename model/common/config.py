@@ -1,4 +1,4 @@
-"""Configuration: frozen pydantic models that the science and the launchpad share. Each number is defined once."""
+"""Configuration: frozen pydantic models that the models' code and the launchpad share. Each number stands once."""
 
 import hashlib
 import json
@@ -10,37 +10,37 @@ from model.common.errors import DataError
 
 
 class Config(BaseModel):
-    """Base of every config. A field has a default, a range and a sentence that says what it is, with its unit.
+    """Base of every config. A field has a default, a range and a sentence that describes it, with its unit.
 
     The launchpad's class of a config is `class SomeLaunchpad(SomeConfig, Launchpad)`: the same object, not a copy.
-    Fields are of kinds that Dagster knows: numbers, str, bool, Literal, list, dict, None.
+    Fields are of types that Dagster knows: numbers, str, bool, Literal, list, dict, None.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def __init__(self, **values: Any) -> None:
-        """Raises DataError if a key is unknown or a value is not what its field holds; names each."""
+        """Raises DataError that names each unknown key and each value that does not fit its field."""
         try:
             super().__init__(**values)
         except ValidationError as error:
             raise DataError(f"{type(self).__name__}: {_problems(error, type(self))}") from None
 
     def replace(self, **values: Any) -> Self:
-        """A copy with other values, validated anew."""
+        """A copy with other values, validated again."""
         return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | values)
 
 
 def _problems(error: ValidationError, cls: type[BaseModel]) -> str:
     """Each problem as `field value: what was expected`."""
-    found = []
+    problems = []
     for problem in error.errors(include_url=False):
         place = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            found.append(f"{place} is unknown: expected one of {', '.join(cls.model_fields)}")
+            problems.append(f"{place} is unknown: expected one of {', '.join(cls.model_fields)}")
             continue
         message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-        found.append(f"{place} {problem['input']!r}: expected {message}" if place else message)
-    return "; ".join(found) + "."
+        problems.append(f"{place} {problem['input']!r}: expected {message}" if place else message)
+    return "; ".join(problems) + "."
 
 
 def fingerprint(*parts: Any) -> str:

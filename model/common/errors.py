@@ -1,4 +1,4 @@
-"""The one exception for input that a user can put right, and which errors are of memory."""
+"""The exception for input that a user can correct, and which errors are caused by too little memory."""
 
 MEMORY_ERRORS = (
     "out of memory",
@@ -8,17 +8,17 @@ MEMORY_ERRORS = (
     "cudnn_status_internal_error",
     "unable to find an engine",
 )
-"""What torch says where memory is short; the libraries of a full GPU have words of their own."""
+"""Parts of the messages of torch and of GPU libraries when memory is short."""
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether less at a time might do."""
+    """Whether a smaller batch might work."""
     return isinstance(error, MemoryError) or any(words in str(error).lower() for words in MEMORY_ERRORS)
 
 
 class DataError(ValueError):
-    """Input is wrong. The message names the file, the row or key, what was expected and what to do."""
+    """Input is wrong. The message says what is wrong and where, what was expected and what to do."""
 
 
 class PassingError(DataError):
-    """What failed may succeed at the next try, with nothing put right by anyone."""
+    """A failure that may pass by itself: the same call may succeed later."""

@@ -1,4 +1,4 @@
-"""Figures without global state: how they are made, look and become files. Each room draws its own."""
+"""Figures without global state: creating, styling and saving them."""
 
 import io
 from pathlib import Path
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000", "#999999", "#7F3C8D")
-"""Okabe and Ito's colours, told apart by colour-blind readers; then two more."""
+"""Okabe and Ito's colours, which colour-blind readers can distinguish; then two more."""
 LEVEL_DPI = (110, 90, 72, 60, 48, 36)
 
 
@@ -47,13 +47,13 @@ def new_figure(
     figure = Figure(figsize=(width * columns + (1.6 if columns > 2 else 0), height * rows + 0.4), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=11)
-    every = list(np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel())
-    for axes in every[panels:]:
+    all_axes = list(np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel())
+    for axes in all_axes[panels:]:
         axes.set_axis_off()
-    for axes in every:
+    for axes in all_axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
-    return figure, every
+    return figure, all_axes
 
 
 def legend(axes: "Axes", note: str | None) -> None:

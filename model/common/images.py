@@ -14,12 +14,12 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def evenly(count: int, most: int) -> list[int]:
-    """At most `most` indices of `count` things, evenly picked from the first to the last."""
+    """At most `most` indices below `count`, evenly spaced from the first to the last."""
     return sorted({int(index) for index in np.linspace(0, count - 1, most)}) if count else []
 
 
 def contact_sheet(tiles: Sequence[npt.NDArray[np.uint8]], columns: int, limit: int) -> bytes:
-    """Images of equal size (height, width, 3) side by side, as JPEG of at most `limit` bytes; white where none is."""
+    """Images of equal size (height, width, 3) side by side, as JPEG of at most `limit` bytes; gaps are white."""
     blank = np.full_like(tiles[0], 255) if tiles else np.full((240, 320, 3), 255, np.uint8)
     filled = [*tiles, *[blank] * (-len(tiles) % columns or (0 if tiles else columns))]
     rows = [np.hstack(filled[start : start + columns]) for start in range(0, len(filled), columns)]

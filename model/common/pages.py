@@ -1,4 +1,4 @@
-"""Pages that stand alone: templates filled with results, pictures inside, no script and nothing from elsewhere."""
+"""Self-contained HTML pages: templates filled with results, pictures included, no scripts, nothing from elsewhere."""
 
 import base64
 from functools import cache
@@ -10,7 +10,7 @@ UNDEFINED = "undefined"
 
 
 def render(package: str, template: str, **values: Any) -> str:
-    """A template of a package's folder `templates` as HTML; it may extend `base.html`, which all pages share."""
+    """Render a template in a package's folder `templates`; it may extend `base.html`, which all pages share."""
     return _environment(package).get_template(template).render(**values)
 
 
@@ -25,7 +25,7 @@ def _environment(package: str) -> Environment:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A figure with so many digits after the point."""
+    """A number with `digits` digits after the point."""
     return UNDEFINED if value is None else f"{value:.{digits}f}"
 
 

@@ -1,4 +1,4 @@
-"""Processes that end with the one that started them, and not before."""
+"""Child processes that end with their parent, and not before."""
 
 import ctypes
 import os
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel send SIGTERM to this process when process `parent`, which started it, ends, however that ends.
+    """Have the kernel send SIGTERM to this process when its parent process `parent` ends, however it ends.
 
     Linux only; elsewhere nothing happens.
     """
@@ -18,16 +18,16 @@ def die_with_parent(parent: int) -> None:
     pr_set_pdeathsig = 1
     ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGTERM)
     if os.getppid() != parent:
-        sys.exit("The process that started this one has ended already.")
+        sys.exit("The parent process has ended already.")
 
 
 @contextmanager
-def leaving_ctrl_c_to_this_one() -> Iterator[None]:
-    """Processes that are started in this block never hear of Ctrl-C, which a terminal sends to all of a command.
+def children_ignore_ctrl_c() -> Iterator[None]:
+    """Block Ctrl-C, which a terminal sends to all processes of a command, for processes that are started in the block.
 
     They would print a traceback each; this process ends them.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # what is started inherits it
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # children inherit it
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Which recording goes into which split: whole recordings, near to the wanted shares of windows and events."""
+"""Assignment of whole recordings to splits, close to the wanted shares of windows and events."""
 
 import itertools
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ from model.recording.schema import DEFAULT_TASKS
 
 SPLITS = ("train", "val", "test")
 EXHAUSTIVE_UP_TO = 9
-"""Recordings of which every assignment is tried: 3^9 are 19,683."""
+"""Up to this many recordings every assignment is tried: 3^9 are 19,683."""
 SWAPPED_UP_TO = 300
-"""Recordings of which every swap is tried too: with more, a move of one comes as near."""
+"""Up to this many recordings every swap is tried: with more, moving one comes as close."""
 _MISSING_POSITIVES = 1.0
 """Cost of a split in which a default task has no positive; shares cost their squared error, far below 1."""
 
 
 class SplitConfig(Config):
-    """How recordings are shared out."""
+    """How recordings are assigned to splits."""
 
     train: float = Field(0.75, gt=0, description="Share of windows for training")
     val: float = Field(
@@ -34,8 +34,8 @@ class SplitConfig(Config):
 
     reshuffle: bool = Field(
         False,
-        description="Share all recordings out anew. Else each keeps the split that the last manifest gave it, so that "
-        "what was tested on is never trained on",
+        description="Assign all recordings again. Otherwise each keeps the split of the last manifest, so that no "
+        "recording that was tested on is ever trained on",
     )
     accept_implausible: list[str] = Field(
         [], description="Recordings, by name, that are used though they are implausible (see the check of recording)"
@@ -58,7 +58,7 @@ class SplitConfig(Config):
 
 @dataclass(frozen=True)
 class RecordingStats:
-    """What a recording brings to a split."""
+    """What a recording contributes to a split."""
 
     name: str
     frames: int
@@ -72,15 +72,15 @@ class RecordingStats:
 
 
 def assign_splits(stats: Sequence[RecordingStats], config: SplitConfig) -> dict[str, list[str]]:
-    """Share recordings out, whole, so that windows and brake and coast windows come near to the wanted shares.
+    """Assign whole recordings so that windows, and brake and coast windows, come close to the wanted shares.
 
     The cost of an assignment is the squared difference of each split's shares from the wanted ones, and far more for a
     split in which a default task has no positive. Up to nine recordings every assignment is tried; beyond, recordings
-    are placed one by one, the largest first, and then moved, and up to some hundreds swapped, while that helps. No
-    chance is involved.
+    are placed one by one, the largest first, and then moved, and up to some hundreds swapped, while that helps. Nothing
+    is random.
 
     Raises:
-        DataError: fewer recordings than splits, or a fixed one that is not there.
+        DataError: fewer recordings than splits, or a fixed one is missing.
     """
     ordered = sorted(stats, key=lambda s: (-s.windows, s.name))
     unknown = set(config.fixed) - {s.name for s in ordered}
@@ -96,8 +96,8 @@ def assign_splits(stats: Sequence[RecordingStats], config: SplitConfig) -> dict[
     choice = _exhaustive(amounts, fixed, config) if len(ordered) <= EXHAUSTIVE_UP_TO else _local(amounts, fixed, config)
     if len(set(choice.tolist())) < len(SPLITS):
         raise DataError(
-            "The recordings that are fixed, or keep the split that they had, leave a split empty: add recordings, free "
-            "one, or set reshuffle."
+            "Recordings that are fixed, or that keep their split, leave a split empty: add recordings, remove one from "
+            "fixed, or set reshuffle."
         )
     return {
         split: sorted(s.name for s, chosen in zip(ordered, choice, strict=True) if chosen == index)
@@ -106,14 +106,14 @@ def assign_splits(stats: Sequence[RecordingStats], config: SplitConfig) -> dict[
 
 
 def _cost(totals: npt.NDArray[np.float64], config: SplitConfig) -> npt.NDArray[np.float64]:
-    """Cost (...) of assignments by the totals (..., 3 splits, amounts) that they give; infinite for an empty split."""
-    every = totals.sum(axis=-2, keepdims=True)
-    share = totals / np.maximum(every, 1)
+    """Cost (...) of assignments with totals (..., 3 splits, amounts); infinite for an empty split."""
+    sums = totals.sum(axis=-2, keepdims=True)
+    share = totals / np.maximum(sums, 1)
     wanted = config.shares[:, None]
-    error = (np.where(every > 0, share - wanted, 0.0) ** 2).sum(axis=(-1, -2))
-    lacking = ((totals == 0) & (every > 0)).sum(axis=(-1, -2))
+    error = (np.where(sums > 0, share - wanted, 0.0) ** 2).sum(axis=(-1, -2))
+    without_positives = ((totals == 0) & (sums > 0)).sum(axis=(-1, -2))
     empty = (totals[..., 0] == 0).any(axis=-1)
-    return np.where(empty, np.inf, error + _MISSING_POSITIVES * lacking)
+    return np.where(empty, np.inf, error + _MISSING_POSITIVES * without_positives)
 
 
 def _exhaustive(

@@ -15,6 +15,7 @@ from model.common.config import fingerprint as fingerprint_of
 from model.common.errors import DataError
 from model.common.files import atomic_path
 from model.dataset.windows import (
+    Frames,
     RecordingArrays,
     WindowConfig,
     build_recording,
@@ -34,30 +35,19 @@ _DAMAGED = (OSError, RuntimeError, KeyError, TypeError, ValueError)
 """What h5py raises for files that are none, or damaged."""
 
 
-@dataclass(frozen=True)
-class Split:
-    """A split file in memory: the arrays of `RecordingArrays` of all its recordings, one after the other."""
+@dataclass(frozen=True, kw_only=True)
+class Split(Frames):
+    """A split file in memory: the frames of its R recordings, one after the other."""
 
-    telemetry: npt.NDArray[np.float32]
-    detections: npt.NDArray[np.float32]
-    detection_mask: npt.NDArray[np.bool_]
-    labels: npt.NDArray[np.int8]
-    targets: npt.NDArray[np.float32]
-    state: npt.NDArray[np.int8]
-    time_ms: npt.NDArray[np.int64]
-    clock_ms: npt.NDArray[np.int64]
     recording: npt.NDArray[np.int16]
     """(F,) index into `recordings`"""
     region: npt.NDArray[np.int32]
     """(R,2) width and height of each recording's region of interest, px"""
-    window_start: npt.NDArray[np.int32]
     recordings: tuple[str, ...]
     feature_names: tuple[str, ...]
     label_names: tuple[str, ...]
     class_names: tuple[str, ...]
     window: WindowConfig
-    coast_threshold: float
-    """Accelerator position (%) below which the labels say that the car coasts."""
     fingerprint: str
     """Of the manifest that the file was made from."""
 

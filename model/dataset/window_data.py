@@ -42,9 +42,9 @@ class Batch(NamedTuple):
 class WindowData:
     """A split for a device: features of F frames, and W windows of `length` consecutive frames by their first row.
 
-    N is the most detections that a frame of the split has, at least 1: slots that no frame uses change no network's
-    answer and would only cost time. What does not fit into the device's memory stays in the machine's: batches are
-    gathered there and sent.
+    N is the largest number of detections in a frame of the split, at least 1: empty slots change no prediction and
+    would only cost time. A split that does not fit into the device's memory stays in the machine's: batches are
+    gathered there and copied.
     """
 
     path: Path
@@ -70,7 +70,7 @@ class WindowData:
     going_on: Tensor
     """(W,tasks) bool: the driver brakes, or coasts, at the window's last frame already"""
     derived: Tensor | None = None
-    """(W,D) float32, what a network derives from the windows, kept so that it is not derived anew in each epoch"""
+    """(W,D) float32, what a network derives from the windows, stored so that it is derived once, not in each epoch"""
     device: torch.device = CPU
     """Where batches are"""
 
@@ -168,7 +168,7 @@ class WindowData:
         return Batch(*(None if values is None else values.to(self.device) for values in batch))  # type: ignore[arg-type]
 
     def deriving(self, derive: Callable[[Tensor, Tensor, Tensor], Tensor], batch_size: int) -> Self:
-        """These windows with what `derive` makes of telemetry, detections and their mask."""
+        """These windows with `derive` of their telemetry, detections and mask."""
         return replace(
             self,
             derived=torch.cat([derive(*batch[:3]) for batch in self.batches(batch_size)]).to(self.telemetry.device),

@@ -1,4 +1,4 @@
-"""Windows of consecutive frames: a recording's telemetry, annotations and labels joined by time."""
+"""Windows of consecutive frames: a recording's telemetry, annotations and labels, joined by time."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -58,14 +58,10 @@ class WindowConfig(Config):
         return self
 
 
-@dataclass(frozen=True)
-class RecordingArrays:
-    """The F frames of a recording that were recorded, annotated and labelled, and its windows."""
+@dataclass(frozen=True, kw_only=True)
+class Frames:
+    """F frames, and W windows of consecutive ones."""
 
-    inputs: tuple[str, ...]
-    """Names of the C channels"""
-    region: tuple[int, int]
-    """Width and height of the region of interest that the boxes are in the pixels of"""
     telemetry: npt.NDArray[np.float32]
     """(F,C) raw units"""
     detections: npt.NDArray[np.float32]
@@ -78,14 +74,24 @@ class RecordingArrays:
     """(F,10) in the order of TARGETS, NaN unknown"""
     state: npt.NDArray[np.int8]
     """(F,2) in the order of ACTIONS: whether the driver brakes and coasts at the frame itself"""
-    coast_threshold: float
-    """Accelerator position (%) below which the labels, and `state`, say that the car coasts"""
     time_ms: npt.NDArray[np.int64]
-    """(F,) rising: where the clock was set back, what follows lies behind what was before (`separated_times`)"""
+    """(F,) rising within a recording, also where its clock was set back (`separated_times`)"""
     clock_ms: npt.NDArray[np.int64]
-    """(F,) what the recorder's clock said"""
+    """(F,) as the recorder's clock has it"""
     window_start: npt.NDArray[np.int32]
     """(W,) first frame of each window"""
+    coast_threshold: float
+    """Accelerator position (%) below which the labels, and `state`, say that the car coasts"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordingArrays(Frames):
+    """The frames of a recording that have telemetry, annotations and labels."""
+
+    inputs: tuple[str, ...]
+    """Names of the C channels"""
+    region: tuple[int, int]
+    """Width and height of the region of interest that the boxes are in the pixels of"""
 
     def window_labels(self, length: int) -> npt.NDArray[np.int8]:
         """(W,10) labels of the windows: those of their last frames."""
