@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CAMPAIGN ?= build/campaign
 
-.PHONY: demo demo-sharepoint ui docs screenshots test lint campaign clean
+.PHONY: demo demo-sharepoint ui docs screenshots test lint campaign sbom lock clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -42,6 +42,17 @@ test: lint  ## all checks
 campaign: $(STAMP)  ## random kills and malformed inputs, 20 and 80: see docs/reliability.md
 	$(BIN)/python -m drive_assets_tests.campaign kills --folder $(CAMPAIGN)/kills
 	$(BIN)/python -m drive_assets_tests.campaign inputs --number 80 --folder $(CAMPAIGN)/inputs
+
+sbom: $(STAMP)  ## bill of materials (CycloneDX) and licences of what is installed, in build/
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[release]'
+	mkdir -p build
+	$(BIN)/cyclonedx-py environment --output-reproducible --output-file build/sbom.json $(BIN)/python
+	$(BIN)/pip-licenses --format=markdown --with-urls --output-file=build/licences.md
+
+lock: $(STAMP)  ## constraints.txt and requirements.lock, with hashes, from pyproject.toml
+	$(BIN)/pip install --quiet --editable '.[release]'
+	$(BIN)/uv pip compile --quiet --all-extras --no-annotate --no-header pyproject.toml --output-file constraints.txt
+	$(BIN)/uv pip compile --quiet --all-extras --no-annotate --no-header --generate-hashes --constraint constraints.txt pyproject.toml --output-file requirements.lock
 
 clean:  ## removes the virtual environment, not the data
 	rm -rf $(VENV)
