@@ -13,21 +13,26 @@ from drive_assets.upkeep import upkeep
 
 ROOMS = [detection, annotation, labels, splits, training, evaluation]
 
-rooms = dg.Definitions.merge(recordings.defs, *map(dg.load_definitions_from_package_module, ROOMS))
-assets = [asset for asset in rooms.assets or () if isinstance(asset, dg.AssetsDefinition)]
-defs = dg.Definitions.merge(
-    rooms,
-    automation.defs,
-    notifications.defs,
-    upkeep(assets),
-    dg.Definitions(
-        jobs=JOBS,
-        # A run is one process: another one for its step would only repeat the imports.
-        executor=dg.in_process_executor,
-        resources={
-            "storage": Storage.from_environment(),
-            "compute": compute_from_environment(),
-            "mlflow": Mlflow.from_environment(),
-        },
-    ),
-)
+
+def load() -> dg.Definitions:
+    """The rooms' definitions, and what derives from their assets. (A code location has one `Definitions` object.)"""
+    rooms = dg.Definitions.merge(recordings.defs, *map(dg.load_definitions_from_package_module, ROOMS))
+    return dg.Definitions.merge(
+        rooms,
+        automation.defs,
+        notifications.defs,
+        upkeep(asset for asset in rooms.assets or () if isinstance(asset, dg.AssetsDefinition)),
+        dg.Definitions(
+            jobs=JOBS,
+            # A run is one process: another one for its step would only repeat the imports.
+            executor=dg.in_process_executor,
+            resources={
+                "storage": Storage.from_environment(),
+                "compute": compute_from_environment(),
+                "mlflow": Mlflow.from_environment(),
+            },
+        ),
+    )
+
+
+defs = load()

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from drive_assets import definitions
 from drive_assets.asset import GROUPS
 from drive_assets.definitions import defs
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS, RECORDINGS, SPLITS
@@ -22,6 +23,10 @@ EXPECTED: dict[str, tuple[dg.PartitionsDefinition | None, set[str]]] = {
     "evaluation": (ARCHITECTURE_PARTITIONS, {"checkpoint", "h5_split"}),
     "model_comparison": (None, {"evaluation"}),
 }
+
+
+def test_a_code_location_finds_one_object() -> None:
+    assert [name for name, value in vars(definitions).items() if isinstance(value, dg.Definitions)] == ["defs"]
 
 
 def test_keys_partitions_and_dependencies() -> None:
