@@ -1,5 +1,6 @@
 """Small recordings for tests: real files, a few kB a frame, with events that recur."""
 
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -8,9 +9,21 @@ import numpy as np
 HEADER = "Time,SPEED,RPM,ACCELERATOR_POS_D,ENGINE_LOAD,BRAKE_SIGNAL,GEAR,BRAKE_FORCE,PRE_BRAKING,WHILE_BRAKING"
 
 
+PICTURES = 13
+"""Different frames of a drive, one after the other; a prime, so that frames picked evenly differ."""
+
+
+@cache
+def _pictures(seed: int) -> list[bytes]:
+    """Frames of noise as JPEG files."""
+    rng = np.random.default_rng(seed)
+    noise = rng.integers(0, 255, (PICTURES, 36, 64, 3), np.uint8)
+    large = (cv2.resize(image, (1920, 1080), interpolation=cv2.INTER_NEAREST) for image in noise)
+    return [cv2.imencode(".jpg", image)[1].tobytes() for image in large]
+
+
 def write_drive(folder: Path, rows: int = 80, seed: int = 0) -> Path:
     """A recording of 2 Hz whose driver brakes, after coasting, every 12 seconds; its frames are noise."""
-    rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     date, clock = folder.name.split("_")
     hours, minutes, seconds = (int(part) for part in clock.split("-"))
@@ -21,7 +34,6 @@ def write_drive(folder: Path, rows: int = 80, seed: int = 0) -> Path:
         phase = (row + 5 * seed) % 24
         brake, pedal = 18 <= phase < 22, 0.0 if 14 <= phase < 23 else 30.0
         lines.append(f"{time},{90 + phase},2000,{pedal},40,{brake},5,{0.3 if brake else -0.02:.4f},[],[]")
-        image = rng.integers(0, 255, (36, 64, 3), np.uint8)
-        cv2.imwrite(str(folder / f"{time}.jpg"), cv2.resize(image, (1920, 1080), interpolation=cv2.INTER_NEAREST))
+        (folder / f"{time}.jpg").write_bytes(_pictures(seed)[row % PICTURES])
     (folder / "telemetry.csv").write_text("\n".join(lines) + "\n")
     return folder

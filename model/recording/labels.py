@@ -14,7 +14,7 @@ from model.common.errors import DataError
 from model.common.files import atomic_path, write_json
 from model.recording.schema import BINARY_LABELS, HORIZONS_S, LABEL_COLUMNS, LABELS, TIME
 from model.recording.tables import read_table
-from model.recording.times import separated_times
+from model.recording.times import nearest_rows, separated_times
 
 
 class LabelConfig(Config):
@@ -92,11 +92,8 @@ def future_rows(
     t: npt.NDArray[np.int64], horizon_ms: int, tolerance_ms: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
     """For rising times t (N,) in ms: the row nearest to t + horizon (N,), and whether it is near enough (N,)."""
-    wanted = t + horizon_ms
-    after = np.minimum(np.searchsorted(t, wanted), len(t) - 1)
-    before = np.maximum(after - 1, 0)
-    rows = np.where(np.abs(t[before] - wanted) <= np.abs(t[after] - wanted), before, after)
-    return rows, np.abs(t[rows] - wanted) <= tolerance_ms
+    rows = nearest_rows(t, t + horizon_ms)
+    return rows, np.abs(t[rows] - t - horizon_ms) <= tolerance_ms
 
 
 def write_future_labels(path: Path, labels: pd.DataFrame, config: LabelConfig = _DEFAULT) -> None:

@@ -1,4 +1,4 @@
-"""Times of a recording's rows: their texts, their rate, thinned out to 2 Hz, and apart where the clock was set back."""
+"""Times of a recording's rows: their texts, their rate, thinning to 2 Hz, and clocks that were set back."""
 
 import re
 from datetime import datetime
@@ -66,7 +66,7 @@ def parse_times(times: pd.Series) -> npt.NDArray[np.int64]:
 def separated_times(telemetry: pd.DataFrame, column: str = "t") -> npt.NDArray[np.int64]:
     """(N,) times, or slots, in ms of `read_telemetry`'s rows, rising throughout: segments are moved far apart.
 
-    What looks for rows by time does so with times, what looks for gaps with slots.
+    Look up rows with times, and find gaps with slots.
     """
     t = telemetry[column].to_numpy(np.int64)
     if "segment" not in telemetry or not len(t):
@@ -94,15 +94,20 @@ def recorded_step(path: Path, t: npt.NDArray[np.int64]) -> float | None:
     return usual
 
 
+def nearest_rows(t: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """For rising times t, the row nearest to each wanted time; of two as near the earlier."""
+    after = np.minimum(np.searchsorted(t, wanted), len(t) - 1)
+    before = np.maximum(after - 1, 0)
+    return np.where(np.abs(t[before] - wanted) <= np.abs(t[after] - wanted), before, after)
+
+
 def two_hertz(table: pd.DataFrame, step: float) -> pd.DataFrame:
     """Of rows every `step` ms the nearest to every half second of each segment, which becomes their slot."""
     parts = []
     for _, part in table.groupby("segment"):
         t = part["t"].to_numpy()
         grid = np.arange(t[0], t[-1] + step / 2, STEP_MS).astype(np.int64)
-        after = np.minimum(np.searchsorted(t, grid), len(t) - 1)
-        before = np.maximum(after - 1, 0)
-        nearest = np.where(np.abs(t[before] - grid) <= np.abs(t[after] - grid), before, after)
+        nearest = nearest_rows(t, grid)
         near = np.abs(t[nearest] - grid) <= STEP_MS // 2
         row, first = np.unique(nearest[near], return_index=True)
         parts.append(part.iloc[row].assign(**{SLOT: grid[near][first]}))
