@@ -1,8 +1,9 @@
-"""The best model so far, kept with its weights: only one that is shown to be better takes its place."""
+"""The best model so far, kept with its weights. Only a model shown to be better replaces it."""
 
 import shutil
 from pathlib import Path
 
+from model.common.errors import DataError
 from model.common.files import atomic_path, sha256
 from model.evaluation import calibration
 from model.evaluation.paired import Areas
@@ -17,64 +18,62 @@ class Best(Result):
 
     architecture: str
     data_version: str
-    """Of the splits that it was trained on."""
+    """Of the splits that it was trained on"""
     training_key: str
     checkpoint: str
-    """SHA-256 of its weights; the first twelve digits name its folder in `best`."""
+    """SHA-256 of its weights; the first twelve digits name its folder in `best`"""
 
     def folder(self, output: Path) -> Path:
         return output / "best" / self.checkpoint[:12]
 
 
 class Verdict(Result):
-    """Whether the best of a comparison takes the incumbent's place, and why."""
+    """Whether the best of a comparison replaces the incumbent, and why."""
 
     promoted: bool
     reason: str
 
 
 def incumbent(output: Path) -> Best | None:
-    """The best so far; None if there is none. DataError if what says so cannot be read."""
+    """The best model so far; None if there is none. DataError if best.json cannot be read."""
     return Best.read(output / POINTER) if (output / POINTER).is_file() else None
 
 
 def judge(content: Comparison, output: Path, weights: Path, unscored: str | None = None) -> Verdict:
-    """Whether a comparison's best beats the best baseline, random among them, and the incumbent on the same windows.
+    """Whether a comparison's best beats the best baseline and, on the same windows, the incumbent.
 
     Args:
         weights: the checkpoint of the comparison's best.
-        unscored: why the incumbent could not be scored on these data; then it is in nobody's way.
+        unscored: why the incumbent cannot be scored on these data, if so: it is then replaced.
 
     Raises:
         DataError: the checkpoint is not the one that was evaluated.
     """
     calibration.load(weights)
     best, holder = content.variants[0], incumbent(output)
+    name = best.architecture
     if content.baselines and not best.beats_baseline:
-        difference = best.difference_to_baseline
-        shown = _shown(difference.mean if difference else None)
-        return Verdict(
-            promoted=False, reason=f"{best.architecture} does not beat {content.best_baseline} (difference {shown})"
-        )
+        shown = _shown(best.difference_to_baseline.mean if best.difference_to_baseline else None)
+        return Verdict(promoted=False, reason=f"{name} does not beat {content.best_baseline} (difference {shown})")
     if holder is None:
-        return Verdict(promoted=True, reason=f"{best.architecture} is the first to beat {content.best_baseline}")
+        return Verdict(promoted=True, reason=f"{name} is the first to beat {content.best_baseline}")
     if holder.checkpoint == sha256(weights):
-        return Verdict(promoted=False, reason=f"{best.architecture} is the best already")
+        return Verdict(promoted=False, reason=f"{name} already is the best so far")
     if unscored is not None:
-        reason = f"{best.architecture} takes the place of {holder.architecture}, which has no figures here: {unscored}"
+        reason = f"{name} replaces {holder.architecture}, which cannot be scored on these splits: {unscored}"
         return Verdict(promoted=True, reason=reason)
     ours, theirs = (
         Areas.of(Predictions.load(folder / PREDICTIONS.format("test")))
-        for folder in (output / best.architecture, holder.folder(output))
+        for folder in (output / name, holder.folder(output))
     )
     difference = ours.minus(theirs)
     verb = "beats" if difference.better else "does not beat"
-    reason = f"{best.architecture} {verb} {holder.architecture}, the best so far (difference {_shown(difference.mean)})"
+    reason = f"{name} {verb} {holder.architecture}, the best so far (difference {_shown(difference.mean)})"
     return Verdict(promoted=difference.better, reason=reason)
 
 
 def promote(evaluation: Evaluation, output: Path, weights: Path, training_key: str) -> Best:
-    """Keep a copy of the weights and what belongs to them, and point to it."""
+    """Copy the weights and the files of their evaluation to a folder of their own, and point best.json to it."""
     best = Best(
         architecture=evaluation.architecture,
         data_version=evaluation.data_version,
@@ -82,21 +81,22 @@ def promote(evaluation: Evaluation, output: Path, weights: Path, training_key: s
         checkpoint=sha256(weights),
     )
     if not best.folder(output).is_dir():
+        source = output / evaluation.architecture
+        files = [weights, weights.with_name(CALIBRATION), source / EVALUATION]
         with atomic_path(best.folder(output)) as temporary:
             temporary.mkdir()
-            source = output / evaluation.architecture
-            for path in (weights, weights.with_name(CALIBRATION), source / EVALUATION):
+            for path in (*files, *(source / PREDICTIONS.format(name) for name in ("val", "test"))):
                 shutil.copy(path, temporary / (WEIGHTS if path == weights else path.name))
-            for name in ("val", "test"):
-                shutil.copy(source / PREDICTIONS.format(name), temporary)
     best.write(output / POINTER)
     return best
 
 
 def scored_on(best: Best, output: Path) -> str | None:
-    """The data version that the incumbent was last scored on; None if that is unknown."""
-    path = best.folder(output) / EVALUATION
-    return Evaluation.read(path).data_version if path.is_file() else None
+    """The data version that the incumbent was last scored on; None if its metrics are missing or outdated."""
+    try:
+        return Evaluation.read(best.folder(output) / EVALUATION).data_version
+    except DataError:
+        return None
 
 
 def _shown(interval: Interval | None) -> str:

@@ -1,95 +1,65 @@
-"""Experiment tracking: one MLflow run a training, found again by what was trained on what."""
+"""Experiment tracking: one MLflow run per training, found again by what was trained on what."""
 
 import contextlib
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import dagster as dg
 
 from drive_assets.resources.cluster.job_folder import is_worker_alive
 from drive_assets.resources.failures import JobsContinue
-from drive_assets.resources.mlflow.address import (
-    DATABASES,
-    SQLITE,
-    scrubbed,
-    table_of_trainings,
-    tracking_uri,
-    ui_address,
-)
-from drive_assets.resources.mlflow.store import mend, prepare
+from drive_assets.resources.mlflow.address import DATABASES, SQLITE, table_of_trainings, tracking_uri, ui_address
+from drive_assets.resources.mlflow.store import create_local_store, store_errors
 from drive_assets.resources.mlflow.tracking import (
     DAGSTER_RUN,
-    GROUP,
     LOCK_TAG,
     Epoch,
     TrackedRun,
+    close_run,
     find_run,
     log_epoch,
+    log_metrics,
     logged_epochs,
-    take_run,
+    open_run,
 )
 from drive_assets.resources.storage import data_root
-from drive_assets.running.interrupts import INTERRUPTIONS, defer_interrupts
-from model.common.errors import DataError, PassingError
+from drive_assets.running.interrupts import INTERRUPTIONS
+from model.common.errors import DataError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from drive_assets.resources.mlflow.registry import TrainedModel
+    from drive_assets.resources.mlflow.registry import Example
+    from model.evaluation.best import Best
 
-# MLflow reports its use to its makers otherwise, from here, from workers and from its server, which inherit this.
+# Otherwise MLflow reports usage to its makers, from here, from workers and from its server, which inherit this.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-# It would print the address of a run, with the password that the server's address may hold.
+# Otherwise it prints the address of a run, with the password that the server's address may hold.
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-# Seven retries of two minutes each, as by default, would hold a run long after everyone has left.
+# The default of seven retries of two minutes each would block a run for too long.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
-EXPERIMENT_KIND = "mlflow.experimentKind"
-"""By this tag MLflow's UI opens an experiment on its trainings, not on what is about language models."""
+EXPERIMENT_KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""With this tag MLflow's UI opens an experiment on its trainings, not on features for language models."""
 
 
 @contextmanager
-def hurried() -> Iterator[None]:
-    """In the block a server gets three seconds and one try: the run has ended, and nobody waits for more."""
-    names = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "3"}
-    before = {name: os.environ[name] for name in names}
-    os.environ.update(names)
+def short_timeouts() -> Iterator[None]:
+    """In the block a server gets three seconds and one attempt: the run has already ended."""
+    values = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "3"}
+    before = {name: os.environ[name] for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
         os.environ.update(before)
-
-
-@contextmanager
-def told() -> Iterator[None]:
-    """Whatever the store or its server throws becomes one sentence without the address, which may hold a password.
-
-    SIGINT and SIGTERM wait until a local store's file is let go of: in the midst of SQLAlchemy's tidying up they would
-    leave it locked, for the worker too.
-
-    Raises:
-        PassingError: the store failed; the same may succeed later.
-        KeyboardInterrupt: a signal arrived.
-    """
-    try:
-        with defer_interrupts() if tracking_uri().startswith(SQLITE) else nullcontext():
-            yield
-    except DataError:
-        raise
-    except Exception as error:  # of mlflow, sqlalchemy, requests, sqlite and boto
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        kind = urlsplit(tracking_uri()).scheme
-        advice = "Set MLFLOW_TRACKING_URI to a running server or to sqlite:///FILE."
-        if "database is locked" in first:
-            advice = "Another process writes to it; run it again: what is trained is kept."
-        raise PassingError(
-            f"The MLflow store ({kind}) failed: {type(error).__name__}: {scrubbed(first)[:300]}. {advice}"
-        ) from None
 
 
 class Mlflow(dg.ConfigurableResource):
@@ -100,7 +70,7 @@ class Mlflow(dg.ConfigurableResource):
     """
 
     artifacts: str
-    """Folder for artifacts where the store is a local database; a tracking server has its own."""
+    """Folder of artifacts if the store is a database; a tracking server has its own."""
     experiment: str = "drive-assets"
 
     @classmethod
@@ -113,114 +83,118 @@ class Mlflow(dg.ConfigurableResource):
         return {"MLFLOW_TRACKING_URI": tracking_uri(), "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
 
     def client(self) -> "MlflowClient":
-        """Raises PassingError if the store cannot be reached."""
+        """Raises DataError or PassingError if the store does not work."""
         os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-        with told():
-            prepare(tracking_uri(), Path(self.artifacts))
+        with store_errors():
             from mlflow import MlflowClient
 
-            try:
-                client = MlflowClient(tracking_uri())
-                client.search_experiments(max_results=1)
-            except Exception:
-                mend(tracking_uri())
-                client = MlflowClient(tracking_uri())
-                client.search_experiments(max_results=1)
+            create_local_store(tracking_uri())
+            client = MlflowClient(tracking_uri())
+            client.search_experiments(max_results=1)
         return client
 
     def experiment_id(self, client: "MlflowClient") -> str:
-        """The experiment's id; it is made where it lacks, and restored where someone deleted it."""
+        """The experiment's id. A missing experiment is created, a deleted one restored.
+
+        MLflow cannot move artifacts: if the data root was moved or copied, its experiment is renamed and a new one is
+        created.
+        """
         from mlflow.exceptions import MlflowException
 
         found = client.get_experiment_by_name(self.experiment)
+        if found is not None and found.lifecycle_stage == "deleted":
+            client.restore_experiment(found.experiment_id)
+        if found is not None and self._moved(found.artifact_location):
+            client.rename_experiment(found.experiment_id, f"{self.experiment} until {datetime.now():%Y-%m-%d %H:%M:%S}")
+            found = None
         if found is None:
-            location = Path(self.artifacts).as_uri() if tracking_uri().startswith(("sqlite:", *DATABASES)) else None
+            location = Path(self.artifacts).as_uri() if tracking_uri().startswith((SQLITE, *DATABASES)) else None
             try:
-                return client.create_experiment(
-                    self.experiment, location, {EXPERIMENT_KIND: "custom_model_development"}
-                )
-            except MlflowException:  # another run made it in the meantime
+                return client.create_experiment(self.experiment, location, EXPERIMENT_KIND)
+            except MlflowException:  # another run created it in the meantime
                 found = client.get_experiment_by_name(self.experiment)
                 if found is None:
                     raise
-        if found.lifecycle_stage == "deleted":
-            client.restore_experiment(found.experiment_id)
         return found.experiment_id
 
-    @told()
+    def _moved(self, location: str) -> bool:
+        """Whether the store lies beside our artifacts, but its experiment's artifacts elsewhere."""
+        ours, uri = Path(self.artifacts), tracking_uri()
+        if location == ours.as_uri() or not uri.startswith(SQLITE):
+            return False
+        former = Path(url2pathname(urlsplit(location).path))
+        same = former.is_dir() and ours.is_dir() and former.samefile(ours)
+        return Path(uri.removeprefix(SQLITE)).parent == ours.parent and not same
+
+    @store_errors()
     def prepared(self) -> str:
         """The id of the experiment, once the store is known to work."""
         return self.experiment_id(self.client())
 
     def page(self, experiment: str, run_id: str = "") -> str:
-        """Address of the table of trainings, or of one training, in MLflow's UI."""
+        """The address of all trainings, or of one, in MLflow's UI."""
         training = f"/#/experiments/{experiment}/runs/{run_id}"
         return ui_address() + (training if run_id else table_of_trainings(experiment))
 
-    @told()
+    @store_errors()
     def find(self, training_key: str) -> str | None:
         """The id of the newest run of a training, if there is one."""
         client = self.client()
         found = find_run(client, self.experiment_id(client), training_key)
         return found.info.run_id if found else None
 
-    @told()
+    @store_errors()
     def group(self, run: TrackedRun) -> str:
-        """The id of the run below which MLflow shows the trainings of one recipe on one data version.
+        """The id of the run below which MLflow shows the trainings of one recipe on one data version."""
+        return str(open_run(self.client(), run, 0, time.time()).info.run_id)
 
-        It lasts from the start of the first training to the end of the last.
-        """
-        return str(take_run(self.client(), run, 0, time.time()).info.run_id)
-
-    @told()
+    @store_errors()
     def complete(self, run: TrackedRun, epochs: Sequence[Epoch], epochs_done: int, duration_s: float = 0.0) -> str:
-        """Make up for what the worker could not log of a training that has ended well; return the run's id.
+        """Log what the worker of a finished training could not log; return the run's id.
 
         Args:
             epochs_done: by earlier runs of the training.
             duration_s: how long this one took.
         """
         client = self.client()
-        found = take_run(client, run, epochs_done, time.time() - duration_s).info
+        found = open_run(client, run, epochs_done, time.time() - duration_s).info
         logged = logged_epochs(client, found.run_id) if epochs else set()
         for epoch in epochs:
             if epoch["epoch"] not in logged:
                 log_epoch(client, found.run_id, epoch)
         if found.status != "FINISHED":
-            client.set_terminated(found.run_id, "FINISHED")
-        if GROUP in run.tags:
-            _extend(client, run.tags[GROUP], client.get_run(found.run_id).info.end_time)
+            close_run(client, run, found.run_id, "FINISHED")
         return str(found.run_id)
 
     def end(self, dagster_runs: Collection[str], status: str = "KILLED", living: bool = False) -> None:
-        """End what seems to go on of Dagster runs that have ended; with `living` also what a cluster's job works on."""
+        """End the MLflow runs of ended Dagster runs; with `living` also those that a cluster's job still works on."""
         self._end(lambda run_id: run_id in dagster_runs, status, living)
 
     def end_killed(self, instance: dg.DagsterInstance) -> None:
-        """End what seems to go on of those runs of this instance that have ended: their processes were killed."""
+        """End the MLflow runs of Dagster runs of this instance whose processes were killed."""
 
-        def is_over(run_id: str) -> bool:
-            run = instance.get_run_by_id(run_id)  # None: of another instance, which may share the store
+        def has_ended(run_id: str) -> bool:
+            run = instance.get_run_by_id(run_id)  # None: of another instance that shares the store
             return run is not None and run.is_finished
 
-        self._end(is_over, "KILLED")
+        self._end(has_ended, "KILLED")
 
-    @told()
-    def _end(self, is_over: Callable[[str], bool], status: str, living: bool = False) -> None:
+    @store_errors()
+    def _end(self, has_ended: Callable[[str], bool], status: str, living: bool = False) -> None:
         uri = tracking_uri()
         if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).is_file():
-            return  # a store that is not made yet is not made for this
+            return  # no store needs to be created for this
         client = self.client()
         for run in client.search_runs([self.experiment_id(client)], "attributes.status = 'RUNNING'"):
             tags = run.data.tags
-            if is_over(tags.get(DAGSTER_RUN, "")) and (living or not is_worker_alive(tags.get(LOCK_TAG, ""))):
+            if has_ended(tags.get(DAGSTER_RUN, "")) and (living or not is_worker_alive(tags.get(LOCK_TAG, ""))):
                 client.set_terminated(run.info.run_id, status)
 
     @contextmanager
     def ended(self, dagster_run: str) -> Iterator[None]:
-        """If the block raises, nothing of this Dagster run goes on but jobs of a cluster that nobody ended.
+        """If the block raises, end the MLflow runs of this Dagster run: KILLED if it was terminated, else FAILED.
 
-        What ended is KILLED if the run was terminated, else FAILED.
+        Jobs that continue on a cluster keep theirs.
         """
         try:
             yield
@@ -228,20 +202,16 @@ class Mlflow(dg.ConfigurableResource):
             raise
         except BaseException as error:
             terminated = not isinstance(error, Exception) or isinstance(error.__cause__, INTERRUPTIONS)
-            with contextlib.suppress(DataError), hurried():
+            with contextlib.suppress(DataError), short_timeouts():
                 self.end({dagster_run}, "KILLED" if terminated else "FAILED", living=terminated)
             raise
 
-    @told()
+    @store_errors()
     def log_figures(self, run_id: str, figures: Mapping[str, float | int | None]) -> None:
         """Log figures of the whole training, such as those of its evaluation."""
-        from mlflow.entities import Metric
+        log_metrics(self.client(), run_id, figures)
 
-        now = int(time.time() * 1000)
-        values = [Metric(key, float(value), now, 0) for key, value in figures.items() if value is not None]
-        self.client().log_batch(run_id, metrics=values)
-
-    @told()
+    @store_errors()
     def log_files(self, run_id: str, files: Iterable[Path], folder: str | None = None) -> None:
         """Log those of `files` that exist as artifacts."""
         client = self.client()
@@ -249,21 +219,14 @@ class Mlflow(dg.ConfigurableResource):
             if path.is_file():
                 client.log_artifact(run_id, str(path), folder)
 
-    @told()
+    @store_errors()
     def log_page(self, run_id: str, page: str, name: str) -> None:
-        """Log a page of HTML as an artifact."""
+        """Log an HTML page as an artifact."""
         self.client().log_text(run_id, page, name)
 
-    @told()
-    def register_best(self, registry: str, run_id: str, model: "TrainedModel") -> str:
-        """Give a model a version in the registry, unless it has one, and the alias `best`; return the version."""
+    @store_errors()
+    def register_best(self, run_id: str, best: "Best", folder: Path, example: "Example", reason: str) -> str:
+        """Register a model as `registry.register` does; return its version."""
         from drive_assets.resources.mlflow.registry import register
 
-        return register(self.client(), registry, run_id, model)
-
-
-def _extend(client: "MlflowClient", group: str, end: int) -> None:
-    """A group ends with the last of its trainings."""
-    info = client.get_run(group).info
-    if info.status != "FINISHED" or (info.end_time or 0) < end:
-        client.set_terminated(group, "FINISHED", end)
+        return register(self.client(), run_id, best, folder, example, reason)

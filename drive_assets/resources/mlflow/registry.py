@@ -1,113 +1,110 @@
-"""Models in MLflow: with a signature and an example, and the registry that says which is the best."""
+"""MLflow's registry: models with a signature and an example; the alias `best` points to the one to use."""
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import version as installed
+from collections.abc import Mapping
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 
 from drive_assets import serving
+from model.common.pages import number
+from model.evaluation.results import CALIBRATION, EVALUATION, Evaluation
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
     from mlflow.models import ModelSignature
 
-CHECKPOINT_TAG = "checkpoint"
+    from model.evaluation.best import Best
+
+REGISTRY = "drive-assets"
 BEST_ALIAS = "best"
+CHECKPOINT_TAG = "checkpoint"
+Example = Mapping[str, npt.NDArray[Any]]
+"""Raw windows as `Predictor.predict` takes them."""
 
 
-@dataclass(frozen=True)
-class TrainedModel:
-    """What MLflow is told of a model."""
+def register(client: "MlflowClient", run_id: str, best: "Best", folder: Path, example: Example, reason: str) -> str:
+    """Give the best model a version in the registry, unless it has one, and the alias; return the version.
 
-    name: str
-    checkpoint: str
-    """SHA-256 of its weights."""
-    files: Sequence[Path]
-    """best_model.pt and what belongs to it."""
-    example: Mapping[str, npt.NDArray[Any]]
-    """Raw windows as `Predictor.predict` takes them."""
-    tasks: Sequence[str]
-    tags: Mapping[str, str]
-    figures: Mapping[str, float | None]
-    description: str
-
-
-def register(client: "MlflowClient", registry: str, run_id: str, model: TrainedModel) -> str:
-    """Give a model a version in the registry, unless it has one, and the alias `best`; return the version."""
+    Args:
+        run_id: the run that trained it.
+        folder: of its checkpoint, calibration and evaluation.
+        reason: why it is the best.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
-        client.create_registered_model(registry, description="Foresees braking and coasting; `best` is the one to use.")
+        client.create_registered_model(
+            REGISTRY, description="Anticipates braking and coasting; use the version with the alias `best`."
+        )
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    known = client.search_model_versions(f"name = '{registry}'")
-    found = [version for version in known if version.tags.get(CHECKPOINT_TAG) == model.checkpoint]
-    if found:
-        version = found[0].version
-    else:
-        model_id, source = _log(client, run_id, model)
-        recipe = client.get_run(run_id).data.tags.get("recipe", "unknown")
-        tags = {**model.tags, "recipe": recipe, CHECKPOINT_TAG: model.checkpoint}
-        version = client.create_model_version(
-            registry, source, run_id, tags, description=model.description, model_id=model_id
-        ).version
-    client.set_registered_model_alias(registry, BEST_ALIAS, version)
-    return str(version)
+    versions = client.search_model_versions(f"name = '{REGISTRY}'")
+    same = [each for each in versions if each.tags.get(CHECKPOINT_TAG) == best.checkpoint and each.run_id == run_id]
+    version = same[0] if same else _create_version(client, run_id, best, folder, example, reason)
+    client.set_registered_model_alias(REGISTRY, BEST_ALIAS, version.version)
+    return str(version.version)
 
 
-def _log(client: "MlflowClient", run_id: str, model: TrainedModel) -> tuple[str, str]:
-    """Log a model to the run that trained it; its id and where its files are."""
+def _create_version(
+    client: "MlflowClient", run_id: str, best: "Best", folder: Path, example: Example, reason: str
+) -> "ModelVersion":
+    """Log the model to the run that trained it, and register it."""
     from mlflow.entities import LoggedModelOutput, Metric
     from mlflow.models import Model
     from mlflow.pyfunc import save_model
 
-    run = client.get_run(run_id)
-    made = client.create_logged_model(
-        run.info.experiment_id, model.name, run_id, dict(model.tags), model_type="pytorch"
-    )
+    run, evaluation = client.get_run(run_id), Evaluation.read(folder / EVALUATION)
+    mean = evaluation.test.mean_pr_auc
+    figures = {"test_mean_pr_auc": mean, "test_mean_onset_pr_auc": evaluation.test.mean_onset_pr_auc}
+    tags = {
+        "architecture": best.architecture,
+        "data_version": best.data_version,
+        "recipe": run.data.tags.get("recipe", "unknown"),
+        CHECKPOINT_TAG: best.checkpoint,
+        **{name: number(value, 4) for name, value in figures.items()},
+    }
+    logged = client.create_logged_model(run.info.experiment_id, best.architecture, run_id, tags, model_type="pytorch")
     with tempfile.TemporaryDirectory() as temporary:
-        data, folder = Path(temporary) / "data", Path(temporary) / "model"
+        data, output = Path(temporary) / "data", Path(temporary) / "model"
         data.mkdir()
-        for path in model.files:
-            shutil.copy(path, data)
+        for file in (serving.CHECKPOINT, CALIBRATION):
+            shutil.copy(folder / file, data)
         save_model(
-            str(folder),
+            str(output),
             loader_module=serving.__name__,
             data_path=str(data),
-            mlflow_model=Model(run_id=run_id, model_id=made.model_id),
-            signature=_signature(model),
-            input_example=dict(model.example),
-            pip_requirements=[f"drive-assets=={installed('drive-assets')}"],
+            mlflow_model=Model(run_id=run_id, model_id=logged.model_id),
+            signature=_signature(example, evaluation.tasks),
+            input_example=dict(example),
+            pip_requirements=[f"drive-assets=={installed_version('drive-assets')}"],
         )
-        client.log_model_artifacts(made.model_id, str(folder))
-    client.finalize_logged_model(made.model_id, "READY")
-    client.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=0)])
-    now = made.creation_timestamp
-    figures = [Metric(name, value, now, 0, made.model_id) for name, value in model.figures.items() if value is not None]
-    client.log_batch(run_id, metrics=figures)
-    return made.model_id, made.artifact_location
+        client.log_model_artifacts(logged.model_id, str(output))
+    client.finalize_logged_model(logged.model_id, "READY")
+    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    now, defined = logged.creation_timestamp, {name: value for name, value in figures.items() if value is not None}
+    client.log_batch(run_id, [Metric(name, value, now, 0, logged.model_id) for name, value in defined.items()])
+    trained = f"{best.architecture}, trained on data version {best.data_version}"
+    description = f"{trained}: mean PR-AUC {number(mean)} on test. {reason}."
+    return client.create_model_version(
+        REGISTRY, logged.artifact_location, run_id, tags, description=description, model_id=logged.model_id
+    )
 
 
-def _signature(model: TrainedModel) -> "ModelSignature":
-    """Batches of any size; as many detections a frame as there are."""
-    import numpy as np
+def _signature(example: Example, tasks: list[str]) -> "ModelSignature":
+    """Batches of any size, with any number of detections per frame."""
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    free = {"detections": (0, 2), "detection_mask": (0, 2)}
-    inputs = [
-        TensorSpec(
-            array.dtype,
-            tuple(-1 if axis in free.get(name, (0,)) else size for axis, size in enumerate(array.shape)),
-            name,
-        )
-        for name, array in model.example.items()
-    ]
-    outputs = [TensorSpec(np.dtype("float64"), (-1,), task) for task in model.tasks]
-    return ModelSignature(Schema(inputs), Schema(outputs))
+    inputs = []
+    for name, array in example.items():
+        free = (0, 2) if name.startswith("detection") else (0,)
+        shape = tuple(-1 if axis in free else size for axis, size in enumerate(array.shape))
+        inputs.append(TensorSpec(array.dtype, shape, name))
+    return ModelSignature(Schema(inputs), Schema([TensorSpec(np.dtype("float64"), (-1,), task) for task in tasks]))

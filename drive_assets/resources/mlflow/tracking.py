@@ -1,8 +1,9 @@
-"""MLflow runs as the worker keeps them: opened when the work begins, closed when it ends, each epoch once.
+"""MLflow runs as the worker writes them: opened when training begins, closed when it ends, each epoch logged once.
 
-Free of Dagster, torch and, until there is something to log, MLflow.
+Imports neither Dagster nor torch, and MLflow only when there is something to log.
 """
 
+import json
 import logging
 import os
 import time
@@ -17,25 +18,25 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-# What fails there is told in a sentence; MLflow would print a traceback besides.
+# Errors are reported in one sentence; MLflow would log a traceback as well.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 TRAINING_KEY = "dagster.training_key"
 DAGSTER_RUN = "dagster.run_id"
 GROUP = "mlflow.parentRunId"
-"""Tag by which MLflow shows a run below another: here below the group of one recipe on one data version."""
+"""Tag by which MLflow shows a run below another: the run of one recipe on one data version, which groups trainings."""
 JOB_LOCK = "DRIVE_ASSETS_JOB_LOCK"
-"""Environment variable of a cluster's worker: the lock that it holds while it lives, whatever becomes of Dagster."""
+"""Environment variable of a cluster's worker: the lock file that it holds as long as it lives."""
 LOCK_TAG = "drive_assets.job_lock"
-"""The same, as a tag of the MLflow run that it logs to."""
+"""The same path as a tag of the MLflow run."""
 PARAMETER_LIMIT = 500
 EPOCH = "epoch"
-"""The figure that every epoch has: its number from 0, which is also the step of all its figures."""
+"""The metric that every epoch has: its number from 0, which is also the step of its metrics."""
 Epoch = Mapping[str, float | int | None]
 
 
 @dataclass(frozen=True)
 class UsedData:
-    """The data set that a run is of."""
+    """The data set of a run."""
 
     name: str
     version: str
@@ -45,16 +46,16 @@ class UsedData:
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """An MLflow run to be opened where and when its work begins."""
+    """An MLflow run to open when and where its work begins."""
 
     experiment: str
-    """The experiment's id."""
+    """The experiment's id"""
     key: str
-    """What is trained on what: the run is found again by it."""
+    """Identifies what is trained on what; the run is found again by it"""
     name: str
     parameters: dict[str, Any] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
-    """Among them the Dagster run that works on it."""
+    """Among them the Dagster run that works on it"""
     data: UsedData | None = None
 
 
@@ -64,11 +65,11 @@ def find_run(client: "MlflowClient", experiment: str, key: str) -> "Run | None":
     return found[0] if found else None
 
 
-def take_run(client: "MlflowClient", run: TrackedRun, epochs_done: int, started: float) -> "Run":
-    """The run that the training has already, or a new one, described.
+def open_run(client: "MlflowClient", run: TrackedRun, epochs_done: int, started: float) -> "Run":
+    """The existing run of a training, or a new one, with its parameters and data.
 
     Args:
-        epochs_done: by earlier runs of the training. One that begins anew gets a run of its own.
+        epochs_done: by earlier runs of the training. A training that starts over gets a new run.
         started: seconds since 1970.
     """
     found = find_run(client, run.experiment, run.key)
@@ -84,19 +85,25 @@ def take_run(client: "MlflowClient", run: TrackedRun, epochs_done: int, started:
 
 
 def _describe(client: "MlflowClient", found: "Run", run: TrackedRun) -> None:
-    """Log what the run is of, as far as it lacks that: whoever made it may have been killed just then."""
-    import json
-
+    """Log missing parameters and data: a process that was killed may have created the run without them."""
     from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 
     run_id, logged = found.info.run_id, found.data.params
-    lacking = [Param(key, str(value)[:PARAMETER_LIMIT]) for key, value in run.parameters.items() if key not in logged]
-    if lacking:
-        client.log_batch(run_id, params=lacking)
+    missing = [Param(key, str(value)[:PARAMETER_LIMIT]) for key, value in run.parameters.items() if key not in logged]
+    if missing:
+        client.log_batch(run_id, params=missing)
     if run.data is not None and not (found.inputs and found.inputs.dataset_inputs):
         source, profile = json.dumps({"location": run.data.location}), json.dumps(run.data.profile)
         data = Dataset(run.data.name, run.data.version[:36], "local", source, profile=profile)
         client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
+
+
+def close_run(client: "MlflowClient", run: TrackedRun, run_id: str, status: str) -> None:
+    """End a run; the run that groups its trainings lasts until the last of them has finished."""
+    end = round(time.time() * 1000)
+    client.set_terminated(run_id, status, end)
+    if status == "FINISHED" and GROUP in run.tags:
+        client.set_terminated(run.tags[GROUP], status, end)
 
 
 def logged_epochs(client: "MlflowClient", run_id: str) -> set[int]:
@@ -104,22 +111,27 @@ def logged_epochs(client: "MlflowClient", run_id: str) -> set[int]:
     return {metric.step for metric in client.get_metric_history(run_id, EPOCH)}
 
 
-def log_epoch(client: "MlflowClient", run_id: str, epoch: Epoch) -> None:
+def log_metrics(client: "MlflowClient", run_id: str, values: Epoch, step: int = 0) -> None:
+    """Log the values that are defined."""
     from mlflow.entities import Metric
 
-    now, step = round(time.time() * 1000), int(epoch[EPOCH] or 0)
-    metrics = [Metric(key, float(value), now, step) for key, value in epoch.items() if value is not None]
+    now = round(time.time() * 1000)
+    metrics = [Metric(key, float(value), now, step) for key, value in values.items() if value is not None]
     client.log_batch(run_id, metrics=metrics)
 
 
-class EpochLog:
-    """Tells a training's progress: a line in the log an epoch, and its figures in the MLflow run where there is one.
+def log_epoch(client: "MlflowClient", run_id: str, epoch: Epoch) -> None:
+    log_metrics(client, run_id, epoch, int(epoch[EPOCH] or 0))
 
-    Training continues without MLflow: the op makes up for it in the end.
+
+class EpochLog:
+    """Reports a training: one line in the log per epoch, and its metrics in the MLflow run, if there is one.
+
+    If MLflow fails, training continues, and the op logs the missing metrics at the end.
     """
 
-    def __init__(self, run: TrackedRun | None, most_epochs: int, tell: Tell, name: str = "") -> None:
-        self.run, self.most_epochs, self.tell, self.name = run, most_epochs, tell, name
+    def __init__(self, run: TrackedRun | None, max_epochs: int, log: Tell, name: str = "") -> None:
+        self.run, self.max_epochs, self.log, self.name = run, max_epochs, log, name
         self.started, self.first = time.time(), -1
         self._client: MlflowClient | None = None
         self._run_id = ""
@@ -129,7 +141,7 @@ class EpochLog:
         """The training starts, or resumes after so many epochs."""
         self.first = epochs_done
         if epochs_done:
-            self.tell(f"{self.name} resumes after epoch {epochs_done} of {self.most_epochs}".strip())
+            self.log(f"{self.name} resumes after epoch {epochs_done} of {self.max_epochs}".strip())
         self._track(lambda client, run: self._open(client, run, epochs_done))
 
     def __call__(self, metrics: Mapping[str, float | int]) -> None:
@@ -137,19 +149,19 @@ class EpochLog:
         done = int(metrics[EPOCH]) + 1
         if self.first < 0:
             self.begin(done - 1)
-        each = (time.time() - self.started) / max(done - self.first, 1)
-        left = duration(each * (self.most_epochs - done))
+        seconds = (time.time() - self.started) / max(done - self.first, 1)
+        left = duration(seconds * (self.max_epochs - done))
         figures = ", ".join(f"{key} {value:.4g}" for key, value in metrics.items() if key != EPOCH)
-        place = f"{self.name} epoch {done} of {self.most_epochs}".strip()
-        self.tell(f"{place}, {each:.1f} s an epoch, at most {left} left: {figures}")
+        place = f"{self.name} epoch {done} of {self.max_epochs}".strip()
+        self.log(f"{place}, {seconds:.1f} s an epoch, at most {left} left: {figures}")
         if done - 1 not in self._logged:
             self._track(lambda client, _: self._log(client, metrics))
 
     @contextmanager
     def closed(self) -> Iterator["EpochLog"]:
-        """Close the run when the block ends: FINISHED, or FAILED where it raises.
+        """Close the run after the block: FINISHED, or FAILED if it raises an exception.
 
-        Where this process is ended it stays open, for whoever resumes, or for the op.
+        If this process is terminated, the run stays open for the process that resumes the training, or for the op.
         """
         try:
             yield self
@@ -159,22 +171,22 @@ class EpochLog:
         self._close("FINISHED")
 
     def _open(self, client: "MlflowClient", run: TrackedRun, epochs_done: int) -> None:
-        self._run_id = take_run(client, run, epochs_done, self.started).info.run_id
+        self._run_id = open_run(client, run, epochs_done, self.started).info.run_id
         client.update_run(self._run_id, status="RUNNING")
         if lock := os.environ.get(JOB_LOCK):
             client.set_tag(self._run_id, LOCK_TAG, lock)
         self._logged = logged_epochs(client, self._run_id)
 
     def _log(self, client: "MlflowClient", metrics: Epoch) -> None:
-        if JOB_LOCK in os.environ:  # a Dagster run that ended meanwhile may have closed it
+        if JOB_LOCK in os.environ:  # a Dagster run that ended in the meantime may have closed the run
             client.update_run(self._run_id, status="RUNNING")
         log_epoch(client, self._run_id, metrics)
 
     def _close(self, status: str) -> None:
         if self._run_id:
-            self._track(lambda client, _: client.set_terminated(self._run_id, status))
+            self._track(lambda client, run: close_run(client, run, self._run_id, status))
 
-    def _track(self, do: "Callable[[MlflowClient, TrackedRun], object]") -> None:
+    def _track(self, action: "Callable[[MlflowClient, TrackedRun], object]") -> None:
         if self.run is None:
             return
         try:
@@ -182,15 +194,15 @@ class EpochLog:
                 from mlflow import MlflowClient
 
                 self._client = MlflowClient()
-            do(self._client, self.run)
-        except Exception as error:  # whatever a tracking server throws must not end hours of training
+            action(self._client, self.run)
+        except Exception as error:  # no error of a tracking server may end hours of training
             kind = type(error).__name__
-            self.tell(f"MLflow cannot be reached ({kind}); training continues, its figures follow in the end.")
+            self.log(f"MLflow failed ({kind}); training continues, and its metrics are logged when the run ends.")
             self.run = None
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: 40 s, 7 min, 2 h 05 min."""
+    """Seconds as text: 40 s, 7 min, 2 h 05 min."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -1,7 +1,8 @@
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import h5py
 import numpy as np
@@ -15,7 +16,7 @@ from model.dataset.split_file import read_split
 from model.evaluation import calibration
 from model.evaluation.baselines import BASELINES, evaluate_baselines
 from model.evaluation.best import incumbent, judge, promote
-from model.evaluation.comparison import compare
+from model.evaluation.comparison import rank, write_comparison
 from model.evaluation.config import EvaluationConfig
 from model.evaluation.evaluate import evaluate_checkpoint
 from model.evaluation.importance import camera_verdict, importances, predict
@@ -43,6 +44,17 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
         result = train(architecture, root, root / "models" / architecture, SMALL, "v1")
         evaluate_checkpoint(result.best_model, root, root / "evaluation" / architecture, CONFIG)
     return root
+
+
+def compare(
+    evaluations: dict[str, Evaluation],
+    folder: Path,
+    baselines: Mapping[str, Evaluation] = MappingProxyType({}),
+    missing: Mapping[str, str] = MappingProxyType({}),
+) -> Comparison:
+    content = rank(evaluations, baselines, missing, folder)
+    write_comparison(content, "none is shown to be better", folder)
+    return content
 
 
 def metrics_of(root: Path) -> dict[str, Evaluation]:
@@ -141,7 +153,7 @@ def test_another_architecture_or_other_splits_are_refused(evaluated: Path, tmp_p
         evaluate_checkpoint(best, evaluated, tmp_path, CONFIG, "attention_query_lstm")
     for name in ("val", "test"):
         write_split_file(tmp_path / f"{name}.h5", frames=200, version="v2")
-    with pytest.raises(DataError, match=r"trained on data version v1, .*val\.h5 is v2: train again"):
+    with pytest.raises(DataError, match=r"trained on data version v1, but .*val\.h5 is v2: train again"):
         evaluate_checkpoint(best, tmp_path, tmp_path / "evaluation", CONFIG)
     assert not (tmp_path / "evaluation").exists()
 
@@ -159,6 +171,7 @@ def test_the_comparison_is_ranked_by_val_and_written(evaluated: Path, tmp_path: 
     assert len(lines) == 3
     page = (evaluated / "evaluation" / "comparison.html").read_text()
     assert page.count("<table>") == 3 + 2 * len(content.tasks)
+    assert "Verdict: none is shown to be better." in page
     events = content.variants[0].test["brake_1s"].events
     assert f"<td>{events.foreseen} of {events.events}</td>" in page
     options = "epochs 1, batch_size 64, embedding_dim 16, hidden_dim 16, attention_num_heads 4, decoder_num_layers 1"
@@ -227,7 +240,7 @@ def test_the_best_stays_until_a_better_one_comes(evaluated: Path, tmp_path: Path
     assert first.promoted
     kept = promote(evaluations[bad], folder, best_of(bad)[1], "bad/v1/x")
     assert incumbent(folder) == kept
-    assert "is the best already" in judge(*arguments(folder, best_of(bad))).reason
+    assert "already is the best so far" in judge(*arguments(folder, best_of(bad))).reason
     verdict = judge(*arguments(folder, best_of(good)))
     assert verdict.promoted
     assert f"{good} beats {bad}, the best so far (difference +" in verdict.reason

@@ -6,6 +6,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +17,11 @@ from dagster._core.utils import make_new_run_id
 from mlflow import MlflowClient
 
 from drive_assets.resources.mlflow.address import scrubbed, tracking_uri
-from drive_assets.resources.mlflow.client import Mlflow, told
-from drive_assets.resources.mlflow.tracking import TRAINING_KEY, EpochLog, TrackedRun, UsedData, duration, take_run
+from drive_assets.resources.mlflow.client import Mlflow
+from drive_assets.resources.mlflow.store import store_errors
+from drive_assets.resources.mlflow.tracking import TRAINING_KEY, EpochLog, TrackedRun, UsedData, duration, open_run
 from drive_assets.running.instance import open_instance
-from model.common.errors import PassingError
+from model.common.errors import DataError, PassingError
 
 CODE = """
 from drive_assets.resources.mlflow.client import Mlflow
@@ -27,17 +29,6 @@ from drive_assets.resources.mlflow.tracking import TrackedRun
 store = Mlflow.from_environment()
 print(store.complete(TrackedRun(store.prepared(), "key/{0}", "name", {{"epochs": 1}}), [], 0))
 """
-
-AFTER_THE_MOVE = """
-import sys
-from pathlib import Path
-from drive_assets.resources.mlflow.client import Mlflow
-store = Mlflow.from_environment()
-run_id = store.find("key")
-store.log_files(run_id, [Path(sys.argv[1])], "again")
-print(run_id)
-"""
-"""In a process of its own: MLflow keeps a run's address for as long as a process lives."""
 
 
 @pytest.fixture
@@ -50,12 +41,12 @@ def client(root: Path) -> MlflowClient:
 
 
 def opened(store: Mlflow, key: str, dagster_run: str = "dagster run") -> str:
-    """An MLflow run that goes on, as a worker opens it."""
+    """The id of a running MLflow run, as a worker opens it."""
     run = TrackedRun(store.prepared(), key, "name", tags={"dagster.run_id": dagster_run})
-    return take_run(MlflowClient(tracking_uri()), run, 0, 0.0).info.run_id
+    return open_run(MlflowClient(tracking_uri()), run, 0, 0.0).info.run_id
 
 
-def test_two_that_begin_at_once_get_one_whole_store(data_root: Path) -> None:
+def test_two_processes_that_start_at_once_share_one_store(data_root: Path) -> None:
     started = [
         subprocess.Popen([sys.executable, "-c", CODE.format(number)], stdout=subprocess.PIPE, text=True)
         for number in range(2)
@@ -67,52 +58,46 @@ def test_two_that_begin_at_once_get_one_whole_store(data_root: Path) -> None:
     assert not list(data_root.glob(".mlflow.*.db"))
 
 
-def test_a_first_use_that_was_killed_leaves_nothing_in_the_way(store: Mlflow, data_root: Path) -> None:
+def test_a_killed_first_use_does_not_block_the_next(store: Mlflow, data_root: Path) -> None:
     data_root.mkdir()
     with sqlite3.connect(data_root / ".mlflow.0123456789ab.db") as half:
         half.execute("CREATE TABLE _alembic_tmp_experiments (x)")
-    assert opened(store, "key")
-    assert store.find("key") is not None
+    assert opened(store, "key") == store.find("key")
 
 
-HALF = """
-import os, sys
-from mlflow import MlflowClient
-import sqlalchemy
-left = iter(range(60))
-def die(connection, cursor, statement, *_):
-    if statement.lstrip().startswith(("CREATE", "DROP", "ALTER", "INSERT", "UPDATE")) and next(left, None) is None:
-        os.kill(os.getpid(), 9)
-sqlalchemy.event.listen(sqlalchemy.engine.Engine, "before_cursor_execute", die)
-MlflowClient(sys.argv[1]).search_experiments()
-"""
-"""First use, killed at the sixtieth change of the database."""
+def of_another_version(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = 'other'")
 
 
-def test_a_store_that_was_half_made_in_place_is_made_anew(store: Mlflow, data_root: Path) -> None:
+def no_database(path: Path) -> None:
+    path.write_bytes(b"no database at all" * 100)
+
+
+@pytest.mark.parametrize(
+    ("damage", "advice"),
+    [
+        (of_another_version, r"Copy the file, then run `mlflow db upgrade sqlite:///.*mlflow\.db`"),
+        (no_database, "Put a backup in its place, or move the file away"),
+    ],
+)
+def test_a_damaged_store_is_left_as_it_is_and_named(
+    store: Mlflow, data_root: Path, damage: Callable[[Path], None], advice: str
+) -> None:
+    path = data_root / "mlflow.db"
     data_root.mkdir()
-    killed = subprocess.run([sys.executable, "-c", HALF, f"sqlite:///{data_root / 'mlflow.db'}"], capture_output=True)
-    assert killed.returncode == -signal.SIGKILL
-    run_id = opened(store, "key")
-    assert store.find("key") == run_id
-    assert [path.name for path in data_root.iterdir() if "lock" not in path.name] == ["mlflow.db"]
+    MlflowClient(f"sqlite:///{data_root / 'other.db'}").search_experiments()
+    shutil.copy(data_root / "other.db", path)
+    damage(path)
+    before = path.read_bytes()
+    with pytest.raises(DataError, match=rf"mlflow\.db cannot be opened \(.*\)\. {advice}") as raised:
+        store.prepared()
+    assert not isinstance(raised.value, PassingError)
+    assert path.read_bytes() == before
 
 
-def test_a_store_that_holds_runs_is_never_made_anew(store: Mlflow, data_root: Path) -> None:
-    opened(store, "key")
-    with closing(sqlite3.connect(data_root / "mlflow.db")) as database, database:
-        database.execute("UPDATE alembic_version SET version_num = 'future'")
-    before = (data_root / "mlflow.db").read_bytes()
-    found = subprocess.run([sys.executable, "-c", CODE.format(1)], stderr=subprocess.PIPE, text=True)
-    assert "mlflow.db cannot be opened" in found.stderr and "It holds 1 experiments, 1 runs" in found.stderr
-    assert (data_root / "mlflow.db").read_bytes() == before
-    (data_root / "mlflow.db").write_bytes(b"no database at all" * 100)
-    found = subprocess.run([sys.executable, "-c", CODE.format(1)], stderr=subprocess.PIPE, text=True)
-    assert "mlflow.db is no database" in found.stderr
-
-
-def test_a_store_that_another_process_holds_is_said_and_may_pass(store: Mlflow, data_root: Path) -> None:
-    with pytest.raises(PassingError, match=r"The MLflow store \(sqlite\) failed: .*locked.*run it again"), told():
+def test_a_store_that_another_process_locks_may_pass(store: Mlflow, data_root: Path) -> None:
+    with pytest.raises(PassingError, match=r"store \(sqlite\) failed: .*locked.*run it again"), store_errors():
         store.prepared()
         path = data_root / "mlflow.db"
         with closing(sqlite3.connect(path)) as other, closing(sqlite3.connect(path, timeout=0)) as ours:
@@ -127,16 +112,16 @@ def test_a_deleted_experiment_is_restored(store: Mlflow, data_root: Path) -> Non
     assert client(data_root).get_experiment("1").lifecycle_stage == "active"
 
 
-def test_runs_of_killed_commands_are_ended(store: Mlflow, data_root: Path) -> None:
+def test_runs_of_killed_commands_end(store: Mlflow, data_root: Path) -> None:
     store.end({"lost"})
-    assert not (data_root / "mlflow.db").exists()  # a store is not made for this
+    assert not (data_root / "mlflow.db").exists()
     lost, alive = (opened(store, name, name) for name in ("lost", "alive"))
     store.end({"lost"})
     assert client(data_root).get_run(lost).info.status == "KILLED"
     assert client(data_root).get_run(alive).info.status == "RUNNING"
 
 
-def test_runs_of_a_killed_process_of_the_ui_are_ended_by_the_next(store: Mlflow, data_root: Path) -> None:
+def test_the_next_training_ends_runs_of_killed_processes(store: Mlflow, data_root: Path) -> None:
     with dg.instance_for_test() as instance:
         states = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.STARTED)
         ours = [dg.DagsterRun(job_name="job", run_id=make_new_run_id(), status=status) for status in states]
@@ -148,7 +133,7 @@ def test_runs_of_a_killed_process_of_the_ui_are_ended_by_the_next(store: Mlflow,
     assert found == ["KILLED", "RUNNING", "RUNNING"]
 
 
-def test_a_training_is_told_and_what_the_worker_could_not_log_is_made_up_for(
+def test_a_training_is_logged_and_missing_epochs_follow_at_the_end(
     store: Mlflow, data_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, lines = TrackedRun(store.prepared(), "key", "name"), list[str]()
@@ -167,7 +152,7 @@ def test_a_training_is_told_and_what_the_worker_could_not_log_is_made_up_for(
     assert lines[0].startswith("net epoch 1 of 40, ") and lines[0].endswith(" left: lr 0.1")
     assert lines[1] == "net resumes after epoch 1 of 40"
     assert [line for line in lines if "MLflow" in line] == [
-        "MLflow cannot be reached (TypeError); training continues, its figures follow in the end."
+        "MLflow failed (TypeError); training continues, and its metrics are logged when the run ends."
     ]
     run_id = store.complete(run, epochs, 1)
     assert [metric.step for metric in client(data_root).get_metric_history(run_id, "lr")] == [0, 1, 2, 3]
@@ -176,7 +161,7 @@ def test_a_training_is_told_and_what_the_worker_could_not_log_is_made_up_for(
     assert len(client(data_root).search_runs(["1"])) == 1
 
 
-def test_what_a_run_is_of_is_made_up_for_where_its_maker_was_killed_just_then(store: Mlflow, data_root: Path) -> None:
+def test_missing_parameters_and_data_of_a_killed_process_are_logged(store: Mlflow, data_root: Path) -> None:
     data = UsedData("multimodal", "1", "here", {})
     bare = client(data_root).create_run(store.prepared(), tags={TRAINING_KEY: "key"}).info.run_id
     run = TrackedRun(store.prepared(), "key", "name", {"epochs": 3, "seed": 0}, {}, data)
@@ -188,9 +173,9 @@ def test_what_a_run_is_of_is_made_up_for_where_its_maker_was_killed_just_then(st
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_a_signal_waits_until_a_local_store_is_let_go_of(store: Mlflow, fails: bool) -> None:
+def test_a_signal_waits_for_a_local_store(store: Mlflow, fails: bool) -> None:
     done = []
-    with pytest.raises(KeyboardInterrupt), told():
+    with pytest.raises(KeyboardInterrupt), store_errors():
         signal.raise_signal(signal.SIGINT)
         done.append(True)
         if fails:
@@ -198,9 +183,7 @@ def test_a_signal_waits_until_a_local_store_is_let_go_of(store: Mlflow, fails: b
     assert done == [True]
 
 
-def test_a_training_from_the_start_has_a_run_of_its_own_and_one_that_was_killed_before_its_first_epoch_goes_on(
-    store: Mlflow, data_root: Path
-) -> None:
+def test_a_training_that_starts_over_gets_a_new_run_unless_no_epoch_was_logged(store: Mlflow, data_root: Path) -> None:
     first = opened(store, "key", "killed")
     assert opened(store, "key", "next") == first
     client(data_root).log_metric(first, "epoch", 0, step=0)
@@ -209,33 +192,37 @@ def test_a_training_from_the_start_has_a_run_of_its_own_and_one_that_was_killed_
     assert anew != first and store.find("key") == anew
 
 
-@pytest.mark.parametrize(("seconds", "told"), [(12.4, "12 s"), (420, "7 min"), (7500, "2 h 05 min")])
-def test_a_duration_as_a_person_says_it(seconds: float, told: str) -> None:
-    assert duration(seconds) == told
+@pytest.mark.parametrize(("seconds", "text"), [(12.4, "12 s"), (420, "7 min"), (7500, "2 h 05 min")])
+def test_durations_as_text(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
 
 
-def test_a_moved_data_root_takes_its_artifacts_along(
-    store: Mlflow, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("transfer", [shutil.move, shutil.copytree])
+def test_a_moved_or_copied_data_root_gets_a_new_experiment_and_keeps_the_former(
+    store: Mlflow, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transfer: Callable[..., object]
 ) -> None:
-    run_id = opened(store, "key")
-    (tmp_path / "best_model.pt").write_bytes(b"weights")
-    store.log_files(run_id, [tmp_path / "best_model.pt"], "checkpoint")
-    source = f"{client(data_root).get_run(run_id).info.artifact_uri}/checkpoint/best_model.pt"
-    client(data_root).create_registered_model("drive-assets")
-    version = client(data_root).create_model_version("drive-assets", source, run_id).version
-    client(data_root).set_registered_model_alias("drive-assets", "best", version)
+    former = opened(store, "key")
+    store.log_page(former, "page", "report.html")
     moved = tmp_path / "moved"
-    shutil.move(data_root, moved)
+    transfer(data_root, moved)
+    before = {path for path in data_root.rglob("*") if path.suffix != ".lock"}
     monkeypatch.setenv("DRIVE_ASSETS_DATA", str(moved))
-    command = [sys.executable, "-c", AFTER_THE_MOVE, str(tmp_path / "best_model.pt")]
-    assert subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip() == run_id
-    assert {item.path for item in client(moved).list_artifacts(run_id)} == {"checkpoint", "again"}
-    source = client(moved).get_model_version_by_alias("drive-assets", "best").source
-    assert source == f"{(moved / 'mlflow_artifacts').as_uri()}/{run_id}/artifacts/checkpoint/best_model.pt"
-    assert not data_root.exists()
+    there = Mlflow.from_environment()
+    assert there.find("key") is None
+    run = TrackedRun(there.prepared(), "key", "name")
+    run_id = there.complete(run, [{"epoch": 0}], 0)
+    there.log_page(run_id, "page", "report.html")
+    assert (moved / "mlflow_artifacts" / run_id / "artifacts" / "report.html").is_file()
+    assert there.prepared() == run.experiment == client(moved).get_experiment_by_name("drive-assets").experiment_id
+    assert (
+        client(moved)
+        .get_experiment(client(moved).get_run(former).info.experiment_id)
+        .name.startswith("drive-assets until ")
+    )
+    assert {path for path in data_root.rglob("*") if path.suffix != ".lock"} == before
 
 
-def test_a_server_that_is_not_there_is_told_soon_and_without_its_password(
+def test_an_unreachable_server_is_reported_without_its_password(
     data_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:s3cr%40t@127.0.0.1:9")
@@ -250,7 +237,7 @@ def test_a_server_that_is_not_there_is_told_soon_and_without_its_password(
     assert "user:" not in shown
 
 
-def test_a_run_whose_server_does_not_answer_ends_at_once_when_it_is_terminated(
+def test_a_run_ends_at_once_when_terminated_while_its_server_does_not_answer(
     data_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.socket() as silent, open_instance():
@@ -269,7 +256,7 @@ def test_a_run_whose_server_does_not_answer_ends_at_once_when_it_is_terminated(
     assert (run.returncode, "The run was terminated" in told) == (130, True)
 
 
-def test_scrubbing_finds_the_password_in_any_form(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scrubbing_removes_the_password_in_any_form(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:p%40ss@db/mlflow")
     assert scrubbed("no route to postgresql://me:p%40ss@db/mlflow") == "no route to ***"
     assert scrubbed("password p@ss or p%40ss refused; http://a:b@c/d") == "password *** or *** refused; http://***@c/d"

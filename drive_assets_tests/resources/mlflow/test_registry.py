@@ -1,7 +1,6 @@
-"""A real checkpoint in a real registry: loaded by MLflow alone, also where the data root was moved."""
+"""A real checkpoint in a real registry, loaded by MLflow alone."""
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,25 +9,27 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
+from drive_assets.resources.mlflow.address import tracking_uri
 from drive_assets.resources.mlflow.client import Mlflow
-from drive_assets.resources.mlflow.registry import TrainedModel
 from drive_assets.resources.mlflow.tracking import TrackedRun
 from drive_assets_tests.model.split_files import write_split_file
-from model.common.files import sha256
 from model.dataset.split_file import read_split
-from model.evaluation.calibration import Calibrator, Curve
-from model.evaluation.results import CALIBRATION
+from model.evaluation import calibration
+from model.evaluation.best import promote
+from model.evaluation.config import EvaluationConfig
+from model.evaluation.evaluate import evaluate_checkpoint
 from model.training.checkpoint import load_checkpoint
 from model.training.data import load_split
 from model.training.loop import train
 from model.training.recipes import TrainingConfig
 
 CONFIG = TrainingConfig(epochs=1, device="cpu", embedding_dim=16, hidden_dim=16, attention_num_heads=2)
+ARCHITECTURE = "simple_cross_attention_lstm"
 LOAD = """
 import json, mlflow
 model = mlflow.pyfunc.load_model("models:/drive-assets@best")
 example = model.input_example
-print(json.dumps({task: found.tolist() for task, found in model.predict(example).items()}))
+print(json.dumps({task: values.tolist() for task, values in model.predict(example).items()}))
 print(json.dumps([spec.name for spec in model.metadata.signature.inputs]))
 """
 
@@ -36,55 +37,45 @@ print(json.dumps([spec.name for spec in model.metadata.signature.inputs]))
 def test_the_best_is_loaded_by_its_alias_and_predicts_calibrated(
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for seed, name in enumerate(("train", "val")):
-        write_split_file(tmp_path / f"{name}.h5", frames=60, seed=seed)
-    made = train("simple_cross_attention_lstm", tmp_path, tmp_path / "out", CONFIG, "v1")
-    calibrator = Calibrator(
-        method="platt", checkpoint=sha256(made.best_model), curves={task: Curve(slope=2.0) for task in CONFIG.tasks}
-    )
-    calibrator.write(made.best_model.with_name(CALIBRATION))
-    split = read_split(tmp_path / "val.h5")
-    model = TrainedModel(
-        name="simple_cross_attention_lstm",
-        checkpoint=calibrator.checkpoint,
-        files=[made.best_model, made.best_model.with_name(CALIBRATION)],
-        example={
-            "telemetry": split.telemetry[None, :20],
-            "detections": split.detections[None, :20],
-            "detection_mask": split.detection_mask[None, :20],
-            "region": split.region[:1],
-        },
-        tasks=CONFIG.tasks,
-        tags={"architecture": "simple_cross_attention_lstm", "data_version": "v1"},
-        figures={"test_mean_pr_auc": 0.5, "test_mean_onset_pr_auc": None},
-        description="The first.",
-    )
+    for seed, name in enumerate(("train", "val", "test")):
+        write_split_file(tmp_path / f"{name}.h5", frames=120, seed=seed, version="v1")
+    trained = train(ARCHITECTURE, tmp_path, tmp_path / "out", CONFIG, "v1")
+    scoring = EvaluationConfig(bootstrap_samples=10, importances=False, device="cpu")
+    evaluation = evaluate_checkpoint(trained.best_model, tmp_path, tmp_path / ARCHITECTURE, scoring)
+    best = promote(evaluation, tmp_path, trained.best_model, "key")
+    folder, split = best.folder(tmp_path), read_split(tmp_path / "val.h5")
+    example = {
+        "telemetry": split.telemetry[None, :20],
+        "detections": split.detections[None, :20],
+        "detection_mask": split.detection_mask[None, :20],
+        "region": split.region[:1],
+    }
     store = Mlflow.from_environment()
-    run = TrackedRun(store.prepared(), "key", "name", tags={"recipe": "best"})
-    run_id = store.complete(run, made.history, 0)
-    assert [store.register_best("drive-assets", run_id, model) for _ in range(2)] == ["1", "1"]
+    runs = [TrackedRun(store.prepared(), key, "name", tags={"recipe": "best"}) for key in ("key", "again")]
+    ids = [store.complete(run, trained.history, 0) for run in runs]
+    registered = [
+        store.register_best(run_id, best, folder, example, "The first") for run_id in (ids[1], ids[0], ids[0])
+    ]
+    assert registered == ["1", "2", "2"]  # a version whose run is another is not reused: its files may have moved
 
-    moved = tmp_path / "moved"
-    shutil.move(data_root, moved)
-    monkeypatch.setenv("DRIVE_ASSETS_DATA", str(moved))
-    prepare = "from drive_assets.resources.mlflow.client import Mlflow; Mlflow.from_environment().prepared()\n"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{moved / 'mlflow.db'}")
-    shown = subprocess.run([sys.executable, "-c", prepare + LOAD], stdout=subprocess.PIPE, text=True, check=True)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri())
+    shown = subprocess.run([sys.executable, "-c", LOAD], stdout=subprocess.PIPE, text=True, check=True)
     predicted, inputs = map(json.loads, shown.stdout.splitlines())
     assert inputs == ["telemetry", "detections", "detection_mask", "region"]
-    network, _ = load_checkpoint(made.best_model)
-    data = load_split(tmp_path / "val.h5", CONFIG, "cpu")
+    network, _ = load_checkpoint(trained.best_model)
+    calibrator = calibration.load(trained.best_model)
+    assert calibrator is not None
     with torch.no_grad():
-        logits = network(*data.gather(torch.tensor([0]))[:3])
+        logits = network(*load_split(tmp_path / "val.h5", CONFIG, "cpu").gather(torch.tensor([0]))[:3])
     for task in CONFIG.tasks:
-        assert predicted[task] == pytest.approx([torch.sigmoid(2 * logits[task]).item()], rel=1e-5)
+        expected = calibrator.curves[task](torch.sigmoid(logits[task]).double().numpy())
+        assert predicted[task] == pytest.approx(expected, rel=1e-5)
 
     client = MlflowClient()
     version = client.get_model_version_by_alias("drive-assets", "best")
-    assert version.tags.items() >= {"architecture": "simple_cross_attention_lstm", "recipe": "best"}.items()
-    assert (version.description, version.run_id) == ("The first.", run_id)
-    (logged,) = client.search_logged_models([run.experiment])
-    assert (str(logged.status), logged.source_run_id) == ("READY", run_id)
-    assert logged.metrics[0].value == 0.5
-    assert client.get_run(run_id).outputs.model_outputs[0].model_id == logged.model_id
-    assert not data_root.exists()
+    assert version.tags.items() >= {"architecture": ARCHITECTURE, "data_version": "v1", "recipe": "best"}.items()
+    assert version.description.endswith("on test. The first.") and version.run_id == ids[0]
+    (logged,) = [each for each in client.search_logged_models([runs[0].experiment]) if each.source_run_id == ids[0]]
+    assert str(logged.status) == "READY"
+    assert {metric.key: metric.value for metric in logged.metrics}["test_mean_pr_auc"] == evaluation.test.mean_pr_auc
+    assert client.get_run(ids[0]).outputs.model_outputs[0].model_id == logged.model_id
