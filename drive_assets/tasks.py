@@ -99,7 +99,8 @@ def annotate(job: AnnotateJob, tell: Tell) -> AnnotationReport:
     if key not in _annotators:
         _annotators.clear()
         _annotators[key] = Annotator(job.weights, job.config, job.cache)
-        tell(f"Loaded the detector {_annotators[key].weights} for all recordings of this run")
+        loaded = _annotators[key]
+        tell(f"Loaded the detector {loaded.weights} for all recordings of this run: {loaded.mapping}")
     report: AnnotationReport = _annotators[key].annotate(job.recording, tell)
     return report
 

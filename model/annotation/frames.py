@@ -39,7 +39,7 @@ _scratch = threading.local()
 
 
 class UnreadableFrame(Exception):
-    """A file is no JPEG or PNG, is truncated, too large, or its data is damaged."""
+    """A file cannot be read, is no JPEG or PNG, is truncated, too large, or its data is damaged."""
 
 
 class OtherSize(Exception):
@@ -88,7 +88,7 @@ def view_of(recording: Path, frames: Sequence[Path], roi: Region, image_size: in
     picked: Any = np.unique(np.linspace(0, len(frames) - 1, SIZE_SAMPLES).astype(int)) if frames else []
     for index in picked:
         try:
-            sizes[picture_size(np.fromfile(frames[index], np.uint8))] += 1
+            sizes[picture_size(_read(frames[index]))] += 1
         except UnreadableFrame:
             continue
     if not sizes:
@@ -154,11 +154,18 @@ def read_jpeg(path: Path, view: View) -> Jpeg:
     Raises:
         UnreadableFrame, OtherSize
     """
-    content = np.fromfile(path, np.uint8)
+    content = _read(path)
     size = picture_size(content)
     if size != view.frame:
         raise OtherSize(f"{size[0]}x{size[1]} px; the recording's frames are {view.frame[0]}x{view.frame[1]}")
     return content if is_plain_jpeg(content[:HEADER].tobytes()) else _upright_jpeg(content)
+
+
+def _read(path: Path) -> Jpeg:
+    try:
+        return np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise UnreadableFrame(error.strerror or str(error)) from error
 
 
 def check_jpeg(content: Jpeg) -> None:

@@ -19,7 +19,7 @@ from model.annotation.frames import Detections, OtherSize, UnreadableFrame, View
 from model.annotation.partial import PartialAnnotations
 from model.annotation.report import AnnotationReport
 from model.common.config import fingerprint
-from model.common.errors import DataError, is_out_of_memory
+from model.common.errors import DataError, PassingError, is_out_of_memory
 from model.common.files import sha256, write_json
 from model.common.progress import Tell
 from model.detection.detector import configure_ultralytics, load_detector, vehicle_classes
@@ -50,6 +50,10 @@ class Annotator:
         self.config = config
         detector = load_detector(weights)
         class_ids, self.class_names = vehicle_classes(detector.names, config.class_map)
+        used = {detector.names[number]: self.class_names[output] for number, output in class_ids.items()}
+        unused = sorted(set(detector.names.values()) - set(used))
+        self.mapping = ", ".join(f"{name} as {output}" for name, output in used.items())
+        self.mapping += f"; not used: {', '.join(unused)}" if unused else ""
         lowest = [config.confidence] * len(self.class_names)
         for name, threshold in config.class_confidence.items():
             if name not in self.class_names:
@@ -75,11 +79,12 @@ class Annotator:
         Frames that a killed run, or an earlier run with equal weights and options, annotated are not annotated again.
 
         Raises:
-            DataError: wrong telemetry, no readable frame, a region of interest outside the frame, or not enough memory
-                for a single frame.
+            DataError: wrong telemetry, no readable frame, a region of interest outside the frame, not enough memory for
+                a single frame, or a recording that changes meanwhile.
         """
         started = time.perf_counter()
         recording = Recording(folder)
+        files_before = _files(recording)
         telemetry, _ = recording.telemetry()
         present = recording.frames()
         frames = {row: present[row] for row in telemetry["Time"] if row in present}
@@ -91,6 +96,9 @@ class Annotator:
         with PartialAnnotations(recording, identity, hashes) as done:
             todo = [path for path in paths if path.name not in done.frames]
             skipped = self._run(todo, view, done, lambda line: log(f"{recording.name}: {line}"))
+            if _files(recording) != files_before:
+                done.discard()
+                raise PassingError(f"{folder} was changed or replaced while it was annotated: annotate it again.")
             annotated = {row: path.name for row, path in frames.items() if path.name in done.frames}
             if not annotated:
                 raise DataError(f"{folder} has no readable frame: {len(paths)} were tried; copy the recording again.")
@@ -177,6 +185,13 @@ class Annotator:
         self.backend.batch = min(self.backend.batch, half)
         log(f"out of memory: the batch is halved to {self.backend.batch} frames")
         return self._detect(loaded[:half], view, log) + self._detect(loaded[half:], view, log)
+
+
+def _files(recording: Recording) -> set[tuple[str, int, int, int]]:
+    """Name, inode, size and time of the files that annotations depend on."""
+    paths = [recording.telemetry_path, recording.roi_path, *recording.frames().values()]
+    stats = {path.name: path.stat() for path in paths if path.is_file()}
+    return {(name, stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
 
 
 @contextmanager

@@ -12,6 +12,11 @@ from model.common.files import atomic_path
 BUNDLED = Path(__file__).parent / "pretrained" / "yolo12n_simulated.pt"
 COCO_VEHICLES = ("car", "motorcycle", "bus", "truck")
 OWN_CLASSES = ("vehicle", "vehicle.left", "vehicle.front", "vehicle.right")
+VEHICLE_WORDS = {
+    *COCO_VEHICLES, *OWN_CLASSES, "ambulance", "automobile", "caravan", "coach", "lorry", "minibus", "motor",
+    "motorbike", "pickup", "suv", "taxi", "trailer", "tricycle", "van",
+}  # fmt: skip
+"""Class names, in lower case, that are left out only if the user says so."""
 
 
 def configure_ultralytics(folder: Path) -> None:
@@ -57,33 +62,40 @@ def load_detector(weights: Path) -> Any:
             f"Detector weights {weights} are missing: train a detector (asset boxy_detector), or name a file "
             "(`drive-assets run --weights FILE`, or `weights` in the launchpad)."
         )
-    from ultralytics import YOLO
+    from ultralytics import RTDETR, YOLO
 
     try:
         detector = YOLO(str(weights))
-        names = detector.names
-    except Exception as error:  # ultralytics and torch raise many kinds for a file that is no YOLO
-        raise DataError(f"{weights} holds no YOLO detector ({type(error).__name__}: {error}).") from error
+        names = detector.names if not isinstance(detector.model, str) else {}
+    except Exception as error:  # ultralytics and torch raise many kinds for other files
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{weights} holds no YOLO detector ({reason}).") from error
+    if isinstance(detector.model, str):
+        raise DataError(f"{weights} is an exported model: expected the .pt file that it was exported from.")
+    if isinstance(detector, RTDETR):
+        raise DataError(f"{weights} is an RT-DETR: expected a YOLO detector.")
     if detector.task != "detect" or not names:
         raise DataError(f"{weights} is a YOLO for {detector.task}: expected one for detect.")
+    if (channels := detector.model.yaml.get("channels", 3)) != 3:
+        raise DataError(f"{weights} takes images of {channels} channels: expected a detector for colour images, of 3.")
     return detector
 
 
 def vehicle_classes(
     names: Mapping[int, str], wanted: Mapping[str, str] | None = None
 ) -> tuple[dict[int, int], list[str]]:
-    """Which of a detector's classes to keep and as what.
+    """Which of a detector's classes count as vehicles.
 
     Args:
         names: the detector's class names by id.
-        wanted: output name by detector's name. If empty: classes named vehicle or vehicle.left, .front, .right as they
-            are, else COCO's car, motorcycle, bus and truck as vehicle.
+        wanted: output name by detector's name. If empty: classes named vehicle or vehicle.left, .front, .right keep
+            their names; else COCO's car, motorcycle, bus and truck become vehicle.
 
     Returns:
         Output id by detector's class id, and the output names.
 
     Raises:
-        DataError: the detector has none of the classes asked for.
+        DataError: the detector has none of the requested classes, or others that may be vehicles.
     """
     ids = {name: number for number, name in names.items()}
     if wanted:
@@ -94,6 +106,12 @@ def vehicle_classes(
     else:
         chosen = {name: name for name in OWN_CLASSES if name in ids}
         chosen = chosen or {name: "vehicle" for name in COCO_VEHICLES if name in ids}
+        doubtful = sorted(name for name in ids.keys() - chosen.keys() if name.lower() in VEHICLE_WORDS)
+        if doubtful:
+            raise DataError(
+                f"The detector's classes {', '.join(doubtful)} may be vehicles: name all classes to use in class_map, "
+                f'such as {{"{doubtful[0]}": "vehicle"}}. It has {", ".join(sorted(ids))}.'
+            )
     if not chosen:
         raise DataError(
             f"The detector has no vehicle class (it has {', '.join(sorted(ids))}): name the ones to use in class_map."

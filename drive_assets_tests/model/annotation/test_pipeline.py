@@ -15,7 +15,7 @@ from model.annotation.config import AnnotationConfig
 from model.annotation.frames import View
 from model.annotation.pipeline import Annotator
 from model.annotation.plots import annotation_overview, framed_boxes
-from model.common.errors import DataError
+from model.common.errors import DataError, PassingError
 from model.common.figures import png_bytes
 from model.detection.detector import BUNDLED
 from model.recording.annotations import read_annotations
@@ -209,6 +209,26 @@ def test_only_new_frames_are_annotated_and_a_killed_run_resumes(annotator: Annot
     assert (again.filename, again.count.tolist()) == (whole.filename, whole.count.tolist())
     assert np.abs(again.box - whole.box).max() < 0.05  # other batches, other rounding
     assert list(killed.glob(".*.partial")) == []
+
+
+def test_a_recording_replaced_meanwhile_is_not_annotated(
+    annotator: Annotator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drive = write_drive(tmp_path / NAME, rows=6)
+    detect = annotator.backend.detect
+
+    def replace(loaded: list, view: View) -> list:
+        monkeypatch.setattr(annotator.backend, "detect", detect)
+        drive.rename(tmp_path / "before")
+        write_drive(drive, rows=6, seed=1)
+        return detect(loaded, view)
+
+    monkeypatch.setattr(annotator.backend, "detect", replace)
+    with pytest.raises(PassingError, match="changed or replaced while it was annotated"):
+        annotator.annotate(drive)
+    assert not list(drive.glob("annotations*")) and not list(drive.glob(".*.partial"))
+    report = annotator.annotate(drive)
+    assert (report.frames, report.resumed) == (6, 0)
 
 
 def test_a_region_of_interest_beside_the_recording(annotator: Annotator, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from model.common.errors import DataError, is_out_of_memory
 from model.detection import detector_training
-from model.detection.detector import BUNDLED, load_detector, vehicle_classes
+from model.detection.detector import BUNDLED, configure_ultralytics, load_detector, vehicle_classes
 from model.detection.detector_training import DetectorConfig, train_detector
 
 COCO = {0: "person", 2: "car", 3: "motorcycle", 5: "bus", 7: "truck"}
@@ -33,6 +33,12 @@ def test_classes_become_vehicles() -> None:
         vehicle_classes(COCO, {"lorry": "vehicle"})
     with pytest.raises(DataError, match="no vehicle class"):
         vehicle_classes({0: "cat"})
+    for names, doubtful in (({0: "car", 1: "Van", 2: "motor"}, "Van, motor"), ({0: "vehicle", 1: "truck"}, "truck")):
+        with pytest.raises(
+            DataError, match=f"classes {doubtful} may be vehicles: name all classes to use in class_map"
+        ):
+            vehicle_classes(names)
+    assert vehicle_classes({0: "vehicle", 1: "truck"}, {"vehicle": "vehicle"}) == ({0: 0}, ["vehicle"])
 
 
 def test_a_file_without_a_detector_is_refused(tmp_path: Path) -> None:
@@ -42,6 +48,24 @@ def test_a_file_without_a_detector_is_refused(tmp_path: Path) -> None:
     torch.save({"weights": torch.zeros(2)}, tmp_path / "other.pt")
     for name in ("text.pt", "other.pt"):
         with pytest.raises(DataError, match="holds no YOLO detector"):
+            load_detector(tmp_path / name)
+
+
+def test_models_other_than_yolo_detectors_for_colour_images_are_named(tmp_path: Path) -> None:
+    from ultralytics.nn.tasks import DetectionModel, RTDETRDetectionModel
+
+    configure_ultralytics(tmp_path / "ultralytics")
+    models = {"1 channels": DetectionModel("yolo11n.yaml", ch=1, verbose=False)}
+    models["an RT-DETR"] = RTDETRDetectionModel("rtdetr-l.yaml", nc=1, verbose=False)
+    for text, model in models.items():
+        model.args = {}
+        torch.save({"model": model, "train_args": {}}, tmp_path / "other.pt")
+        with pytest.raises(DataError, match=text):
+            load_detector(tmp_path / "other.pt")
+    scripted = torch.jit.script(torch.nn.Linear(2, 2))
+    for name, text in (("scripted.pt", r"a TorchScript archive.*\)\.$"), ("scripted.torchscript", "an exported model")):
+        torch.jit.save(scripted, tmp_path / name)
+        with pytest.raises(DataError, match=text):
             load_detector(tmp_path / name)
 
 
