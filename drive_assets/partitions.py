@@ -1,4 +1,4 @@
-"""The three ways the graph is cut: by recording, by split, by architecture."""
+"""How assets are partitioned: by recording, by split, by architecture."""
 
 from collections.abc import Callable
 
@@ -14,14 +14,14 @@ SPLITS = dg.StaticPartitionsDefinition(SPLIT_NAMES)
 ARCHITECTURE_PARTITIONS = dg.StaticPartitionsDefinition(ARCHITECTURES)
 
 KEYS_PER_CALL = 1000
-NO_NAME = "it is no name of a recording, YYYY-MM-DD_HH-MM-SS"
-"""Why a partition is refused."""
+NO_NAME = "not a recording name (YYYY-MM-DD_HH-MM-SS)"
+"""Why a partition key is rejected."""
 
 
 def register_recordings(instance: dg.DagsterInstance, names: list[str]) -> list[str]:
-    """Add recording names as partition keys, those that are not there yet, sorted; return the new ones.
+    """Add recording names as partition keys unless they exist; return the new ones, sorted.
 
-    Dagster does not validate partition keys, so this is the one place that adds them.
+    Dagster does not validate partition keys, so nothing else adds them.
 
     Raises:
         DataError: a name is not `YYYY-MM-DD_HH-MM-SS`; then none is added.
@@ -35,16 +35,15 @@ def register_recordings(instance: dg.DagsterInstance, names: list[str]) -> list[
 
 
 def recording_keys(instance: dg.DagsterInstance, tell: Callable[[str], None] = lambda line: None) -> list[str]:
-    """The recordings that are partitions, sorted; what is no recording's name, added past us, is told and left out."""
+    """The recordings that are partition keys, sorted. Keys that are not recording names are logged and skipped."""
     keys = instance.get_dynamic_partitions(str(RECORDINGS.name))
-    wrong = sorted(key for key in keys if not is_recording_name(key))
-    if wrong:
-        tell(f"Left out, since {NO_NAME}: {', '.join(map(repr, wrong))}")
+    if wrong := misnamed_recordings(instance):
+        tell(f"Skipped, {NO_NAME}: {', '.join(map(repr, wrong))}")
     return sorted(set(keys) - set(wrong))
 
 
 def misnamed_recordings(instance: dg.DagsterInstance) -> list[str]:
-    """Partitions that somebody added under a name that no recording can have, sorted."""
+    """Partition keys that are not recording names, sorted: anybody can add keys in the UI."""
     return sorted(key for key in instance.get_dynamic_partitions(str(RECORDINGS.name)) if not is_recording_name(key))
 
 
@@ -57,10 +56,10 @@ def is_recording_name(name: str) -> bool:
 
 
 def check_known(keys: list[str], known: list[str], what: str) -> None:
-    """Refuse partition keys that do not exist.
+    """Reject partition keys that do not exist.
 
     Raises:
-        DataError: naming the unknown keys and where the known ones are listed.
+        DataError: names the unknown keys and the known ones.
     """
     unknown = sorted(set(keys) - set(known))
     if unknown:

@@ -84,7 +84,7 @@ def status_sensor(context: dg.SensorEvaluationContext, storage: Storage) -> dg.S
     messages = [f"{name}: {text}." for name, text in texts.items() if text]
     misnamed = misnamed_recordings(context.instance)
     if misnamed:
-        messages.insert(0, f"Removed, since {NO_NAME}: {', '.join(map(repr, misnamed))}.")
+        messages.insert(0, f"Removed, {NO_NAME}: {', '.join(map(repr, misnamed))}.")
     took = time.thread_time() - began
     paused_until = arrivals.now() + PAUSE_RATIO * took if took > SLOW_S else 0.0
     return dg.SensorResult(

@@ -110,7 +110,7 @@ def test_a_partition_under_a_name_that_no_recording_can_have_is_removed_with_a_w
     assert isinstance(result, dg.SensorResult)
     (request,) = result.dynamic_partitions_requests or ()
     assert (type(request), request.partition_keys) == (dg.DeleteDynamicPartitionsRequest, [MADE_UP])
-    assert str(result.skip_reason.skip_message).startswith(f"Removed, since {NO_NAME}: '{MADE_UP}'.")
+    assert str(result.skip_reason.skip_message).startswith(f"Removed, {NO_NAME}: '{MADE_UP}'.")
     assert [event.partition for event in result.asset_events if isinstance(event, dg.AssetObservation)] == [MADE_UP]
 
 

@@ -39,7 +39,7 @@ def _columns() -> Iterator[Column]:
     yield TIME, "text", "time of the row"
     for label in LABELS:
         quantity = label.name.removesuffix(f"_{label.horizon_s}s")
-        yield label.name, "bool" if label.binary else "float", QUANTITIES[quantity]
+        yield label.name, "bool" if label.binary else "float", QUANTITIES.get(quantity, "empty: unknown")
 
 
 @asset(

@@ -176,7 +176,7 @@ def test_a_partition_that_is_no_name_of_a_recording_is_told_and_left_out(
         other.add_dynamic_partitions(str(RECORDINGS.name), ["../../../outside"])
         ok, told, made = run(graph, other, "recording")
     assert ok and sorted(made) == [("recording", name) for name in NAMES]
-    assert "Left out, since it is no name of a recording" in told and "'../../../outside'" in told
+    assert "Skipped, not a recording name" in told and "'../../../outside'" in told
 
 
 def test_a_run_that_the_user_ends_is_canceled_and_names_its_asset(graph: Graph, instance: dg.DagsterInstance) -> None:
