@@ -1,4 +1,4 @@
-"""Small split files for tests of networks and training, in the layout that `read_split` of the product reads."""
+"""Small split files for tests of networks and training, in the layout that `read_split` reads."""
 
 import json
 from collections.abc import Sequence
@@ -22,9 +22,10 @@ def write_split_file(
     stride: int = 1,
     version: str = "v1",
     class_names: Sequence[str] = CLASSES,
+    coast_threshold: float = 7.5,
 ) -> Path:
-    """One recording whose labels can be learnt: in stretches of 10 frames a vehicle is near or not, which is the brake
-    labels, and the pedal is released or not, which is the coast labels; the rest is noise."""
+    """One recording with labels that can be learnt: in stretches of 10 frames a vehicle is near or not, as the brake
+    labels say, and the pedal is released or not, as the coast labels say; the rest is noise."""
     generator = np.random.default_rng(seed)
     telemetry = generator.uniform((0, 650, 0, 0, 0), (150, 4500, 100, 100, 5.49), (frames, 5)).astype(np.float32)
     telemetry[:, 4] = telemetry[:, 4].round()
@@ -62,6 +63,7 @@ def write_split_file(
         "labels": json.dumps(BINARY_LABELS),
         "window": WindowConfig(length=length, stride=stride).model_dump_json(),
         "schema": used_schema(FEATURES)["fingerprint"],
+        "coast_threshold": str(coast_threshold),
         "class_names": json.dumps(class_names),
     }
     write_arrays(path, arrays, attributes)

@@ -1,6 +1,6 @@
-"""The twelve networks as one would write them down: every slot is computed, and attention goes frame by frame.
+"""The twelve networks in plain form: every slot is computed, and attention runs frame by frame.
 
-What the fast formulation is tested and timed against. It shares the weights of the network that it is made from.
+The fast formulation is tested and timed against it. It shares the weights of the network that it is made from.
 """
 
 import torch
@@ -15,7 +15,7 @@ from model.network.fusions import ConcatFusion, CrossAttentionFusion
 
 
 class PlainModel(nn.Module):
-    """A network of the same weights, without what makes it fast, and without derived inputs."""
+    """A network with the same weights, without optimisations and without derived inputs."""
 
     def __init__(self, model: MultimodalModel) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class PlainModel(nn.Module):
 
 
 def attention(layer: Attention, queries: Tensor, members: Tensor, mask: Tensor) -> Tensor:
-    """queries (B,Q,E) to members (B,K,E), real where mask (B,K) is True; an empty set is answered by the bias."""
+    """queries (B,Q,E) to members (B,K,E), real where mask (B,K) is True; an empty set gives the bias."""
     query, key, value = (
         part(x).unflatten(-1, (layer.heads, -1)).transpose(1, 2)
         for part, x in ((layer.query, queries), (layer.key, members), (layer.value, members))

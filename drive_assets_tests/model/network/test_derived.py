@@ -1,4 +1,4 @@
-"""Inputs that a network derives from its window: rates of change, and the lead followed back over the frames."""
+"""Inputs that a network derives from its window: rates of change, and the lead tracked back through it."""
 
 import pytest
 import torch
@@ -6,7 +6,6 @@ from torch import Tensor
 
 from model.factory import architecture_of, create_model_variant
 from model.network.architectures import ARCHITECTURES
-from model.network.config import ModelConfig
 from model.network.derived import LEAD_FEATURES, MOTIONS, SPANS, Camera, lead_track, slopes, telemetry_changes
 from model.recording.schema import telemetry_dim
 
@@ -31,26 +30,29 @@ def seen(count: int = 1) -> Tensor:
     return torch.ones(1, TIME, count, dtype=torch.bool)
 
 
-def test_the_slope_of_a_line_is_found_where_frames_lack_and_is_zero_with_one_frame() -> None:
+def test_the_slope_of_a_line_is_the_same_with_a_missing_frame_and_zero_with_one_frame() -> None:
     line = 3.0 * torch.arange(TIME) * 0.5
     every, some, one = torch.ones(TIME), torch.ones(TIME), torch.zeros(TIME)
     some[-2], one[-1] = 0, 1
-    found = slopes(torch.stack((line, line, line)), torch.stack((every, some, one)))
+    rates = slopes(torch.stack((line, line, line)), torch.stack((every, some, one)))
     spread = [0.5, 4.375, 20.625]  # sum of squared seconds from the mean over 3, 6 and 10 frames
-    assert found[0].tolist() == pytest.approx([3 * s / (s + 0.05) for s in spread])
-    assert found[1, 0].item() == pytest.approx(3 * 0.5 / 0.55)
-    assert found[2].tolist() == [0.0] * len(SPANS)
+    assert rates[0].tolist() == pytest.approx([3 * s / (s + 0.05) for s in spread])
+    assert rates[1, 0].item() == pytest.approx(3 * 0.5 / 0.55)
+    assert rates[2].tolist() == [0.0] * len(SPANS)
 
 
-def test_telemetry_that_does_not_change_has_no_rates() -> None:
+def test_constant_telemetry_has_no_rates_and_the_label_config_says_when_the_pedal_is_released() -> None:
     telemetry = torch.full((2, TIME, 10), 0.5)
-    telemetry[1, -4:, 2] = 0.0
-    last = telemetry_changes(telemetry, {"SPEED": 0, "RPM": 1, "ACCELERATOR_POS_D": 2, "ENGINE_LOAD": 3}, 7.5)
-    assert last[0, 12:-4].abs().max() < 1e-5
-    assert last[1, -4:].tolist() == pytest.approx([1.0, 4 / TIME, 1.0, 4 / TIME])
+    telemetry[1, -4:, 2] = 0.1
+    released = [1.0, 4 / TIME, 1.0, 4 / TIME]
+    for threshold, expected in ((7.5, [0.0, 0.0, 0.0, 1.0]), (12.0, released)):
+        channels = {"SPEED": 0, "RPM": 1, "ACCELERATOR_POS_D": 2, "ENGINE_LOAD": 3}
+        features = telemetry_changes(telemetry, channels, threshold)
+        assert features[0, 12:-4].abs().max() < 1e-5
+        assert features[1, -4:].tolist() == pytest.approx(expected)
 
 
-def test_the_camera_and_the_detectors_noise_are_measured_from_boxes_alone() -> None:
+def test_camera_and_box_jitter_are_estimated_from_boxes() -> None:
     generator = torch.Generator().manual_seed(0)
     metres = 40 + 25 * torch.sin(torch.arange(4000) / 200)
     boxes = torch.stack((vehicle(metres), vehicle(metres * 1.5, 2.0)), dim=1)
@@ -64,7 +66,7 @@ def test_the_camera_and_the_detectors_noise_are_measured_from_boxes_alone() -> N
     assert Camera.measure(boxes[:50], torch.ones(50, 2, dtype=torch.bool)) == Camera()
 
 
-def test_the_lead_is_followed_through_a_miss_and_past_a_nearer_car_of_the_next_lane() -> None:
+def test_the_lead_is_tracked_past_a_missed_frame_and_a_nearer_car_in_the_next_lane() -> None:
     metres = torch.linspace(40, 30, TIME)
     detections = torch.stack((vehicle(metres / 2, 2.0), vehicle(metres), vehicle(metres * 4)), dim=1)[None]
     mask = seen(3)
@@ -81,7 +83,7 @@ def test_the_lead_is_followed_through_a_miss_and_past_a_nearer_car_of_the_next_l
 
 
 @pytest.mark.parametrize("camera", [CAMERA, Camera(horizon=0.45, distance=2.5, noise=0.001)])
-def test_relative_speed_and_acceleration_follow_from_the_distances_with_any_camera(camera: Camera) -> None:
+def test_relative_speed_and_acceleration_follow_from_distances_for_any_camera(camera: Camera) -> None:
     time = torch.arange(TIME) * 0.5 - (TIME - 1) * 0.5
     for speed, acceleration in ((-2.0, 0.0), (1.0, 0.0), (-1.0, -0.2)):
         metres = 30 + speed * time + acceleration * time**2 / 2
@@ -102,7 +104,7 @@ def test_the_order_of_detections_and_empty_slots_change_nothing() -> None:
 @pytest.mark.parametrize("inputs", [None, ["SPEED", "ACCELERATOR_POS_D"], ["ACCELERATOR_POS_D", "GEAR"]])
 @pytest.mark.parametrize("flags", [{"telemetry_changes": True}, {"lead_tracks": True}])
 @pytest.mark.parametrize("architecture", [ARCHITECTURES[0], ARCHITECTURES[-1]])
-def test_every_network_derives_what_its_flags_say_from_the_channels_that_there_are(
+def test_networks_derive_the_inputs_of_their_flags_from_any_channels(
     architecture: str, flags: dict[str, bool], inputs: list[str] | None
 ) -> None:
     channels = {} if inputs is None else {"telemetry_inputs": inputs, "telemetry_input_dim": telemetry_dim(inputs)}
@@ -117,10 +119,3 @@ def test_every_network_derives_what_its_flags_say_from_the_channels_that_there_a
     sum(value.sum() for value in logits.values()).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
-
-
-def test_without_flags_a_network_has_the_weights_that_it_always_had() -> None:
-    model = create_model_variant({**architecture_of("simple_concat_lstm"), **SMALL})
-    assert not ModelConfig().derives and not [
-        name for name in model.state_dict() if name.startswith(("derived", "members"))
-    ]

@@ -1,4 +1,4 @@
-"""Hazards: the labels' probabilities are those of the chain, and only transitions with two known ends are learnt."""
+"""Hazards: label probabilities are those of the chain, and only transitions with two known ends are learnt."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from model.training.loop import train
 from model.training.recipes import RECIPES, TrainingConfig
 
 
-def test_labels_follow_from_hazards() -> None:
+def test_label_probabilities_follow_from_hazards() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = {name: 3 * torch.randn(50, generator=generator) for name in HAZARDS}
     found = label_logits(logits)
@@ -58,7 +58,7 @@ def test_transitions_have_two_known_ends(tmp_path: Path) -> None:
     assert not data.going_on[0, HAZARDS.index("brake_onset_5s")]
 
 
-def test_a_network_learns_hazards_and_answers_labels(tmp_path: Path) -> None:
+def test_a_network_learns_hazards_and_predicts_labels(tmp_path: Path) -> None:
     for seed, name in enumerate(("train", "val")):
         write_split_file(tmp_path / f"{name}.h5", seed=seed)
     sizes = {"embedding_dim": 8, "hidden_dim": 8, "attention_num_heads": 2, "members": 2, "members_dim": 8}
@@ -71,7 +71,7 @@ def test_a_network_learns_hazards_and_answers_labels(tmp_path: Path) -> None:
     assert predict(model, load_split(tmp_path / "val.h5", config, "cpu"), 64).shape[1] == 1
 
 
-def test_weights_of_hazards_are_those_of_the_labels_that_follow() -> None:
+def test_a_hazard_has_the_largest_weight_of_the_labels_that_depend_on_it() -> None:
     config = TrainingConfig(loss="bce", head="hazard", tasks=["brake_2s"], auxiliary_weight=0.1)
     weights = config.weights
     assert (

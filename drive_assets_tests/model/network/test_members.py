@@ -1,4 +1,4 @@
-"""Networks side by side that share most weights."""
+"""Members: small networks that share most weights."""
 
 import torch
 
@@ -9,7 +9,7 @@ from model.network.members import Members
 TASKS = ["brake_1s", "coast_1s"]
 
 
-def test_members_answer_apart_and_features_of_any_scale_are_measured() -> None:
+def test_members_give_different_answers_which_do_not_depend_on_the_scale_of_features() -> None:
     generator = torch.Generator().manual_seed(0)
     features = torch.rand(500, 3, generator=generator) * torch.tensor([1e-3, 1.0, 1e4]) + 7
     torch.manual_seed(0)
@@ -18,14 +18,13 @@ def test_members_answer_apart_and_features_of_any_scale_are_measured() -> None:
     logits = members(features)
     assert logits.shape == (500, 4, 2) and torch.isfinite(logits).all()
     assert (logits.std(dim=1) > 0).all()
-    other = members.state_dict() | {}
     members.measure(features * 100)
-    assert torch.allclose(members(features * 100), logits, atol=1e-3) and set(members.state_dict()) == set(other)
+    assert torch.allclose(members(features * 100), logits, atol=1e-3)
     members.measure(features[:1])
     assert torch.isfinite(members(features[:1])).all()
 
 
-def test_a_network_with_derived_inputs_answers_with_the_mean_of_its_members_probabilities() -> None:
+def test_a_network_with_derived_inputs_returns_the_mean_probability_of_its_members() -> None:
     sizes = {"embedding_dim": 16, "hidden_dim": 16, "attention_num_heads": 2, "decoder_num_layers": 1, "members": 3}
     torch.manual_seed(0)
     model = create_model_variant(

@@ -1,4 +1,4 @@
-"""Every network computes what its plain formulation does: outputs and gradients, whatever its detections' layout."""
+"""Every network has the outputs and gradients of its plain formulation, with both layouts of detections."""
 
 from typing import Any
 
@@ -52,7 +52,7 @@ def test_outputs_and_gradients_are_those_of_the_plain_formulation(
         torch.testing.assert_close(gradient, plain, rtol=1e-5, atol=1e-5 * max(1.0, plain.abs().max().item()), msg=name)
 
 
-def test_sets_of_equal_size_lie_together_and_come_back_in_order() -> None:
+def test_sets_of_equal_size_are_grouped_and_restored_in_order() -> None:
     mask = torch.tensor([[True, False, True], [False, False, False], [False, True, False], [True, False, True]])
     values = torch.arange(12.0).view(4, 3, 1)
     sets = ObjectSets.of(mask)

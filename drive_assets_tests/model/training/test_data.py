@@ -1,11 +1,11 @@
-"""Which windows an epoch consists of."""
+"""The windows of an epoch, and the network that fits a split."""
 
 from pathlib import Path
 
 import torch
 
 from drive_assets_tests.model.split_files import write_split_file
-from model.training.data import epoch_order, load_train
+from model.training.data import epoch_order, load_split, load_train, model_config
 from model.training.recipes import TrainingConfig
 
 CONFIG = TrainingConfig(tasks=["brake_1s"], device="cpu")
@@ -25,3 +25,9 @@ def test_balanced_epochs_have_as_many_windows_half_of_them_positive(tmp_path: Pa
         assert abs((data.labels[order][:, columns] > 0).any(dim=1).double().mean().item() - 0.5) < 0.05
         data.labels[:] = 0.0
         assert epoch_order(data, balanced, 1).sort().values.tolist() == every
+
+
+def test_a_network_takes_threshold_and_classes_from_the_split(tmp_path: Path) -> None:
+    path = write_split_file(tmp_path / "train.h5", class_names=["person", "vehicle.car", "bus"], coast_threshold=12.0)
+    config = model_config("simple_concat_lstm", CONFIG, load_split(path, CONFIG, "cpu"))
+    assert (config["coast_threshold"], config["vehicle_flag"], config["detection_input_dim_per_box"]) == (12.0, True, 7)
