@@ -198,10 +198,8 @@ def manifest(storage: "Storage", keys: list[str]) -> None:
             2_220_000 * number,
             replace(summary.stats, name=key, windows=summary.stats.windows - number % 1000),
         )
-        marks = {when + moved: mark for when, mark in summary.marks.items()}
-        each = replace(
-            summary, stats=stats, first_ms=summary.first_ms + moved, last_ms=summary.last_ms + moved, marks=marks
-        )
+        sample = {when + moved: checksum for when, checksum in summary.sample.items()}
+        each = replace(summary, stats=stats, sample=sample)
         cache.used[key] = (stamp_of(own)[0], each)
     cache.save()
     time.sleep(SETTLED_S)  # what has just changed would be read again

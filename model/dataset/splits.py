@@ -104,7 +104,7 @@ def _candidates(recordings: Path, names: Sequence[str], split: SplitConfig, cach
         else:
             used[name] = summary
     cache.save()
-    for name, other in repeated(recordings, used, cache.window).items():
+    for name, other in repeated(used).items():
         skipped[name] = f"the same drive as {other}, with equal times and telemetry: remove one of them"
         del used[name]
     return candidates

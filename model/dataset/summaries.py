@@ -1,9 +1,10 @@
 """What a recording contributes to a data set, and which recordings hold the same drive."""
 
+import itertools
 import zlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pandas as pd
 from model.common.errors import DataError
 from model.common.files import sha256
 from model.dataset.assignment import RecordingStats
-from model.dataset.windows import RecordingArrays, WindowConfig, build_recording, join_recording
+from model.dataset.windows import RecordingArrays, WindowConfig, join_recording
 from model.recording.folder import CONTENT, Recording
 from model.recording.plausibility import (
     CAMERA,
@@ -24,10 +25,9 @@ from model.recording.plausibility import (
 from model.recording.schema import BINARY_LABELS, BOX_VALUES
 from model.recording.telemetry import TelemetryReport
 
-MARK_MS, MARK_EVERY = 100, 151
-"""A row is marked if its time in tenths of a second is a multiple of this: one in 75 s at 2 Hz."""
-ENOUGH_MARKS = 4
-"""Marks in the time that two recordings share from which on differing marks exclude the same drive."""
+SAMPLED_ROWS = 64
+_SCATTER = 2_654_435_761
+"""Knuth's multiplier: the product's lower bits scatter times, so that recordings of one drive sample the same ones."""
 
 
 @dataclass(frozen=True)
@@ -43,21 +43,10 @@ class Summary:
     inputs: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
     coast_threshold: float = 0.0
-    first_ms: int = 0
-    last_ms: int = 0
-    marks: dict[int, int] = field(default_factory=dict)
-    """A checksum of the row's telemetry by its time, for some times, which are the same in all recordings."""
+    sample: dict[int, int] = field(default_factory=dict)
+    """A checksum of the telemetry by time, ms, of rows that depend only on their time."""
     is_repeatable: bool = True
     """Whether the files, if they stay as they are, give the same summary again."""
-
-    def may_repeat(self, other: "Summary") -> bool:
-        """Whether both may hold the same drive: `repeated` compares their rows."""
-        first, last = max(self.first_ms, other.first_ms), min(self.last_ms, other.last_ms)
-        mine, theirs = (
-            {when: mark for when, mark in marks.items() if first <= when <= last} for marks in (self.marks, other.marks)
-        )
-        few = min(len(mine), len(theirs)) < ENOUGH_MARKS
-        return first <= last and (few or bool(mine.items() & theirs.items()))
 
 
 def summarise(own: Recording, window: WindowConfig) -> Summary:
@@ -73,16 +62,14 @@ def summarise(own: Recording, window: WindowConfig) -> Summary:
     if not len(arrays.window_start):
         return Summary(f"no window of {window.length} frames without a gap and with known labels", blocker)
     when = arrays.time_ms
-    marked = np.flatnonzero(when // MARK_MS % MARK_EVERY == 0)
+    sampled = np.argsort(when // 100 * _SCATTER % 2**32, kind="stable")[:SAMPLED_ROWS]
     return Summary(
         blocks_training=blocker,
         stats=_stats(own.folder, arrays, window),
         inputs=arrays.inputs,
         class_names=own.class_names(),
         coast_threshold=arrays.coast_threshold,
-        first_ms=int(when.min()),
-        last_ms=int(when.max()),
-        marks={int(when[row]): zlib.crc32(arrays.telemetry[row].tobytes()) for row in marked},
+        sample={int(when[row]): zlib.crc32(arrays.telemetry[row].tobytes()) for row in sampled},
     )
 
 
@@ -113,31 +100,22 @@ def _blocks_training(own: Recording, telemetry: pd.DataFrame, report: TelemetryR
     return "; ".join(finding.text for finding in findings if finding.blocks_training)
 
 
-def repeated(recordings: Path, summaries: Mapping[str, Summary], window: WindowConfig) -> dict[str, str]:
+def repeated(summaries: Mapping[str, Summary]) -> dict[str, str]:
     """Recordings that hold the drive of another one with an earlier name, each with that name.
 
-    Only recordings whose times overlap, and whose marks do not differ, are read.
+    Most of their telemetry at the same times is equal. Two cars may record at the same time, but not the same.
     """
-    arrays_of = lru_cache(8)(lambda name: build_recording(recordings / name, window))
-    same: dict[str, list[str]] = {}
-    overlapping: list[str] = []
-    for name in sorted(summaries, key=lambda name: summaries[name].first_ms):
-        own = summaries[name]
-        overlapping = [other for other in overlapping if summaries[other].last_ms >= own.first_ms]
-        for other in overlapping:
-            if own.may_repeat(summaries[other]) and _is_same_drive(arrays_of(name), arrays_of(other)):
-                same.setdefault(max(name, other), []).append(min(name, other))
-        overlapping.append(name)
+    rows: dict[int, list[tuple[str, int]]] = {}
+    for name in sorted(summaries):
+        for when, checksum in summaries[name].sample.items():
+            rows.setdefault(when, []).append((name, checksum))
+    common, equal = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    for at_once in rows.values():
+        for (first, one), (second, other) in itertools.combinations(at_once, 2):
+            common[first, second] += 1
+            equal[first, second] += one == other
     repeats: dict[str, str] = {}
-    for name in sorted(same):
-        if others := sorted(set(same[name]) - repeats.keys()):
-            repeats[name] = others[0]
+    for first, second in sorted(common):
+        if first not in repeats and equal[first, second] > common[first, second] / 2:
+            repeats.setdefault(second, first)
     return repeats
-
-
-def _is_same_drive(one: RecordingArrays, other: RecordingArrays) -> bool:
-    """Whether most telemetry at the times of both is equal. Two cars may record at the same time, but not the same."""
-    _, here, there = np.intersect1d(one.time_ms, other.time_ms, return_indices=True)
-    if one.inputs != other.inputs or not len(here):
-        return False
-    return float((one.telemetry[here] == other.telemetry[there]).all(axis=1).mean()) > 0.5

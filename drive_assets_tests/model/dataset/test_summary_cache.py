@@ -2,7 +2,6 @@
 
 import shutil
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from drive_assets_tests.model.dataset.test_windows import labelled_drive
 from model.dataset import summary_cache
 from model.dataset.assignment import RecordingStats, SplitConfig, assign_splits
 from model.dataset.splits import build_manifest
-from model.dataset.summaries import Summary, summarise
+from model.dataset.summaries import Summary, repeated, summarise
 from model.dataset.windows import WindowConfig
 from model.recording import schema
 from model.recording.folder import Recording
@@ -52,15 +51,12 @@ def test_a_recording_is_read_again_only_if_its_files_changed(tmp_path: Path, mon
     assert read[6:] == names
 
 
-def test_drives_at_the_same_time_are_told_apart_by_marked_rows(tmp_path: Path) -> None:
-    times = np.arange(0, 3_600_000, 500)
-    marked = [int(when) for when in times if when // 100 % 151 == 0]
-    assert len(marked) == 48
-    one = Summary(first_ms=0, last_ms=3_600_000, marks=dict.fromkeys(marked, 1))
-    assert not one.may_repeat(replace(one, marks=dict.fromkeys(marked, 2)))
-    assert one.may_repeat(replace(one, first_ms=1_000_000))
-    assert one.may_repeat(replace(one, first_ms=3_500_000, marks=dict.fromkeys(marked, 2)))  # too few marks to tell
-    assert not one.may_repeat(replace(one, first_ms=3_700_000, last_ms=4_000_000))
+def test_a_part_of_a_drive_repeats_it_and_another_car_at_the_same_time_does_not(tmp_path: Path) -> None:
+    summaries = {
+        car: summarise(Recording(labelled_drive(tmp_path / car / "2024-05-01_10-00-00", rows, seed)), WindowConfig())
+        for car, rows, seed in (("a", 120, 0), ("another", 120, 1), ("part of a", 60, 0))
+    }
+    assert repeated(summaries) == {"part of a": "a"}
 
 
 def test_ten_thousand_recordings_are_shared_out(tmp_path: Path) -> None:
