@@ -9,6 +9,7 @@ import warnings
 
 from drive_assets.commands import graph, recordings, servers
 from model.common.errors import DataError
+from model.common.processes import hide_from_others
 
 BROKEN_PIPE = 128 + signal.SIGPIPE
 
@@ -17,6 +18,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit: 0 all succeeded, 1 something failed after the rest was done, 2 wrong input."""
     warnings.filterwarnings("ignore", module="dagster")
     threading.excepthook = _report_thread_failure
+    hide_from_others()
     interrupted = _handle_interrupts()
     options = parser().parse_args(arguments)
     try:

@@ -22,7 +22,7 @@ from drive_assets.resources.mlflow.tracking import JOB_LOCK
 from drive_assets.tasks import STOP_REQUESTED, TASKS, Task, exit_if_requested
 from drive_assets.wire import Failed, Report, Work, from_wire, reports_of, to_wire, version
 from model.common.errors import DataError, PassingError
-from model.common.processes import die_with_parent
+from model.common.processes import die_with_parent, hide_from_others
 from model.common.progress import Tell
 
 LOCK_POLL_S = 5.0
@@ -30,6 +30,7 @@ MEMORY_POLL_S = 0.25
 
 
 def main() -> None:
+    hide_from_others()
     for ending in (signal.SIGTERM, signal.SIGINT):
         signal.signal(ending, _end_with_children)
     signal.signal(signal.SIGUSR1, lambda *_: STOP_REQUESTED.set())

@@ -1,4 +1,4 @@
-"""Child processes that end with their parent, and not before."""
+"""How processes are started: who may read their files, and that they end with their parent, not before."""
 
 import ctypes
 import os
@@ -6,6 +6,14 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+
+def hide_from_others() -> None:
+    """Create files without access for other users, in this process and those that it starts.
+
+    The group keeps the access that the umask gives it.
+    """
+    os.umask(os.umask(0o077) | 0o007)
 
 
 def die_with_parent(parent: int) -> None:

@@ -16,6 +16,7 @@ import pytest
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
 from model.common.files import atomic_path, explained_write_errors, locked, remove_abandoned, write_text
+from model.common.processes import hide_from_others
 
 
 def test_a_lock_names_its_holder_and_is_free_afterwards(tmp_path: Path) -> None:
@@ -26,6 +27,19 @@ def test_a_lock_names_its_holder_and_is_free_afterwards(tmp_path: Path) -> None:
     assert str(refused.value) == f"out is in use: process {os.getpid()} on {host} trains"
     with locked(path, 0.0):
         pass
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o640), (0o002, 0o660), (0o077, 0o600)])
+def test_files_are_hidden_from_other_users_and_the_group_keeps_its_access(
+    tmp_path: Path, umask: int, mode: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        hide_from_others()
+        write_text(tmp_path / "new" / "x.csv", "x")
+    finally:
+        os.umask(before)
+    assert [path.stat().st_mode & 0o666 for path in (tmp_path / "new" / "x.csv", tmp_path / "new")] == [mode, mode]
 
 
 def contend(path: Path, tries: int, queue: Any) -> None:
