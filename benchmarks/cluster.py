@@ -23,10 +23,10 @@ from drive_assets.resources.cluster.settings import Size
 from drive_assets.resources.cluster.slurm import SlurmCompute
 from drive_assets.resources.compute import Compute, LocalCompute
 from drive_assets.tasks import ANNOTATE, TRAIN, AnnotateJob, Task, TrainJob
-from drive_assets_tests.cluster.loads import counting, loads
 from drive_assets_tests.cluster.slurm import local_cluster
 from drive_assets_tests.drives import write_drive
 from drive_assets_tests.model.split_files import write_split_file
+from drive_assets_tests.startup import counting, loads
 from model.annotation.config import AnnotationConfig
 from model.detection.detector import BUNDLED
 from model.network.architectures import ARCHITECTURES

@@ -30,7 +30,7 @@ import sqlalchemy as sa
 
 from benchmarks.daemon_ticks import daemon_ticks
 from benchmarks.data_path import generate, ours_labels
-from drive_assets_tests.cluster.slurm import _free_ports
+from drive_assets_tests.cluster.slurm import free_ports
 from drive_assets_tests.postgres import Postgres, postgres
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def fill(instance: dg.DagsterInstance, url: str, first: str) -> None:
 @contextmanager
 def web_server() -> Iterator[Callable[[str, str], int]]:
     """Dagster's own; yields what answers a query for an asset with the size of the answer."""
-    (port,) = _free_ports(1)
+    (port,) = free_ports(1)
     program = str(Path(sys.executable).with_name("dagster-webserver"))
     command = [program, "-m", "drive_assets.definitions", "-h", "127.0.0.1", "-p", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -14,8 +14,12 @@ from drive_assets.upkeep import upkeep
 ROOMS = [detection, annotation, labels, splits, training, evaluation]
 
 
-def load() -> dg.Definitions:
-    """The rooms' definitions, and what derives from their assets. (A code location has one `Definitions` object.)"""
+def load(**resources: object) -> dg.Definitions:
+    """The rooms' definitions, and what derives from their assets. (A code location has one `Definitions` object.)
+
+    Args:
+        resources: replace the environment's.
+    """
     rooms = dg.Definitions.merge(recordings.defs, *map(dg.load_definitions_from_package_module, ROOMS))
     return dg.Definitions.merge(
         rooms,
@@ -30,6 +34,7 @@ def load() -> dg.Definitions:
                 "storage": Storage.from_environment(),
                 "compute": compute_from_environment(),
                 "mlflow": Mlflow.from_environment(),
+                **resources,
             },
         ),
     )

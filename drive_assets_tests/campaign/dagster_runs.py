@@ -14,7 +14,7 @@ from pathlib import Path
 import dagster as dg
 import psutil
 
-from drive_assets_tests.cluster.graph import GIVEN, WANTED, settings
+from drive_assets_tests.cluster.graph import GIVEN, REQUEST, settings
 
 SECONDS = 6.0
 """What a job's work takes."""
@@ -104,11 +104,11 @@ class Service(Asked):
 
     def start_daemon(self) -> None:
         program = str(Path(sys.executable).with_name("dagster-daemon"))
-        self.daemon = self.start(program, "run", "-m", "drive_assets_tests.cluster.location")
+        self.daemon = self.start(program, "run", "-m", "drive_assets_tests.cluster.graph")
 
     def ask(self) -> None:
         self.asked, self.over_since = self.asked + 1, None
-        (self.root / WANTED).write_text(str(self.asked))
+        (self.root / REQUEST).write_text(str(self.asked))
 
     def outcome(self) -> bool | None:
         if self.has_succeeded():

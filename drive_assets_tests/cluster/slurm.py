@@ -9,11 +9,12 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+
+from drive_assets_tests.waiting import until
 
 COMMANDS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel", "unshare")
 CONFIG = """\
@@ -81,7 +82,7 @@ class LocalCluster:
         key = self.folder / "munge" / "key"
         key.write_bytes(os.urandom(1024))
         key.chmod(0o400)
-        port, port1, port2 = _free_ports(3)
+        port, port1, port2 = free_ports(3)
         values = {"host": socket.gethostname(), "dir": self.folder, "port": port, "port1": port1, "port2": port2}
         self.config.write_text(CONFIG.format(**values))
         (self.folder / "gres.conf").write_text("NodeName=n[1-2] Name=gpu File=/dev/null\n")
@@ -89,12 +90,13 @@ class LocalCluster:
         names = {"socket": "socket", "key-file": "key", "log-file": "log", "pid-file": "pid", "seed-file": "seed"}
         options = [f"--{option}={munge / name}" for option, name in names.items()]
         self._run("munged", "munged", "--foreground", "--force", *options)
-        _until(lambda: (munge / "socket").exists(), "munged listens", self)
+        until((munge / "socket").exists, "munged listens")
         self.start_controller()
         self.start_n1()
         blind = f"mount -t tmpfs none {self.hidden} && exec slurmd -D -N n2"
         self._run("n2", "unshare", "--mount", "sh", "-c", blind)
-        _until(lambda: self.call("sinfo", "-h", "-N", "-p", "main", "-o", "%t").split() == ["idle"] * 2, "idle", self)
+        nodes = ("sinfo", "-h", "-N", "-p", "main", "-o", "%t")
+        until(lambda: self.call(*nodes).split() == ["idle"] * 2, f"both nodes are idle; see {self.folder}/*.out")
 
     def start_controller(self) -> None:
         self._run("slurmctld", "slurmctld", "-D")
@@ -149,18 +151,9 @@ def local_cluster() -> Iterator[LocalCluster]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         return [one.getsockname()[1] for one in sockets]
-
-
-def _until(condition, what: str, cluster: LocalCluster) -> None:  # type: ignore[no-untyped-def]
-    ends = time.monotonic() + 90
-    while not condition():
-        if time.monotonic() > ends:
-            logs = "\n".join(path.read_text()[-2000:] for path in sorted(cluster.folder.glob("*.out")))
-            raise TimeoutError(f"The cluster does not come up ({what}):\n{logs}")
-        time.sleep(0.1)

@@ -1,13 +1,13 @@
-"""The whole graph, small, by real tasks on whatever instance and compute a test has."""
+"""The whole graph, small, with real tasks on any instance and compute resource."""
 
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
-from drive_assets.definitions import JOBS, ROOMS
+from drive_assets.definitions import load
 from drive_assets.partitions import register_recordings
 from drive_assets.resources.compute import Compute
-from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.storage import Storage
 from drive_assets.running.materialize import materialize
 from drive_assets_tests.drives import write_drive
@@ -27,8 +27,8 @@ GPU_WORK = {"annotations": set(NAMES), "checkpoint": {ARCHITECTURE}, "evaluation
 """Partitions of the assets that jobs make."""
 
 
-def make(root: Path, instance: dg.DagsterInstance, compute: Compute, selection: str = "*") -> list[str]:
-    """Materialise what is selected, but for Boxy's, from four drives and one picture; returns what was told."""
+def make(root: Path, instance: dg.DagsterInstance, compute: Compute, selection: str = "") -> list[str]:
+    """Materialise a selection, by default all but Boxy's assets, from four drives and one picture; returns the log."""
     for seed, name in enumerate(NAMES):
         if not (root / "inbox" / name).is_dir():
             write_drive(root / "inbox" / name, rows=60, seed=seed)
@@ -36,14 +36,23 @@ def make(root: Path, instance: dg.DagsterInstance, compute: Compute, selection: 
         picture = test_nuimages.tables("mini", ["a", "b"], [("vehicle.car", [0, 0, 800, 450])])
         test_nuimages.write_raw(root / "raw" / "nuimages", {"v1.0-mini": picture})
     register_recordings(instance, NAMES)
+    log: list[str] = []
+    assert run_graph(root, instance, compute, selection, CONFIG, log.append), "\n".join(log)
+    return log
+
+
+def run_graph(
+    root: Path,
+    instance: dg.DagsterInstance,
+    compute: Compute,
+    selection: str,
+    config: dict[str, Any],
+    tell: Any = print,
+) -> bool:
+    """Materialise a selection for ARCHITECTURE; an empty one is all but Boxy's assets."""
     storage = Storage(data_root=str(root), inbox_root=str(root / "inbox"))
-    resources = {"storage": storage, "compute": compute, "mlflow": Mlflow.from_environment()}
-    rest = dg.Definitions(jobs=JOBS, executor=dg.in_process_executor, resources=resources)
-    graph = dg.Definitions.merge(*(room.defs for room in ROOMS), rest).get_repository_def()
-    if selection == "*":
+    graph = load(storage=storage, compute=compute).get_repository_def()
+    if not selection:
         names = [key.to_user_string() for key in graph.asset_graph.materializable_asset_keys]
         selection = ",".join(name for name in names if not name.startswith("boxy"))
-    told: list[str] = []
-    succeeded = materialize(graph, instance, selection, architectures=[ARCHITECTURE], config=CONFIG, tell=told.append)
-    assert succeeded, "\n".join(told)
-    return told
+    return materialize(graph, instance, selection, architectures=[ARCHITECTURE], config=config, tell=tell)

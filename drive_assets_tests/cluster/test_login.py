@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,13 +12,13 @@ import dagster as dg
 import pytest
 
 from drive_assets_tests.cluster.graph import execute, settings
-from drive_assets_tests.cluster.slurm import LocalCluster, _free_ports, local_cluster, reason_against
+from drive_assets_tests.cluster.slurm import LocalCluster, free_ports
+from drive_assets_tests.waiting import until
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/sbin") or ""
-LACKING = reason_against() or (
-    "" if SSHD and shutil.which("ssh") else "no sshd (Debian: apt-get install openssh-server)"
+pytestmark = pytest.mark.skipif(
+    not (SSHD and shutil.which("ssh")), reason="no sshd (Debian: apt-get install openssh-server)"
 )
-pytestmark = pytest.mark.skipif(bool(LACKING), reason=f"no login node here: {LACKING}")
 SERVER = """\
 Port {port}
 ListenAddress 127.0.0.1
@@ -43,17 +42,11 @@ Host login
 """
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[LocalCluster]:
-    with local_cluster() as started:
-        yield started
-
-
 @contextlib.contextmanager
 def login_node(cluster: LocalCluster) -> Iterator[str]:
     """An sshd that knows the cluster; yields the PATH by which `ssh login` reaches it."""
     with tempfile.TemporaryDirectory(prefix="ssh-") as name:
-        folder, (port,) = Path(name), _free_ports(1)
+        folder, (port,) = Path(name), free_ports(1)
         for key in ("host", "me"):
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)], check=True)
         values = {"port": port, "folder": folder, "config": cluster.config}
@@ -66,10 +59,8 @@ def login_node(cluster: LocalCluster) -> Iterator[str]:
         Path("/run/sshd").mkdir(exist_ok=True)
         server = subprocess.Popen([SSHD, "-D", "-e", "-f", str(folder / "server")], stderr=subprocess.DEVNULL)
         try:
-            ends = time.monotonic() + 60
-            while subprocess.run([ssh, "-o", "BatchMode=yes", "login", "true"], stderr=subprocess.DEVNULL).returncode:
-                assert server.poll() is None and time.monotonic() < ends
-                time.sleep(0.2)
+            call = [ssh, "-o", "BatchMode=yes", "login", "true"]
+            until(lambda: not subprocess.run(call, stderr=subprocess.DEVNULL).returncode, "sshd answers", 60)
             yield f"{ssh.parent}:{os.environ['PATH']}"
         finally:
             server.terminate()

@@ -2,8 +2,6 @@
 
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +11,12 @@ from drive_assets.resources.compute import LocalCompute
 from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.mlflow.tracking import EPOCH
 from drive_assets.running.instance import open_instance
-from drive_assets_tests.cluster.slurm import LocalCluster, local_cluster, reason_against
-from drive_assets_tests.cluster.training import ARCHITECTURE, EPOCHS, slurm, train, write_data
+from drive_assets_tests.cluster.slurm import LocalCluster
+from drive_assets_tests.cluster.small_graph import ARCHITECTURE
+from drive_assets_tests.cluster.training import EPOCHS, GATE, slurm, train, write_data
+from drive_assets_tests.startup import at_start
+from drive_assets_tests.waiting import until
 from model.training.published import read_history
-
-pytestmark = pytest.mark.skipif(bool(reason_against()), reason=f"no Slurm cluster here: {reason_against()}")
-LONG_S = 240
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[LocalCluster]:
-    with local_cluster() as started:
-        yield started
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    ends = time.monotonic() + LONG_S
-    while not condition():
-        assert time.monotonic() < ends, f"not in time: {what}"
-        time.sleep(0.2)
 
 
 def history(root: Path) -> list[dict[str, Any]]:
@@ -41,13 +26,11 @@ def history(root: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.timeout(900)
 def test_a_training_outlives_its_run_ends_at_slurms_signals_and_resumes_as_if_undisturbed(
-    cluster: LocalCluster, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    on_cluster: LocalCluster, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("SLURM_CONF", "PATH"):
-        monkeypatch.setenv(name, cluster.environment[name])
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     write_data(data_root)
-    monkeypatch.setenv("PYTHONPATH", f"{data_root / 'site'}:{Path(__file__).parents[2]}")
+    for name, value in {"OMP_NUM_THREADS": "1", **at_start(tmp_path / "site", GATE)}.items():
+        monkeypatch.setenv(name, value)
     with open_instance() as instance:
         assert train(data_root, instance, LocalCompute(threads=1))
     undisturbed = history(data_root)
@@ -63,20 +46,21 @@ def test_a_training_outlives_its_run_ends_at_slurms_signals_and_resumes_as_if_un
 
     first = tracked().info.run_id
     command = subprocess.Popen([sys.executable, "-m", "drive_assets_tests.cluster.training", str(data_root)])
-    until(lambda: tracked().info.run_id != first and tracked().data.metrics.get(EPOCH) == 2, "the third epoch ends")
+    third = "the third epoch ends"
+    until(lambda: tracked().info.run_id != first and tracked().data.metrics.get(EPOCH) == 2, third, 240)
     command.kill()
     command.wait()
-    with open_instance() as instance:  # rid of the run that was lost
+    with open_instance() as instance:  # which ends the lost run
         assert all(run.is_finished for run in instance.get_runs())
     assert tracked().info.status == "RUNNING"  # its job lives
 
-    (job,) = cluster.call("squeue", "--noheader", "--format=%i").split()
+    (job,) = on_cluster.call("squeue", "--noheader", "--format=%i").split()
     until((data_root / "stopped-0").exists, "the third step of the fourth epoch runs")
-    cluster.call("scancel", "--signal=USR1", "--batch", job)
+    on_cluster.call("scancel", "--signal=USR1", "--batch", job)
     until((data_root / "stopped-1").exists, "Slurm requeues the job, which resumes")
     (data_root / "go").touch()
-    cluster.call("scontrol", "requeue", job)  # as a pre-emption does: SIGTERM to all its processes, then SIGKILL
-    until(lambda: "Restarts=2" in cluster.call("scontrol", "show", "job", job), "Slurm requeues the job again")
+    on_cluster.call("scontrol", "requeue", job)  # as a pre-emption does: SIGTERM to all its processes, then SIGKILL
+    until(lambda: "Restarts=2" in on_cluster.call("scontrol", "show", "job", job), "Slurm requeues the job again")
     with open_instance() as instance:
         assert train(data_root, instance, slurm(data_root))
         (record, *_) = instance.get_runs()

@@ -12,18 +12,15 @@ from pathlib import Path
 
 import dagster as dg
 
-from drive_assets.definitions import JOBS, ROOMS
 from drive_assets.resources.cluster.settings import Size
 from drive_assets.resources.cluster.slurm import SlurmCompute
 from drive_assets.resources.compute import Compute
-from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.storage import Storage
 from drive_assets.running.instance import open_instance
-from drive_assets.running.materialize import materialize
+from drive_assets_tests.cluster.small_graph import run_graph
 from drive_assets_tests.model.split_files import write_split_file
 from model.recording.schema import BINARY_LABELS
 
-ARCHITECTURE = "simple_concat_lstm"
 EPOCHS = 5
 CONFIG = {"epochs": EPOCHS, "batch_size": 32, "warmup_epochs": 0, "embedding_dim": 16, "hidden_dim": 16}
 GATE = """
@@ -57,8 +54,6 @@ def write_data(root: Path) -> None:
     rates = dict.fromkeys(BINARY_LABELS, 0.5)
     splits = {name: {"windows": 221, "label_rates": rates} for name in ("train", "val", "test")}
     storage.manifest.write_text(json.dumps({"fingerprint": "1", "splits": splits}))
-    (root / "site").mkdir()
-    (root / "site" / "sitecustomize.py").write_text(GATE)
 
 
 def slurm(root: Path) -> Compute:
@@ -67,11 +62,7 @@ def slurm(root: Path) -> Compute:
 
 
 def train(root: Path, instance: dg.DagsterInstance, compute: Compute) -> bool:
-    storage = Storage(data_root=str(root), inbox_root=str(root / "inbox"))
-    resources = {"storage": storage, "compute": compute, "mlflow": Mlflow.from_environment()}
-    rest = dg.Definitions(jobs=JOBS, executor=dg.in_process_executor, resources=resources)
-    graph = dg.Definitions.merge(*(room.defs for room in ROOMS), rest).get_repository_def()
-    return materialize(graph, instance, "checkpoint", architectures=[ARCHITECTURE], config={"checkpoint": CONFIG})
+    return run_graph(root, instance, compute, "checkpoint", {"checkpoint": CONFIG})
 
 
 if __name__ == "__main__":
