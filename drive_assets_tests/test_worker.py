@@ -148,6 +148,12 @@ def test_a_signal_ends_the_worker_whatever_it_is_doing() -> None:
     assert ended.returncode == 128 + signal.SIGTERM
 
 
+def test_a_worker_imports_nothing_from_its_working_folder(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text("open('imported', 'w')")
+    subprocess.run(compute.COMMAND, cwd=tmp_path, stderr=subprocess.DEVNULL, timeout=120)
+    assert not (tmp_path / "imported").exists()
+
+
 @pytest.mark.parametrize("killed", [False, True])
 def test_children_of_a_worker_end_with_it_whether_it_is_killed_or_ignores_signals(
     killed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

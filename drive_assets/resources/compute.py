@@ -30,6 +30,8 @@ R = TypeVar("R")
 POLL_S = 0.1
 MARK = "DRIVE_ASSETS_WORKER"
 """Environment variable that marks the processes of one worker."""
+COMMAND = (sys.executable, "-P", "-u", "-m", "drive_assets.worker")
+"""-P: modules in the working folder, such as a user's model.py, are not imported."""
 GRACE_S = 10.0
 """Time that a worker gets to end by itself."""
 
@@ -175,10 +177,9 @@ class _Share(Group):
         # The worker asks the kernel to kill it when its parent dies, and needs to know which process that is.
         work = Work(task.name, [to_wire(jobs[number]) for number in self.numbers], os.getpid())
         injector, reader = dg.PipesTempFileContextInjector(), dg.PipesTempFileMessageReader()
-        command = [sys.executable, "-u", "-m", "drive_assets.worker"]
         with (
             dg.open_pipes_session(context.op_execution_context, injector, reader, to_wire(work)) as self.session,
-            _worker(command, {**os.environ, **env, **self.session.get_bootstrap_env_vars()}) as self.worker,
+            _worker(COMMAND, {**os.environ, **env, **self.session.get_bootstrap_env_vars()}) as self.worker,
         ):
             yield
 

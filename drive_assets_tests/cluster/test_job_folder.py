@@ -52,7 +52,11 @@ def test_a_worker_finds_its_work_what_is_done_and_its_secrets(tmp_path: Path) ->
     assert given["extras"] == to_wire(Work("train", [1, 2], reports=str(folder.messages("n2"))))
     assert sorted(p.name for p in folder.path.iterdir() if p.name.startswith("n1")) == ["n1.log"]
 
-    folder.take("root")
+    folder.take(first, "run1")  # which has only learnt now that its job has ended
+    assert folder.submission() == second
+    assert path.exists()
+
+    folder.take(second, "root")
     assert folder.submission() == Submission("n2", 3, "run2", taken_by="root")
     assert not path.exists()
 

@@ -34,7 +34,8 @@ def test_a_file_has_the_settings(monkeypatch: pytest.MonkeyPatch, data_root: Pat
     assert (compute.data_root, compute.account, compute.setup) == (str(data_root), "drives", ["module load cuda"])
     assert compute.train == Size(time="2-00:00:00", gres="gpu:a100:1", memory="32G")
     assert compute.annotate.per_task == 20
-    for wrong, named in [("acount: drives", "acount"), ("train: {cpus: 0}", "cpus"), ("train: {gpus: 2}", "gpus")]:
+    for wrong, named in [("acount: drives", "acount"), ("train: {cpus: 0}", "cpus"), ("train: {gpus: 2}", "gpus"),
+                         ("partition: 'gpu; id'", "partition"), ("login: -oProxyCommand=id", "login")]:  # fmt: skip
         path.write_text(wrong)
         with pytest.raises(DataError, match=f"slurm.yaml: .*{named}"):
             compute_from_environment()

@@ -1,5 +1,6 @@
 """Slurm's commands, here or on a login node, and what their output means."""
 
+import re
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -60,17 +61,22 @@ class SlurmCommands:
                 f"Slurm refused the job: {reason}. Requested: {' '.join(requested)}. `sinfo` lists partitions, "
                 "`scontrol show node` shows the resources of a node; change the settings of the compute resource."
             )
-        return out.strip().splitlines()[-1].split(";")[0]
+        # A login node may print a greeting before or after the answer of sbatch: "id" or "id;cluster".
+        ids = [found[1] for line in out.splitlines() if (found := re.fullmatch(r"(\d+)(;\S+)?", line.strip()))]
+        if not ids:
+            raise DataError(f"sbatch printed no job id: expected a line with a number, got {out!r}.")
+        return ids[-1]
 
     def states(self, prefix: str) -> Mapping[str, State]:
         """State, by id, of the user's jobs whose names have a prefix, including ended jobs that Slurm still knows."""
         lines = [line.split("|", 3) for line in self.lines("squeue", *ALL_JOBS, "--me", "--format=%i|%T|%r|%j")]
-        return {job: _state(state, reason) for job, state, reason, name in lines if name.startswith(prefix)}
+        jobs = [fields for fields in lines if len(fields) == 4 and fields[3].startswith(prefix)]
+        return {job: _state(state, reason) for job, state, reason, _ in jobs}
 
     def ids(self, name: str) -> dict[int, str]:
         """Ids of the jobs of an array with this name, by their index; a single job has index 0."""
-        jobs = self.lines("squeue", *ALL_JOBS, "--format=%i", f"--name={name}")
-        return {int(job.partition("_")[2] or 0): job for job in jobs}
+        lines = self.lines("squeue", *ALL_JOBS, "--format=%i", f"--name={name}")
+        return {int(found[1] or 0): line for line in lines if (found := re.fullmatch(r"\d+(?:_(\d+))?", line))}
 
     def cancel(self, ids: Sequence[str]) -> None:
         """Cancel jobs. Jobs that have already ended are no error."""

@@ -53,11 +53,14 @@ class JobFolder:
     def write_submission(self, submission: Submission) -> None:
         write_json(self.path / "submission.json", to_wire(submission))
 
-    def take(self, run: str) -> None:
-        """Record that a run has the job's result, and remove the environment, which may hold secrets."""
-        if submission := self.submission():
-            self.write_submission(replace(submission, taken_by=run))
-            self.environment(submission.name).unlink(missing_ok=True)
+    def take(self, submission: Submission, run: str) -> None:
+        """Record that a run has a submission's result, and remove its environment, which may hold secrets.
+
+        Another run may have submitted the job again since: that submission stays as it is.
+        """
+        if (newest := self.submission()) is not None and newest.name == submission.name:
+            self.write_submission(replace(newest, taken_by=run))
+        self.environment(submission.name).unlink(missing_ok=True)
 
     def messages(self, name: str) -> Path:
         return self.path / f"{name}.messages.jsonl"

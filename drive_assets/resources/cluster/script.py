@@ -41,7 +41,7 @@ def _script(settings: SlurmSettings, name: str, folders: Sequence[Path]) -> str:
     It survives SIGTERM, such as that of a pre-emption, until the worker has saved: Slurm may kill everything once the
     script has ended.
     """
-    worker = shlex.join([*settings.prefix, settings.python, "-u", "-m", settings.worker_module])
+    worker = shlex.join([*settings.prefix, settings.python, "-P", "-u", "-m", settings.worker_module])
     lines = [
         "#!/bin/bash",
         f"folders=({shlex.join(map(str, folders))})",

@@ -5,26 +5,29 @@ import sys
 from abc import ABC
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from drive_assets.resources.compute import Compute, check_names
 from drive_assets.resources.storage import data_root
 from model.common.errors import DataError
 
+Word = Annotated[str, StringConstraints(pattern=r"^([\w.,:@%+=/*\[][\w.,:@%+=/*\[\]-]*)?$")]
+"""A value of an option of sbatch or ssh: no space, quote or line end, and no dash at its beginning."""
+
 
 class Size(dg.Config):
     """What a job requests. Empty: the setting for all tasks, or else the cluster's default."""
 
-    partition: str = ""
-    account: str = ""
-    qos: str = ""
-    time: str = Field(default="1:00:00", description="Time limit in Slurm's notation, such as 1-12:00:00.")
+    partition: Word = ""
+    account: Word = ""
+    qos: Word = ""
+    time: Word = Field(default="1:00:00", description="Time limit in Slurm's notation, such as 1-12:00:00.")
     cpus: int = Field(default=4, ge=1, description="CPUs per job; also the threads of torch.")
-    memory: str = Field(default="16G", description="Memory per job in Slurm's notation; empty: the cluster's default.")
-    gres: str = Field(default="gpu:1", description="Generic resources per job, such as gpu:a100:1; empty: none.")
+    memory: Word = Field(default="16G", description="Memory per job in Slurm's notation; empty: the cluster's default.")
+    gres: Word = Field(default="gpu:1", description="Generic resources per job, such as gpu:a100:1; empty: none.")
     extra: list[str] = Field(default=[], description="Further options of sbatch, such as --constraint=a100.")
     per_task: int = Field(default=1, ge=1, description="Most partitions that one job does, one after the other.")
     at_once: int = Field(default=0, ge=0, description="Jobs of an array that run at the same time; 0: no limit.")
@@ -44,10 +47,10 @@ class SlurmSettings(Compute, ABC):
     runs_at_once: int = Field(
         default=20, ge=1, description="Runs that may have jobs in the queue: the default limit of pool `gpu`."
     )
-    login: str = Field(default="", description="Host to run Slurm's commands on by ssh; empty: this machine.")
-    partition: str = Field(default="", description="For all tasks without their own; empty: the cluster's default.")
-    account: str = ""
-    qos: str = ""
+    login: Word = Field(default="", description="Host to run Slurm's commands on by ssh; empty: this machine.")
+    partition: Word = Field(default="", description="For all tasks without their own; empty: the cluster's default.")
+    account: Word = ""
+    qos: Word = ""
     python: str = Field(default=sys.executable, description="Python with this package on the nodes.")
     prefix: list[str] = Field(
         default=[], description="Words before it, one per item, such as apptainer exec --nv image.sif."

@@ -62,7 +62,8 @@ class SlurmCompute(SlurmSettings):
             for batch in run.follow():
                 yield from batch.new_results(task)
                 if not batch.is_open:
-                    batch.folder.take(context.run_id)
+                    with run.lock:
+                        batch.folder.take(batch.submission, context.run_id)
         except INTERRUPTIONS as error:
             raise run.interrupt() from error
         except GeneratorExit:  # the interruption reached the caller while it handled a result
@@ -97,6 +98,8 @@ class _Run:
         self.settings, self.context, self.batches = settings, context, batches
         self.log, self.instance = context.log, context.instance
         self.commands = SlurmCommands(settings.login)
+        self.lock = FileLock(settings.jobs / ".lock")
+        """Held while submissions are written."""
         self.queue = Queue(settings.jobs, lambda: self.commands.states(settings.name_prefix))
 
     def start(self, task: str, env: Mapping[str, str]) -> None:
@@ -150,7 +153,7 @@ class _Run:
         return dg.Failure(text, allow_retries=False)
 
     def _adopt_or_submit(self, task: str, environment: Mapping[str, str]) -> None:
-        with FileLock(self.settings.jobs / ".lock"):
+        with self.lock:
             states = cache(self.queue.refresh)  # asked only if a job has not reported everything
             new = [batch for batch in self.batches if not self._adopt(batch, states)]
             for start in range(0, len(new), MAX_ARRAY):
