@@ -1,74 +1,74 @@
-"""Random kills while four jobs run on a real Slurm cluster: `python -m drive_assets_tests.campaign.cluster`.
+"""Random kills while four jobs run on a real Slurm cluster.
 
-After each, the run is asked for again until it succeeds, as a person or the daemon's retry does. Then every result must
-be there and right, no job may have been done twice to its end, and none may be left in the queue.
+After each kill the run is requested again until it succeeds, as a person or the daemon's retry does. Then every result
+must be right, no job may have been done twice to its end, and none may be left in the queue.
 """
 
-import argparse
 import contextlib
+import json
 import os
 import random
 import signal
-import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import dagster as dg
 import psutil
 
-from drive_assets_tests.campaign.dagster_runs import SECONDS, Asked, Command, Service
+from drive_assets_tests.campaign.requesters import SECONDS, Command, Requester, Service
 from drive_assets_tests.cluster.slurm import LocalCluster, local_cluster
 from drive_assets_tests.cluster.worker import begun, ended
 
 KEYS = "abcd"
 TRIES = 4
 LIMIT_S = 300.0
+QUEUE_S = 60.0
 
 
-def kill_command(cluster: LocalCluster, asked: Asked) -> None:
-    """The process that asked for the run and does it."""
-    assert isinstance(asked, Command)
-    asked.process.kill()
+def kill_command(cluster: LocalCluster, requester: Requester) -> None:
+    """Kill the process that requested the run and executes it."""
+    assert isinstance(requester, Command)
+    requester.process.kill()
 
 
-def stop_command(cluster: LocalCluster, asked: Asked) -> None:
-    """As a service that is restarted: nobody terminates the run."""
-    assert isinstance(asked, Command)
-    asked.process.send_signal(signal.SIGTERM)
+def stop_command(cluster: LocalCluster, requester: Requester) -> None:
+    """Stop it as a service is restarted: nobody terminates the run."""
+    assert isinstance(requester, Command)
+    requester.process.send_signal(signal.SIGTERM)
 
 
-def kill_run_worker(cluster: LocalCluster, asked: Asked) -> None:
-    """The processes of the run, beside a daemon and its code server that live."""
-    for process in asked.processes():
+def kill_run_worker(cluster: LocalCluster, requester: Requester) -> None:
+    """Kill the processes of the run; the daemon and its code server live."""
+    for process in requester.processes():
         with contextlib.suppress(psutil.Error):
             if "--multiprocessing-fork" in process.cmdline():
                 process.kill()
 
 
-def kill_daemon(cluster: LocalCluster, asked: Asked) -> None:
-    """The daemon alone, which is started again; the run's process lives, or dies with the code server."""
-    assert isinstance(asked, Service)
-    asked.daemon.kill()
-    asked.daemon.wait()
+def kill_daemon(cluster: LocalCluster, requester: Requester) -> None:
+    """Kill and restart the daemon; the run's process lives, or dies with the code server."""
+    assert isinstance(requester, Service)
+    requester.daemon.kill()
+    requester.daemon.wait()
     time.sleep(2)
-    asked.start_daemon()
+    requester.start_daemon()
 
 
-def kill_dagster(cluster: LocalCluster, asked: Asked) -> None:
-    """The daemon, the code server and the run's processes at once, as when their machine loses power."""
-    assert isinstance(asked, Service)
-    for process in asked.processes():
+def kill_dagster(cluster: LocalCluster, requester: Requester) -> None:
+    """Kill the daemon, the code server and the run's processes together, as a loss of power does."""
+    assert isinstance(requester, Service)
+    for process in requester.processes():
         with contextlib.suppress(psutil.Error):
             process.kill()
-    asked.daemon.wait()
-    asked.start_daemon()
+    requester.daemon.wait()
+    requester.start_daemon()
 
 
-def kill_job(cluster: LocalCluster, asked: Asked) -> None:
-    """The worker of one job."""
+def kill_job(cluster: LocalCluster, requester: Requester) -> None:
+    """Kill the worker of one job."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             ours = process.environ().get("SLURM_CONF") == str(cluster.config)
@@ -77,8 +77,8 @@ def kill_job(cluster: LocalCluster, asked: Asked) -> None:
                 return
 
 
-def lose_node(cluster: LocalCluster, asked: Asked) -> None:
-    """slurmd dies, Slurm notices, and it comes back."""
+def lose_node(cluster: LocalCluster, requester: Requester) -> None:
+    """Kill slurmd, let Slurm notice, and bring it back."""
     cluster.processes["n1"].kill()
     cluster.stop("n1")
     cluster.call("scontrol", "update", "nodename=n1", "state=down", "reason=campaign")
@@ -87,21 +87,21 @@ def lose_node(cluster: LocalCluster, asked: Asked) -> None:
     cluster.call("scontrol", "update", "nodename=n1", "state=resume")
 
 
-def kill_controller(cluster: LocalCluster, asked: Asked) -> None:
+def kill_controller(cluster: LocalCluster, requester: Requester) -> None:
     cluster.processes["slurmctld"].kill()
     cluster.stop("slurmctld")
     time.sleep(2)
     cluster.start_controller()
 
 
-def signal_jobs(cluster: LocalCluster, asked: Asked) -> None:
-    """As ahead of the time limit."""
+def signal_jobs(cluster: LocalCluster, requester: Requester) -> None:
+    """Signal all jobs as before their time limit."""
     for job in cluster.call("squeue", "--noheader", "--array", "--format=%i").split():
         cluster.call("scancel", "--signal=USR1", "--batch", job)
 
 
-Method = Callable[[LocalCluster, Asked], None]
-METHODS: list[tuple[Method, type[Asked]]] = [
+Method = Callable[[LocalCluster, Requester], None]
+METHODS: list[tuple[Method, type[Requester]]] = [
     (kill_run_worker, Service),
     (kill_command, Command),
     (kill_daemon, Service),
@@ -114,90 +114,98 @@ METHODS: list[tuple[Method, type[Asked]]] = [
 ]
 
 
-def trial(cluster: LocalCluster, root: Path, number: int, seed: int) -> tuple[str, list[str]]:
-    """One kill; its kind with its moment, and what was wrong after it."""
+@dataclass
+class Trial:
+    """One kill, and what was wrong after it."""
+
+    number: int
+    method: str
+    moment_s: float
+    """After the first job's beginning, or after the jobs' folder was created if `early`."""
+    early: bool
+    hit: bool = True
+    """Whether the run was still active at that moment."""
+    faults: list[str] = field(default_factory=list)
+
+
+def campaign(
+    folder: Path, number: int, seed: int, seconds: float, names: Sequence[str], tell: Callable[[str], None]
+) -> list[Trial]:
+    """At most `number` kills in at most `seconds` seconds; each appends a line to `cluster.jsonl`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    started, trials = time.monotonic(), list[Trial]()
+    methods = [(method, kind) for method, kind in METHODS if not names or method.__name__ in names]
+    with local_cluster() as cluster, tempfile.TemporaryDirectory() as temporary:
+        os.environ.update({name: cluster.environment[name] for name in ("SLURM_CONF", "PATH")})
+        os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
+        for count in range(number):
+            if time.monotonic() - started > seconds:
+                tell(f"The time is over after {count} of {number} kills.")
+                break
+            root = Path(temporary) / str(count)
+            trials.append(_attempt(cluster, root, count, seed, *methods[count % len(methods)]))
+            _record(folder, root, trials[-1], tell)
+    return trials
+
+
+def _attempt(cluster: LocalCluster, root: Path, number: int, seed: int, method: Method, kind: type[Requester]) -> Trial:
     rng = random.Random(f"{seed} {number}")
-    (method, kind), moment = METHODS[number % len(METHODS)], rng.uniform(0, SECONDS + 2)
-    # The moment counts from the first job's beginning; some kills come while jobs are submitted.
-    early = rng.random() < 0.2
-    asked = kind(root)
+    trial = Trial(number, method.__name__, rng.uniform(0, SECONDS + 2), rng.random() < 0.2)
+    requester = kind(root)
     try:
-        asked.ask()
-        while asked.outcome() is None and not ((root / "jobs").is_dir() if early else begun(root / "a.txt")):
+        requester.request()
+        while requester.outcome() is None and not ((root / "jobs").is_dir() if trial.early else begun(root / "a.txt")):
             time.sleep(0.1)
-        time.sleep(moment if not early else moment / 4)
-        hit = asked.outcome() is None
-        method(cluster, asked)
-        name = (
-            f"{method.__name__} at {moment:.1f} s{' of submission' if early else ''}{'' if hit else ', after the end'}"
-        )
-        return name, [*until_it_succeeds(asked), *wrong(cluster, asked)]
+        time.sleep(trial.moment_s / 4 if trial.early else trial.moment_s)
+        trial.hit = requester.outcome() is None
+        method(cluster, requester)
+        trial.faults += [*_until_it_succeeds(requester), *_faults(cluster, requester)]
     finally:
-        asked.end()
+        requester.end()
+    return trial
 
 
-def until_it_succeeds(asked: Asked) -> Iterator[str]:
-    """Ask again where nobody retries, as a person does; what is wrong if that does not help."""
+def _until_it_succeeds(requester: Requester) -> Iterator[str]:
+    """Request the run again if nobody retries it, as a person does; yields a fault if that does not help."""
     for _ in range(TRIES):
-        ends = time.monotonic() + LIMIT_S
-        while (outcome := asked.outcome()) is None:
-            if time.monotonic() > ends:
+        deadline = time.monotonic() + LIMIT_S
+        while (outcome := requester.outcome()) is None:
+            if time.monotonic() > deadline:
                 yield "the run is stuck"
                 return
             time.sleep(0.5)
         if outcome:
             return
-        asked.ask()
+        requester.request()
     yield f"no success in {TRIES} runs"
 
 
-def wrong(cluster: LocalCluster, asked: Asked) -> list[str]:
-    faults, root = [], asked.root
+def _faults(cluster: LocalCluster, requester: Requester) -> Iterator[str]:
     for key in KEYS:
-        path = root / f"{key}.txt"
+        path = requester.root / f"{key}.txt"
         if not path.is_file() or path.read_text() != key:
-            faults.append(f"{key} has no right result")
+            yield f"{key} has no right result"
         if ended(path) != 1:
-            faults.append(f"{key} was done {ended(path)} times to its end")
-    with asked.instance() as instance:
-        made = instance.get_materialized_partitions(dg.AssetKey("echoes"))
-        goes_on = [run.run_id for run in instance.get_runs() if not run.is_finished]
-    if isinstance(asked, Service) and goes_on:
-        faults.append(f"runs {goes_on} seem to go on")
-    if made != set(KEYS):
-        faults.append(f"recorded are only {sorted(made)}")
-    ends = time.monotonic() + 60
+            yield f"{key} was done {ended(path)} times to its end"
+    with requester.instance() as instance:
+        materialized = instance.get_materialized_partitions(dg.AssetKey("echoes"))
+        active = [run.run_id for run in instance.get_runs() if not run.is_finished]
+    if isinstance(requester, Service) and active:
+        yield f"runs {active} are still active"
+    if materialized != set(KEYS):
+        yield f"only {sorted(materialized)} are recorded"
+    deadline = time.monotonic() + QUEUE_S
     while left := cluster.call("squeue", "--noheader", "--array", "--format=%i %T").splitlines():
-        if time.monotonic() > ends:
-            return [*faults, f"left in the queue: {left}"]
+        if time.monotonic() > deadline:
+            yield f"left in the queue: {left}"
+            return
         time.sleep(0.5)
-    return faults
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="cluster", description=__doc__)
-    parser.add_argument("--number", type=int, default=30)
-    parser.add_argument("--first", type=int, default=0, help="number of the first kill, for a campaign in pieces")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no other one after this time")
-    options = parser.parse_args()
-    began, bad, done = time.monotonic(), 0, Counter[str]()
-    with local_cluster() as cluster, tempfile.TemporaryDirectory() as folder:
-        os.environ.update({name: cluster.environment[name] for name in ("SLURM_CONF", "PATH")})
-        os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
-        for number in range(options.first, options.first + options.number):
-            if time.monotonic() - began > options.seconds:
-                break
-            root = Path(folder) / str(number)
-            name, faults = trial(cluster, root, number, options.seed)
-            done[name.split()[0]] += 1
-            bad += bool(faults)
-            print(f"{number:3} {name}: {'; '.join(faults) or 'as undisturbed'}", flush=True)
-            if faults:
-                print((root / "runs.log").read_text()[-3000:], flush=True)
-    print(f"{sum(done.values())} kills ({dict(done)}), {bad} with faults, in {time.monotonic() - began:.0f} s")
-    sys.exit(1 if bad else 0)
-
-
-if __name__ == "__main__":
-    main()
+def _record(folder: Path, root: Path, trial: Trial, tell: Callable[[str], None]) -> None:
+    with (folder / "cluster.jsonl").open("a") as stream:
+        stream.write(json.dumps(asdict(trial)) + "\n")
+    when = f"{trial.moment_s:.1f} s{' of submission' if trial.early else ''}{'' if trial.hit else ', after the end'}"
+    tell(f"{trial.number:3} {trial.method} at {when}: {'; '.join(trial.faults) or 'as undisturbed'}")
+    if trial.faults:
+        tell((root / "runs.log").read_text()[-3000:])

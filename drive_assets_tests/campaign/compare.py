@@ -1,4 +1,4 @@
-"""Whether two data roots hold the same: every file by its content; times, ids and caches excepted."""
+"""Compares two data roots: every file by its content, without times, ids and caches."""
 
 import csv
 import json
@@ -18,10 +18,9 @@ import torch
 from drive_assets.running.instance import UNFINISHED
 
 VARYING = {"time", "epoch_seconds", "frames_per_s", "windows_per_s", "resumed", "weights", "sum"}
-"""Keys of JSON and checkpoints, and columns, that tell how long something took, or how much of it was there already;
-and hashes of files that hold such."""
+"""Keys of JSON and checkpoints, and columns, that hold durations or what was resumed, and hashes of such files."""
 TIMES = ("seconds", "time", "per_s")
-"""Parts of the names of MLflow's metrics that tell a time."""
+"""Parts of the names of MLflow's metrics that hold durations."""
 APART = (
     "dagster/",
     "cache/",
@@ -38,7 +37,7 @@ RESUMED_APPROXIMATELY = ("models/yolo/", "boxy_detector")
 
 
 def differences(expected: Path, found: Path) -> Iterator[str]:
-    """What differs between two data roots, a line each."""
+    """Differences between two data roots, one line each."""
     wanted, got = _files(expected), _files(found)
     yield from (f"{name} is missing" for name in sorted(wanted.keys() - got.keys()))
     yield from (f"{name} is left over" for name in sorted(got.keys() - wanted.keys()))
@@ -51,7 +50,7 @@ def differences(expected: Path, found: Path) -> Iterator[str]:
 
 
 def unfinished(root: Path) -> Iterator[str]:
-    """What seems to go on, though nothing does."""
+    """Runs and pools that seem active, though no process is."""
     if (root / "dagster" / "dagster.yaml").is_file():
         with _instance(root) as instance:
             for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
@@ -62,16 +61,16 @@ def unfinished(root: Path) -> Iterator[str]:
                     yield f"pool {pool} is held by {info.active_run_ids | info.pending_run_ids}"
     if (root / "mlflow.db").is_file():
         names = _query(root, "SELECT name FROM runs WHERE status NOT IN ('FINISHED', 'FAILED', 'KILLED')")
-        yield from (f"MLflow run {name} goes on" for (name,) in names)
+        yield from (f"MLflow run {name} is not finished" for (name,) in names)
 
 
 def _listed(what: str, expected: set[Any], found: set[Any]) -> Iterator[str]:
-    yield from (f"{what} lacks {record}" for record in sorted(expected - found, key=str)[:5])
-    yield from (f"{what} has besides {record}" for record in sorted(found - expected, key=str)[:5])
+    yield from (f"{what} has no {record}" for record in sorted(expected - found, key=str)[:5])
+    yield from (f"{what} also has {record}" for record in sorted(found - expected, key=str)[:5])
 
 
 def _files(root: Path) -> dict[str, Path]:
-    """Files by their place, in which the ids of MLflow's runs are replaced by their names."""
+    """Files by their path, in which the ids of MLflow's runs are replaced by their names."""
     names: dict[str, str] = {}
     if (root / "mlflow.db").is_file():
         names = dict(_query(root, "SELECT run_uuid, name FROM runs"))
@@ -84,7 +83,7 @@ def _files(root: Path) -> dict[str, Path]:
 
 
 def materialized(root: Path) -> set[tuple[str, str]]:
-    """(asset, partition) of all that Dagster takes for made."""
+    """(asset, partition) of all that Dagster considers materialised."""
     if not (root / "dagster" / "dagster.yaml").is_file():
         return set()
     with _instance(root) as instance:
@@ -96,7 +95,7 @@ def materialized(root: Path) -> set[tuple[str, str]]:
 
 @contextmanager
 def _instance(root: Path) -> Iterator[dg.DagsterInstance]:
-    """The instance of a data root; its settings say where it is by the environment."""
+    """The instance of a data root, whose settings refer to the environment."""
     before = os.environ.get("DAGSTER_HOME")
     os.environ["DAGSTER_HOME"] = str(root / "dagster")
     try:
@@ -133,7 +132,7 @@ def _query(root: Path, query: str) -> list[tuple[Any, ...]]:
 
 
 def same(expected: Path, found: Path) -> bool:
-    """Whether two files hold the same, times excepted. What cannot be read is not the same."""
+    """Whether two files have equal content, without times. Unreadable files differ."""
     if expected.read_bytes() == found.read_bytes():
         return True
     readers = {".json": _json, ".csv": _table, ".html": _page, ".pt": _checkpoint, ".h5": _hdf5, ".npz": _arrays}

@@ -1,4 +1,4 @@
-"""Random kills: a step is killed at a random moment and run again; then all must be as if nothing had happened."""
+"""Random kills: a step is killed at a random moment and run again. Then all must be as if it had not been killed."""
 
 import contextlib
 import json
@@ -18,9 +18,9 @@ from drive_assets_tests.campaign.compare import differences, unfinished
 from drive_assets_tests.campaign.steps import STEPS, Step, Workshop, children_seconds
 
 ENDING_S = 60.0
-"""What a command has to end after SIGTERM or Ctrl-C, and what is left of it after any kill."""
+"""Time in which a command must end after SIGTERM or Ctrl-C, and its other processes after any kill."""
 STUCK_S = 600.0
-"""A command that runs longer, after its worker was killed or on a full disk, is stuck."""
+"""A command that runs longer after its worker was killed, or on a full disk, is stuck."""
 POLL_S, LOOK_S = 0.05, 0.2
 
 
@@ -29,7 +29,7 @@ def kill(command: "subprocess.Popen[bytes]", workshop: Workshop) -> None:
 
 
 def kill_worker(command: "subprocess.Popen[bytes]", workshop: Workshop) -> None:
-    """The first child that there is from now on; Python's own helper, that tidies up after processes, is no worker."""
+    """Kill the first child from now on. Python's resource tracker is not a worker."""
     while command.poll() is None:
         with contextlib.suppress(psutil.Error, StopIteration):
             children = psutil.Process(command.pid).children()
@@ -47,12 +47,12 @@ def terminate(command: "subprocess.Popen[bytes]", workshop: Workshop) -> None:
 
 
 def interrupt(command: "subprocess.Popen[bytes]", workshop: Workshop) -> None:
-    """Ctrl-C goes to all processes of the terminal."""
+    """Signal all processes of the terminal, as Ctrl-C does."""
     os.killpg(command.pid, signal.SIGINT)
 
 
 def fill_disk(command: "subprocess.Popen[bytes]", workshop: Workshop) -> None:
-    """Take all that is free on the data root's disk, which is a small one then."""
+    """Use all free space on the data root's disk, which is a small one."""
     with (workshop.data / BALLAST).open("wb", buffering=0) as ballast:
         for size in (1 << 20, 1 << 12):
             with contextlib.suppress(OSError):
@@ -70,10 +70,10 @@ METHODS: dict[str, Method] = {
     "Ctrl-C": interrupt,
     "full disk": fill_disk,
 }
-GOES_ON = (kill_worker, fill_disk)
+ENDS_BY_ITSELF = (kill_worker, fill_disk)
 """After these the command ends by itself."""
-HEARD = {0, 130, -signal.SIGTERM, -signal.SIGINT}
-"""Exit statuses after SIGTERM and Ctrl-C: done just then, told, or before Python listened."""
+ACCEPTED = {0, 130, -signal.SIGTERM, -signal.SIGINT}
+"""Exit statuses after SIGTERM and Ctrl-C: it had just ended, it was interrupted, or Python had no handler yet."""
 
 
 @dataclass
@@ -84,19 +84,20 @@ class Trial:
     step: str
     method: str
     moment_s: float
-    """In processor time of the command and its processes."""
+    """Processor time of the command and its processes."""
     hit: bool = True
-    """Whether the command still ran at that moment."""
+    """Whether the command was still running at that moment."""
     status: int | None = None
     seconds: float = 0.0
     faults: list[str] = field(default_factory=list)
 
 
 def campaign(
-    workshop: Workshop, number: int, seed: int, seconds: float, names: Sequence[str], tell: Callable[[str], None]
+    folder: Path, number: int, seed: int, seconds: float, names: Sequence[str], tell: Callable[[str], None]
 ) -> list[Trial]:
-    """At most so many kills in at most so many seconds; each appends a line to `kills.jsonl`."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job, and its children, ignore it
+    """At most `number` kills in at most `seconds` seconds; each appends a line to `kills.jsonl`."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
+    workshop = Workshop(folder)
     workshop.prepare(tell)
     steps = [step for step in STEPS if step.is_killed and (not names or step.name in names)]
     started, trials = time.monotonic(), list[Trial]()
@@ -122,20 +123,20 @@ def attempt(workshop: Workshop, step: Step, method: Method, trial: Trial) -> Non
     log = workshop.folder / "killed.log"
     trial.faults += _kill(workshop, step, method, trial, log)
     if trial.hit:
-        trial.faults += _run_again(workshop, step)
+        trial.faults += _rerun(workshop, step)
     trial.faults += [f"{line} (of {step.name})" for line in differences(workshop.after(step), workshop.data)]
     trial.faults += unfinished(workshop.data)
     trial.faults += [f"the rerun left process {process.pid}" for process in workshop.processes()]
     trial.seconds = time.monotonic() - started
 
 
-def _run_again(workshop: Workshop, step: Step) -> Iterator[str]:
+def _rerun(workshop: Workshop, step: Step) -> Iterator[str]:
     done = step.done(workshop.data)
-    status, said = workshop.run(step)
+    status, output = workshop.run(step)
     if status != 0:
-        yield f"the rerun ends with {status}: {said[-2000:]}"
+        yield f"the rerun ends with {status}: {output[-2000:]}"
     after = (step.taken_over or step.done)(workshop.data)
-    yield from (f"done again: {key}" for key, value in done.items() if not _kept(value, after.get(key)))
+    yield from (f"done again: {key}" for key, value in done.items() if not _is_kept(value, after.get(key)))
 
 
 def _kill(workshop: Workshop, step: Step, method: Method, trial: Trial, log: Path) -> Iterator[str]:
@@ -147,7 +148,7 @@ def _kill(workshop: Workshop, step: Step, method: Method, trial: Trial, log: Pat
     with contextlib.suppress(ProcessLookupError):
         method(command, workshop)
     try:
-        trial.status = command.wait(STUCK_S if method in GOES_ON else ENDING_S)
+        trial.status = command.wait(STUCK_S if method in ENDS_BY_ITSELF else ENDING_S)
     except subprocess.TimeoutExpired:
         yield "the killed command does not end"
         os.killpg(command.pid, signal.SIGKILL)
@@ -155,11 +156,11 @@ def _kill(workshop: Workshop, step: Step, method: Method, trial: Trial, log: Pat
     if not trial.hit:
         workshop.seconds[step.name] = children_seconds() - before
     (workshop.data / BALLAST).unlink(missing_ok=True)
-    said = log.read_text(errors="replace")
-    if method in (terminate, interrupt) and trial.status not in HEARD:
-        yield f"ends with {trial.status}: {said[-1000:]}"
-    if method in GOES_ON and "Traceback" in said:
-        yield f"a traceback on the terminal: {said[-2000:]}"
+    output = log.read_text(errors="replace")
+    if method in (terminate, interrupt) and trial.status not in ACCEPTED:
+        yield f"ends with {trial.status}: {output[-1000:]}"
+    if method in ENDS_BY_ITSELF and "Traceback" in output:
+        yield f"a traceback on the terminal: {output[-2000:]}"
     _, alive = psutil.wait_procs(workshop.processes(), ENDING_S)
     for orphan in alive:
         yield f"orphan: {' '.join(orphan.cmdline())}"
@@ -181,7 +182,7 @@ def _seconds(pid: int) -> float:
     return total
 
 
-def _kept(before: object, after: object) -> bool:
+def _is_kept(before: object, after: object) -> bool:
     if type(before) is int and type(after) is int:
         return after >= before
     return before == after

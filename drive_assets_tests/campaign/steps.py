@@ -1,4 +1,4 @@
-"""A tiny graph cut into steps, each with the data root that it starts from and the one that it makes undisturbed."""
+"""A tiny graph cut into steps, each with the data root before it and the one that it makes undisturbed."""
 
 import json
 import os
@@ -26,29 +26,29 @@ evaluation: {bootstrap_samples: 20}
 """
 TWO = ("simple_concat_lstm", "simple_concat_transformer")
 MARK = "DRIVE_ASSETS_CAMPAIGN"
-"""Environment variable that tells the processes of a campaign, also those that have lost their parent."""
+"""Environment variable that marks the processes of a campaign, including orphans."""
 DISK = "500m"
 Evidence = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Step:
-    """One command, and what tells the work that it has done."""
+    """One command, and evidence of the work that it has done."""
 
     name: str
     arguments: tuple[str, ...]
     has_workers: bool = False
     is_killed: bool = True
     from_nothing: bool = False
-    """It starts from an empty data root; the others from what the step before has made."""
+    """It starts from an empty data root; other steps start from the result of the step before."""
     done: Callable[[Path], Evidence] = lambda root: {}
-    """Work that is published or saved in a data root; a rerun may not do it again."""
+    """Work that is published or saved in a data root. A rerun may not repeat it."""
     taken_over: Callable[[Path], Evidence] | None = None
-    """The same after the rerun, where that shows otherwise: numbers may be higher then."""
+    """The same after the rerun, if it is found elsewhere then. Numbers may be higher."""
 
 
 def files(pattern: str) -> Callable[[Path], Evidence]:
-    """Each file is the same inode, written at the same time."""
+    """Evidence that files are unchanged: their inodes and times."""
 
     def done(root: Path) -> Evidence:
         found = ((path, path.stat()) for path in root.glob(pattern) if path.is_file())
@@ -58,7 +58,7 @@ def files(pattern: str) -> Callable[[Path], Evidence]:
 
 
 def epochs(root: Path) -> Evidence:
-    """Each epoch of a network took the seconds that it took: it was not computed again."""
+    """Seconds of each epoch of a network, which would differ if it were computed again."""
     found: dict[str, float] = {}
     for folder in (root / "models" / "multimodal").glob("*"):
         for path in (*folder.glob(".work/*/training_history.json"), folder / "training_history.json"):
@@ -69,14 +69,14 @@ def epochs(root: Path) -> Evidence:
 
 
 def detector_epochs(root: Path) -> Evidence:
-    """Lines of ultralytics' table, which hold a time. The last is written before the weights: it may come again."""
+    """Lines of ultralytics' table, which have a time. The last is written before the weights, so it may repeat."""
     published = (root / "models" / "yolo").is_dir()
     lines = [line for path in root.glob("cache/detector/*/results.csv") for line in path.read_text().splitlines()]
     return dict.fromkeys(lines if published else lines[:-1], True)
 
 
 def annotated_frames(root: Path) -> Evidence:
-    """How many frames of each recording are annotated, in the result or in what outlives a kill."""
+    """Annotated frames of each recording, in the result or in the partial file that survives a kill."""
     found = {}
     for folder in (root / "recordings").glob("2*"):
         if (folder / "annotations.json").is_file() and (folder / "annotations.csv").is_file():
@@ -87,7 +87,7 @@ def annotated_frames(root: Path) -> Evidence:
 
 
 def resumed_frames(root: Path) -> Evidence:
-    """How many frames the last run took over."""
+    """Frames of each recording that the last run did not annotate again."""
     paths = (root / "recordings").glob("2*/annotations.json")
     return {path.parent.name: json.loads(path.read_text())["resumed"] for path in paths}
 
@@ -120,11 +120,11 @@ STEPS = (
 
 @dataclass
 class Workshop:
-    """A folder with the steps' prepared data roots, and one data root `data` that is always at the same place."""
+    """A folder with the steps' prepared data roots, and a data root `data` whose path never changes."""
 
     folder: Path
     seconds: dict[str, float] = field(default_factory=dict)
-    """Processor time of each step undisturbed, which depends less on what else the machine does than the clock's."""
+    """Processor time of each step undisturbed, which depends less on the machine's load than wall time."""
 
     def __post_init__(self) -> None:
         self.data, self.temporary = self.folder / "data", self.folder / "tmp"
@@ -149,7 +149,7 @@ class Workshop:
         return self.folder / "made" / step.name
 
     def prepare(self, tell: Callable[[str], None]) -> None:
-        """Run the graph undisturbed, where an earlier campaign in this folder has not."""
+        """Run the graph undisturbed, unless an earlier campaign in this folder has."""
         times = self.folder / "seconds.json"
         if times.is_file():
             self.seconds = json.loads(times.read_text())
@@ -158,9 +158,9 @@ class Workshop:
                 continue
             self.reset(step)
             before = children_seconds()
-            status, said = self.run(step)
+            status, output = self.run(step)
             if status != 0:
-                raise SystemExit(f"{step.name} fails undisturbed:\n{said}")
+                raise SystemExit(f"{step.name} fails undisturbed:\n{output}")
             self.seconds[step.name] = children_seconds() - before
             tell(f"{step.name} takes {self.seconds[step.name]:.1f} s of processor time undisturbed")
             shutil.rmtree(self.after(step), ignore_errors=True)
@@ -168,7 +168,7 @@ class Workshop:
             times.write_text(json.dumps(self.seconds))
 
     def reset(self, step: Step) -> None:
-        """Make `data` what it is before a step."""
+        """Reset `data` to its state before a step."""
         self.data.mkdir(exist_ok=True)
         for path in self.data.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -177,7 +177,7 @@ class Workshop:
 
     @contextmanager
     def small_disk(self) -> Iterator[None]:
-        """In the block `data` lies on a disk of its own, in memory. Needs root."""
+        """Mount a small disk in memory on `data` for the block. Needs root."""
         self.data.mkdir(exist_ok=True)
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(self.data)], check=True)
         try:
@@ -186,7 +186,7 @@ class Workshop:
             subprocess.run(["umount", "--lazy", str(self.data)], check=True)
 
     def start(self, step: Step, log: Path) -> "subprocess.Popen[bytes]":
-        """The command in a session of its own, as in a terminal; the caller waits for it."""
+        """Start the command in its own session, as in a terminal."""
         command = [sys.executable, "-m", "drive_assets.cli", *step.arguments]
         with log.open("wb") as stream:
             return subprocess.Popen(
@@ -194,13 +194,13 @@ class Workshop:
             )
 
     def run(self, step: Step) -> tuple[int, str]:
-        """Run a command to its end; its exit status and all that it said."""
+        """Run a command to its end; returns its exit status and its output."""
         log = self.folder / "run.log"
         status = self.start(step, log).wait()
         return status, log.read_text(errors="replace")
 
     def processes(self) -> list[psutil.Process]:
-        """What lives of the campaign's commands and of all that they started."""
+        """Living processes of the campaign's commands, and all that they started."""
         found = []
         for process in psutil.process_iter():
             try:
@@ -212,12 +212,12 @@ class Workshop:
 
 
 def children_seconds() -> float:
-    """Processor time of all processes that this one has waited for, and of theirs."""
+    """Processor time of all processes that this one has waited for, and of their children."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
 
 def copy(source: Path, target: Path) -> None:
-    """A copy with times and links as they are; hard links within stay hard links."""
+    """Copy a folder with its times, links and hard links."""
     target.mkdir(parents=True, exist_ok=True)
     subprocess.run(["cp", "-a", f"{source}/.", str(target)], check=True)
