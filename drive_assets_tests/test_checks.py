@@ -49,7 +49,7 @@ def write_details(storage: Storage, vehicles: list[float], weights: list[str]) -
 
 
 @pytest.mark.parametrize(("count", "expected"), [(3.0, True), (300.0, False), (0.0, False)])
-def test_implausible_counts_are_told(data_root: object, count: float, expected: bool) -> None:
+def test_implausible_detection_counts(data_root: object, count: float, expected: bool) -> None:
     storage = Storage.from_environment()
     write_details(storage, [count, 3.0], ["a", "a"])
     check = partial(plausible_detections.evaluate, storage)
@@ -59,7 +59,7 @@ def test_implausible_counts_are_told(data_root: object, count: float, expected: 
 
 
 @pytest.mark.parametrize(("weights", "expected"), [(["a", "a"], True), (["a", "b"], False)])
-def test_recordings_of_two_detectors_are_told(data_root: object, weights: list[str], expected: bool) -> None:
+def test_recordings_annotated_by_two_detectors(data_root: object, weights: list[str], expected: bool) -> None:
     storage = Storage.from_environment()
     write_details(storage, [3.0, 3.0], weights)
     storage.manifest.parent.mkdir(parents=True)
@@ -69,7 +69,7 @@ def test_recordings_of_two_detectors_are_told(data_root: object, weights: list[s
 
 
 @pytest.mark.parametrize(("map50", "expected"), [(0.6, True), (0.02, False)])
-def test_a_detector_that_learnt_nothing_is_told(data_root: object, map50: float, expected: bool) -> None:
+def test_a_detector_that_learnt_nothing(data_root: object, map50: float, expected: bool) -> None:
     with dg.instance_for_test() as instance:
         instance.report_runless_asset_event(dg.AssetMaterialization("boxy_detector", metadata={"map50": map50}))
         assert passes(instance, "boxy_detector", "finds_vehicles") == expected
@@ -82,7 +82,7 @@ def labelled(storage: Storage, name: str, seed: int = 0) -> Recording:
     return recording
 
 
-def test_labels_that_contradict_the_telemetry_are_told_by_label_and_moment(data_root: object) -> None:
+def test_labels_that_contradict_the_telemetry(data_root: object) -> None:
     storage = Storage.from_environment()
     recording = labelled(storage, NAMES[0])
     check = partial(fits_telemetry.evaluate, storage)
@@ -102,7 +102,7 @@ def test_labels_that_contradict_the_telemetry_are_told_by_label_and_moment(data_
     assert check(NAMES[0]).passed
 
 
-def test_label_rates_out_of_bounds_or_unlike_those_before_are_told(data_root: object) -> None:
+def test_label_rates_out_of_bounds_or_unlike_preceding_recordings(data_root: object) -> None:
     storage = Storage.from_environment()
     names = [f"2024-05-{day:02}_10-00-00" for day in range(1, 8)]
     for seed, name in enumerate(names):
@@ -118,7 +118,7 @@ def test_label_rates_out_of_bounds_or_unlike_those_before_are_told(data_root: ob
     assert "brake_1s is true in 100.0%, in 1" in told
 
 
-def test_a_detector_that_sees_otherwise_than_before_is_told(data_root: object) -> None:
+def test_detections_unlike_preceding_recordings(data_root: object) -> None:
     storage = Storage.from_environment()
     names = [f"2024-05-{day:02}_10-00-00" for day in range(1, 8)]
     for name in names:
@@ -154,7 +154,7 @@ def manifest_of(storage: Storage, rates: dict[str, float], twice: bool = False, 
     )
 
 
-def test_a_drive_in_two_splits_and_splits_unlike_each_other_are_told(data_root: object) -> None:
+def test_a_drive_in_two_splits_and_unbalanced_splits(data_root: object) -> None:
     storage = Storage.from_environment()
     like = dict.fromkeys(("train", "val", "test"), 0.1)
     with dg.instance_for_test() as instance:
@@ -169,7 +169,7 @@ def test_a_drive_in_two_splits_and_splits_unlike_each_other_are_told(data_root: 
         assert not passes(instance, "split_manifest", "no_recording_in_two_splits")
 
 
-def test_checkpoints_without_losses_or_without_success_are_told(data_root: object) -> None:
+def test_checkpoints_without_finite_losses_or_better_than_chance(data_root: object) -> None:
     storage = Storage.from_environment()
     manifest_of(storage, dict.fromkeys(("train", "val", "test"), 0.1))
     name = "simple_concat_lstm"

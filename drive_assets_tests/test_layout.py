@@ -1,4 +1,4 @@
-"""The walls: which room may import which. An import inside a function counts too."""
+"""Which room may import which; imports inside functions count too."""
 
 import ast
 import subprocess
@@ -10,13 +10,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL_ROOMS = ("common", "recording", "detection", "annotation", "dataset", "network", "training", "evaluation")
-"""In the order in which data flows: a room imports itself and those before it."""
+"""In the order in which data flows: a room imports itself and the rooms before it."""
 EXCEPTIONS = {("model.training", "model.factory"), ("model.training", "model.evaluation.measures")}
-"""A checkpoint makes its network by name; a training is judged by the measures of the evaluation."""
+"""A checkpoint builds its network by name; training computes the measures of the evaluation."""
 GLUE_ROOMS = ("recordings", "detection", "annotation", "labels", "splits", "training", "evaluation")
 RESOURCES = "resources"
 STARTS = ("cli", "commands", "definitions")
-"""What assembles everything, and is imported by nothing but by what starts it."""
+"""Modules that assemble everything: only those that start a process import them."""
 HEAVY = ("torch", "ultralytics", "mlflow", "msal", "sklearn")
 
 
@@ -27,7 +27,7 @@ def modules(package: str) -> dict[str, Path]:
 
 
 def imports(path: Path, types: bool = True) -> Iterator[str]:
-    """Names of modules that a file imports; of `from a import b` both a and a.b, as b may be a module."""
+    """Names of the modules that a file imports; for `from a import b` both a and a.b, because b may be a module."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     skipped = {
         id(inner)
@@ -46,22 +46,22 @@ def imports(path: Path, types: bool = True) -> Iterator[str]:
 
 
 def imported(package: str, types: bool = True) -> list[tuple[str, str]]:
-    """(module, what it imports) of all modules of a package."""
+    """Pairs (module, import) of all modules in a package."""
     return [(name, other) for name, path in modules(package).items() for other in imports(path, types)]
 
 
-def test_model_knows_nothing_of_the_glue() -> None:
+def test_model_imports_nothing_of_drive_assets() -> None:
     foreign = ("dagster", "dagster_pipes", "mlflow", "msal", "drive_assets", "drive_assets_tests")
     assert [pair for pair in imported("model") if pair[1].split(".")[0] in foreign] == []
 
 
-def test_rooms_of_model_stand_in_the_order_in_which_data_flows() -> None:
+def test_rooms_of_model_import_earlier_rooms_only() -> None:
     assert {path.name for path in (ROOT / "model").iterdir() if (path / "__init__.py").is_file()} == set(MODEL_ROOMS)
     wrong = []
     for name, other in imported("model"):
         room, parts = name.split(".")[1:2], other.split(".")
         if parts[0] != "model" or len(parts) < 2 or not room or room[0] not in MODEL_ROOMS:
-            continue  # another package, or factory, which stands on top
+            continue  # another package, or factory, which may import all rooms
         if any(name.startswith(room_) and other.startswith(allowed) for room_, allowed in EXCEPTIONS):
             continue
         if parts[1] not in MODEL_ROOMS or MODEL_ROOMS.index(parts[1]) > MODEL_ROOMS.index(room[0]):
@@ -69,7 +69,7 @@ def test_rooms_of_model_stand_in_the_order_in_which_data_flows() -> None:
     assert wrong == []
 
 
-def test_rooms_of_the_glue_stand_in_order_and_import_neither_tests_nor_what_assembles_them() -> None:
+def test_rooms_of_drive_assets_import_neither_later_rooms_nor_tests_nor_what_assembles_them() -> None:
     wrong = []
     for name, other in imported("drive_assets"):
         room, parts = name.split(".")[1:2], other.split(".")
@@ -88,12 +88,12 @@ def test_rooms_of_the_glue_stand_in_order_and_import_neither_tests_nor_what_asse
 
 
 def test_the_root_holds_few_modules() -> None:
-    """Those that people look for there; others belong to a room."""
+    """Only modules that people look for there; others belong to a room."""
     assert len([path for path in (ROOT / "drive_assets").glob("*.py") if path.name != "__init__.py"]) <= 15
 
 
 def test_no_circles() -> None:
-    """Also none that hides in functions; types alone may point back."""
+    """Imports inside functions count; those of types alone do not."""
     known = modules("drive_assets") | modules("model")
     after = {name: {other for other in imports(path, types=False) if other in known} for name, path in known.items()}
     done: set[str] = set()
@@ -109,7 +109,7 @@ def test_no_circles() -> None:
         visit(name, ())
 
 
-def test_the_simulator_knows_neither_dagster_nor_training() -> None:
+def test_the_simulator_imports_neither_dagster_nor_training() -> None:
     allowed = ("model.common", "model.recording", "drive_assets.simulation")
     ours = [(name, other) for name, other in imported("drive_assets.simulation".replace(".", "/"))]
     assert ours
@@ -122,8 +122,8 @@ def test_the_simulator_knows_neither_dagster_nor_training() -> None:
     assert wrong == []
 
 
-def test_only_sharepoint_knows_sharepoint() -> None:
-    """What is about SharePoint bears it in its name; the rest does not name it, but for the table of kinds."""
+def test_only_sharepoint_mentions_sharepoint() -> None:
+    """Modules about SharePoint have it in their names; no others mention it, except the table of kinds."""
     table = ("drive_assets.recordings.sources", "drive_assets.commands.recordings")
     wrong = {
         name
@@ -135,14 +135,14 @@ def test_only_sharepoint_knows_sharepoint() -> None:
 
 @pytest.mark.parametrize("package", ["model", "drive_assets", "drive_assets_tests"])
 def test_init_files_are_empty(package: str) -> None:
-    """But for a docstring, and for the one of the glue, which silences Dagster before anything defines an asset."""
+    """Except for a docstring, and for drive_assets, which filters warnings before assets are defined."""
     for name, path in modules(package).items():
         if path.name == "__init__.py" and name not in ("drive_assets", "drive_assets_tests.graph_server"):
             body = ast.parse(path.read_text(encoding="utf-8")).body
             assert all(isinstance(node, ast.Expr) for node in body), path
 
 
-def test_what_a_code_server_or_a_launchpad_imports_is_light() -> None:
+def test_the_code_server_imports_no_heavy_library() -> None:
     code = (
         "import sys; from drive_assets.definitions import defs; defs.resolve_implicit_global_asset_job_def(); "
         f"print([name for name in {HEAVY} if name in sys.modules])"

@@ -1,7 +1,8 @@
-"""Missing, outdated and failed partitions in the status and its checks, and forgotten recordings."""
+"""The status of assets, the checks that the sensor derives from it, and forgotten recordings."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -20,17 +21,21 @@ from drive_assets.upkeep import status_sensor
 from drive_assets_tests.drives import write_drive
 from model.common.errors import DataError
 
-TAKEN, BROKEN, UNKNOWN, MADE_UP = "2024-05-01_10-00-00", "2024-05-02_10-00-00", "2024-05-03_10-00-00", "my drive"
+DRIVE, BROKEN, UNKNOWN, MISNAMED = "2024-05-01_10-00-00", "2024-05-02_10-00-00", "2024-05-03_10-00-00", "my drive"
 
 
 @pytest.fixture
 def storage(data_root: Path) -> Storage:
-    return Storage.from_environment()
+    """A data root with a recording in its inbox."""
+    storage = Storage.from_environment()
+    write_drive(storage.inbox / DRIVE, rows=4)
+    return storage
 
 
 @pytest.fixture
-def instance(data_root: Path) -> Iterator[dg.DagsterInstance]:
+def instance(storage: Storage) -> Iterator[dg.DagsterInstance]:
     with open_instance() as instance:
+        register_recordings(instance, [DRIVE])
         yield instance
 
 
@@ -38,144 +43,124 @@ def definitions() -> dg.Definitions:
     return dg.Definitions([recording, future_labels_asset], resources={"storage": Storage.from_environment()})
 
 
-def run(instance: dg.DagsterInstance, selection: str, *recordings: str) -> bool:
-    return materialize(definitions().get_repository_def(), instance, selection, recordings=recordings)
+def run(instance: dg.DagsterInstance, selection: str, *recordings: str, **options: Any) -> bool:
+    return materialize(definitions().get_repository_def(), instance, selection, recordings=recordings, **options)
 
 
 def status(instance: dg.DagsterInstance, storage: Storage) -> dict[str, AssetStatus]:
     return {each.asset: each for each in read_status(instance, definitions().resolve_asset_graph(), storage)}
 
 
-def tick(instance: dg.DagsterInstance, storage: Storage, cursor: str | None) -> tuple[dict[str, bool], str | None]:
-    """The checks that the sensor evaluates anew, and its next cursor."""
+def tick(instance: dg.DagsterInstance, storage: Storage, cursor: str | None = None) -> dg.SensorResult | dg.SkipReason:
     repository = definitions().get_repository_def()
     with dg.build_sensor_context(instance, cursor, repository_def=repository, resources={"storage": storage}) as given:
         result = status_sensor(given)
+    assert isinstance(result, dg.SensorResult | dg.SkipReason)
+    return result
+
+
+def evaluations(result: dg.SensorResult | dg.SkipReason) -> dict[str, bool]:
+    """The checks that the sensor evaluates."""
     assert isinstance(result, dg.SensorResult)
     events = [event for event in result.asset_events or () if isinstance(event, dg.AssetCheckEvaluation)]
-    return {f"{event.asset_key.to_user_string()}:{event.check_name}": event.passed for event in events}, result.cursor
+    return {f"{event.asset_key.to_user_string()}:{event.check_name}": event.passed for event in events}
 
 
-def test_it_tells_what_is_there_what_was_refused_and_what_is_out_of_date(
-    instance: dg.DagsterInstance, storage: Storage
-) -> None:
-    write_drive(storage.inbox / TAKEN, rows=4)
+def test_failed_outdated_and_missing_partitions(instance: dg.DagsterInstance, storage: Storage) -> None:
     write_drive(storage.inbox / BROKEN, rows=4)
     (storage.inbox / BROKEN / "telemetry.csv").write_text("Time\n")
-    register_recordings(instance, [TAKEN, BROKEN, UNKNOWN])
-    instance.add_dynamic_partitions(str(RECORDINGS.name), [MADE_UP])  # as the UI's "Add a partition" does
-    assert not run(instance, "recording", TAKEN, BROKEN)
-    assert run(instance, "future_labels", TAKEN)
-    found = status(instance, storage)
-    taken = found["recording"]
-    assert (taken.materialised, taken.missing) == ([TAKEN], [BROKEN, UNKNOWN, MADE_UP])
-    assert taken.failed[BROKEN].startswith(str(storage.inbox / BROKEN / "telemetry.csv"))
-    assert "has no source" in taken.failed[UNKNOWN]
-    assert taken.failed[MADE_UP] == NO_NAME
-    assert (found["future_labels"].materialised, found["future_labels"].outdated) == ([TAKEN], {})
+    register_recordings(instance, [BROKEN, UNKNOWN])
+    instance.add_dynamic_partitions(str(RECORDINGS.name), [MISNAMED])  # as the UI's "Add a partition" does
+    assert not run(instance, "recording", DRIVE, BROKEN)
+    assert run(instance, "future_labels", DRIVE)
+    statuses = status(instance, storage)
+    drives = statuses["recording"]
+    assert (drives.materialised, drives.missing) == ([DRIVE], [BROKEN, UNKNOWN, MISNAMED])
+    assert drives.failed[BROKEN].startswith(str(storage.inbox / BROKEN / "telemetry.csv"))
+    assert "has no source" in drives.failed[UNKNOWN]
+    assert drives.failed[MISNAMED] == NO_NAME
+    assert (statuses["future_labels"].materialised, statuses["future_labels"].outdated) == ([DRIVE], {})
 
     # The recording arrives with other content: the labels of the earlier one are moved aside with it.
-    (storage.inbox / TAKEN / "telemetry.csv").write_text(
-        (storage.inbox / TAKEN / "telemetry.csv").read_text().replace(",2000,", ",2100,")
-    )
-    assert run(instance, "recording", TAKEN)
-    found = status(instance, storage)
-    assert found["future_labels"].outdated == {TAKEN: f"{storage.future_labels(TAKEN)} is gone"}
-    told, cursor = tick(instance, storage, None)
-    assert told == {"recording:all_are_taken": False, "recording:is_current": True, "future_labels:is_current": False}
-    assert tick(instance, storage, cursor) == ({}, cursor)
-    text = "\n".join(lines(list(found.values())))
+    telemetry = storage.inbox / DRIVE / "telemetry.csv"
+    telemetry.write_text(telemetry.read_text().replace(",2000,", ",2100,"))
+    assert run(instance, "recording", DRIVE)
+    statuses = status(instance, storage)
+    assert statuses["future_labels"].outdated == {DRIVE: f"{storage.future_labels(DRIVE)} is gone"}
+    text = "\n".join(lines(list(statuses.values())))
     assert "1 of 4 materialised, 3 failed" in text and "forget NAME" in text
-    lines_told: list[str] = []
-    given = definitions().get_repository_def()
-    assert materialize(given, instance, "future_labels", tell=lines_told.append, lacking_in=storage)
-    assert "future_labels for 1 partition" in " ".join(lines_told)
-    assert materialize(given, instance, "future_labels", tell=lines_told.append, lacking_in=storage)
-    assert " ".join(lines_told).count("for 1 partition") == 1  # nothing lacks any more
-    assert status(instance, storage)["future_labels"].outdated == {}
-    assert tick(instance, storage, cursor)[0] == {"future_labels:is_current": True}
-    storage.recording(TAKEN).rename(storage.root / "elsewhere")
-    assert status(instance, storage)["recording"].outdated == {TAKEN: f"{storage.recording(TAKEN)} is gone"}
-    assert tick(instance, storage, cursor)[0] == {"recording:is_current": False}
+    first = tick(instance, storage)
+    assert evaluations(first) == {
+        "recording:all_are_taken": False,
+        "recording:is_current": True,
+        "future_labels:is_current": False,
+    }
+    assert evaluations(tick(instance, storage, first.cursor)) == {}  # type: ignore[union-attr]
+    log: list[str] = []
+    for _ in range(2):
+        assert run(instance, "future_labels", tell=log.append, lacking_in=storage)
+    assert " ".join(log).count("future_labels for 1 partition") == 1  # the second time nothing is missing
+    assert evaluations(tick(instance, storage, first.cursor)) == {"future_labels:is_current": True}  # type: ignore[union-attr]
+    storage.recording(DRIVE).rename(storage.root / "elsewhere")
+    assert status(instance, storage)["recording"].outdated == {DRIVE: f"{storage.recording(DRIVE)} is gone"}
 
 
-def test_a_partition_under_a_name_that_no_recording_can_have_is_removed_with_a_word(
+def test_partition_keys_that_are_not_recording_names_are_removed(
     instance: dg.DagsterInstance, storage: Storage
 ) -> None:
-    register_recordings(instance, [TAKEN])
-    instance.add_dynamic_partitions(str(RECORDINGS.name), [MADE_UP])
-    repository = definitions().get_repository_def()
-    with dg.build_sensor_context(instance, repository_def=repository, resources={"storage": storage}) as given:
-        result = status_sensor(given)
+    instance.add_dynamic_partitions(str(RECORDINGS.name), [MISNAMED])
+    result = tick(instance, storage)
     assert isinstance(result, dg.SensorResult)
     (request,) = result.dynamic_partitions_requests or ()
-    assert (type(request), request.partition_keys) == (dg.DeleteDynamicPartitionsRequest, [MADE_UP])
-    assert str(result.skip_reason.skip_message).startswith(f"Removed, {NO_NAME}: '{MADE_UP}'.")
-    assert [event.partition for event in result.asset_events if isinstance(event, dg.AssetObservation)] == [MADE_UP]
+    assert (type(request), request.partition_keys) == (dg.DeleteDynamicPartitionsRequest, [MISNAMED])
+    assert result.skip_reason.skip_message.startswith(f"Removed, {NO_NAME}: '{MISNAMED}'.")
+    assert [event.partition for event in result.asset_events if isinstance(event, dg.AssetObservation)] == [MISNAMED]
 
 
-def test_what_a_run_works_on_is_not_forgotten(instance: dg.DagsterInstance, storage: Storage) -> None:
+def test_a_slow_tick_is_followed_by_a_pause(
+    instance: dg.DagsterInstance, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 4.0])
+    monkeypatch.setattr(upkeep.time, "thread_time", lambda: next(clock, 4.0))
+    monkeypatch.setattr(arrivals, "now", lambda: 1000.0)
+    first = tick(instance, storage)
+    assert isinstance(first, dg.SensorResult)
+    assert isinstance(tick(instance, storage, first.cursor), dg.SkipReason)
+    monkeypatch.setattr(arrivals, "now", lambda: 1121.0)
+    assert isinstance(tick(instance, storage, first.cursor), dg.SensorResult)
+
+
+def test_a_recording_in_use_is_not_forgotten(instance: dg.DagsterInstance, storage: Storage) -> None:
     """The run would write its result into a folder that has moved."""
-    write_drive(storage.inbox / TAKEN, rows=4)
-    register_recordings(instance, [TAKEN])
-    refused: list[str] = []
+    refusals: list[str] = []
 
     @dg.asset(name="annotations", partitions_def=RECORDINGS, deps=["recording"])
     def annotate() -> None:
         with pytest.raises(DataError) as error:
-            forget(instance, storage, TAKEN)
-        refused.append(str(error.value))
+            forget(instance, storage, DRIVE)
+        refusals.append(str(error.value))
 
-    assert run(instance, "recording", TAKEN)
-    assert dg.materialize([annotate], instance=instance, partition_key=TAKEN).success
-    assert refused[0].startswith(f"{TAKEN} is in use: run ") and "makes its annotations" in refused[0]
-    assert storage.recording(TAKEN).is_dir()
-    assert forget(instance, storage, TAKEN) is not None  # once that has ended
+    assert run(instance, "recording", DRIVE)
+    assert dg.materialize([annotate], instance=instance, partition_key=DRIVE).success
+    assert refusals[0].startswith(f"{DRIVE} is in use: run ") and "makes its annotations" in refusals[0]
+    assert storage.recording(DRIVE).is_dir()
+    assert forget(instance, storage, DRIVE) is not None  # once the run has ended
 
 
-def test_what_is_forgotten_is_no_partition_and_its_files_and_history_stay(
-    instance: dg.DagsterInstance, storage: Storage
-) -> None:
-    write_drive(storage.inbox / TAKEN, rows=4)
-    register_recordings(instance, [TAKEN])
-    assert run(instance, "recording,future_labels", TAKEN)
-    aside = forget(instance, storage, TAKEN, "of another car")
-    assert aside is not None and aside.parent == storage.recordings / ".removed" / TAKEN
-    assert (aside / TAKEN / "future_labels.csv").is_file() and not storage.recording(TAKEN).exists()
+def test_a_forgotten_recording_keeps_its_files_and_history(instance: dg.DagsterInstance, storage: Storage) -> None:
+    assert run(instance, "recording,future_labels", DRIVE)
+    aside = forget(instance, storage, DRIVE, "of another car")
+    assert aside is not None and aside.parent == storage.recordings / ".removed" / DRIVE
+    assert (aside / DRIVE / "future_labels.csv").is_file() and not storage.recording(DRIVE).exists()
     assert instance.get_dynamic_partitions(str(RECORDINGS.name)) == []
-    history = instance.fetch_observations(dg.AssetKey("recording"), limit=1).records
-    assert history[0].asset_observation is not None
-    assert history[0].asset_observation.metadata["forgotten"].value == "of another car"
+    observation = instance.fetch_observations(dg.AssetKey("recording"), limit=1).records[0].asset_observation
+    assert observation is not None and observation.metadata["forgotten"].value == "of another car"
     assert status(instance, storage)["recording"].materialised == []
     with pytest.raises(DataError, match="does not exist"):
-        forget(instance, storage, TAKEN)
+        forget(instance, storage, DRIVE)
 
-    register_recordings(instance, [TAKEN])  # it may come back
-    assert run(instance, "recording,future_labels", TAKEN)
-    instance.add_dynamic_partitions(str(RECORDINGS.name), [MADE_UP])
-    assert forget(instance, storage, MADE_UP) is None
-    assert instance.get_dynamic_partitions(str(RECORDINGS.name)) == [TAKEN]
-
-
-def test_a_look_that_takes_long_is_followed_by_rest(
-    instance: dg.DagsterInstance, storage: Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = iter([0.0, 4.0])
-    monkeypatch.setattr(upkeep.time, "thread_time", lambda: next(clock))
-    monkeypatch.setattr(arrivals, "now", lambda: 1000.0)
-    repository = definitions().get_repository_def()
-
-    def tick(cursor: str | None) -> dg.SensorResult | dg.SkipReason:
-        with dg.build_sensor_context(
-            instance, cursor, repository_def=repository, resources={"storage": storage}
-        ) as given:
-            result = status_sensor(given)
-        assert isinstance(result, dg.SensorResult | dg.SkipReason)
-        return result
-
-    first = tick(None)
-    assert isinstance(first, dg.SensorResult)
-    assert isinstance(tick(first.cursor), dg.SkipReason)
-    monkeypatch.setattr(arrivals, "now", lambda: 1121.0)
-    monkeypatch.setattr(upkeep.time, "thread_time", lambda: 0.0)
-    assert isinstance(tick(first.cursor), dg.SensorResult)
+    register_recordings(instance, [DRIVE])  # it may come back
+    assert run(instance, "recording,future_labels", DRIVE)
+    instance.add_dynamic_partitions(str(RECORDINGS.name), [MISNAMED])
+    assert forget(instance, storage, MISNAMED) is None
+    assert instance.get_dynamic_partitions(str(RECORDINGS.name)) == [DRIVE]

@@ -87,7 +87,7 @@ def test_annotations_labels_and_splits_have_pages(client: TestClient) -> None:
     assert 'href="/split_manifest"' in client.get("/").text
 
 
-def test_a_film_is_drawn_when_it_is_looked_at_and_can_be_wound(client: TestClient, root: Path) -> None:
+def test_a_film_is_drawn_on_request_and_can_be_seeked(client: TestClient, root: Path) -> None:
     (got,) = [client.get(f"/film/{NAME}/0", headers={"Range": "bytes=0-99"})]
     assert (got.status_code, len(got.content)) == (206, 100)
     assert got.headers["content-type"] == "video/mp4"
@@ -95,7 +95,7 @@ def test_a_film_is_drawn_when_it_is_looked_at_and_can_be_wound(client: TestClien
     assert client.get(f"/film/{NAME}/1").status_code == 404
 
 
-def test_a_link_to_what_has_changed_or_gone_says_so(client: TestClient) -> None:
+def test_pages_of_changed_or_missing_outputs_say_so(client: TestClient) -> None:
     assert "The link is to data version old" in client.get(f"/recording/{NAME}?made=old").text
     assert "The link is to" not in client.get(f"/recording/{NAME}?made=abc").text
     gone = client.get("/recording/2024-05-09_10-00-00")
@@ -131,7 +131,7 @@ def test_a_link_to_what_has_changed_or_gone_says_so(client: TestClient) -> None:
         "/nothing",
     ],
 )
-def test_what_is_not_to_be_shown_is_refused(client: TestClient, root: Path, path: str) -> None:
+def test_other_files_are_not_served(client: TestClient, root: Path, path: str) -> None:
     folder = root / "recordings" / NAME
     secret = root / "dagster" / "secret.json"
     for file in (secret, folder / ".hidden.csv", folder / "notes.txt", root.parent / "outside.csv"):
@@ -158,7 +158,7 @@ def test_an_unexpected_error_is_shown_and_the_server_continues(root: Path, monke
         assert client.get("/").status_code == 200
 
 
-def test_what_is_shown_is_read_only_and_for_this_host(client: TestClient) -> None:
+def test_the_server_is_read_only_and_for_this_host(client: TestClient) -> None:
     place = f"/files/recordings/{NAME}/telemetry.csv"
     got = client.get(place)
     assert got.text.startswith("Time,") and "default-src 'none'" in got.headers["content-security-policy"]
