@@ -27,8 +27,6 @@ Detections = npt.NDArray[np.float32]
 STRIDE = 32
 PAD = 114
 SIZE_SAMPLES = 64
-HEADER = 65_536 + 4
-"""Bytes that hold a picture's EXIF data."""
 LARGEST_PIXELS = 100_000_000
 """A small file can hold a picture that takes minutes and gigabytes to decode."""
 SIDEWAYS = range(5, 9)
@@ -109,14 +107,14 @@ def picture_size(content: Jpeg) -> tuple[int, int]:
     Raises:
         UnreadableFrame: it is no JPEG or PNG.
     """
-    head = content[:HEADER].tobytes()
-    if head.startswith(PNG_START):
-        width, height = (int.from_bytes(head[place : place + 4], "big") for place in (16, 20))
+    data = content.tobytes()
+    if data.startswith(PNG_START):
+        width, height = (int.from_bytes(data[place : place + 4], "big") for place in (16, 20))
     else:
         width, height = jpeg_size(content)
     if width * height > LARGEST_PIXELS:
         raise UnreadableFrame(f"{width}x{height} px: more than {LARGEST_PIXELS / 1e6:.0f} million pixels")
-    return (width, height) if is_plain_jpeg(head) or orientation(head) not in SIDEWAYS else (height, width)
+    return (width, height) if is_plain_jpeg(data) or orientation(data) not in SIDEWAYS else (height, width)
 
 
 def _upright_jpeg(content: Jpeg) -> Jpeg:
@@ -158,7 +156,7 @@ def read_jpeg(path: Path, view: View) -> Jpeg:
     size = picture_size(content)
     if size != view.frame:
         raise OtherSize(f"{size[0]}x{size[1]} px; the recording's frames are {view.frame[0]}x{view.frame[1]}")
-    return content if is_plain_jpeg(content[:HEADER].tobytes()) else _upright_jpeg(content)
+    return content if is_plain_jpeg(content.tobytes()) else _upright_jpeg(content)
 
 
 def _read(path: Path) -> Jpeg:

@@ -18,7 +18,8 @@ PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xae\x42\x60\x82"
 UPRIGHT = 1
 _TAIL = 4096
 _ORIENTATION = 0x0112
-_HEADER = 4096
+_SCAN = b"\xda"
+"""Marks the segment of the pixels in a JPEG; the segments before it have their length in two bytes."""
 
 
 def is_frame(name: str) -> bool:
@@ -72,7 +73,10 @@ def is_plain_jpeg(content: bytes) -> bool:
     """Whether content is a JPEG whose pixels are stored upright."""
     if not content.startswith(JPEG_START):
         return False
-    return b"Exif\0\0" not in content[:_HEADER] or orientation(content) == UPRIGHT
+    place = len(JPEG_START)
+    while content[place : place + 1] == b"\xff" and content[place + 1 : place + 2] != _SCAN:
+        place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+    return b"Exif\0\0" not in content[:place] or orientation(content) == UPRIGHT
 
 
 def orientation(content: bytes) -> int:

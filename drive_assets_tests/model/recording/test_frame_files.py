@@ -47,9 +47,14 @@ def test_pictures_are_whole_whatever_stands_behind_them(tmp_path: Path) -> None:
         assert not is_whole(written(tmp_path / "a.jpg", content))
 
 
+@pytest.mark.parametrize("segments_before", [0, 2])
 @pytest.mark.parametrize(("orientation", "stored"), [(6, Image.Transpose.ROTATE_90), (3, Image.Transpose.ROTATE_180)])
-def test_pictures_are_seen_upright(tmp_path: Path, orientation: int, stored: Image.Transpose) -> None:
-    path = written(tmp_path / "a.jpg", encoded(PICTURE.transpose(stored), "JPEG", orientation))
+def test_pictures_are_seen_upright(
+    tmp_path: Path, orientation: int, stored: Image.Transpose, segments_before: int
+) -> None:
+    content = encoded(PICTURE.transpose(stored), "JPEG", orientation)
+    makers = b"\xff\xe3" + (60_000).to_bytes(2, "big") + b"\xff\xda" * 29_999
+    path = written(tmp_path / "a.jpg", content[:2] + segments_before * makers + content[2:])
     view = View((320, 180), Region(0, 0, 320, 180), 160)
     assert picture_size(np.fromfile(path, np.uint8)) == (320, 180)
     assert view_of(tmp_path, [path], view.roi, 160) == view
