@@ -1,6 +1,5 @@
 """Data sets in YOLO's layout: images/{train,val}, labels/{train,val}, dataset.yaml."""
 
-import io
 import os
 import shutil
 import uuid
@@ -26,6 +25,7 @@ LARGEST_PIXELS = 64_000_000
 ASPECT_TOLERANCE = 0.01
 """Largest relative difference between an image's aspect ratio and that of the size that its boxes are given in."""
 MOST_PROBLEMS = 20
+_ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xae\x42\x60\x82"}
 _SMALL, _MEDIUM = 32**2, 96**2
 Mask = npt.NDArray[np.bool_]
 
@@ -119,13 +119,14 @@ class DatasetWriter:
         used, pixels = np.zeros(len(labelled.names), bool), np.zeros((len(labelled.names), 2))
         for index, image in sources:
             name = labelled.names[index]
+            target = self.folder / "images" / part / name
+            self._place(image, target)
             try:
-                pixels[index] = usable_size(image, label_sizes[index])
+                pixels[index] = usable_size(target, label_sizes[index])
+                used[index] = True
             except UnusableImage as reason:
+                target.unlink()
                 self.report.drop(str(reason), 1, f"{name}: {reason}.")
-                continue
-            self._place(image, self.folder / "images" / part / name)
-            used[index] = True
         self._write_labels(part, labelled.select(used), pixels[used])
         return used
 
@@ -209,8 +210,8 @@ def label_texts(
         start += count
 
 
-def usable_size(image: Path | bytes, label_size: npt.ArrayLike) -> tuple[int, int]:
-    """Width and height of an image in px, from its header. Its end is checked too, since downloads may be cut.
+def usable_size(image: Path, label_size: npt.ArrayLike) -> tuple[int, int]:
+    """Width and height of an image in px. Its end is checked too, since downloads may be cut.
 
     Args:
         label_size: width and height in px that the boxes are given in; the image may have another scale.
@@ -219,13 +220,11 @@ def usable_size(image: Path | bytes, label_size: npt.ArrayLike) -> tuple[int, in
         UnusableImage: the image is damaged, too large or of another aspect ratio.
     """
     try:
-        length = image.stat().st_size if isinstance(image, Path) else len(image)
-        if length > LARGEST_FILE:
+        if image.stat().st_size > LARGEST_FILE:
             raise UnusableImage("images too large")
-        with open(image, "rb") if isinstance(image, Path) else io.BytesIO(image) as stream:  # noqa: PTH123
-            with Image.open(stream, formats=("JPEG", "PNG")) as opened:
-                (width, height), kind = opened.size, opened.format
-            ending = b"\xff\xd9" if kind == "JPEG" else b"IEND\xae\x42\x60\x82"
+        with Image.open(image, formats=("JPEG", "PNG")) as opened:
+            (width, height), ending = opened.size, _ENDINGS[str(opened.format)]
+        with image.open("rb") as stream:
             stream.seek(-len(ending), os.SEEK_END)
             if stream.read() != ending:
                 raise UnusableImage("images that are damaged")
