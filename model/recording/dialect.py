@@ -152,8 +152,10 @@ def read_cells(path: Path, config: ReadingConfig) -> Cells:
     columns: dict[str, npt.NDArray[np.object_]] = {}
     for name, cells in zip(names, table, strict=True):
         if name:
-            texts = (cell.strip() for cell in cells)
-            column = np.array(["" if text in config.missing_values else text for text in texts], object)
+            texts = [cell.strip() for cell in cells]
+            if config.missing_values:
+                texts = ["" if text in config.missing_values else text for text in texts]
+            column = np.array(texts, object)
             if not np.array_equal(columns.setdefault(name, column), column):
                 raise DataError(f"{path} has the column {name} more than once, with different cells: keep one.")
     return Cells(

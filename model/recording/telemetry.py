@@ -12,8 +12,8 @@ from model.recording.dialect import DECIMAL_MARKS, Cells, Dialect, ReadingConfig
 from model.recording.gears import infer_gear
 from model.recording.ranges import within_range
 from model.recording.schema import CHANNELS, GEARS, TIME
-from model.recording.times import FASTEST_STEP_MS, MAX_STEP_MS, SLOT, parse_times, plain_times, recorded_step, two_hertz
-from model.recording.values import booleans, decimal_mark, missing, numbers
+from model.recording.times import FASTEST_STEP_MS, MAX_STEP_MS, SLOT, read_times, recorded_step, two_hertz
+from model.recording.values import booleans, decimal_mark, is_empty, missing, numbers
 
 FAULT_TIMES = {"No Frame": "no_frame", "Incomplete Data": "incomplete"}
 NO_DATA = "No Data"
@@ -141,7 +141,8 @@ class _Rows:
         names = [name for name in CHANNELS if name in cells.columns and name not in empty]
         numeric = [name for name in names if CHANNELS[name].kind != "flag"]
         mark = decimal_mark(path, cells, numeric, config)
-        texts = cells.columns | {TIME: plain_times(cells.columns[TIME], config.time_format)}
+        times, t = read_times(cells.columns[TIME], config.time_format)
+        texts = cells.columns | {TIME: times}
         kinds, problems = _fault_kinds(cells, names), list[tuple[int, str]]()
 
         def check(column: str, readable: npt.NDArray[np.bool_], expected: str) -> None:
@@ -154,7 +155,7 @@ class _Rows:
                     fault = f"column {column}: {texts[column][row]!r} is not {expected}"
                 problems.append((row, f"row {cells.line[row]}, {fault}"))
 
-        t, values, spelling = parse_times(pd.Series(texts[TIME])), dict[str, npt.NDArray](), ""
+        values, spelling = dict[str, npt.NDArray](), ""
         check(TIME, ~cells.broken, "")
         check(TIME, t >= 0, config.time_format or "YYYY-MM-DD HH-MM-SS-d from 1970 on")
         for name in names:
@@ -207,7 +208,7 @@ def _empty_channels(path: Path, cells: Cells) -> tuple[str, ...]:
     samples = ~np.isin(cells.columns[TIME], list(FAULT_TIMES))
     if not samples.any():
         return ()
-    empty = [name for name in CHANNELS if name in cells.columns and missing(cells.columns[name][samples]).all()]
+    empty = [name for name in CHANNELS if name in cells.columns and is_empty(cells.columns[name][samples])]
     if required := [name for name in empty if CHANNELS[name].required]:
         raise DataError(f"{path} has no value in the column {', '.join(required)}: check the recorder.")
     if "RPM" in cells.columns and "RPM" not in empty:  # the gear follows from it and the speed

@@ -20,47 +20,41 @@ ROWS_FOR_A_RATE = 10
 SLOT = "slot"
 """The column of the half seconds that rows stand for."""
 
-_ISO_TIME = re.compile(r"^(\d{4}-\d{2}-\d{2})[ T_](\d{2})[:-](\d{2})[:-](\d{2})(?:[.,-](\d{1,6}))?$", re.ASCII)
-_TIME = r"^(\d{4}-\d{2}-\d{2}) (\d{2})-(\d{2})-(\d{2})(?:-(\d{1,6}))?$"
+_ISO_TIME = re.compile(r"(\d{4}-\d{2}-\d{2})[ T_](\d{2})[:-](\d{2})[:-](\d{2})(?:[.,-](\d{1,6}))?", re.ASCII)
 
 
 def plain_time(text: str) -> str:
     """A moment as recorders spell it, `YYYY-MM-DD HH-MM-SS[-fraction]`, from ISO 8601's spelling; else the text."""
-    return _ISO_TIME.sub(_spell, text)
+    match = _ISO_TIME.fullmatch(text)
+    return f"{match[1]} {'-'.join(part for part in match.groups()[1:] if part)}" if match else text
 
 
-def plain_times(texts: npt.NDArray[np.object_], time_format: str = "") -> npt.NDArray[np.object_]:
-    """(N,) `plain_time` of each; texts in a format of strftime codes are spelled with as few digits as they need."""
+def read_times(
+    texts: npt.NDArray[np.object_], time_format: str = ""
+) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.int64]]:
+    """(N,) `plain_time` of each text and (N,) its milliseconds since 1970, -1 where it is invalid.
+
+    Args:
+        time_format: of the texts, in strftime codes; their fractions are then spelled with as few digits as they need.
+    """
     if time_format:
         moments = pd.to_datetime(pd.Series(texts, dtype=object), format=time_format, errors="coerce")
-        return np.array(
-            [text if pd.isna(moment) else _spelled(moment) for text, moment in zip(texts, moments, strict=True)], object
-        )
-    together = "\n".join(texts)
-    if not any(mark in together for mark in ":T_."):
-        return texts
-    return np.array([plain_time(text) for text in texts], object)
+        plain = [text if pd.isna(moment) else _spelled(moment) for text, moment in zip(texts, moments, strict=True)]
+    else:
+        plain = [plain_time(text) for text in texts]
+        moments = pd.to_datetime(pd.Series(map(_iso, plain), dtype=object), format="ISO8601", errors="coerce")
+    milliseconds = moments.astype("datetime64[ms]").astype("int64").to_numpy()
+    return np.array(plain, object), np.where(moments.isna().to_numpy(), -1, milliseconds)
 
 
 def _spelled(moment: datetime) -> str:
-    fraction = f"{moment.microsecond:06}".rstrip("0") or "0"
-    return f"{moment:%Y-%m-%d %H-%M-%S}-{fraction}"
+    return f"{moment:%Y-%m-%d %H-%M-%S}-{f'{moment.microsecond:06}'.rstrip('0') or '0'}"
 
 
-def _spell(found: "re.Match[str]") -> str:
-    date, *clock = found.groups()
-    return f"{date} {'-'.join(part for part in clock if part)}"
-
-
-def parse_times(times: pd.Series) -> npt.NDArray[np.int64]:
-    """Milliseconds since 1970 of `YYYY-MM-DD HH-MM-SS[-fraction]` texts (1 to 6 digits); -1 where invalid."""
-    parts = times.astype(object).str.extract(_TIME)
-    moment = pd.to_datetime(
-        parts[0] + "T" + parts[1] + ":" + parts[2] + ":" + parts[3], format="%Y-%m-%dT%H:%M:%S", errors="coerce"
-    )
-    fraction = parts[4].fillna("0").str.ljust(6, "0").astype("int64").to_numpy() // 1000
-    milliseconds = moment.astype("datetime64[ms]").astype("int64").to_numpy()
-    return np.where(moment.isna().to_numpy(), -1, milliseconds + fraction)
+def _iso(plain: str) -> str:
+    """ISO 8601's spelling of a `plain_time`; empty if it is none."""
+    match = _ISO_TIME.fullmatch(plain)
+    return f"{match[1]}T{match[2]}:{match[3]}:{match[4]}.{match[5] or 0}" if match else ""
 
 
 def separated_times(telemetry: pd.DataFrame, column: str = "t") -> npt.NDArray[np.int64]:

@@ -71,4 +71,9 @@ def _plain(text: str) -> str:
 
 def missing(texts: npt.NDArray[np.object_]) -> npt.NDArray[np.bool_]:
     """(N,) texts that say that there is no value."""
-    return pd.Series(texts, dtype=object).str.lower().isin(MISSING).to_numpy(bool)
+    return np.array([text.lower() in MISSING for text in texts], bool)
+
+
+def is_empty(texts: npt.NDArray[np.object_]) -> bool:
+    """Whether no text holds a value."""
+    return all(text.lower() in MISSING for text in texts)

@@ -2,7 +2,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from model.common.errors import DataError
@@ -12,7 +11,7 @@ from model.recording.folder import Recording
 from model.recording.gears import infer_gear
 from model.recording.labels import future_labels
 from model.recording.telemetry import read_telemetry
-from model.recording.times import SLOT, parse_times, separated_times
+from model.recording.times import SLOT, read_times, separated_times
 
 HEADER = "Time,SPEED,RPM,ACCELERATOR_POS_D,ENGINE_LOAD,BRAKE_SIGNAL,GEAR,BRAKE_FORCE,PRE_BRAKING,WHILE_BRAKING"
 NO_DATA = ",".join(["No Data"] * 9)
@@ -70,8 +69,10 @@ def test_gears_from_speed_and_rpm() -> None:
 
 
 def test_times_with_and_without_fraction() -> None:
-    times = pd.Series(["1970-01-01 00-00-01", "1970-01-01 00-00-01-5", "1970-01-01 00-00-01-050000", "1970-01-01", "x"])
-    assert parse_times(times).tolist() == [1000, 1500, 1050, -1, -1]
+    times = ["1970-01-01 00-00-01", "1970-01-01T00:00:01.5", "1970-01-01 00-00-01-050000", "1970-01-01", "x"]
+    plain, milliseconds = read_times(np.array([*times, "1970-01-32 00-00-01", "1970-01-01 24-00-00"], object))
+    assert plain.tolist()[:2] == ["1970-01-01 00-00-01", "1970-01-01 00-00-01-5"]
+    assert milliseconds.tolist() == [1000, 1500, 1050, -1, -1, -1, -1]
 
 
 @pytest.mark.parametrize(
@@ -224,7 +225,7 @@ def test_more_than_two_hertz_is_thinned_out(tmp_path: Path, step_ms: int, hertz:
     table, report = read_telemetry(write(tmp_path / "telemetry.csv", *drive(100, step_ms)))
     assert (report.dialect.rate_hz, len(table), report.left_out) == (hertz, kept, 100 - kept)
     assert np.diff(table["slot"]).tolist() == [500] * (kept - 1)
-    assert table["t"].tolist() == parse_times(table["Time"]).tolist()
+    assert table["t"].tolist() == read_times(table["Time"].to_numpy(object))[1].tolist()
     assert (table["t"] - table["slot"]).abs().max() <= step_ms / 2
     assert report.share_lost == 0
 
