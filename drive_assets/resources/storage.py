@@ -10,7 +10,7 @@ from pathlib import Path
 import dagster as dg
 
 from model.common.errors import DataError
-from model.common.files import explained_write_errors
+from model.common.files import explained_errors
 from model.network.architectures import ARCHITECTURES
 from model.recording.folder import Recording, parse_recording_name
 
@@ -165,11 +165,11 @@ class Storage(dg.ConfigurableResource):
 
     def check_writable(self) -> None:
         """Raises DataError if the data root, or one of its folders that assets write to, cannot be written."""
-        with explained_write_errors(self.root):
+        with explained_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
         written = (self.recordings, self.sources, self.splits, self.checkpoints, self.evaluations, self.cache)
         for folder in (self.root, *filter(Path.is_dir, written)):
-            with explained_write_errors(folder), tempfile.TemporaryFile(dir=folder) as probe:
+            with explained_errors(folder), tempfile.TemporaryFile(dir=folder) as probe:
                 probe.write(b"\0" * PROBE_BYTES)
                 probe.flush()
 

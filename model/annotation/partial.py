@@ -8,7 +8,7 @@ import numpy as np
 
 from model.annotation.frames import Detections
 from model.common.errors import DataError
-from model.common.files import explained_write_errors
+from model.common.files import explained_errors
 from model.recording.content import FRAME_HASHES
 from model.recording.folder import Recording
 
@@ -53,7 +53,7 @@ class PartialAnnotations:
 
     def _write(self) -> None:
         if self._unwritten:
-            with explained_write_errors(self.path), self.path.open("a", encoding="utf-8") as stream:
+            with explained_errors(self.path), self.path.open("a", encoding="utf-8") as stream:
                 stream.writelines(self._unwritten)
                 stream.flush()
                 os.fsync(stream.fileno())

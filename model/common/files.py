@@ -121,10 +121,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
     `path` stays as it was. Missing parent folders are created.
 
     Raises:
-        DataError: as `explained_write_errors`.
+        DataError: as `explained_errors`.
     """
     temporary = temporary_sibling(path)
-    with explained_write_errors(path):
+    with explained_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
@@ -140,8 +140,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def explained_write_errors(path: Path) -> Iterator[None]:
-    """Turn an error of the operating system while `path` is written into a DataError that says what to do."""
+def explained_errors(path: Path, participle: str = "written") -> Iterator[None]:
+    """Turn an error of the operating system while `path` is written, or read, into a DataError that says what to do."""
     try:
         yield
     except OSError as error:
@@ -149,7 +149,7 @@ def explained_write_errors(path: Path) -> Iterator[None]:
             raise DataError(f"{path} cannot be written: {_disk_is_full(path.parent)}, then run it again.") from error
         if error.errno not in _ADVICE:
             raise
-        raise DataError(f"{path} cannot be written: {error.strerror}. {_ADVICE[error.errno]}.") from error
+        raise DataError(f"{path} cannot be {participle}: {error.strerror}. {_ADVICE[error.errno]}.") from error
 
 
 def _disk_is_full(folder: Path) -> str:
@@ -172,7 +172,7 @@ def locked(path: Path, wait_s: float = -1.0, in_use: str = "{holder} holds {path
         DataError: another process holds it; or the file system has no locks.
     """
     holder, lock = path.with_name(f"{path.name}.holder"), FileLock(path, timeout=wait_s)
-    with explained_write_errors(path):
+    with explained_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire()
@@ -236,5 +236,5 @@ def write_json(path: Path, content: Any) -> None:
 
 def sha256(path: Path) -> str:
     """Hex SHA-256 of a file's content."""
-    with path.open("rb") as stream:
+    with explained_errors(path, "read"), path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from model.common.config import Config, fingerprint
 from model.common.errors import DataError, is_out_of_memory
-from model.common.files import atomic_path, explained_write_errors, remove_abandoned, sha256, write_json, write_text
+from model.common.files import atomic_path, explained_errors, remove_abandoned, sha256, write_json, write_text
 from model.detection.detector import BUNDLED, configure_ultralytics
 from model.detection.yolo_dataset import dataset_version
 
@@ -121,7 +121,7 @@ def train_detector(
     _check_room(folder)
     devices = _devices(config.devices)
     try:
-        with explained_write_errors(folder):
+        with explained_errors(folder):
             saved = _restore(folder)
             if saved is None:
                 batch = _train(dataset, folder, config, start, devices, on_epoch)

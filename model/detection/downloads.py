@@ -18,7 +18,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import requests
 
 from model.common.errors import DataError
-from model.common.files import explained_write_errors, fsync, locked, temporary_folder, write_json
+from model.common.files import explained_errors, fsync, locked, temporary_folder, write_json
 from model.common.progress import Tell
 
 RETRIES = 6
@@ -101,7 +101,7 @@ class Remote:
         while True:
             before = _size(partial)
             try:
-                with explained_write_errors(partial):
+                with explained_errors(partial):
                     self._request(name, partial, about, log)
                 return
             except _Retry as failure:
@@ -209,7 +209,7 @@ def extract_archives(
             continue
         log(f"Extracting {archive.name}")
         try:
-            with explained_write_errors(raw / archive.name), temporary_folder(raw / archive.name) as folder:
+            with explained_errors(raw / archive.name), temporary_folder(raw / archive.name) as folder:
                 with tarfile.open(archive, "r|*") as opened:
                     members = (member for member in opened if member.isfile() and wanted(member.name))
                     opened.extractall(folder, members, filter="data")

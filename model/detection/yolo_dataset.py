@@ -15,7 +15,7 @@ from PIL import Image
 
 from model.common.config import fingerprint
 from model.common.errors import DataError
-from model.common.files import explained_write_errors, fsync, locked, write_text
+from model.common.files import explained_errors, fsync, locked, write_text
 from model.common.images import contact_sheet, evenly
 
 MOSAIC_TILES = 9
@@ -251,7 +251,7 @@ def replaced_folder(output: Path) -> Iterator[tuple[Path, list[Path]]]:
     output.parent.mkdir(parents=True, exist_ok=True)
     hidden = f".{output.name}"
     new, old = output.with_name(f"{hidden}.new"), output.with_name(f"{hidden}.old")
-    with locked(output.with_name(f"{hidden}.lock")), explained_write_errors(output):
+    with locked(output.with_name(f"{hidden}.lock")), explained_errors(output):
         if old.exists() and not output.exists():  # killed between the two renames
             old.rename(output)
         shutil.rmtree(old, ignore_errors=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from model.common.files import sha256
+from model.common.files import explained_errors, sha256
 from model.recording.times import plain_time
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -42,7 +42,7 @@ def is_whole(path: Path) -> bool:
 
     A picture is decoded only if its end is not near the file's.
     """
-    with path.open("rb") as stream:
+    with explained_errors(path, "read"), path.open("rb") as stream:
         start = stream.read(len(PNG_START))
         end = JPEG_END if start.startswith(JPEG_START) else PNG_END if start == PNG_START else None
         if end is None:

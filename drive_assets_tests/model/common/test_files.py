@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import os
 import re
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
-from model.common.files import atomic_path, explained_write_errors, locked, remove_abandoned, write_text
+from model.common.files import atomic_path, explained_errors, locked, remove_abandoned, sha256, write_text
 from model.common.processes import hide_from_others
 
 
@@ -126,9 +127,22 @@ def test_the_reason_of_an_error_decides_the_advice(
     monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_files=1000, f_favail=0))
     with (
         pytest.raises(DataError, match=re.escape(f"{tmp_path / 'x'} cannot be written: {advice}")),
-        explained_write_errors(tmp_path / "x"),
+        explained_errors(tmp_path / "x"),
     ):
         raise OSError(number, os.strerror(number))
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    path = tmp_path / "x.jpg"
+    path.write_bytes(b"x")
+    monkeypatch.setattr(hashlib, "file_digest", fail)
+    with pytest.raises(DataError, match=r"x\.jpg cannot be read: Input/output error\. The disk"):
+        sha256(path)
+    with pytest.raises(DataError, match="cannot be read: Is a directory"):
+        sha256(tmp_path)
 
 
 def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
