@@ -26,6 +26,10 @@ from model.common.errors import DataError, PassingError
 
 J = TypeVar("J")
 R = TypeVar("R")
+Context = dg.AssetExecutionContext
+Env = Mapping[str, str] | None
+Results = Generator[tuple[int, R | DataError]]
+"""Numbers of jobs, each with its result or error."""
 
 POLL_S = 0.1
 MARK = "DRIVE_ASSETS_WORKER"
@@ -50,25 +54,13 @@ class Compute(dg.ConfigurableResource, ABC):
         check_names(settings, cls)
         return cls(**settings)
 
-    def run(
-        self,
-        context: dg.AssetExecutionContext,
-        task: Task[J, R],
-        jobs: Sequence[J],
-        env: Mapping[str, str] | None = None,
-    ) -> list[R | DataError]:
+    def run(self, context: Context, task: Task[J, R], jobs: Sequence[J], env: Env = None) -> list[R | DataError]:
         """Run `jobs` as `run_each` does, and return their results in the order of the jobs once all are done."""
         results = dict(self.run_each(context, task, jobs, env))
         return [results[number] for number in range(len(jobs))]
 
     @abstractmethod
-    def run_each(
-        self,
-        context: dg.AssetExecutionContext,
-        task: Task[J, R],
-        jobs: Sequence[J],
-        env: Mapping[str, str] | None = None,
-    ) -> Generator[tuple[int, R | DataError]]:
+    def run_each(self, context: Context, task: Task[J, R], jobs: Sequence[J], env: Env = None) -> Results[R]:
         """Run `jobs`.
 
         Args:
@@ -133,13 +125,7 @@ class LocalCompute(Compute):
     """Workers that share the jobs of a step, such as trainings of several variants: two workers of one thread are
     faster than one of two threads, and small networks do not fill a GPU."""
 
-    def run_each(
-        self,
-        context: dg.AssetExecutionContext,
-        task: Task[J, R],
-        jobs: Sequence[J],
-        env: Mapping[str, str] | None = None,
-    ) -> Generator[tuple[int, R | DataError]]:
+    def run_each(self, context: Context, task: Task[J, R], jobs: Sequence[J], env: Env = None) -> Results[R]:
         """As Compute.run_each: each worker process does its share of the jobs one after the other."""
         shares = [_Share(numbers) for numbers in _deal(len(jobs), self.processes)]
         environment = {**_thread_limits(self.threads, len(shares)), **(env or {})}
@@ -170,9 +156,7 @@ class _Share(Group):
     session: dg.PipesSession
 
     @contextmanager
-    def start(
-        self, context: dg.AssetExecutionContext, task: Task[J, R], jobs: Sequence[J], env: Mapping[str, str]
-    ) -> Iterator[None]:
+    def start(self, context: Context, task: Task[J, R], jobs: Sequence[J], env: Mapping[str, str]) -> Iterator[None]:
         """Run a worker for the block."""
         # The worker asks the kernel to kill it when its parent dies, and needs to know which process that is.
         work = Work(task.name, [to_wire(jobs[number]) for number in self.numbers], os.getpid())

@@ -6,7 +6,7 @@ A job reports its results in its folder. Slurm only explains why a result is mis
 import os
 import time
 import uuid
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from drive_assets.resources.cluster.job_folder import JobFolder, Submission
 from drive_assets.resources.cluster.queue import Backoff, Queue
 from drive_assets.resources.cluster.script import UNSEEN_STATUS, submit
 from drive_assets.resources.cluster.settings import SlurmSettings
+from drive_assets.resources.compute import Context, Env, Results
 from drive_assets.resources.failures import JobsContinue
 from drive_assets.running.instance import PROCESS_TAG
 from drive_assets.running.interrupts import INTERRUPTIONS
@@ -47,13 +48,7 @@ PASSED_ON = ("DRIVE_ASSETS_", "MLFLOW_", "PYTHONPATH")
 class SlurmCompute(SlurmSettings):
     """Jobs on a Slurm cluster."""
 
-    def run_each(
-        self,
-        context: dg.AssetExecutionContext,
-        task: Task[J, R],
-        jobs: Sequence[J],
-        env: Mapping[str, str] | None = None,
-    ) -> Generator[tuple[int, R | DataError]]:
+    def run_each(self, context: Context, task: Task[J, R], jobs: Sequence[J], env: Env = None) -> Results[R]:
         """As Compute.run_each. Jobs of earlier runs whose results nobody took are adopted."""
         self.jobs.mkdir(parents=True, exist_ok=True)
         run = _Run(self, context, self._batches(context, task, jobs))
@@ -72,7 +67,7 @@ class SlurmCompute(SlurmSettings):
         except DataError as error:
             raise dg.Failure(str(error), allow_retries=isinstance(error, PassingError)) from error
 
-    def _batches(self, context: dg.AssetExecutionContext, task: Task[J, R], jobs: Sequence[J]) -> list[Batch]:
+    def _batches(self, context: Context, task: Task[J, R], jobs: Sequence[J]) -> list[Batch]:
         """The jobs in batches of about equal length, as few as `per_task` allows, each with its folder.
 
         A batch's key depends on what is made from which inputs, so that a later run of the same work finds it.
@@ -94,7 +89,7 @@ class SlurmCompute(SlurmSettings):
 class _Run:
     """The cluster jobs of one Dagster run: adopted or submitted, then followed to their end."""
 
-    def __init__(self, settings: SlurmSettings, context: dg.AssetExecutionContext, batches: list[Batch]) -> None:
+    def __init__(self, settings: SlurmSettings, context: Context, batches: list[Batch]) -> None:
         self.settings, self.context, self.batches = settings, context, batches
         self.log, self.instance = context.log, context.instance
         self.commands = SlurmCommands(settings.login)
