@@ -2,8 +2,7 @@
 
     python -m benchmarks.cluster [--rounds 3] [--recordings 200]
 
-Rounds are interleaved, so that what else the machine does weighs on both sides. Needs root and Debian's packages
-slurm-wlm and munge.
+Rounds are interleaved, so that other load affects both sides. Needs root and Debian's packages slurm-wlm and munge.
 """
 
 import argparse
@@ -52,7 +51,7 @@ def run(compute: Compute, task: Task[Any, Any], work: Sequence[Any]) -> None:
 
 
 def locally(root: Path, epochs: int, names: Sequence[str]) -> None:
-    """One local worker in a process of its own: Dagster runs one job a process that hears signals."""
+    """One local worker in its own process: Dagster handles signals of one job per process."""
     run(LocalCompute(threads=1), TRAIN, trainings(root, epochs, names))
 
 

@@ -50,8 +50,10 @@ Scores = npt.NDArray[np.float64]
 
 def main() -> None:
     options = _options()
-    of = f"{options.seed}" if options.tremble == 1 else f"{options.seed}-{options.tremble:g}"
-    drives = make_drives(options.cache / f"drives-{of}", options.drives, options.seed, options.workers, options.tremble)
+    of = f"{options.seed}" if options.box_jitter == 1 else f"{options.seed}-{options.box_jitter:g}"
+    drives = make_drives(
+        options.cache / f"drives-{of}", options.drives, options.seed, options.workers, options.box_jitter
+    )
     splits = make_splits(options.cache / f"splits-{of}-{options.drives}", drives)
     files = {name: read_split(splits / f"{name}.h5") for name in ("train", "val", "test")}
     data = {name: WindowData.load(splits / f"{name}.h5") for name in files}
@@ -89,7 +91,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, required=True, help="folder that keeps drives, splits and checkpoints")
     parser.add_argument("--drives", type=int, default=24, help="30 minutes each; a sixth is val, a sixth is test")
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--tremble", type=float, default=1.0, help="factor on what the detector's boxes tremble")
+    parser.add_argument("--box-jitter", type=float, default=1.0, help="factor on the jitter of the detector's boxes")
     parser.add_argument("--workers", type=int, default=2, help="processes that simulate")
     parser.add_argument("--recipe", nargs="*", choices=sorted(RECIPES), default=["reference", "best"])
     parser.add_argument("--architectures", nargs="*", choices=ARCHITECTURES, default=list(ARCHITECTURES))

@@ -1,7 +1,7 @@
 """Simulated drives without images: telemetry, a detector's boxes and the traffic's true state, as split files.
 
-The boxes are the simulation's, with what a detector adds: misses that last, more of them for small and hidden vehicles,
-corners that tremble, confidences, and now and then a box where nothing is.
+The boxes are the simulation's, with a detector's errors: misses that last, more of them for small and hidden vehicles,
+jitter of the corners, confidences, and false detections.
 """
 
 import json
@@ -32,9 +32,9 @@ from model.recording.telemetry import read_telemetry
 
 DURATION_S = 1800.0
 DENSITY = (12.0, 30.0)
-"""Vehicles a km. The driver then brakes in 5 % of the rows and coasts in 9 %; published drives: 3 and 7 %."""
-TREMBLE = (0.8, 0.003)
-"""Spread of a corner, px and share of the box. Measured on 110 consecutive frames of a real road (960 px wide, enlarged
+"""Vehicles per km. The driver then brakes in 5 % of the rows and coasts in 9 %; published drives: 3 and 7 %."""
+BOX_JITTER = (0.8, 0.003)
+"""Standard deviation of a corner: px, and share of the box. Measured on 110 consecutive frames of a real road (960 px wide, enlarged
 to 1920, YOLO11n at 704 px), against a parabola over 0.7 s: log sizes spread by 1.3 to 2.3 % for three cars of 60 px, by
 0.75 % for a truck of 180 px."""
 ROI_TOP = 320
@@ -43,11 +43,11 @@ STATE = ("speed", "acceleration", "gap", "lead_speed", "lead_braking", "closing"
 FARTHEST_M = 300.0
 
 
-def make_drives(folder: Path, count: int, seed: int, workers: int, tremble: float = 1.0) -> list[Path]:
-    """`count` recording folders of 30 minutes, boxes trembling by `tremble` x TREMBLE; those there are kept."""
+def make_drives(folder: Path, count: int, seed: int, workers: int, box_jitter: float = 1.0) -> list[Path]:
+    """`count` recording folders of 30 minutes, with boxes that jitter by `box_jitter` x BOX_JITTER; existing ones stay."""
     names = [f"{datetime(2025, 1, 1) + timedelta(days=index):%Y-%m-%d}_10-00-00" for index in range(count)]
     missing = [
-        (folder / name, seed, index, tremble) for index, name in enumerate(names) if not (folder / name).is_dir()
+        (folder / name, seed, index, box_jitter) for index, name in enumerate(names) if not (folder / name).is_dir()
     ]
     if missing:
         with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
@@ -57,7 +57,7 @@ def make_drives(folder: Path, count: int, seed: int, workers: int, tremble: floa
 
 
 def make_splits(folder: Path, drives: Sequence[Path]) -> Path:
-    """Splits at stride 1: the last sixth of the drives is test, as many before are val, the rest is train."""
+    """Splits at stride 1: the last sixth of the drives is test, the sixth before is val, the rest is train."""
     held = max(len(drives) // 6, 1)
     parts = {"train": drives[: -2 * held], "val": drives[-2 * held : -held], "test": drives[-held:]}
     for name, members in parts.items():
@@ -76,7 +76,7 @@ def true_state(drives: Sequence[Path], time_ms: npt.NDArray[np.int64]) -> npt.ND
     return table[list(STATE)].to_numpy(np.float32)[rows]
 
 
-def _make(folder: Path, seed: int, index: int, tremble: float) -> str:
+def _make(folder: Path, seed: int, index: int, box_jitter: float) -> str:
     """Simulate one drive into `folder`."""
     rng = np.random.default_rng([seed, index])
     drive_seed = seed * 10_007 + index
@@ -84,14 +84,14 @@ def _make(folder: Path, seed: int, index: int, tremble: float) -> str:
     controls = drive(traffic.speed, traffic.acceleration, rng)
     start = datetime.strptime(folder.name, "%Y-%m-%d_%H-%M-%S")
     recorded = record(start, sample_steps(DURATION_S, rng), controls, 0.0, rng)
-    with new_folder(folder, {"seed": seed, "index": index, "tremble": tremble}) as temporary:
+    with new_folder(folder, {"seed": seed, "index": index, "box_jitter": box_jitter}) as temporary:
         (temporary / "telemetry.csv").write_text(recorded.csv, encoding="utf-8")
         table, _ = read_telemetry(temporary / "telemetry.csv")
         write_future_labels(temporary / "future_labels.csv", future_labels(table))
         steps = [sample.step for sample in recorded.samples]
         _write_state(temporary / "true_state.csv", table, traffic, steps)
         times = table["Time"].astype(str).tolist()
-        boxes = _detections(traffic, steps, drive_seed, tremble, rng)
+        boxes = _detections(traffic, steps, drive_seed, box_jitter, rng)
         annotations = Annotations.from_frames(times, [f"{time}.jpg" for time in times], boxes)
         write_annotations(temporary / "annotations.csv", annotations)
         (temporary / "annotations.json").write_text(json.dumps({"class_names": ["vehicle"]}), encoding="utf-8")
@@ -116,7 +116,7 @@ def _write_state(path: Path, table: pd.DataFrame, traffic: Traffic, steps: list[
 
 
 def _detections(
-    traffic: Traffic, steps: list[int], seed: int, tremble: float, rng: np.random.Generator
+    traffic: Traffic, steps: list[int], seed: int, box_jitter: float, rng: np.random.Generator
 ) -> list[npt.NDArray[np.float32]]:
     """Boxes (M,6) of each frame: x1, y1, x2, y2 in px of the region of interest, confidence, class 0."""
     camera = Camera.recorder(1920, 1080)
@@ -127,14 +127,14 @@ def _detections(
     for step in steps:
         view = View.at(camera, bends, hills, traffic.x[step] - CAMERA_SETBACK_M, float(rng.normal(0, 1.2)))
         seen = see_vehicles(view, traffic.y[step], traffic.around[step])
-        frames.append(_detect(seen, missed, tremble, rng))
+        frames.append(_detect(seen, missed, box_jitter, rng))
     return frames
 
 
 def _detect(
-    seen: list[Seen], missed: dict[int, bool], tremble: float, rng: np.random.Generator
+    seen: list[Seen], missed: dict[int, bool], box_jitter: float, rng: np.random.Generator
 ) -> npt.NDArray[np.float32]:
-    """What a detector makes of one frame; `missed` says of each vehicle whether the frame before missed it."""
+    """A detector's boxes of one frame; `missed` records whether it missed a vehicle in the frame before."""
     boxes = []
     limit = np.array(2 * DEFAULT_REGION[2:], float)
     for one in seen:
@@ -142,13 +142,13 @@ def _detect(
         size = np.tile(box[2:] - box[:2], 2)
         if size.min() < 14 or one.visible < 0.25:
             continue
-        # Large and free vehicles are hardly missed; a vehicle that was missed is likely to be missed again.
+        # Large, visible vehicles are rarely missed; a missed vehicle is likely to be missed again.
         rate = 0.02 + 0.35 * np.exp(-(size.min() - 14) / 14) + 0.3 * max(0.0, 0.7 - one.visible)
         miss = bool(rng.random() < (0.4 + 0.6 * rate if missed.get(one.number, False) else 0.7 * rate))
         missed[one.number] = miss
         if miss:
             continue
-        box = np.clip(box + rng.normal(0, tremble * (TREMBLE[0] + TREMBLE[1] * size)), 0, limit)
+        box = np.clip(box + rng.normal(0, box_jitter * (BOX_JITTER[0] + BOX_JITTER[1] * size)), 0, limit)
         confidence = np.clip(0.93 - 0.55 * np.exp(-size.min() / 25) + rng.normal(0, 0.05), 0.25, 0.99)
         boxes.append((*box, confidence, 0.0))
     for _ in range(rng.poisson(0.04)):

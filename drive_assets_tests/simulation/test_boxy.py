@@ -57,11 +57,11 @@ def test_some_frames_are_flawed(raw: Path) -> None:
     assert 0 < sum(flawed) < len(flawed)
 
 
-def test_what_is_there_is_kept_or_refused(raw: Path) -> None:
+def test_an_equal_set_is_kept_and_another_is_refused(raw: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in raw.iterdir()}
-    told: list[str] = []
-    assert simulate_boxy(raw, CONFIG, told.append) == raw
-    assert told == [f"{raw}: already simulated with these options"]
+    log: list[str] = []
+    assert simulate_boxy(raw, CONFIG, log.append) == raw
+    assert log == [f"{raw}: already simulated with these options"]
     with pytest.raises(DataError, match="was not simulated with these options"):
         simulate_boxy(raw, SimulationConfig(boxy_sequences=3, boxy_frames=5), lambda line: None)
     assert {path.name: path.stat().st_mtime_ns for path in raw.iterdir()} == before

@@ -1,4 +1,4 @@
-"""Simulated recordings: the recorder's format, its faults, reproducibility and safety of what is already there."""
+"""Simulated recordings: the recorder's format and faults, reproducibility, and safety of existing folders."""
 
 import csv
 import re
@@ -22,6 +22,13 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
+TINY = SMALL.replace(duration_s=5, image_width=320, image_height=180)
+
+
+def simulate(folder: Path, config: SimulationConfig) -> list[Path]:
+    return simulate_drives(folder, config, lambda line: None)
+
+
 def rows(folder: Path) -> list[dict[str, str]]:
     with (folder / "telemetry.csv").open(newline="") as stream:
         return list(csv.DictReader(stream))
@@ -34,9 +41,9 @@ def test_telemetry_is_written_as_the_recorder_does(faulty_drive: Path) -> None:
         "Time,SPEED,RPM,ACCELERATOR_POS_D,ENGINE_LOAD,BRAKE_SIGNAL,GEAR,BRAKE_FORCE,PRE_BRAKING,WHILE_BRAKING"
     )
     time = r"\d{4}-\d{2}-\d{2} \d{2}-\d{2}-\d{2}-\d"
-    sound = rf"{time},\d+,\d+\.\d\d,\d+\.\d\d,\d+\.\d\d,(True|False),[0-5]?,-?\d\.\d{{4}},\[\],\[\]"
+    valid = rf"{time},\d+,\d+\.\d\d,\d+\.\d\d,\d+\.\d\d,(True|False),[0-5]?,-?\d\.\d{{4}},\[\],\[\]"
     failed = "(No Frame|Incomplete Data)" + ",No Data" * 9
-    assert [line for line in lines if not re.fullmatch(f"{sound}|{failed}", line)] == []
+    assert [line for line in lines if not re.fullmatch(f"{valid}|{failed}", line)] == []
 
 
 def test_the_projects_reader_counts_the_recorders_faults(faulty_drive: Path) -> None:
@@ -65,35 +72,29 @@ def test_frames_and_boxes_belong_to_the_rows(faulty_drive: Path) -> None:
 
 
 def test_a_fault_free_drive_has_a_frame_for_each_row_half_a_second_apart(tmp_path: Path) -> None:
-    [drive] = simulate_drives(tmp_path, SMALL.replace(duration_s=12, fault_rate=0.0), lambda line: None)
+    [drive] = simulate(tmp_path, SMALL.replace(duration_s=12, fault_rate=0.0))
     table, telemetry = read_telemetry(drive / "telemetry.csv")
     report = inspect_recording(drive)
     assert (telemetry.rows, telemetry.valid, report.usable_frames) == (24, 24, 24)
-    assert (telemetry.gaps, report.rows_without_frame, report.frames_without_row, report.truncated_frames) == (
-        0,
-        0,
-        0,
-        0,
-    )
+    faults = (telemetry.gaps, report.rows_without_frame, report.frames_without_row, report.truncated_frames)
+    assert faults == (0, 0, 0, 0)
     assert set(np.diff(table["t"])) <= {400, 500, 600}
 
 
 def test_equal_options_give_equal_bytes_however_many_workers(tmp_path: Path) -> None:
-    config = SMALL.replace(recordings=2, duration_s=6, image_width=320, image_height=180)
-    alone = simulate_drives(tmp_path / "one", config, lambda line: None)
-    together = simulate_drives(tmp_path / "two", config.replace(workers=2), lambda line: None)
+    alone = simulate(tmp_path / "one", TINY.replace(recordings=2))
+    together = simulate(tmp_path / "two", TINY.replace(recordings=2, workers=2))
     assert [files(folder) for folder in alone] == [files(folder) for folder in together]
     assert files(alone[0])["telemetry.csv"] != files(alone[1])["telemetry.csv"]
 
 
-def test_a_rerun_makes_only_what_is_missing(tmp_path: Path) -> None:
-    config = SMALL.replace(duration_s=5, image_width=320, image_height=180)
-    [first] = simulate_drives(tmp_path, config, lambda line: None)
-    made = first.stat().st_mtime_ns
-    told: list[str] = []
-    folders = simulate_drives(tmp_path, config.replace(recordings=2), told.append)
-    assert folders[0] == first and first.stat().st_mtime_ns == made
-    assert [line.split(":")[0].split(" 20")[0] for line in told] == [
+def test_a_rerun_makes_only_missing_drives(tmp_path: Path) -> None:
+    [first] = simulate(tmp_path, TINY)
+    written = first.stat().st_mtime_ns
+    log: list[str] = []
+    folders = simulate_drives(tmp_path, TINY.replace(recordings=2), log.append)
+    assert folders[0] == first and first.stat().st_mtime_ns == written
+    assert [line.split(":")[0].split(" 20")[0] for line in log] == [
         "1 of 2 drives already exist",
         "drive 2/2",
     ]
@@ -101,19 +102,17 @@ def test_a_rerun_makes_only_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_another_recording_is_never_overwritten(tmp_path: Path) -> None:
-    config = SMALL.replace(duration_s=5, image_width=320, image_height=180)
-    [drive] = simulate_drives(tmp_path, config, lambda line: None)
+    [drive] = simulate(tmp_path, TINY)
     before = files(drive)
     with pytest.raises(DataError, match=rf"{drive.name} exists and was not simulated with these options"):
-        simulate_drives(tmp_path, config.replace(duration_s=6), lambda line: None)
+        simulate(tmp_path, TINY.replace(duration_s=6))
     assert files(drive) == before
 
 
-def test_a_place_that_cannot_be_written_is_an_error_that_leaves_nothing(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_an_error_that_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file, not a folder")
-    config = SMALL.replace(duration_s=5, image_width=320, image_height=180)
     with pytest.raises(DataError, match="cannot be written"):
-        simulate_drives(tmp_path / "taken", config, lambda line: None)
+        simulate(tmp_path / "taken", TINY)
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
@@ -128,7 +127,7 @@ def test_a_full_disk_is_an_error_that_leaves_nothing(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(Path, "write_bytes", write_bytes)
     with pytest.raises(DataError, match="No space left on device"):
-        simulate_drives(tmp_path, SMALL.replace(duration_s=5, image_width=320, image_height=180), lambda line: None)
+        simulate(tmp_path, TINY)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -137,7 +136,7 @@ def test_without_sumo_the_error_says_what_to_install(tmp_path: Path, monkeypatch
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("SUMO_HOME", raising=False)
     with pytest.raises(DataError, match=r"pip install 'drive-assets\[simulation\]'"):
-        simulate_drives(tmp_path / "out", SMALL, lambda line: None)
+        simulate(tmp_path / "out", SMALL)
 
 
 @pytest.mark.parametrize("wrong", [{"fault_rate": 0.9}, {"recordings": 0}, {"density_min": 60.0, "density_max": 20.0}])

@@ -12,13 +12,13 @@ CONFIG = SimulationConfig(boxy_sequences=3, boxy_frames=4, seed=1, workers=1)
 
 
 def test_simulated_tables_become_a_data_set(tmp_path: Path) -> None:
-    told: list[str] = []
-    raw = simulate_nuimages(tmp_path / "raw", CONFIG, told.append)
-    assert len(told) == 3
+    log: list[str] = []
+    raw = simulate_nuimages(tmp_path / "raw", CONFIG, log.append)
+    assert len(log) == 3
     report = convert_nuimages(raw, tmp_path / "set", NuimagesConfig())
     assert (report.images, report.dropped) == ({"train": 8, "val": 4}, {})
     assert report.classes["train"]["vehicle.car"] > report.classes["train"]["vehicle.truck"] > 0
     frames = list((tmp_path / "set" / "images").rglob("*.jpg"))
     assert {cv2.imread(str(path)).shape for path in frames} == {(900, 1600, 3)}
-    assert simulate_nuimages(tmp_path / "raw", CONFIG, told.append) == raw
-    assert told[-1].endswith("already simulated with these options")
+    assert simulate_nuimages(tmp_path / "raw", CONFIG, log.append) == raw
+    assert log[-1].endswith("already simulated with these options")

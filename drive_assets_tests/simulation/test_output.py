@@ -1,4 +1,4 @@
-"""Work of the simulation in processes side by side."""
+"""Parallel processes of the simulation."""
 
 import os
 import signal
@@ -14,12 +14,12 @@ def _killed(number: int) -> int:
     return number
 
 
-def test_a_process_that_is_killed_is_told_in_a_sentence() -> None:
+def test_a_killed_process_is_reported_in_one_sentence() -> None:
     with pytest.raises(PassingError, match="was killed, perhaps because memory ran out"):
         side_by_side(_killed, [(0,), (1,)], 2, lambda number, result: None)
 
 
-def test_processes_of_a_simulation_leave_ctrl_c_to_the_one_that_started_them() -> None:
+def test_processes_of_a_simulation_ignore_ctrl_c_which_their_parent_handles() -> None:
     ask = (signal.SIG_BLOCK, [])
     masks = side_by_side(signal.pthread_sigmask, [ask, ask], 2, lambda number, result: None)
     assert all(signal.SIGINT in mask for mask in masks)
