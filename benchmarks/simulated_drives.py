@@ -34,9 +34,11 @@ DURATION_S = 1800.0
 DENSITY = (12.0, 30.0)
 """Vehicles per km. The driver then brakes in 5 % of the rows and coasts in 9 %; published drives: 3 and 7 %."""
 BOX_JITTER = (0.8, 0.003)
-"""Standard deviation of a corner: px, and share of the box. Measured on 110 consecutive frames of a real road (960 px wide, enlarged
-to 1920, YOLO11n at 704 px), against a parabola over 0.7 s: log sizes spread by 1.3 to 2.3 % for three cars of 60 px, by
-0.75 % for a truck of 180 px."""
+"""Standard deviation of a corner: px, and share of the box.
+
+Measured on 110 consecutive frames of a real road (960 px wide, enlarged to 1920, YOLO11n at 704 px) against a parabola
+over 0.7 s: log sizes vary by 1.3 to 2.3 % for three cars of 60 px, by 0.75 % for a truck of 180 px.
+"""
 ROI_TOP = 320
 STATE = ("speed", "acceleration", "gap", "lead_speed", "lead_braking", "closing")
 """Columns of true_state.csv after Time: m/s, m/s2, m to the lead's rear (300 without a lead), m/s, 0 or 1, 1/s."""
