@@ -46,7 +46,7 @@ FARTHEST_M = 300.0
 
 
 def make_drives(folder: Path, count: int, seed: int, workers: int, box_jitter: float = 1.0) -> list[Path]:
-    """`count` recording folders of 30 minutes, with boxes that jitter by `box_jitter` x BOX_JITTER; existing ones stay."""
+    """`count` recording folders of 30 minutes, existing ones included; boxes jitter by `box_jitter` x BOX_JITTER."""
     names = [f"{datetime(2025, 1, 1) + timedelta(days=index):%Y-%m-%d}_10-00-00" for index in range(count)]
     missing = [
         (folder / name, seed, index, box_jitter) for index, name in enumerate(names) if not (folder / name).is_dir()

@@ -58,7 +58,7 @@ PartitionName=blind Nodes=n2 MaxTime=INFINITE State=UP
 
 
 def reason_against() -> str:
-    """Why no cluster can be started here; empty if one can."""
+    """Why no cluster can be started here; empty if it can."""
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
     if missing := [name for name in COMMANDS if shutil.which(name, path=path) is None]:
         return f"{', '.join(missing)} not installed (Debian: apt-get install slurm-wlm munge)"
@@ -118,7 +118,7 @@ class LocalCluster:
         self.call("scancel", "--user=root")
         for name in reversed(list(self.processes)):
             self.stop(name)
-        for process in psutil.process_iter():  # jobs whose slurmd was gone before they had ended
+        for process in psutil.process_iter():  # jobs that outlived their slurmd
             with contextlib.suppress(psutil.Error):
                 if process.environ().get("SLURM_CONF") == str(self.config) and process.pid != os.getpid():
                     process.kill()
@@ -133,13 +133,13 @@ class LocalCluster:
                 env=self.environment,
                 stdout=log,
                 stderr=log,
-                cwd=self.folder,  # where it may leave a core
+                cwd=self.folder,  # it may leave a core file
             )
 
 
 @contextlib.contextmanager
 def local_cluster() -> Iterator[LocalCluster]:
-    """A cluster for the block; its folder has a short name, since a socket's path may not be long."""
+    """A cluster for the block. Its folder has a short name, as the path of a socket must be short."""
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))
     folder.chmod(0o755)
     cluster = LocalCluster(folder)

@@ -1,4 +1,4 @@
-"""Slurm's commands by ssh on a login node: a real sshd on loopback, and a Dagster's side that knows no Slurm itself."""
+"""Slurm's commands by ssh on a login node: a real sshd on loopback, while this process does not know Slurm."""
 
 import contextlib
 import os
@@ -8,10 +8,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import dagster as dg
 import pytest
 
-from drive_assets_tests.cluster.graph import execute, settings
+from drive_assets_tests.cluster.lab import Lab
 from drive_assets_tests.cluster.slurm import LocalCluster, free_ports
 from drive_assets_tests.waiting import until
 
@@ -53,7 +52,7 @@ def login_node(cluster: LocalCluster) -> Iterator[str]:
         (folder / "server").write_text(SERVER.format(**values))
         (folder / "client").write_text(CLIENT.format(**values))
         (folder / "bin").mkdir()
-        ssh = folder / "bin" / "ssh"  # a person has this in ~/.ssh/config
+        ssh = folder / "bin" / "ssh"  # users have this in ~/.ssh/config
         ssh.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {folder}/client "$@"\n')
         ssh.chmod(0o755)
         Path("/run/sshd").mkdir(exist_ok=True)
@@ -67,23 +66,15 @@ def login_node(cluster: LocalCluster) -> Iterator[str]:
             server.wait()
 
 
-def test_jobs_run_by_a_login_node_alone(cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("SLURM_CONF", raising=False)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    root = tmp_path / "a drive's root"  # what a shell takes apart
-    root.mkdir()
-    with dg.DagsterInstance.ephemeral() as instance:
-        with login_node(cluster) as path:
-            monkeypatch.setenv("PATH", path)
-            assert execute(instance, settings(root, login="login"), {}, "a", "b").success
-            refused = execute(instance, settings(root, login="login", size={"partition": "nope"}), {}, "c", "c")
-            assert "Slurm refused the job: invalid partition specified: nope" in _told(instance, refused)
-        assert [(root / f"{key}.txt").read_text() for key in "ab"] == ["a", "b"]
-        away = execute(instance, settings(root, login="login", patience_s=1.0), {}, "d", "d")
-        assert "login cannot be reached by ssh" in _told(instance, away)
-
-
-def _told(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) -> str:
-    failed = [event for event in result.all_events if event.is_step_failure]
-    said = [str(event.step_failure_data.user_failure_data.description) for event in failed]  # type: ignore[union-attr]
-    return "\n".join([*(entry.user_message for entry in instance.all_logs(result.run_id)), *said])
+def test_jobs_run_by_a_login_node_alone(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.root = lab.root / "a drive's root"  # which a shell would split
+    lab.root.mkdir()
+    monkeypatch.delenv("SLURM_CONF")
+    with login_node(lab.cluster) as path:
+        monkeypatch.setenv("PATH", path)
+        assert lab.run("a", "b", {"login": "login"}).success
+        lab.run("c", "c", {"login": "login", "size": {"partition": "nope"}})
+        assert "Slurm refused the job: invalid partition specified: nope" in lab.log()
+    assert [(lab.root / f"{key}.txt").read_text() for key in "ab"] == ["a", "b"]
+    lab.run("d", "d", {"login": "login", "patience_s": 1.0})
+    assert "login cannot be reached by ssh" in lab.log()

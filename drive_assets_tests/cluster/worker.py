@@ -1,4 +1,4 @@
-"""The worker with one more task, whose job waits, saves, and fails as it is told to."""
+"""The worker with one more task, whose jobs wait, save and fail on demand."""
 
 import os
 import signal
@@ -17,10 +17,10 @@ class EchoJob:
     output: Path
     text: str
     wait: Path | None = None
-    """Goes on when this file is there."""
+    """The job waits for this file."""
     fault: str = ""
     seconds: float = 0.0
-    """What the work takes."""
+    """Duration of the work."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class EchoResult:
     text: str
     process: int
     begun: int
-    """How often the job was begun."""
+    """How often the job has begun."""
 
 
 def begun(output: Path) -> int:
@@ -51,7 +51,7 @@ def echo(job: EchoJob, log: Tell) -> EchoResult:
     if job.fault == "killed once" and begun(job.output) == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     if job.fault == "hungry":
-        for mebibytes in (350, 900):  # the first is noted, the second is too much
+        for mebibytes in (350, 900):  # the first is recorded, the second is too much
             content = bytearray(mebibytes * 2**20)
             content[:: 2**12] = b"x" * len(content[:: 2**12])
             while all(
