@@ -90,8 +90,11 @@ def launched(dagster: str, instance: Any) -> tuple[float, float]:
     """Seconds from a launch to the start of the run's step, and to its end."""
     import dagster as dg
 
+    from drive_assets_tests.browser.walk import token
+
     started = time.time()
-    answer = requests.post(f"{dagster}/graphql", json={"query": LAUNCH, "variables": {"params": PARAMS}}, timeout=120)
+    query, headers = {"query": LAUNCH, "variables": {"params": PARAMS}}, {"Authorization": f"Bearer {token()}"}
+    answer = requests.post(f"{dagster}/graphql", json=query, headers=headers, timeout=120)
     run_id = answer.json()["data"]["launchPipelineExecution"]["run"]["runId"]
     while not instance.get_run_by_id(run_id).is_finished:
         time.sleep(0.1)

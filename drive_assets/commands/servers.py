@@ -17,6 +17,7 @@ def add_commands(commands: Any) -> None:
     ui.add_argument("--port", type=int, default=3000)
     ui.add_argument("--mlflow-port", type=int, default=5000)
     ui.add_argument("--reports-port", type=int, default=3001)
+    ui.add_argument("--no-token", action="store_true", help="let every user of this machine in")
     ui.set_defaults(command=_ui)
 
     reports = commands.add_parser("reports", help="serve the report pages alone, for a Dagster that runs elsewhere")
@@ -37,7 +38,8 @@ def _ui(options: argparse.Namespace) -> bool:
     from drive_assets.running.ui import run_ui
 
     writable_storage()
-    return run_ui(options.host, options.port, options.mlflow_port, options.reports_port, tell) == 0
+    ports = (options.port, options.mlflow_port, options.reports_port)
+    return run_ui(options.host, *ports, tell, has_token=not options.no_token) == 0
 
 
 def _reports(options: argparse.Namespace) -> bool:

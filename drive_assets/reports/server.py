@@ -24,6 +24,7 @@ from drive_assets.reports.history import History
 from drive_assets.reports.links import base_url
 from drive_assets.reports.page import Link, Page, Section, html, sections_html
 from drive_assets.resources.storage import Storage
+from drive_assets.running.front_door import guarded
 from model.annotation.video import SUFFIX, write_video
 from model.common.errors import DataError
 from model.common.files import sha256
@@ -180,4 +181,4 @@ _HOME = (
 def serve(host: str, port: int, storage: Storage, instance: dg.DagsterInstance, graph: Any) -> None:
     """Serve the report pages of the assets of a graph until the process ends."""
     app = Reports(storage, instance, graph).app()
-    uvicorn.run(app, host=host, port=port, log_level="warning", server_header=False)
+    uvicorn.run(guarded(app), host=host, port=port, log_level="warning", server_header=False)

@@ -1,54 +1,64 @@
-"""Dagster's UI with its daemon, the report pages, and MLflow's UI, on loopback."""
+"""Dagster's UI with its daemon, the report pages and MLflow's UI, each behind the front door."""
 
 import contextlib
+import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
+from urllib.parse import urlsplit
 
 import psutil
 
 from drive_assets.reports import links
 from drive_assets.resources.mlflow.address import DATABASES, UI_ADDRESS, table_of_trainings, tracking_uri
 from drive_assets.resources.mlflow.client import Mlflow
+from drive_assets.running import front_door
 from drive_assets.running.services import prepare_services
 from model.common.errors import DataError
+from model.common.files import locked
 from model.common.progress import Tell
 
 STOP_S = 15.0
 LOGS = "server_logs"
-"""Folder in DAGSTER_HOME. Dagster's servers send what lies in one called `logs` to their makers."""
-MOST_LOG_BYTES = 50_000_000
-"""A longer log is begun anew, and the one before kept."""
+"""Folder in DAGSTER_HOME. Dagster's servers upload what is in a folder called `logs`."""
+MAX_LOG_BYTES = 50_000_000
+"""A longer log is moved aside at the next start."""
 LAST_LINES = 15
+TOKEN = "ui_token"
+"""File in DAGSTER_HOME: it stays, so that bookmarks work after a restart."""
+ANYONE = ("127.0.0.1", "localhost")
 
 
 @dataclass(frozen=True)
 class Server:
-    """A process that serves on a port."""
+    """A process of the UI."""
 
     name: str
-    port: int
     command: Sequence[str]
-    health: str
-    """Path that answers once it serves."""
+    port: int = 0
+    """0: it serves nothing."""
     env: Mapping[str, str] = field(default_factory=dict)
-    page: str = ""
+    page: str = "/"
     """What to open first."""
 
 
-def run_ui(host: str, port: int, mlflow_port: int, reports_port: int, tell: Tell = print) -> int:
-    """Serve all until one ends or the user interrupts. Returns an exit status.
+def run_ui(
+    host: str, port: int, mlflow_port: int, reports_port: int, tell: Tell = print, has_token: bool = True
+) -> int:
+    """Serve everything until a server ends or the user interrupts. Returns an exit status.
 
     Raises:
-        DataError: a port is in use.
+        DataError: a port is in use, or another process serves this data root.
     """
     serves_mlflow = tracking_uri().startswith(("sqlite:", *DATABASES))
     check_free(host, "dagster", port, "--port")
@@ -56,34 +66,59 @@ def run_ui(host: str, port: int, mlflow_port: int, reports_port: int, tell: Tell
     if serves_mlflow:
         check_free(host, "mlflow", mlflow_port, "--mlflow-port")
     home = prepare_services(tell)
-    servers = [
-        _dagster(host, port),
-        _reports(host, reports_port),
-        *([_mlflow(host, mlflow_port)] if serves_mlflow else []),
-    ]
-    logs = home / LOGS
-    logs.mkdir(exist_ok=True)
-    # Before the servers start: they inherit a SIGINT that a shell's background job ignores, and would not end by it.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
-    links_env = {  # of the links that runs write
+    addresses = {  # that runs write into their links
         variable: os.environ.get(variable, f"http://{host}:{number}")
         for variable, number in ((links.VARIABLE, reports_port), (UI_ADDRESS, mlflow_port))
     }
+    token = read_token(home / TOKEN) if has_token else ""
+    hosts = sorted({*ANYONE, host, *(urlsplit(address).hostname or "" for address in addresses.values())} - {""})
+    door = {front_door.SETTINGS: json.dumps({"token": token, "hosts": hosts})}
+    python = [sys.executable, "-m"]
+    definitions = ["-m", "drive_assets.definitions"]
+    servers = [
+        Server(
+            "dagster", [*python, front_door.__name__, "dagster", *definitions, "-h", host, "-p", str(port)], port, door
+        ),
+        Server("daemon", [str(Path(sys.executable).parent / "dagster-daemon"), "run", *definitions]),
+        Server(
+            "reports",
+            [*python, "drive_assets.cli", "reports", "--host", host, "--port", str(reports_port)],
+            reports_port,
+            door,
+        ),
+    ]
+    if serves_mlflow:
+        servers.append(_mlflow(host, mlflow_port, door))
+    logs = home / LOGS
+    logs.mkdir(exist_ok=True)
     running: dict[str, subprocess.Popen[bytes]] = {}
-    tell(f"What they say stands in {logs}. Stop with Ctrl-C.")
-    try:
-        for server in servers:
-            with _log(logs / f"{server.name}.log") as stream:
-                env = {**os.environ, **links_env, **server.env}
-                running[server.name] = subprocess.Popen(
-                    server.command, env=env, cwd=home, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream
-                )
-        return _watch(host, servers, running, logs, tell)
-    except KeyboardInterrupt:
-        return 0
-    finally:
-        _stop(list(running.values()))
+    with locked(home / "ui.lock", 0.0, "{holder} serves the UI of this data root already: use that, or end it first."):
+        tell(f"Logs: {logs}. Press Ctrl-C to stop.")
+        try:
+            for server in servers:
+                with _log(logs / f"{server.name}.log") as stream:
+                    running[server.name] = subprocess.Popen(
+                        server.command,
+                        env={**os.environ, **addresses, **server.env},
+                        cwd=home,
+                        stdin=subprocess.DEVNULL,
+                        stdout=stream,
+                        stderr=stream,
+                    )
+            return _watch(host, servers, running, logs, token, tell)
+        except KeyboardInterrupt:
+            return 0
+        finally:
+            _stop(list(running.values()))
+
+
+def read_token(path: Path) -> str:
+    """The token in a file that only this user can read; a new one if there is none."""
+    with contextlib.suppress(FileExistsError):
+        new = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        os.write(new, secrets.token_urlsafe(24).encode())
+        os.close(new)
+    return path.read_text(encoding="utf-8").strip()
 
 
 def check_free(host: str, name: str, port: int, option: str) -> None:
@@ -94,49 +129,46 @@ def check_free(host: str, name: str, port: int, option: str) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise DataError(
-                f"Port {port} of {host} cannot be used for {name} ({error.strerror}): end what serves there, or choose "
-                f"another with {option}."
+                f"Port {port} of {host} cannot be used for {name} ({error.strerror}): stop what serves there, or "
+                f"choose another port with {option}."
             ) from error
 
 
-def _dagster(host: str, port: int) -> Server:
-    here = Path(sys.executable).parent
-    command = [str(here / "dagster"), "dev", "-m", "drive_assets.definitions", "-h", host, "-p", str(port)]
-    env = {"PATH": f"{here}{os.pathsep}{os.environ.get('PATH', '')}"}
-    return Server("dagster", port, command, "/server_info", env)
-
-
-def _reports(host: str, port: int) -> Server:
-    command = [sys.executable, "-m", "drive_assets.cli", "reports", "--host", host, "--port", str(port)]
-    return Server("reports", port, command, "/")
-
-
-def _mlflow(host: str, port: int) -> Server:
+def _mlflow(host: str, port: int, door: Mapping[str, str]) -> Server:
     mlflow = Mlflow.from_environment()
-    command = [str(Path(sys.executable).parent / "mlflow"), "server", "--host", host, "--port", str(port)]
     env = {
-        # The store's address may hold a password: it goes through the environment, not through the process list.
+        # In the environment, not in the process list: the store's address may hold a password.
         "MLFLOW_BACKEND_STORE_URI": tracking_uri(),
         "MLFLOW_DEFAULT_ARTIFACT_ROOT": Path(mlflow.artifacts).as_uri(),
+        "MLFLOW_SERVER_ALLOWED_HOSTS": "*",  # the front door checks them
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight processes for features of language models
         "MLFLOW_ENABLE_AI_GATEWAY": "false",
         "MLFLOW_ENABLE_ASSISTANT_SANDBOX": "true",  # its assistant would run commands on this machine
     }
-    page = table_of_trainings(mlflow.prepared())
-    return Server("mlflow", port, [*command, "--workers", "1"], "/health", env, page)
+    command = [sys.executable, "-m", front_door.__name__, "mlflow", host, str(port)]
+    return Server("mlflow", command, port, {**env, **door}, table_of_trainings(mlflow.prepared()))
 
 
 def _log(path: Path) -> IO[bytes]:
-    if path.is_file() and path.stat().st_size > MOST_LOG_BYTES:
+    if path.is_file() and path.stat().st_size > MAX_LOG_BYTES:
         path.replace(path.with_suffix(".log.1"))
     return path.open("ab")
 
 
 def _watch(
-    host: str, servers: Sequence[Server], running: Mapping[str, "subprocess.Popen[bytes]"], logs: Path, tell: Tell
+    host: str,
+    servers: Sequence[Server],
+    running: Mapping[str, "subprocess.Popen[bytes]"],
+    logs: Path,
+    token: str,
+    tell: Tell,
 ) -> int:
-    """Say where each server is, once it answers; until one ends."""
-    waited = list(servers)
+    """Print the address of each server once it answers, until one ends.
+
+    Raises:
+        DataError: a server answers to a foreign host name: it is not behind the front door.
+    """
+    waiting = [server for server in servers if server.port]
     while True:
         for name, process in running.items():
             if process.poll() is not None:
@@ -144,21 +176,32 @@ def _watch(
                 last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
                 tell("\n".join([f"{name} ended with status {process.returncode}; the end of {log}:", *last]))
                 return 1
-        for server in list(waited):
-            if _answers(f"http://{host}:{server.port}{server.health}"):
-                tell(f"{server.name:8} http://{host}:{server.port}{server.page}")
-                waited.remove(server)
+        for server in list(waiting):
+            address = f"http://{host}:{server.port}"
+            status = _status(address)
+            if status == 200:
+                raise DataError(f"{server.name} at {address} answers to any host name, without its front door.")
+            if status is not None:
+                page, mark, fragment = server.page.partition("#")
+                tell(f"{server.name:8} {address}{page}{f'?token={token}' if token else ''}{mark}{fragment}")
+                waiting.remove(server)
         time.sleep(0.5)
 
 
-def _answers(url: str) -> bool:
-    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2):
-        return True
-    return False
+def _status(address: str) -> int | None:
+    """The status of an answer to a foreign host name; None if there is no answer yet."""
+    try:
+        request = urllib.request.Request(address, headers={"Host": "foreign.invalid"})
+        with urllib.request.urlopen(request, timeout=2) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return None
 
 
 def _stop(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
-    """End servers and what they started: Dagster's code server waits for runs, which would go on without a UI."""
+    """End servers and what they started: Dagster's code server waits for runs, which would continue without a UI."""
     started: list[psutil.Process] = []
     for process in processes:
         with contextlib.suppress(psutil.Error):

@@ -1,12 +1,12 @@
 """A user's way through Dagster's UI and the report pages, in a real browser; each stop can leave a picture."""
 
+import contextlib
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +22,8 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 from drive_assets.asset import GROUPS
+from drive_assets.running.home import prepare_home
+from drive_assets.running.ui import TOKEN
 from drive_assets_tests.test_definitions import EXPECTED
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -42,15 +44,19 @@ def free_port() -> int:
 
 
 def wait_for(url: str, server: "subprocess.Popen[bytes]", seconds: float = 450) -> str:
-    """What an address answers, once it does."""
+    """What an address answers to whoever has the token, once it does."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and server.poll() is None:
-        try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
+        with contextlib.suppress(OSError):
+            request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token()}"})
+            with urllib.request.urlopen(request, timeout=5) as answer:
                 return str(answer.read().decode())
-        except (urllib.error.URLError, OSError):
-            time.sleep(1)
+        time.sleep(1)
     raise AssertionError(f"{url} did not answer; exit status {server.poll()}")
+
+
+def token() -> str:
+    return (prepare_home() / TOKEN).read_text()
 
 
 @contextmanager
@@ -82,10 +88,11 @@ def browser(profile: Path, width: int = 1440, height: int = 900) -> Iterator[web
 
 
 class Walk:
-    """Stops of the way. Each waits for what it is about to see."""
+    """Stops of the way, from the address with the token on. Each waits for what it is about to see."""
 
     def __init__(self, driver: webdriver.Chrome, dagster: str, pictures: Path | None = None) -> None:
         self.driver, self.dagster, self.pictures = driver, dagster, pictures
+        driver.get(f"{dagster}/?token={token()}")
 
     def graph(self) -> None:
         """The whole asset graph, all groups open."""

@@ -1,10 +1,13 @@
 """`drive-assets ui` as a user sees it: a way through Dagster's UI and the report pages, in a browser."""
 
+import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import dagster as dg
@@ -17,11 +20,14 @@ from drive_assets.recordings.local import find_all
 from drive_assets.recordings.sources import register
 from drive_assets.resources.mlflow.address import table_of_trainings
 from drive_assets.resources.storage import Storage
+from drive_assets.running.home import prepare_home
 from drive_assets.running.instance import open_instance
-from drive_assets.running.ui import _stop
+from drive_assets.running.ui import _stop, run_ui
 from drive_assets.status import failure_reason
-from drive_assets_tests.browser.walk import BROWSER, DRIVER, Walk, browser, served
+from drive_assets_tests.browser.walk import BROWSER, DRIVER, Walk, browser, free_port, served, token
 from drive_assets_tests.drives import write_drive
+from model.common.errors import DataError
+from model.common.files import locked
 
 NAMES = [f"2024-05-0{day}_10-00-00" for day in range(1, 4)]
 
@@ -50,6 +56,7 @@ def test_a_user_finds_the_graph_launchpad_backfill_sensor_check_report_and_plot(
             with browser(tmp_path / "profile") as driver:
                 walk = Walk(driver, urls["dagster"])
                 walk_through(walk, instance)
+                attack(walk, instance)
                 walk.job("train_quick")
                 walk.mlflow(urls["mlflow"] + table_of_trainings("1"))
 
@@ -68,7 +75,8 @@ def launch(dagster: str, asset: str, partition: str, config: dict) -> dict:
     }
     tags = [{"key": "dagster/partition", "value": partition}] if partition else []
     params = {"selector": job, "mode": "default", "runConfigData": config, "executionMetadata": {"tags": tags}}
-    answer = requests.post(f"{dagster}/graphql", json={"query": LAUNCH, "variables": {"params": params}}, timeout=120)
+    query, headers = {"query": LAUNCH, "variables": {"params": params}}, {"Authorization": f"Bearer {token()}"}
+    answer = requests.post(f"{dagster}/graphql", json=query, headers=headers, timeout=120)
     return dict(answer.json()["data"]["launchPipelineExecution"])
 
 
@@ -99,6 +107,44 @@ def walk_through(walk: Walk, instance: dg.DagsterInstance) -> None:
     address = walk.metadata("recording", NAMES[1])
     assert walk.page(address, "report") == f"Recording {NAMES[1]}"
     walk.plot("recording")
+
+
+ATTACK = """<title>another site</title><script>
+const dagster = "%s", added = name => `mutation { addDynamicPartition(partitionKey: "${name}",
+  partitionsDefName: "recordings", repositorySelector: {repositoryName: "__repository__",
+  repositoryLocationName: "drive_assets.definitions"}) { __typename } }`;
+const query = name => JSON.stringify({query: added(name)});
+new Image().src = `${dagster}/graphql?query=${encodeURIComponent(added("by-image"))}`;
+const post = {method: "POST", mode: "no-cors", credentials: "include", body: query("by-post")};
+const sent = fetch(`${dagster}/graphql`, post);
+const socket = new WebSocket(dagster.replace("http", "ws") + "/graphql", "graphql-ws");
+socket.onopen = () => socket.send(JSON.stringify({type: "start", id: "1", payload: {query: added("by-socket")}}));
+socket.onerror = socket.onclose = () => sent.finally(() => setTimeout(() => document.title = "done", 1000));
+</script>"""
+
+
+def attack(walk: Walk, instance: dg.DagsterInstance) -> None:
+    """A page of another server on this machine, in the browser that has the token, tries to add partitions."""
+    page = (ATTACK % walk.dagster).encode()
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(page)
+
+    with HTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        walk.driver.get(f"http://127.0.0.1:{server.server_port}/")
+        until(lambda: walk.driver.title == "done")
+        server.shutdown()
+    assert set(instance.get_dynamic_partitions("recordings")) == set(NAMES)
+
+
+def test_two_uis_of_one_data_root_are_refused(data_root: Path) -> None:
+    with locked(prepare_home() / "ui.lock"), pytest.raises(DataError, match=f"process {os.getpid()} .* serves the UI"):
+        run_ui("127.0.0.1", *(free_port() for _ in range(3)), tell=lambda line: None)
 
 
 def test_a_port_in_use_is_said_in_one_line(data_root: Path) -> None:
