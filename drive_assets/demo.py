@@ -2,7 +2,6 @@
 
 import os
 import time
-from typing import Any
 
 import dagster as dg
 
@@ -11,7 +10,7 @@ from drive_assets.partitions import register_recordings
 from drive_assets.recordings.local import find_all
 from drive_assets.recordings.sources import register
 from drive_assets.resources.backends import compute_from_environment
-from drive_assets.resources.compute import LocalCompute
+from drive_assets.resources.compute import Compute, LocalCompute
 from drive_assets.resources.storage import Storage
 from drive_assets.running.materialize import materialize
 from drive_assets.simulation.boxy import simulate_boxy
@@ -27,13 +26,13 @@ SPLITS = {"split_manifest": {"split": {"train": 0.45, "val": 0.2, "test": 0.35}}
 MAX_PROCESSES = 4
 
 
-def side_by_side() -> dict[str, Any]:
-    """Resource config that trains a network on each core, if training runs on this machine."""
+def demo_compute() -> Compute:
+    """The environment's compute, with a training on each core if it trains on this machine."""
     compute = compute_from_environment()
     if not isinstance(compute, LocalCompute):
-        return {}
+        return compute
     processes = max(compute.processes, min(len(os.sched_getaffinity(0)), MAX_PROCESSES))
-    return {"compute": {"config": {**compute.model_dump(), "processes": processes}}}
+    return LocalCompute(threads=compute.threads, processes=processes)
 
 
 def run_demo(
@@ -57,9 +56,7 @@ def run_demo(
     names = [source.name for source in sources]
     register_recordings(instance, names)
     config = quick_config(repository.assets_defs_by_key.values()) | SPLITS
-    succeeded = materialize(
-        repository, instance, "*", recordings=names, config=config, tell=tell, resources=side_by_side()
-    )
+    succeeded = materialize(repository, instance, "*", recordings=names, config=config, tell=tell)
     minutes = (time.monotonic() - started) / 60
     tell(f"\n{'Succeeded' if succeeded else 'Some failed, see above'} in {minutes:.1f} minutes. Below {storage.root}:")
     tell(f"  recordings with annotations and labels   {storage.recordings}")

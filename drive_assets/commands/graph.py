@@ -65,10 +65,10 @@ def _status(options: argparse.Namespace) -> bool:
 
 
 def _demo(options: argparse.Namespace) -> bool:
-    from drive_assets.definitions import defs
-    from drive_assets.demo import run_demo
+    from drive_assets.definitions import load
+    from drive_assets.demo import demo_compute, run_demo
     from drive_assets.running.instance import open_instance
 
     storage = writable_storage()
     with open_instance() as instance:
-        return run_demo(defs.get_repository_def(), instance, storage, tell=tell)
+        return run_demo(load(compute=demo_compute()).get_repository_def(), instance, storage, tell=tell)

@@ -56,3 +56,13 @@ def _described(field: FieldInfo) -> str:
         facts.append(f"default {json.dumps(field.default)}")
     text = field.description or ""
     return f"{text} ({'; '.join(facts)})" if facts else text
+
+
+def fixed(resource: dg.ConfigurableResource[Any]) -> dg.ResourceDefinition:
+    """A resource that the launchpad cannot configure: a run chooses no data root, job script or store of its own."""
+
+    def create(context: dg.InitResourceContext) -> dg.ConfigurableResource[Any]:
+        resource.setup_for_execution(context)
+        return resource
+
+    return dg.ResourceDefinition(create, config_schema={})

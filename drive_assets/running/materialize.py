@@ -34,7 +34,6 @@ def materialize(
     config: AssetConfig | None = None,
     tell: Tell = print,
     lacking_in: Storage | None = None,
-    resources: Mapping[str, Any] | None = None,
 ) -> bool:
     """Materialize the selected assets, upstream first, each for its partitions; return whether all succeeded.
 
@@ -46,7 +45,6 @@ def materialize(
         architectures: partition keys; all twelve if empty.
         config: run config by asset name.
         lacking_in: if given, only what is missing, failed or out of date there.
-        resources: run config of the resources.
 
     Raises:
         DataError: an unknown partition key, or a selection that selects nothing.
@@ -62,7 +60,7 @@ def materialize(
     keys = _partition_keys(instance, graph, ordered, recordings, architectures, tell)
     check_config(repository, config, ordered, tell)
     hold_lease(instance)
-    plan = _Plan(repository, instance, ordered, keys, config, resources or {}, tell, lacking_in)
+    plan = _Plan(repository, instance, ordered, keys, config, tell, lacking_in)
     for key in every:
         plan.make(key)
     return not any(plan.failed[key] for key in ordered)
@@ -111,7 +109,6 @@ class _Plan:
     ordered: Sequence[dg.AssetKey]
     keys: Mapping[dg.PartitionsDefinition | None, Sequence[str]]
     config: AssetConfig
-    resources: Mapping[str, Any]
     tell: Tell
     lacking_in: Storage | None
     failed: dict[dg.AssetKey, set[str]] = field(default_factory=dict)
@@ -214,11 +211,6 @@ class _Plan:
         name, run_id = key.to_user_string(), str(uuid.uuid4())
         run_config = {
             "ops": {name: {"config": dict(self.config[name])}} if name in self.config else {},
-            "resources": {
-                resource: options
-                for resource, options in self.resources.items()
-                if resource in asset.assets_def.required_resource_keys
-            },
             "loggers": QUIET,
         }
         try:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 
+import dagster as dg
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -11,6 +12,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.websockets import WebSocket
 
+from drive_assets.definitions import defs
 from drive_assets.running.front_door import COOKIE, SETTINGS, guarded
 
 ADDRESS = "http://127.0.0.1:3000"
@@ -100,3 +102,13 @@ def test_without_a_token_everybody_is_admitted_but_no_other_site(monkeypatch: py
         assert anyone.get("/").status_code == 200
         assert anyone.post("/", headers={"Origin": "http://evil.example"}).status_code == 403
         assert anyone.get("/graphql", params={"query": "{ x }"}).status_code == 405
+
+
+@pytest.mark.parametrize(
+    ("resource", "option"),
+    [("storage", {"data_root": "/tmp/elsewhere"}), ("compute", {"processes": 2}), ("mlflow", {"artifacts": "/tmp"})],
+)
+def test_a_launch_configures_no_resource(resource: str, option: dict[str, object]) -> None:
+    job = defs.resolve_implicit_global_asset_job_def()
+    with pytest.raises(dg.DagsterInvalidConfigError, match=f'unexpected config entry "{next(iter(option))}"'):
+        dg.validate_run_config(job, {"resources": {resource: {"config": option}}})

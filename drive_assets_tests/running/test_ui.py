@@ -82,8 +82,8 @@ def launch(dagster: str, asset: str, partition: str, config: dict) -> dict:
 
 def wrong_launches(dagster: str, instance: dg.DagsterInstance) -> None:
     """A partition that does not exist, none, and a wrong option, as a script or an old browser tab may ask for."""
-    expected = {"future_labels": "has no partition '2031-01-01_00-00-00': choose one", "checkpoint": "run has none"}
-    for asset, partition in (("future_labels", "2031-01-01_00-00-00"), ("checkpoint", "")):
+    expected = {"future_labels": "has no partition '2031-01-01_00-00-00': choose one", "annotations": "run has none"}
+    for asset, partition in (("future_labels", "2031-01-01_00-00-00"), ("annotations", "")):
         run_id = launch(dagster, asset, partition, {})["run"]["runId"]
         until(lambda run_id=run_id: instance.get_run_by_id(run_id).status == dg.DagsterRunStatus.FAILURE)
         assert expected[asset] in failure_reason(instance, run_id)
