@@ -86,7 +86,7 @@ def end_lost_runs(instance: dg.DagsterInstance) -> None:
             lease.unlink(missing_ok=True)
     if lost:
         with contextlib.suppress(DataError):  # an MLflow store that fails is reported where it is needed
-            Mlflow.from_environment().end(lost)
+            Mlflow.from_environment().end(lambda run_id: run_id in lost)
 
 
 def end_interrupted_run(instance: dg.DagsterInstance, run_id: str) -> None:

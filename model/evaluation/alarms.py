@@ -32,9 +32,9 @@ def choose_thresholds(val: Drives, config: EvaluationConfig) -> list[AlarmThresh
     return [_within(budget, val, tried, config) for budget in config.false_alarms_per_hour]
 
 
-def f1_threshold(threshold: float, config: EvaluationConfig) -> AlarmThreshold:
-    """The threshold with the best F1 on val as an alarm's."""
-    return AlarmThreshold(budget=None, on=threshold, off=threshold * config.alarm_off_share)
+def alarm_threshold(on: float, budget: float | None, config: EvaluationConfig) -> AlarmThreshold:
+    """The threshold of an alarm with its hysteresis; `budget` None: chosen for its F1."""
+    return AlarmThreshold(budget=budget, on=on, off=on * config.alarm_off_share)
 
 
 def _within(
@@ -45,7 +45,7 @@ def _within(
         reason = f"a single false alarm in val's {val.hours:.2f} hours exceeds {budget:g} per hour"
         return AlarmThreshold(budget=budget, on=None, off=None, reason=reason)
     on = max(kept, key=lambda trial: trial[2] if val.events else trial[1])[0]
-    return AlarmThreshold(budget=budget, on=on, off=on * config.alarm_off_share)
+    return alarm_threshold(on, budget, config)
 
 
 def _sweep(drives: Drives, limit: float, config: EvaluationConfig) -> Iterator[tuple[float, float, int]]:

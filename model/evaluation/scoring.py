@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,8 @@ from model.evaluation.results import (
 
 SPEEDS = (0.0, 50.0, 100.0, np.inf)
 """Limits of the speed ranges, km/h."""
+Thresholds = tuple[float | None, list[AlarmThreshold]]
+"""Of one task, chosen on val: with the best F1, None if val holds no positive; and one per budget of false alarms."""
 
 
 def evaluate_predictions(
@@ -71,23 +72,13 @@ def evaluate_predictions(
     return evaluation, calibrator
 
 
-@dataclass(frozen=True)
-class Thresholds:
-    """The thresholds of one task, chosen on val."""
-
-    f1: float | None
-    """The one with the best F1; None if val holds no positive."""
-    alarms: list[AlarmThreshold]
-    """One per budget."""
-
-
 def choose_thresholds(val: Predictions, config: EvaluationConfig) -> dict[str, Thresholds]:
     """The thresholds of each task."""
     chosen = {}
     for column, task in enumerate(val.tasks):
         windows = val.task(column)
-        f1 = choose_threshold(windows.labels, windows.probabilities)
-        chosen[task] = Thresholds(f1, alarms.choose_thresholds(Drives.of(windows), config))
+        best_f1 = choose_threshold(windows.labels, windows.probabilities)
+        chosen[task] = best_f1, alarms.choose_thresholds(Drives.of(windows), config)
     return chosen
 
 
@@ -111,11 +102,12 @@ def _task_figures(
     config: EvaluationConfig,
 ) -> TaskFigures:
     labels, scores = windows.labels, windows.probabilities
-    figures = binary_metrics(labels, scores, thresholds.f1)
+    best_f1, budgets = thresholds
+    figures = binary_metrics(labels, scores, best_f1)
     block = blocks(windows.time_ms, windows.recording)
     draws = bootstrap_draws(block, config.bootstrap_samples, config.seed)
     drives = Drives.of(windows)
-    at_f1 = None if thresholds.f1 is None else alarms.f1_threshold(thresholds.f1, config)
+    at_f1 = None if best_f1 is None else alarms.alarm_threshold(best_f1, None, config)
     return TaskFigures(
         **figures,
         uncalibrated_error=uncalibrated_error,
@@ -123,7 +115,7 @@ def _task_figures(
         random_pr_auc=figures["positive_rate"],
         events=at_f1 and alarms.alarm_figures(drives, at_f1, config),
         onset=_onset_figures(windows, config),
-        alarms=[alarms.alarm_figures(drives, chosen, config) for chosen in thresholds.alarms],
+        alarms=[alarms.alarm_figures(drives, chosen, config) for chosen in budgets],
         alarm_curve=alarms.alarm_curve(drives, config),
         slices=_slices(windows, recordings, config),
     )

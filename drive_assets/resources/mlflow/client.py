@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ import dagster as dg
 from drive_assets.resources.cluster.job_folder import is_worker_alive
 from drive_assets.resources.failures import JobsContinue
 from drive_assets.resources.mlflow.address import DATABASES, SQLITE, table_of_trainings, tracking_uri, ui_address
-from drive_assets.resources.mlflow.store import create_local_store, store_errors
+from drive_assets.resources.mlflow.store import create_local_store, store_errors, store_exists
 from drive_assets.resources.mlflow.tracking import (
     DAGSTER_RUN,
     LOCK_TAG,
@@ -88,7 +88,7 @@ class Mlflow(dg.ConfigurableResource):
         with store_errors():
             from mlflow import MlflowClient
 
-            create_local_store(tracking_uri())
+            create_local_store()
             client = MlflowClient(tracking_uri())
             client.search_experiments(max_results=1)
         return client
@@ -166,10 +166,6 @@ class Mlflow(dg.ConfigurableResource):
             close_run(client, run, found.run_id, "FINISHED")
         return str(found.run_id)
 
-    def end(self, dagster_runs: Collection[str], status: str = "KILLED", living: bool = False) -> None:
-        """End the MLflow runs of ended Dagster runs; with `living` also those that a cluster's job still works on."""
-        self._end(lambda run_id: run_id in dagster_runs, status, living)
-
     def end_killed(self, instance: dg.DagsterInstance) -> None:
         """End the MLflow runs of Dagster runs of this instance whose processes were killed."""
 
@@ -177,17 +173,17 @@ class Mlflow(dg.ConfigurableResource):
             run = instance.get_run_by_id(run_id)  # None: of another instance that shares the store
             return run is not None and run.is_finished
 
-        self._end(has_ended, "KILLED")
+        self.end(has_ended)
 
     @store_errors()
-    def _end(self, has_ended: Callable[[str], bool], status: str, living: bool = False) -> None:
-        uri = tracking_uri()
-        if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).is_file():
-            return  # no store needs to be created for this
+    def end(self, has_ended: Callable[[str], bool], status: str = "KILLED", with_jobs: bool = False) -> None:
+        """End the MLflow runs of ended Dagster runs; `with_jobs`, also those that a cluster's job still works on."""
+        if not store_exists():
+            return
         client = self.client()
         for run in client.search_runs([self.experiment_id(client)], "attributes.status = 'RUNNING'"):
             tags = run.data.tags
-            if has_ended(tags.get(DAGSTER_RUN, "")) and (living or not is_worker_alive(tags.get(LOCK_TAG, ""))):
+            if has_ended(tags.get(DAGSTER_RUN, "")) and (with_jobs or not is_worker_alive(tags.get(LOCK_TAG, ""))):
                 client.set_terminated(run.info.run_id, status)
 
     @contextmanager
@@ -203,7 +199,9 @@ class Mlflow(dg.ConfigurableResource):
         except BaseException as error:
             terminated = not isinstance(error, Exception) or isinstance(error.__cause__, INTERRUPTIONS)
             with contextlib.suppress(DataError), short_timeouts():
-                self.end({dagster_run}, "KILLED" if terminated else "FAILED", living=terminated)
+                self.end(
+                    lambda run_id: run_id == dagster_run, "KILLED" if terminated else "FAILED", with_jobs=terminated
+                )
             raise
 
     @store_errors()

@@ -52,13 +52,19 @@ def store_errors() -> Iterator[None]:
         ) from None
 
 
-def create_local_store(uri: str) -> None:
-    """Create a local store in a temporary file and rename it: if this process is killed, none is left half made."""
-    path = Path(uri.removeprefix(SQLITE))
-    if not uri.startswith(SQLITE) or path.is_file():
+def store_exists() -> bool:
+    """Whether the store is a server or a file that exists."""
+    uri = tracking_uri()
+    return not uri.startswith(SQLITE) or Path(uri.removeprefix(SQLITE)).is_file()
+
+
+def create_local_store() -> None:
+    """Create a missing local store in a temporary file and rename it: if this process is killed, none is half made."""
+    if store_exists():
         return
     from mlflow import MlflowClient
 
+    path = Path(tracking_uri().removeprefix(SQLITE))
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")):
         if not path.is_file():

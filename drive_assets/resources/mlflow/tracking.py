@@ -72,6 +72,8 @@ def open_run(client: "MlflowClient", run: TrackedRun, epochs_done: int, started:
         epochs_done: by earlier runs of the training. A training that starts over gets a new run.
         started: seconds since 1970.
     """
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+
     found = find_run(client, run.experiment, run.key)
     ours = found is not None and found.data.tags.get(DAGSTER_RUN) == run.tags.get(DAGSTER_RUN)
     if found is None or not (ours or epochs_done or EPOCH not in found.data.metrics):
@@ -80,22 +82,14 @@ def open_run(client: "MlflowClient", run: TrackedRun, epochs_done: int, started:
     elif not ours:
         for name, value in run.tags.items():
             client.set_tag(found.info.run_id, name, value)
-    _describe(client, found, run)
-    return found
-
-
-def _describe(client: "MlflowClient", found: "Run", run: TrackedRun) -> None:
-    """Log missing parameters and data: a process that was killed may have created the run without them."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag, Param
-
-    run_id, logged = found.info.run_id, found.data.params
-    missing = [Param(key, str(value)[:PARAMETER_LIMIT]) for key, value in run.parameters.items() if key not in logged]
-    if missing:
-        client.log_batch(run_id, params=missing)
-    if run.data is not None and not (found.inputs and found.inputs.dataset_inputs):
+    # Again for an existing run, which MLflow ignores: the process that created it may have been killed before.
+    run_id = found.info.run_id
+    client.log_batch(run_id, params=[Param(key, str(value)[:PARAMETER_LIMIT]) for key, value in run.parameters.items()])
+    if run.data is not None:
         source, profile = json.dumps({"location": run.data.location}), json.dumps(run.data.profile)
         data = Dataset(run.data.name, run.data.version[:36], "local", source, profile=profile)
         client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
+    return found
 
 
 def close_run(client: "MlflowClient", run: TrackedRun, run_id: str, status: str) -> None:

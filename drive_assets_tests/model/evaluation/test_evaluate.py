@@ -15,7 +15,7 @@ from model.common.errors import DataError
 from model.dataset.split_file import read_split
 from model.evaluation import calibration
 from model.evaluation.baselines import BASELINES, evaluate_baselines
-from model.evaluation.best import incumbent, judge, promote
+from model.evaluation.best import Verdict, incumbent, judge, promote, scored_on
 from model.evaluation.comparison import rank, write_comparison
 from model.evaluation.config import EvaluationConfig
 from model.evaluation.evaluate import evaluate_checkpoint
@@ -222,7 +222,7 @@ def test_baselines_are_rows_that_a_network_has_to_beat(evaluated: Path, tmp_path
 
 
 def test_the_best_stays_until_a_better_one_comes(evaluated: Path, tmp_path: Path) -> None:
-    """The predictions of two networks are replaced: one is right always, the other knows nothing."""
+    """The predictions of two networks are replaced: one is always right, the other guesses."""
     folder = tmp_path / "evaluation"
     shutil.copytree(evaluated / "evaluation", folder)
     evaluations = metrics_of(evaluated)
@@ -233,44 +233,29 @@ def test_the_best_stays_until_a_better_one_comes(evaluated: Path, tmp_path: Path
         noise = np.random.default_rng(0).random(predictions.labels.shape)
         predictions.replace(predictions.labels.astype(float) if right else noise).save(path)
 
-    def best_of(name: str) -> tuple[Comparison, Path]:
-        return compare({name: evaluations[name]}, folder), evaluated / "models" / name / "best_model.pt"
+    def weights(name: str) -> Path:
+        return evaluated / "models" / name / "best_model.pt"
 
-    first = judge(*arguments(folder, best_of(bad)))
-    assert first.promoted
-    kept = promote(evaluations[bad], folder, best_of(bad)[1], "bad/v1/x")
+    def verdict(name: str) -> Verdict:
+        return judge(compare({name: evaluations[name]}, folder), folder, weights(name))
+
+    assert verdict(bad).promoted
+    kept = promote(evaluations[bad], folder, weights(bad), "bad/v1/x")
     assert incumbent(folder) == kept
-    assert "already is the best so far" in judge(*arguments(folder, best_of(bad))).reason
-    verdict = judge(*arguments(folder, best_of(good)))
-    assert verdict.promoted
-    assert f"{good} beats {bad}, the best so far (difference +" in verdict.reason
-    promote(evaluations[good], folder, best_of(good)[1], "good/v1/x")
-    verdict = judge(*arguments(folder, best_of(bad)))
-    assert not verdict.promoted
-    assert "does not beat" in verdict.reason
-    weights = incumbent(folder).folder(folder) / "best_model.pt"
-    assert weights.read_bytes() == best_of(good)[1].read_bytes()
-    assert calibration.load(weights) is not None
-
-
-def arguments(folder: Path, comparison: tuple[Comparison, Path]) -> tuple[Comparison, Path, Path]:
-    return comparison[0], folder, comparison[1]
-
-
-def test_baselines_of_drives_without_a_vehicle_or_a_positive(tmp_path: Path) -> None:
-    for seed, name in enumerate(("train", "val", "test")):
-        path = write_split_file(tmp_path / f"{name}.h5", frames=120, seed=seed)
-        with h5py.File(path, "a") as file:
-            file["detection_mask"][...] = False
-            file["labels"][:, 0] = 0
-            file["labels"][:, 1] = -1
-    found = evaluate_baselines(tmp_path, tmp_path / "baselines", ("brake_1s", "brake_2s", "coast_1s"), "v1", CONFIG)
-    for evaluation in found.values():
-        none, unknown = evaluation.test["brake_1s"], evaluation.test["brake_2s"]
-        assert (none.pr_auc, none.onset.pr_auc, none.threshold, none.alarms[0].recall) == (None, None, None, None)
-        assert (unknown.windows, unknown.pr_auc, unknown.brier, unknown.alarms[0].threshold.on) == (0, None, None, None)
-        assert evaluation.test["coast_1s"].pr_auc is not None
-        assert "NaN" not in (tmp_path / "baselines" / evaluation.architecture / "metrics.json").read_text()
+    assert "already is the best so far" in verdict(bad).reason
+    better = verdict(good)
+    assert better.promoted
+    assert f"{good} beats {bad}, the best so far (difference +" in better.reason
+    kept = promote(evaluations[good], folder, weights(good), "good/v1/x")
+    worse = verdict(bad)
+    assert not worse.promoted
+    assert "does not beat" in worse.reason
+    best = kept.folder(folder) / "best_model.pt"
+    assert best.read_bytes() == weights(good).read_bytes()
+    assert calibration.load(best) is not None
+    assert scored_on(kept, folder) == "v1"
+    (best.parent / "metrics.json").write_text("{}")  # of an older version
+    assert scored_on(kept, folder) is None
 
 
 def change(path: Path, labels: int | None = None, task: int | slice = slice(None), state: int | None = None) -> None:
@@ -281,30 +266,38 @@ def change(path: Path, labels: int | None = None, task: int | slice = slice(None
             file["state"][...] = state
 
 
-def no_positive_on_val_one_class_on_test(root: Path) -> None:
+def no_positive_on_val_and_one_class_on_test(root: Path) -> None:
     change(root / "val.h5", labels=0)
     change(root / "test.h5", labels=1, state=1)
 
 
-def a_task_unknown_everywhere_and_the_action_always_going_on(root: Path) -> None:
+def an_unknown_task_and_an_action_without_end(root: Path) -> None:
     for name in ("train", "val", "test"):
         change(root / f"{name}.h5", labels=-1, task=BINARY_LABELS.index("brake_1s"), state=1)
 
 
-def one_window_on_test_and_no_label_known(root: Path) -> None:
-    write_split_file(root / "test.h5", frames=20)
+def one_window_on_test_and_no_known_label(root: Path) -> None:
+    write_split_file(root / "test.h5", frames=20, version="v1")
     change(root / "test.h5", labels=-1, state=-1)
+
+
+def no_vehicle_and_a_task_without_positives(root: Path) -> None:
+    for name in ("train", "val", "test"):
+        change(root / f"{name}.h5", labels=0, task=BINARY_LABELS.index("brake_1s"))
+        with h5py.File(root / f"{name}.h5", "a") as file:
+            file["detection_mask"][...] = False
 
 
 @pytest.mark.parametrize(
     "spoil",
     [
-        no_positive_on_val_one_class_on_test,
-        a_task_unknown_everywhere_and_the_action_always_going_on,
-        one_window_on_test_and_no_label_known,
+        no_positive_on_val_and_one_class_on_test,
+        an_unknown_task_and_an_action_without_end,
+        one_window_on_test_and_no_known_label,
+        no_vehicle_and_a_task_without_positives,
     ],
 )
-def test_what_data_leave_undefined_is_none_and_no_report_says_nan(
+def test_undefined_figures_are_none_and_no_file_contains_nan(
     spoil: Callable[[Path], None], evaluated: Path, tmp_path: Path
 ) -> None:
     for name in ("train", "val", "test"):
@@ -318,7 +311,9 @@ def test_what_data_leave_undefined_is_none_and_no_report_says_nan(
     content = compare({"simple_concat_lstm": found}, folder, baselines)
 
     assert content.best == "simple_concat_lstm" and content.variants[0].beats_baseline in (None, False)
-    assert found.test["brake_1s"].onset.pr_auc is None and found.test["brake_1s"].onset.pr_auc_interval is None
+    for evaluation in (found, *baselines.values()):
+        figures = evaluation.test["brake_1s"]
+        assert (figures.onset.pr_auc, figures.onset.pr_auc_interval, figures.alarms[0].recall) == (None, None, None)
     written = [path for path in folder.rglob("*") if path.suffix in (".json", ".csv", ".html")]
     assert len(written) > 5
     for path in written:

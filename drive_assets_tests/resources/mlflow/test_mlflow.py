@@ -58,10 +58,23 @@ def test_two_processes_that_start_at_once_share_one_store(data_root: Path) -> No
     assert not list(data_root.glob(".mlflow.*.db"))
 
 
-def test_a_killed_first_use_does_not_block_the_next(store: Mlflow, data_root: Path) -> None:
-    data_root.mkdir()
-    with sqlite3.connect(data_root / ".mlflow.0123456789ab.db") as half:
-        half.execute("CREATE TABLE _alembic_tmp_experiments (x)")
+KILLED = """
+import os, sqlalchemy
+from drive_assets.resources.mlflow.client import Mlflow
+left = iter(range(60))
+def die(connection, cursor, statement, *_):
+    if statement.lstrip().startswith(("CREATE", "DROP", "ALTER", "INSERT", "UPDATE")) and next(left, None) is None:
+        os.kill(os.getpid(), 9)
+sqlalchemy.event.listen(sqlalchemy.engine.Engine, "before_cursor_execute", die)
+Mlflow.from_environment().prepared()
+"""
+"""First use, killed at the sixtieth change of the database."""
+
+
+def test_a_first_use_that_is_killed_leaves_no_store(store: Mlflow, data_root: Path) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED], capture_output=True)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (data_root / "mlflow.db").exists()
     assert opened(store, "key") == store.find("key")
 
 
@@ -113,10 +126,10 @@ def test_a_deleted_experiment_is_restored(store: Mlflow, data_root: Path) -> Non
 
 
 def test_runs_of_killed_commands_end(store: Mlflow, data_root: Path) -> None:
-    store.end({"lost"})
+    store.end(lambda run_id: run_id == "lost")
     assert not (data_root / "mlflow.db").exists()
     lost, alive = (opened(store, name, name) for name in ("lost", "alive"))
-    store.end({"lost"})
+    store.end(lambda run_id: run_id == "lost")
     assert client(data_root).get_run(lost).info.status == "KILLED"
     assert client(data_root).get_run(alive).info.status == "RUNNING"
 
