@@ -3,7 +3,7 @@
     python benchmarks/detector_datasets.py [share of the full size, default 1]
 
 Boxy: labels of 40,000 frames. nuImages: tables of 93,000 images of six cameras, half a gigabyte and more each, with
-masks. Images are links to a small file: what is measured is tables, labels and links, not the copying of images. The
+masks. Images are links to a small file: it measures tables, labels and links, not the copying of images. The
 reference loads whole files with `json.load`, loops over rows and links images without a look at them.
 """
 
@@ -208,7 +208,7 @@ def _child(work: Callable[[Path, Path], None], raw: Path, output: Path, queue: A
 
 
 def measure(work: Callable[[Path, Path], None], raw: Path, output: Path) -> tuple[float, float]:
-    """Seconds and peak MiB of `work` in a process of its own."""
+    """Seconds and peak MiB of `work` in a separate process."""
     context = get_context("spawn")
     queue = context.Queue()
     process = context.Process(target=_child, args=(work, raw, output, queue))
@@ -241,12 +241,12 @@ def main() -> None:
 
 def _check_equal(ours: Path, reference: Path) -> None:
     """Every image has the same label lines; which part it is in may differ for Boxy."""
-    found = [
+    texts = [
         {path.name: path.read_text() for path in (folder / "labels").rglob("*.txt")} for folder in (ours, reference)
     ]
-    assert found[0].keys() == found[1].keys()
-    different = sum(found[0][name] != found[1][name] for name in found[0])
-    print(f"{len(found[0]):,} label files, {different} of them other than the reference's.")
+    assert texts[0].keys() == texts[1].keys()
+    different = sum(texts[0][name] != texts[1][name] for name in texts[0])
+    print(f"{len(texts[0]):,} label files, {different} of them differ from the reference's.")
     assert not different
 
 

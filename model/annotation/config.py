@@ -1,4 +1,4 @@
-"""Options of annotating. Free of torch: the launchpad is made from them."""
+"""Options of annotation. Imports no torch: the launchpad is built from them."""
 
 from typing import Literal, Self
 
@@ -8,7 +8,7 @@ from model.common.config import Config
 from model.recording.folder import DEFAULT_REGION, check_region
 
 PACE = ("batch", "decode_threads", "checkpoint_every")
-"""Options that change how fast frames are annotated, and not what is found."""
+"""Options that change the speed but not the annotations."""
 
 
 class AnnotationConfig(Config):
@@ -21,20 +21,20 @@ class AnnotationConfig(Config):
     confidence: float = Field(0.25, ge=0, le=1, description="Detections below this confidence are dropped")
     class_confidence: dict[str, float] = Field({}, description="Other thresholds for single classes, by class name")
     class_map: dict[str, str] = Field(
-        {}, description="Output class by detector's class; empty: own classes, or COCO's vehicles"
+        {}, description="Output class by detector's class; empty: vehicle and vehicle.*, or else COCO's vehicles"
     )
     iou: float = Field(0.7, gt=0, le=1, description="Overlap above which the weaker of two boxes is dropped")
     agnostic_nms: bool = Field(
-        False, description="Drop it also where the classes differ: COCO's give one vehicle as car and truck"
+        False, description="Also between classes: COCO detectors report one vehicle as car and as truck"
     )
-    max_detections: int = Field(300, ge=1, description="Most detections a frame")
-    batch: int = Field(0, ge=0, description="Frames the network takes at once; 0: 64 on a GPU, 4 on a CPU")
+    max_detections: int = Field(300, ge=1, description="Maximum number of detections per frame")
+    batch: int = Field(0, ge=0, description="Frames per batch; 0: 64 on a GPU, 4 on a CPU")
     decode_threads: int = Field(0, ge=0, description="Threads that read and decode frames; 0: as many as cores")
     backend: Literal["auto", "torch", "openvino"] = Field(
         "auto", description="auto (OpenVINO on a CPU where installed), torch or openvino"
     )
     half: bool = Field(True, description="Half precision on CUDA")
-    checkpoint_every: int = Field(300, ge=1, description="Frames after which a killed run loses nothing")
+    checkpoint_every: int = Field(300, ge=1, description="Frames after which the annotations are saved for a resume")
 
     @model_validator(mode="after")
     def _rectangle(self) -> Self:

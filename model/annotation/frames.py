@@ -37,7 +37,7 @@ _scratch = threading.local()
 
 
 class UnreadableFrame(Exception):
-    """A file cannot be read, is no JPEG or PNG, is truncated, too large, or its data is damaged."""
+    """A file cannot be read, is not a JPEG or PNG, is truncated, too large, or its data is damaged."""
 
 
 class OtherSize(Exception):
@@ -105,7 +105,7 @@ def picture_size(content: Jpeg) -> tuple[int, int]:
     """Width and height in px of the upright picture, from its header.
 
     Raises:
-        UnreadableFrame: it is no JPEG or PNG.
+        UnreadableFrame: it is not a JPEG or PNG.
     """
     data = content.tobytes()
     if data.startswith(PNG_START):
@@ -137,7 +137,7 @@ def jpeg_size(content: Jpeg) -> tuple[int, int]:
     """Width and height in px from a JPEG's header.
 
     Raises:
-        UnreadableFrame: it is no JPEG.
+        UnreadableFrame: it is not a JPEG.
     """
     try:
         height, width, *_ = simplejpeg.decode_jpeg_header(content)

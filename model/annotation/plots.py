@@ -1,4 +1,4 @@
-"""Looking at annotations: frames with their boxes, detections over time, confidences."""
+"""Figures of annotations: frames with their boxes, detections over time, confidences."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,9 +25,9 @@ def framed_boxes(
     return [_tile(folder / annotations.filename[i], annotations.frame(i), region, width) for i in indices]
 
 
-def draw_boxes(image: npt.NDArray[np.uint8], found: npt.NDArray[np.float32], scale: float) -> None:
+def draw_boxes(image: npt.NDArray[np.uint8], detections: npt.NDArray[np.float32], scale: float) -> None:
     """Draw detections (n,6) on a region of interest that was scaled by `scale`, in place."""
-    for x1, y1, x2, y2, confidence, _ in found:
+    for x1, y1, x2, y2, confidence, _ in detections:
         corners = [round(float(v) * scale) for v in (x1, y1, x2, y2)]
         cv2.rectangle(image, (corners[0], corners[1]), (corners[2], corners[3]), (0, 200, 255), 1, cv2.LINE_AA)
         place = (corners[0], max(corners[1] - 3, 8))
@@ -35,7 +35,7 @@ def draw_boxes(image: npt.NDArray[np.uint8], found: npt.NDArray[np.float32], sca
 
 
 def annotation_overview(annotations: Annotations, name: str) -> "Figure":
-    """Vehicles a frame over the drive, and the histogram of confidences."""
+    """Vehicles per frame over the drive, and the histogram of confidences."""
     figure, (left, right) = new_figure(2, f"Detections of {name}")
     left.plot(annotations.count, color=COLOURS[0], linewidth=0.8)
     left.set(xlabel="frame", ylabel="vehicles", ylim=(0, None))
@@ -44,7 +44,7 @@ def annotation_overview(annotations: Annotations, name: str) -> "Figure":
     return figure
 
 
-def _tile(path: Path, found: npt.NDArray[np.float32], roi: Region, width: int) -> npt.NDArray[np.uint8]:
+def _tile(path: Path, detections: npt.NDArray[np.float32], roi: Region, width: int) -> npt.NDArray[np.uint8]:
     x, y, wide, height = roi
     scale = width / wide
     size = (width, round(height * scale))
@@ -53,5 +53,5 @@ def _tile(path: Path, found: npt.NDArray[np.float32], roi: Region, width: int) -
     if crop is None or not crop.size:
         return np.full((size[1], size[0], 3), 255, np.uint8)
     tile = np.asarray(cv2.resize(crop, size, interpolation=cv2.INTER_AREA), np.uint8)
-    draw_boxes(tile, found, scale)
+    draw_boxes(tile, detections, scale)
     return tile

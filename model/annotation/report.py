@@ -1,20 +1,20 @@
-"""What annotating a recording found. Free of torch: it passes from the worker to the op."""
+"""Result of annotating a recording. Imports no torch: the worker sends it to the op."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class AnnotationReport:
-    """What annotating a recording found."""
+    """Result of annotating a recording."""
 
     recording: str
     weights: str
     """Name and start of the SHA-256 of the detector's file"""
     frames: int
     unreadable: int
-    """Files that are no picture, cut, or damaged."""
+    """Files that are not pictures, truncated or damaged."""
     other_size: int
-    """Frames of another size than most of the recording, to which the region of interest does not apply."""
+    """Frames of another size than most frames, to which the region of interest does not apply."""
     detections: int
     vehicles_per_frame: float
     frames_without_vehicle: int
@@ -24,7 +24,7 @@ class AnnotationReport:
     class_names: list[str]
     backend: str
     resumed: int = 0
-    """Of the frames, those that an earlier run had done."""
+    """Frames annotated by an earlier run."""
     without_row: int = 0
     """Frames without a telemetry row."""
     missing: int = 0

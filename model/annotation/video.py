@@ -54,7 +54,7 @@ def write_video(
         DataError: the recording is not annotated or not labelled, or has no readable frame.
     """
     if not recording.is_dir():
-        raise DataError(f"{recording} is no folder: expected a recording.")
+        raise DataError(f"{recording} is not a folder: expected a recording.")
     if output.suffix not in ENCODERS:
         raise DataError(f"{output}: expected a file name that ends with {' or '.join(ENCODERS)}.")
     if speed <= 0:

@@ -27,7 +27,7 @@ from model.detection.yolo_dataset import (
 
 FULL_WIDTH, FULL_HEIGHT = 2464, 2056
 BONNET_X, BONNET_Y = (0.35, 0.65), 0.90
-"""A box whose centre lies here is the own car's bonnet."""
+"""Boxes with their centre here show the bonnet of the recording car."""
 SAME_EDGE_PX = 10
 """If rear and whole box differ less than this on both sides, the vehicle is seen from straight behind."""
 CLASSES = {"vehicle": ("vehicle",), "sides": ("vehicle.left", "vehicle.front", "vehicle.right")}

@@ -20,7 +20,7 @@ VEHICLE_WORDS = {
 
 
 def configure_ultralytics(folder: Path) -> None:
-    """Keep ultralytics offline, silent and inside `folder`. Call before it is imported; worker processes inherit it."""
+    """Keep ultralytics and child processes offline, silent and inside `folder`. Call it before the first import."""
     folder.mkdir(parents=True, exist_ok=True)
     os.environ.update(
         YOLO_CONFIG_DIR=str(folder),
@@ -40,8 +40,8 @@ def configure_ultralytics(folder: Path) -> None:
     integrations = ("clearml", "comet", "dvc", "hub", "mlflow", "neptune", "raytune", "tensorboard", "wandb", "sync")
     wanted: dict[str, Any] = {name: False for name in integrations if name in settings}
     settings.update(wanted | {f"{kind}_dir": str(folder / kind) for kind in ("datasets", "weights", "runs")})
-    # ultralytics would download a font, and a detector to try mixed precision on: it finds these in their place. This
-    # process has read the settings before they were made; those that train on several GPUs read them as they are.
+    # In place of a font and of a detector for a test of mixed precision, which ultralytics would download. This process
+    # has read the settings before they were changed; the processes of several GPUs read them now.
     utils.WEIGHTS_DIR = folder / "weights"
     font = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
     fonts = [(Path(utils.USER_CONFIG_DIR) / name, font) for name in ("Arial.ttf", "Arial.Unicode.ttf")]
@@ -52,10 +52,10 @@ def configure_ultralytics(folder: Path) -> None:
 
 
 def load_detector(weights: Path) -> Any:
-    """A YOLO from a weights file. Only known classes are unpickled: a weights file cannot run code.
+    """A YOLO from a weights file. Only known classes are unpickled, so that a file cannot run code.
 
     Raises:
-        DataError: the file is missing or holds no YOLO detector.
+        DataError: the file is missing or holds another model.
     """
     if not weights.is_file():
         raise DataError(

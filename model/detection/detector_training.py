@@ -37,13 +37,15 @@ OnEpoch = Callable[[dict[str, float | int]], None]
 
 
 class DetectorConfig(Config):
-    """Recipe of a detector. Defaults: highway vehicles on Boxy."""
+    """Recipe of a detector, by default for highway vehicles on Boxy."""
 
     architecture: str = Field("yolo12n.yaml", description="Network, built from ultralytics' own description")
     weights: str = Field("bundled", description="Start from: bundled (trained on simulated frames), scratch, or a file")
-    epochs: int = Field(110, ge=1, description="Most epochs")
+    epochs: int = Field(110, ge=1, description="Maximum number of epochs")
     image_size: int = Field(704, ge=STRIDE, multiple_of=STRIDE, description="Longer side of the images, px")
-    batch: int = Field(0, ge=0, description="Images a step over all devices; 0: 60 % of the GPU's memory, 8 on a CPU")
+    batch: int = Field(
+        0, ge=0, description="Images per step over all devices; 0: as many as take 60 % of a GPU's memory, 8 on a CPU"
+    )
     devices: str = Field(
         "auto",
         pattern=r"^(auto|cpu|\d+(,\d+)*)$",
@@ -55,27 +57,27 @@ class DetectorConfig(Config):
     )
     optimizer: str = Field("AdamW", description="ultralytics' name of the optimiser")
     warmup_epochs: float = Field(5.0, ge=0, description="Epochs of warm-up")
-    patience: int = Field(15, ge=0, description="Epochs without a better fitness that end the run")
+    patience: int = Field(15, ge=0, description="Epochs without a better fitness after which the training ends")
     multi_scale: float = Field(0.5, ge=0, lt=1, description="Vary the image size by this share; 0 for none")
     degrees: float = Field(6.0, ge=0, le=180, description="Rotation, degrees")
     perspective: float = Field(0.00025, ge=0, le=0.01, description="Perspective")
-    mixup: float = Field(0.075, ge=0, le=1, description="Chance of mixup")
-    cutmix: float = Field(0.075, ge=0, le=1, description="Chance of cutmix")
-    copy_paste: float = Field(0.1, ge=0, le=1, description="Chance of copy-paste")
-    mosaic: float = Field(1.0, ge=0, le=1, description="Chance of mosaic")
-    close_mosaic: int = Field(10, ge=0, description="Last epochs without mosaic")
+    mixup: float = Field(0.075, ge=0, le=1, description="Probability of mixup")
+    cutmix: float = Field(0.075, ge=0, le=1, description="Probability of cutmix")
+    copy_paste: float = Field(0.1, ge=0, le=1, description="Probability of copy-paste")
+    mosaic: float = Field(1.0, ge=0, le=1, description="Probability of mosaic")
+    close_mosaic: int = Field(10, ge=0, description="Number of last epochs without mosaic")
     dropout: float = Field(0.175, ge=0, lt=1, description="Dropout")
     class_gain: float = Field(0.55, ge=0, description="Gain of the class loss (cls)")
-    workers: int = Field(8, ge=0, description="Loader processes a device; 0 loads in the training process")
+    workers: int = Field(8, ge=0, description="Loader processes per device; 0 loads in the training process")
     seed: int = Field(0, ge=0, description="Seed")
 
 
 class NuimagesDetectorConfig(DetectorConfig):
-    """Recipe of the nuImages detector: other classes, other network."""
+    """Recipe of the nuImages detector, of another network."""
 
     architecture: str = Field("yolo11n.yaml", description="Network, built from ultralytics' own description")
     weights: str = Field("scratch", description="Start from: bundled (trained on simulated frames), scratch, or a file")
-    epochs: int = Field(60, ge=1, description="Most epochs")
+    epochs: int = Field(60, ge=1, description="Maximum number of epochs")
     image_size: int = Field(640, ge=STRIDE, multiple_of=STRIDE, description="Longer side of the images, px")
 
 
@@ -238,13 +240,13 @@ def _validate(dataset: Path, folder: Path, config: DetectorConfig, batch: int, d
 
 
 def _check_room(folder: Path) -> None:
-    """Raises DataError if there is no room for what a training saves: torch's errors name neither disk nor file."""
+    """Raises DataError if a training's files do not fit on the disk: torch's errors name neither disk nor file."""
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if free < SAVED_BYTES:
         raise DataError(
-            f"{folder} cannot be written: the disk is full. A training saves about {SAVED_BYTES / 1e6:,.0f} MB there, "
-            f"{free / 1e6:,.0f} MB are free; free some and run it again: it resumes."
+            f"{folder} cannot be written: the disk is full. A training writes about {SAVED_BYTES / 1e6:,.0f} MB there, "
+            f"{free / 1e6:,.0f} MB are free; free some and run it again; it resumes."
         )
 
 
@@ -351,7 +353,7 @@ def _starting_weights(config: DetectorConfig) -> Path | None:
     if not path.is_file():
         raise DataError(
             f"Starting weights {config.weights!r}: no such file. Expected bundled, scratch, or the path of a weights "
-            "file that you have downloaded; nothing is downloaded here."
+            "file; weights are not downloaded."
         )
     return path
 

@@ -52,7 +52,7 @@ class Remote:
     def __post_init__(self) -> None:
         parts = urlsplit(self.base)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise DataError("The base address of the downloads is no http:// or https:// address.")
+            raise DataError("The base address of the downloads is not an http:// or https:// address.")
 
     def __repr__(self) -> str:
         return f"Remote({urlsplit(self.base).hostname})"

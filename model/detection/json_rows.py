@@ -13,7 +13,7 @@ def json_rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a file that is one array of objects.
 
     Raises:
-        DataError: the file is missing, ends early, or is no such JSON; names it and the row.
+        DataError: the file is missing, ends early, or is other JSON; names it and the row.
     """
     for number, row in enumerate(_members(path, b"[", lambda stream: ijson.items(stream, "item", use_float=True)), 1):
         if not isinstance(row, dict):
@@ -27,7 +27,7 @@ def json_items(path: Path) -> Iterator[tuple[str, Any]]:
     """Keys and values of a file that is one object.
 
     Raises:
-        DataError: the file is missing, ends early, or is no such JSON; names it and the number of intact entries.
+        DataError: the file is missing, ends early, or is other JSON; names it and the number of intact entries.
     """
     return _members(path, b"{", lambda stream: ijson.kvitems(stream, "", use_float=True))
 
@@ -47,5 +47,5 @@ def _members(path: Path, opening: bytes, parse: Callable[[Any], Iterator[Any]]) 
     except (ijson.JSONError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(
-            f"{path} is no valid JSON after {count:,} entries ({reason}). Download the file again."
+            f"{path} is not valid JSON after {count:,} entries ({reason}). Download the file again."
         ) from error

@@ -237,11 +237,11 @@ def _split(tables: dict[str, _Table], config: NuimagesConfig) -> dict[tuple[str,
     logs = {name: set(table.logs) for name, table in tables.items()}
     every = sorted(set().union(*logs.values()))
     if set(PUBLISHED) <= set(tables):
-        own = dict.fromkeys(every, "train") | {
+        published = dict.fromkeys(every, "train") | {
             log: "val" for log in every if all(PUBLISHED.get(name) == "val" for name in logs if log in logs[name])
         }
-        if len(set(own.values())) == len(PARTS):
-            return {(name, log): own[log] for name in logs for log in logs[name]}
+        if len(set(published.values())) == len(PARTS):
+            return {(name, log): published[log] for name in logs for log in logs[name]}
     part_of = split_groups(every, config.val_share) if every else {}
     return {(name, log): part_of[log] for name in logs for log in logs[name]}
 

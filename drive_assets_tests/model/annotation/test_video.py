@@ -56,7 +56,7 @@ def test_a_video_shows_each_annotated_frame_its_boxes_and_the_labels(tmp_path: P
 
 
 def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no folder"):
+    with pytest.raises(DataError, match="not a folder"):
         write_video(tmp_path / NAME, tmp_path / "out.mp4")
     with pytest.raises(DataError, match=r"ends with \.mp4 or \.webm"):
         write_video(tmp_path, tmp_path / "out.avi")

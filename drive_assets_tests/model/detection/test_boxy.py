@@ -65,7 +65,7 @@ def test_full_size_labels_become_normalised_lines(tmp_path: Path) -> None:
     assert mosaic(tmp_path / "set")[:2] == b"\xff\xd8"
 
 
-def test_sides_tell_where_the_vehicle_drives(tmp_path: Path) -> None:
+def test_sides_follow_where_the_vehicle_drives(tmp_path: Path) -> None:
     rear = box(1000, 1000, 1200, 1200)
     frames = {
         "1": [vehicle(box(800, 1000, 1200, 1200), rear)],  # its left flank is seen: it is to our right
@@ -118,7 +118,7 @@ def test_missing_images_are_counted_and_hostile_or_missing_labels_refused(tmp_pa
     with pytest.raises(DataError, match="evil"):
         convert_boxy(raw, tmp_path / "set", BoxyConfig())
     (raw / "boxy_labels_train.json").write_text(json.dumps(labels)[:-20])
-    with pytest.raises(DataError, match=r"boxy_labels_train\.json is no valid JSON"):
+    with pytest.raises(DataError, match=r"boxy_labels_train\.json is not valid JSON"):
         convert_boxy(raw, tmp_path / "set", BoxyConfig())
     with pytest.raises(DataError, match="no Boxy labels"):
         convert_boxy(tmp_path, tmp_path / "set", BoxyConfig())
@@ -194,8 +194,8 @@ def test_sequences_are_split_whole() -> None:
         split_groups(["one"], 0.2)
 
 
-def test_the_sequences_that_are_there_are_split(tmp_path: Path) -> None:
-    """The label file names all sequences; who tries the set out downloads a few zips."""
+def test_sequences_with_images_are_split(tmp_path: Path) -> None:
+    """The label file names all sequences, of which users may download a few."""
     raw = write_raw(tmp_path / "raw", {"1": [vehicle(box(0, 0, 1232, 1028))]}, sequences=9)
     archives = sorted(raw.glob("*.zip"))
     for archive in archives[:6]:

@@ -78,7 +78,7 @@ def test_sizes_and_starting_weights_are_checked_without_a_download(tmp_path: Pat
         DetectorConfig(image_size=700)
     (tmp_path / "dataset.yaml").write_text("")
     config = DetectorConfig(weights="yolo12n.pt")
-    with pytest.raises(DataError, match="nothing is downloaded"):
+    with pytest.raises(DataError, match="not downloaded"):
         train_detector(tmp_path / "dataset.yaml", tmp_path / "out.pt", config, print, tmp_path / "work")
 
 
@@ -113,8 +113,8 @@ def test_a_tiny_training_publishes_its_best_weights(dataset: Path, tmp_path: Pat
     assert ([epoch["epoch"] for epoch in epochs], retrained.resumed) == ([0, 0], False)
 
 
-def test_processes_of_several_gpus_find_what_they_would_download(tmp_path: Path) -> None:
-    """They read ultralytics' settings anew, and need a detector to try mixed precision on."""
+def test_processes_of_several_gpus_need_no_downloads(tmp_path: Path) -> None:
+    """They read ultralytics' settings themselves, and test mixed precision with a detector."""
     code = (
         "import subprocess, sys; from pathlib import Path; from model.detection.detector import configure_ultralytics\n"
         "configure_ultralytics(Path(sys.argv[1]))\n"
@@ -124,8 +124,8 @@ def test_processes_of_several_gpus_find_what_they_would_download(tmp_path: Path)
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     command = [sys.executable, "-c", code, str(tmp_path)]
-    told = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
-    assert told.split() == ["True", str(tmp_path / "Ultralytics" / "Arial.ttf")]
+    output = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert output.split() == ["True", str(tmp_path / "Ultralytics" / "Arial.ttf")]
 
 
 TRAINING = """
@@ -223,7 +223,7 @@ def test_a_training_interrupted_after_its_last_epoch_is_published(dataset: Path,
 def test_a_disk_that_fills_up_under_processes_of_several_gpus_is_named(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They leave an exit status; that the disk was full must not be taken for a lack of memory."""
+    """They leave only an exit status, which could also mean that memory ran out."""
 
     def full(*_: object, **__: object) -> int:
         usage = shutil.disk_usage(tmp_path)

@@ -150,5 +150,5 @@ def test_failures_end_and_reveal_no_secret(server: Server, tmp_path: Path) -> No
     for error in (denied, absent, gone):
         assert "SECRET" not in str(error.getrepr(style="long", showlocals=False))
     assert "SECRET" not in "".join(logged) + repr(remote)
-    with pytest.raises(DataError, match="no http"):
+    with pytest.raises(DataError, match="not an http"):
         Remote("ftp://host/SECRET")

@@ -103,7 +103,7 @@ def test_mini_is_split_by_log_and_other_cameras_can_be_chosen(tmp_path: Path) ->
         convert_nuimages(raw, tmp_path / "set", NuimagesConfig(cameras=["CAM_ROOF"]))
 
 
-def test_what_refers_to_nothing_is_counted_and_the_rest_goes_on(tmp_path: Path) -> None:
+def test_dangling_references_are_counted(tmp_path: Path) -> None:
     mini = tables("mini", list("abcdefghijkl"), [("vehicle.car", [0, 0, 160, 90])])
     rows = {row["token"]: row for table in ("sample", "sample_data") for row in mini[table]}
     rows["d-mini-a-CAM_FRONT"]["calibrated_sensor_token"] = "none"
@@ -152,7 +152,7 @@ def test_tables_that_do_not_belong_together_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"log\.json, row 1: no 'logfile'"):
         convert_nuimages(raw, tmp_path / "set", NuimagesConfig())
     (raw / "v1.0-mini" / "log.json").write_text('[{"token": "l", "logfile": "f"},\n{"token"')
-    with pytest.raises(DataError, match=r"log\.json is no valid JSON after 1 entries"):
+    with pytest.raises(DataError, match=r"log\.json is not valid JSON after 1 entries"):
         convert_nuimages(raw, tmp_path / "set", NuimagesConfig())
     with pytest.raises(DataError, match=r"tables one folder deeper: name .*/raw as raw"):
         convert_nuimages(tmp_path, tmp_path / "set", NuimagesConfig())
@@ -173,7 +173,7 @@ def test_a_file_name_that_leads_out_is_refused(tmp_path: Path) -> None:
 
 
 def test_real_rows_become_labels(real: Path, tmp_path: Path) -> None:
-    """Rows as published, completed by the tables that the excerpt lacks."""
+    """Rows as published, with the tables that are missing in the excerpt."""
     found = json.loads((real / "nuimages" / "real_rows.json").read_text())
     image, annotation = found["sample_data"][1], found["object_ann"][0]
     mini: dict[str, list[dict[str, Any]]] = {

@@ -66,7 +66,7 @@ def test_the_version_follows_labels_and_classes(tmp_path: Path) -> None:
     assert len(versions) == 3
 
 
-def test_where_no_hard_link_can_be_made_a_symbolic_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_hard_links_files_are_linked_symbolically(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").write_text("image")
 
     def across(*_: object) -> None:
@@ -108,5 +108,5 @@ def test_members_of_json_are_read_one_at_a_time(tmp_path: Path) -> None:
     path.write_text('[{"a": 1},\n{"a": 2}')
     rows = json_rows(path)
     assert next(rows) == {"a": 1}
-    with pytest.raises(DataError, match=r"labels\.json is no valid JSON after 2 entries"):
+    with pytest.raises(DataError, match=r"labels\.json is not valid JSON after 2 entries"):
         list(rows)
