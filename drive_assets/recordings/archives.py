@@ -6,51 +6,23 @@ import struct
 import time
 import zipfile
 import zlib
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from drive_assets.recordings.disk import Progress, check_space
-from model.common.config import fingerprint
+from drive_assets.recordings.files import clashing_names, is_printable, is_taken, taken_as
 from model.common.errors import DataError
-from model.recording.folder import READING, ROI, TELEMETRY, TRUE_ANNOTATIONS
+from model.recording.folder import TELEMETRY
 from model.recording.frame_files import is_frame
 
-TAKEN = (TELEMETRY, ROI, READING, TRUE_ANNOTATIONS)
-"""Files of a recording besides its frames. Files derived from a recording are not ingested."""
 ENCRYPTED = 0x1
 """Flag of a zip's entry."""
 MAX_FILE_BYTES = 512 * 1024 * 1024
 MAX_EXPANSION = 200
 _BROKEN = (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError, ValueError, struct.error, zlib.error)
 """What zipfile raises for archives that are cut, encrypted, of an unknown kind or inconsistent."""
-
-
-def taken_as(name: str) -> str:
-    """The name under which a file of a recording is ingested, such as telemetry.csv for Telemetry.CSV.
-
-    Empty if it belongs to no recording, such as ._x.jpg of macOS.
-    """
-    return name.lower() if name.lower() in TAKEN else name if is_frame(name) else ""
-
-
-def is_taken(name: str) -> bool:
-    """Whether a file of this name belongs to a recording."""
-    return bool(taken_as(name))
-
-
-def listing(files: Sequence[tuple[str, int]]) -> str:
-    """Identity of a recording's files by name and size in bytes; others are ignored."""
-    return fingerprint(sorted((taken_as(name), size) for name, size in files if is_taken(name)))
-
-
-def clashing_names(names: Iterable[str]) -> list[str]:
-    """Names that differ only in case, or not at all: only one of their files could be kept."""
-    names = sorted(names)
-    count = Counter(name.lower() for name in names)
-    return [name for name in names if count[name.lower()] > 1]
 
 
 class Archive:
@@ -91,7 +63,8 @@ class Archive:
         """
         files = [(_path(info).name, info.file_size) for info in self._folders.get(folder, [])]
         if clashes := clashing_names(name for name, _ in files):
-            raise DataError(f"{self._label} holds {', '.join(clashes[:4])}, which differ only in case, or not at all.")
+            problem = "twice" if clashes[0] == clashes[1] else f"and {clashes[1]}, which differ only in case"
+            raise DataError(f"{self._label} holds {clashes[0]} {problem}: remove all but one, and zip the rest again.")
         return files
 
     def unpack(self, folder: str, target: Path, progress: Progress) -> int:
@@ -128,8 +101,10 @@ def open_archive(file: Path | IO[bytes], label: str = "") -> Iterator[Archive]:
         opened = zipfile.ZipFile(file)
     except DataError:
         raise
-    except (*_BROKEN, OSError) as error:
+    except _BROKEN as error:
         raise DataError(f"{label} is no complete zip ({error}): copy it again.") from error
+    except OSError as error:
+        raise DataError(f"{label} cannot be read: {error.strerror}. Check the disk, or copy it again.") from error
     with opened:
         yield Archive(opened, label)
 
@@ -149,7 +124,7 @@ def _refuse_hostile(label: str, archive: zipfile.ZipFile) -> None:
             reason = "is a link or a device"
         elif info.file_size > MAX_FILE_BYTES or info.file_size > MAX_EXPANSION * max(info.compress_size, 1024):
             reason = "expands to an absurd size"
-        elif is_taken(path.name) and any(character < " " for character in info.filename):
+        elif is_frame(path.name) and not is_printable(info.filename):
             reason = "has a name with control characters"
         if reason:
             raise DataError(f"{label}: entry {info.filename!r} {reason}. Nothing of this archive is used.")

@@ -1,16 +1,14 @@
 """What all sensors of recordings share: when a recording is requested, and what a tick reports."""
 
-import os
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import dagster as dg
 from pydantic import Field
 
 from drive_assets.partitions import KEYS_PER_CALL, RECORDINGS
-from drive_assets.recordings.archives import listing
-from drive_assets.recordings.sources import Source, origin, register
+from drive_assets.recordings.files import printable
+from drive_assets.recordings.sources import Source, name_conflict, register
 from drive_assets.resources.storage import Storage
 from drive_assets.running.environment import Seconds, setting
 
@@ -87,12 +85,12 @@ class Tick:
 
     def note(self, kind: str, text: str) -> None:
         """Report one thing of a kind, such as ("refused", "week.zip is no complete zip")."""
-        self.notes.setdefault(kind, []).append(text)
+        self.notes.setdefault(kind, []).append(printable(text))
 
     def warn(self, kind: str, text: str) -> None:
         """Report something that belongs into the log even if the tick requests runs."""
         self.note(kind, text)
-        self.warnings.append(f"{text}: {kind}")
+        self.warnings.append(f"{printable(text)}: {kind}")
 
     def is_settled(self, label: str, changed: float) -> bool:
         """Whether the settling time passed since a change at the time `changed`; reports it if not."""
@@ -103,34 +101,17 @@ class Tick:
 
     def request(self, arrival: Arrival) -> bool:
         """Request a recording; reports it instead if another source holds its name. Returns whether it is requested."""
-        conflict = self._name_conflict(arrival)
+        source = arrival.source
+        twins = [other.source.location for other in self.requested if other.source.name == source.name]
+        if twins:
+            conflict = f"{source.location} and {twins[0]} are both {source.name}; the latter is taken"
+        else:
+            conflict = name_conflict(self.storage, source, arrival.sizes)
         if conflict:
             self.note("not taken, since the name is in use", conflict)
         else:
             self.requested.append(arrival)
         return not conflict
-
-    def _name_conflict(self, arrival: Arrival) -> str:
-        """Which other source holds a recording's name, with other content; empty if the name is free.
-
-        A name belongs to the source that it was first requested from. Another one of the same kind gets it once the
-        first is gone; a source of another kind never.
-        """
-        source, folder = arrival.source, self.storage.recording(arrival.source.name)
-        for other in self.requested:
-            if other.source.name == source.name:
-                return f"{source.location} and {other.source.location} are both {source.name}; the latter is taken"
-        earlier = origin(self.storage, source.name)
-        if (
-            earlier is not None
-            and earlier.kind == source.kind
-            and (earlier.place == source.place or earlier.is_gone(self.storage))
-        ):
-            return ""
-        if listing(sizes_of(folder)) == arrival.sizes if folder.is_dir() else earlier is None:
-            return ""
-        holder = earlier.location if earlier is not None else folder
-        return f"{source.name} exists already from {holder} with other content than {source.location}"
 
     def summary(self, nothing: str) -> str:
         """All notes by kind, with counts and the first few of each; `nothing` if there are none."""
@@ -159,12 +140,6 @@ class Tick:
             ],
             cursor=cursor,
         )
-
-
-def sizes_of(folder: Path) -> list[tuple[str, int]]:
-    """Name and size in bytes of the files in a folder."""
-    with os.scandir(folder) as entries:
-        return [(entry.name, entry.stat().st_size) for entry in entries if entry.is_file()]
 
 
 def _duration(seconds: float) -> str:

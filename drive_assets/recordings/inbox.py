@@ -8,11 +8,12 @@ from pathlib import Path
 import dagster as dg
 
 from drive_assets.partitions import is_recording_name
-from drive_assets.recordings.archives import listing, open_archive
-from drive_assets.recordings.arrivals import INTERVAL_S, Arrival, ArrivalRules, Tick, sizes_of
+from drive_assets.recordings.archives import open_archive
+from drive_assets.recordings.arrivals import INTERVAL_S, Arrival, ArrivalRules, Tick
+from drive_assets.recordings.files import listing, missing_files, sizes_of
 from drive_assets.recordings.inbox_memory import Memory, Note, glance, read_content
 from drive_assets.recordings.local import LocalSource, find_all, find_folder, in_zip, is_recording, is_zip
-from drive_assets.recordings.sources import Kind, Source, missing_files
+from drive_assets.recordings.sources import Kind, Source
 from drive_assets.resources.storage import Storage
 from drive_assets.running.batches import error_text
 from model.common.errors import DataError
@@ -36,7 +37,7 @@ def inbox_sensor(
     """One run request for each complete, settled recording whose content was not requested yet."""
     memory, tick = Memory.parse(context.cursor), Tick(storage, arrival_rules)
     if not storage.inbox.is_dir():
-        return dg.SkipReason(f"{storage.inbox} does not exist; create it and drop recordings there.")
+        return dg.SkipReason(f"{storage.inbox} is no folder; create it and drop recordings there.")
     Scan(storage.inbox, tick, memory).run(list(_units(storage.inbox, tick)))
     return tick.result(context, memory.text(), f"Nothing new in {storage.inbox}")
 

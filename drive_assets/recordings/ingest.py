@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from drive_assets.partitions import is_recording_name
-from drive_assets.recordings.sources import Source, Transfer, read_origin, to_dict
+from drive_assets.recordings.sources import Source, Transfer, read_origin, register, to_dict
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
 from model.common.files import fsync, fsync_folder, locked, locked_after, write_json
@@ -47,7 +47,7 @@ def ingest(
     moved, with all that was derived from it, to `recordings/.superseded/<name>/<time>/`.
 
     Raises:
-        DataError: the source is no usable recording, a zip is hostile, names clash, or the disk is too full;
+        DataError: the source is no usable recording, a zip is hostile, the name is in use, or the disk is too full;
             PassingError: a retry may succeed.
     """
     storage.check_writable()
@@ -67,6 +67,7 @@ def ingest(
             transfer = source.fetch(storage, incoming, log)
             _decide_reading(incoming, target, config)
             report, version = _inspect_copy(storage, source, incoming, config)
+            _refuse_other_origin(storage, source, incoming, version)
             write_json(incoming / ORIGIN, {**to_dict(source), "version": version})
             fsync_folder(incoming)
             change = _publish(storage, incoming, target, version)
@@ -161,6 +162,21 @@ def _inspect_copy(storage: Storage, source: Source, folder: Path, config: Readin
         source.release(storage)
         # The error names the source: the copy is removed.
         raise DataError(str(error).replace(str(folder), source.location)) from error
+
+
+def _refuse_other_origin(storage: Storage, source: Source, incoming: Path, version: str) -> None:
+    """Raises DataError if the recording has other content from another existing source, such as another car."""
+    target = storage.recording(source.name)
+    earlier, _ = read_origin(target / ORIGIN) or (None, "")
+    if earlier is None or earlier.place == source.place or earlier.is_gone(storage):
+        return
+    if content_hash(target, incoming / READING) != version:
+        source.release(storage)
+        register(storage, [earlier])
+        raise DataError(
+            f"{source.name} exists already from {earlier.location} with other content than {source.location}. "
+            f"Rename one if they are two drives; run `drive-assets forget {source.name}` first to replace it."
+        )
 
 
 def _refuse_other_case(storage: Storage, name: str) -> None:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from drive_assets.recordings.archives import clashing_names, is_taken, open_archive, taken_as, unpack
+from drive_assets.recordings.archives import open_archive, unpack
 from drive_assets.recordings.disk import Progress, check_space
+from drive_assets.recordings.files import clashing_names, is_printable, is_taken, printable, taken_as
 from drive_assets.recordings.sources import Source, Transfer
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
@@ -20,6 +21,9 @@ from model.recording.frame_files import is_frame
 
 LINKS_VARIABLE = "DRIVE_ASSETS_LINKS"
 """Names a folder, such as the cache of DVC or git-annex, that files of a recording may link into."""
+NOT_A_ZIP = (".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zst")
+UNFINISHED = (".crdownload", ".filepart", ".part", ".partial")
+"""Suffixes of downloads and uploads in progress."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +45,12 @@ class LocalSource(Source):
 
 def _copy_folder(folder: Path, target: Path, progress: Progress) -> Transfer:
     started = time.monotonic()
-    files = sorted(path for path in folder.iterdir() if is_taken(path.name))
+    inside = list(folder.iterdir())
+    files = sorted(path for path in inside if is_taken(path.name))
     for path in files:
         _require_file(path)
+    if skipped := [printable(path.name) for path in inside if is_frame(path.name) and not is_taken(path.name)]:
+        progress.log(f"{folder}: {len(skipped)} frames skipped, whose names cannot be printed: {skipped[:4]}")
     if clashes := clashing_names(path.name for path in files):
         raise DataError(f"{folder} has {', '.join(clashes[:4])}, which differ only in case: remove all but one.")
     if not any(is_frame(path.name) for path in files):
@@ -51,10 +58,15 @@ def _copy_folder(folder: Path, target: Path, progress: Progress) -> Transfer:
     total, done = sum(path.stat().st_size for path in files), 0
     check_space(target, total, folder.name)
     for path in files:
-        shutil.copyfile(path, target / taken_as(path.name))
+        try:
+            shutil.copyfile(path, target / taken_as(path.name))
+        except OSError as error:
+            error.filename = error.filename or str(path)  # a failed read does not name the file
+            raise
         done += path.stat().st_size
         progress(done, total)
-    return {"copied_megabytes": total / 1e6, "copy_s": time.monotonic() - started}
+    transfer: Transfer = {"copied_megabytes": total / 1e6, "copy_s": time.monotonic() - started}
+    return transfer | ({"skipped_frames": ", ".join(skipped)} if skipped else {})
 
 
 def _other_files(folder: Path) -> str:
@@ -99,7 +111,7 @@ def find_all(paths: Sequence[Path]) -> tuple[list[LocalSource], list[str]]:
     refused: list[str] = []
     for path in paths:
         try:
-            for unit in _units(_real(path.expanduser())):
+            for unit in _units(_real(path.expanduser()), refused):
                 for source in _in_unit(unit, refused):
                     if source != found.setdefault(source.name, source):
                         refused.append(f"{source.location} holds {source.name}, as {found[source.name].location} does.")
@@ -107,10 +119,10 @@ def find_all(paths: Sequence[Path]) -> tuple[list[LocalSource], list[str]]:
             refused.append(str(error))
         except OSError as error:
             refused.append(f"{error.filename or path} cannot be read: {error.strerror}.")
-    return list(found.values()), refused
+    return list(found.values()), [printable(reason) for reason in refused]
 
 
-def _units(path: Path) -> list[Path]:
+def _units(path: Path, refused: list[str]) -> list[Path]:
     """The folders and zips of recordings at a path: itself, or those in it.
 
     Raises:
@@ -119,17 +131,32 @@ def _units(path: Path) -> list[Path]:
     expected = "expected a recording, a zip of some, or a folder of them."
     if not path.exists():
         raise DataError(f"{path} does not exist: {expected}")
+    if problem := _problem(path):
+        raise DataError(problem)
     if (is_zip(path) and path.is_file()) or is_recording(path):
         return [path]
     if not path.is_dir():
         raise DataError(f"{path} is no folder and no zip: {expected}")
     inside = sorted(inner for inner in path.iterdir() if not inner.name.startswith("."))
     units = [inner for inner in inside if is_recording(inner) or (is_zip(inner) and inner.is_file())]
-    if not units:
+    problems = {inner: _problem(inner) for inner in inside}
+    refused += filter(None, problems.values())
+    if not units and not any(problems.values()):
         text = f"{path} holds no recording: expected folders YYYY-MM-DD_HH-MM-SS with {TELEMETRY}."
         is_deeper = any(is_recording(inner) for folder in inside if folder.is_dir() for inner in folder.iterdir())
         raise DataError(f"{text} They lie one folder deeper: pass that." if is_deeper else text)
-    return units
+    return [unit for unit in units if not problems[unit]]
+
+
+def _problem(path: Path) -> str:
+    """Why a file or folder cannot be a recording; empty if it may be one, or is something else."""
+    if not is_printable(str(path)):
+        return f"{path} has control characters in its path: rename it."
+    if path.suffix.lower() in NOT_A_ZIP:
+        return f"{path} is no zip: unpack it, and ingest the folder."
+    if path.suffix.lower() in UNFINISHED:
+        return f"{path} is an unfinished download or copy: wait until it is complete, or remove it."
+    return ""
 
 
 def _in_unit(unit: Path, refused: list[str]) -> Iterator[LocalSource]:

@@ -13,13 +13,12 @@ from typing import Any, ClassVar
 
 import dagster as dg
 
-from drive_assets.recordings.archives import taken_as
+from drive_assets.recordings.files import listing, sizes_of
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
 from model.common.files import write_json
 from model.common.progress import Tell
-from model.recording.folder import ORIGIN, TELEMETRY, parse_recording_name
-from model.recording.frame_files import is_frame
+from model.recording.folder import ORIGIN, parse_recording_name
 
 KINDS = (
     "drive_assets.recordings.simulated",
@@ -82,13 +81,6 @@ def kinds() -> list[Kind]:
     return [importlib.import_module(name).KIND for name in KINDS]
 
 
-def missing_files(names: Sequence[str]) -> str:
-    """What a recording with these files lacks to be complete; empty if nothing."""
-    missing = [] if TELEMETRY in map(taken_as, names) else [TELEMETRY]
-    missing += [] if any(is_frame(name) for name in names) else ["a frame (.jpg)"]
-    return " and ".join(missing)
-
-
 def to_dict(source: Source) -> dict[str, Any]:
     return {"kind": source.kind, **asdict(source)}
 
@@ -132,6 +124,28 @@ def origin(storage: Storage, name: str) -> Source | None:
     """What a recording was made from, or will be; None if that is not known."""
     made_from = read_origin(storage.recording(name) / ORIGIN)
     return made_from[0] if made_from else _registered(storage, name)
+
+
+def name_conflict(storage: Storage, source: Source, sizes: str) -> str:
+    """Which other source holds a recording's name, with other content; empty if the name is free.
+
+    A name belongs to the source that it was first requested from. Another one of the same kind gets it once the first
+    is gone; a source of another kind never.
+
+    Args:
+        sizes: `listing` of the files of `source`.
+    """
+    earlier, folder = origin(storage, source.name), storage.recording(source.name)
+    if (
+        earlier is not None
+        and earlier.kind == source.kind
+        and (earlier.place == source.place or earlier.is_gone(storage))
+    ):
+        return ""
+    if listing(sizes_of(folder)) == sizes if folder.is_dir() else earlier is None:
+        return ""
+    holder = earlier.location if earlier is not None else folder
+    return f"{source.name} exists already from {holder} with other content than {source.location}"
 
 
 def read_origin(path: Path) -> tuple[Source, str] | None:

@@ -77,7 +77,7 @@ def test_a_settled_recording_is_requested_once_and_again_after_a_change(inbox: S
 def test_other_things_are_named_and_do_not_stop_the_recordings(
     inbox: Sensor, storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in (DAYS[1], "notes", "closed"):
+    for name in (DAYS[1], "notes", "closed", "line\nbreak"):
         (storage.inbox / name).mkdir()
     (storage.inbox / "broken.zip").write_bytes(b"PK")
     (storage.inbox / "linked.zip").symlink_to(tmp_path / "none.zip")
@@ -96,7 +96,7 @@ def test_other_things_are_named_and_do_not_stop_the_recordings(
     assert inbox.tick() == []
     for text in (
         f"1 not complete: {DAYS[1]} lacks telemetry.csv and a frame (.jpg)",
-        "1 without a recording: notes (expected a zip or a folder with telemetry.csv)",
+        "2 without a recording: line\\nbreak (expected a zip or a folder with telemetry.csv); notes",
         "5 refused: closed cannot be read: Permission denied",
         f"{DAYS[2]}: it is a link to",
         f"broken.zip: {storage.inbox}/broken.zip is no complete zip",

@@ -1,6 +1,7 @@
 """Ingestion from folders and zips: complete or not at all, and clear errors for everything else."""
 
 import copy
+import errno
 import json
 import os
 import shutil
@@ -39,6 +40,17 @@ def visible(storage: Storage) -> list[str]:
     return sorted(p.name for p in storage.recordings.iterdir() if not p.name.startswith("."))
 
 
+def zip_of(path: Path, entries: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(zipfile.ZipInfo(name), content)
+    return path
+
+
+def files_of(drive: Path, prefix: str = "") -> dict[str, bytes]:
+    return {prefix + path.name: path.read_bytes() for path in drive.iterdir()}
+
+
 def test_a_folder_is_copied_and_the_source_unchanged(storage: Storage, tmp_path: Path) -> None:
     drive = write_drive(tmp_path / NAME, rows=6)
     (drive / "annotations.csv").write_text("of another tool")
@@ -50,9 +62,12 @@ def test_a_folder_is_copied_and_the_source_unchanged(storage: Storage, tmp_path:
 
 
 def test_other_content_moves_the_earlier_version_aside(storage: Storage, tmp_path: Path) -> None:
-    ingest(storage, find_recordings(write_drive(tmp_path / "a" / NAME, rows=6))[0])
+    source = find_recordings(write_drive(tmp_path / NAME, rows=6))[0]
+    ingest(storage, source)
     storage.annotations(NAME).write_text("derived")
-    assert ingest(storage, find_recordings(write_drive(tmp_path / "b" / NAME, rows=8))[0]).change == "superseded"
+    shutil.rmtree(tmp_path / NAME)
+    write_drive(tmp_path / NAME, rows=8)
+    assert ingest(storage, source).change == "superseded"
     assert len(list(storage.recording(NAME).glob("*.jpg"))) == 8
     assert not storage.annotations(NAME).exists()
     (earlier,) = (storage.recordings / ".superseded" / NAME).iterdir()
@@ -80,11 +95,7 @@ def test_an_invalid_recording_leaves_nothing(storage: Storage, tmp_path: Path) -
 @pytest.mark.parametrize("prefix", ["", f"{NAME}/", f"export/{NAME}/"])
 def test_zips_with_and_without_folders(storage: Storage, tmp_path: Path, prefix: str) -> None:
     drive = write_drive(tmp_path / "x" / NAME, rows=6)
-    archive = tmp_path / f"{NAME}.zip"
-    with zipfile.ZipFile(archive, "w") as opened:
-        for path in drive.iterdir():
-            opened.write(path, prefix + path.name)
-    (source,) = find_recordings(archive)
+    (source,) = find_recordings(zip_of(tmp_path / f"{NAME}.zip", files_of(drive, prefix)))
     assert source.name == NAME
     assert ingest(storage, source).content.usable_frames == 6
 
@@ -95,6 +106,7 @@ class Entry(NamedTuple):
     mode: int = 0
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
@@ -103,7 +115,8 @@ class Entry(NamedTuple):
         (Entry("C:/evil.jpg"), "leads out of the archive"),
         (Entry("link.jpg", b"/etc/passwd", 0o120777), "is a link"),
         (Entry("bomb.jpg", bytes(30_000_000)), "absurd size"),
-        (Entry("TELEMETRY.JPG"), "differ only in case"),
+        (Entry("TELEMETRY.JPG"), "TELEMETRY.JPG and telemetry.jpg, which differ only in case"),
+        (Entry("telemetry.jpg"), "holds telemetry.jpg twice: remove all but one"),
         (Entry("..\\evil.jpg"), "leads out of the archive"),
         (Entry("telemetry\n.jpg"), "control characters"),
     ],
@@ -145,27 +158,14 @@ def test_a_zip_whose_entries_share_bytes_is_refused(storage: Storage, tmp_path: 
 
 def test_entry_names_in_another_encoding_and_with_backslashes(storage: Storage, tmp_path: Path) -> None:
     drive = write_drive(tmp_path / "x" / NAME, rows=4)
-    archive = tmp_path / "drives.zip"
-    with zipfile.ZipFile(archive, "w") as opened:
-        for path in drive.iterdir():
-            opened.writestr(zipfile.ZipInfo(f"M\xfcnchen\\{NAME}\\{path.name}"), path.read_bytes())
-    (source,) = find_recordings(archive)
+    (source,) = find_recordings(zip_of(tmp_path / "drives.zip", files_of(drive, f"M\xfcnchen\\{NAME}\\")))
     assert (source.name, ingest(storage, source).content.usable_frames) == (NAME, 4)
 
 
 def test_an_entry_name_that_is_not_utf8_is_an_error_that_names_the_zip(storage: Storage, tmp_path: Path) -> None:
-    archive = tmp_path / f"{NAME}.zip"
-    with zipfile.ZipFile(archive, "w") as opened:
-        opened.writestr("\xfc\xfc.jpg", b"x")
+    archive = zip_of(tmp_path / f"{NAME}.zip", {"\xfc\xfc.jpg": b"x"})
     archive.write_bytes(archive.read_bytes().replace("\xfc".encode(), b"\xff\xfe"))
     with pytest.raises(DataError, match=f"{NAME}.zip is no complete zip"):
-        find_recordings(archive)
-
-
-def test_a_truncated_zip_is_an_error(storage: Storage, tmp_path: Path) -> None:
-    archive = tmp_path / f"{NAME}.zip"
-    archive.write_bytes(b"PK\x03\x04 and no more")
-    with pytest.raises(DataError, match="no complete zip"):
         find_recordings(archive)
 
 
@@ -248,6 +248,22 @@ def _ingest(data: str, folder: str) -> None:
     ingest(Storage(data_root=data, inbox_root=data), find_recordings(Path(folder))[0])
 
 
+def test_two_cars_with_the_same_start_time_are_told_apart(storage: Storage, tmp_path: Path) -> None:
+    first, second = (find_recordings(write_drive(tmp_path / car / NAME, seed=n))[0] for n, car in enumerate("ab"))
+    register(storage, [first])
+    version = ingest(storage, first).version
+    register(storage, [second])
+    message = f"{NAME} exists already from {first.location} with other content than {second.location}.*forget {NAME}"
+    with pytest.raises(DataError, match=message):
+        ingest(storage, second)
+    assert lookup(storage, NAME) == first
+    assert ingest(storage, first).version == version
+    copy = LocalSource(NAME, str(shutil.copytree(first.location, tmp_path / "usb" / NAME)))
+    assert ingest(storage, copy).change == "unchanged"
+    shutil.rmtree(tmp_path / "usb")
+    assert ingest(storage, second).change == "superseded"
+
+
 def test_two_processes_at_once(storage: Storage, tmp_path: Path) -> None:
     drives = [write_drive(tmp_path / str(n) / NAME, rows=6 + n) for n in range(2)]
     context = get_context("spawn")
@@ -256,10 +272,10 @@ def test_two_processes_at_once(storage: Storage, tmp_path: Path) -> None:
         process.start()
     for process in processes:
         process.join()
-    assert [process.exitcode for process in processes] == [0, 0]
+    first = [process.exitcode for process in processes].index(0)
+    assert processes[1 - first].exitcode != 0, "two drives of one name"
     assert visible(storage) == [NAME]
-    versions = [storage.recording(NAME), *(storage.recordings / ".superseded" / NAME).iterdir()]
-    assert sorted(len(list(path.glob("*.jpg"))) for path in versions) == [6, 7]
+    assert len(list(storage.recording(NAME).glob("*.jpg"))) == 6 + first
 
 
 def test_progress_is_a_line_every_few_seconds_with_share_and_speed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,17 +290,6 @@ def test_progress_is_a_line_every_few_seconds_with_share_and_speed(monkeypatch: 
         "week.zip: 40% of 100.0 MB, 4.0 MB/s, 15 s left",
         "week.zip: 60% of 100.0 MB, 4.0 MB/s, 10 s left",
     ]
-
-
-def zip_of(path: Path, entries: dict[str, bytes]) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in entries.items():
-            archive.writestr(zipfile.ZipInfo(name), content)
-    return path
-
-
-def files_of(drive: Path, prefix: str = "") -> dict[str, bytes]:
-    return {prefix + path.name: path.read_bytes() for path in drive.iterdir()}
 
 
 def test_a_zip_with_one_bad_name_yields_the_others_and_is_named(tmp_path: Path) -> None:
@@ -340,20 +345,46 @@ def test_links_are_followed_only_where_allowed(
     assert not any(path.is_symlink() for path in storage.recording(NAME).iterdir())
 
 
+def test_frames_whose_names_are_not_utf8_are_named_and_skipped(storage: Storage, tmp_path: Path) -> None:
+    drive = write_drive(tmp_path / NAME, rows=2)
+    os.link(next(drive.glob("*.jpg")), os.fsencode(drive) + b"/Stra\xdfe\n.jpg")
+    lines: list[str] = []
+    report = ingest(storage, find_recordings(drive)[0], lines.append)
+    assert (report.content.frames, report.transfer["skipped_frames"]) == (2, "Stra\\udcdfe\\n.jpg")
+    assert len(lines) == 1 and "1 frames skipped" in lines[0]
+
+
+def test_archives_unfinished_files_and_names_with_line_breaks_are_named_on_one_line(tmp_path: Path) -> None:
+    write_drive(tmp_path / "all" / NAME, rows=2)
+    shutil.copytree(tmp_path / "all" / NAME, tmp_path / "all" / f"{NAME}\nERROR all drives lost")
+    for name in ("week.tar.gz", "week.rar", "2024-05-02_10-00-00.zip.part"):
+        (tmp_path / "all" / name).write_bytes(b"x")
+    found, refused = find_all([tmp_path / "all", tmp_path / "all" / "week.rar"])
+    assert [source.name for source in found] == [NAME]
+    assert not any("\n" in reason for reason in refused)
+    text = "\n".join(refused)
+    assert f"{NAME}\\nERROR all drives lost has control characters in its path: rename it." in text
+    assert text.count("week.rar is no zip: unpack it") == 2 and "week.tar.gz is no zip" in text
+    assert "2024-05-02_10-00-00.zip.part is an unfinished download or copy" in text
+
+
+def test_a_file_that_cannot_be_read_is_named(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drive, fail = write_drive(tmp_path / NAME, rows=2), OSError(errno.EIO, os.strerror(errno.EIO))
+    monkeypatch.setattr(shutil, "copyfile", lambda source, target: (_ for _ in ()).throw(fail))
+    with pytest.raises(DataError, match=rf"cannot be copied .* Input/output error: '{drive}/.*\.jpg'"):
+        ingest(storage, find_recordings(drive)[0])
+    assert visible(storage) == []
+
+
 @pytest.mark.parametrize("kind", ["fifo", "device", "broken link", "circle of links", "folder"])
 def test_only_regular_files_are_read(storage: Storage, tmp_path: Path, kind: str) -> None:
     drive = write_drive(tmp_path / NAME, rows=2)
     odd = drive / "odd.jpg"
-    if kind == "fifo":
-        os.mkfifo(odd)
-    elif kind == "device":
-        odd.symlink_to("/dev/zero")
-    elif kind == "broken link":
-        odd.symlink_to(drive / "none.jpg")
-    elif kind == "circle of links":
-        odd.symlink_to(odd)
+    links = {"device": Path("/dev/zero"), "broken link": drive / "none.jpg", "circle of links": odd}
+    if kind in links:
+        odd.symlink_to(links[kind])
     else:
-        odd.mkdir()
+        os.mkfifo(odd) if kind == "fifo" else odd.mkdir()
     with pytest.raises(DataError, match=r"odd\.jpg is (a link to /dev/zero|no regular file)"):
         ingest(storage, find_recordings(drive)[0])
 

@@ -121,7 +121,7 @@ def test_two_commands_that_take_one_recording_at_once_wait_for_each_other_and_sa
 def held_at(instance: dg.DagsterInstance, name: str, backfill: str) -> bool:
     """Whether a run of a backfill stands still at a recording that this process holds."""
     runs = instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill}))
-    return any(f"{name} is being taken" in told(instance, run) for run in runs)
+    return any(f"{name} is being ingested" in told(instance, run) for run in runs)
 
 
 def cancel(instance: dg.DagsterInstance, name: str) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from drive_assets.partitions import is_recording_name
+from drive_assets.recordings.files import printable
 from drive_assets.recordings.sharepoint.library import choose_library, read_settings, require_folder
 from drive_assets.resources.sharepoint.items import Item
 from model.common.errors import DataError
@@ -23,9 +24,9 @@ def check_access(log: Tell) -> bool:
     left = list(STEPS)
     try:
         for result in _results(log):
-            log(f"ok    {left.pop(0):<9} {result}")
+            log(printable(f"ok    {left.pop(0):<9} {result}"))
     except DataError as error:
-        log(f"FAIL  {left.pop(0):<9} {error}")
+        log(printable(f"FAIL  {left.pop(0):<9} {error}"))
         if left:
             log(f"      Not reached: {', '.join(left)}.")
         return False

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from drive_assets.recordings.archives import is_taken
+from drive_assets.recordings.files import is_taken
 from drive_assets.recordings.sharepoint.library import Place
 from drive_assets.resources.sharepoint.items import Item
 from drive_assets.resources.storage import Storage
@@ -74,22 +74,31 @@ class DriveMap:
     """The map of one library. Use as a context; each method is one transaction."""
 
     def __init__(self, path: Path) -> None:
-        """Raises DataError if the file is damaged."""
+        """Raises DataError if SQLite cannot use the file, like leaving the context."""
+        self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, timeout=30.0)
         try:
+            self._db = sqlite3.connect(path, timeout=30.0)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.executescript(_SCHEMA)
-        except sqlite3.DatabaseError as error:
-            self._db.close()
-            raise DataError(f"{path} is damaged ({error}): remove it; the sensor then lists the library.") from error
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
 
     def __enter__(self) -> "DriveMap":
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._db.close()
+        if isinstance(error, sqlite3.Error):
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: sqlite3.Error) -> DataError:
+        """An error for any failure of SQLite, whose code decides the advice."""
+        advice = "check its disk, its permissions and that no other program holds it"
+        if error.sqlite_errorcode in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            advice = "it is damaged: remove it, and the sensor lists the library again"
+        return DataError(f"{self._path} cannot be used ({error}): {advice}.")
 
     def place(self, settings: str = "") -> Place | None:
         """The place that was stored; if it was stored for other settings than these, all is forgotten."""

@@ -10,12 +10,12 @@ import dagster as dg
 
 from drive_assets.partitions import is_recording_name
 from drive_assets.recordings import arrivals
-from drive_assets.recordings.archives import listing, open_archive, taken_as
+from drive_assets.recordings.archives import open_archive
 from drive_assets.recordings.arrivals import INTERVAL_S, Arrival, ArrivalRules, Tick
+from drive_assets.recordings.files import listing, missing_files, printable, taken_as
 from drive_assets.recordings.sharepoint.drive_map import DriveMap, Entry, open_map
 from drive_assets.recordings.sharepoint.library import SET_UP, Place, connect, find_place, settings_key
 from drive_assets.recordings.sharepoint.source import SharePointSource, listing_of_zip
-from drive_assets.recordings.sources import missing_files
 from drive_assets.resources.sharepoint.items import DeltaPage, Item, ResyncRequired, SharePointError, Throttled
 from drive_assets.resources.sharepoint.settings import SharePointSettings
 from drive_assets.resources.storage import Storage
@@ -284,4 +284,4 @@ class Scan:
         return not malware
 
     def _location(self, entry: Entry) -> str:
-        return f"sharepoint:{self.place.label}/{entry.path}"
+        return printable(f"sharepoint:{self.place.label}/{entry.path}")

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote
 
 from drive_assets.partitions import is_recording_name
-from drive_assets.recordings.archives import clashing_names, is_taken, listing, open_archive, taken_as, unpack
+from drive_assets.recordings.archives import open_archive, unpack
 from drive_assets.recordings.disk import Progress, check_space
+from drive_assets.recordings.files import clashing_names, is_taken, listing, missing_files, taken_as
 from drive_assets.recordings.sharepoint.drive_map import open_map
 from drive_assets.recordings.sharepoint.library import connect, read_settings
-from drive_assets.recordings.sources import Source, Transfer, missing_files
+from drive_assets.recordings.sources import Source, Transfer
 from drive_assets.resources.storage import Storage
 from model.common.config import fingerprint
 from model.common.errors import DataError

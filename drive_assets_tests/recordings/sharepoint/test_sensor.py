@@ -401,3 +401,15 @@ def test_a_library_that_cannot_be_reached_is_an_error_and_the_cursor_stays(
         sensor.tick()
     assert sensor.cursor == kept
     assert sensor.tick() == []
+
+
+@pytest.mark.parametrize("content", [b"no database" * 100, None], ids=["damaged", "a folder"])
+def test_a_map_that_cannot_be_used_is_an_error_that_names_it(
+    sensor: Sensor, library: Path, storage: Storage, content: bytes | None
+) -> None:
+    path = storage.root / "sharepoint" / "library.sqlite"
+    path.parent.mkdir(parents=True)
+    path.mkdir() if content is None else path.write_bytes(content)
+    advice = "check its disk" if content is None else "it is damaged"
+    with pytest.raises(DataError, match=rf"{path} cannot be used \(.*\): {advice}"):
+        sensor.tick()

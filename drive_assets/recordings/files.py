@@ -1,0 +1,65 @@
+"""The files of a recording: which are ingested and under which names, and names that are safe to print."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from model.common.config import fingerprint
+from model.recording.folder import READING, ROI, TELEMETRY, TRUE_ANNOTATIONS
+from model.recording.frame_files import is_frame
+
+TAKEN = (TELEMETRY, ROI, READING, TRUE_ANNOTATIONS)
+"""Files of a recording besides its frames. Files derived from a recording are not ingested."""
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""Control characters, line separators, and bytes of a name that are not UTF-8."""
+
+
+def printable(text: str) -> str:
+    """The text with control characters and undecodable bytes escaped, so that a name cannot forge a line of a log."""
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def is_printable(name: str) -> bool:
+    return not _UNPRINTABLE.search(name)
+
+
+def taken_as(name: str) -> str:
+    """The name under which a file of a recording is ingested, such as telemetry.csv for Telemetry.CSV.
+
+    Empty if it belongs to no recording, such as ._x.jpg of macOS, or if its name cannot be printed.
+    """
+    if name.lower() in TAKEN:
+        return name.lower()
+    return name if is_frame(name) and is_printable(name) else ""
+
+
+def is_taken(name: str) -> bool:
+    """Whether a file of this name belongs to a recording."""
+    return bool(taken_as(name))
+
+
+def listing(files: Sequence[tuple[str, int]]) -> str:
+    """Identity of a recording's files by name and size in bytes; others are ignored."""
+    return fingerprint(sorted((taken_as(name), size) for name, size in files if is_taken(name)))
+
+
+def sizes_of(folder: Path) -> list[tuple[str, int]]:
+    """Name and size in bytes of the files in a folder."""
+    with os.scandir(folder) as entries:
+        return [(entry.name, entry.stat().st_size) for entry in entries if entry.is_file()]
+
+
+def clashing_names(names: Iterable[str]) -> list[str]:
+    """Names that differ only in case, or not at all: only one of their files could be kept."""
+    names = sorted(names)
+    count = Counter(name.lower() for name in names)
+    return [name for name in names if count[name.lower()] > 1]
+
+
+def missing_files(names: Sequence[str]) -> str:
+    """What a recording with these files lacks to be complete; empty if nothing."""
+    missing = [] if TELEMETRY in map(taken_as, names) else [TELEMETRY]
+    missing += [] if any(is_frame(name) for name in names) else ["a frame (.jpg)"]
+    return " and ".join(missing)
