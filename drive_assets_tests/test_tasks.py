@@ -1,4 +1,4 @@
-"""Jobs and results pass through JSON and come out equal; what jobs of one run share."""
+"""Jobs and results as JSON."""
 
 import json
 from pathlib import Path
@@ -6,11 +6,8 @@ from pathlib import Path
 import pytest
 
 from drive_assets.resources.mlflow.tracking import TrackedRun, UsedData
-from drive_assets.tasks import TASKS, TRAIN, TRAIN_DETECTOR, AnnotateJob, TrainDetectorJob, TrainJob, annotate
+from drive_assets.tasks import TrainDetectorJob, TrainJob
 from drive_assets.wire import Failed, Report, Work, from_wire, to_wire
-from drive_assets_tests.drives import write_drive
-from model.annotation.config import AnnotationConfig
-from model.detection.detector import BUNDLED
 from model.detection.detector_training import DetectorConfig, DetectorResult
 from model.training.recipes import TrainingConfig
 
@@ -34,24 +31,10 @@ def through_json(value: object) -> object:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_goes_in_comes_out(value: object) -> None:
+def test_json_preserves_jobs_and_results(value: object) -> None:
     assert through_json(value) == value
 
 
-def test_tasks_are_known_by_their_names() -> None:
-    assert list(TASKS) == ["annotate", "train_detector", "train", "evaluate"]
-    assert (TASKS["train"], TASKS["train_detector"]) == (TRAIN, TRAIN_DETECTOR)
-
-
-def test_a_job_that_lacks_something_is_refused_by_its_name() -> None:
+def test_a_job_without_a_required_field_is_refused_with_the_fields_name() -> None:
     with pytest.raises(ValueError, match="data_version"):
         from_wire(TrainJob, {"architecture": "simple_concat_lstm", "splits": "s", "output": "o", "config": {}})
-
-
-def test_a_batch_of_recordings_loads_the_network_once(tmp_path: Path) -> None:
-    told: list[str] = []
-    config = AnnotationConfig(image_size=96, backend="torch")
-    for name in ("2024-05-01_10-00-00", "2024-05-02_10-00-00", "2024-05-03_10-00-00"):
-        drive = write_drive(tmp_path / name, rows=2)
-        annotate(AnnotateJob(drive, BUNDLED, tmp_path / "cache", config), told.append)
-    assert sum(line.startswith("Loaded the detector") for line in told) == 1

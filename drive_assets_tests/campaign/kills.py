@@ -22,6 +22,7 @@ ENDING_S = 60.0
 STUCK_S = 600.0
 """A command that runs longer after its worker was killed, or on a full disk, is stuck."""
 POLL_S, LOOK_S = 0.05, 0.2
+PAUSE_S = 8.0
 
 
 def kill(command: "subprocess.Popen[bytes]", workshop: Workshop) -> None:
@@ -60,6 +61,13 @@ def fill_disk(command: "subprocess.Popen[bytes]", workshop: Workshop) -> None:
                     pass
 
 
+def pause(command: "subprocess.Popen[bytes]", workshop: Workshop) -> None:
+    """Stop all processes for a while, as a suspended machine does."""
+    os.killpg(command.pid, signal.SIGSTOP)
+    time.sleep(PAUSE_S)
+    os.killpg(command.pid, signal.SIGCONT)
+
+
 BALLAST = "ballast"
 Method = Callable[["subprocess.Popen[bytes]", Workshop], None]
 METHODS: dict[str, Method] = {
@@ -69,8 +77,9 @@ METHODS: dict[str, Method] = {
     "SIGTERM": terminate,
     "Ctrl-C": interrupt,
     "full disk": fill_disk,
+    "SIGSTOP and SIGCONT": pause,
 }
-ENDS_BY_ITSELF = (kill_worker, fill_disk)
+ENDS_BY_ITSELF = (kill_worker, fill_disk, pause)
 """After these the command ends by itself."""
 ACCEPTED = {0, 130, -signal.SIGTERM, -signal.SIGINT}
 """Exit statuses after SIGTERM and Ctrl-C: it had just ended, it was interrupted, or Python had no handler yet."""
@@ -157,7 +166,8 @@ def _kill(workshop: Workshop, step: Step, method: Method, trial: Trial, log: Pat
         workshop.seconds[step.name] = children_seconds() - before
     (workshop.data / BALLAST).unlink(missing_ok=True)
     output = log.read_text(errors="replace")
-    if method in (terminate, interrupt) and trial.status not in ACCEPTED:
+    accepted = {0} if method is pause else ACCEPTED
+    if method in (terminate, interrupt, pause) and trial.status not in accepted:
         yield f"ends with {trial.status}: {output[-1000:]}"
     if method in ENDS_BY_ITSELF and "Traceback" in output:
         yield f"a traceback on the terminal: {output[-2000:]}"

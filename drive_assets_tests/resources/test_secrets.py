@@ -84,7 +84,6 @@ def test_no_fault_shows_a_secret(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    caplog.set_level(logging.DEBUG, "urllib3")  # its level is global, and other libraries change it
     caplog.set_level(logging.DEBUG, "urllib3")  # libraries set a level of its own, for the whole process
     texts: list[str] = []
     first = make_client()
