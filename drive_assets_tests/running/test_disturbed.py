@@ -20,13 +20,15 @@ from drive_assets.recordings.local import find_all
 from drive_assets.recordings.sources import register
 from drive_assets.resources.storage import Storage
 from drive_assets.running.home import SETTINGS, prepare_home
-from drive_assets.running.instance import open_instance
+from drive_assets.running.instance import PROCESS_TAG, open_instance
 from drive_assets.running.run_launcher import LOST
 from drive_assets_tests.drives import write_drive
+from model.common.errors import DataError
 from model.common.files import locked
 
 NAMES = [f"2024-05-0{day}_10-00-00" for day in range(1, 4)]
 RECORDING = dg.AssetKey("recording")
+HELD = "is being ingested by process"
 
 defs = dg.Definitions([recording], executor=dg.in_process_executor, resources={"storage": Storage.from_environment()})
 """What the daemon knows. Its process finds the data root in its own environment."""
@@ -105,7 +107,7 @@ def test_two_commands_that_take_one_recording_at_once_wait_for_each_other_and_sa
     command = [sys.executable, "-m", "drive_assets.cli", "ingest", str(drive)]
     with locked(lock_of(storage, NAMES[0])):
         both = [subprocess.Popen(command) for _ in range(2)]
-        until(lambda: sum("is being ingested by process" in told(instance, run) for run in instance.get_runs()) == 2)
+        until(lambda: sum(HELD in told(instance, run) for run in instance.get_runs()) == 2)
         assert taken(instance) == set()
     assert [process.wait(240) for process in both] == [0, 0]
     changes = [
@@ -118,10 +120,31 @@ def test_two_commands_that_take_one_recording_at_once_wait_for_each_other_and_sa
     assert len(list(storage.recording(NAMES[0]).glob("*.jpg"))) == 8
 
 
+@pytest.mark.timeout(600)
+def test_the_ui_terminates_a_run_of_a_command(instance: dg.DagsterInstance, storage: Storage, tmp_path: Path) -> None:
+    drive = write_drive(tmp_path / NAMES[0], rows=8)
+    with locked(lock_of(storage, NAMES[0])):
+        process = subprocess.Popen([sys.executable, "-m", "drive_assets.cli", "ingest", str(drive)])
+        until(lambda: any(HELD in told(instance, run) for run in instance.get_runs()))
+        (run,) = instance.get_runs()
+        assert instance.run_coordinator.cancel_run(run.run_id)  # as the UI's Terminate does
+        assert process.wait(60) == 130
+    assert [run.status.value for run in instance.get_runs()] == ["CANCELED"]
+    assert taken(instance) == set()
+
+
+def test_a_run_of_a_command_on_another_machine_is_terminated_there(instance: dg.DagsterInstance) -> None:
+    run = dg.DagsterRun(job_name="job", status=dg.DagsterRunStatus.STARTED, tags={PROCESS_TAG: "another-host/7/a1b2"})
+    instance.add_run(run)
+    with pytest.raises(DataError, match="Process 7 on another-host executes this run"):
+        instance.run_launcher.terminate(run.run_id)
+    assert [run.status.value for run in instance.get_runs()] == ["STARTED"]
+
+
 def held_at(instance: dg.DagsterInstance, name: str, backfill: str) -> bool:
     """Whether a run of a backfill stands still at a recording that this process holds."""
     runs = instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill}))
-    return any(f"{name} is being ingested" in told(instance, run) for run in runs)
+    return any(f"{name} {HELD}" in told(instance, run) for run in runs)
 
 
 def cancel(instance: dg.DagsterInstance, name: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import dagster as dg
+import psutil
 import pytest
 from dagster._utils.interrupts import capture_interrupts  # what Dagster does between steps
 from filelock import FileLock
@@ -64,10 +65,14 @@ def test_runs_of_dead_processes_end_also_before_they_started_and_of_other_hosts(
     assert status_of(instance, ours) == status_of(instance, of_the_daemon) == status.value
 
 
-def test_a_run_of_another_host_goes_on_while_its_process_holds_its_lease(instance: dg.DagsterInstance) -> None:
-    run_id = add_run(instance, dg.DagsterRunStatus.STARTED, ELSEWHERE)
-    lease = Path(instance.root_directory) / "processes" / "another-host_7_1700000000.lock"
+@pytest.mark.parametrize("host", ["another-host", os.uname().nodename])
+def test_a_run_stays_while_its_process_holds_its_lease_whatever_the_clock_says(
+    instance: dg.DagsterInstance, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = add_run(instance, dg.DagsterRunStatus.STARTED, f"{host}/{os.getpid()}/1700000000")
+    lease = Path(instance.root_directory) / "processes" / f"{host}_{os.getpid()}_1700000000.lock"
     lease.parent.mkdir()
+    monkeypatch.setattr(psutil.Process, "create_time", lambda process: 1_700_003_600.0)  # after a step of the clock
     with FileLock(lease):
         end_lost_runs(instance)
         assert status_of(instance, run_id) == "STARTED"
