@@ -1,6 +1,7 @@
-"""The loader of models in MLflow's registry: `mlflow.pyfunc.load_model("models:/drive-assets@best").predict(windows)`.
+"""Loads models of MLflow's registry: `mlflow.pyfunc.load_model("models:/drive-assets@best").predict(windows)`.
 
-A model's files are a checkpoint of plain tensors and its calibration: to load one nothing is unpickled but these.
+A model's files are a checkpoint of plain tensors and its calibration; nothing else is unpickled. Registered models
+store the name of this module: it must not be moved.
 """
 
 from pathlib import Path
@@ -13,7 +14,7 @@ CHECKPOINT = "best_model.pt"
 
 
 class ServedModel:
-    """What MLflow asks of a model."""
+    """The interface that MLflow requires of a model."""
 
     def __init__(self, checkpoint: Path) -> None:
         from model.evaluation.predictor import Predictor

@@ -1,4 +1,4 @@
-"""How a checkpoint is scored. Free of torch: the launchpad is made from it."""
+"""Options of an evaluation. Imports no torch, since the launchpad uses it."""
 
 from typing import Annotated, Literal
 
@@ -11,21 +11,24 @@ class EvaluationConfig(Config):
     """How a checkpoint is scored."""
 
     bootstrap_samples: int = Field(1000, ge=2, description="Resamples behind each confidence interval")
-    confidence_level: float = Field(0.95, gt=0, lt=1, description="Share of resamples that an interval holds")
+    confidence_level: float = Field(0.95, gt=0, lt=1, description="Share of resamples in an interval")
     seed: int = Field(0, ge=0, description="Seed of the resamples")
     calibration: Literal["platt", "temperature", "isotonic", "none"] = Field(
         "platt", description="How probabilities are calibrated on val"
     )
     false_alarms_per_hour: list[Annotated[float, Field(gt=0)]] = Field(
-        [1.0, 3.0, 10.0], min_length=1, description="Budgets of false alarms an hour; thresholds are chosen on val"
+        [1.0, 3.0, 10.0], min_length=1, description="Budgets of false alarms per hour; thresholds are chosen on val"
     )
     alarm_off_share: float = Field(0.7, gt=0, le=1, description="An alarm ends below this share of its threshold")
-    alarm_min_s: float = Field(0.0, ge=0, description="An alarm rings once the probability was up for so long, s")
+    alarm_min_s: float = Field(
+        0.0, ge=0, description="An alarm starts when the probability has been high for this long, s"
+    )
     importances: bool = Field(
-        True, description="Measure what each channel and all detections are worth, by exchanging them between windows"
+        True, description="Measure what each channel and all detections contribute, by exchanging them between windows"
     )
     train_without_detections: bool = Field(
-        False, description="Train the same recipe without detections too and tell what they are worth; costs a training"
+        False,
+        description="Also train the same recipe without detections and report what they contribute; takes a training",
     )
-    batch_size: int = Field(1024, ge=1, description="Windows a step")
-    device: str = Field("auto", description="auto (CUDA if there is one, else CPU) or a torch device such as cuda:1")
+    batch_size: int = Field(1024, ge=1, description="Windows per step")
+    device: str = Field("auto", description="auto (CUDA if available, else CPU) or a torch device such as cuda:1")

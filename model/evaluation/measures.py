@@ -1,4 +1,4 @@
-"""Measures of one task from labels and probabilities. Undefined figures are None, never NaN."""
+"""Figures of one task from labels and probabilities. Undefined figures are None, never NaN."""
 
 import numpy as np
 import numpy.typing as npt
@@ -8,7 +8,7 @@ Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.bool_]
 CALIBRATION_BINS = 15
 BLOCK_S = 30.0
-"""Windows overlap, so neighbours are all but copies: intervals come from resampling blocks of this length."""
+"""Consecutive windows overlap and are nearly equal, so intervals come from resampling blocks of this length."""
 RECORDINGS_TO_RESAMPLE = 8
 
 
@@ -19,16 +19,13 @@ def average_precision(labels: Labels, scores: Array) -> float | None:
 
 
 def roc_auc(labels: Labels, scores: Array) -> float | None:
-    """Area under the ROC curve, ties counted half. None unless both classes are there."""
+    """Area under the ROC curve, ties counted half. None unless both classes occur."""
     labels = np.asarray(labels, bool)
     return float(metrics.roc_auc_score(labels, scores)) if labels.any() and not labels.all() else None
 
 
 def choose_threshold(labels: Labels, scores: Array) -> float | None:
-    """The probability at and above which to say yes: the one with the best F1, of equals the highest.
-
-    None without positives.
-    """
+    """The threshold with the best F1, of equal ones the highest: yes is at and above it. None without positives."""
     labels = np.asarray(labels, bool)
     if not labels.any():
         return None
@@ -50,7 +47,7 @@ def confusion(labels: Labels, scores: Array, threshold: float) -> dict[str, int]
 
 
 def expected_calibration_error(labels: Labels, scores: Array, bins: int = CALIBRATION_BINS) -> float | None:
-    """Mean distance of predicted probability and observed rate over equal bins, weighted by windows (Guo 2017)."""
+    """Mean difference of predicted probability and observed rate over equal bins, weighted by windows (Guo 2017)."""
     labels, scores = np.asarray(labels, bool), np.asarray(scores, float)
     if len(labels) == 0:
         return None
@@ -61,8 +58,7 @@ def expected_calibration_error(labels: Labels, scores: Array, bins: int = CALIBR
 def reliability(labels: Array | Labels, scores: Array, bins: int = CALIBRATION_BINS) -> tuple[Array, Array, Array]:
     """Mean probability, rate of positives and windows (bins,) of each equal-width bin; zero where empty.
 
-    Scikit-learn's `calibration_curve` tells neither how many windows a bin holds, which the error and the diagram
-    need, nor which bins are empty.
+    Scikit-learn's `calibration_curve` returns neither the number of windows of a bin nor which bins are empty.
     """
     index = np.minimum((np.asarray(scores) * bins).astype(int), bins - 1)
     count = np.bincount(index, minlength=bins).astype(float)
@@ -89,7 +85,7 @@ def binary_metrics(labels: Labels, scores: Array, threshold: float | None) -> di
 
 
 def _threshold_metrics(counts: dict[str, int]) -> dict[str, float | int | None]:
-    """Scikit-learn's are 0 with a warning where these are undefined, and None."""
+    """Undefined figures are None; scikit-learn returns 0 with a warning."""
     tp, fp, fn, tn = (float(counts[name]) for name in ("tp", "fp", "fn", "tn"))
     spread = ((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)) ** 0.5
     recall, specificity = _ratio(tp, tp + fn), _ratio(tn, tn + fp)
@@ -104,10 +100,10 @@ def _threshold_metrics(counts: dict[str, int]) -> dict[str, float | int | None]:
 
 
 def blocks(time_ms: npt.NDArray[np.int64], recording: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-    """(W,) number of the unit that each window is resampled with.
+    """(W,) number of the block that each window is resampled with.
 
-    That is its recording where there are at least `RECORDINGS_TO_RESAMPLE`: drives differ more from each other than
-    their parts do. With fewer it is the block of `BLOCK_S` of its recording that it ends in.
+    A block is a recording if there are at least `RECORDINGS_TO_RESAMPLE`, since recordings differ more than their parts
+    do; otherwise `BLOCK_S` of a recording.
     """
     if len(time_ms) == 0:
         return np.empty(0, np.int64)
@@ -130,11 +126,10 @@ def bootstrap_draws(block: npt.NDArray[np.int64], samples: int, seed: int) -> np
 def bootstrap_areas(
     labels: Labels, scores: Array, block: npt.NDArray[np.int64], draws: npt.NDArray[np.int64]
 ) -> tuple[Array, Array]:
-    """PR-AUC and ROC-AUC (samples,) of each resample of `bootstrap_draws`; NaN where undefined. `block` (W,).
+    """PR-AUC and ROC-AUC (samples,) of each resample of `bootstrap_draws`; NaN if undefined. `block` (W,).
 
-    Undefined too are those of positives that lie in one block: nothing tells how others would differ.
-
-    Scikit-learn's would sort the windows once a resample; here they are sorted once and weighted by how often drawn.
+    They are also undefined if all positives lie in one block, which says nothing about the spread between blocks.
+    Scikit-learn would sort the windows once per resample; here they are sorted once and weighted by their draws.
     """
     labels, scores = np.asarray(labels, bool), np.asarray(scores, float)
     precision_area, roc_area = np.full(len(draws), np.nan), np.full(len(draws), np.nan)

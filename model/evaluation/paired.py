@@ -1,4 +1,4 @@
-"""Two models on the same windows: resampled together, so that what is hard for both cancels out."""
+"""Compares two models on the same windows, resampled together: what is hard for both cancels out."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -15,13 +15,13 @@ SAMPLES = 500
 
 @dataclass(frozen=True)
 class Areas:
-    """PR-AUC of each resample of a split's windows; NaN where undefined."""
+    """PR-AUC of each resample of a split's windows; NaN if undefined."""
 
     tasks: tuple[str, ...]
     plain: Array
     """(tasks,samples)"""
     onset: Array
-    """(tasks,samples) over the windows at whose last frame the action is not going on"""
+    """(tasks,samples) over the windows at whose last frame the action is not under way"""
 
     @classmethod
     def of(cls, predictions: Predictions, samples: int = SAMPLES) -> Self:

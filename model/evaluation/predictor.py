@@ -1,4 +1,4 @@
-"""A trained network as its users call it: raw windows in, calibrated probabilities out."""
+"""A trained network for its users: raw windows in, calibrated probabilities out."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 class Predictor:
-    """A checkpoint, with the calibration beside it if there is one, on the CPU."""
+    """A checkpoint on the CPU, with the calibration beside it, if there is one."""
 
     def __init__(self, checkpoint: Path) -> None:
         self.network, self.content = load_checkpoint(checkpoint)
@@ -31,7 +31,7 @@ class Predictor:
         Args:
             windows: as in a split file: `telemetry` (B,T,C), raw, a column a channel of the checkpoint's inputs;
                 `detections` (B,T,N,7): class, confidence, x1, y1, x2, y2 in px of the region of interest, area;
-                `detection_mask` (B,T,N), True where a detection is real; `region` (B,2), its width and height in px.
+                `detection_mask` (B,T,N), True for real detections; `region` (B,2), its width and height in px.
         """
         telemetry, detections, region = (
             torch.from_numpy(np.asarray(windows[name], np.float32)) for name in ("telemetry", "detections", "region")

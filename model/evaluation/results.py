@@ -1,4 +1,4 @@
-"""What metrics.json and comparison.json hold: frozen, typed, and the same for who writes them and who reads them."""
+"""The contents of metrics.json and comparison.json as frozen, typed objects for writers and readers."""
 
 import json
 from collections.abc import Iterable
@@ -15,15 +15,15 @@ SCHEMA_VERSION = 3
 EVALUATION, COMPARISON, CALIBRATION = "metrics.json", "comparison.json", "calibration.json"
 REPORT, EVENTS = "report.html", "events.csv"
 SHOWN_FIGURES = ("pr_auc", "roc_auc", "f1", "mcc", "balanced_accuracy", "brier", "calibration_error")
-"""Of `TaskFigures`, what tables, the comparison's CSV and MLflow show."""
+"""Fields of `TaskFigures` in the comparison's CSV file and in MLflow."""
 FEW_EVENTS = 20
-"""With fewer of a task, a test can hardly tell two models apart."""
+"""With fewer events of a task, a test split can hardly distinguish two models."""
 Interval = tuple[float, float]
 """Low and high end."""
 
 
 class Result(BaseModel):
-    """Base of what is written to a JSON file. What is undefined is None, never NaN."""
+    """Base of the objects stored as JSON files. Undefined figures are None, never NaN."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -33,10 +33,10 @@ class Result(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read what `write` wrote.
+        """Read a file that `write` wrote.
 
         Raises:
-            DataError: missing, no JSON, or of another schema.
+            DataError: it is missing, not JSON, or of another version.
         """
         try:
             return cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
@@ -45,18 +45,20 @@ class Result(BaseModel):
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
             place = ".".join(str(part) for part in problem["loc"])
-            raise DataError(f"{path}: {place}: {problem['msg']}; it is of another version: evaluate again.") from None
+            raise DataError(
+                f"{path}: {place}: {problem['msg']}; the file is of another version: evaluate again."
+            ) from None
         except ValueError as error:
-            raise DataError(f"{path} is no JSON ({error}): evaluate again.") from None
+            raise DataError(f"{path} is not JSON ({error}): evaluate again.") from None
 
 
 class OnsetFigures(Result):
-    """Figures over the windows at whose last frame the action is not going on: what is foreseen, not what goes on."""
+    """Figures over the windows at whose last frame the action is not under way: only what has to be foreseen."""
 
     windows: int
     positives: int
     positive_rate: float | None
-    """What chance reaches in PR-AUC."""
+    """The PR-AUC of random guessing"""
     pr_auc: float | None
     pr_auc_interval: Interval | None
     roc_auc: float | None
@@ -85,7 +87,7 @@ class RecallAtLead(Result):
 
 
 class AlarmFigures(Result):
-    """What the threshold of a budget reaches; terms as in `model.evaluation.alarms`."""
+    """What a threshold reaches; terms as in `model.evaluation.events`."""
 
     threshold: AlarmThreshold
     events: int
@@ -93,10 +95,10 @@ class AlarmFigures(Result):
     recall: float | None
     recall_interval: Interval | None
     lead_time_s: list[float] | None
-    """Quartiles; None for fewer than four foreseen."""
+    """Quartiles; None for fewer than four foreseen events"""
     recall_at_lead: list[RecallAtLead]
     brake_force_foreseen: float | None
-    """Median of the events' highest braking force (share of 9.81 m/s2); None for fewer than four that are known."""
+    """Median of the events' highest braking force (share of 9.81 m/s2); None for fewer than four known values"""
     brake_force_missed: float | None
     alarms: int
     false_alarms: int
@@ -105,11 +107,11 @@ class AlarmFigures(Result):
     false_alarms_per_100_km: float | None
     hours: float
     km: float | None
-    """None if the split does not hold the speed."""
+    """None if the split lacks the speed"""
 
 
 class CurvePoint(Result):
-    """One threshold's rate of false alarms and share of events foreseen."""
+    """Rate of false alarms and share of events foreseen at one threshold."""
 
     false_alarms_per_hour: float
     foreseen: float
@@ -125,7 +127,7 @@ class Slice(Result):
 
 
 class TaskFigures(Result):
-    """Figures of one task on one split. Those that need a threshold are None where val gave none."""
+    """Figures of one task on one split. Those at a threshold are None if val gave none."""
 
     windows: int
     positives: int
@@ -134,11 +136,11 @@ class TaskFigures(Result):
     roc_auc: float | None
     brier: float | None
     calibration_error: float | None
-    """Of the calibrated probabilities, as all figures here."""
+    """Of the calibrated probabilities, like all figures here"""
     uncalibrated_error: float | None = None
-    """Before calibration."""
+    """Before calibration"""
     threshold: float | None
-    """The one with the best F1 on val."""
+    """The one with the best F1 on val"""
     precision: float | None = None
     recall: float | None = None
     f1: float | None = None
@@ -177,7 +179,7 @@ class TaskFigures(Result):
 
 
 class SplitFigures(BaseModel):
-    """Figures of a split: the means over its tasks, and beside them the tasks by name."""
+    """Figures of a split: means over its tasks, and each task by name."""
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
     __pydantic_extra__: dict[str, TaskFigures]
@@ -199,7 +201,7 @@ class SplitFigures(BaseModel):
 
 
 class Difference(Result):
-    """Paired intervals of the difference in PR-AUC on test of one model to another; None where undefined."""
+    """Paired intervals of the difference in PR-AUC on test between two models; None if undefined."""
 
     tasks: dict[str, Interval | None]
     onset_tasks: dict[str, Interval | None]
@@ -220,9 +222,9 @@ class Importance(Result):
     """What a network loses when one of its inputs is exchanged between windows."""
 
     input: str
-    """A channel, or detections: all boxes."""
+    """A channel, or `detections` for all boxes"""
     loss: Difference
-    """Before minus after: above zero where the network uses it."""
+    """Before minus after: above zero if the network uses the input"""
 
 
 class Evaluation(Result):
@@ -232,16 +234,16 @@ class Evaluation(Result):
     architecture: str
     data_version: str
     epoch: int | None
-    """None for a baseline."""
+    """None for a baseline"""
     recipe: str = ""
-    """By which a network was trained, as a person calls it."""
+    """Name of the recipe, with changed options; empty for a baseline"""
     evaluation_config: EvaluationConfig
     tasks: list[str]
     val: SplitFigures
     test: SplitFigures
     importances: list[Importance] = []
     camera: str | None = None
-    """One sentence on whether the network uses the detections; None where that was not measured."""
+    """One sentence on whether the network uses the detections; None if that was not measured"""
 
 
 class Row(Result):
@@ -250,20 +252,20 @@ class Row(Result):
     rank: int
     architecture: str
     recipe: str = ""
-    """By which a network was trained, as a person calls it."""
+    """Name of the recipe, with changed options; empty for a baseline"""
     val_mean_pr_auc: float | None
     test_mean_pr_auc: float | None
     val_mean_onset_pr_auc: float | None
     test_mean_onset_pr_auc: float | None
     test: dict[str, TaskFigures]
     difference_to_best: dict[str, Interval | None]
-    """By task, the paired interval of the difference in PR-AUC; None where undefined or for the best itself."""
+    """By task, the paired interval of the difference in PR-AUC; None if undefined or for the best itself"""
     difference_to_baseline: Difference | None = None
-    """To the best baseline; None for a baseline, or where there are none."""
+    """To the best baseline; None for a baseline, or without baselines"""
     beats_baseline: bool | None = None
-    """Whether the interval of the mean PR-AUC's difference to the best baseline lies above zero."""
+    """Whether the interval of the difference in mean PR-AUC to the best baseline lies above zero"""
     beats_baseline_onset: bool | None = None
-    """The same, onset only, to the baseline that is best there."""
+    """The same at onsets, to the baseline that is best there"""
 
 
 class Comparison(Result):
@@ -275,15 +277,15 @@ class Comparison(Result):
     best: str
     chosen_by: str
     missing: dict[str, str]
-    """Architectures that are not compared, and why."""
+    """Architectures that are not compared, with the reason"""
     variants: list[Row]
     baselines: list[Row]
     best_baseline: str | None
-    """By mean PR-AUC on val."""
+    """By mean PR-AUC on val"""
     best_onset_baseline: str | None
-    """By mean PR-AUC, onset only, on val."""
+    """By mean PR-AUC at onsets on val"""
     camera: str | None
-    """Of the best variant, as in its evaluation."""
+    """Of the best network, as in its evaluation"""
 
 
 def mean_of_defined(values: Iterable[float | None]) -> float | None:

@@ -176,7 +176,7 @@ def test_the_comparison_is_ranked_by_val_and_written(evaluated: Path, tmp_path: 
     assert f"<td>{events.foreseen} of {events.events}</td>" in page
     options = "epochs 1, batch_size 64, embedding_dim 16, hidden_dim 16, attention_num_heads 4, decoder_num_layers 1"
     assert sorted(content.variants[0].recipe.split(", ")) == sorted(["reference", *options.split(", ")])
-    assert f"All were\ntrained by the recipe {content.variants[0].recipe}." in page
+    assert f"All were\ntrained with the recipe {content.variants[0].recipe}." in page
     assert (evaluated / "evaluation" / "comparison.png").is_file()
 
 
