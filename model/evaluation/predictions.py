@@ -106,7 +106,7 @@ class Predictions:
         try:
             with np.load(path) as file:
                 content: dict[str, Any] = {field.name: file[field.name] for field in fields(cls)}
-        except (OSError, KeyError, ValueError) as error:
+        except Exception as error:  # numpy, zipfile and zlib each raise errors of their own for damage
             raise DataError(f"{path} cannot be read as predictions ({error}): evaluate again.") from error
         return cls(**content | {name: tuple(content[name].tolist()) for name in ("tasks", "recordings")})
 

@@ -319,3 +319,13 @@ def test_undefined_figures_are_none_and_no_file_contains_nan(
     for path in written:
         text = re.sub('src="data:[^"]*"', "", path.read_text())
         assert not re.search(r"\b(nan|NaN|inf|Infinity)\b", text), path
+
+
+def test_damaged_predictions_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "predictions_test.npz"
+    np.savez_compressed(path, labels=np.arange(900))
+    content = path.read_bytes()
+    for damaged in (b"", content[:-30], content[:60] + bytes(8) + content[68:]):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"predictions_test\.npz cannot be read as predictions .*: evaluate again"):
+            Predictions.load(path)
