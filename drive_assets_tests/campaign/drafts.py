@@ -22,22 +22,6 @@ COLUMNS = (
 NUMBERS = ("SPEED", "RPM", "ACCELERATOR_POS_D", "ENGINE_LOAD", "BRAKE_FORCE")
 
 
-class Kinds:
-    """Kinds of damage: those that may meet in one input, done in this order, and those that stand alone."""
-
-    def __init__(self) -> None:
-        self.mixed: list[Kind] = []
-        self.single: list[Kind] = []
-
-    def mixable(self, kind: "Kind") -> "Kind":
-        self.mixed.append(kind)
-        return kind
-
-    def alone(self, kind: "Kind") -> "Kind":
-        self.single.append(kind)
-        return kind
-
-
 @dataclass
 class Draft:
     """A drive of 2 Hz whose driver coasts and brakes every twelve seconds, and the damage done to it."""
@@ -95,18 +79,14 @@ class Draft:
 
     def cells(self, number: int) -> list[str]:
         """The cells of a true row, to be changed."""
-        found = self.rows[self.place(number)]
-        assert isinstance(found, list)
-        return found
+        row = self.rows[self.place(number)]
+        assert isinstance(row, list)
+        return row
 
     def place(self, number: int) -> int:
         """Where a true row stands."""
         time = self.times[number]
         return next(i for i, row in enumerate(self.rows) if isinstance(row, list) and row[0] == time)
-
-    def insert(self, row: list[str] | str, rng: Random) -> None:
-        """Put a row somewhere before the last."""
-        self.rows.insert(rng.randrange(len(self.rows)), row)
 
     def add_columns(self, names: list[str], cell: str) -> None:
         self.columns.extend(names)
@@ -117,11 +97,6 @@ class Draft:
     def refuse(self, *words: str) -> None:
         """The input must be refused, with these words."""
         self.must_refuse, self.expected_words = True, words
-
-    def replace(self, content: bytes) -> None:
-        """Other content in place of the telemetry, to be refused."""
-        self.spoil.append(lambda _: content)
-        self.must_refuse = True
 
     @staticmethod
     def flipped(content: bytes, rng: Random, most: int) -> bytes:
@@ -161,22 +136,22 @@ class Draft:
         return given
 
     def wrong_rows(self, table: pd.DataFrame) -> list[str]:
-        """What the reader's table has that the drive did not, or lacks."""
+        """Differences between the reader's table and the drive."""
         if not self.is_known:
             return []
-        found = {row["Time"]: row for row in table.to_dict("records")}
-        wrong = [f"row {time} is none of the drive" for time in found.keys() - set(self.times)]
+        rows = {row["Time"]: row for row in table.to_dict("records")}
+        wrong = [f"row {time} is none of the drive" for time in rows.keys() - set(self.times)]
         for number, time in enumerate(self.times):
-            if time not in found:
+            if time not in rows:
                 wrong += [] if number in self.harmed else [f"row {time} is lost"]
                 continue
             for name, value in truth(number).items():
-                if name in found[time] and not abs(found[time][name] - value) <= (0.5 if name in self.rounded else 0):
-                    wrong.append(f"{name} of {time} is {found[time][name]} and was {value}")
+                if name in rows[time] and not abs(rows[time][name] - value) <= (0.5 if name in self.rounded else 0):
+                    wrong.append(f"{name} of {time} is {rows[time][name]} and was {value}")
         return wrong[:5]
 
     def wrong_labels(self, table: pd.DataFrame) -> list[str]:
-        """Labels that are not so, or unknown though the row that tells them is there."""
+        """Labels that are wrong, or unknown though their row is there."""
         if not self.is_known:
             return []
         wrong, numbers = [], {time: number for number, time in enumerate(self.times)}
@@ -186,13 +161,13 @@ class Draft:
                 later = number + 2 * horizon
                 reachable = later < ROWS and not any(number < place <= later for place in self.breaks)
                 for label, value in labels(later).items():
-                    found = row[f"{label}_{horizon}s"]
-                    if pd.isna(found):
+                    given = row[f"{label}_{horizon}s"]
+                    if pd.isna(given):
                         wrong += [f"{label}_{horizon}s of {row['Time']} is unknown"] * (
                             reachable and later not in self.harmed
                         )
-                    elif not reachable or found != value:
-                        wrong.append(f"{label}_{horizon}s of {row['Time']} is {found}")
+                    elif not reachable or given != value:
+                        wrong.append(f"{label}_{horizon}s of {row['Time']} is {given}")
         return wrong[:5]
 
 

@@ -11,9 +11,8 @@ from random import Random
 
 from PIL import Image
 
-from drive_assets_tests.campaign.drafts import Draft, Kinds
+from drive_assets_tests.campaign.drafts import Draft, Kind
 
-KINDS = Kinds()
 HUGE_PNG = 30_000
 """Width and height in px of a picture of a few kB."""
 
@@ -32,7 +31,6 @@ def _opened(content: bytes) -> Image.Image:
     return Image.open(io.BytesIO(content))
 
 
-@KINDS.mixable
 def damaged_frames(draft: Draft, rng: Random) -> None:
     for name in _some(draft, rng):
         whole = draft.frames[name]
@@ -43,21 +41,18 @@ def damaged_frames(draft: Draft, rng: Random) -> None:
     draft.is_annotated = True
 
 
-@KINDS.alone
 def no_frame_whole(draft: Draft, rng: Random) -> None:
     content = rng.choice([b"", b"\0" * 9000, draft.pictures[0][:-200], b"no picture"])
     draft.frames = dict.fromkeys(draft.frames, content)
     draft.refuse("no usable frame")
 
 
-@KINDS.alone
 def frame_suffixes(draft: Draft, rng: Random) -> None:
     suffix = rng.choice([".JPG", ".jpeg", ".JPEG", ".Jpg"])
     draft.frames = {name.replace(".jpg", suffix): content for name, content in draft.frames.items()}
     draft.is_annotated = True
 
 
-@KINDS.mixable
 def other_pictures(draft: Draft, rng: Random) -> None:
     """Pictures of other makes, all of which a reader of JPEG and PNG reads."""
     exif = Image.Exif()
@@ -75,7 +70,6 @@ def other_pictures(draft: Draft, rng: Random) -> None:
     draft.is_annotated = True
 
 
-@KINDS.mixable
 def other_sizes(draft: Draft, rng: Random) -> None:
     for name in _some(draft, rng):
         size = rng.choice([(1, 1), (320, 180), (640, 90), (1920, 1080), (2, 5000)])
@@ -83,7 +77,6 @@ def other_sizes(draft: Draft, rng: Random) -> None:
     draft.is_annotated = True
 
 
-@KINDS.alone
 def decompression_bomb(draft: Draft, rng: Random) -> None:
     bomb = _saved(Image.new("1", (HUGE_PNG, HUGE_PNG)), "PNG")
     for name in _some(draft, rng, 2):
@@ -91,33 +84,28 @@ def decompression_bomb(draft: Draft, rng: Random) -> None:
     draft.is_annotated = draft.may_refuse = True
 
 
-@KINDS.alone
 def black_camera(draft: Draft, rng: Random) -> None:
     draft.frames = dict.fromkeys(draft.frames, _saved(Image.new("RGB", (640, 360))))
     draft.expected_words = ("black",)
 
 
-@KINDS.mixable
 def frames_without_rows(draft: Draft, rng: Random) -> None:
     names = ["x", "2024-05-01", ":", "a\nb", "ü", "x" * 250, "%s%n", "-rf", "."]
     draft.frames |= {f"{name}.jpg": draft.pictures[0] for name in names}
     draft.is_annotated = True
 
 
-@KINDS.mixable
 def missing_frames(draft: Draft, rng: Random) -> None:
     for name in _some(draft, rng, 55):
         del draft.frames[name]
 
 
-@KINDS.alone
 def frame_twice(draft: Draft, rng: Random) -> None:
     for name in _some(draft, rng):
         draft.frames[name.replace(".jpg", rng.choice([".png", ".JPG", ".jpeg"]))] = draft.frames[name]
     draft.may_refuse = draft.is_annotated = True
 
 
-@KINDS.alone
 def region_junk(draft: Draft, rng: Random) -> None:
     regions = [
         ("NaN", 0, 9, 9),
@@ -136,14 +124,12 @@ def region_junk(draft: Draft, rng: Random) -> None:
     draft.may_refuse = draft.is_annotated = True
 
 
-@KINDS.mixable
 def results_of_others(draft: Draft, rng: Random) -> None:
     """What is derived is not taken over, whatever it holds."""
     for name in ("annotations.csv", "annotations.json", "future_labels.csv", ".source.json", "notes.txt", "Thumbs.db"):
         draft.files[name] = rng.randbytes(rng.choice([0, 20, 100_000]))
 
 
-@KINDS.alone
 def no_regular_file(draft: Draft, rng: Random) -> None:
     makers: list[Callable[[Path], None]] = [
         os.mkfifo,
@@ -171,13 +157,12 @@ def _socket(path: Path) -> None:
     before = Path.cwd()
     os.chdir(path.parent)  # a socket's path has at most 108 bytes
     try:
-        with socket.socket(socket.AF_UNIX) as made:
-            made.bind(path.name)
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(path.name)
     finally:
         os.chdir(before)
 
 
-@KINDS.alone
 def folder_names(draft: Draft, rng: Random) -> None:
     others = ["2024-02-30_10-00-00", "٢٠٢٤-05-01_10-00-00", "２０２４-05-01_10-00-00", "2024-5-1_10-00-00"]
     others += ["0000-00-00_00-00-00", "drive", "%2e%2e", "$(id)", "x" * 200, "*", "--help"]
@@ -191,14 +176,12 @@ def folder_names(draft: Draft, rng: Random) -> None:
     draft.refuse("YYYY-MM-DD_HH-MM-SS")
 
 
-@KINDS.alone
 def telemetry_names(draft: Draft, rng: Random) -> None:
     name = rng.choice(["TELEMETRY.CSV", "Telemetry.csv", "telemetry.csv.txt", "telemetry (1).csv", "telemetry"])
     draft.arrange.append(lambda folder: (folder / "telemetry.csv").rename(folder / name).parent)
     draft.may_refuse = True
 
 
-@KINDS.alone
 def deeper(draft: Draft, rng: Random) -> None:
     def arrange(folder: Path) -> Path:
         aside = folder.rename(folder.with_name("aside"))
@@ -210,7 +193,6 @@ def deeper(draft: Draft, rng: Random) -> None:
     draft.may_refuse = True
 
 
-@KINDS.mixable
 def zipped(draft: Draft, rng: Random) -> None:
     """Zips that are right."""
     prefix = rng.choice(["", f"{draft.name}/", f"week 27/é/{draft.name}/", f"week\\{draft.name}\\"])
@@ -223,14 +205,13 @@ def zipped(draft: Draft, rng: Random) -> None:
     def arrange(folder: Path) -> Path:
         entries = _contents(folder, prefix)
         entries |= {f"__MACOSX/._{draft.name}.jpg": b"x", "Icon\r": b"", ".DS_Store": b"x"}
-        made = _zip(folder, entries, method, comment)
-        made.write_bytes(around + made.read_bytes())
-        return made
+        archive_path = _zip(folder, entries, method, comment)
+        archive_path.write_bytes(around + archive_path.read_bytes())
+        return archive_path
 
     draft.arrange.append(arrange)
 
 
-@KINDS.alone
 def hostile_zip(draft: Draft, rng: Random) -> None:
     name, content, mode = rng.choice(
         [
@@ -249,19 +230,18 @@ def hostile_zip(draft: Draft, rng: Random) -> None:
     )
 
     def arrange(folder: Path) -> Path:
-        made = _zip(folder, _contents(folder, f"{draft.name}/"))
-        with zipfile.ZipFile(made, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive_path = _zip(folder, _contents(folder, f"{draft.name}/"))
+        with zipfile.ZipFile(archive_path, "a", zipfile.ZIP_DEFLATED) as archive:
             info = zipfile.ZipInfo(name)
             info.external_attr = mode << 16
             info.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(info, content)
-        return made
+        return archive_path
 
     draft.arrange.append(arrange)
     draft.refuse(f"{draft.name}.zip")
 
 
-@KINDS.alone
 def broken_zip(draft: Draft, rng: Random) -> None:
     def cut(content: bytearray) -> bytes | bytearray:
         return content[: rng.randrange(len(content))]
@@ -294,16 +274,15 @@ def broken_zip(draft: Draft, rng: Random) -> None:
     change = rng.choice(changes)
 
     def arrange(folder: Path) -> Path:
-        made = _zip(folder, _contents(folder))
-        made.write_bytes(change(bytearray(made.read_bytes())))
-        return made
+        archive_path = _zip(folder, _contents(folder))
+        archive_path.write_bytes(change(bytearray(archive_path.read_bytes())))
+        return archive_path
 
     draft.arrange.append(arrange)
-    # A flip may hit what nobody reads; one in a frame is found by its sum.
+    # A flip may hit what nobody reads; one in a frame is detected by its checksum.
     draft.may_refuse, draft.must_refuse = True, change is not flipped
 
 
-@KINDS.alone
 def nested_zip(draft: Draft, rng: Random) -> None:
     def arrange(folder: Path) -> Path:
         inner = _zip(folder, _contents(folder))
@@ -322,12 +301,39 @@ def _contents(folder: Path, prefix: str = "") -> dict[str, bytes]:
 
 
 def _zip(folder: Path, entries: dict[str, bytes], method: int = zipfile.ZIP_STORED, comment: bytes = b"") -> Path:
-    made = folder.with_name(f"{folder.name}.zip")
-    with zipfile.ZipFile(made, "w", method) as archive:
+    archive_path = folder.with_name(f"{folder.name}.zip")
+    with zipfile.ZipFile(archive_path, "w", method) as archive:
         archive.comment = comment
         for name, content in entries.items():
             info = zipfile.ZipInfo(name)
             info.compress_type = method
             archive.writestr(info, content)
     shutil.rmtree(folder)
-    return made
+    return archive_path
+
+
+MIXABLE: dict[str, Kind] = {
+    "damaged_frames": damaged_frames,
+    "other_pictures": other_pictures,
+    "other_sizes": other_sizes,
+    "frames_without_rows": frames_without_rows,
+    "missing_frames": missing_frames,
+    "results_of_others": results_of_others,
+    "zipped": zipped,
+}
+"""These meet with each other and with what is done to the telemetry."""
+ALONE: dict[str, Kind] = {
+    "no_frame_whole": no_frame_whole,
+    "frame_suffixes": frame_suffixes,
+    "decompression_bomb": decompression_bomb,
+    "black_camera": black_camera,
+    "frame_twice": frame_twice,
+    "region_junk": region_junk,
+    "no_regular_file": no_regular_file,
+    "folder_names": folder_names,
+    "telemetry_names": telemetry_names,
+    "deeper": deeper,
+    "hostile_zip": hostile_zip,
+    "broken_zip": broken_zip,
+    "nested_zip": nested_zip,
+}

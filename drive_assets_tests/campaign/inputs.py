@@ -10,7 +10,7 @@ import resource
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -31,7 +31,7 @@ from model.detection.detector import BUNDLED
 from model.recording.folder import Recording, inspect_recording
 
 LIMIT_S = 10.0
-"""Of this process's time: that of the wall tells what else the machine does."""
+"""Of this process's time: wall time depends on what else the machine does."""
 HANGS_S = 120.0
 EVERY = 4
 MEMORY_BYTES = 1.5e9
@@ -54,7 +54,7 @@ class Trial:
 
 
 def campaign(
-    folder: Path, number: int, seed: int, seconds: float, names: Sequence[str], tell: Callable[[str], None]
+    folder: Path, number: int, seed: int, seconds: float, names: Sequence[str], log: Callable[[str], None]
 ) -> list[Trial]:
     """At most so many inputs in at most so many seconds; each appends a line to `inputs.jsonl`.
 
@@ -65,52 +65,52 @@ def campaign(
     for variable in ("DAGSTER_HOME", "MLFLOW_TRACKING_URI", "DRIVE_ASSETS_INBOX"):
         os.environ.pop(variable, None)
     pictures = _pictures(folder)
-    made, choices = _made(folder, pictures), _choices(seed, names)
+    results, choices = _results(folder, pictures), _choices(seed, names)
     started, trials = time.monotonic(), list[Trial]()
     for count in range(number):
         if time.monotonic() - started > seconds:
-            tell(f"The time is over after {count} of {number} inputs.")
+            log(f"The time is over after {count} of {number} inputs.")
             break
         trial, rng = Trial(count), random.Random(f"{seed} {count}")
         if count % EVERY == EVERY - 1 and not names:
-            _damage_result(made, trial, rng)
+            _damage_result(results, trial, rng)
         else:
             _Attempt(folder, trial, pictures, rng).run(next(choices))
         trials.append(trial)
         with (folder / "inputs.jsonl").open("a") as stream:
             stream.write(json.dumps(asdict(trial)) + "\n")
         outcome = f"{len(trial.faults)} FAULTS" if trial.faults else trial.outcome
-        tell(f"{count:3} {', '.join(trial.kinds)}: {outcome} in {trial.seconds:.1f} s")
+        log(f"{count:3} {', '.join(trial.kinds)}: {outcome} in {trial.seconds:.1f} s")
         for fault in trial.faults:
-            tell(f"      {fault!r}")
+            log(f"      {fault!r}")
     return trials
 
 
-def _choices(seed: int, names: Sequence[str]) -> Iterator[list[Kind]]:
-    rng, kinds = random.Random(seed), (telemetry_kinds.KINDS, folder_kinds.KINDS)
-    mixable = [kind for each in kinds for kind in each.mixed]
-    every = [*mixable, *(kind for each in kinds for kind in each.single)]
-    every = [kind for kind in every if not names or kind.__name__ in names]
+def _choices(seed: int, names: Sequence[str]) -> Iterator[dict[str, Kind]]:
+    rng, mixable = random.Random(seed), telemetry_kinds.MIXABLE | folder_kinds.MIXABLE
+    kinds = mixable | telemetry_kinds.ALONE | folder_kinds.ALONE
+    chosen = [name for name in kinds if not names or name in names]
     while True:
-        for kind in rng.sample(every, len(every)):
-            yield [kind]
-        for _ in range(0 if names else len(every)):
-            yield sorted(rng.sample(mixable, rng.randint(2, 3)), key=mixable.index)
+        for name in rng.sample(chosen, len(chosen)):
+            yield {name: kinds[name]}
+        for _ in range(0 if names else len(chosen)):
+            mix = rng.sample(list(mixable), rng.randint(2, 3))
+            yield {name: kind for name, kind in mixable.items() if name in mix}
 
 
-def _made(folder: Path, pictures: list[bytes]) -> Path:
-    """A data root with results of the product, made once."""
-    made = folder / "made"
-    if not made.is_dir():
+def _results(folder: Path, pictures: list[bytes]) -> Path:
+    """A data root with results of the product, built once."""
+    results = folder / "results"
+    if not results.is_dir():
         result_kinds.make(Storage.from_environment(), _command, folder / "given", pictures)
-        shutil.copytree(folder / "data", made, symlinks=True)
-    return made
+        shutil.copytree(folder / "data", results, symlinks=True)
+    return results
 
 
-def _damage_result(made: Path, trial: Trial, rng: random.Random) -> None:
+def _damage_result(results: Path, trial: Trial, rng: random.Random) -> None:
     with _bounded(trial):
         storage = Storage.from_environment()
-        kind, trial.outcome, faults = result_kinds.attempt(storage, made, trial.number // EVERY, rng, _command)
+        kind, trial.outcome, faults = result_kinds.attempt(storage, results, trial.number // EVERY, rng, _command)
         trial.kinds.append(kind)
         trial.faults += faults
 
@@ -158,8 +158,8 @@ class _Attempt:
         self.bad = Draft(f"{start:%Y-%m-%d_%H-%M-%S}", pictures)
         self.good = Draft(f"{start + timedelta(hours=4):%Y-%m-%d_%H-%M-%S}", pictures)
 
-    def run(self, kinds: Sequence[Kind]) -> None:
-        for kind in kinds:
+    def run(self, kinds: Mapping[str, Kind]) -> None:
+        for kind in kinds.values():
             kind(self.bad, self.rng)
         if len(self.bad.harmed) > 3:  # of 60 rows: more than 5 % need not be taken
             self.bad.may_refuse = True
@@ -167,7 +167,7 @@ class _Attempt:
         shutil.rmtree(given, ignore_errors=True)
         paths = [self.bad.write(given), self.good.write(given)]
         before = _listing(given)
-        self.trial.kinds += [kind.__name__ for kind in kinds]
+        self.trial.kinds += kinds
         with _bounded(self.trial):
             self._take([str(path) for path in paths])
         if _listing(given) != before:

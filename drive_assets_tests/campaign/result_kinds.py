@@ -1,6 +1,6 @@
-"""Damage to what the product itself has written: what is made from it is right, or one sentence names the file.
+"""Damage to what the product itself has written: what is built from it is right, or one sentence names the file.
 
-A small graph is made once in this process. A trial damages one of its files and makes what comes next.
+A small graph is built once in this process. A trial damages one of its files and builds what comes next.
 """
 
 import json
@@ -46,7 +46,7 @@ def training(storage: Storage, command: Command) -> str:
     return ""
 
 
-def training_anew(storage: Storage, command: Command) -> str:
+def new_training(storage: Storage, command: Command) -> str:
     shutil.rmtree(storage.checkpoint(ARCHITECTURE))
     return training(storage, command)
 
@@ -77,17 +77,17 @@ TARGETS: list[tuple[str, Next, tuple[str, ...]]] = [
     (f"{FOLDER}/.source.json", recording, (f"{FOLDER}/telemetry.csv",)),
     (f"sources/{NAMES[1]}.json", recording, (f"{FOLDER}/telemetry.csv",)),
     (f"{MULTIMODAL}/dataset_config.json", files_of_splits, (f"{MULTIMODAL}/train.h5", f"{MULTIMODAL}/test.h5")),
-    (f"{MULTIMODAL}/train.h5", training_anew, (f"{MODEL}/best_model.pt",)),
-    (f"{MULTIMODAL}/val.h5", training_anew, (f"{MODEL}/best_model.pt",)),
+    (f"{MULTIMODAL}/train.h5", new_training, (f"{MODEL}/best_model.pt",)),
+    (f"{MULTIMODAL}/val.h5", new_training, (f"{MODEL}/best_model.pt",)),
     (f"{MULTIMODAL}/test.h5", evaluation, (f"evaluation/{ARCHITECTURE}/metrics.json",)),
     (f"{MODEL}/best_model.pt", evaluation, (f"evaluation/{ARCHITECTURE}/metrics.json",)),
     (f"{MODEL}/best_model.pt", training, (f"{MODEL}/best_model.pt",)),
     (f"{MODEL}/training_history.json", training, (f"{MODEL}/best_model.pt", f"{MODEL}/training_history.json")),
     (f"evaluation/{ARCHITECTURE}/metrics.json", comparison, ("evaluation/comparison.json",)),
 ]
-"""A file, what is made from it, and which files that makes."""
+"""A file, the step that reads it, and the files of that step."""
 TEXT = (".csv", ".json")
-"""A flipped digit in these cannot be told from a true one: what is made may differ then."""
+"""A flipped digit in these looks like a true one: results may differ then."""
 
 
 def make(storage: Storage, command: Command, given: Path, pictures: list[bytes]) -> None:
@@ -101,8 +101,8 @@ def make(storage: Storage, command: Command, given: Path, pictures: list[bytes])
         own = Recording(storage.recording(name))
         times = list(own.frames())
         boxes = [np.array([[10, 110, 90 + row, 190, 0.9, 0]], np.float32) for row in range(len(times))]
-        found = Annotations.from_frames(times, [f"{time}.jpg" for time in times], boxes)
-        write_annotations(own.annotations_path, found)
+        annotations = Annotations.from_frames(times, [f"{time}.jpg" for time in times], boxes)
+        write_annotations(own.annotations_path, annotations)
         own.details_path.write_text(json.dumps({"class_names": ["vehicle"], "roi": [0, 100, 640, 200]}))
     _right(command("run", "--select", "future_labels,split_manifest,h5_split"))
     training(storage, command)
@@ -110,11 +110,11 @@ def make(storage: Storage, command: Command, given: Path, pictures: list[bytes])
     _right(command("run", "--select", "model_comparison"))
 
 
-def attempt(storage: Storage, made: Path, number: int, rng: Random, command: Command) -> tuple[str, str, list[str]]:
+def attempt(storage: Storage, intact: Path, number: int, rng: Random, command: Command) -> tuple[str, str, list[str]]:
     """Damage one file; returns what was done, what came of it, and what is wrong with that."""
     name, following, results = TARGETS[number % len(TARGETS)]
     shutil.rmtree(storage.root)
-    shutil.copytree(made, storage.root, symlinks=True)
+    shutil.copytree(intact, storage.root, symlinks=True)
     path = storage.root / name
     how, is_flip = _damage(path, rng)
     kind = f"{how} in {name}, then {following.__name__}"
@@ -124,10 +124,10 @@ def attempt(storage: Storage, made: Path, number: int, rng: Random, command: Com
         return kind, "refused", list(_names_file(str(error), path))
     except Exception as error:
         return kind, "", [f"raises {type(error).__name__}: {error}"]
-    differing = [result for result in results if not same(made / result, storage.root / result)]
+    differing = [result for result in results if not same(intact / result, storage.root / result)]
     if not differing or (is_flip and path.suffix in TEXT):
         return kind, "as undamaged", []
-    return kind, "told", [f"{differing} differs: {fault}" for fault in _names_file(said, path)]
+    return kind, "reported", [f"{differing} differs: {fault}" for fault in _names_file(said, path)]
 
 
 def _names_file(said: str, path: Path) -> Iterator[str]:
@@ -162,7 +162,7 @@ def _damage(path: Path, rng: Random) -> tuple[str, bool]:
 
 def _right(outcome: tuple[int, str]) -> None:
     if outcome[0] != 0:
-        raise SystemExit(f"The graph cannot be made undamaged:\n{outcome[1]}")
+        raise SystemExit(f"The graph cannot be built undamaged:\n{outcome[1]}")
 
 
 def _quiet(line: Any) -> None:

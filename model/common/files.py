@@ -20,7 +20,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from model.common.errors import DataError
-from model.common.progress import Tell
+from model.common.progress import Log
 
 DAY_S = 24 * 3600.0
 _PERMISSIONS = "Choose another data root with the environment variable DRIVE_ASSETS_DATA, or change its permissions"
@@ -205,7 +205,7 @@ def _named(holder: Path) -> str:
 
 
 @contextmanager
-def locked_after(path: Path, tell: Tell, waits: str) -> Iterator[None]:
+def locked_after(path: Path, log: Log, waits: str) -> Iterator[None]:
     """As `locked`, and reports what it waits for, if it has to.
 
     Args:
@@ -218,7 +218,7 @@ def locked_after(path: Path, tell: Tell, waits: str) -> Iterator[None]:
         try:
             held.enter_context(locked(path, 0.0, waits))
         except DataError as busy:
-            tell(str(busy))
+            log(str(busy))
             held.enter_context(locked(path))
         yield
 

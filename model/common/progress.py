@@ -2,4 +2,5 @@
 
 from collections.abc import Callable
 
-Tell = Callable[[str], None]
+Log = Callable[[str], None]
+Tell = Log

@@ -132,31 +132,27 @@ def _local(
     for index in np.flatnonzero(fixed >= 0):
         totals[choice[index]] += amounts[index]
     goal = config.shares[:, None] * amounts.sum(axis=0)
-    for index in np.flatnonzero(fixed < 0):
+    free = np.flatnonzero(fixed < 0)
+    for index in free:
         choice[index] = int(np.argmax(((goal - totals) / np.maximum(goal, 1)).mean(axis=1)))
         totals[choice[index]] += amounts[index]
-    free = np.flatnonzero(fixed < 0)
     if not len(free):
         return choice
-    one_hot = np.eye(len(SPLITS))
-    best = float(_cost(totals, config))
+    # A move is a swap with an empty recording, of which each split has one.
+    splits, one_hot = np.arange(len(SPLITS)), np.eye(len(SPLITS))
+    empty = len(choice) + splits
+    choice, amounts = np.append(choice, splits), np.vstack([amounts, np.zeros((len(SPLITS), amounts.shape[1]))])
+    moves = np.column_stack([np.repeat(free, len(SPLITS)), np.tile(empty, len(free))])
+    swaps = free[np.column_stack(np.triu_indices(len(free) if len(free) <= SWAPPED_UP_TO else 0, 1))]
+    pairs, best = np.vstack([moves, swaps]), float(_cost(totals, config))
     while True:
-        moves = np.column_stack([np.repeat(free, len(SPLITS)), np.tile(np.arange(len(SPLITS)), len(free))])
-        moves = moves[moves[:, 1] != choice[moves[:, 0]]]
-        shift = one_hot[moves[:, 1]] - one_hot[choice[moves[:, 0]]]
-        moved = totals + shift[:, :, None] * amounts[moves[:, 0], None, :]
-        cost = _cost(moved, config)
-        pairs = free[np.column_stack(np.triu_indices(len(free) if len(free) <= SWAPPED_UP_TO else 0, 1))]
-        pairs = pairs[choice[pairs[:, 0]] != choice[pairs[:, 1]]]
-        swap_shift = one_hot[choice[pairs[:, 1]]] - one_hot[choice[pairs[:, 0]]]
-        swapped = totals + swap_shift[:, :, None] * (amounts[pairs[:, 0]] - amounts[pairs[:, 1]])[:, None, :]
-        swap_cost = _cost(swapped, config) if len(pairs) else np.array([np.inf])
-        if min(cost.min(), swap_cost.min()) >= best - 1e-12:
-            return choice
-        if cost.min() <= swap_cost.min():
-            index, split = moves[cost.argmin()]
-            choice[index], totals, best = split, moved[cost.argmin()], float(cost.min())
-        else:
-            left, right = pairs[swap_cost.argmin()]
-            choice[[left, right]] = choice[[right, left]]
-            totals, best = swapped[swap_cost.argmin()], float(swap_cost.min())
+        left, right = pairs[choice[pairs[:, 0]] != choice[pairs[:, 1]]].T
+        shift = one_hot[choice[right]] - one_hot[choice[left]]
+        swapped = totals + shift[:, :, None] * (amounts[left] - amounts[right])[:, None, :]
+        cost = _cost(swapped, config)
+        least = int(cost.argmin())
+        if cost[least] >= best - 1e-12:
+            return choice[: -len(SPLITS)]
+        choice[[left[least], right[least]]] = choice[[right[least], left[least]]]
+        choice[empty] = splits
+        totals, best = swapped[least], float(cost[least])

@@ -26,7 +26,7 @@ def build_manifest(
 ) -> dict[str, Any]:
     """The content of dataset_config.json: what goes into the splits, why, and what identifies it.
 
-    Recordings that are gone, lack annotations or labels, have no window, are implausible in a way that blocks training,
+    Recordings that are gone, have no annotations, labels or window, are implausible in a way that blocks training,
     or hold the drive of another one (it could come into two splits) are listed as skipped, with the reason. A recording
     keeps the split that the `previous` manifest gave it, unless the config fixes another or asks to reshuffle; those
     that moved, and those that are no longer used, are listed too.
@@ -120,8 +120,8 @@ def _sticky(config: SplitConfig, stats: Sequence[RecordingStats], before: Mappin
     """The config with every recording fixed to the split that it had, unless it is to move."""
     if config.reshuffle:
         return config
-    kept = {s.name: before[s.name] for s in stats if s.name in before}
-    return config.replace(fixed=kept | config.fixed)
+    unchanged = {s.name: before[s.name] for s in stats if s.name in before}
+    return config.replace(fixed=unchanged | config.fixed)
 
 
 def _summary(members: Sequence[RecordingStats], everything: Sequence[RecordingStats]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class Batch(NamedTuple):
     going_on: Tensor
     """(B,tasks) bool, True where the task's action goes on at the window's last frame"""
     derived: Tensor | None = None
-    """(B,D) float32, what the network derives from the window, where that is kept"""
+    """(B,D) float32, what the network derives from the window, where that is stored"""
 
 
 @dataclass(frozen=True)

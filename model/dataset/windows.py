@@ -37,7 +37,7 @@ class WindowConfig(Config):
     length: int = Field(WINDOW_FRAMES, ge=1, description="Frames a window; at 2 Hz 20 are 10 s")
     stride: int = Field(5, ge=1, description="Frames from one window's start to the next; 1 for the final training")
     max_gap_ms: int = Field(MAX_STEP_MS, ge=1, description="Largest step between consecutive frames, ms")
-    max_detections: int = Field(12, ge=1, description="Detections kept a frame, the most confident")
+    max_detections: int = Field(12, ge=1, description="Largest number of detections of a frame, the most confident")
     required_labels: list[str] = Field(
         list(BINARY_LABELS), description="Labels that must be known for a window to be used"
     )
@@ -193,9 +193,11 @@ def _common(what: str, values: Mapping[str, Shared], advice: str) -> Shared:
 
 def _inputs(recording: Recording, telemetry: pd.DataFrame, config: WindowConfig) -> tuple[str, ...]:
     """The channels of a recording that the networks see, in the schema's order."""
-    lacking = [name for name in config.inputs if name not in telemetry]
-    if lacking:
-        raise DataError(f"{recording.telemetry_path} has no column {', '.join(lacking)}, which the inputs name.")
+    missing = [name for name in config.inputs if name not in telemetry]
+    if missing:
+        raise DataError(
+            f"{recording.telemetry_path} has no column {', '.join(missing)}, which the option inputs names."
+        )
     return tuple(name for name in FEATURES if name in (config.inputs or telemetry))
 
 

@@ -1,4 +1,4 @@
-"""The gear of a row that lacks it, by speed and engine speed."""
+"""The gear of a row without one, from speed and engine speed."""
 
 import numpy as np
 import numpy.typing as npt

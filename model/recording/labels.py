@@ -77,7 +77,7 @@ def current_state(telemetry: pd.DataFrame, coast_threshold: float) -> npt.NDArra
 
 
 def _quantities(telemetry: pd.DataFrame, config: LabelConfig) -> dict[str, npt.NDArray]:
-    """The quantity of each label at each row; NaN throughout if the recording lacks its channel."""
+    """The quantity of each label at each row; NaN throughout without its channel."""
     pedal = telemetry["ACCELERATOR_POS_D"].to_numpy()
     force = telemetry.get("BRAKE_FORCE")
     return {

@@ -49,7 +49,7 @@ HUNG_SHARE = 0.05
 LEAST_DETECTIONS = 50
 IN_THE_SKY = 0.99
 CAMERA = "camera"
-"""Key in the details of annotations: what `implausible_camera` found in the frames."""
+"""Key in the details of annotations: the findings of `implausible_camera`."""
 
 
 @dataclass(frozen=True)
@@ -121,11 +121,11 @@ def implausible_camera(
     pictures = [(time, image.astype(np.float32)) for time, image in read if image is not None]
     black = [time for time, image in pictures if image.mean() < BLACK_LEVEL and image.std() < BLACK_SPREAD]
     if len(black) > len(pictures) / 2:
-        return [Finding("black", f"{len(black)} of {len(pictures)} frames looked at are black, as {black[0]}")]
+        return [Finding("black", f"{len(black)} of {len(pictures)} sampled frames are black, such as {black[0]}")]
     pairs = [(a, b) for (_, a), (_, b) in pairwise(pictures) if a.shape == b.shape]
     still = sum(float(np.abs(a - b).mean()) < STILL_DIFFERENCE for a, b in pairs)
     if still > len(pairs) / 2:
-        text = f"{still} of {len(pairs)} frames looked at are the one looked at before, though the car moves"
+        text = f"{still} of {len(pairs)} sampled frames equal the one before, though the car moves"
         return [Finding("still", text)]
     hung = [time for time in repeated if time in moving]
     if len(hung) > HUNG_SHARE * len(seen):

@@ -1,4 +1,4 @@
-"""The one table of channels and of labels: columns, features, ranges, tasks and what identifies them derive from it.
+"""The table of channels and of labels: columns, features, ranges, tasks and their fingerprint derive from it.
 
 Free of torch: the manifest and the launchpad show it. A new channel or label is a line here.
 """
@@ -30,7 +30,7 @@ class Channel:
     fastest: float | None = None
     """The largest change a second that can be."""
     required: bool = False
-    """Whether a recording must have the column. One that lacks another is not fed with it."""
+    """Whether a recording must have the column. Others are no input where they are missing."""
     input: bool = False
     """Whether the networks see it, in the order of the table."""
 
@@ -44,7 +44,7 @@ class Label:
     channel: str
     """What it is looked up from."""
     binary: bool
-    """Whether it is a task that a network can predict; else a number that is kept beside the tasks."""
+    """Whether it is a task that a network can predict; else a number beside the tasks."""
 
 
 GEARS = 6
@@ -101,9 +101,9 @@ BINARY_LABELS = tuple(f"{name}_{h}s" for name, _, binary in _QUANTITIES if binar
 TARGETS = tuple(f"{name}_{h}s" for name, _, binary in _QUANTITIES if not binary for h in HORIZONS_S)
 DEFAULT_TASKS = ("brake_1s", "brake_2s", "coast_1s", "coast_2s")
 BOX_VALUES = ("class_id", "confidence", "x1", "y1", "x2", "y2", "area")
-"""What is kept of a detection, px of the region of interest."""
+"""Values of a detection in a split file, px of the region of interest."""
 BOX_FEATURES = BOX_VALUES[1:]
-"""What the networks see of it, as shares of the region."""
+"""Those that the networks see, as shares of the region."""
 GEAR_CODINGS: tuple[Gear, ...] = ("onehot", "continuous")
 
 
@@ -132,12 +132,12 @@ def used_schema(inputs: Sequence[str]) -> dict[str, Any]:
     return {**content, "fingerprint": fingerprint(list(inputs), content)}
 
 
-def check_schema(found: str, inputs: Sequence[str], what: str, advice: str) -> None:
-    """Raises DataError unless `found` is the fingerprint of today's schema of these inputs."""
+def check_schema(schema: str, inputs: Sequence[str], what: str, advice: str) -> None:
+    """Raises DataError unless `schema` is the fingerprint of today's schema of these inputs."""
     unknown = [name for name in inputs if name not in FEATURES]
     expected = "" if unknown else used_schema(inputs)["fingerprint"]
-    if unknown or found != expected:
-        reason = f"{', '.join(unknown)} is no input now" if unknown else f"schema {found or 'unknown'}, now {expected}"
+    if unknown or schema != expected:
+        reason = f"{', '.join(unknown)} is no input now" if unknown else f"schema {schema or 'unknown'}, now {expected}"
         raise DataError(
             f"{what} was made with other channels, scaling ranges or labels than this version has ({reason}): {advice}."
         )

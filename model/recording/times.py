@@ -13,7 +13,7 @@ from model.common.errors import DataError
 MAX_STEP_MS = 601
 """Two rows further apart than this have a gap between them."""
 STEP_MS = 500
-"""Of the 2 Hz that labels, windows and networks are made for."""
+"""Of the 2 Hz of labels, windows and networks."""
 FASTEST_STEP_MS = 425
 """Rows that follow each other faster are thinned out to 2 Hz."""
 ROWS_FOR_A_RATE = 10

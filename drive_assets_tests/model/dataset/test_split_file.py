@@ -28,7 +28,7 @@ def _same(first: Split, second: Split) -> bool:
 
 def test_a_flipped_bit_is_named_or_harmless(tmp_path: Path) -> None:
     path = write_split_file(tmp_path / "train.h5")
-    whole, content, found, chance = read_split(path), path.read_bytes(), 0, random.Random(0)
+    whole, content, detected, chance = read_split(path), path.read_bytes(), 0, random.Random(0)
     for _ in range(60):
         place = chance.randrange(len(content) * 8)
         damaged = bytearray(content)
@@ -38,8 +38,8 @@ def test_a_flipped_bit_is_named_or_harmless(tmp_path: Path) -> None:
             assert _same(read_split(path), whole), f"bit {place} changed what is read, in silence"
         except DataError as error:
             assert str(path) in str(error)
-            found += 1
-    assert found > 30  # the others lie where nothing is
+            detected += 1
+    assert detected > 30  # the others lie where nothing is
 
 
 @pytest.mark.parametrize("name", ["features", "window", "schema_version", "fingerprint", "checksum"])

@@ -37,8 +37,8 @@ def labelled_drive(folder: Path, rows: int = 60, seed: int = 0, leave_out: tuple
     write_future_labels(folder / "future_labels.csv", future_labels(table))
     kept = [i for i in range(len(table)) if i not in leave_out]
     boxes = [np.tile(np.array([[10, 20, 110, 70, 0.5, 0]], np.float32), (i % 15, 1)) for i in kept]
-    for found in boxes:
-        found[:, 4] = np.linspace(0.3, 0.9, len(found))
+    for detections in boxes:
+        detections[:, 4] = np.linspace(0.3, 0.9, len(detections))
     times = [str(table["Time"].iloc[i]) for i in kept]
     write_annotations(folder / "annotations.csv", Annotations.from_frames(times, [f"{t}.jpg" for t in times], boxes))
     return folder
@@ -197,9 +197,9 @@ def test_recordings_report_damage_and_refuse_what_is_none(tmp_path: Path) -> Non
 def scaled(folder: Path, factor: float, region: list[int]) -> Path:
     """The drive of `labelled_drive` as a camera of another size records it."""
     path = labelled_drive(folder) / "annotations.csv"
-    found = read_annotations(path)
-    boxes = [found.frame(i) * np.array([factor] * 4 + [1, 1], np.float32) for i in range(len(found))]
-    write_annotations(path, Annotations.from_frames(found.time, found.filename, boxes))
+    annotations = read_annotations(path)
+    boxes = [annotations.frame(i) * np.array([factor] * 4 + [1, 1], np.float32) for i in range(len(annotations))]
+    write_annotations(path, Annotations.from_frames(annotations.time, annotations.filename, boxes))
     (folder / "annotations.json").write_text(json.dumps({"roi": region}))
     return folder
 
@@ -223,7 +223,7 @@ def test_a_camera_of_half_the_size_gives_the_same_features(tmp_path: Path) -> No
 
 
 def without(folder: Path, *columns: str, seed: int = 0) -> Path:
-    """A labelled drive whose telemetry lacks some columns."""
+    """A labelled drive whose telemetry has no such columns."""
     drive = labelled_drive(folder, seed=seed)
     table = pd.read_csv(drive / "telemetry.csv", dtype=str).drop(columns=list(columns))
     table.to_csv(drive / "telemetry.csv", index=False)
@@ -231,14 +231,14 @@ def without(folder: Path, *columns: str, seed: int = 0) -> Path:
     return drive
 
 
-def test_channels_that_lack_are_no_inputs(tmp_path: Path) -> None:
+def test_missing_channels_are_no_inputs(tmp_path: Path) -> None:
     drive = without(tmp_path / "2024-05-01_10-00-00", "RPM", "ENGINE_LOAD", "BRAKE_FORCE")
     write_split(tmp_path / "val.h5", [drive], WindowConfig())
     split, data = read_split(tmp_path / "val.h5"), WindowData.load(tmp_path / "val.h5")
     assert split.feature_names == data.inputs == ("SPEED", "ACCELERATOR_POS_D", "GEAR")
     assert (split.telemetry.shape, data.telemetry_dim) == ((60, 3), 8)
     assert np.isnan(split.targets[:, :5]).all() and np.isfinite(split.targets[:40, 5:]).all()
-    with pytest.raises(DataError, match="has no column RPM, which the inputs name"):
+    with pytest.raises(DataError, match="has no column RPM, which the option inputs names"):
         build_recording(drive, WindowConfig(inputs=["SPEED", "RPM"]))
     with pytest.raises(DataError, match="inputs BRAKE_SIGNAL: expected distinct channels of SPEED"):
         WindowConfig(inputs=["BRAKE_SIGNAL"])
@@ -291,8 +291,8 @@ def test_recordings_keep_their_split_unless_asked(tmp_path: Path) -> None:
     fixed = SplitConfig(fixed={trained: "test", tested: "train"})
     moved = build_manifest(tmp_path, names, WindowConfig(stride=1), fixed, second)["moved"]
     assert moved == {trained: ["train", "test"], tested: ["test", "train"]}
-    anew = build_manifest(tmp_path, names, WindowConfig(stride=1), SplitConfig(reshuffle=True), second)
-    assert anew["splits"] == build_manifest(tmp_path, names, WindowConfig(stride=1), SplitConfig())["splits"]
+    shuffled = build_manifest(tmp_path, names, WindowConfig(stride=1), SplitConfig(reshuffle=True), second)
+    assert shuffled["splits"] == build_manifest(tmp_path, names, WindowConfig(stride=1), SplitConfig())["splits"]
 
 
 def test_implausible_drives_stay_out_unless_accepted(tmp_path: Path) -> None:
@@ -307,14 +307,14 @@ def test_implausible_drives_stay_out_unless_accepted(tmp_path: Path) -> None:
     assert list(accepted["accepted"]) == [names[4]] and names[4] in accepted["recordings"]
 
 
-def test_a_region_that_changed_is_told(tmp_path: Path) -> None:
+def test_a_changed_region_is_reported(tmp_path: Path) -> None:
     drive = scaled(tmp_path / "2024-05-01_10-00-00", 1, [0, 320, 1920, 575])
     (drive / "roi.json").write_text(json.dumps({"x": 0, "y": 240, "width": 1920, "height": 575}))
     with pytest.raises(DataError, match=r"roi\.json says .*y=240.* annotate again"):
         build_recording(drive, WindowConfig())
 
 
-def test_what_changed_after_it_was_labelled_or_annotated_is_told(tmp_path: Path) -> None:
+def test_changes_after_labelling_or_annotating_are_reported(tmp_path: Path) -> None:
     drive = labelled_drive(tmp_path / "2024-05-01_10-00-00")
     own, frames = Recording(drive), list(Recording(drive).frames().values())
     write_json(own.details_path, {FRAME_HASHES: file_hashes(frames)})
@@ -343,7 +343,7 @@ def test_a_camera_that_sees_nothing_keeps_a_drive_out(tmp_path: Path) -> None:
     camera = [{"kind": "still", "text": "20 of 24 frames are the one before", "poisons": True}]
     write_json(Recording(tmp_path / names[4]).details_path, {"camera": camera})
     manifest = build_manifest(tmp_path, names, WindowConfig(), SplitConfig())
-    assert "implausible: 24 of 24 frames looked at are black" in manifest["skipped"][names[3]]
+    assert "implausible: 24 of 24 sampled frames are black" in manifest["skipped"][names[3]]
     assert "implausible: 20 of 24 frames are the one before" in manifest["skipped"][names[4]]
     accepted = build_manifest(tmp_path, names, WindowConfig(), SplitConfig(accept_implausible=names[3:]))
     assert list(accepted["accepted"]) == names[3:]

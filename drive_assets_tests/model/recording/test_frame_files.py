@@ -1,4 +1,4 @@
-"""One notion of a frame: what cameras write is read as it is to be seen, and what is cut is found."""
+"""One notion of a frame: what cameras write is read upright, and truncated files are detected."""
 
 import io
 from pathlib import Path

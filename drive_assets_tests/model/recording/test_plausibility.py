@@ -1,4 +1,4 @@
-"""Implausible drives are told with numbers and rows."""
+"""Findings about implausible drives name numbers and rows."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +36,7 @@ def drive(rows: int = 800) -> pd.DataFrame:
     )
 
 
-def found(table: pd.DataFrame, tmp_path: Path) -> list[tuple[str, bool]]:
+def findings(table: pd.DataFrame, tmp_path: Path) -> list[tuple[str, bool]]:
     table.to_csv(tmp_path / "telemetry.csv", index=False)
     return [
         (finding.kind, finding.blocks_training)
@@ -59,10 +59,10 @@ def found(table: pd.DataFrame, tmp_path: Path) -> list[tuple[str, bool]]:
     ],
 )
 def test_each_kind(tmp_path: Path, change: Callable, expected: list[tuple[str, bool]]) -> None:
-    assert found(change(drive()), tmp_path) == expected
+    assert findings(change(drive()), tmp_path) == expected
 
 
-def test_findings_tell_numbers_and_rows(tmp_path: Path) -> None:
+def test_findings_name_numbers_and_rows(tmp_path: Path) -> None:
     table = drive()
     table["ACCELERATOR_POS_D"] = 14.12 + 0.6744 * table["ACCELERATOR_POS_D"]
     table.loc[100:, "RPM"] = 1777
@@ -117,7 +117,7 @@ def test_vehicles_in_the_sky() -> None:
     ],
 )
 def test_contradictions_block_training(tmp_path: Path, change: Callable, kind: str) -> None:
-    assert (kind, True) in found(change(drive()), tmp_path)
+    assert (kind, True) in findings(change(drive()), tmp_path)
 
 
 @pytest.mark.parametrize("positions", [(14.12, 81.56), (36.0, 236.0)])
