@@ -1,16 +1,15 @@
-"""Times training steps of the twelve networks against a straightforward loop, in one run.
+"""Time training steps of the twelve networks against a straightforward loop, in one run.
 
     python -m benchmarks.training --architectures simple_concat_lstm --steps 20
 
 The straightforward loop stacks batches of single windows in a DataLoader, computes every slot, attends frame by frame,
-draws dropout by torch's own layer, and reads the loss after each step. Both train the same network from the same
-weights with the same optimiser, in turns; the best round of each counts. Prints windows/s of both, their ratio, and the
-share of the matrix throughput that the device reaches in the same rounds, where a window costs what its layers take in
-the straightforward formulation.
+uses dropout of torch, and reads the loss after each step. Both train the same network from the same weights with one
+optimiser, in turns; the best round of each counts. The output is windows/s of both, their ratio, and the share of the
+device's matrix throughput in the same rounds, with the operations of a window counted in the straightforward
+formulation.
 
-With --precision our steps are in that one; the straightforward ones stay in the recipe's, which on a CPU is fp32.
-
-On a machine that has other work: --threads 1 --cpu-time, which counts the process's own time.
+--precision applies to our steps; the straightforward ones have the recipe's, which on a CPU is fp32. On a busy machine,
+--threads 1 --cpu-time measures the processor time of the process.
 """
 
 import argparse
@@ -40,7 +39,7 @@ MOST_DIFFERENCE = 0.01
 """Between captured and eager losses, relative; steps are in bf16."""
 Clock = Callable[[], float]
 Epoch = Callable[[Tensor], None]
-"""Trains on the windows whose numbers it is given, in their order."""
+"""Trains on windows by their numbers, in the given order."""
 
 
 class Windows(Dataset[tuple[Tensor, ...]]):
@@ -111,7 +110,7 @@ def create(architecture: str, config: TrainingConfig) -> MultimodalModel:
 
 
 def training_flops(network: MultimodalModel, data: WindowData) -> float:
-    """Floating-point operations that one window costs in training, in the straightforward formulation."""
+    """Floating-point operations of one window in training, in the straightforward formulation."""
     batch = data.gather(torch.arange(8))
     with FlopCounterMode(display=False) as counter, torch.backends.mkldnn.flags(enabled=False):
         sum(logits.sum() for logits in PlainModel(network)(*batch[:3]).values()).backward()  # type: ignore[union-attr]
@@ -119,7 +118,7 @@ def training_flops(network: MultimodalModel, data: WindowData) -> float:
 
 
 def random_windows(number: int, tasks: list[str]) -> WindowData:
-    """Windows at stride 1 of which a third of the detection slots are real, as in drives."""
+    """Windows at stride 1 with a third of the detection slots real, as in drives."""
     generator = torch.Generator().manual_seed(0)
     frames = number + LENGTH - 1
     mask = torch.arange(SLOTS) < torch.randint(0, 2 * REAL + 1, (frames, 1), generator=generator)
@@ -128,6 +127,7 @@ def random_windows(number: int, tasks: list[str]) -> WindowData:
         tasks=tuple(tasks),
         class_names=("vehicle",),
         inputs=FEATURES,
+        coast_threshold=7.5,
         length=LENGTH,
         telemetry=torch.rand(frames, TELEMETRY_DIM["onehot"], generator=generator),
         detections=torch.rand(frames, SLOTS, len(BOX_FEATURES), generator=generator) * mask[..., None],
@@ -147,7 +147,7 @@ def timed(
     device: torch.device,
     clock: Clock,
 ) -> float:
-    """Seconds that an epoch takes, after steps that warm up."""
+    """Seconds of an epoch, after warm-up steps."""
     epoch = make(copy.deepcopy(network).to(device), config, data, device)
     epoch(torch.arange((WARM_UP + 1 if device.type == "cuda" else 1) * config.batch_size) % len(data))
     _wait(device)
@@ -197,7 +197,7 @@ def plain_epoch(network: MultimodalModel, config: TrainingConfig, data: WindowDa
 
 
 def with_torchs_dropout(network: MultimodalModel) -> MultimodalModel:
-    """The network, in which our cheap dropout is torch's own from here on."""
+    """The network, with torch's dropout in place of ours."""
     for module in list(network.modules()):
         for name, child in module.named_children():
             if isinstance(child, Dropout):
@@ -206,7 +206,7 @@ def with_torchs_dropout(network: MultimodalModel) -> MultimodalModel:
 
 
 def check_captured(architecture: str, config: TrainingConfig, data: WindowData, device: torch.device) -> None:
-    """Exit unless steps that are captured as a CUDA graph lose what eager ones do; without dropout, which differs."""
+    """Exit unless steps captured as a CUDA graph have the losses of eager ones; without dropout, which differs."""
     losses = []
     for capture in (True, False):
         network = create(architecture, config.replace(dropout_prob=0.0)).to(device).train()

@@ -1,8 +1,8 @@
-"""A search for a better recipe: trials by Optuna, judged on val, each a nested run in MLflow.
+"""Search for a better recipe: trials of Optuna, scored on val, each a nested run in MLflow.
 
     python -m drive_assets.training.sweep --splits data/datasets/multimodal --output build/sweep --trials 30
 
-The study is kept in `--output`: started again, it goes on. Needs the extra `sweep`.
+The study is stored in `--output` and continues there at the next start. Needs the extra `sweep`.
 """
 
 import argparse
@@ -11,16 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drive_assets.resources.mlflow.client import Mlflow
-from drive_assets.resources.mlflow.tracking import log_epoch
+from drive_assets.resources.mlflow.tracking import GROUP, log_epoch
 from model.common.errors import DataError
 from model.network.architectures import ARCHITECTURES
 from model.training.recipes import RECIPES, TrainingConfig
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
-
-PARENT = "mlflow.parentRunId"
-NAME = "recipe"
 
 
 def search_space(trial: "Trial") -> dict[str, Any]:
@@ -45,10 +42,10 @@ def sweep(
     mlflow: Mlflow,
     space: Callable[["Trial"], dict[str, Any]] = search_space,
 ) -> "Study":
-    """`trials` more trainings of `architecture`, of `base` changed by `space`; the best has most mean val PR-AUC.
+    """Run `trials` more trainings by recipe `base` with options from `space`, for the highest mean val PR-AUC.
 
     Raises:
-        DataError: Optuna is not installed, or what `train` raises of a wrong split.
+        DataError: Optuna is not installed, or as `train`.
     """
     try:
         import optuna
@@ -61,25 +58,23 @@ def sweep(
     client, experiment = mlflow.client(), mlflow.prepared()
     study = optuna.create_study(
         storage=f"sqlite:///{output / 'study.db'}",
-        study_name=f"{NAME}-{architecture}",
+        study_name=f"recipe-{architecture}",
         direction="maximize",
         sampler=optuna.samplers.TPESampler(seed=base.seed),
         load_if_exists=True,
     )
-    parent = study.user_attrs.get(PARENT)
+    parent = study.user_attrs.get(GROUP)
     if parent is None:
         parent = client.create_run(experiment, run_name=f"sweep of {architecture}").info.run_id
-        study.set_user_attr(PARENT, parent)
+        study.set_user_attr(GROUP, parent)
 
     def objective(trial: "Trial") -> float:
         options = space(trial)
-        name = f"{architecture}, trial {trial.number}"
-        run = client.create_run(
-            experiment, tags={PARENT: parent, "architecture": architecture}, run_name=name
-        ).info.run_id
+        tags, name = {GROUP: parent, "architecture": architecture}, f"{architecture}, trial {trial.number}"
+        run = client.create_run(experiment, tags=tags, run_name=name).info.run_id
         for option, value in options.items():
             client.log_param(run, option, value)
-        ended = "FAILED"
+        status = "FAILED"
         try:
             folder = output / f"trial-{trial.number}"
             result = train(
@@ -89,15 +84,15 @@ def sweep(
                 base.replace(**options),
                 on_epoch=lambda epoch: log_epoch(client, run, epoch),
             )
-            reached = score(result.best_metrics)
-            client.log_metric(run, "score", reached)
-            ended = "FINISHED"
+            best_score = score(result.best_metrics)
+            client.log_metric(run, "score", best_score)
+            status = "FINISHED"
         finally:
-            client.set_terminated(run, ended)
-        return reached
+            client.set_terminated(run, status)
+        return best_score
 
     try:
-        # A rate that is too high ends one trial, not the search.
+        # A learning rate that is too high ends one trial, not the search.
         study.optimize(objective, n_trials=trials, catch=(FloatingPointError,))
     finally:
         client.set_terminated(parent, "FINISHED")
@@ -107,9 +102,7 @@ def sweep(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--splits", type=Path, required=True, help="folder of train.h5 and val.h5")
-    parser.add_argument(
-        "--output", type=Path, required=True, help="folder that keeps the study and the trials' checkpoints"
-    )
+    parser.add_argument("--output", type=Path, required=True, help="folder for the study and the trials' checkpoints")
     parser.add_argument("--architecture", choices=ARCHITECTURES, default=ARCHITECTURES[0])
     parser.add_argument("--recipe", choices=sorted(RECIPES), default="best", help="recipe that the trials change")
     parser.add_argument("--trials", type=int, default=20)

@@ -1,4 +1,4 @@
-"""What tests of trainings share: splits, and options of a network that is trained in a moment."""
+"""Shared by tests of trainings: splits, and options of a small network."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ SMALL = {
 
 @pytest.fixture
 def splits(data_root: Path) -> Path:
-    """Splits of a manifest, as h5_split leaves them."""
+    """Splits with their manifest, as h5_split writes them."""
     folder = data_root / "datasets" / "multimodal"
     folder.mkdir(parents=True)
     for seed, name in enumerate(("train", "val", "test")):

@@ -1,4 +1,4 @@
-"""The asset on a real instance, with a real MLflow store and real workers: each result for itself, nothing twice."""
+"""The asset with a real Dagster instance, MLflow store and workers: each training is separate, none runs twice."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +14,7 @@ from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.mlflow.tracking import GROUP
 from drive_assets.resources.storage import Storage
 from drive_assets.training import assets
+from drive_assets_tests.model.split_files import write_split_file
 from drive_assets_tests.training.conftest import SMALL
 from model.training.published import HISTORY
 
@@ -27,7 +28,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 def train(instance: dg.DagsterInstance, **options: Any) -> tuple[dg.ExecuteInProcessResult, list[str]]:
-    """Train both architectures in one run; its result, and what its log says."""
+    """Train both architectures in one run -> its result and the messages of its log."""
     names = list(assets.ARCHITECTURE_PARTITIONS.get_partition_keys())
     assert names.index(TWO[1]) == names.index(TWO[0]) + 1
     resources = {"storage": Storage.from_environment(), "mlflow": Mlflow.from_environment()}
@@ -43,13 +44,13 @@ def train(instance: dg.DagsterInstance, **options: Any) -> tuple[dg.ExecuteInPro
 
 
 def runs(data_root: Path) -> list[Run]:
-    """The trainings that MLflow has, the oldest first."""
+    """MLflow's runs of trainings, the oldest first."""
     found = MlflowClient(f"sqlite:///{data_root / 'mlflow.db'}").search_runs(["1"], order_by=["start_time"])
     return [run for run in found if GROUP in run.data.tags]
 
 
 def group(data_root: Path) -> Run:
-    """The run below which MLflow shows them."""
+    """The MLflow run that groups them."""
     found = MlflowClient(f"sqlite:///{data_root / 'mlflow.db'}").search_runs(["1"])
     (only,) = [run for run in found if GROUP not in run.data.tags]
     return only
@@ -61,7 +62,7 @@ def steps(data_root: Path, run: Run) -> list[int]:
 
 
 @pytest.mark.timeout(600)
-def test_each_is_recorded_for_itself_and_what_is_published_is_taken_over(
+def test_each_training_has_a_run_of_its_own_and_a_published_one_is_reused(
     data_root: Path, splits: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version_of = assets.sha256
@@ -82,7 +83,7 @@ def test_each_is_recorded_for_itself_and_what_is_published_is_taken_over(
     assert any(line.startswith(f"{TWO[0]} epoch 1 of 2, ") and " left: lr " in line for line in log)
 
     first, second = runs(data_root)
-    assert [run.info.run_name for run in (first, second)] == [f"{name}, reference changed" for name in TWO]
+    assert [run.info.run_name for run in (first, second)] == [f"{name}, best changed" for name in TWO]
     assert [run.info.status for run in (first, second)] == ["FINISHED"] * 2
     assert first.info.end_time <= second.info.start_time
     assert (
@@ -91,7 +92,7 @@ def test_each_is_recorded_for_itself_and_what_is_published_is_taken_over(
     )
     assert first.inputs.dataset_inputs[0].dataset.name == "multimodal"
     assert {run.data.tags[GROUP] for run in (first, second)} == {group(data_root).info.run_id}
-    assert (group(data_root).info.run_name, group(data_root).info.status) == ("reference changed on v1", "FINISHED")
+    assert (group(data_root).info.run_name, group(data_root).info.status) == ("best changed on v1", "FINISHED")
     assert group(data_root).info.start_time <= first.info.start_time
     assert group(data_root).info.end_time == second.info.end_time
     (page,) = (data_root / "mlflow_artifacts" / second.info.run_id).rglob("report.html")
@@ -116,3 +117,21 @@ def test_each_is_recorded_for_itself_and_what_is_published_is_taken_over(
     assert result.success
     assert any(f"{TWO[0]} epoch 2 of 2, " in line for line in log)
     assert [steps(data_root, run) for run in runs(data_root)] == [[0, 1]] * 4
+
+
+@pytest.mark.timeout(600)
+def test_splits_rebuilt_between_launch_and_load_fail_the_training(
+    data_root: Path, splits: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_each = LocalCompute.run_each
+
+    def rebuilt(*arguments: Any) -> Any:
+        write_split_file(splits / "train.h5", frames=60, seed=9, version="v2")
+        return run_each(*arguments)
+
+    monkeypatch.setattr(LocalCompute, "run_each", rebuilt)
+    result, _ = train(instance)
+    (failure,) = [event for event in result.all_events if event.is_step_failure]
+    description = failure.step_failure_data.user_failure_data.description
+    assert description.count("train.h5 holds data version v2, expected v1") == 2
+    assert not (data_root / "models" / "multimodal" / TWO[0] / HISTORY).exists()

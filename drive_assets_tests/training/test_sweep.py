@@ -1,11 +1,12 @@
-"""A sweep: its trials as nested runs of one MLflow run, and it goes on where it stopped."""
+"""A sweep runs its trials as nested runs of one MLflow run, and continues where it stopped."""
 
 from pathlib import Path
 
 import pytest
 
 from drive_assets.resources.mlflow.client import Mlflow
-from drive_assets.training.sweep import PARENT, sweep
+from drive_assets.resources.mlflow.tracking import GROUP
+from drive_assets.training.sweep import sweep
 from drive_assets_tests.model.split_files import write_split_file
 from model.training.recipes import TrainingConfig
 
@@ -14,7 +15,7 @@ SMALL = TrainingConfig(
 )
 
 
-def test_trials_are_nested_runs_and_a_sweep_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trials_are_nested_runs_and_a_sweep_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("optuna")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     for name in ("train", "val"):
@@ -36,7 +37,7 @@ def test_trials_are_nested_runs_and_a_sweep_goes_on(tmp_path: Path, monkeypatch:
     assert [searched(2), searched(1)] == [2, 3]
     client = mlflow.client()
     runs = client.search_runs([mlflow.prepared()])
-    (parent,) = [run for run in runs if PARENT not in run.data.tags]
-    trials = [run for run in runs if run.data.tags.get(PARENT) == parent.info.run_id]
+    (parent,) = [run for run in runs if GROUP not in run.data.tags]
+    trials = [run for run in runs if run.data.tags.get(GROUP) == parent.info.run_id]
     assert len(trials) == 3 and {run.info.status for run in runs} == {"FINISHED"}
     assert all(run.data.metrics["score"] and 1e-3 <= float(run.data.params["learning_rate"]) <= 1e-2 for run in trials)
