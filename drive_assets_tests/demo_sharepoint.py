@@ -27,7 +27,7 @@ from model.common.errors import DataError
 SIMULATION = SimulationConfig(recordings=3, duration_s=20.0)
 SETTLING_S, INTERVAL_S = 3, 5
 """Short, so that the demo is."""
-PATIENCE_S = 180.0
+PATIENCE_S = 300.0
 STOP_S = 20.0
 
 

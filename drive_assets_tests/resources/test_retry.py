@@ -74,7 +74,7 @@ def test_a_pause_beyond_the_client_s_patience_is_an_error_at_once(
 
 
 def test_rate_limit_headers_slow_the_client_down(client: GraphClient, server: GraphServer, clock: TestClock) -> None:
-    server.fail(Fault("rate_limit", remaining=10, retry_after=30))
+    server.fail(Fault("rate_limit", count=None, remaining=10, retry_after=30))
     for _ in range(4):
         client.site_id(server.site_url)
     assert clock.slept == pytest.approx([3, 3, 3])

@@ -1,11 +1,11 @@
 """`drive-assets sharepoint check`: tests the access to SharePoint step by step and reports what is missing."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from drive_assets.partitions import is_recording_name
 from drive_assets.recordings.files import printable
-from drive_assets.recordings.sharepoint.library import choose_library, read_settings, require_folder
+from drive_assets.recordings.sharepoint.library import find_place, read_settings
 from drive_assets.resources.sharepoint.items import Item
 from model.common.errors import DataError
 from model.common.progress import Tell
@@ -22,9 +22,13 @@ PATIENCE_S = 60.0
 def check_access(log: Tell) -> bool:
     """Try all that the sensor and the `recording` asset need, in their order; returns whether all works."""
     left = list(STEPS)
+
+    def passed(step: str, result: str) -> None:
+        left.remove(step)
+        log(printable(f"ok    {step:<9} {result}"))
+
     try:
-        for result in _results(log):
-            log(printable(f"ok    {left.pop(0):<9} {result}"))
+        _check(log, passed)
     except DataError as error:
         log(printable(f"FAIL  {left.pop(0):<9} {error}"))
         if left:
@@ -34,42 +38,27 @@ def check_access(log: Tell) -> bool:
     return True
 
 
-def _results(log: Tell) -> Iterator[str]:
-    """The result of each of the STEPS. Raises DataError in the first that fails."""
+def _check(log: Tell, passed: Callable[[str, str], None]) -> None:
     settings = read_settings()
-    yield f"tenant {settings.tenant_id}, app {settings.client_id}, sign-in by {settings.auth}"
+    passed("settings", f"tenant {settings.tenant_id}, app {settings.client_id}, sign-in by {settings.auth}")
 
     from drive_assets.resources.sharepoint.client import GraphClient  # imports msal
 
     client = GraphClient(settings, patience_s=PATIENCE_S, on_device_code=log)
     client.sign_in()
-    yield "a token was issued"
-    if settings.shared_link:
-        yield from ("of the shared link", "of the shared link")
-        drive_id, folder = client.shared_item(settings.shared_link)
-        require_folder(folder)
-        yield f"{folder.name}, by the shared link"
-    else:
-        site = client.site_id(settings.site)
-        yield settings.site
-        drives = client.drives(site)
-        drive_id = choose_library(drives, settings).id
-        names = ", ".join(drive.name for drive in drives)
-        yield f"{choose_library(drives, settings).name}, of {names}"
-        folder = client.item_by_path(drive_id, settings.folder)
-        require_folder(folder)
-        yield settings.folder or "the whole library"
-    items = list(client.children(drive_id, folder.id))
+    passed("sign-in", "a token was issued")
+    place = find_place(client, settings, passed)
+    items = list(client.children(place.drive, place.folder))
     named = sum(item.is_folder and is_recording_name(item.name) for item in items)
     zips = sum(item.name.lower().endswith(".zip") for item in items)
-    yield f"{len(items)} items: {named} folders named as recordings, {zips} zips"
-    page = client.delta_page(drive_id)
-    yield f"the first page has {len(page.items)} items{', more follow' if page.next_link else ''}"
-    file = _any_file(client, drive_id, items, MAX_DEPTH)
+    passed("list", f"{len(items)} items: {named} folders named as recordings, {zips} zips")
+    page = client.delta_page(place.drive)
+    passed("changes", f"the first page has {len(page.items)} items{', more follow' if page.next_link else ''}")
+    file = _any_file(client, place.drive, items, MAX_DEPTH)
     if file is not None:
-        with client.open(drive_id, file) as stream:
+        with client.open(place.drive, file) as stream:
             stream.read(1)
-    yield f"the first byte of {file.name}" if file else "not tried: there is no file yet"
+    passed("download", f"the first byte of {file.name}" if file else "not tried: there is no file yet")
 
 
 def _any_file(client: "GraphClient", drive_id: str, items: list[Item], depth: int) -> Item | None:

@@ -1,10 +1,11 @@
 """The SharePoint library that recordings arrive in: how it is reached, and which folder of it the sensor watches."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from drive_assets.resources.sharepoint.items import Drive, Item
+from drive_assets.resources.sharepoint.items import Drive
 from drive_assets.resources.sharepoint.settings import SharePointSettings
 from model.common.config import fingerprint
 from model.common.errors import DataError
@@ -72,8 +73,13 @@ def choose_library(drives: list[Drive], settings: SharePointSettings) -> Drive:
     return matches[0]
 
 
-def find_place(client: "GraphClient", settings: SharePointSettings) -> Place:
+def find_place(
+    client: "GraphClient", settings: SharePointSettings, passed: Callable[[str, str], None] = lambda step, result: None
+) -> Place:
     """Ask the service for the configured folder.
+
+    Args:
+        passed: receives each of the steps site, library and folder, and its result.
 
     Raises:
         DataError: it does not exist or cannot be reached.
@@ -81,15 +87,17 @@ def find_place(client: "GraphClient", settings: SharePointSettings) -> Place:
     if settings.shared_link:
         drive_id, item = client.shared_item(settings.shared_link)
         label = item.name
+        passed("site", "of the shared link")
+        passed("library", "of the shared link")
     else:
-        drive = choose_library(client.drives(client.site_id(settings.site)), settings)
+        site = client.site_id(settings.site)
+        passed("site", settings.site)
+        drives = client.drives(site)
+        drive = choose_library(drives, settings)
+        passed("library", f"{drive.name}, of {', '.join(drive.name for drive in drives)}")
         drive_id, item = drive.id, client.item_by_path(drive.id, settings.folder)
         label = "/".join(part for part in (drive.name, settings.folder.strip("/")) if part)
-    require_folder(item)
-    return Place(drive_id, item.id, label)
-
-
-def require_folder(item: Item) -> None:
-    """Raises DataError if the item is a file."""
     if not item.is_folder:
-        raise DataError(f"{item.name} in SharePoint is a file: expected a folder that recordings arrive in.")
+        raise DataError(f"{label} in SharePoint is a file: expected a folder that recordings arrive in.")
+    passed("folder", label)
+    return Place(drive_id, item.id, label)

@@ -73,7 +73,7 @@ class Response:
         """The error, if it may pass by itself. All workers observe the pause or slow-down that the headers ask for."""
         remaining, reset = self.number("RateLimit-Remaining"), self.number("RateLimit-Reset")
         if remaining is not None and reset is not None:
-            pace.spread(int(remaining), reset)
+            pace.pause(reset / max(remaining, 1))  # spreads the remaining requests over the time until the reset
         error = self.error() if self.status in TRANSIENT else None
         if not isinstance(error, Unavailable):
             return None

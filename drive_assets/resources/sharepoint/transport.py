@@ -110,7 +110,7 @@ class Transport:
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={ranged}"} if ranged else {})
         url = address.url
         for _ in range(MAX_REDIRECTS):
-            with self._send(url, headers, _no_credentials, operation, stream=True) as response:
+            with self._send(url, headers, operation, stream=True) as response:
                 if response.status not in REDIRECTS:
                     response.check_content(bool(ranged))
                     yield response
@@ -128,7 +128,8 @@ class Transport:
         token = self.tokens.token()
         with self._lock:
             self.requests_sent += 1
-        with self._send(url, {"Accept": "application/json"}, _Bearer(token), operation) as response:
+        headers = {"Accept": "application/json", "Authorization": f"Bearer {token}"}
+        with self._send(url, headers, operation) as response:
             if response.status == 401:
                 self.tokens.renew(token)
                 raise response.error()
@@ -136,7 +137,7 @@ class Transport:
 
     @contextmanager
     def _send(
-        self, url: str, headers: Mapping[str, str], auth: "Credentials", operation: Operation, stream: bool = False
+        self, url: str, headers: Mapping[str, str], operation: Operation, stream: bool = False
     ) -> Iterator[Response]:
         response: requests.Response | None = None
         with _without_urllib3_log():
@@ -144,7 +145,7 @@ class Transport:
                 response = self._session.get(
                     url,
                     headers={**self._headers, **headers},
-                    auth=auth,
+                    auth=_no_netrc,
                     verify=self.settings.verify,
                     timeout=TIMEOUT_S,
                     allow_redirects=False,
@@ -177,20 +178,8 @@ class DownloadAddress:
         return "<download address>"
 
 
-Credentials = Callable[[requests.PreparedRequest], requests.PreparedRequest]
-"""The `auth` of requests. Always passed, since requests would otherwise take a password for the host from ~/.netrc."""
-
-
-class _Bearer:
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self._token}"
-        return request
-
-
-def _no_credentials(request: requests.PreparedRequest) -> requests.PreparedRequest:
+def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """The `auth` of requests; without one, requests would use a password for the host from ~/.netrc."""
     return request
 
 
