@@ -18,7 +18,7 @@ from drive_assets.resources.compute import Compute
 from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.mlflow.tracking import DAGSTER_RUN, TrackedRun, UsedData
 from drive_assets.resources.storage import Storage
-from drive_assets.running.batches import is_transient, step_failure
+from drive_assets.running.batches import fail_on_data_error
 from drive_assets.running.interrupts import fail_when_terminated
 from drive_assets.running.launchpad import Launchpad
 from drive_assets.tasks import TRAIN_DETECTOR, TrainDetectorJob
@@ -29,7 +29,6 @@ from model.detection.boxy import BoxyConfig, convert_boxy, download_boxy
 from model.detection.detector_training import (
     RESULTS,
     DetectorConfig,
-    DetectorResult,
     NuimagesDetectorConfig,
     read_epochs,
 )
@@ -38,48 +37,36 @@ from model.detection.nuimages import ARCHIVES, NuimagesConfig, convert_nuimages,
 from model.detection.yolo_dataset import DatasetReport, dataset_version
 
 BOXY_URL, NUIMAGES_URL = "DRIVE_ASSETS_BOXY_URL", "DRIVE_ASSETS_NUIMAGES_URL"
-QUICK: dict[str, Any] = {
-    "epochs": 1,
-    "batch": 8,
-    "workers": 0,
-    "warmup_epochs": 0.0,
-    "multi_scale": 0.0,
-    "degrees": 0.0,
-    "perspective": 0.0,
-    "mosaic": 0.0,
-    "mixup": 0.0,
-    "cutmix": 0.0,
-    "copy_paste": 0.0,
-    "close_mosaic": 0,
-}
+OFF = ("warmup_epochs", "multi_scale", "degrees", "perspective", "mosaic", "mixup", "cutmix", "copy_paste")
+QUICK: dict[str, Any] = {"epochs": 1, "batch": 8, "workers": 0, "close_mosaic": 0, **dict.fromkeys(OFF, 0.0)}
 """Quick options of detectors: one epoch without augmentation."""
 
 
 class BoxyLaunchpad(BoxyConfig, Launchpad):
-    """What of Boxy becomes a data set."""
+    """Which Boxy frames become the data set."""
 
     raw: str = Field(
-        "", description="Folder of the raw data set; empty: raw/boxy in the data root, else the simulated one"
+        "", description="Folder of the raw data set; empty: raw/boxy in the data root, otherwise the simulated set"
     )
     url: str = Field(
         "",
-        description=f"Address to fetch what is missing from; empty: {BOXY_URL}, which may hold credentials, if set",
+        description=f"Address to download missing files from; empty: {BOXY_URL}, which may hold credentials, if set",
     )
 
 
 class NuimagesLaunchpad(NuimagesConfig, Launchpad):
-    """What of nuImages becomes a data set."""
+    """Which nuImages frames become the data set."""
 
     raw: str = Field(
         "",
         description="Folder of the raw data set: tables and samples, or the archives; empty: raw/nuimages in the data "
-        "root, else the simulated one",
+        "root, otherwise the simulated set",
     )
     url: str = Field(
-        "", description=f"Address to fetch archives from; empty: {NUIMAGES_URL}, which may hold credentials, if set"
+        "", description=f"Address to download archives from; empty: {NUIMAGES_URL}, which may hold credentials, if set"
     )
     archives: list[str] = Field(
-        list(ARCHIVES), description="Archives to fetch; nuimages-v1.0-mini.tgz is the small one"
+        list(ARCHIVES), description="Archives to download; nuimages-v1.0-mini.tgz is the small one"
     )
 
 
@@ -102,7 +89,7 @@ class NuimagesDetectorLaunchpad(NuimagesDetectorConfig, Launchpad):
 def boxy_dataset(context: dg.AssetExecutionContext, config: BoxyLaunchpad, storage: Storage) -> dg.MaterializeResult:
     """Boxy's highway frames in YOLO's layout. **In:** zips and label JSON in `raw/boxy`, downloaded if an address is
     set; otherwise the simulated set. **Out:** images, labels, `dataset.yaml`. Whole sequences go to train or val."""
-    try:
+    with fail_on_data_error(context):
         remote = _remote(config.url, BOXY_URL)
         simulated = remote is None and not storage.boxy_raw.is_dir()
         default = storage.simulated / "boxy" if simulated else storage.boxy_raw
@@ -110,8 +97,6 @@ def boxy_dataset(context: dg.AssetExecutionContext, config: BoxyLaunchpad, stora
         if remote is not None:
             download_boxy(remote, raw, config, context.log.info)
         report = convert_boxy(raw, storage.boxy_dataset, config, context.log.info)
-    except DataError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
     return _dataset_result(context, report, raw, storage.boxy_dataset)
 
 
@@ -128,7 +113,7 @@ def nuimages_dataset(
     """nuImages in YOLO's layout, front and back cameras. **In:** tables and samples, or their archives, in
     `raw/nuimages`, downloaded if an address is set. **Out:** images, labels, `dataset.yaml`. Whole logs go to train or
     val."""
-    try:
+    with fail_on_data_error(context):
         remote = _remote(config.url, NUIMAGES_URL)
         simulated = storage.simulated / "nuimages"
         use_simulated = remote is None and simulated.is_dir() and not storage.nuimages_raw.is_dir()
@@ -137,13 +122,11 @@ def nuimages_dataset(
             download_nuimages(remote, raw, config.archives, context.log.info)
         extract_nuimages(raw, context.log.info)
         report = convert_nuimages(raw, storage.nuimages_dataset, config, context.log.info)
-    except DataError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
     return _dataset_result(context, report, raw, storage.nuimages_dataset)
 
 
 def _remote(url: str, variable: str) -> Remote | None:
-    """Where to fetch from. Launchpad values are stored and shown, so that they must hold no secret."""
+    """Where to download from. Launchpad values are stored and shown, so they must hold no secret."""
     parts = urlsplit(url)
     if parts.username or parts.password or parts.query:
         raise DataError(f"url holds credentials or a token: set it in the environment instead, as {variable}.")
@@ -208,33 +191,16 @@ def _detector(
         compute: Compute,
         mlflow: Mlflow,
     ) -> dg.MaterializeResult:
-        return _train(name, *paths(storage), context, config, storage, compute, mlflow)
-
-    return detector
-
-
-def _train(
-    name: str,
-    dataset: Path,
-    weights: Path,
-    context: dg.AssetExecutionContext,
-    config: DetectorConfig,
-    storage: Storage,
-    compute: Compute,
-    mlflow: Mlflow,
-) -> dg.MaterializeResult:
-    described = dataset / "dataset.yaml"
-    if not described.is_file():
-        raise dg.Failure(f"{described} is missing: materialise {dataset.name.split('_')[0]}_dataset first.",
-                         allow_retries=False)  # fmt: skip
-    recipe, version = config.model_dump(mode="json"), dataset_version(dataset)
-    key = f"{name}/{version}/{fingerprint(recipe)}"
-    with fail_when_terminated(), mlflow.ended(context.run_id):
-        try:
+        dataset, weights = paths(storage)
+        described = dataset / "dataset.yaml"
+        with fail_when_terminated(), mlflow.ended(context.run_id), fail_on_data_error(context):
+            if not described.is_file():
+                raise DataError(f"{described} is missing: materialise {dataset_asset.key.to_user_string()} first.")
+            recipe, version = config.model_dump(mode="json"), dataset_version(dataset)  # type: ignore[attr-defined]
+            key = f"{name}/{version}/{fingerprint(recipe)}"
             tags = {DAGSTER_RUN: context.run_id, "data_version": version}
-            run = TrackedRun(
-                mlflow.prepared(), key, name, recipe, tags, UsedData(dataset.name, version, str(dataset), {})
-            )
+            data = UsedData(dataset.name, version, str(dataset), {})
+            run = TrackedRun(mlflow.prepared(), key, name, recipe, tags, data)
             job = TrainDetectorJob(described, weights, storage.cache / "detector", config, run)
             (result,) = compute.run(context, TRAIN_DETECTOR, [job], mlflow.env)
             if isinstance(result, DataError):
@@ -244,28 +210,24 @@ def _train(
             mlflow.log_figures(run_id, dict(result.metrics))
             mlflow.log_files(run_id, result.files, "training")
             mlflow.log_files(run_id, [weights], "weights")
-        except DataError as error:
-            raise step_failure(context, str(error), str(error) if is_transient(error) else "") from error
-    for file in result.files:  # the working folder is a cache; the report page shows these
-        with atomic_path(storage.detector_files(weights) / file.name) as temporary:
-            shutil.copyfile(file, temporary)
-    return _detector_result(name, weights, result, mlflow.page(run.experiment, run_id))
+        for file in result.files:  # the report page shows these; the training's own folder is a cache
+            with atomic_path(storage.detector_files(weights) / file.name) as temporary:
+                shutil.copyfile(file, temporary)
+        weights_version = sha256(weights)[:12]
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(weights_version),
+            metadata={
+                "report": report_link(name, version=weights_version),
+                **result.metrics,
+                "epochs": result.epochs,
+                "batch": result.batch,
+                "resumed": result.resumed,
+                "mlflow_run": dg.MetadataValue.url(mlflow.page(run.experiment, run_id)),
+                "path": dg.MetadataValue.path(weights),
+            },
+        )
 
-
-def _detector_result(name: str, weights: Path, result: DetectorResult, page: str) -> dg.MaterializeResult:
-    version = sha256(weights)[:12]
-    return dg.MaterializeResult(
-        data_version=dg.DataVersion(version),
-        metadata={
-            "report": report_link(name, version=version),
-            **result.metrics,
-            "epochs": result.epochs,
-            "batch": result.batch,
-            "resumed": result.resumed,
-            "mlflow_run": dg.MetadataValue.url(page),
-            "path": dg.MetadataValue.path(weights),
-        },
-    )
+    return detector
 
 
 boxy_detector = _detector(

@@ -3,6 +3,7 @@
 import csv
 from pathlib import Path
 
+from drive_assets.reports.links import file_link
 from drive_assets.reports.page import Cell, Link, Page, Picture, Section, Table
 from drive_assets.resources.storage import Storage
 from drive_assets.splits.manifest import read_manifest
@@ -66,7 +67,7 @@ def manifest_page(storage: Storage) -> Page:
                 Table(("recording", "split", "frames", "windows", "share", *DEFAULT_TASKS), by_recording),
             ),
             *(Section(title, table=Table(("recording", "reason"), rows)) for title, rows in left_out.items()),
-            Section("Files", links=[Link("dataset_config.json", _file(storage, storage.manifest))]),
+            Section("Files", links=[Link("dataset_config.json", file_link(storage, storage.manifest))]),
         ],
     )
 
@@ -144,7 +145,7 @@ def detector_page(storage: Storage, weights: Path) -> Page:
         "val_batch0_pred.jpg": "the same frames with the detector's predictions",
     }
     pictures = [
-        Picture(small_jpeg(read_image(folder / name), PICTURE_BYTES), caption, _file(storage, folder / name))
+        Picture(small_jpeg(read_image(folder / name), PICTURE_BYTES), caption, file_link(storage, folder / name))
         for name, caption in captions.items()
         if (folder / name).is_file()
     ]
@@ -172,7 +173,3 @@ def _epochs(path: Path) -> list[Section]:
 
 def _row(name: str, reason: Cell) -> list[Cell]:
     return [Link(name, f"recording/{name}"), " to ".join(reason) if isinstance(reason, list) else reason]
-
-
-def _file(storage: Storage, path: Path) -> str:
-    return f"files/{path.relative_to(storage.root)}"

@@ -1,11 +1,11 @@
 """Report pages of recordings, their annotations and their labels."""
 
 from dataclasses import asdict
-from urllib.parse import quote
 
 import cv2
 import numpy as np
 
+from drive_assets.reports.links import file_link
 from drive_assets.reports.page import Cell, Film, Link, Page, Picture, Section, Table
 from drive_assets.resources.storage import Storage
 from model.annotation.plots import annotation_overview, framed_boxes
@@ -84,7 +84,7 @@ def annotations_page(storage: Storage, name: str) -> Page:
                     Picture(
                         small_jpeg(tile, TILE_BYTES),
                         annotations.time[i],
-                        _file(storage, recording, annotations.filename[i]),
+                        file_link(storage, recording.camera_folder / annotations.filename[i]),
                     )
                     for i, tile in zip(picked, tiles, strict=True)
                 ],
@@ -157,12 +157,8 @@ def _frames(storage: Storage, recording: Recording) -> list[Picture]:
         if image is not None:
             size = (TILE_WIDTH, round(image.shape[0] * TILE_WIDTH / image.shape[1]))
             tile = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-            pictures.append(Picture(small_jpeg(tile, TILE_BYTES), time, _file(storage, recording, path.name)))
+            pictures.append(Picture(small_jpeg(tile, TILE_BYTES), time, file_link(storage, path)))
     return pictures
-
-
-def _file(storage: Storage, recording: Recording, name: str) -> str:
-    return f"files/{quote(str((recording.camera_folder / name).relative_to(storage.root)))}"
 
 
 def _siblings(storage: Storage, name: str, own: str) -> list[Link]:

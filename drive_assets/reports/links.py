@@ -1,10 +1,12 @@
-"""The address of an asset's report page, which its metadata links."""
+"""Addresses of report pages, and of files on the report server."""
 
 import os
+from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import dagster as dg
 
+from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
 
 VARIABLE = "DRIVE_ASSETS_REPORTS_URL"
@@ -32,3 +34,8 @@ def report_link(asset: str, partition: str | None = None, version: str | None = 
     """
     place = "/".join(quote(part, safe="") for part in (asset, partition) if part)
     return dg.MetadataValue.url(f"{base_url()}/{place}" + (f"?made={quote(version)}" if version else ""))
+
+
+def file_link(storage: Storage, path: Path) -> str:
+    """Where the report server serves a file of the data root, relative to its root."""
+    return f"files/{quote(str(path.relative_to(storage.root)))}"

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from drive_assets.reports.links import file_link
 from drive_assets.reports.page import Cell, Link, Page, Picture, Section, Table
 from drive_assets.resources.storage import Storage
 from drive_assets.splits.manifest import current_version
@@ -61,7 +62,7 @@ def _column(name: str) -> str:
 
 
 def _next(storage: Storage, architecture: str, folder: Path) -> list[Link]:
-    links = [Link(HISTORY, f"files/{(folder / HISTORY).relative_to(storage.root)}")]
+    links = [Link(HISTORY, file_link(storage, folder / HISTORY))]
     if (storage.evaluation(architecture) / REPORT).is_file():
         links.append(Link("evaluation", f"evaluation/{architecture}"))
     if (storage.evaluations / "comparison.html").is_file():

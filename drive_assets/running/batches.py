@@ -4,7 +4,7 @@ import errno
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -198,6 +198,15 @@ def _failure(context: dg.AssetExecutionContext, failures: Mapping[str, Exception
     lines += [f"{key}: {error_text(error)}" for key, error in failures.items()]
     transient = "; ".join(f"{key}: {error_text(error)}" for key, error in failures.items() if is_transient(error))
     return step_failure(context, "\n".join(lines), transient)
+
+
+@contextmanager
+def fail_on_data_error(context: dg.AssetExecutionContext) -> Iterator[None]:
+    """A DataError in the block fails the step with one sentence, and is retried only if it is transient."""
+    try:
+        yield
+    except DataError as error:
+        raise step_failure(context, str(error), str(error) if is_transient(error) else "") from error
 
 
 def step_failure(context: dg.AssetExecutionContext, text: str, transient: str = "") -> dg.Failure:

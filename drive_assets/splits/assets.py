@@ -12,12 +12,11 @@ from drive_assets.partitions import SPLITS, recording_keys
 from drive_assets.reports.data_sets import manifest_page, split_page
 from drive_assets.reports.links import report_link
 from drive_assets.resources.storage import Storage
-from drive_assets.running.batches import Event, each_partition
+from drive_assets.running.batches import Event, each_partition, fail_on_data_error
 from drive_assets.running.launchpad import Launchpad
 from drive_assets.splits.checks import of_the_manifest
 from drive_assets.splits.manifest import outdated_manifest, read_manifest
 from model.common.code import code_version
-from model.common.errors import DataError
 from model.common.files import write_json
 from model.dataset.assignment import SplitConfig
 from model.dataset.split_file import read_fingerprint, write_split
@@ -75,15 +74,13 @@ def split_manifest(
     splits; each keeps its split when the manifest is rebuilt."""
     storage.check_writable()
     previous = None
-    try:
+    with fail_on_data_error(context):
         if storage.manifest.is_file():
             previous = read_manifest(storage)
         known = recording_keys(context.instance, context.log.warning)
         used = previous["recordings"] if previous else {}
         names = [name for name in known if storage.recording(name).is_dir() or name in used]
         manifest = build_manifest(storage.recordings, names, config.window, config.split, previous, storage.summaries)
-    except DataError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
     write_json(storage.manifest, manifest)
     changes = list(_changes(manifest))
     for line in changes[:MAX_LOGGED]:

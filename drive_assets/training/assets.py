@@ -15,7 +15,7 @@ from drive_assets.resources.compute import Compute
 from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.mlflow.tracking import DAGSTER_RUN, GROUP, TrackedRun, UsedData
 from drive_assets.resources.storage import Storage
-from drive_assets.running.batches import TRIES_TAG, Event, each_result, is_transient, partition_keys, step_failure
+from drive_assets.running.batches import TRIES_TAG, Event, each_result, fail_on_data_error, partition_keys
 from drive_assets.running.interrupts import fail_when_terminated
 from drive_assets.running.launchpad import Launchpad
 from drive_assets.splits.manifest import read_current_manifest, recorded_version
@@ -23,7 +23,6 @@ from drive_assets.tasks import TRAIN, TrainJob
 from drive_assets.training.checks import finite_history, learnt_something
 from model.common.code import code_version
 from model.common.config import fingerprint
-from model.common.errors import DataError
 from model.common.files import sha256
 from model.training.published import BEST, HISTORY, LEARNT_BY, PUBLISHED
 from model.training.recipes import RECIPES, TrainingConfig
@@ -102,11 +101,9 @@ def checkpoint(
     """One of twelve networks, trained. **In:** train and val. **Out:** the weights of the best epoch on val, the latest
     checkpoint to resume from, and the history; the MLflow run has the same. **Uses a GPU** if there is one."""
     with fail_when_terminated(), mlflow.ended(context.run_id):
-        try:
+        with fail_on_data_error(context):
             chosen = config.training_config(_given(context))
             version, runs = _runs(context, config.name_of(chosen), chosen, storage, mlflow)
-        except DataError as error:
-            raise step_failure(context, str(error), str(error) if is_transient(error) else "") from error
         # What failed after the training, such as logging it, is no reason to train for a second time.
         anew = config.train_anew and context.retry_number == 0 and TRIES_TAG not in context.run.tags
         jobs = [
