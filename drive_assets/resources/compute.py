@@ -40,6 +40,10 @@ GRACE_S = 10.0
 """Time that a worker gets to end by itself."""
 
 
+class JobsContinue(dg.Failure):
+    """The run ends but its cluster jobs do not. The next run of the same work adopts them."""
+
+
 class Compute(dg.ConfigurableResource, ABC):
     """Where the jobs of an op run."""
 

@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
 from drive_assets.resources.cluster.commands import SlurmUnavailable, State
-from drive_assets.resources.failures import JobsContinue
+from drive_assets.resources.compute import JobsContinue
 from model.common.files import write_json
 
 _STATES = TypeAdapter(dict[str, State])

@@ -21,8 +21,7 @@ from drive_assets.resources.cluster.job_folder import JobFolder, Submission
 from drive_assets.resources.cluster.queue import Backoff, Queue
 from drive_assets.resources.cluster.script import UNSEEN_STATUS, submit
 from drive_assets.resources.cluster.settings import SlurmSettings
-from drive_assets.resources.compute import Context, Env, Results
-from drive_assets.resources.failures import JobsContinue
+from drive_assets.resources.compute import Context, Env, JobsContinue, Results
 from drive_assets.running.instance import PROCESS_TAG
 from drive_assets.running.interrupts import INTERRUPTIONS
 from drive_assets.tasks import Task

@@ -14,7 +14,7 @@ from urllib.request import url2pathname
 import dagster as dg
 
 from drive_assets.resources.cluster.job_folder import is_worker_alive
-from drive_assets.resources.failures import JobsContinue
+from drive_assets.resources.compute import JobsContinue
 from drive_assets.resources.mlflow.address import DATABASES, SQLITE, table_of_trainings, tracking_uri, ui_address
 from drive_assets.resources.mlflow.store import create_local_store, store_errors, store_exists
 from drive_assets.resources.mlflow.tracking import (
