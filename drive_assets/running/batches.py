@@ -49,18 +49,13 @@ class PartitionCheck:
     spec: dg.AssetCheckSpec
     evaluate: Callable[[str], dg.AssetCheckResult]
 
-    def result(self, key: str) -> dg.AssetCheckResult:
-        """What `evaluate` returns. A check that raises an error fails with a warning that names it."""
+    def evaluation(self, key: str) -> dg.AssetCheckEvaluation:
+        """The result as an event. A check that raises an error fails with a warning that names it."""
         try:
             result = self.evaluate(key)
         except Exception as error:
             text = f"{key} could not be checked: {error_text(error)}"
             result = dg.AssetCheckResult(passed=False, description=text, severity=dg.AssetCheckSeverity.WARN)
-        return result._replace(asset_key=self.spec.asset_key, check_name=self.spec.name)
-
-    def evaluation(self, key: str) -> dg.AssetCheckEvaluation:
-        """The result as an event of a run over several partitions."""
-        result = self.result(key)
         return dg.AssetCheckEvaluation(
             asset_key=self.spec.asset_key,
             check_name=self.spec.name,
@@ -139,9 +134,7 @@ def _record(
     checks: Sequence[PartitionCheck],
 ) -> Iterator[Event]:
     keys = partition_keys(context)
-    is_batch = len(keys) > 1
-    done = _made_before(context) if is_batch else set()
-    tags = provenance(context) if is_batch else None
+    done, tags = _made_before(context), provenance(context)
     failures: dict[str, Exception] = {}
     logged_at = time.monotonic()
     for count, (number, result) in enumerate(results, 1):
@@ -159,21 +152,17 @@ def _record(
             details = "" if isinstance(error, DataError) else "\n" + "".join(traceback.format_exception(error))
             context.log.error(f"{key}: {error_text(error)}{details}")
         else:
-            if tags is None:
-                yield made._replace(check_results=[check.result(key) for check in checks])
-            else:
-                own = tags(key, made.data_version)
-                yield dg.AssetMaterialization(context.asset_key, metadata=made.metadata, partition=key, tags=own)
-                yield from (check.evaluation(key) for check in checks)
-        if is_batch and (time.monotonic() > logged_at + PROGRESS_S or count == len(keys)):
+            own = tags(key, made.data_version)
+            yield dg.AssetMaterialization(context.asset_key, metadata=made.metadata, partition=key, tags=own)
+            yield from (check.evaluation(key) for check in checks)
+        if len(keys) > 1 and (time.monotonic() > logged_at + PROGRESS_S or count == len(keys)):
             logged_at = time.monotonic()
             failed = f", {len(failures)} failed" if failures else ""
             context.log.info(f"{count} of {len(keys)} done{failed}; the latest is {key}")
     if failures:
         raise _failure(context, failures)
-    if is_batch:
-        yield dg.MaterializeResult(metadata={ALREADY_RECORDED: True})
-        yield from (dg.Output(None, check.spec.get_python_identifier()) for check in checks)
+    yield dg.MaterializeResult(metadata={ALREADY_RECORDED: True})
+    yield from (dg.Output(None, check.spec.get_python_identifier()) for check in checks)
 
 
 def error_text(error: Exception) -> str:
