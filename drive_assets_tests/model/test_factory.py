@@ -97,15 +97,6 @@ def test_an_untrained_network_predicts_rare_positives() -> None:
         assert output.sigmoid().mean().item() == pytest.approx(PRIOR, abs=0.05)
 
 
-def test_the_defaults_are_the_reference_sizes() -> None:
-    config = create_model_variant({"decoder_type": "lstm"}).config
-    sizes = config.embedding_dim, config.hidden_dim, config.attention_num_heads, config.decoder_num_layers
-    assert sizes == (64, 128, 8, 4)
-    assert config.dropout_prob == 0.15
-    assert (config.telemetry_input_dim, config.detection_input_dim_per_box) == (10, 6)
-    assert config.prediction_tasks == ["brake_1s", "brake_2s", "coast_1s", "coast_2s"]
-
-
 def test_other_inputs_and_tasks() -> None:
     model = variant(
         "simple_query_lstm",

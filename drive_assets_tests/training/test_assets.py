@@ -9,14 +9,14 @@ from model.training.recipes import RECIPES, TrainingConfig
 
 def launched(config: dict[str, object]) -> object:
     """What a run with `config` trains by: Dagster fills in the default of every option that is not given."""
-    found = []
+    configs = []
 
     @dg.asset
     def checkpoint(context: dg.AssetExecutionContext, config: TrainingLaunchpad) -> None:
-        found.append(config.training_config(_given(context)))
+        configs.append(config.training_config(_given(context)))
 
     assert dg.materialize([checkpoint], run_config={"ops": {"checkpoint": {"config": config}}}).success
-    return found[0]
+    return configs[0]
 
 
 @pytest.mark.parametrize(

@@ -45,14 +45,14 @@ def train(instance: dg.DagsterInstance, **options: Any) -> tuple[dg.ExecuteInPro
 
 def runs(data_root: Path) -> list[Run]:
     """MLflow's runs of trainings, the oldest first."""
-    found = MlflowClient(f"sqlite:///{data_root / 'mlflow.db'}").search_runs(["1"], order_by=["start_time"])
-    return [run for run in found if GROUP in run.data.tags]
+    every = MlflowClient(f"sqlite:///{data_root / 'mlflow.db'}").search_runs(["1"], order_by=["start_time"])
+    return [run for run in every if GROUP in run.data.tags]
 
 
 def group(data_root: Path) -> Run:
     """The MLflow run that groups them."""
-    found = MlflowClient(f"sqlite:///{data_root / 'mlflow.db'}").search_runs(["1"])
-    (only,) = [run for run in found if GROUP not in run.data.tags]
+    every = MlflowClient(f"sqlite:///{data_root / 'mlflow.db'}").search_runs(["1"])
+    (only,) = [run for run in every if GROUP not in run.data.tags]
     return only
 
 
@@ -75,11 +75,11 @@ def test_each_training_has_a_run_of_its_own_and_a_published_one_is_reused(
     with monkeypatch.context() as patch:
         patch.setattr(assets, "sha256", broken)
         result, log = train(instance)
-    made = instance.get_materialized_partitions(dg.AssetKey("checkpoint"))
+    materialized = instance.get_materialized_partitions(dg.AssetKey("checkpoint"))
     (failure,) = [event for event in result.all_events if event.is_step_failure]
-    told = failure.step_failure_data.user_failure_data.description
-    assert (made, told.count("failed")) == ({TWO[1]}, 1)
-    assert told.startswith(f"1 of 2 failed.\n{TWO[0]}: ZeroDivisionError")
+    description = failure.step_failure_data.user_failure_data.description
+    assert (materialized, description.count("failed")) == ({TWO[1]}, 1)
+    assert description.startswith(f"1 of 2 failed.\n{TWO[0]}: ZeroDivisionError")
     assert any(line.startswith(f"{TWO[0]} epoch 1 of 2, ") and " left: lr " in line for line in log)
 
     first, second = runs(data_root)

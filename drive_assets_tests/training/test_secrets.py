@@ -79,8 +79,8 @@ def test_no_secret_is_left_anywhere(
     shown = serialize_value(RepositorySnap.from_def(defs.get_repository_def()))
     assert '"storage"' in shown or "data_root" in shown
     texts = {"terminal": trained + failed, "command lines": "\n".join(seen), "the UI's definitions": shown}
-    found = [place for place, text in texts.items() if any(form in text for form in FORMS)]
+    places = [place for place, text in texts.items() if any(form in text for form in FORMS)]
     files = [path for path in data_root.rglob("*") if path.is_file()]
     assert {"mlflow.db", "server.db"} & {path.name for path in files} and any("dagster" in path.parts for path in files)
-    found += [str(path) for path in files if any(form.encode() in path.read_bytes() for form in FORMS)]
-    assert found == []
+    places += [str(path) for path in files if any(form.encode() in path.read_bytes() for form in FORMS)]
+    assert places == []

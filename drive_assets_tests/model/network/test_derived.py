@@ -58,11 +58,11 @@ def test_camera_and_box_jitter_are_estimated_from_boxes() -> None:
     boxes = torch.stack((vehicle(metres), vehicle(metres * 1.5, 2.0)), dim=1)
     size = boxes[..., 5].sqrt()
     boxes[..., 2] -= 0.002 * torch.randn(boxes.shape[:2], generator=generator)  # the upper edge, of a box twice as high
-    found = Camera.measure(boxes, torch.ones(4000, 2, dtype=torch.bool))
-    assert found.horizon == pytest.approx(0.3, abs=0.005)
-    assert found.distance == pytest.approx(30 * 5.0 / 40, rel=0.15)
+    camera = Camera.measure(boxes, torch.ones(4000, 2, dtype=torch.bool))
+    assert camera.horizon == pytest.approx(0.3, abs=0.005)
+    assert camera.distance == pytest.approx(30 * 5.0 / 40, rel=0.15)
     spread = 0.5 * 0.002 / (boxes[..., 4] - boxes[..., 2]) * size  # of half the log height, x size
-    assert found.noise == pytest.approx(spread.median().item(), rel=0.25)
+    assert camera.noise == pytest.approx(spread.median().item(), rel=0.25)
     assert Camera.measure(boxes[:50], torch.ones(50, 2, dtype=torch.bool)) == Camera()
 
 
@@ -88,9 +88,9 @@ def test_relative_speed_and_acceleration_follow_from_distances_for_any_camera(ca
     for speed, acceleration in ((-2.0, 0.0), (1.0, 0.0), (-1.0, -0.2)):
         metres = 30 + speed * time + acceleration * time**2 / 2
         last = lead_track(vehicle(metres, camera=camera)[None, :, None], seen(), SPEED, camera)[0]
-        found = last[10 : 10 + 5 * len(MOTIONS)].view(len(MOTIONS), 5)
-        assert (found[-2:, 0] * 2).tolist() == pytest.approx([speed] * 2, abs=0.3)
-        assert found[-2:, 2].tolist() == pytest.approx([acceleration] * 2, abs=0.12)
+        motions = last[10 : 10 + 5 * len(MOTIONS)].view(len(MOTIONS), 5)
+        assert (motions[-2:, 0] * 2).tolist() == pytest.approx([speed] * 2, abs=0.3)
+        assert motions[-2:, 2].tolist() == pytest.approx([acceleration] * 2, abs=0.12)
 
 
 def test_the_order_of_detections_and_empty_slots_change_nothing() -> None:

@@ -22,22 +22,22 @@ from model.training.recipes import RECIPES, TrainingConfig
 def test_label_probabilities_follow_from_hazards() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = {name: 3 * torch.randn(50, generator=generator) for name in HAZARDS}
-    found = label_logits(logits)
-    assert set(found) == set(BINARY_LABELS)
+    labels = label_logits(logits)
+    assert set(labels) == set(BINARY_LABELS)
     for action in ("brake", "coast"):
         p = logits[f"{action}_now"].double().sigmoid()
         for h in range(1, 6):
             onset, release = (logits[f"{action}_{kind}_{h}s"].double().sigmoid() for kind in ("onset", "release"))
             p = p * (1 - release) + (1 - p) * onset
-            torch.testing.assert_close(found[f"{action}_{h}s"].double().sigmoid(), p, atol=1e-6, rtol=1e-5)
+            torch.testing.assert_close(labels[f"{action}_{h}s"].double().sigmoid(), p, atol=1e-6, rtol=1e-5)
 
 
 def test_extreme_hazards_keep_logits_and_gradients_finite() -> None:
     for value in (-100.0, 100.0):
         logits = {name: torch.full((2,), value, requires_grad=True) for name in HAZARDS}
-        found = torch.stack(list(label_logits(logits).values()))
-        found.sum().backward()
-        assert torch.isfinite(found).all()
+        labels = torch.stack(list(label_logits(logits).values()))
+        labels.sum().backward()
+        assert torch.isfinite(labels).all()
         assert all(torch.isfinite(each.grad).all() for each in logits.values() if each.grad is not None)
     certain = label_logits({name: torch.full((1,), -60.0) for name in HAZARDS})
     assert certain["brake_1s"].item() == pytest.approx(-60 + np.log(2), abs=0.01)  # from now, or begun since

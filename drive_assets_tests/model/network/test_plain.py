@@ -44,9 +44,9 @@ def test_outputs_and_gradients_are_those_of_the_plain_formulation(
     torch.manual_seed(0)
     model = create_model_variant({**architecture_of(architecture), **SIZES})
     expected, wanted = outputs_and_gradients(PlainModel(model), windows(counts))
-    found, gradients = outputs_and_gradients(model, windows(counts))
+    outputs, gradients = outputs_and_gradients(model, windows(counts))
 
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(outputs, expected, rtol=1e-5, atol=1e-5)
     for name, gradient in gradients.items():
         plain = wanted[f"model.{name}"]
         torch.testing.assert_close(gradient, plain, rtol=1e-5, atol=1e-5 * max(1.0, plain.abs().max().item()), msg=name)

@@ -234,10 +234,13 @@ def test_a_training_killed_between_epochs_ends_like_an_undisturbed_one(splits: P
     assert_same_training(whole, resumed)
 
 
-def test_the_average_of_the_weights_is_scored_and_published(splits: Path) -> None:
+def test_the_published_network_has_the_average_of_the_weights_and_derives_its_inputs_as_in_training(
+    splits: Path,
+) -> None:
     config = RECIPES["best"].replace(**SMALL)
     model, checkpoint = load_checkpoint(train(NAME, splits, splits / "out", config, "v1").best_model)
     assert list(model.config.prediction_tasks)[:4] == config.tasks and len(model.config.prediction_tasks) == 10
+    assert model.members is not None and (model.members.deviation != 1).any()
     loss, data = training_loss(config, config.tasks), load_split(splits / "val.h5", config, "cpu")
     again = evaluate(model, data, loss, choose_precision("fp32", torch.device("cpu")), 16)
     assert again == {name: checkpoint["val_metrics"][name] for name in again}
@@ -249,9 +252,9 @@ def test_cross_entropy_weighs_auxiliary_tasks_and_onsets() -> None:
     logits, labels = torch.tensor([[0.3, -1.0], [2.0, 0.5]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     each = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
     weight, known = torch.tensor([[1.0, 3.0], [3.0, 1.0]]), torch.ones(2, 2, dtype=torch.bool)
-    found = training_loss(config, tasks)(dict(zip(tasks, logits.T, strict=True)), labels, known, weight)
+    value = training_loss(config, tasks)(dict(zip(tasks, logits.T, strict=True)), labels, known, weight)
     expected = (each * weight).sum(0) / 4
-    torch.testing.assert_close(found, expected[0] + 0.5 * expected[1])
+    torch.testing.assert_close(value, expected[0] + 0.5 * expected[1])
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])

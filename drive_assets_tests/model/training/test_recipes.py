@@ -12,25 +12,25 @@ from model.training.schedule import Schedule
 
 def rates(config: TrainingConfig, scores: list[float]) -> list[float]:
     schedule = Schedule(config)
-    found = []
+    values = []
     for score in scores:
-        found.append(schedule.rate)
+        values.append(schedule.rate)
         schedule.step(score)
-    return found
+    return values
 
 
 def test_warm_up_rises_from_five_percent_over_eight_epochs() -> None:
-    found = rates(TrainingConfig(), [epoch / 100 for epoch in range(10)])
-    assert found == pytest.approx([5e-5 * (0.05 + 0.95 * epoch / 8) for epoch in range(8)] + [5e-5, 5e-5])
+    values = rates(TrainingConfig(), [epoch / 100 for epoch in range(10)])
+    assert values == pytest.approx([5e-5 * (0.05 + 0.95 * epoch / 8) for epoch in range(8)] + [5e-5, 5e-5])
 
 
 def test_the_rate_falls_after_six_epochs_without_progress_and_never_below_its_floor() -> None:
     config = TrainingConfig(warmup_epochs=0, learning_rate=1.0, early_stop_patience=1000, epochs=1000)
-    found = rates(config, [0.5] + [0.4] * 300)
-    assert found[:8] == [1.0] * 8
-    assert found[8:15] == [0.85] * 7
-    assert found[15] == pytest.approx(0.85**2)
-    assert found[-1] == 0.01
+    values = rates(config, [0.5] + [0.4] * 300)
+    assert values[:8] == [1.0] * 8
+    assert values[8:15] == [0.85] * 7
+    assert values[15] == pytest.approx(0.85**2)
+    assert values[-1] == 0.01
 
 
 def test_the_run_ends_twenty_epochs_after_its_best() -> None:
@@ -43,8 +43,8 @@ def test_the_run_ends_twenty_epochs_after_its_best() -> None:
 
 def test_the_cosine_falls_from_the_rate_to_the_floor() -> None:
     config = TrainingConfig(schedule="cosine", warmup_epochs=1, epochs=5, learning_rate=1.0, rate_floor=0.0)
-    found = rates(config, [0.0] * 5)
-    assert found == pytest.approx([0.05, 1.0, (2 + math.sqrt(2)) / 4, 0.5, (2 - math.sqrt(2)) / 4])
+    values = rates(config, [0.0] * 5)
+    assert values == pytest.approx([0.05, 1.0, (2 + math.sqrt(2)) / 4, 0.5, (2 - math.sqrt(2)) / 4])
 
 
 def test_the_defaults_are_the_reference_recipe() -> None:
@@ -59,6 +59,8 @@ def test_the_defaults_are_the_reference_recipe() -> None:
     assert (config.warmup_epochs, config.warmup_start) == (8, 0.05)
     assert (config.plateau_factor, config.plateau_patience, config.rate_floor) == (0.85, 6, 0.01)
     assert (config.early_stop_patience, config.gradient_norm) == (20, 1.0)
+    assert (config.embedding_dim, config.hidden_dim, config.attention_num_heads) == (64, 128, 8)
+    assert (config.decoder_num_layers, config.dropout_prob) == (4, 0.15)
     assert TrainingConfig(**config.model_dump(mode="json")) == config
 
 
