@@ -12,8 +12,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from drive_assets.recordings.disk import Progress, check_space
-from drive_assets.recordings.files import clashing_names, is_printable, is_taken, taken_as
+from drive_assets.recordings.files import clashing_names, is_taken, taken_as
 from model.common.errors import DataError
+from model.common.printable import is_printable
 from model.recording.folder import TELEMETRY
 from model.recording.frame_files import is_frame
 

@@ -7,10 +7,10 @@ import dagster as dg
 from pydantic import Field
 
 from drive_assets.partitions import KEYS_PER_CALL, RECORDINGS
-from drive_assets.recordings.files import printable
 from drive_assets.recordings.sources import Source, name_conflict, register
 from drive_assets.resources.storage import Storage
 from drive_assets.running.environment import Seconds, setting
+from model.common.printable import printable
 
 INTERVAL_S = max(1, round(setting("DRIVE_ASSETS_SENSOR_INTERVAL_S", Seconds, 30)))
 """Between two ticks of a sensor."""

@@ -1,28 +1,17 @@
-"""The files of a recording: which are ingested and under which names, and names that are safe to print."""
+"""The files of a recording: which are ingested, and under which names."""
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from model.common.config import fingerprint
+from model.common.printable import is_printable
 from model.recording.folder import READING, ROI, TELEMETRY, TRUE_ANNOTATIONS
 from model.recording.frame_files import is_frame
 
 TAKEN = (TELEMETRY, ROI, READING, TRUE_ANNOTATIONS)
 """Files of a recording besides its frames. Files derived from a recording are not ingested."""
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-"""Control characters, line separators, and bytes of a name that are not UTF-8."""
-
-
-def printable(text: str) -> str:
-    """The text with control characters and undecodable bytes escaped, so that a name cannot forge a line of a log."""
-    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
-
-
-def is_printable(name: str) -> bool:
-    return not _UNPRINTABLE.search(name)
 
 
 def taken_as(name: str) -> str:

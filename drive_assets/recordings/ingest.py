@@ -18,7 +18,7 @@ from model.recording.dialect import ReadingConfig
 from model.recording.folder import ORIGIN, READING, Recording, RecordingReport, inspect_recording
 
 _DEFAULT = ReadingConfig()
-REREAD = "read anew"
+REREAD = "reread"
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class IngestReport:
     """Hash of the content."""
     source: str
     change: str
-    """new, unchanged, read anew (with other reading options), or superseded (the earlier version was moved aside)."""
+    """new, unchanged, reread (with other options), or superseded (the earlier version was moved aside)."""
     transfer: Transfer = field(default_factory=dict)
     """Sizes, hash and seconds of the download and the copy or unpacking; empty if nothing was transferred."""
 

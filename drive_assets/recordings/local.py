@@ -11,10 +11,11 @@ from typing import ClassVar
 
 from drive_assets.recordings.archives import open_archive, unpack
 from drive_assets.recordings.disk import Progress, check_space
-from drive_assets.recordings.files import clashing_names, is_printable, is_taken, printable, taken_as
+from drive_assets.recordings.files import clashing_names, is_taken, taken_as
 from drive_assets.recordings.sources import Source, Transfer
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
+from model.common.printable import is_printable, printable
 from model.common.progress import Tell
 from model.recording.folder import TELEMETRY, parse_recording_name
 from model.recording.frame_files import is_frame

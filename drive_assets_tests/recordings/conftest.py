@@ -12,12 +12,15 @@ import pytest
 from drive_assets.recordings import arrivals
 from drive_assets.recordings.arrivals import ArrivalRules
 from drive_assets.recordings.inbox import inbox_sensor
+from drive_assets.recordings.ingest import IngestReport, ingest
 from drive_assets.recordings.local import LocalSource, find_all
 from drive_assets.recordings.sharepoint.sensor import sharepoint_sensor
+from drive_assets.recordings.sources import lookup
 from drive_assets.resources.storage import Storage
 from drive_assets_tests.drives import write_drive
 from drive_assets_tests.graph_server import GraphServer
 from model.common.errors import DataError
+from model.common.progress import Tell
 
 SETTLING_S = 600.0
 
@@ -105,6 +108,19 @@ class Sensor:
         names = [request.partition_key for request in result.run_requests or []]
         assert sorted(map(str, names)) == added
         return sorted(names, key=str)
+
+    def ingest(self, name: str, log: Tell = lambda line: None) -> IngestReport:
+        """Ingest a recording from the source that a tick registered."""
+        return ingest(self.storage, lookup(self.storage, name), log)
+
+    @property
+    def ingested(self) -> list[str]:
+        return sorted(path.name for path in self.storage.recordings.glob("[!.]*"))
+
+    @property
+    def cached(self) -> list[str]:
+        """Folders of downloads that are kept for retries."""
+        return sorted(path.name for path in (self.storage.cache / "downloads").glob("[!.]*"))
 
     def request_all(self) -> list[str | None]:
         """See what is there, wait until it is settled, and request it."""

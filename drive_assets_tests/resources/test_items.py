@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from drive_assets.resources.sharepoint.items import Item, parse_item
+from drive_assets.resources.sharepoint.items import Item, SharePointError, parse_item
 from drive_assets.resources.sharepoint.responses import quote_id, quote_path, scrub
 from model.common.errors import DataError
 
@@ -71,3 +71,7 @@ def test_every_segment_of_a_path_is_encoded_and_ids_keep_their_exclamation_mark(
 
 def test_quoted_messages_lose_what_follows_the_host_of_an_address() -> None:
     assert scrub("see https://a.b/c?tempauth=x\n for  more") == "see https://a.b/... for more"
+
+
+def test_an_error_is_one_line_whatever_the_name_in_it() -> None:
+    assert str(SharePointError("Downloading a\nERROR b.zip failed")) == "Downloading a\\nERROR b.zip failed"

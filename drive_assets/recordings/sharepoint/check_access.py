@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from drive_assets.partitions import is_recording_name
-from drive_assets.recordings.files import printable
 from drive_assets.recordings.sharepoint.library import find_place, read_settings
 from drive_assets.resources.sharepoint.items import Item
 from model.common.errors import DataError
+from model.common.printable import printable
 from model.common.progress import Tell
 
 if TYPE_CHECKING:

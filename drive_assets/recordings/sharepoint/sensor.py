@@ -12,7 +12,7 @@ from drive_assets.partitions import is_recording_name
 from drive_assets.recordings import arrivals
 from drive_assets.recordings.archives import open_archive
 from drive_assets.recordings.arrivals import INTERVAL_S, Arrival, ArrivalRules, Tick
-from drive_assets.recordings.files import listing, missing_files, printable, taken_as
+from drive_assets.recordings.files import listing, missing_files, taken_as
 from drive_assets.recordings.sharepoint.drive_map import DriveMap, Entry, open_map
 from drive_assets.recordings.sharepoint.library import SET_UP, Place, connect, find_place, settings_key
 from drive_assets.recordings.sharepoint.source import SharePointSource, listing_of_zip
@@ -22,6 +22,7 @@ from drive_assets.resources.storage import Storage
 from drive_assets.running.batches import error_text
 from model.common.config import fingerprint
 from model.common.errors import DataError
+from model.common.printable import printable
 from model.recording.folder import TELEMETRY
 
 if TYPE_CHECKING:

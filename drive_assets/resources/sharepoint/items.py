@@ -6,13 +6,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from model.common.errors import DataError, PassingError
+from model.common.printable import printable
 
 
 class SharePointError(DataError):
     """A request failed. The message names the request, the HTTP status, Graph's code and what to do."""
 
     def __init__(self, message: str, status: int | None = None, code: str = "") -> None:
-        super().__init__(message)
+        super().__init__(printable(message))
         self.status = status
         self.code = code
 

@@ -14,10 +14,8 @@ import pytest
 from drive_assets.definitions import defs
 from drive_assets.partitions import register_recordings
 from drive_assets.recordings.assets import recording
-from drive_assets.recordings.ingest import ingest
 from drive_assets.recordings.sharepoint import source as sharepoint_source
 from drive_assets.recordings.sharepoint.library import read_settings
-from drive_assets.recordings.sources import lookup
 from drive_assets.resources.sharepoint.client import GraphClient
 from drive_assets.resources.sharepoint.items import NotFound, Quarantined
 from drive_assets.resources.sharepoint.transport import MAX_FAILURES
@@ -35,14 +33,6 @@ INGEST = (
 )
 
 
-def visible(storage: Storage) -> list[str]:
-    return sorted(path.name for path in storage.recordings.glob("[!.]*"))
-
-
-def cached(storage: Storage) -> list[str]:
-    return sorted(path.name for path in (storage.cache / "downloads").glob("[!.]*"))
-
-
 def content_requests(server: GraphServer) -> list[str]:
     """The requests for download addresses."""
     return [request.path for request in server.requests if request.path.endswith("/content")]
@@ -52,147 +42,137 @@ def same_files(copy: Path, original: Path) -> bool:
     return all((copy / path.name).read_bytes() == path.read_bytes() for path in original.iterdir())
 
 
-def test_a_folder(sensor: Sensor, library: Path, storage: Storage) -> None:
+def test_a_folder(sensor: Sensor, library: Path) -> None:
     given = drive(library, DAYS[0], rows=6)
     (given / "annotations.csv").write_text("of another tool")
     sensor.request_all()
     (given / "annotations.csv").unlink()
-    report = ingest(storage, lookup(storage, DAYS[0]))
+    report = sensor.ingest(DAYS[0])
     assert (report.change, report.content.usable_frames) == ("new", 6)
     assert {"downloaded_megabytes", "download_s", "fingerprint"} <= set(report.transfer)
     assert report.source == f"sharepoint:Documents/Drives/{DAYS[0]}"
-    assert same_files(storage.recording(DAYS[0]), given)
-    assert cached(storage) == []
+    assert same_files(sensor.storage.recording(DAYS[0]), given)
+    assert sensor.cached == []
 
 
-def test_an_ingested_recording_is_not_downloaded_again(
-    sensor: Sensor, library: Path, storage: Storage, server: GraphServer
-) -> None:
+def test_an_ingested_recording_is_not_downloaded_again(sensor: Sensor, library: Path, server: GraphServer) -> None:
     drive(library, DAYS[0])
     sensor.request_all()
-    ingest(storage, lookup(storage, DAYS[0]))
+    sensor.ingest(DAYS[0])
     before = len(server.requests)
-    assert ingest(storage, lookup(storage, DAYS[0])).change == "unchanged"
+    assert sensor.ingest(DAYS[0]).change == "unchanged"
     assert len(server.requests) == before
-    next(storage.recording(DAYS[0]).glob("*.jpg")).unlink()  # lost here: it is downloaded again
-    assert ingest(storage, lookup(storage, DAYS[0])).change == "superseded"
+    next(sensor.storage.recording(DAYS[0]).glob("*.jpg")).unlink()  # lost here: it is downloaded again
+    assert sensor.ingest(DAYS[0]).change == "superseded"
 
 
-def test_a_zip(sensor: Sensor, library: Path, storage: Storage, tmp_path: Path) -> None:
+def test_a_zip(sensor: Sensor, library: Path, tmp_path: Path) -> None:
     given = drive(tmp_path / "given", DAYS[0], rows=6)
     write_zip(library / f"{DAYS[0]}.zip", [given], inside="")
     assert sensor.request_all() == [DAYS[0]]
-    told: list[str] = []
-    report = ingest(storage, lookup(storage, DAYS[0]), told.append)
+    lines: list[str] = []
+    report = sensor.ingest(DAYS[0], lines.append)
     assert {"downloaded_megabytes", "download_s", "unpack_s", "quick_xor_hash"} <= set(report.transfer)
-    assert same_files(storage.recording(DAYS[0]), given)
-    assert any("MB downloaded in" in line for line in told)
-    assert cached(storage) == []
+    assert same_files(sensor.storage.recording(DAYS[0]), given)
+    assert any("MB downloaded in" in line for line in lines)
+    assert sensor.cached == []
 
 
 def test_recordings_of_one_zip_share_its_download(
-    sensor: Sensor, library: Path, storage: Storage, tmp_path: Path, server: GraphServer
+    sensor: Sensor, library: Path, tmp_path: Path, server: GraphServer
 ) -> None:
     write_zip(library / "week.zip", [drive(tmp_path / "given", day) for day in DAYS[:3]])
     assert sensor.request_all() == DAYS[:3]
     before = len(content_requests(server))
     running = [
-        subprocess.Popen([sys.executable, "-c", INGEST, storage.data_root, day], stdout=subprocess.PIPE)
+        subprocess.Popen([sys.executable, "-c", INGEST, sensor.storage.data_root, day], stdout=subprocess.PIPE)
         for day in DAYS[:2]
     ]
     assert [process.communicate()[0].strip() for process in running] == [b"new", b"new"]
-    assert len(cached(storage)) == 1
-    assert ingest(storage, lookup(storage, DAYS[2])).change == "new"
+    assert len(sensor.cached) == 1
+    assert sensor.ingest(DAYS[2]).change == "new"
     assert len(content_requests(server)) == before + 1
-    assert (visible(storage), cached(storage)) == (DAYS[:3], [])
+    assert (sensor.ingested, sensor.cached) == (DAYS[:3], [])
 
 
-def test_a_recording_that_changed_since_its_request_is_left_to_the_sensor(
-    sensor: Sensor, library: Path, storage: Storage
-) -> None:
+def test_a_recording_that_changed_since_its_request_is_left_to_the_sensor(sensor: Sensor, library: Path) -> None:
     given = drive(library, DAYS[0])
     sensor.request_all()
     (given / "late.jpg").write_bytes(b"x")
     with pytest.raises(DataError, match="changed since it was requested"):
-        ingest(storage, lookup(storage, DAYS[0]))
+        sensor.ingest(DAYS[0])
     (given / "telemetry.csv").unlink()
     with pytest.raises(DataError, match=r"now lacks telemetry\.csv"):
-        ingest(storage, lookup(storage, DAYS[0]))
+        sensor.ingest(DAYS[0])
     shutil.rmtree(given)
     with pytest.raises(NotFound):
-        ingest(storage, lookup(storage, DAYS[0]))
-    assert visible(storage) == []
+        sensor.ingest(DAYS[0])
+    assert sensor.ingested == []
 
 
-def test_a_hash_that_is_sometimes_missing_is_no_change(
-    sensor: Sensor, library: Path, storage: Storage, server: GraphServer
-) -> None:
+def test_a_hash_that_is_sometimes_missing_is_no_change(sensor: Sensor, library: Path, server: GraphServer) -> None:
     drive(library, DAYS[0])
     server.fail(Fault("missing_hash", count=2))
     sensor.request_all()
-    assert ingest(storage, lookup(storage, DAYS[0])).change == "new"
+    assert sensor.ingest(DAYS[0]).change == "new"
 
 
-def ingest_and_kill(storage: Storage, name: str, condition: Callable[[], bool]) -> None:
+def ingest_and_kill(sensor: Sensor, name: str, condition: Callable[[], bool]) -> None:
     """Ingest in another process, and kill it once the condition holds."""
     deadline = time.monotonic() + 60
-    with subprocess.Popen([sys.executable, "-c", INGEST, storage.data_root, name]) as process:
+    with subprocess.Popen([sys.executable, "-c", INGEST, sensor.storage.data_root, name]) as process:
         while not condition():
             assert time.monotonic() < deadline
             time.sleep(0.02)
         process.kill()
-    assert visible(storage) == []
+    assert sensor.ingested == []
 
 
-def test_a_killed_download_is_resumed(
-    sensor: Sensor, library: Path, storage: Storage, tmp_path: Path, server: GraphServer
-) -> None:
+def test_a_killed_download_is_resumed(sensor: Sensor, library: Path, tmp_path: Path, server: GraphServer) -> None:
     given = drive(tmp_path / "given", DAYS[0], rows=12)
     zipped = write_zip(library / f"{DAYS[0]}.zip", [given])
     sensor.request_all()
     server.fail(Fault("stall", match="/download/", at=zipped.stat().st_size // 2, seconds=20))
-    partials = (storage.cache / "downloads").rglob
-    ingest_and_kill(storage, DAYS[0], lambda: any(path.stat().st_size for path in partials("*.partial")))
+    partials = (sensor.storage.cache / "downloads").rglob
+    ingest_and_kill(sensor, DAYS[0], lambda: any(path.stat().st_size for path in partials("*.partial")))
     size = next(partials("*.partial")).stat().st_size
     sent = len(server.requests)
-    assert ingest(storage, lookup(storage, DAYS[0])).change == "new"
+    assert sensor.ingest(DAYS[0]).change == "new"
     ranges = [request.headers.get("Range") for request in server.requests[sent:] if "/download/" in request.path]
     assert ranges == [f"bytes={size}-"]
-    assert same_files(storage.recording(DAYS[0]), given)
-    assert (visible(storage), cached(storage)) == ([DAYS[0]], [])
+    assert same_files(sensor.storage.recording(DAYS[0]), given)
+    assert (sensor.ingested, sensor.cached) == ([DAYS[0]], [])
 
 
 def test_downloaded_files_of_a_killed_download_are_not_requested_again(
-    sensor: Sensor, library: Path, storage: Storage, server: GraphServer, monkeypatch: pytest.MonkeyPatch
+    sensor: Sensor, library: Path, server: GraphServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = drive(library, DAYS[0], rows=12)
     sensor.request_all()
     last = sorted(path.name for path in given.iterdir())[-1]
     server.fail(Fault("stall", match=last, at=1, seconds=20, count=1))
     monkeypatch.setenv("SHAREPOINT_WORKERS", "1")
-    downloads = storage.cache / "downloads"
-    ingest_and_kill(storage, DAYS[0], lambda: len(list(downloads.rglob("*.jpg"))) == 12)
+    downloads = sensor.storage.cache / "downloads"
+    ingest_and_kill(sensor, DAYS[0], lambda: len(list(downloads.rglob("*.jpg"))) == 12)
     before = len(content_requests(server))
-    assert ingest(storage, lookup(storage, DAYS[0])).change == "new"
+    assert sensor.ingest(DAYS[0]).change == "new"
     assert len(content_requests(server)) == before + 1
-    assert same_files(storage.recording(DAYS[0]), given)
+    assert same_files(sensor.storage.recording(DAYS[0]), given)
 
 
 def test_a_full_disk_is_noticed_before_the_download(
-    sensor: Sensor, library: Path, storage: Storage, server: GraphServer, monkeypatch: pytest.MonkeyPatch
+    sensor: Sensor, library: Path, server: GraphServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drive(library, DAYS[0])
     sensor.request_all()
-    usage = shutil.disk_usage(storage.root)._replace(free=1000)
+    usage = shutil.disk_usage(sensor.storage.root)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(DataError, match=f"{DAYS[0]} needs .* DRIVE_ASSETS_DATA"):
-        ingest(storage, lookup(storage, DAYS[0]))
-    assert (content_requests(server), visible(storage)) == ([], [])
+        sensor.ingest(DAYS[0])
+    assert (content_requests(server), sensor.ingested) == ([], [])
 
 
-def test_a_zip_that_became_hostile_is_refused_and_removed(
-    sensor: Sensor, library: Path, storage: Storage, tmp_path: Path
-) -> None:
+def test_a_zip_that_became_hostile_is_refused_and_removed(sensor: Sensor, library: Path, tmp_path: Path) -> None:
     given = drive(tmp_path / "given", DAYS[0])
     path = write_zip(library / f"{DAYS[0]}.zip", [given])
     sensor.request_all()
@@ -200,29 +180,27 @@ def test_a_zip_that_became_hostile_is_refused_and_removed(
     path.write_bytes(content.replace(f"{DAYS[0]}/telemetry.csv".encode(), b"../../2024-05-01_10/telemetry.csv"))
     assert path.stat().st_size == len(content)
     with pytest.raises(DataError, match="leads out of the archive"):
-        ingest(storage, lookup(storage, DAYS[0]))
-    assert (visible(storage), cached(storage)) == ([], [])
+        sensor.ingest(DAYS[0])
+    assert (sensor.ingested, sensor.cached) == ([], [])
 
 
 def test_content_with_another_hash_than_listed_is_quarantined(
-    sensor: Sensor, library: Path, storage: Storage, tmp_path: Path, server: GraphServer
+    sensor: Sensor, library: Path, tmp_path: Path, server: GraphServer
 ) -> None:
     write_zip(library / f"{DAYS[0]}.zip", [drive(tmp_path / "given", DAYS[0])])
     sensor.request_all()
     server.fail(Fault("wrong_hash", count=None))
     with pytest.raises(Quarantined):
-        ingest(storage, lookup(storage, DAYS[0]))
-    assert visible(storage) == []
+        sensor.ingest(DAYS[0])
+    assert sensor.ingested == []
 
 
-def test_an_invalid_recording_is_refused_and_its_download_removed(
-    sensor: Sensor, library: Path, storage: Storage
-) -> None:
+def test_an_invalid_recording_is_refused_and_its_download_removed(sensor: Sensor, library: Path) -> None:
     (drive(library, DAYS[0]) / "telemetry.csv").write_text("Time\n")
     sensor.request_all()
     with pytest.raises(DataError, match="lacks the columns"):
-        ingest(storage, lookup(storage, DAYS[0]))
-    assert (visible(storage), cached(storage)) == ([], [])
+        sensor.ingest(DAYS[0])
+    assert (sensor.ingested, sensor.cached) == ([], [])
 
 
 def materialize(instance: dg.DagsterInstance, storage: Storage, name: str) -> dg.ExecuteInProcessResult:
@@ -234,11 +212,11 @@ def materialize(instance: dg.DagsterInstance, storage: Storage, name: str) -> dg
 
 
 def test_the_asset_records_source_and_transfer(
-    sensor: Sensor, library: Path, storage: Storage, tmp_path: Path, instance: dg.DagsterInstance
+    sensor: Sensor, library: Path, tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     write_zip(library / f"{DAYS[0]}.zip", [drive(tmp_path / "given", DAYS[0])])
     sensor.request_all()
-    assert materialize(instance, storage, DAYS[0]).success
+    assert materialize(instance, sensor.storage, DAYS[0]).success
     event = instance.get_latest_materialization_event(dg.AssetKey("recording"))
     assert event is not None and event.asset_materialization is not None
     metadata = event.asset_materialization.metadata
@@ -249,7 +227,6 @@ def test_the_asset_records_source_and_transfer(
 def test_only_transient_errors_are_retried(
     sensor: Sensor,
     library: Path,
-    storage: Storage,
     server: GraphServer,
     instance: dg.DagsterInstance,
     monkeypatch: pytest.MonkeyPatch,
@@ -261,11 +238,11 @@ def test_only_transient_errors_are_retried(
     monkeypatch.setattr(sharepoint_source, "connect", lambda settings: client)
     monkeypatch.setattr(recording.op, "_retry_policy", dg.RetryPolicy(max_retries=1))
     server.fail(Fault("denied", match="children"))
-    result = materialize(instance, storage, DAYS[0])
+    result = materialize(instance, sensor.storage, DAYS[0])
     assert not result.success
     assert [event.event_type_value for event in result.all_events].count("STEP_UP_FOR_RETRY") == 0
     server.fail(Fault("error", count=MAX_FAILURES, match="children"))
-    result = materialize(instance, storage, DAYS[1])
+    result = materialize(instance, sensor.storage, DAYS[1])
     assert result.success
     assert [event.event_type_value for event in result.all_events].count("STEP_UP_FOR_RETRY") == 1
 
@@ -273,7 +250,6 @@ def test_only_transient_errors_are_retried(
 def test_no_log_output_or_file_holds_a_secret_or_download_address(
     sensor: Sensor,
     library: Path,
-    storage: Storage,
     server: GraphServer,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
@@ -289,15 +265,15 @@ def test_no_log_output_or_file_holds_a_secret_or_download_address(
         sensor.request_all()
         server.fail(Fault("cut", match="/download/", count=3))
         server.fail(Fault("expired_url", count=1))
-        assert materialize(instance, storage, DAYS[0]).success
-        assert materialize(instance, storage, DAYS[1]).success
+        assert materialize(instance, sensor.storage, DAYS[0]).success
+        assert materialize(instance, sensor.storage, DAYS[1]).success
         server.fail(Fault("wrong_hash", count=None))
-        assert not materialize(instance, storage, DAYS[2]).success
+        assert not materialize(instance, sensor.storage, DAYS[2]).success
     secrets = secrets_of(server)
     assert len(secrets) >= 5
     out = capfd.readouterr()
     shown = {"log": caplog.text, "out": out.out, "err": out.err}
-    for path in [*home.rglob("*"), *storage.root.rglob("*")]:
+    for path in [*home.rglob("*"), *sensor.storage.root.rglob("*")]:
         if path.is_file() and path.suffix != ".jpg":
             shown[str(path)] = path.read_bytes().decode("latin-1")
     assert len(shown) > 10
@@ -318,13 +294,13 @@ def secrets_of(server: GraphServer) -> set[str]:
     return {server.client_secret, "tempauth", *tokens, *downloads}
 
 
-def test_an_abandoned_download_is_removed_after_a_week(sensor: Sensor, library: Path, storage: Storage) -> None:
-    left = storage.cache / "downloads" / "ABC"
+def test_an_abandoned_download_is_removed_after_a_week(sensor: Sensor, library: Path) -> None:
+    left = sensor.storage.cache / "downloads" / "ABC"
     left.mkdir(parents=True)
     (left / "x.zip.partial").write_bytes(b"x")
     for path in (left / "x.zip.partial", left):
         os.utime(path, (0, 0))
     drive(library, DAYS[0])
     sensor.request_all()
-    ingest(storage, lookup(storage, DAYS[0]))
+    sensor.ingest(DAYS[0])
     assert not left.exists()

@@ -121,13 +121,11 @@ def test_a_file_that_moves_from_one_recording_to_another_changes_that_one(sensor
     assert sensor.request_all() == DAYS[1:2]
 
 
-def test_a_deletion_is_reported_and_not_repeated_here(
-    sensor: Sensor, library: Path, storage: Storage, server: GraphServer
-) -> None:
+def test_a_deletion_is_reported_and_not_repeated_here(sensor: Sensor, library: Path, server: GraphServer) -> None:
     for day in DAYS[:2]:
         drive(library, day)
     assert sensor.request_all() == DAYS[:2]
-    ingest(storage, lookup(storage, DAYS[0]))
+    sensor.ingest(DAYS[0])
     server.fail(Fault("nameless", count=None))
     shutil.rmtree(library / DAYS[0])
     next((library / DAYS[1]).glob("*.jpg")).unlink()
@@ -135,30 +133,30 @@ def test_a_deletion_is_reported_and_not_repeated_here(
     assert f"2 deleted in SharePoint, wholly or in part, and kept here: {DAYS[0]}; {DAYS[1]}" in sensor.text
     sensor.clock.settle()
     assert sensor.tick() == []  # a frame that was deleted there is kept here
-    assert storage.recording(DAYS[0]).is_dir()
+    assert sensor.storage.recording(DAYS[0]).is_dir()
 
 
 def test_a_deleted_recording_that_is_uploaded_again_with_other_content_is_a_new_version(
-    sensor: Sensor, library: Path, storage: Storage
+    sensor: Sensor, library: Path
 ) -> None:
     drive(library, DAYS[0])
     assert sensor.request_all() == [DAYS[0]]
-    ingest(storage, lookup(storage, DAYS[0]))
+    sensor.ingest(DAYS[0])
     shutil.rmtree(library / DAYS[0])
     sensor.tick()
     drive(library, DAYS[0], rows=5)
     assert sensor.request_all() == [DAYS[0]]
-    assert ingest(storage, lookup(storage, DAYS[0])).change == "superseded"
+    assert sensor.ingest(DAYS[0]).change == "superseded"
 
 
-def test_zips_of_one_and_of_several_recordings(sensor: Sensor, library: Path, tmp_path: Path, storage: Storage) -> None:
+def test_zips_of_one_and_of_several_recordings(sensor: Sensor, library: Path, tmp_path: Path) -> None:
     given = [sketch(tmp_path / "given", day) for day in DAYS[:4]]
     write_zip(library / f"{DAYS[0]}.zip", given[:1], inside="")
     write_zip(library / "week.zip", given[1:], inside="export/{name}/")
     with zipfile.ZipFile(library / "slides.zip", "w") as other:
         other.writestr("slides.txt", "x")
     assert sensor.request_all() == DAYS[:4]
-    assert lookup(storage, DAYS[2]).member == f"export/{DAYS[2]}"
+    assert lookup(sensor.storage, DAYS[2]).member == f"export/{DAYS[2]}"
     assert sensor.tick() == []
 
 
@@ -190,10 +188,10 @@ def test_two_items_with_one_name(sensor: Sensor, library: Path, tmp_path: Path) 
 
 
 def test_a_recording_from_elsewhere_with_other_content_is_not_replaced(
-    sensor: Sensor, library: Path, storage: Storage, tmp_path: Path
+    sensor: Sensor, library: Path, tmp_path: Path
 ) -> None:
     other = drive(tmp_path / "other", DAYS[0], rows=5)
-    ingest(storage, find_recordings(other)[0])
+    ingest(sensor.storage, find_recordings(other)[0])
     drive(library, DAYS[0])
     assert sensor.request_all() == []
     assert f"{DAYS[0]} exists already from {other} with other content than" in sensor.text
@@ -294,13 +292,11 @@ def test_a_lost_tick_is_repeated_with_the_same_keys(sensor: Sensor, library: Pat
     assert sensor.tick() == [DAYS[0]]
 
 
-def test_a_lost_map_and_a_reset_cursor_repeat_the_requests_with_the_same_keys(
-    sensor: Sensor, library: Path, storage: Storage
-) -> None:
+def test_a_lost_map_and_a_reset_cursor_repeat_the_requests_with_the_same_keys(sensor: Sensor, library: Path) -> None:
     sketch(library, DAYS[0])
     assert sensor.request_all() == [DAYS[0]]
     keys = sensor.keys
-    shutil.rmtree(storage.root / "sharepoint")
+    shutil.rmtree(sensor.storage.root / "sharepoint")
     assert sensor.request_all() == [DAYS[0]]
     assert sensor.keys == keys  # for which Dagster starts no second run
     sensor.cursor = None
@@ -309,7 +305,7 @@ def test_a_lost_map_and_a_reset_cursor_repeat_the_requests_with_the_same_keys(
 
 
 def test_the_reconciliation_finds_what_the_list_of_changes_missed(
-    sensor: Sensor, library: Path, server: GraphServer, storage: Storage, instance: dg.DagsterInstance
+    sensor: Sensor, library: Path, server: GraphServer, instance: dg.DagsterInstance
 ) -> None:
     sketch(library, *DAYS[:2])
     assert sensor.request_all() == DAYS[:2]
@@ -317,11 +313,20 @@ def test_the_reconciliation_finds_what_the_list_of_changes_missed(
     shutil.rmtree(library / DAYS[0])
     assert sensor.tick() == []
     assert "deleted" not in sensor.text
-    assert sharepoint_reconciliation.execute_in_process(instance=instance, resources={"storage": storage}).success
+    assert sharepoint_reconciliation.execute_in_process(
+        instance=instance, resources={"storage": sensor.storage}
+    ).success
     assert sensor.tick() == []
     assert f"deleted in SharePoint, wholly or in part, and kept here: {DAYS[0]}" in sensor.text
     assert sensor.tick() == []
     assert "deleted" not in sensor.text
+
+
+def test_a_name_with_a_line_break_is_printed_on_one_line(sensor: Sensor, library: Path, server: GraphServer) -> None:
+    (library / "week\nERROR all drives lost.zip").write_bytes(b"PK")
+    server.fail(Fault("denied", count=None, match="/content"))
+    assert sensor.request_all() == []
+    assert "1 not read: week\\nERROR all drives lost.zip" in sensor.text and "\n" not in sensor.text
 
 
 def test_malware_is_refused(sensor: Sensor, library: Path, server: GraphServer) -> None:
@@ -366,12 +371,12 @@ def test_another_configured_folder_is_listed_from_the_start(
     assert sensor.request_all() == DAYS[1:2]
 
 
-def test_the_cursor_holds_only_links_and_numbers(sensor: Sensor, library: Path, storage: Storage) -> None:
+def test_the_cursor_holds_only_links_and_numbers(sensor: Sensor, library: Path) -> None:
     sketch(library, *DAYS[:9], rows=4)
     sensor.request_all()
     assert sensor.cursor is not None and len(sensor.cursor) < 1000
     assert set(json.loads(sensor.cursor)) == {"link", "page", "is_whole", "is_full", "generation", "tick", "landmark"}
-    with open_map(storage) as known:
+    with open_map(sensor.storage) as known:
         assert known.size() > 45
 
 
@@ -405,9 +410,9 @@ def test_a_library_that_cannot_be_reached_is_an_error_and_the_cursor_stays(
 
 @pytest.mark.parametrize("content", [b"no database" * 100, None], ids=["damaged", "a folder"])
 def test_a_map_that_cannot_be_used_is_an_error_that_names_it(
-    sensor: Sensor, library: Path, storage: Storage, content: bytes | None
+    sensor: Sensor, library: Path, content: bytes | None
 ) -> None:
-    path = storage.root / "sharepoint" / "library.sqlite"
+    path = sensor.storage.root / "sharepoint" / "library.sqlite"
     path.parent.mkdir(parents=True)
     path.mkdir() if content is None else path.write_bytes(content)
     advice = "check its disk" if content is None else "it is damaged"
