@@ -80,6 +80,8 @@ class EvaluateJob:
     """Also accept splits that it was not trained on."""
     recordings: Path | None = None
     """Recording folders, for the frames in the report."""
+    data_version: str = ""
+    """That the splits must have; by default the one that it was trained on."""
 
 
 def exit_if_requested() -> None:
@@ -143,7 +145,14 @@ def evaluate(job: EvaluateJob, tell: Tell) -> Evaluation:
     from model.evaluation.evaluate import evaluate_checkpoint
 
     evaluation = evaluate_checkpoint(
-        job.checkpoint, job.splits, job.output, job.config, job.architecture, job.other_data, job.recordings
+        job.checkpoint,
+        job.splits,
+        job.output,
+        job.config,
+        job.architecture,
+        job.other_data,
+        job.recordings,
+        job.data_version,
     )
     tell(f"Evaluated {job.architecture}")
     return evaluation

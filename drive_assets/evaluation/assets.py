@@ -14,7 +14,7 @@ from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.storage import Storage
 from drive_assets.running.batches import Event, each_result, partition_keys
 from drive_assets.running.launchpad import Launchpad
-from drive_assets.splits.manifest import recorded_version
+from drive_assets.splits.manifest import current_version, recorded_version
 from drive_assets.tasks import EVALUATE, EvaluateJob
 from drive_assets.training.assets import training_key
 from model.common.code import code_version
@@ -60,6 +60,7 @@ def evaluation(
 ) -> Iterator[Event]:
     """How well a network predicts on unseen drives. **In:** its checkpoint, val and test. **Out:** figures on test at
     thresholds chosen on val, with intervals; onsets alone, alarms by budget, and the worst misses with their frames."""
+    version = current_version(storage)
     jobs = [
         EvaluateJob(
             name,
@@ -68,6 +69,7 @@ def evaluation(
             storage.evaluation(name),
             config,
             recordings=storage.recordings,
+            data_version=version,
         )
         for name in partition_keys(context)
     ]

@@ -88,7 +88,8 @@ def _score_incumbent(
         return None
     folder = holder.folder(storage.evaluations)
     config = config.replace(device="cpu")  # this step holds no slot of the GPU
-    job = EvaluateJob(holder.architecture, folder / best.WEIGHTS, storage.splits, folder, config, other_data=True)
+    weights, splits = folder / best.WEIGHTS, storage.splits
+    job = EvaluateJob(holder.architecture, weights, splits, folder, config, other_data=True, data_version=version)
     (result,) = compute.run(context, EVALUATE, [job])
     return str(result) if isinstance(result, DataError) else None
 
@@ -105,14 +106,14 @@ def _log_to_mlflow(
         mlflow.log_files(run_id, sorted(folder.glob("comparison.*")), "comparison")
     if holder is not None and (run_id := mlflow.find(holder.training_key)) is not None:
         folder = holder.folder(storage.evaluations)
-        version = mlflow.register_best(run_id, holder, folder, _first_window(storage), reason)
+        version = mlflow.register_best(run_id, holder, folder, _first_window(storage, content.data_version), reason)
         metadata["registered"] = f"{REGISTRY} version {version}"
     return metadata
 
 
-def _first_window(storage: Storage) -> "Example":
+def _first_window(storage: Storage, version: str) -> "Example":
     """The first window of test, as an example for the registered model."""
-    test = read_split(storage.split("test"))
+    test = read_split(storage.split("test"), version)
     rows = slice(test.window_start[0], test.window_start[0] + test.window.length)
     return {
         "telemetry": test.telemetry[rows][None],

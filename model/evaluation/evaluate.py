@@ -34,6 +34,7 @@ def evaluate_checkpoint(
     architecture: str | None = None,
     other_data: bool = False,
     recordings: Path | None = None,
+    data_version: str = "",
 ) -> Evaluation:
     """Score a checkpoint on val and test; write metrics.json, predictions_{val,test}.npz and the report into `output`.
 
@@ -43,18 +44,28 @@ def evaluate_checkpoint(
         other_data: also accept splits that the checkpoint was not trained on; the evaluation then has their data
             version.
         recordings: folder of the recordings, for the frames in the report.
+        data_version: that the splits must have; by default the one that the checkpoint was trained on.
 
     Raises:
         DataError: the file is not a checkpoint or not of `architecture`, or splits are missing or not those that it was
             trained on: recordings of today's test split may have been in train.
     """
+    digest = sha256(checkpoint)  # before it is loaded: if it is replaced, its calibration is refused
     model, content = load_checkpoint(checkpoint, architecture)
     model.to(choose_device(config.device))
     if other_data:
-        content["data_version"] = read_fingerprint(splits / "test.h5") or content["data_version"]
+        content["data_version"] = data_version or read_fingerprint(splits / "test.h5") or content["data_version"]
+    if data_version not in ("", content["data_version"]):
+        raise DataError(
+            f"{checkpoint} was trained on data version {content['data_version']}, but {data_version} is to be "
+            "evaluated: train again."
+        )
     splits_read = {name: _read(splits / f"{name}.h5", checkpoint, content) for name in SCORED}
     training = TrainingConfig(**content["training_config"])
-    data = {name: load_split(splits / f"{name}.h5", training, choose_device(config.device)) for name in SCORED}
+    data = {
+        name: load_split(splits / f"{name}.h5", training, choose_device(config.device), split.fingerprint)
+        for name, split in splits_read.items()
+    }
     raw = {
         name: Predictions.of(split, tuple(training.tasks), predict(model, data[name], config.batch_size))
         for name, split in splits_read.items()
@@ -67,7 +78,7 @@ def evaluate_checkpoint(
         raw["test"],
         config,
         output,
-        sha256(checkpoint),
+        digest,
         architecture=content["architecture"],
         data_version=content["data_version"],
         epoch=content["epoch"],

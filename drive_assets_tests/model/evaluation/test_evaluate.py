@@ -155,6 +155,11 @@ def test_another_architecture_or_other_splits_are_refused(evaluated: Path, tmp_p
         write_split_file(tmp_path / f"{name}.h5", frames=200, version="v2")
     with pytest.raises(DataError, match=r"trained on data version v1, but .*val\.h5 is v2: train again"):
         evaluate_checkpoint(best, tmp_path, tmp_path / "evaluation", CONFIG)
+    with pytest.raises(DataError, match=r"trained on data version v1, but v2 is to be evaluated: train again"):
+        evaluate_checkpoint(best, evaluated, tmp_path / "evaluation", CONFIG, data_version="v2")
+    with pytest.raises(DataError, match=r"val\.h5 holds data version v2, expected v1"):
+        shutil.copy(evaluated / "train.h5", tmp_path)
+        evaluate_baselines(tmp_path, tmp_path / "evaluation", tuple(DEFAULT_TASKS), "v1", CONFIG)
     assert not (tmp_path / "evaluation").exists()
 
 
