@@ -4,16 +4,14 @@ import shutil
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from drive_assets_tests.model.dataset.test_windows import labelled_drive
 from model.dataset import summary_cache
-from model.dataset.assignment import RecordingStats, SplitConfig, assign_splits
+from model.dataset.assignment import SplitConfig
 from model.dataset.splits import build_manifest
 from model.dataset.summaries import Summary, repeated, summarise
 from model.dataset.windows import WindowConfig
-from model.recording import schema
 from model.recording.folder import Recording
 
 
@@ -57,14 +55,3 @@ def test_a_part_of_a_drive_repeats_it_and_another_car_at_the_same_time_does_not(
         for car, rows, seed in (("a", 120, 0), ("another", 120, 1), ("part of a", 60, 0))
     }
     assert repeated(summaries) == {"part of a": "a"}
-
-
-def test_ten_thousand_recordings_are_shared_out(tmp_path: Path) -> None:
-    stats = [
-        RecordingStats(f"{n:05}", 100, 20 + n % 97, dict.fromkeys(schema.BINARY_LABELS, 1 + n % 5), {}, (1920, 575))
-        for n in range(10_000)
-    ]
-    splits = assign_splits(stats, SplitConfig())
-    windows = {s.name: s.windows for s in stats}
-    shares = [sum(windows[name] for name in members) / sum(windows.values()) for members in splits.values()]
-    assert np.allclose(shares, [0.75, 0.15, 0.10], atol=1e-3)
