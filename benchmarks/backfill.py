@@ -1,8 +1,7 @@
 """Labels of many small recordings: python -m benchmarks.backfill [--recordings 1000]
 
 A backfill through Dagster's daemon, as the UI launches it, from its launch to its end, on an instance and a data root
-of its own; and one batch in one process, as `drive-assets run --select future_labels` makes it, against the same with a
-timeline drawn and encoded for each, which was done until pictures were drawn when they are looked at.
+of its own; and one batch in one process, as `drive-assets run --select future_labels` makes it.
 """
 
 import argparse
@@ -21,8 +20,6 @@ from typing import Any
 import psutil
 
 ROWS = 80
-PICTURES = 50
-"""Pictures that the baseline is measured with."""
 
 
 def main() -> None:
@@ -58,10 +55,8 @@ def measure(count: int, folder: Path) -> None:
         wall, cpu = time.monotonic(), time.process_time()
         assert materialize(repository, instance, "future_labels", names[:250])
         wall, cpu = time.monotonic() - wall, time.process_time() - cpu
-    picture = picture_cpu(storage.recording(names[0]))
     each = cpu / min(count, 250)
     print(f"a batch of 250 in one process: {wall:.1f} s; {each * 1000:.1f} ms of CPU each")
-    print(f"with a picture each: {picture * 1000:.1f} ms of CPU more, {1 + picture / each:.1f} times as much")
 
 
 def through_the_daemon(instance: Any, graph: Any, names: Sequence[str]) -> tuple[float, list[tuple[float, int]]]:
@@ -122,21 +117,6 @@ def write_telemetry(folder: Path) -> None:
         brake, pedal = 18 <= phase < 22, 0.0 if 14 <= phase < 23 else 30.0
         lines.append(f"{moment:%Y-%m-%d %H-%M-%S}-{5 * (row % 2)},{90 + phase},2000,{pedal},40,{brake},5,-0.02,[],[]")
     (folder / "telemetry.csv").write_text("\n".join(lines) + "\n")
-
-
-def picture_cpu(folder: Path) -> float:
-    """Seconds of CPU for a timeline, drawn and encoded."""
-    from model.common.figures import png_bytes
-    from model.recording.folder import Recording
-    from model.recording.plots import drive_timeline
-
-    recording = Recording(folder)
-    telemetry, labels = recording.telemetry()[0], recording.labels()
-    png_bytes(drive_timeline(telemetry, labels, folder.name), 75_000)
-    cpu = time.process_time()
-    for _ in range(PICTURES):
-        png_bytes(drive_timeline(telemetry, labels, folder.name), 75_000)
-    return (time.process_time() - cpu) / PICTURES
 
 
 if __name__ == "__main__":

@@ -6,24 +6,22 @@ automation and `drive-assets status`; against the same with a hundred recordings
 """
 
 import argparse
-import json
 import logging
 import multiprocessing
 import os
-import socket
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import psutil
-import requests
+
+from benchmarks.dagster_servers import web_server
 
 REPORTED = 100
 PAGE = """{ assetNodeOrError(assetKey: {path: ["recording"]}) { ... on AssetNode {
@@ -209,32 +207,6 @@ def event_of_a_drive() -> Any:
         drive = write_drive(Path(folder) / "2019-12-31_10-00-00")
         made = _result(drive, IngestReport(inspect_recording(drive), content_hash(drive), str(drive), "new"))
     return dg.AssetMaterialization("recording", metadata=made.metadata, tags={"dagster/data_version": "1"})
-
-
-@contextmanager
-def web_server() -> Iterator[tuple[Callable[[str], None], int]]:
-    """Dagster's web server; yields what sends it a query, and its process."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    program = str(Path(sys.executable).parent / "dagster-webserver")
-    command = [program, "-m", "drive_assets.definitions", "-h", "127.0.0.1", "-p", port]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        try:
-            while True:
-                try:
-                    requests.get(f"http://127.0.0.1:{port}/server_info", timeout=5)
-                    break
-                except requests.ConnectionError:
-                    time.sleep(0.5)
-
-            def ask(query: str) -> None:
-                answer = requests.post(f"http://127.0.0.1:{port}/graphql", json={"query": query}, timeout=600).json()
-                assert "errors" not in answer and json.dumps(answer).count("artition"), answer
-
-            yield ask, server.pid
-        finally:
-            server.terminate()
 
 
 if __name__ == "__main__":

@@ -15,10 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -28,9 +25,8 @@ import dagster as dg
 import psutil
 import sqlalchemy as sa
 
-from benchmarks.daemon_ticks import daemon_ticks
+from benchmarks.dagster_servers import daemon_ticks, web_server
 from benchmarks.data_path import generate, ours_labels
-from drive_assets_tests.cluster.slurm import free_ports
 from drive_assets_tests.postgres import Postgres, postgres
 
 if TYPE_CHECKING:
@@ -39,6 +35,7 @@ if TYPE_CHECKING:
 SERVERS: list[psutil.Process] = []
 """PostgreSQL's, whose times hold those of its processes that have ended."""
 PARTS = ("manifest", "instance")
+RECORDING = {"path": ["recording"]}
 ASSETS = ("recording", "annotations", "future_labels")
 NODE = "query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode { id %s } } }"
 QUERIES = {
@@ -130,35 +127,6 @@ def fill(instance: dg.DagsterInstance, url: str, first: str) -> None:
     print(f"{count:,} events")
 
 
-@contextmanager
-def web_server() -> Iterator[Callable[[str, str], int]]:
-    """Dagster's own; yields what answers a query for an asset with the size of the answer."""
-    (port,) = free_ports(1)
-    program = str(Path(sys.executable).with_name("dagster-webserver"))
-    command = [program, "-m", "drive_assets.definitions", "-h", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    def ask(query: str, asset: str) -> int:
-        body = json.dumps({"query": query, "variables": {"key": {"path": [asset]}}}).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{port}/graphql", body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=600) as answer:
-            content = answer.read()
-        assert "errors" not in json.loads(content), content[:500]
-        return len(content)
-
-    try:
-        for _ in range(600):
-            try:
-                ask("query { version }", "recording")
-                break
-            except (urllib.error.URLError, AssertionError, ConnectionError):
-                time.sleep(0.5)
-        yield ask
-    finally:
-        server.send_signal(2)
-        server.wait(60)
-
-
 def ticks(instance: dg.DagsterInstance) -> None:
     """Of all sensors that run by default, in Dagster's own daemon; an inbox that is settled has nothing new."""
     print("ticks in the daemon, s:")
@@ -236,10 +204,10 @@ def scale(server: Postgres, count: int, batch: int, root: Path, parts: list[str]
         code = "from drive_assets.definitions import defs; defs.get_repository_def()"
         measured("load of the code location", lambda: subprocess.run([sys.executable, "-c", code], check=True))
         measured("materialised recordings", lambda: len(instance.get_materialized_partitions(dg.AssetKey("recording"))))
-        with web_server() as ask:
+        with web_server() as (ask, _):
             for what, query in QUERIES.items():
-                ask(query, "recording")
-                size = measured(what, lambda q=query: ask(q, "recording"))
+                ask(query, key=RECORDING)
+                size = measured(what, lambda q=query: ask(q, key=RECORDING))
                 print(f"  {size / 1e6:.1f} MB")
         ticks(instance)
 
