@@ -27,11 +27,11 @@ from model.training.published import BEST, HISTORY, read_history
 
 PLOTS = ("pr_curves", "roc_curves", "reliability", "score_distributions", "confusion", "timeline", "alarm_curves")
 SCORED_BY = tuple(f"model.evaluation.{name}" for name in ("alarms", "calibration", "events", "measures", "scoring"))
-"""Modules that decide on the figures."""
+"""Modules that determine the figures."""
 
 
 class EvaluationLaunchpad(EvaluationConfig, Launchpad):
-    """How a checkpoint is scored."""
+    """How checkpoints are scored."""
 
 
 @asset(
@@ -83,7 +83,7 @@ def evaluation(
 
 
 def _log_to_mlflow(storage: Storage, mlflow: Mlflow, name: str, metrics: Evaluation) -> None:
-    """Into the run of the training, so that one row in MLflow tells all of a variant."""
+    """Log to the run of the training, so that one row in MLflow describes a variant."""
     run_id = mlflow.find(key_of_checkpoint(storage, name))
     if run_id is None:
         return
@@ -116,7 +116,7 @@ def _result(storage: Storage, name: str, metrics: Evaluation) -> dg.MaterializeR
 
 
 def _numbers(metrics: Evaluation) -> dict[str, float | int]:
-    """What the UI plots over time, under names that stay; what is undefined is left out."""
+    """Figures that the UI plots over time, under stable names; undefined ones are omitted."""
     test = metrics.test
     found: dict[str, float | int | None] = {
         "mean_pr_auc": test.mean_pr_auc,
@@ -158,12 +158,12 @@ def key_of_checkpoint(storage: Storage, architecture: str) -> str:
     """The training key of the checkpoint on disk.
 
     Raises:
-        DataError: the history beside it cannot be read, was changed, or is of other weights: its publisher was killed.
+        DataError: its history cannot be read, was edited, or belongs to other weights: publishing was interrupted.
     """
     folder = storage.checkpoint(architecture)
     history = read_history(folder)
     if history["made"]["weights"] != sha256(folder / BEST):
         raise DataError(
-            f"{folder / HISTORY} is of other weights than {BEST}: materialise checkpoint for {architecture} again."
+            f"{folder / HISTORY} belongs to other weights than {BEST}: materialise checkpoint for {architecture} again."
         )
     return training_key(architecture, history["data_version"], history["training_config"])

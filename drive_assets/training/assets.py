@@ -48,22 +48,22 @@ class TrainingLaunchpad(TrainingConfig, _WithBestDefaults):
     )
     train_anew: bool = Field(
         False,
-        description="Train though the same architecture was trained by this code on the same data with the same "
-        "options; otherwise that training is taken over, and only what MLflow lacks is logged",
+        description="Train again although this architecture was trained by this code on the same data with the same "
+        "options; otherwise that result is reused, and only missing metrics are logged to MLflow",
     )
 
     def training_config(self, given: Iterable[str]) -> TrainingConfig:
-        """The recipe with the options `given`. Options that are not keep what they are in the recipe."""
+        """The recipe with the options `given`; others keep the recipe's values."""
         options = TrainingConfig.model_fields.keys() & set(given)
         return RECIPES[self.recipe].replace(**{name: getattr(self, name) for name in options})
 
     def name_of(self, chosen: TrainingConfig) -> str:
-        """The recipe as a person calls it: its name, and whether options were changed."""
+        """The recipe's name, and whether options were changed."""
         return self.recipe if chosen == RECIPES[self.recipe] else f"{self.recipe} changed"
 
 
 def training_key(architecture: str, data_version: str, recipe: dict[str, Any]) -> str:
-    """What was trained on what: names the MLflow run."""
+    """Identifies a training by architecture, data and options; names its MLflow run."""
     return f"{architecture}/{data_version}/{fingerprint(recipe)}"
 
 
@@ -104,7 +104,7 @@ def checkpoint(
         with fail_on_data_error(context):
             chosen = config.training_config(_given(context))
             version, runs = _runs(context, config.name_of(chosen), chosen, storage, mlflow)
-        # What failed after the training, such as logging it, is no reason to train for a second time.
+        # A failure after the training, such as in logging, is no reason to train again.
         anew = config.train_anew and context.retry_number == 0 and TRIES_TAG not in context.run.tags
         jobs = [
             TrainJob(name, storage.splits, storage.checkpoint(name), chosen, version, run, anew)
@@ -126,7 +126,7 @@ def checkpoint(
 def _runs(
     context: dg.AssetExecutionContext, recipe: str, chosen: TrainingConfig, storage: Storage, mlflow: Mlflow
 ) -> tuple[str, dict[str, TrackedRun]]:
-    """The version of the splits, and the MLflow run of each training, which its worker opens."""
+    """The data version of the splits, and the MLflow run of each training, which its worker opens."""
     manifest = read_current_manifest(storage)
     experiment = mlflow.prepared()
     mlflow.end_killed(context.instance)
@@ -150,7 +150,7 @@ def _runs(
 
 
 def _given(context: dg.AssetExecutionContext) -> Iterable[str]:
-    """Names of the options that the run's config gives: Dagster fills in the defaults of all others."""
+    """Names of the options in the run's config: Dagster fills in the defaults of all others."""
     ops: Any = context.run.run_config.get("ops", {})
     given: dict[str, Any] = ops.get(context.op_def.name, {}).get("config", {})
     return given

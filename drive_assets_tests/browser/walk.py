@@ -221,11 +221,11 @@ class Walk:
         self.see("//button[contains(.,'Add a partition')]")  # once the partitions are known
 
     def _clicked(self, xpath: str, then: str = "") -> bool:
-        """Whether the click succeeded and, within some seconds, shows `then`: a page that is still loading is deaf."""
+        """Whether the click succeeded and then shows `then`: a page that is still loading ignores clicks."""
         try:
             self.see(xpath).click()
             if then:
-                self.see(then, 5)
+                self.see(then, 20)
         except WebDriverException:  # it was drawn anew in between, something covers it, or nothing came of it
             return False
         return True
