@@ -14,7 +14,7 @@ from drive_assets.resources.mlflow.tracking import EpochLog, TrackedRun
 from model.annotation.config import AnnotationConfig
 from model.annotation.report import AnnotationReport
 from model.common.progress import Tell
-from model.detection.detector_training import DetectorConfig, DetectorResult
+from model.detection.detector_config import DetectorConfig, DetectorResult
 from model.evaluation.config import EvaluationConfig
 from model.evaluation.results import Evaluation
 from model.recording.folder import ANNOTATIONS, TELEMETRY

@@ -8,7 +8,7 @@ import pytest
 from drive_assets.resources.mlflow.tracking import TrackedRun, UsedData
 from drive_assets.tasks import TrainDetectorJob, TrainJob
 from drive_assets.wire import Failed, Report, Work, from_wire, to_wire
-from model.detection.detector_training import DetectorConfig, DetectorResult
+from model.detection.detector_config import DetectorConfig, DetectorResult
 from model.training.recipes import TrainingConfig
 
 DATA = UsedData("multimodal", "v1", "/d/splits", {"train": 12})

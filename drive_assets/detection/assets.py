@@ -26,15 +26,12 @@ from model.common.config import fingerprint
 from model.common.errors import DataError
 from model.common.files import atomic_path, sha256
 from model.detection.boxy import BoxyConfig, convert_boxy, download_boxy
-from model.detection.detector_training import (
-    RESULTS,
-    DetectorConfig,
-    NuimagesDetectorConfig,
-    read_epochs,
-)
+from model.detection.dataset_folder import dataset_version
+from model.detection.detector_config import DetectorConfig, NuimagesDetectorConfig
+from model.detection.detector_training import RESULTS, read_epochs
 from model.detection.downloads import Remote
 from model.detection.nuimages import ARCHIVES, NuimagesConfig, convert_nuimages, download_nuimages, extract_nuimages
-from model.detection.yolo_dataset import DatasetReport, dataset_version
+from model.detection.yolo_dataset import DatasetReport
 
 BOXY_URL, NUIMAGES_URL = "DRIVE_ASSETS_BOXY_URL", "DRIVE_ASSETS_NUIMAGES_URL"
 OFF = ("warmup_epochs", "multi_scale", "degrees", "perspective", "mosaic", "mixup", "cutmix", "copy_paste")

@@ -11,7 +11,7 @@ from model.common.figures import png_bytes
 from model.common.images import read_image, small_jpeg
 from model.dataset.plots import split_overview
 from model.dataset.split_file import read_split
-from model.detection.yolo_dataset import mosaic
+from model.detection.dataset_folder import mosaic
 from model.recording.schema import BINARY_LABELS, DEFAULT_TASKS
 
 FIGURE_BYTES, PICTURE_BYTES = 200_000, 250_000

@@ -12,7 +12,7 @@ from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.storage import Storage
 from drive_assets_tests.model.detection import test_boxy, test_nuimages
 from drive_assets_tests.model.detection.test_downloads import Server, server, zipped
-from model.detection.detector_training import DetectorConfig, NuimagesDetectorConfig
+from model.detection.detector_config import DetectorConfig, NuimagesDetectorConfig
 
 _ = (server, zipped)
 

@@ -14,16 +14,10 @@ from model.common.config import Config
 from model.common.errors import DataError
 from model.common.progress import Tell
 from model.detection.boxy_images import ZIP_FOLDER, archive_stems, archives, folders, image_name, images
+from model.detection.dataset_folder import known_images, replaced_folder
 from model.detection.downloads import NotOnServer, Remote
 from model.detection.json_rows import json_items
-from model.detection.yolo_dataset import (
-    DatasetReport,
-    DatasetWriter,
-    LabelledImages,
-    known_images,
-    replaced_folder,
-    split_groups,
-)
+from model.detection.yolo_dataset import DatasetReport, DatasetWriter, LabelledImages, split_groups
 
 FULL_WIDTH, FULL_HEIGHT = 2464, 2056
 BONNET_X, BONNET_Y = (0.35, 0.65), 0.90

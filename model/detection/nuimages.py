@@ -17,16 +17,10 @@ from pydantic import Field
 from model.common.config import Config
 from model.common.errors import DataError
 from model.common.progress import Tell
+from model.detection.dataset_folder import PARTS, replaced_folder
 from model.detection.downloads import Remote, extract_archives
 from model.detection.json_rows import json_rows
-from model.detection.yolo_dataset import (
-    PARTS,
-    DatasetReport,
-    DatasetWriter,
-    LabelledImages,
-    replaced_folder,
-    split_groups,
-)
+from model.detection.yolo_dataset import DatasetReport, DatasetWriter, LabelledImages, split_groups
 
 CLASSES = ("person", "vehicle.car", "vehicle.motorcycle", "vehicle.bus", "vehicle.truck", "trafficcone")
 CATEGORIES = {

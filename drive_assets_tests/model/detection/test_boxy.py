@@ -8,7 +8,8 @@ import pytest
 
 from model.common.errors import DataError
 from model.detection.boxy import BoxyConfig, convert_boxy
-from model.detection.yolo_dataset import DatasetWriter, mosaic, split_groups
+from model.detection.dataset_folder import mosaic
+from model.detection.yolo_dataset import DatasetWriter, split_groups
 
 PNG = cv2.imencode(".png", np.zeros((1028, 1232, 3), np.uint8))[1].tobytes()
 

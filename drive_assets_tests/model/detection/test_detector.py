@@ -15,7 +15,8 @@ import torch
 from model.common.errors import DataError, is_out_of_memory
 from model.detection import detector_training
 from model.detection.detector import BUNDLED, configure_ultralytics, load_detector, vehicle_classes
-from model.detection.detector_training import DetectorConfig, train_detector
+from model.detection.detector_config import DetectorConfig
+from model.detection.detector_training import train_detector
 
 COCO = {0: "person", 2: "car", 3: "motorcycle", 5: "bus", 7: "truck"}
 TINY = DetectorConfig(

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from model.common.errors import DataError
+from model.detection.dataset_folder import PARTS
 from model.detection.nuimages import CLASSES, NuimagesConfig, convert_nuimages, extract_nuimages
-from model.detection.yolo_dataset import PARTS
 
 JPEG = cv2.imencode(".jpg", np.zeros((90, 160, 3), np.uint8))[1].tobytes()
 CAMERAS = ("CAM_FRONT", "CAM_BACK", "CAM_FRONT_LEFT")

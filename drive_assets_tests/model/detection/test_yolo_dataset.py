@@ -6,15 +6,9 @@ import numpy as np
 import pytest
 
 from model.common.errors import DataError
+from model.detection.dataset_folder import dataset_version, link_or_copy, replaced_folder
 from model.detection.json_rows import json_items, json_rows
-from model.detection.yolo_dataset import (
-    UnusableImage,
-    dataset_version,
-    label_texts,
-    link_or_copy,
-    replaced_folder,
-    usable_size,
-)
+from model.detection.yolo_dataset import UnusableImage, label_texts, usable_size
 
 
 def encoded(kind: str, width: int = 64, height: int = 32) -> bytes:
