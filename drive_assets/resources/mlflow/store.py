@@ -21,6 +21,11 @@ _DAMAGED = {
     "_alembic_tmp": f"Its creation or upgrade was interrupted. {BACKUP}",
 }
 """Advice by a part of the message, for local stores that do not work again by themselves."""
+_PASSING = {
+    "database is locked": "Another process writes to it; run it again: finished training is kept.",
+    "Invalid Host header": "Start the server with its name in MLFLOW_SERVER_ALLOWED_HOSTS.",
+}
+"""Advice by a part of the message, for stores that may work the next time."""
 
 
 @contextmanager
@@ -44,8 +49,7 @@ def store_errors() -> Iterator[None]:
                 path, uri = tracking_uri().removeprefix(SQLITE), tracking_uri()
                 raise DataError(f"{path} cannot be opened ({_first(text)}). {advice.format(uri=uri)}") from None
         advice = "Set MLFLOW_TRACKING_URI to a running server or to sqlite:///FILE."
-        if "database is locked" in text:
-            advice = "Another process writes to it; run it again: finished training is kept."
+        advice = next((known for part, known in _PASSING.items() if part in text), advice)
         kind = urlsplit(tracking_uri()).scheme
         raise PassingError(
             f"The MLflow store ({kind}) failed: {type(error).__name__}: {_first(text)}. {advice}"

@@ -9,7 +9,9 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import dagster as dg
 import pytest
@@ -248,6 +250,21 @@ def test_an_unreachable_server_is_reported_without_its_password(
     shown = f"{raised.value} {store!r} {store.model_dump()}"
     assert "s3cr" not in shown
     assert "user:" not in shown
+
+
+def test_a_server_that_refuses_its_own_name_is_reported_with_the_setting_that_helps(
+    data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refusing(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_error(403, explain="Invalid Host header - possible DNS rebinding attack detected")
+
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(PassingError, match="Start the server with its name in MLFLOW_SERVER_ALLOWED_HOSTS"):
+            Mlflow.from_environment().prepared()
+        server.shutdown()
 
 
 def test_a_run_ends_at_once_when_terminated_while_its_server_does_not_answer(
