@@ -4,7 +4,6 @@ What belongs to a camera (frames, region of interest, annotations) lies in `Reco
 """
 
 import contextlib
-import json
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -23,6 +22,7 @@ from model.recording.annotations import Annotations, read_annotations
 from model.recording.dialect import MOST_UNREADABLE, ReadingConfig
 from model.recording.frame_files import content_kind, frame_name, frame_time, is_frame, is_whole, repeated_frames
 from model.recording.labels import CONFIG_SUFFIX, LabelConfig, read_future_labels, read_label_config
+from model.recording.tables import read_object
 from model.recording.telemetry import TelemetryReport, read_telemetry
 
 TELEMETRY = "telemetry.csv"
@@ -119,7 +119,7 @@ class Recording:
         """
         example = '{"pedal_range": [at rest, fully pressed]}'
         try:
-            return ReadingConfig(**_read_object(self.reading_path, example))
+            return ReadingConfig(**read_object(self.reading_path, example))
         except (DataError, TypeError) as error:
             raise DataError(
                 f"{self.reading_path}: expected options such as {example} ({error}); correct it."
@@ -179,7 +179,7 @@ class Recording:
         Raises:
             DataError: the file is not a JSON object.
         """
-        return _read_object(self.details_path, "details of annotations; annotate the recording again")
+        return read_object(self.details_path, "details of annotations; annotate the recording again")
 
     def class_names(self) -> tuple[str, ...]:
         """Names of the class ids in the annotations."""
@@ -206,19 +206,6 @@ def check_region(region: Any, what: str) -> Region:
 
 def _reasons(error: ValidationError) -> str:
     return "; ".join(each["msg"] for each in error.errors(include_url=False))
-
-
-def _read_object(path: Path, expected: str) -> dict[str, Any]:
-    """A JSON object; empty if the file is missing. DataError if it holds something else."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not a JSON object ({error}): expected {expected}.") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path} is not a JSON object: expected {expected}.")
-    return content
 
 
 @dataclass(frozen=True)

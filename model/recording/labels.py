@@ -1,6 +1,5 @@
 """`future_labels.csv`: what the driver will do one to five seconds from each row, looked up by time."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from model.common.config import Config
 from model.common.errors import DataError
 from model.common.files import atomic_path, write_json
 from model.recording.schema import BINARY_LABELS, HORIZONS_S, LABEL_COLUMNS, LABELS, TIME
-from model.recording.tables import read_table
+from model.recording.tables import read_object, read_table
 from model.recording.times import nearest_rows, separated_times
 
 
@@ -107,15 +106,14 @@ def read_label_config(path: Path) -> LabelConfig:
     """The config that the labels in `path` were made with; the default one where it is not recorded.
 
     Raises:
-        DataError: the file beside `path` is no config of labels.
+        DataError: the file beside `path` is not a config of labels.
     """
     config_path = path.with_suffix(CONFIG_SUFFIX)
+    content = read_object(config_path, "a config of labels; label the recording again")
     try:
-        return LabelConfig(**json.loads(config_path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return _DEFAULT
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{config_path} is not a config of labels ({error}): label the recording again.") from error
+        return LabelConfig(**content)
+    except DataError as error:
+        raise DataError(f"{config_path}: {error} Label the recording again.") from error
 
 
 def read_future_labels(path: Path) -> pd.DataFrame:

@@ -1,5 +1,6 @@
-"""Reading the tables that are made for a recording."""
+"""Reading the tables and JSON files of a recording."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,3 +30,16 @@ def read_table(path: Path, columns: Sequence[str], verb: str, dtype: Any) -> pd.
             f"{path} lacks {', '.join(missing)}: expected the columns {', '.join(columns)}; {verb} the recording again."
         )
     return table
+
+
+def read_object(path: Path, expected: str) -> dict[str, Any]:
+    """A JSON object; empty if the file is missing. DataError if it holds something else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not a JSON object ({error}): expected {expected}.") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is not a JSON object: expected {expected}.")
+    return content

@@ -88,5 +88,11 @@ def test_a_changed_threshold_is_recorded_and_defines_the_current_state(
     assert contradictions(table, read_future_labels(path), config) == {}
     assert contradictions(table, read_future_labels(path), LabelConfig(coast_threshold=4.5))
     path.with_suffix(".json").write_text('{"coast_threshold": 0}')
-    with pytest.raises(DataError, match=r"future_labels\.json is not a config of labels .*: label the recording again"):
+    with pytest.raises(
+        DataError, match=r"future_labels\.json: .*coast_threshold 0: expected greater than 0\. Label the"
+    ):
+        read_label_config(path)
+    path.with_suffix(".json").unlink()
+    path.with_suffix(".json").mkdir()
+    with pytest.raises(DataError, match=r"future_labels\.json .*Is a directory.*; label the recording again"):
         read_label_config(path)
