@@ -16,6 +16,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xae\x42\x60\x82"
 UPRIGHT = 1
+_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 _TAIL = 4096
 _ORIENTATION = 0x0112
 _SCAN = b"\xda"
@@ -55,7 +56,7 @@ def is_whole(path: Path) -> bool:
         with Image.open(path) as image:
             image.draft("L", (1, 1))
             image.load()
-    except (OSError, SyntaxError, ValueError):
+    except _UNREADABLE:
         return False
     return True
 
@@ -84,7 +85,7 @@ def orientation(content: bytes) -> int:
     try:
         with Image.open(io.BytesIO(content)) as image:
             number = image.getexif().get(_ORIENTATION, UPRIGHT)
-    except (OSError, SyntaxError, ValueError):
+    except _UNREADABLE:
         return UPRIGHT
     return number if number in range(1, 9) else UPRIGHT
 

@@ -11,16 +11,16 @@ from drive_assets_tests.drives import write_drive
 from model.annotation.frames import UnreadableFrame, View, decode, picture_size, read_jpeg, view_of
 from model.common.errors import DataError
 from model.recording.folder import Recording, Region, inspect_recording
-from model.recording.frame_files import is_frame, is_whole, repeated_frames
+from model.recording.frame_files import is_frame, is_whole, orientation, repeated_frames
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (9, 16, 3), np.uint8)).resize((320, 180))
 ORIENTATION = 0x0112
 
 
-def encoded(image: Image.Image, kind: str, orientation: int = 1) -> bytes:
+def encoded(image: Image.Image, kind: str, rotation: int = 1) -> bytes:
     exif, stream = Image.Exif(), io.BytesIO()
-    exif[ORIENTATION] = orientation
-    image.save(stream, kind, quality=95, **({"exif": exif} if orientation != 1 else {}))
+    exif[ORIENTATION] = rotation
+    image.save(stream, kind, quality=95, **({"exif": exif} if rotation != 1 else {}))
     return stream.getvalue()
 
 
@@ -47,12 +47,19 @@ def test_pictures_are_whole_whatever_stands_behind_them(tmp_path: Path) -> None:
         assert not is_whole(written(tmp_path / "a.jpg", content))
 
 
+def test_a_decompression_bomb_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    content = encoded(PICTURE, "PNG")
+    assert not is_whole(written(tmp_path / "a.png", content + bytes(9000)))
+    assert orientation(content) == 1
+
+
 @pytest.mark.parametrize("segments_before", [0, 2])
-@pytest.mark.parametrize(("orientation", "stored"), [(6, Image.Transpose.ROTATE_90), (3, Image.Transpose.ROTATE_180)])
+@pytest.mark.parametrize(("rotation", "stored"), [(6, Image.Transpose.ROTATE_90), (3, Image.Transpose.ROTATE_180)])
 def test_pictures_are_seen_upright(
-    tmp_path: Path, orientation: int, stored: Image.Transpose, segments_before: int
+    tmp_path: Path, rotation: int, stored: Image.Transpose, segments_before: int
 ) -> None:
-    content = encoded(PICTURE.transpose(stored), "JPEG", orientation)
+    content = encoded(PICTURE.transpose(stored), "JPEG", rotation)
     makers = b"\xff\xe3" + (60_000).to_bytes(2, "big") + b"\xff\xda" * 29_999
     path = written(tmp_path / "a.jpg", content[:2] + segments_before * makers + content[2:])
     view = View((320, 180), Region(0, 0, 320, 180), 160)
