@@ -13,7 +13,7 @@ from drive_assets.recordings.sources import source_file
 from drive_assets.resources.storage import Storage
 from drive_assets.running.launchpad import Launchpad
 from model.common.errors import DataError
-from model.common.files import locked
+from model.common.files import explained_errors, locked
 
 REMOVED = ".removed"
 
@@ -69,11 +69,12 @@ def _move_aside(storage: Storage, folder: Path) -> Path | None:
     if not folder.is_dir() and not source.is_file():
         return None
     aside = storage.recordings / REMOVED / folder.name / time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime())
-    aside.mkdir(parents=True)
-    if source.is_file():
-        source.rename(aside / "source.json")
-    if folder.is_dir():
-        folder.rename(aside / folder.name)
+    with explained_errors(aside):
+        aside.mkdir(parents=True)
+        if source.is_file():
+            source.rename(aside / "source.json")
+        if folder.is_dir():
+            folder.rename(aside / folder.name)
     return aside
 
 

@@ -38,7 +38,11 @@ def inbox_sensor(
     memory, tick = Memory.parse(context.cursor), Tick(storage, arrival_rules)
     if not storage.inbox.is_dir():
         return dg.SkipReason(f"{storage.inbox} is no folder; create it and drop recordings there.")
-    Scan(storage.inbox, tick, memory).run(list(_units(storage.inbox, tick)))
+    try:
+        units = list(_units(storage.inbox, tick))
+    except OSError as error:
+        return dg.SkipReason(f"{storage.inbox} cannot be read: {error.strerror}.")
+    Scan(storage.inbox, tick, memory).run(units)
     return tick.result(context, memory.text(), f"Nothing new in {storage.inbox}")
 
 

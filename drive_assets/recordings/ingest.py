@@ -62,8 +62,8 @@ def ingest(
             return _reread(target, source, config, in_place)
         incoming = storage.recordings / ".incoming" / f"{source.name}.{os.getpid()}"
         shutil.rmtree(incoming, ignore_errors=True)
-        incoming.mkdir(parents=True)
         try:
+            incoming.mkdir(parents=True)
             transfer = source.fetch(storage, incoming, log)
             _decide_reading(incoming, target, config)
             report, version = _inspect_copy(storage, source, incoming, config)

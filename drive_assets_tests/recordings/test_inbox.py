@@ -1,5 +1,6 @@
 """The inbox sensor on a real instance: settled and complete recordings are requested once."""
 
+import errno
 import json
 import os
 import shutil
@@ -50,7 +51,10 @@ def scans(monkeypatch: pytest.MonkeyPatch) -> Scans:
     return scans
 
 
-def test_a_missing_inbox_is_reported(inbox: Sensor) -> None:
+def test_a_missing_or_unreadable_inbox_is_reported(inbox: Sensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "scandir", lambda folder: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+        assert inbox.tick() == [] and inbox.text == f"{inbox.storage.inbox} cannot be read: Input/output error."
     inbox.storage.inbox.rmdir()
     assert inbox.tick() == [] and "create it and drop recordings there" in inbox.text
 

@@ -164,6 +164,20 @@ def test_an_untrusted_certificate_is_an_error_that_names_the_variable(
         make_client(ca_bundle=str(other)).site_id(server.site_url)
 
 
+@pytest.mark.parametrize("is_signed_in", [True, False])
+def test_a_missing_ca_bundle_is_an_error_that_names_it(
+    make_client: Callable[..., GraphClient], server: GraphServer, tmp_path: Path, is_signed_in: bool
+) -> None:
+    bundle = tmp_path / "authorities.pem"
+    bundle.write_bytes(server.ca_bundle.read_bytes())
+    client = make_client(ca_bundle=str(bundle))
+    if is_signed_in:
+        client.sign_in()
+    bundle.unlink()
+    with pytest.raises(SharePointError, match=r"failed: .*authorities\.pem.*SHAREPOINT_CA_BUNDLE"):
+        client.site_id(server.site_url)
+
+
 def test_the_configured_ca_bundle_overrides_those_of_the_environment(
     client: GraphClient, server: GraphServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

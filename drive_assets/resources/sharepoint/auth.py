@@ -69,7 +69,7 @@ class MsalTokens:
         except requests.HTTPError as error:
             response = Response(error.response, SIGNING_IN, is_graph=False)
             failure = response.transient_error(self._pace) or response.error()
-        except requests.RequestException as error:
+        except OSError as error:  # those of requests are among them
             failure = connection_error(error, self._settings.authority, SIGNING_IN)
         except DataError:
             raise

@@ -153,8 +153,10 @@ class Response:
 
 
 def connection_error(error: Exception, url: str, operation: Operation) -> SharePointError:
-    """The error to raise for an exception of requests, whose own text and attributes hold the whole address."""
+    """The error to raise for a failed connection; the text and attributes of requests' own error hold the address."""
     host = urlsplit(url).hostname
+    if not isinstance(error, requests.RequestException):
+        return SharePointError(f"{operation.name} failed: {error}. Check SHAREPOINT_CA_BUNDLE.")
     if isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
         return SharePointError(
             f"{operation.name} failed: the certificate of {host} is not trusted. If your proxy intercepts TLS, set "

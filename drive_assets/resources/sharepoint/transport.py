@@ -151,7 +151,7 @@ class Transport:
                     allow_redirects=False,
                     stream=stream,
                 )
-            except requests.RequestException as error:
+            except OSError as error:  # those of requests are among them
                 failure = connection_error(error, url, operation)
             if response is None:  # raised out here: a chained exception would hold the whole address
                 raise failure
