@@ -1,4 +1,4 @@
-"""Runs over several partitions: what is recorded, when, and what a failure, a bug or a retry does to the neighbours."""
+"""Runs over several partitions: what is recorded and when, and what an error or a retry does to other partitions."""
 
 import importlib
 import signal
@@ -81,7 +81,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def test_each_is_recorded_before_the_next_begins_and_once(instance: dg.DagsterInstance) -> None:
+def test_each_partition_is_recorded_once_and_before_the_next_begins(instance: dg.DagsterInstance) -> None:
     seen: list[list[Found]] = []
 
     def work(context: dg.AssetExecutionContext, key: str) -> dg.MaterializeResult:
@@ -90,7 +90,7 @@ def test_each_is_recorded_before_the_next_begins_and_once(instance: dg.DagsterIn
 
     result, events = run(instance, work, RANGE)
     a, b, c = [("made", key, key) for key in KEYS]
-    # The check of b cannot be evaluated: that is said, and the others are evaluated.
+    # The check of b raises an error: it fails with a warning, and the others are evaluated.
     assert events == [a, ("checked", "a", True), b, ("checked", "b", False), c, ("checked", "c", False)]
     assert seen == [[], events[:2], events[:4]]
     assert result.success
@@ -103,7 +103,7 @@ def test_each_is_recorded_before_the_next_begins_and_once(instance: dg.DagsterIn
 
 
 @pytest.mark.parametrize("error", [DataError("b.csv, row 3"), KeyError("SPEED"), MemoryError()])
-def test_whatever_one_raises_the_others_are_made_and_checked_and_it_is_not_retried(
+def test_an_error_of_one_partition_stops_no_other_and_is_not_retried(
     instance: dg.DagsterInstance, error: Exception
 ) -> None:
     tries: list[str] = []
@@ -125,7 +125,7 @@ def test_whatever_one_raises_the_others_are_made_and_checked_and_it_is_not_retri
     assert ("test_batches.py:" in told) == (not isinstance(error, DataError))
 
 
-def test_what_may_pass_is_tried_again_with_its_reason_and_what_is_made_is_not_made_again(
+def test_a_transient_failure_is_retried_and_what_is_made_is_kept(
     instance: dg.DagsterInstance, caplog: pytest.LogCaptureFixture
 ) -> None:
     tries: list[str] = []
@@ -204,8 +204,8 @@ def test_one_partition_alone(instance: dg.DagsterInstance) -> None:
     assert events == [("made", "c", "c"), ("checked", "c", False)]
 
 
-def test_a_batch_notes_what_each_partition_was_made_with_so_that_it_gets_stale(instance: dg.DagsterInstance) -> None:
-    """As Dagster does for a run of one partition; else it takes what a batch made for fresh for ever."""
+def test_a_batch_records_the_provenance_of_each_partition(instance: dg.DagsterInstance) -> None:
+    """Without it, Dagster would take what a batch made as fresh forever."""
 
     def asset(name: str, deps: list[str]) -> dg.AssetsDefinition:
         @dg.asset(
@@ -252,7 +252,7 @@ def test_the_version_of_code_is_of_what_it_does(tmp_path: Path, monkeypatch: pyt
     assert len(set(versions.values())) == 3
 
 
-def test_a_batch_that_is_executed_again_from_its_failure_makes_only_what_failed(instance: dg.DagsterInstance) -> None:
+def test_reexecution_from_failure_makes_only_what_failed(instance: dg.DagsterInstance) -> None:
     tries: list[str] = []
 
     @dg.asset(name="thing", partitions_def=PARTS, backfill_policy=dg.BackfillPolicy.single_run())

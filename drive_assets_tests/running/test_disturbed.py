@@ -1,4 +1,4 @@
-"""What becomes of runs that are disturbed: two of one partition, a backfill that is cancelled, a daemon that dies."""
+"""Disturbed runs: two of the same partition, a cancelled backfill, a terminated command, a daemon that dies."""
 
 import contextlib
 import subprocess
@@ -31,7 +31,7 @@ RECORDING = dg.AssetKey("recording")
 HELD = "is being ingested by process"
 
 defs = dg.Definitions([recording], executor=dg.in_process_executor, resources={"storage": Storage.from_environment()})
-"""What the daemon knows. Its process finds the data root in its own environment."""
+"""The daemon's definitions. Its process reads the data root from its own environment."""
 
 
 @pytest.fixture
@@ -54,10 +54,10 @@ def until(true: Callable[[], bool], seconds: float = 240) -> None:
 
 
 @contextmanager
-def daemon(log: Path) -> Iterator["subprocess.Popen[bytes]"]:
+def daemon(log_file: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """Dagster's daemon, with this process's environment; it and its code server are gone after the block."""
     command = [str(Path(sys.executable).parent / "dagster-daemon"), "run", "-m", __name__, "-a", "defs"]
-    with log.open("ab") as stream, subprocess.Popen(command, stdout=stream, stderr=stream) as process:
+    with log_file.open("ab") as stream, subprocess.Popen(command, stdout=stream, stderr=stream) as process:
         try:
             yield process
         finally:
@@ -66,16 +66,16 @@ def daemon(log: Path) -> Iterator["subprocess.Popen[bytes]"]:
                     kill(each)
 
 
-def told(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+def log(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
     return "\n".join(entry.message for entry in instance.all_logs(run.run_id))
 
 
-def taken(instance: dg.DagsterInstance) -> set[str]:
+def ingested(instance: dg.DagsterInstance) -> set[str]:
     return instance.get_materialized_partitions(RECORDING)
 
 
 def backfill(instance: dg.DagsterInstance, names: Sequence[str], name: str) -> Callable[[], BulkActionStatus]:
-    """Launch a backfill as the UI does; returns what tells its status."""
+    """Launch a backfill as the UI does; returns a function that returns its status."""
     backfill = PartitionBackfill.from_asset_partitions(
         asset_graph=defs.resolve_asset_graph(),
         backfill_id=name,
@@ -100,15 +100,15 @@ def backfill(instance: dg.DagsterInstance, names: Sequence[str], name: str) -> C
 
 
 @pytest.mark.timeout(600)
-def test_two_commands_that_take_one_recording_at_once_wait_for_each_other_and_say_so(
+def test_two_commands_that_ingest_the_same_recording_wait_for_each_other_and_report_it(
     instance: dg.DagsterInstance, storage: Storage, tmp_path: Path
 ) -> None:
     drive = write_drive(tmp_path / NAMES[0], rows=8)
     command = [sys.executable, "-m", "drive_assets.cli", "ingest", str(drive)]
     with locked(lock_of(storage, NAMES[0])):
         both = [subprocess.Popen(command) for _ in range(2)]
-        until(lambda: sum(HELD in told(instance, run) for run in instance.get_runs()) == 2)
-        assert taken(instance) == set()
+        until(lambda: sum(HELD in log(instance, run) for run in instance.get_runs()) == 2)
+        assert ingested(instance) == set()
     assert [process.wait(240) for process in both] == [0, 0]
     changes = [
         record.asset_materialization.metadata["change"].value
@@ -125,12 +125,12 @@ def test_the_ui_terminates_a_run_of_a_command(instance: dg.DagsterInstance, stor
     drive = write_drive(tmp_path / NAMES[0], rows=8)
     with locked(lock_of(storage, NAMES[0])):
         process = subprocess.Popen([sys.executable, "-m", "drive_assets.cli", "ingest", str(drive)])
-        until(lambda: any(HELD in told(instance, run) for run in instance.get_runs()))
+        until(lambda: any(HELD in log(instance, run) for run in instance.get_runs()))
         (run,) = instance.get_runs()
         assert instance.run_coordinator.cancel_run(run.run_id)  # as the UI's Terminate does
         assert process.wait(60) == 130
     assert [run.status.value for run in instance.get_runs()] == ["CANCELED"]
-    assert taken(instance) == set()
+    assert ingested(instance) == set()
 
 
 def test_a_run_of_a_command_on_another_machine_is_terminated_there(instance: dg.DagsterInstance) -> None:
@@ -142,9 +142,9 @@ def test_a_run_of_a_command_on_another_machine_is_terminated_there(instance: dg.
 
 
 def held_at(instance: dg.DagsterInstance, name: str, backfill: str) -> bool:
-    """Whether a run of a backfill stands still at a recording that this process holds."""
+    """Whether a run of a backfill waits for a recording that this process holds."""
     runs = instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill}))
-    return any(f"{name} {HELD}" in told(instance, run) for run in runs)
+    return any(f"{name} {HELD}" in log(instance, run) for run in runs)
 
 
 def cancel(instance: dg.DagsterInstance, name: str) -> None:
@@ -159,44 +159,44 @@ def kill(process: psutil.Process) -> None:
 
 
 @pytest.mark.timeout(900)
-def test_after_a_cancelled_backfill_a_loss_of_power_and_a_killed_daemon_the_next_goes_on(
+def test_backfills_resume_after_a_cancellation_a_power_failure_and_a_killed_daemon(
     data_root: Path, tmp_path: Path
 ) -> None:
     settings = prepare_home() / SETTINGS
     settings.write_text(settings.read_text().replace("poll_interval_seconds: 30", "poll_interval_seconds: 2"))
-    storage, log = Storage.from_environment(), tmp_path / "daemon.log"
+    storage, log_file = Storage.from_environment(), tmp_path / "daemon.log"
     drives = [write_drive(tmp_path / name, rows=8, seed=seed) for seed, name in enumerate(NAMES)]
     register(storage, find_all(drives)[0])
     with open_instance() as instance:
         register_recordings(instance, NAMES)
-        with daemon(log) as first:
+        with daemon(log_file) as first:
             with locked(lock_of(storage, NAMES[1])):
                 cancelled = backfill(instance, NAMES, "cancelled")
                 until(lambda: held_at(instance, NAMES[1], "cancelled"))
                 cancel(instance, "cancelled")
                 until(lambda: cancelled() == BulkActionStatus.CANCELED)
-            assert taken(instance) == {NAMES[0]}
+            assert ingested(instance) == {NAMES[0]}
             with locked(lock_of(storage, NAMES[2])):
                 lost = backfill(instance, NAMES[1:], "lost")  # what is missing
                 until(lambda: held_at(instance, NAMES[2], "lost"))
                 for process in [*psutil.Process(first.pid).children(recursive=True), psutil.Process(first.pid)]:
                     kill(process)
-        with daemon(log) as second:
+        with daemon(log_file) as second:
             until(lambda: lost() == BulkActionStatus.COMPLETED_FAILED)
-            assert taken(instance) == set(NAMES[:2])
+            assert ingested(instance) == set(NAMES[:2])
             with locked(lock_of(storage, NAMES[2])):
                 finished = backfill(instance, NAMES[2:], "finished")
                 until(lambda: held_at(instance, NAMES[2], "finished"))
                 left = psutil.Process(second.pid).children(recursive=True)
                 second.kill()
                 second.wait()
-        with daemon(log):
+        with daemon(log_file):
             until(lambda: finished() == BulkActionStatus.COMPLETED_SUCCESS)
         for process in left:  # a code server waits some time for its daemon
             kill(process)
-        assert taken(instance) == set(NAMES)
+        assert ingested(instance) == set(NAMES)
         made = instance.fetch_materializations(RECORDING, limit=9).records
         assert sorted(str(record.partition_key) for record in made) == NAMES  # each once
         last, failed, canceled = instance.get_runs()
         assert [run.status.value for run in (last, failed, canceled)] == ["SUCCESS", "FAILURE", "CANCELED"]
-        assert LOST in told(instance, failed)
+        assert LOST in log(instance, failed)

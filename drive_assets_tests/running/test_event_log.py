@@ -22,7 +22,7 @@ def instance(data_root: Path) -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def test_its_files_are_those_of_dagsters_own(instance: dg.DagsterInstance, data_root: Path) -> None:
+def test_it_writes_the_files_of_dagsters_own_log(instance: dg.DagsterInstance, data_root: Path) -> None:
     @dg.asset
     def recording() -> None: ...
 
@@ -43,7 +43,7 @@ def test_few_databases_stay_open_however_many_runs_are_read(instance: dg.Dagster
     assert len([path for path in opened if path.endswith(".db")]) <= MAX_OPEN + 3  # with those of runs and schedules
 
 
-def test_threads_share_it(instance: dg.DagsterInstance) -> None:
+def test_threads_can_share_it(instance: dg.DagsterInstance) -> None:
     def report() -> None:
         for _ in range(20):
             instance.report_runless_asset_event(dg.AssetMaterialization("recording"))

@@ -1,4 +1,4 @@
-"""Runs that commands execute: which are lost, what a full pool does, which signals are heard, what is refused early."""
+"""The instance, its settings, and runs that commands execute: lost runs, full pools, signals, advice on errors."""
 
 import os
 import signal
@@ -54,7 +54,7 @@ def status_of(instance: dg.DagsterInstance, run_id: str) -> str:
 
 @pytest.mark.parametrize("status", instances.UNFINISHED)
 @pytest.mark.parametrize("process", [ELSEWHERE, f"{os.uname().nodename}/99999999/1700000000"])
-def test_runs_of_dead_processes_end_also_before_they_started_and_of_other_hosts(
+def test_runs_of_dead_processes_end_in_any_state_and_on_any_host(
     instance: dg.DagsterInstance, status: dg.DagsterRunStatus, process: str
 ) -> None:
     lost = add_run(instance, status, process)
@@ -82,7 +82,7 @@ def test_a_run_stays_while_its_process_holds_its_lease_whatever_the_clock_says(
     assert not lease.exists()
 
 
-def test_leases_of_processes_that_ended_go(instance: dg.DagsterInstance) -> None:
+def test_leases_of_ended_processes_are_removed(instance: dg.DagsterInstance) -> None:
     hold_lease(instance)
     folder = Path(instance.root_directory) / "processes"
     (own,) = folder.iterdir()
@@ -100,9 +100,7 @@ def test_this_process_holds_a_lease(instance: dg.DagsterInstance) -> None:
         pass
 
 
-def test_a_full_pool_is_told_and_waited_for_and_places_of_lost_runs_are_freed(
-    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_pool_is_reported_and_waited_for(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
     storage, told, waits = instance.event_log_storage, list[str](), list[float]()
     storage.set_concurrency_slots("gpu", 1)
     holder = add_run(instance, dg.DagsterRunStatus.STARTED, process_tag()[PROCESS_TAG])
@@ -187,7 +185,7 @@ def test_the_reason_decides_the_advice(tmp_path: Path, reason: str, advice: str)
     assert ("move the folder aside" in text) == ("malformed" in reason)
 
 
-def test_a_full_disk_and_exhausted_inodes_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_and_exhausted_inodes_are_distinguished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite reports either as an I/O error."""
     for free, inodes, advice in ((100, 100, "0 MB are free"), (10**6, 0, "no inodes are free")):
         disk = SimpleNamespace(f_bavail=free, f_frsize=4096, f_favail=inodes)
@@ -195,8 +193,8 @@ def test_a_full_disk_and_exhausted_inodes_are_told_apart(tmp_path: Path, monkeyp
         assert advice in explain(sqlite3.OperationalError("disk I/O error"), tmp_path)
 
 
-def test_dagsters_servers_send_no_logs_to_their_makers(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They would each hour, whatever dagster.yaml says, if a folder of this name is there."""
+def test_dagsters_servers_upload_no_logs(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would every hour, despite dagster.yaml, if there is a folder called `logs`."""
     monkeypatch.delenv("DAGSTER_DISABLE_TELEMETRY", raising=False)
     prepare_home()
     assert os.environ["DAGSTER_DISABLE_TELEMETRY"] == "1" and LOGS != "logs"
@@ -245,17 +243,17 @@ def test_a_percent_sign_in_the_path_is_refused(data_root: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     "name", ["../../../outside", "2024-05-01_10-00-00/..", "", "2024-13-01_10-00-00", "２０２４-05-01_10-00-00"]
 )
-def test_no_path_is_made_of_what_is_no_key(name: str) -> None:
+def test_invalid_keys_make_no_paths(name: str) -> None:
     storage = Storage(data_root="/data", inbox_root="/inbox")
     for path in (storage.recording, storage.annotations, storage.future_labels):
         with pytest.raises(DataError, match="expected the drive's start"):
             path(name)
     for path in (storage.split, storage.checkpoint, storage.evaluation):
-        with pytest.raises(DataError, match="There is no"):
+        with pytest.raises(DataError, match="Unknown "):
             path(name)
 
 
-def test_a_data_root_that_is_full_or_read_only_is_found_before_work(
+def test_a_data_root_that_cannot_be_written_is_reported_before_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage = Storage(data_root=str(tmp_path), inbox_root=str(tmp_path))

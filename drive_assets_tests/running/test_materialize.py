@@ -84,22 +84,22 @@ def instance() -> Iterator[dg.DagsterInstance]:
 def run(
     graph: Graph, instance: dg.DagsterInstance, selection: str = "*", **options: Any
 ) -> tuple[bool, str, list[tuple[str, str]]]:
-    """Whether it succeeded, what was told, and what was made."""
+    """Whether it succeeded, what was reported, and what was made."""
     lines: list[str] = []
     ok = materialize(graph.repository(), instance, selection, architectures=[ONE], tell=lines.append, **options)
     return ok, "\n".join(lines), graph.made
 
 
-def test_what_depends_on_a_failed_asset_does_not_run_and_is_named(graph: Graph, instance: dg.DagsterInstance) -> None:
+def test_assets_downstream_of_a_failure_are_left_out_by_name(graph: Graph, instance: dg.DagsterInstance) -> None:
     graph.wrong["split_manifest", ""] = [DataError("too few recordings")]
-    ok, told, made = run(graph, instance, "split_manifest,checkpoint,model_comparison")
+    ok, reported, made = run(graph, instance, "split_manifest,checkpoint,model_comparison")
     assert (ok, made) == (False, [])  # h5_split between them was not selected, and its files are of older splits
-    assert "too few recordings" in told
-    assert f"[2/3] checkpoint is left out for {ONE}: its inputs failed" in told
-    assert "[3/3] model_comparison is left out: its inputs failed" in told
+    assert "too few recordings" in reported
+    assert f"[2/3] checkpoint is left out for {ONE}: its inputs failed" in reported
+    assert "[3/3] model_comparison is left out: its inputs failed" in reported
 
 
-def test_what_a_blocking_check_refuses_is_not_gone_on_with(instance: dg.DagsterInstance) -> None:
+def test_nothing_is_made_from_what_a_blocking_check_refuses(instance: dg.DagsterInstance) -> None:
     @dg.asset
     def split_manifest() -> None: ...
 
@@ -114,16 +114,16 @@ def test_what_a_blocking_check_refuses_is_not_gone_on_with(instance: dg.DagsterI
     lines: list[str] = []
     repository = dg.Definitions([split_manifest, model_comparison], asset_checks=[sound]).get_repository_def()
     assert not materialize(repository, instance, "*", tell=lines.append)
-    told = "\n".join(lines)
-    assert "check sound: a drive is in two splits" in told
-    assert "[2/2] model_comparison is left out: its inputs failed" in told
+    reported = "\n".join(lines)
+    assert "check sound: a drive is in two splits" in reported
+    assert "[2/2] model_comparison is left out: its inputs failed" in reported
 
 
-def test_a_recording_that_fails_takes_only_what_is_made_of_it_alone(graph: Graph, instance: dg.DagsterInstance) -> None:
+def test_a_failed_recording_affects_only_its_own_partitions(graph: Graph, instance: dg.DagsterInstance) -> None:
     graph.wrong["recording", NAMES[0]] = [DataError("row 2")]
-    ok, told, made = run(graph, instance)
-    assert not ok and f"{NAMES[0]}: row 2" in told
-    assert f"annotations is left out for {NAMES[0]}" in told
+    ok, reported, made = run(graph, instance)
+    assert not ok and f"{NAMES[0]}: row 2" in reported
+    assert f"annotations is left out for {NAMES[0]}" in reported
     splits = [("h5_split", name) for name in ("train", "val", "test")]
     assert sorted(made) == sorted(
         [
@@ -139,7 +139,7 @@ def test_a_recording_that_fails_takes_only_what_is_made_of_it_alone(graph: Graph
 
 
 @pytest.mark.parametrize(("split", "is_trained"), [("train", False), ("test", True)])
-def test_a_split_that_fails_takes_what_needs_this_split(
+def test_a_failed_split_affects_only_what_needs_it(
     graph: Graph, instance: dg.DagsterInstance, split: str, is_trained: bool
 ) -> None:
     graph.wrong["h5_split", split] = [DataError("disk full")]
@@ -158,28 +158,26 @@ def test_given_weights_replace_a_detector_that_fails(graph: Graph, instance: dg.
 
 def test_only_transient_failures_are_retried(graph: Graph, instance: dg.DagsterInstance) -> None:
     graph.wrong["recording", NAMES[0]] = [PassingError("busy"), PassingError("still busy")]
-    ok, told, made = run(graph, instance, "recording")
+    ok, reported, made = run(graph, instance, "recording")
     assert ok and made == [("recording", NAMES[1]), ("recording", NAMES[0])]
-    assert f"{NAMES[0]}: busy" in told and told.count("Retrying in 0 s, because that may succeed then") == 2
+    assert f"{NAMES[0]}: busy" in reported and reported.count("Retrying in 0 s, because that may succeed then") == 2
     graph.made.clear()
     graph.wrong["recording", NAMES[0]] = [KeyError("SPEED"), KeyError("SPEED")]
-    ok, told, made = run(graph, instance, "recording")
+    ok, reported, made = run(graph, instance, "recording")
     assert (ok, made) == (False, [("recording", NAMES[1])])
-    assert f"{NAMES[0]}: KeyError: 'SPEED'" in told and "Retrying" not in told
+    assert f"{NAMES[0]}: KeyError: 'SPEED'" in reported and "Retrying" not in reported
 
 
-def test_a_partition_that_is_no_name_of_a_recording_is_told_and_left_out(
-    graph: Graph, instance: dg.DagsterInstance
-) -> None:
+def test_a_partition_with_an_invalid_name_is_reported_and_left_out(graph: Graph, instance: dg.DagsterInstance) -> None:
     with dg.instance_for_test() as other:
         register_recordings(other, NAMES)
         other.add_dynamic_partitions(str(RECORDINGS.name), ["../../../outside"])
-        ok, told, made = run(graph, other, "recording")
+        ok, reported, made = run(graph, other, "recording")
     assert ok and sorted(made) == [("recording", name) for name in NAMES]
-    assert "Skipped, not a recording name" in told and "'../../../outside'" in told
+    assert "Skipped, not a recording name" in reported and "'../../../outside'" in reported
 
 
-def test_a_run_that_the_user_ends_is_canceled_and_names_its_asset(graph: Graph, instance: dg.DagsterInstance) -> None:
+def test_an_interrupted_run_is_canceled_and_names_its_asset(graph: Graph, instance: dg.DagsterInstance) -> None:
     graph.wrong["recording", NAMES[1]] = [KeyboardInterrupt()]
     with pytest.raises(KeyboardInterrupt):
         run(graph, instance, "recording")

@@ -1,4 +1,4 @@
-"""The limit of pool `gpu`: the compute's, until somebody chooses another."""
+"""The limit of pool `gpu`: the compute's, until somebody sets another."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ def limit(instance: dg.DagsterInstance) -> int | None:
     return {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()}.get(GPU_POOL)
 
 
-def test_the_pool_follows_the_compute_until_somebody_chooses(tmp_path: Path) -> None:
+def test_the_limit_is_the_computes_until_somebody_sets_one(tmp_path: Path) -> None:
     slurm = SlurmCompute(data_root=str(tmp_path), runs_at_once=30)
     with dg.instance_for_test() as instance:
         for compute, expected in ((slurm, 30), (LocalCompute(), 1), (slurm, 30)):

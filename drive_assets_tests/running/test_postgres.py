@@ -1,4 +1,4 @@
-"""Dagster and MLflow on a real PostgreSQL: the graph, small; a restart of the server; and what is said without one."""
+"""Dagster and MLflow on a real PostgreSQL: a small graph, a restart of the server, and the errors without one."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,7 +60,7 @@ def _check_mlflow(server: Postgres, run_id: str, data_root: Path) -> None:
     assert run.info.artifact_uri.startswith((data_root / "mlflow_artifacts").as_uri())
 
 
-def test_a_server_that_is_away_is_said_without_the_password(server: Postgres) -> None:
+def test_an_unreachable_server_is_reported_without_the_password(server: Postgres) -> None:
     prepare_services()
     server.control("stop", "--mode=fast")
     try:
@@ -72,9 +72,9 @@ def test_a_server_that_is_away_is_said_without_the_password(server: Postgres) ->
     assert PASSWORD not in str(refused.value) and "s3cret" not in str(refused.value)
 
 
-def test_a_home_of_sqlite_is_not_taken_for_one_of_postgres(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_home_with_sqlite_is_refused_for_postgres(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(POSTGRES, raising=False)
     open_instance().dispose()
     monkeypatch.setenv(POSTGRES, "postgresql://postgres@/dagster")
-    with pytest.raises(DataError, match="says nothing of PostgreSQL"):
+    with pytest.raises(DataError, match="does not use PostgreSQL"):
         open_instance()

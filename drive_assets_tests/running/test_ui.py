@@ -50,9 +50,7 @@ def test_a_user_finds_the_graph_launchpad_backfill_sensor_check_report_and_plot(
         with served() as urls:
             wrong_launches(urls["dagster"], instance)
             if BROWSER is None or DRIVER is None:
-                pytest.skip(
-                    "the servers answer; the browser's view was not looked at: chromium or chromedriver is missing"
-                )
+                pytest.skip("the servers answer, but the pages were not opened: chromium or chromedriver is missing")
             with browser(tmp_path / "profile") as driver:
                 walk = Walk(driver, urls["dagster"])
                 walk_through(walk, instance)
@@ -93,14 +91,14 @@ def wrong_launches(dagster: str, instance: dg.DagsterInstance) -> None:
 
 
 def walk_through(walk: Walk, instance: dg.DagsterInstance) -> None:
-    def taken() -> set[str]:
+    def ingested() -> set[str]:
         return instance.get_materialized_partitions(dg.AssetKey("recording"))
 
     walk.graph()
     walk.materialize("recording", NAMES[1])
-    until(lambda: taken() == {NAMES[1]})
+    until(lambda: ingested() == {NAMES[1]})
     walk.backfill("recording")
-    until(lambda: taken() == set(NAMES))
+    until(lambda: ingested() == set(NAMES))
     walk.switch_on("refresh_schedule")
     until(lambda: "refresh_schedule" in {state.name for state in instance.all_instigator_state() if state.is_running})
     walk.check("recording", "few_faults", "few_faults")
@@ -147,7 +145,7 @@ def test_two_uis_of_one_data_root_are_refused(data_root: Path) -> None:
         run_ui("127.0.0.1", *(free_port() for _ in range(3)), tell=lambda line: None)
 
 
-def test_a_port_in_use_is_said_in_one_line(data_root: Path) -> None:
+def test_a_port_in_use_is_reported_in_one_line(data_root: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -159,7 +157,7 @@ def test_a_port_in_use_is_said_in_one_line(data_root: Path) -> None:
     assert ended.stdout.count("\n") == 1
 
 
-def test_what_a_server_started_ends_with_it(tmp_path: Path) -> None:
+def test_processes_of_a_server_end_with_it(tmp_path: Path) -> None:
     """As a run that Dagster's code server waits for; it hears SIGTERM, and has a session of its own."""
     run = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(120)"
     server = (
