@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from model.detection.detector import COCO_VEHICLES, OWN_CLASSES
+from model.detection.detector import VEHICLE_WORDS
 
 OWN_LANE, OWN_LANE_WIDTHS = 0.015, 0.5
 """Boxes whose gap to the region's middle is at most this share of its width, and of their own, are in the own lane. A
@@ -17,5 +17,5 @@ def in_own_lane(middle: Any, width: Any) -> Any:
 
 def are_vehicles(class_names: Sequence[str]) -> list[bool]:
     """Which classes of a detector are vehicles, by name. If none is known to be one, all count as vehicles."""
-    known = [name in COCO_VEHICLES or name.split(".")[0] in OWN_CLASSES for name in class_names]
+    known = [name.lower().split(".")[0] in VEHICLE_WORDS for name in class_names]
     return known if any(known) else [True] * len(known)

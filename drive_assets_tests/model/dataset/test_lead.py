@@ -33,7 +33,7 @@ def test_the_own_lane_ends_where_a_vehicle_of_the_next_one_begins() -> None:
         (["vehicle"], [True]),
         (["vehicle.left", "vehicle.front"], [True, True]),
         (["person", "vehicle.car", "trafficcone"], [False, True, False]),
-        (["person", "truck"], [False, True]),
+        (["person", "truck", "Van"], [False, True, True]),
         (["heavy"], [True]),
     ],
 )
