@@ -55,17 +55,13 @@ def test_a_wrong_setting_fails_in_its_step(
     assert f"Not reached: {', '.join(STEPS[STEPS.index(step) + 1 :])}." in lines[-1]
 
 
-def test_a_site_that_was_not_granted(server: GraphServer) -> None:
-    server.fail(Fault("denied", count=None, match="/sites/"))
-    lines: list[str] = []
-    assert not check_access(lines.append)
-    assert failed(lines) == ["site"]
-    assert "403" in "".join(lines)
-
-
-def test_a_download_that_is_denied(server: GraphServer, library: Path) -> None:
+@pytest.mark.parametrize(("match", "step"), [("/sites/", "site"), ("/content", "download")])
+def test_what_the_app_was_not_granted_fails_in_its_step(
+    server: GraphServer, library: Path, match: str, step: str
+) -> None:
     drive(library, DAY)
-    server.fail(Fault("denied", count=None, match="/content"))
+    server.fail(Fault("denied", count=None, match=match))
     lines: list[str] = []
     assert not check_access(lines.append)
-    assert failed(lines) == ["download"]
+    assert failed(lines) == [step]
+    assert "403" in "".join(lines)
