@@ -39,7 +39,7 @@ EXAMPLE_KEYS: Mapping[dg.PartitionsDefinition | None, Mapping[str, str]] = {
 class Declaration:
     """What the product knows about an asset beyond its Dagster definition.
 
-    Functions get the storage, and for a partitioned asset the partition key.
+    `output` and `page` get the storage, and for a partitioned asset the partition key.
     """
 
     partitions: dg.PartitionsDefinition | None
@@ -49,12 +49,16 @@ class Declaration:
     """Report page: drawn when it is requested, or the HTML file that the asset wrote."""
     checks: Sequence[DeclaredCheck] = ()
     """Checks of its partitions."""
-    data_version: Callable[..., str] | None = None
-    """Reads the data version of the splits that the output was made from, for assets made from the splits."""
+    data_version: Callable[[Path], str] | None = None
+    """Reads from the output which data version of the splits it was made from."""
     outdated: Callable[[dg.DagsterInstance, Storage], str] | None = None
     """Says why the output is out of date, if Dagster's records cannot; empty if it is up to date."""
     quick: Mapping[str, Any] = field(default_factory=dict)
-    """Options that take minutes on a CPU: the demo's, and those of the jobs named `_quick`."""
+    """Options that take minutes on a CPU, for the demo and the job `train_quick`."""
+
+    def path(self, storage: Storage, key: str | None) -> Path:
+        """The output of a partition, or of an asset without partitions."""
+        return self.output(storage, key) if key else self.output(storage)
 
 
 def asset(
@@ -62,7 +66,7 @@ def asset(
     output: Callable[..., Path] | None = None,
     page: Callable[..., Page | Path] | None = None,
     checks: Sequence[DeclaredCheck] = (),
-    data_version: Callable[..., str] | None = None,
+    data_version: Callable[[Path], str] | None = None,
     outdated: Callable[[dg.DagsterInstance, Storage], str] | None = None,
     quick: Mapping[str, Any] | None = None,
     columns: Iterable[Column] = (),
@@ -111,7 +115,7 @@ def asset(
 
 def declaration(definition: dg.AssetsDefinition) -> Declaration | None:
     """The declaration of an asset; None if it was not defined by `asset`."""
-    function = getattr(definition.op.compute_fn, "decorated_fn", None)
+    function = getattr(definition.op.compute_fn, "decorated_fn", None) if definition.is_executable else None
     return getattr(function, "declaration", None)
 
 

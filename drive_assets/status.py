@@ -6,6 +6,7 @@ was trained on older splits.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import Any
 
 import dagster as dg
@@ -155,19 +156,21 @@ def _without_source(storage: Storage, names: Sequence[str]) -> dict[str, str]:
 def _outdated_outputs(
     instance: dg.DagsterInstance, declared: Declaration, storage: Storage, materialised: Sequence[str]
 ) -> dict[str, str]:
-    """Partitions whose output is gone, was made from older splits, or is out of date as the asset declares."""
+    """Partitions whose output is gone or unreadable, was made from older splits, or is declared out of date."""
     reasons: dict[str, str] = {}
-    current = current_version(storage) if declared.data_version else ""
+    current = cache(partial(current_version, storage))
     for key in materialised:
-        arguments = (storage, key) if key else (storage,)
         try:
-            path = declared.output(*arguments)
+            path = declared.path(storage, key)
         except DataError:  # an invalid key, which anybody can add, has no path
             continue
-        if not path.exists():
-            reasons[key] = f"{path} is gone"
-        elif declared.data_version and declared.data_version(*arguments) != current:
-            reasons[key] = "made from older splits"
-        elif declared.outdated and (reason := declared.outdated(instance, storage)):
-            reasons[key] = reason
+        try:
+            if not path.exists():
+                reasons[key] = f"{path} is gone"
+            elif declared.data_version and declared.data_version(path) != current():
+                reasons[key] = "made from older splits"
+            elif declared.outdated and (reason := declared.outdated(instance, storage)):
+                reasons[key] = reason
+        except DataError as error:
+            reasons[key] = str(error)
     return reasons

@@ -16,6 +16,7 @@ from drive_assets.recordings.forget import forget
 from drive_assets.resources.storage import Storage
 from drive_assets.running.instance import open_instance
 from drive_assets.running.materialize import materialize
+from drive_assets.splits.assets import h5_split, split_manifest
 from drive_assets.status import AssetStatus, lines, read_status
 from drive_assets.upkeep import status_sensor
 from drive_assets_tests.drives import write_drive
@@ -103,6 +104,19 @@ def test_failed_outdated_and_missing_partitions(instance: dg.DagsterInstance, st
     assert evaluations(tick(instance, storage, first.cursor)) == {"future_labels:is_current": True}  # type: ignore[union-attr]
     storage.recording(DRIVE).rename(storage.root / "elsewhere")
     assert status(instance, storage)["recording"].outdated == {DRIVE: f"{storage.recording(DRIVE)} is gone"}
+
+
+def test_damaged_outputs_are_out_of_date(instance: dg.DagsterInstance, storage: Storage) -> None:
+    graph = dg.Definitions([split_manifest, h5_split], resources={"storage": storage}).resolve_asset_graph()
+    storage.splits.mkdir(parents=True)
+    for path in (storage.manifest, storage.split("train")):
+        path.write_text("damaged")
+    for asset, partition in (("split_manifest", None), ("h5_split", "train"), ("h5_split", "val")):
+        instance.report_runless_asset_event(dg.AssetMaterialization(asset, partition=partition))
+    statuses = {each.asset: each.outdated for each in read_status(instance, graph, storage)}
+    assert f"{storage.manifest} is not valid JSON" in statuses["split_manifest"][""]
+    assert f"{storage.split('train')} cannot be read" in statuses["h5_split"]["train"]
+    assert statuses["h5_split"]["val"] == f"{storage.split('val')} is gone"
 
 
 def test_partition_keys_that_are_not_recording_names_are_removed(

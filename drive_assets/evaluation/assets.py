@@ -44,7 +44,7 @@ class EvaluationLaunchpad(EvaluationConfig, Launchpad):
     output=lambda storage, name: storage.evaluation(name) / EVALUATION,
     page=lambda storage, name: storage.evaluation(name) / REPORT,
     checks=[enough_events, calibrated],
-    data_version=lambda storage, name: recorded_version(storage.evaluation(name) / EVALUATION),
+    data_version=recorded_version,
     quick={"bootstrap_samples": 500},
     automation_condition=when_inputs_are_there(later=dg.AssetSelection.assets("h5_split")),
     pool="gpu",

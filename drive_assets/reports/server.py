@@ -120,7 +120,7 @@ class Reports:
 
     def _output(self, asset: str, partition: str | None) -> Path:
         """The output that a page is about. DataError if it does not exist."""
-        path = self.declarations[asset].output(self.storage, *([partition] if partition else []))
+        path = self.declarations[asset].path(self.storage, partition)
         if not path.exists():
             raise DataError(
                 f"{path} does not exist now: materialise {asset}{f' for {partition}' if partition else ''}. If it was "
@@ -167,7 +167,7 @@ class Reports:
             if isinstance(declared.partitions, dg.DynamicPartitionsDefinition):
                 continue
             for key in declared.partitions.get_partition_keys() if declared.partitions else [""]:
-                if declared.output(self.storage, *([key] if key else [])).exists():
+                if declared.path(self.storage, key).exists():
                     name = f"{asset}/{key}" if key else asset
                     yield Link(name, name)
 

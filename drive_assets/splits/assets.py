@@ -162,7 +162,7 @@ def _numbers(manifest: Mapping[str, Any]) -> dict[str, float | int]:
     page=split_page,
     checks=[of_the_manifest],
     columns=SPLIT_COLUMNS,
-    data_version=lambda storage, name: read_fingerprint(storage.split(name)),
+    data_version=read_fingerprint,
     backfill_policy=dg.BackfillPolicy.single_run(),
     code_version=code_version("model.dataset.windows", "model.dataset.split_file", "model.recording.schema"),
     kinds={"hdf5"},

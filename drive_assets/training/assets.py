@@ -84,7 +84,7 @@ COLUMNS: list[Column] = [
     page=checkpoint_page,
     checks=[finite_history, learnt_something],
     columns=COLUMNS,
-    data_version=lambda storage, name: recorded_version(storage.checkpoint(name) / HISTORY),
+    data_version=lambda path: recorded_version(path.with_name(HISTORY)),
     quick={"epochs": 12, "batch_size": 128},
     pool="gpu",
     retry_policy=dg.RetryPolicy(max_retries=2),
