@@ -91,7 +91,7 @@ def touch_files(instance: dg.DagsterInstance, root: Path, keys: list[str]) -> No
 
 
 def fill(instance: dg.DagsterInstance, url: str, first: str) -> None:
-    """Every recording is taken, annotated and labelled, says the event log."""
+    """Events of the ingestion, annotation and labelling of every recording."""
     for name in ASSETS:
         tags = {"dagster/data_version": "1", "dagster/code_version": "1"}
         instance.report_runless_asset_event(dg.AssetMaterialization(name, partition=first, tags=tags))

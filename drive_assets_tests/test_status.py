@@ -99,7 +99,7 @@ def test_failed_outdated_and_missing_partitions(instance: dg.DagsterInstance, st
     assert evaluations(tick(instance, storage, first.cursor)) == {}  # type: ignore[union-attr]
     log: list[str] = []
     for _ in range(2):
-        assert run(instance, "future_labels", tell=log.append, lacking_in=storage)
+        assert run(instance, "future_labels", tell=log.append, needed_in=storage)
     assert " ".join(log).count("future_labels for 1 partition") == 1  # the second time nothing is missing
     assert evaluations(tick(instance, storage, first.cursor)) == {"future_labels:is_current": True}  # type: ignore[union-attr]
     storage.recording(DRIVE).rename(storage.root / "elsewhere")

@@ -48,7 +48,7 @@ def _run(options: argparse.Namespace) -> bool:
             options.architectures,
             config,
             tell=tell,
-            lacking_in=storage if options.lacking else None,
+            needed_in=storage if options.lacking else None,
         )
 
 

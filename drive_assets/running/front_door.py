@@ -4,6 +4,7 @@ python -m drive_assets.running.front_door dagster OPTION...    # Dagster's webse
 python -m drive_assets.running.front_door mlflow HOST PORT
 """
 
+import hashlib
 import json
 import os
 import secrets
@@ -18,7 +19,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 SETTINGS = "FRONT_DOOR"
 """Environment variable of a server behind the door: host names and token. Not DRIVE_ASSETS_..., which jobs inherit."""
-COOKIE = "drive_assets_token"
 
 
 class FrontDoor:
@@ -28,7 +28,7 @@ class FrontDoor:
     """
 
     def __init__(self, app: ASGIApp, token: str) -> None:
-        self.app, self.token = app, token
+        self.app, self.token, self.cookie = app, token, cookie_name(token)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
@@ -49,7 +49,9 @@ class FrontDoor:
         if self._is_token(connection.query_params.get("token")):
             return self._admit(connection)
         scheme, _, bearer = connection.headers.get("authorization", "").partition(" ")
-        if self._is_token(connection.cookies.get(COOKIE)) or (scheme.lower() == "bearer" and self._is_token(bearer)):
+        if self._is_token(connection.cookies.get(self.cookie)) or (
+            scheme.lower() == "bearer" and self._is_token(bearer)
+        ):
             return None
         return PlainTextResponse("Open the address that `drive-assets ui` prints: it holds a token.", 403)
 
@@ -58,11 +60,16 @@ class FrontDoor:
         rest = urlencode([pair for pair in connection.query_params.multi_items() if pair[0] != "token"])
         path = "/" + connection.url.path.lstrip("/")  # of two slashes a browser would make another site
         response = RedirectResponse(f"{path}?{rest}" if rest else path, 303)
-        response.set_cookie(COOKIE, self.token, httponly=True, samesite="lax")
+        response.set_cookie(self.cookie, self.token, httponly=True, samesite="lax")
         return response
 
     def _is_token(self, given: str | None) -> bool:
         return given is not None and secrets.compare_digest(given.encode(), self.token.encode())
+
+
+def cookie_name(token: str) -> str:
+    """One for the servers of a data root: browsers send cookies to every port of a host."""
+    return f"drive_assets_{hashlib.sha256(token.encode()).hexdigest()[:8]}"
 
 
 def guarded(app: ASGIApp) -> ASGIApp:

@@ -33,7 +33,7 @@ def materialize(
     architectures: Sequence[str] = (),
     config: AssetConfig | None = None,
     tell: Tell = print,
-    lacking_in: Storage | None = None,
+    needed_in: Storage | None = None,
 ) -> bool:
     """Materialize the selected assets, upstream first, each for its partitions; return whether all succeeded.
 
@@ -44,7 +44,7 @@ def materialize(
         recordings: partition keys; all known ones if empty.
         architectures: partition keys; all twelve if empty.
         config: run config by asset name.
-        lacking_in: if given, only what is missing, failed or out of date there.
+        needed_in: if given, only what is missing, failed or out of date there.
 
     Raises:
         DataError: an unknown partition key, or a selection that selects nothing.
@@ -60,7 +60,7 @@ def materialize(
     keys = _partition_keys(instance, graph, ordered, recordings, architectures, tell)
     check_config(repository, config, ordered, tell)
     hold_lease(instance)
-    plan = _Plan(repository, instance, ordered, keys, config, tell, lacking_in)
+    plan = _Plan(repository, instance, ordered, keys, config, tell, needed_in)
     for key in every:
         plan.make(key)
     return not any(plan.failed[key] for key in ordered)
@@ -110,7 +110,7 @@ class _Plan:
     keys: Mapping[dg.PartitionsDefinition | None, Sequence[str]]
     config: AssetConfig
     tell: Tell
-    lacking_in: Storage | None
+    needed_in: Storage | None
     failed: dict[dg.AssetKey, set[str]] = field(default_factory=dict)
     """Partitions that failed, or were left out because something upstream did; also of assets that are not selected."""
 
@@ -138,9 +138,9 @@ class _Plan:
             self.tell(f"{place} done in {time.monotonic() - started:.0f} s")
 
     def _needed(self, key: dg.AssetKey, wanted: Sequence[str]) -> Sequence[str]:
-        if self.lacking_in is None:
+        if self.needed_in is None:
             return wanted
-        status = asset_status(self.instance, self.repository.asset_graph, self.lacking_in, key)
+        status = asset_status(self.instance, self.repository.asset_graph, self.needed_in, key)
         return [name for name in wanted if name in status.missing or name in status.outdated or name in status.failed]
 
     def _left_out(self, key: dg.AssetKey, wanted: Sequence[str]) -> set[str]:

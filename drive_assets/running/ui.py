@@ -36,7 +36,6 @@ MAX_LOG_BYTES = 50_000_000
 LAST_LINES = 15
 TOKEN = "ui_token"
 """File in DAGSTER_HOME: it stays, so that bookmarks work after a restart."""
-ANYONE = ("127.0.0.1", "localhost")
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,8 @@ def run_ui(
         for variable, number in ((links.VARIABLE, reports_port), (UI_ADDRESS, mlflow_port))
     }
     token = read_token(home / TOKEN) if has_token else ""
-    hosts = sorted({*ANYONE, host, *(urlsplit(address).hostname or "" for address in addresses.values())} - {""})
+    linked = [urlsplit(address).hostname or host for address in addresses.values()]
+    hosts = sorted({"127.0.0.1", "localhost", socket.gethostname(), host, *linked})
     door = {front_door.SETTINGS: json.dumps({"token": token, "hosts": hosts})}
     python = [sys.executable, "-m"]
     definitions = ["-m", "drive_assets.definitions"]

@@ -119,10 +119,10 @@ def test_an_error_of_one_partition_stops_no_other_and_is_not_retried(
     assert events == [("made", "a", "a"), ("checked", "a", True), ("made", "c", "c"), ("checked", "c", False)]
     assert tries == KEYS
     (failure,) = [event for event in result.all_events if event.is_step_failure]
-    told = failure.step_failure_data.user_failure_data.description
-    assert told.startswith("1 of 3 failed.\nb: ")
-    assert ("b.csv, row 3" if isinstance(error, DataError) else f"{type(error).__name__}: ") in told
-    assert ("test_batches.py:" in told) == (not isinstance(error, DataError))
+    reason = failure.step_failure_data.user_failure_data.description
+    assert reason.startswith("1 of 3 failed.\nb: ")
+    assert ("b.csv, row 3" if isinstance(error, DataError) else f"{type(error).__name__}: ") in reason
+    assert ("test_batches.py:" in reason) == (not isinstance(error, DataError))
 
 
 def test_a_transient_failure_is_retried_and_what_is_made_is_kept(

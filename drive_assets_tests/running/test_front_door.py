@@ -13,7 +13,7 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.websockets import WebSocket
 
 from drive_assets.definitions import defs
-from drive_assets.running.front_door import COOKIE, SETTINGS, guarded
+from drive_assets.running.front_door import SETTINGS, cookie_name, guarded
 
 ADDRESS = "http://127.0.0.1:3000"
 TOKEN = "secret"
@@ -45,7 +45,7 @@ def anyone(monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
 def user(monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
     """With the token, in a cookie."""
     with client(monkeypatch) as given:
-        given.cookies.set(COOKIE, TOKEN)
+        given.cookies.set(cookie_name(TOKEN), TOKEN)
         yield given
 
 

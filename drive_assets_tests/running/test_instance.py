@@ -101,7 +101,7 @@ def test_this_process_holds_a_lease(instance: dg.DagsterInstance) -> None:
 
 
 def test_a_full_pool_is_reported_and_waited_for(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
-    storage, told, waits = instance.event_log_storage, list[str](), list[float]()
+    storage, reported, waits = instance.event_log_storage, list[str](), list[float]()
     storage.set_concurrency_slots("gpu", 1)
     holder = add_run(instance, dg.DagsterRunStatus.STARTED, process_tag()[PROCESS_TAG])
     assert storage.claim_concurrency_slot("gpu", holder, "step").is_claimed
@@ -114,8 +114,8 @@ def test_a_full_pool_is_reported_and_waited_for(instance: dg.DagsterInstance, mo
             instance.report_run_failed(run)
 
     monkeypatch.setattr(instances, "time", SimpleNamespace(sleep=sleep))
-    wait_for_pools(instance, {"gpu"}, told.append)
-    assert told == [f"  Waiting for pool gpu, held by run {holder[:8]}. Press Ctrl-C to stop."]
+    wait_for_pools(instance, {"gpu"}, reported.append)
+    assert reported == [f"  Waiting for pool gpu, held by run {holder[:8]}. Press Ctrl-C to stop."]
     assert len(waits) == 3
     assert storage.get_concurrency_info("gpu").active_slot_count == 0
 

@@ -158,7 +158,7 @@ def test_a_port_in_use_is_reported_in_one_line(data_root: Path) -> None:
 
 
 def test_processes_of_a_server_end_with_it(tmp_path: Path) -> None:
-    """As a run that Dagster's code server waits for; it hears SIGTERM, and has a session of its own."""
+    """Such as a run that Dagster's code server waits for, in a session of its own."""
     run = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(120)"
     server = (
         "import subprocess, sys, time\n"
