@@ -1,13 +1,12 @@
-"""Judges recipes on simulated drives without images, against baselines and the ceiling of the simulation's true state.
+"""Scores recipes on simulated drives without images, against baselines and a ceiling from the simulation's true state.
 
     python benchmarks/quality.py --cache build/quality --recipe best --architectures simple_concat_lstm
 
-Prints PR-AUC on test for each task, over all windows and over onsets (windows in which the action does not go on yet),
-with 95 % intervals by resampling blocks of a minute, and the expected calibration error. Below each network stands,
-with the interval of paired resamples, how much better it is than the better of the baselines, and which share that is
-of the way from there to the ceiling. Every row is also in quality.json as soon as it is known, with the
-means on val, by which to choose. Drives are seeded, take a minute of one core each, and are kept in the cache; where
-they are, nothing is simulated. On a GPU: `--device cuda`.
+Prints PR-AUC on test for each task, over all windows and at onsets (windows in which the action is not under way), with
+95 % intervals from resampled blocks, and the expected calibration error. For each network it prints, with intervals of
+paired resamples, the difference to the better baseline, and that difference as a share of the distance from the
+baseline to the ceiling. Each row is written to quality.json at once, with the means on val, by which to choose. Drives
+are seeded, take a minute of one core each, and are kept in the cache. On a GPU: `--device cuda`.
 """
 
 import argparse
@@ -74,7 +73,7 @@ def main() -> None:
         config = RECIPES[recipe].replace(**changes, device=str(choose_device(options.device)))
         config = config.replace(epochs=options.epochs or config.epochs)
         folder = options.cache / "checkpoints" / of / recipe / architecture
-        # Anew: a checkpoint of the same recipe may be of other code.
+        # A checkpoint of the same recipe may be of other code.
         result = train(architecture, splits, folder, config, force=True)
         model, _ = load_checkpoint(result.best_model)
         model.to(config.device)
@@ -95,17 +94,21 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=2, help="processes that simulate")
     parser.add_argument("--recipe", nargs="*", choices=sorted(RECIPES), default=["reference", "best"])
     parser.add_argument("--architectures", nargs="*", choices=ARCHITECTURES, default=list(ARCHITECTURES))
-    parser.add_argument("--epochs", type=int, help="most epochs, instead of the recipe's")
+    parser.add_argument("--epochs", type=int, help="maximum number of epochs, instead of the recipe's")
     parser.add_argument(
-        "--options", type=json.loads, nargs="*", default=[{}], help="""each: recipes with these, {"head": "hazard"}"""
+        "--options",
+        type=json.loads,
+        nargs="*",
+        default=[{}],
+        help="""options of the recipes, once per JSON object, such as {"head": "hazard"}""",
     )
-    parser.add_argument("--results", type=Path, help="file of the rows; else quality.json of the cache")
+    parser.add_argument("--results", type=Path, help="file of the rows; by default quality.json in the cache")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     return parser.parse_args()
 
 
 class Judge:
-    """Scores probabilities (W,tasks) of the windows of splits, and keeps the figures in the file `rows`."""
+    """Scores probabilities (W,tasks) of the windows of splits, and writes the figures to the file `rows`."""
 
     def __init__(self, splits: dict[str, tuple[WindowData, Split]], rows: Path) -> None:
         self.of = {name: Windows(*split) for name, split in splits.items()}
@@ -113,7 +116,7 @@ class Judge:
         self.path = rows
 
     def report(self, name: str, scores: dict[str, Scores]) -> None:
-        """Print PR-AUC on test with its interval, of all windows and of onsets, and the calibration error."""
+        """Print PR-AUC on test with its interval, over all windows and at onsets, and the calibration error."""
         print(name)
         row: dict[str, Any] = {}
         test = self.of["test"]
@@ -130,9 +133,9 @@ class Judge:
         write_json(self.path, self.rows)
 
     def compare(self, scores: Scores, baselines: list[Scores], ceiling: Scores) -> None:
-        """Print how much better than the better baseline, and the share of the way from that to the ceiling, on test.
+        """Print the difference to the better baseline on test, and its share of the distance to the ceiling.
 
-        They are kept with the row that was reported last.
+        Both are added to the row that was reported last.
         """
         test, row = self.of["test"], self.rows[list(self.rows)[-1]]
         for column, task in enumerate(test.tasks):
@@ -150,7 +153,7 @@ class Judge:
 
 
 class Windows:
-    """What probabilities (W,tasks) of the windows of a split, `data`, which `file` holds, are scored by."""
+    """The labels and blocks by which probabilities (W,tasks) of the windows of a split are scored."""
 
     def __init__(self, data: WindowData, file: Split) -> None:
         last = last_frames(file)
@@ -161,14 +164,14 @@ class Windows:
         self.draws = bootstrap_draws(self.block, RESAMPLES, 0)
 
     def areas(self, scores: Scores, column: int, kind: str) -> tuple[float, Scores]:
-        """PR-AUC of a task over "all" windows or at "onset", NaN where undefined, and of each resample."""
+        """PR-AUC of a task over "all" windows or at "onset", and of each resample; NaN if undefined."""
         use = self.windows[kind][:, column]
         labels, values = self.labels[use, column], scores[use, column]
         value = average_precision(labels, values)
         return np.nan if value is None else value, bootstrap_areas(labels, values, self.block[use], self.draws)[0]
 
     def mean(self, scores: Scores, kind: str) -> float:
-        """PR-AUC, mean of the tasks; zero for one without positives."""
+        """Mean PR-AUC over the tasks; zero for a task without positives."""
         use = self.windows[kind]
         areas = [average_precision(self.labels[use[:, c], c], scores[use[:, c], c]) for c in range(len(self.tasks))]
         return float(np.mean([0.0 if area is None else area for area in areas]))
@@ -187,7 +190,7 @@ def _shown(value: float, draws: Scores, sign: str = "") -> str:
 def boosting(
     features: dict[str, npt.NDArray[np.float32]], data: dict[str, WindowData], trees: Callable[[], Any]
 ) -> dict[str, Scores]:
-    """Probabilities (W,tasks) on val and test of one model a task, fitted on train."""
+    """Probabilities (W,tasks) on val and test of one model per task, fitted on train."""
     columns: dict[str, list[Scores]] = {"val": [], "test": []}
     for column in range(len(data["train"].tasks)):
         model = trees().fit(features["train"], data["train"].labels[:, column].numpy())

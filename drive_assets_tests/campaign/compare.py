@@ -153,7 +153,7 @@ def _table(path: Path) -> Any:
 
 
 def _page(path: Path) -> Any:
-    return re.sub(r"Made \d{4}-\d\d-\d\d \d\d:\d\d", "", path.read_text())
+    return re.sub(r"Created \d{4}-\d\d-\d\d \d\d:\d\d", "", path.read_text())
 
 
 def _checkpoint(path: Path) -> Any:

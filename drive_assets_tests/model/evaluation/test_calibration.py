@@ -7,7 +7,7 @@ from model.evaluation.measures import average_precision, expected_calibration_er
 
 @pytest.fixture(scope="module")
 def overconfident() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Labels, the probabilities they were drawn by, and the same as a network with twice the logits tells them."""
+    """Labels, the probabilities they were drawn with, and those of a network whose logits are twice as large."""
     rng = np.random.default_rng(0)
     z = rng.normal(-2, 1.5, 20_000)
     true = 1 / (1 + np.exp(-z))
@@ -15,26 +15,26 @@ def overconfident() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("method", ["platt", "temperature", "isotonic"])
-def test_calibration_finds_the_rates_and_keeps_the_ranking(
+def test_calibration_restores_the_rates_and_keeps_the_ranking(
     overconfident: tuple[np.ndarray, np.ndarray, np.ndarray], method: Method
 ) -> None:
-    labels, true, told = overconfident
+    labels, true, predicted = overconfident
     half = len(labels) // 2
-    curve = _fit(labels[:half], told[:half], method)
-    after = curve(told[half:])
-    assert expected_calibration_error(labels[half:], told[half:]) > 0.04
+    curve = _fit(labels[:half], predicted[:half], method)
+    after = curve(predicted[half:])
+    assert expected_calibration_error(labels[half:], predicted[half:]) > 0.04
     assert expected_calibration_error(labels[half:], after) < 0.02
     assert np.abs(after - true[half:]).mean() < 0.02
-    before = average_precision(labels[half:], told[half:])
+    before = average_precision(labels[half:], predicted[half:])
     assert average_precision(labels[half:], after) == pytest.approx(before, abs=1e-12 if method != "isotonic" else 0.05)
 
 
 @pytest.mark.parametrize("method", ["platt", "temperature", "isotonic", "none"])
-def test_with_hardly_a_positive_nothing_is_changed(method: Method) -> None:
+def test_a_task_with_few_positives_is_not_calibrated(method: Method) -> None:
     labels = np.arange(100) < 4
     assert _fit(labels, np.linspace(0, 1, 100), method) == Curve()
 
 
-def test_a_network_worse_than_chance_is_not_turned_round() -> None:
+def test_the_ranking_of_a_network_worse_than_chance_is_not_reversed() -> None:
     labels = np.arange(100) < 50
     assert _fit(labels, np.linspace(0.1, 0.9, 100), "platt").slope > 0

@@ -62,7 +62,7 @@ def metrics_of(root: Path) -> dict[str, Evaluation]:
     return {path.parent.name: Evaluation.read(path) for path in paths}
 
 
-def test_an_evaluation_holds_figures_intervals_and_plots(evaluated: Path) -> None:
+def test_an_evaluation_contains_figures_intervals_and_plots(evaluated: Path) -> None:
     metrics = metrics_of(evaluated)["simple_concat_lstm"]
     task = metrics.test["brake_1s"]
     assert task.threshold == metrics.val["brake_1s"].threshold
@@ -77,7 +77,7 @@ def test_an_evaluation_holds_figures_intervals_and_plots(evaluated: Path) -> Non
     }  # fmt: skip
 
 
-def test_the_report_stands_alone_and_the_events_are_listed(evaluated: Path) -> None:
+def test_the_report_needs_no_other_file_and_all_events_are_listed(evaluated: Path) -> None:
     folder = evaluated / "evaluation" / "simple_concat_lstm"
     metrics = metrics_of(evaluated)["simple_concat_lstm"]
     page = (folder / "report.html").read_text()
@@ -98,7 +98,7 @@ def test_the_report_stands_alone_and_the_events_are_listed(evaluated: Path) -> N
                 )  # fmt: skip
 
 
-def test_what_a_network_does_not_see_has_no_importance(evaluated: Path) -> None:
+def test_an_input_that_a_network_ignores_has_no_importance(evaluated: Path) -> None:
     found = {
         importance.input: importance.loss for importance in metrics_of(evaluated)["simple_concat_lstm"].importances
     }
@@ -121,7 +121,7 @@ def test_what_a_network_does_not_see_has_no_importance(evaluated: Path) -> None:
     assert camera_verdict(of_blind).startswith("It is not shown that the camera helps")
 
 
-def test_a_network_trained_without_detections_tells_what_they_are_worth(evaluated: Path, tmp_path: Path) -> None:
+def test_training_without_detections_measures_their_importance(evaluated: Path, tmp_path: Path) -> None:
     best = shutil.copy(evaluated / "models" / "simple_concat_lstm" / "best_model.pt", tmp_path)
     config = CONFIG.replace(train_without_detections=True, importances=False)
     found = evaluate_checkpoint(Path(best), evaluated, tmp_path / "evaluation", config)
@@ -130,7 +130,7 @@ def test_a_network_trained_without_detections_tells_what_they_are_worth(evaluate
     assert not list((tmp_path / "evaluation").glob(".without_detections*"))
 
 
-def test_the_calibrator_lies_beside_its_checkpoint_and_is_refused_by_another(evaluated: Path, tmp_path: Path) -> None:
+def test_the_calibration_beside_another_checkpoint_is_refused(evaluated: Path, tmp_path: Path) -> None:
     best = evaluated / "models" / "simple_concat_lstm" / "best_model.pt"
     calibrator = calibration.load(best)
     assert calibrator is not None
@@ -147,7 +147,7 @@ def test_evaluating_again_gives_the_same(evaluated: Path, tmp_path: Path) -> Non
     assert evaluate_checkpoint(best, evaluated, tmp_path, CONFIG) == metrics_of(evaluated)["simple_concat_lstm"]
 
 
-def test_another_architecture_or_other_splits_are_refused(evaluated: Path, tmp_path: Path) -> None:
+def test_another_architecture_and_other_splits_are_refused(evaluated: Path, tmp_path: Path) -> None:
     best = evaluated / "models" / "simple_concat_lstm" / "best_model.pt"
     with pytest.raises(DataError, match="is a checkpoint of simple_concat_lstm: expected attention_query_lstm"):
         evaluate_checkpoint(best, evaluated, tmp_path, CONFIG, "attention_query_lstm")
@@ -163,7 +163,7 @@ def test_another_architecture_or_other_splits_are_refused(evaluated: Path, tmp_p
     assert not (tmp_path / "evaluation").exists()
 
 
-def test_the_comparison_is_ranked_by_val_and_written(evaluated: Path, tmp_path: Path) -> None:
+def test_the_comparison_is_ranked_by_val_and_written(evaluated: Path) -> None:
     evaluations = metrics_of(evaluated)
     content = compare(evaluations, evaluated / "evaluation")
     means = [row.val_mean_pr_auc for row in content.variants]
@@ -195,7 +195,7 @@ def test_evaluations_of_different_data_are_not_compared(evaluated: Path, tmp_pat
         compare({}, tmp_path)
 
 
-def test_baselines_are_rows_that_a_network_has_to_beat(evaluated: Path, tmp_path: Path) -> None:
+def test_baselines_are_rows_of_the_comparison(evaluated: Path, tmp_path: Path) -> None:
     folder = tmp_path / "evaluation"
     shutil.copytree(evaluated / "evaluation", folder)
     baselines = evaluate_baselines(evaluated, folder / "baselines", tuple(DEFAULT_TASKS), "v1", CONFIG)
