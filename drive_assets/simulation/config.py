@@ -16,7 +16,7 @@ class SimulationConfig(Config):
     """Options of all simulated data. Equal configs give byte-identical telemetry and boxes."""
 
     recordings: int = Field(8, ge=1, le=10_000, description="Number of drives")
-    duration_s: float = Field(300.0, ge=5, le=7_200, description="Length of a drive in seconds (two frames a second)")
+    duration_s: float = Field(300.0, ge=5, le=7_200, description="Length of a drive in seconds (two frames per second)")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of traffic, light, weather and faults")
     fault_rate: float = Field(
         0.01,
