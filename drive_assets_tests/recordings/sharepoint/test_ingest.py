@@ -17,7 +17,7 @@ from drive_assets.recordings.assets import recording
 from drive_assets.recordings.sharepoint import source as sharepoint_source
 from drive_assets.recordings.sharepoint.library import read_settings
 from drive_assets.resources.sharepoint.client import GraphClient
-from drive_assets.resources.sharepoint.items import NotFound, Quarantined
+from drive_assets.resources.sharepoint.items import NotFound
 from drive_assets.resources.sharepoint.transport import MAX_FAILURES
 from drive_assets.resources.storage import Storage
 from drive_assets_tests.graph_server import Fault, GraphServer
@@ -182,17 +182,6 @@ def test_a_zip_that_became_hostile_is_refused_and_removed(sensor: Sensor, librar
     with pytest.raises(DataError, match="leads out of the archive"):
         sensor.ingest(DAYS[0])
     assert (sensor.ingested, sensor.cached) == ([], [])
-
-
-def test_content_with_another_hash_than_listed_is_quarantined(
-    sensor: Sensor, library: Path, tmp_path: Path, server: GraphServer
-) -> None:
-    write_zip(library / f"{DAYS[0]}.zip", [drive(tmp_path / "given", DAYS[0])])
-    sensor.request_all()
-    server.fail(Fault("wrong_hash", count=None))
-    with pytest.raises(Quarantined):
-        sensor.ingest(DAYS[0])
-    assert sensor.ingested == []
 
 
 def test_an_invalid_recording_is_refused_and_its_download_removed(sensor: Sensor, library: Path) -> None:
