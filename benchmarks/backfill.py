@@ -6,18 +6,13 @@ of its own; and one batch in one process, as `drive-assets run --select future_l
 
 import argparse
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 ROWS = 80
 
@@ -37,6 +32,7 @@ def measure(count: int, folder: Path) -> None:
     from drive_assets.resources.storage import Storage
     from drive_assets.running.instance import open_instance
     from drive_assets.running.materialize import materialize
+    from drive_assets_tests.running.daemon import daemon
 
     storage = Storage.from_environment()
     names = [f"{datetime(2020, 1, 1) + timedelta(hours=hour):%Y-%m-%d_%H-%M-%S}" for hour in range(count)]
@@ -44,7 +40,10 @@ def measure(count: int, folder: Path) -> None:
         write_telemetry(storage.recording(name))
     with open_instance() as instance:
         register_recordings(instance, names)
-        with daemon(folder / "daemon.log"):
+        log = folder / "daemon.log"
+        with daemon(log):
+            while "Checking" not in log.read_text():  # its code server has loaded the definitions
+                time.sleep(0.2)
             wall, starts = through_the_daemon(instance, defs.resolve_asset_graph(), names)
         print(f"{count} labels by the daemon: {wall:.1f} s, {count / wall:.1f} partitions/s")
         print(
@@ -62,24 +61,13 @@ def measure(count: int, folder: Path) -> None:
 def through_the_daemon(instance: Any, graph: Any, names: Sequence[str]) -> tuple[float, list[tuple[float, int]]]:
     """Seconds of a backfill; and of each of its runs the seconds after which it began, and its partitions."""
     import dagster as dg
-    from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
+    from dagster._core.execution.backfill import BulkActionStatus
+
+    from drive_assets_tests.running.daemon import backfill_status, launch_backfill
 
     started = time.time()
-    launched = PartitionBackfill.from_asset_partitions(
-        asset_graph=graph,
-        backfill_id="benchmark",
-        tags={},
-        backfill_timestamp=started,
-        asset_selection=[dg.AssetKey("future_labels")],
-        partition_names=list(names),
-        dynamic_partitions_store=instance,
-        all_partitions=False,
-        title=None,
-        description=None,
-        run_config=None,
-    )
-    instance.add_backfill(launched)
-    while (status := instance.get_backfill("benchmark").status) == BulkActionStatus.REQUESTED:
+    launch_backfill(instance, graph, "future_labels", names, "benchmark")
+    while (status := backfill_status(instance, "benchmark")) == BulkActionStatus.REQUESTED:
         time.sleep(0.2)
     assert status == BulkActionStatus.COMPLETED_SUCCESS, status
     runs = instance.get_run_records(dg.RunsFilter(tags={"dagster/backfill": "benchmark"}))
@@ -88,20 +76,6 @@ def through_the_daemon(instance: Any, graph: Any, names: Sequence[str]) -> tuple
     ended = max(run.end_time for run in runs)
     starts = sorted((round(run.start_time - started, 1), size) for run, size in zip(runs, sizes, strict=True))
     return ended - started, starts
-
-
-@contextmanager
-def daemon(log: Path) -> Iterator[None]:
-    """Dagster's daemon on the real definitions, once its code server has loaded them."""
-    command = [str(Path(sys.executable).parent / "dagster-daemon"), "run", "-m", "drive_assets.definitions"]
-    with log.open("wb") as stream, subprocess.Popen(command, stdout=stream, stderr=stream) as process:
-        try:
-            while "Checking" not in log.read_text():
-                time.sleep(0.2)
-            yield
-        finally:
-            for each in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
-                each.kill()
 
 
 def write_telemetry(folder: Path) -> None:

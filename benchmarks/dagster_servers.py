@@ -1,5 +1,6 @@
 """Dagster's own daemon and web server, as they serve the real definitions, for benchmarks."""
 
+import os
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import requests
 from dagster._core.scheduler.instigation import InstigatorType, TickStatus
 
 from drive_assets_tests.browser.walk import free_port
+from drive_assets_tests.running.daemon import daemon
 
 
 @contextmanager
@@ -47,19 +49,14 @@ def daemon_ticks(
 
     `evaluate_automation_conditions`, which is for tests, reads all partition keys a hundred times a tick.
     """
-    program = str(Path(sys.executable).with_name("dagster-daemon"))
-    command = [program, "run", "-m", "drive_assets.definitions"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as daemon:
-        try:
-            ends = time.monotonic() + most_s
-            while time.monotonic() < ends:
-                found = _ended(instance, names)
-                if all(len(found[name]) >= count for name in names):
-                    break
-                time.sleep(1)
-            return {name: ticks[:count] for name, ticks in _ended(instance, names).items()}
-        finally:
-            daemon.terminate()
+    with daemon(Path(os.devnull)):
+        ends = time.monotonic() + most_s
+        while time.monotonic() < ends:
+            ended = _ended(instance, names)
+            if all(len(ended[name]) >= count for name in names):
+                break
+            time.sleep(1)
+        return {name: ticks[:count] for name, ticks in _ended(instance, names).items()}
 
 
 def _ended(instance: dg.DagsterInstance, names: Collection[str]) -> dict[str, list[float]]:

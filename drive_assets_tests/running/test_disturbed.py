@@ -1,17 +1,15 @@
 """Disturbed runs: two of the same partition, a cancelled backfill, a terminated command, a daemon that dies."""
 
-import contextlib
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
 import psutil
 import pytest
-from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
+from dagster._core.execution.backfill import BulkActionStatus
 
 from drive_assets.partitions import register_recordings
 from drive_assets.recordings.assets import recording
@@ -23,6 +21,7 @@ from drive_assets.running.home import SETTINGS, prepare_home
 from drive_assets.running.instance import PROCESS_TAG, open_instance
 from drive_assets.running.run_launcher import LOST
 from drive_assets_tests.drives import write_drive
+from drive_assets_tests.running.daemon import backfill_status, daemon, kill, launch_backfill
 from model.common.errors import DataError
 from model.common.files import locked
 
@@ -31,6 +30,7 @@ RECORDING = dg.AssetKey("recording")
 HELD = "is being ingested by process"
 
 defs = dg.Definitions([recording], executor=dg.in_process_executor, resources={"storage": Storage.from_environment()})
+DEFS = ("-m", __name__, "-a", "defs")
 """The daemon's definitions. Its process reads the data root from its own environment."""
 
 
@@ -53,19 +53,6 @@ def until(true: Callable[[], bool], seconds: float = 240) -> None:
         time.sleep(0.2)
 
 
-@contextmanager
-def daemon(log_file: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """Dagster's daemon, with this process's environment; it and its code server are gone after the block."""
-    command = [str(Path(sys.executable).parent / "dagster-daemon"), "run", "-m", __name__, "-a", "defs"]
-    with log_file.open("ab") as stream, subprocess.Popen(command, stdout=stream, stderr=stream) as process:
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                for each in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
-                    kill(each)
-
-
 def log(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
     return "\n".join(entry.message for entry in instance.all_logs(run.run_id))
 
@@ -75,28 +62,9 @@ def ingested(instance: dg.DagsterInstance) -> set[str]:
 
 
 def backfill(instance: dg.DagsterInstance, names: Sequence[str], name: str) -> Callable[[], BulkActionStatus]:
-    """Launch a backfill as the UI does; returns a function that returns its status."""
-    backfill = PartitionBackfill.from_asset_partitions(
-        asset_graph=defs.resolve_asset_graph(),
-        backfill_id=name,
-        tags={},
-        backfill_timestamp=time.time(),
-        asset_selection=[RECORDING],
-        partition_names=list(names),
-        dynamic_partitions_store=instance,
-        all_partitions=False,
-        title=None,
-        description=None,
-        run_config=None,
-    )
-    instance.add_backfill(backfill)
-
-    def status() -> BulkActionStatus:
-        found = instance.get_backfill(name)
-        assert found is not None
-        return found.status
-
-    return status
+    """Launch a backfill; returns a function that returns its status."""
+    launch_backfill(instance, defs.resolve_asset_graph(), "recording", names, name)
+    return lambda: backfill_status(instance, name)
 
 
 @pytest.mark.timeout(600)
@@ -153,11 +121,6 @@ def cancel(instance: dg.DagsterInstance, name: str) -> None:
     instance.update_backfill(found.with_status(BulkActionStatus.CANCELING))
 
 
-def kill(process: psutil.Process) -> None:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process.kill()
-
-
 @pytest.mark.timeout(900)
 def test_backfills_resume_after_a_cancellation_a_power_failure_and_a_killed_daemon(
     data_root: Path, tmp_path: Path
@@ -169,7 +132,7 @@ def test_backfills_resume_after_a_cancellation_a_power_failure_and_a_killed_daem
     register(storage, find_all(drives)[0])
     with open_instance() as instance:
         register_recordings(instance, NAMES)
-        with daemon(log_file) as first:
+        with daemon(log_file, *DEFS) as first:
             with locked(lock_of(storage, NAMES[1])):
                 cancelled = backfill(instance, NAMES, "cancelled")
                 until(lambda: held_at(instance, NAMES[1], "cancelled"))
@@ -181,7 +144,7 @@ def test_backfills_resume_after_a_cancellation_a_power_failure_and_a_killed_daem
                 until(lambda: held_at(instance, NAMES[2], "lost"))
                 for process in [*psutil.Process(first.pid).children(recursive=True), psutil.Process(first.pid)]:
                     kill(process)
-        with daemon(log_file) as second:
+        with daemon(log_file, *DEFS) as second:
             until(lambda: lost() == BulkActionStatus.COMPLETED_FAILED)
             assert ingested(instance) == set(NAMES[:2])
             with locked(lock_of(storage, NAMES[2])):
@@ -190,7 +153,7 @@ def test_backfills_resume_after_a_cancellation_a_power_failure_and_a_killed_daem
                 left = psutil.Process(second.pid).children(recursive=True)
                 second.kill()
                 second.wait()
-        with daemon(log_file):
+        with daemon(log_file, *DEFS):
             until(lambda: finished() == BulkActionStatus.COMPLETED_SUCCESS)
         for process in left:  # a code server waits some time for its daemon
             kill(process)
