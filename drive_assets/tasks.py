@@ -16,7 +16,7 @@ from model.annotation.report import AnnotationReport
 from model.common.progress import Tell
 from model.detection.detector_config import DetectorConfig, DetectorResult
 from model.evaluation.config import EvaluationConfig
-from model.evaluation.results import Evaluation
+from model.evaluation.results import EVALUATION
 from model.recording.folder import ANNOTATIONS, TELEMETRY
 from model.training.recipes import TrainingConfig
 from model.training.result import TrainingResult
@@ -141,10 +141,11 @@ def _then_exit(epochs: EpochLog) -> Callable[[dict[str, float | int]], None]:
     return epoch_ended
 
 
-def evaluate(job: EvaluateJob, tell: Tell) -> Evaluation:
+def evaluate(job: EvaluateJob, tell: Tell) -> Path:
+    """Evaluate; returns the path of metrics.json. Pipes' reader fails on a long message that is still being written."""
     from model.evaluation.evaluate import evaluate_checkpoint
 
-    evaluation = evaluate_checkpoint(
+    evaluate_checkpoint(
         job.checkpoint,
         job.splits,
         job.output,
@@ -155,7 +156,7 @@ def evaluate(job: EvaluateJob, tell: Tell) -> Evaluation:
         job.data_version,
     )
     tell(f"Evaluated {job.architecture}")
-    return evaluation
+    return job.output / EVALUATION
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,7 @@ TRAIN = Task("train", TrainJob, TrainingResult, train, _splits, lambda job: job.
 EVALUATE = Task(
     "evaluate",
     EvaluateJob,
-    Evaluation,
+    Path,
     evaluate,
     lambda job: [job.checkpoint, *_splits(job)],
     lambda job: job.output,

@@ -1,6 +1,7 @@
 """checkpoint -> metrics and plots"""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import dagster as dg
 
@@ -74,9 +75,10 @@ def evaluation(
         for name in partition_keys(context)
     ]
 
-    def scored(name: str, result: Evaluation) -> dg.MaterializeResult:
-        _log_to_mlflow(storage, mlflow, name, result)
-        return _result(storage, name, result)
+    def scored(name: str, metrics_path: Path) -> dg.MaterializeResult:
+        metrics = Evaluation.read(metrics_path)
+        _log_to_mlflow(storage, mlflow, name, metrics)
+        return _result(storage, name, metrics)
 
     results = compute.run_each(context, EVALUATE, jobs)
     yield from each_result(context, results, scored, bound_checks(context, storage))
