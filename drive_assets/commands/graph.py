@@ -9,7 +9,7 @@ from model.common.errors import DataError
 
 
 def add_commands(commands: Any) -> None:
-    run = commands.add_parser("run", help="materialize assets")
+    run = commands.add_parser("run", help="materialise assets")
     run.add_argument("--select", default="*", help="Dagster's selection syntax; default everything")
     run.add_argument("--recordings", nargs="+", default=[], metavar="NAME", help="default all")
     run.add_argument("--architectures", nargs="+", default=[], metavar="NAME", help="default all twelve")

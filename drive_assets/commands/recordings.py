@@ -70,7 +70,7 @@ def _simulate(options: argparse.Namespace) -> bool:
     drives = simulate_drives(folder, config, tell)
     with open_instance() as instance:
         register_recordings(instance, [drive.name for drive in drives])
-    tell(f"{len(drives)} drives in {folder}. Next: `drive-assets run`, or `make ui` and materialize.")
+    tell(f"{len(drives)} drives in {folder}. Next: `drive-assets run`, or `make ui` and materialise.")
     return True
 
 

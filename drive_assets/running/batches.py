@@ -37,7 +37,7 @@ TRIES_TAG = "drive_assets/tries"
 RESUME_RETRY_TAG = "dagster/is_resume_retry"
 """Dagster's tag of a run that *Re-execute from failure* starts."""
 ALREADY_RECORDED = "__source_asset_observation__"
-"""Metadata of a step's result for which Dagster records no materialization: ours are recorded already, one by one."""
+"""Metadata of a step's result for which Dagster records no materialisation: ours are recorded already, one by one."""
 T = TypeVar("T")
 Event = dg.MaterializeResult | dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.Output
 
@@ -115,7 +115,7 @@ def each_result(
 
     Args:
         results: what Compute.run_each yields. It is closed at the end, however that comes, and the jobs end with it.
-        describe: the materialization of a partition whose job has a result.
+        describe: the materialisation of a partition whose job has a result.
     """
     with closing(results):
         events = _record(context, results, describe, checks)

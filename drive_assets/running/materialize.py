@@ -1,4 +1,4 @@
-"""Materializes from the command line what the UI would, on the same instance, so that the UI shows its runs."""
+"""Materialises from the command line what the UI would, on the same instance, so that the UI shows its runs."""
 
 import time
 import uuid
@@ -35,7 +35,7 @@ def materialize(
     tell: Tell = print,
     needed_in: Storage | None = None,
 ) -> bool:
-    """Materialize the selected assets, upstream first, each for its partitions; return whether all succeeded.
+    """Materialise the selected assets, upstream first, each for its partitions; return whether all succeeded.
 
     A partition that fails is reported, and what depends on it is left out; the rest continues.
 
@@ -200,7 +200,7 @@ class _Plan:
         """Run one asset once.
 
         Returns:
-            The partition keys that were materialized ("" for an asset without partitions), and whether a failure is
+            The partition keys that were materialised ("" for an asset without partitions), and whether a failure is
             transient.
 
         Raises:

@@ -11,17 +11,17 @@ MATERIALIZATION = dg.DagsterEventType.ASSET_MATERIALIZATION
 CODE_VERSION, DATA_VERSION = "dagster/code_version", "dagster/data_version"
 IS_USER_PROVIDED = "dagster/data_version_is_user_provided"
 INPUT_VERSION, INPUT_EVENT = "dagster/input_data_version", "dagster/input_event_pointer"
-"""Dagster's tags of a materialization; those of inputs end with the input's key."""
+"""Dagster's tags of a materialisation; those of inputs end with the input's key."""
 EVENTS_PER_QUERY = 1000
 MAX_NAMED = 1000
 """Partitions that a query names; for more than these, it asks for all."""
 Tags = dict[str, str]
 Latest = dict[str, tuple[str, int]]
-"""Data version and event id of the latest materialization, by partition."""
+"""Data version and event id of the latest materialisation, by partition."""
 
 
 def provenance(context: dg.AssetExecutionContext) -> Callable[[str, dg.DataVersion | None], Tags]:
-    """Tags for the materializations of a batch, which Dagster itself adds only in runs of one partition.
+    """Tags for the materialisations of a batch, which Dagster itself adds only in runs of one partition.
 
     Without them, Dagster takes what a batch made as fresh, whatever happens to its inputs.
     """
@@ -50,7 +50,7 @@ def _input(parent: dg.AssetKey, version: str, event: int) -> Tags:
 
 
 def latest(instance: dg.DagsterInstance, asset: dg.AssetKey, keys: Collection[str]) -> Latest:
-    """The latest materialization of those of `keys` that have one."""
+    """The latest materialisation of those of `keys` that have one."""
     storage, wanted = instance.event_log_storage, set(keys)
     if not wanted:  # Dagster would return all
         return {}
@@ -97,7 +97,7 @@ def _first_by_code(instance: dg.DagsterInstance, events: list[int], version: str
 
 
 def _materializations(instance: dg.DagsterInstance, ids: Iterable[int]) -> Iterator[dg.AssetMaterialization]:
-    """Materializations by their event ids, with all their tags, which no table of Dagster has."""
+    """Materialisations by their event ids, with all their tags, which no table of Dagster has."""
     wanted = sorted(ids)
     for start in range(0, len(wanted), EVENTS_PER_QUERY):
         filter_ = dg.EventRecordsFilter(MATERIALIZATION, storage_ids=wanted[start : start + EVENTS_PER_QUERY])
