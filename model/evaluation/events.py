@@ -102,25 +102,17 @@ class Drives:
         alarms: list[Alarm] = []
         leads = [np.empty(0)]
         for drive in self.drives:
-            lead = np.full(len(drive.onset_ms), np.nan)
-            if threshold is not None:
-                alarms += self._ring(drive, threshold, config, lead)
+            onset, unseen, windows = drive.onset_ms, drive.unseen_onset_ms, drive.windows
+            lead = np.full(len(onset), np.nan)
+            episodes = [] if threshold is None else _episodes(windows, threshold, self.merge_ms, config)
+            for start, end, probability in episodes:
+                foreseen = (start < onset) & (start > drive.last_action_ms) & (end >= onset - self.span_ms)
+                lead[foreseen] = np.fmax(lead[foreseen], (onset[foreseen] - start) / 1000)
+                active = windows.going_on[np.searchsorted(windows.time_ms, start)]
+                excused = active or ((start < unseen) & (end >= unseen - self.span_ms)).any()
+                alarms.append(Alarm(drive, start, end, probability, false=not (foreseen.any() or excused)))
             leads.append(lead)
         return alarms, np.concatenate(leads)
-
-    def _ring(
-        self, drive: Drive, threshold: float, config: EvaluationConfig, lead: npt.NDArray[np.float64]
-    ) -> list[Alarm]:
-        """The alarms of one drive; sets `lead` of the onsets that they foresee."""
-        alarms = []
-        onset, unseen = drive.onset_ms, drive.unseen_onset_ms
-        for start, end, probability in _episodes(drive.windows, threshold, self.merge_ms, config):
-            foreseen = (start < onset) & (start > drive.last_action_ms) & (end >= onset - self.span_ms)
-            lead[foreseen] = np.fmax(lead[foreseen], (onset[foreseen] - start) / 1000)
-            active = drive.windows.going_on[np.searchsorted(drive.windows.time_ms, start)]
-            excused = active or ((start < unseen) & (end >= unseen - self.span_ms)).any()
-            alarms.append(Alarm(drive, start, end, probability, false=not (foreseen.any() or excused)))
-        return alarms
 
 
 def merge_ms(time_ms: Times, recording: npt.NDArray[np.integer]) -> int:
