@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CAMPAIGN ?= build/campaign
+COMPILE := --quiet --all-extras --no-annotate --no-header pyproject.toml
 
 .PHONY: demo demo-sharepoint ui docs screenshots test lint campaign sbom lock clean
 
@@ -49,10 +50,12 @@ sbom: $(STAMP)  ## bill of materials (CycloneDX) and licences of what is install
 	$(BIN)/cyclonedx-py environment --output-reproducible --output-file build/sbom.json $(BIN)/python
 	$(BIN)/pip-licenses --format=markdown --with-urls --output-file=build/licences.md
 
-lock: $(STAMP)  ## constraints.txt and requirements.lock, with hashes, from pyproject.toml
-	$(BIN)/pip install --quiet --editable '.[release]'
-	$(BIN)/uv pip compile --quiet --all-extras --no-annotate --no-header pyproject.toml --output-file constraints.txt
-	$(BIN)/uv pip compile --quiet --all-extras --no-annotate --no-header --generate-hashes --constraint constraints.txt pyproject.toml --output-file requirements.lock
+lock: $(STAMP)  ## constraints.txt and requirements.lock, with hashes, from what is installed and was tested
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[release]'
+	mkdir -p build
+	$(BIN)/pip freeze --exclude-editable > build/installed.txt
+	$(BIN)/uv pip compile $(COMPILE) --constraint build/installed.txt --output-file constraints.txt
+	$(BIN)/uv pip compile $(COMPILE) --constraint constraints.txt --generate-hashes --output-file requirements.lock
 
 clean:  ## removes the virtual environment, not the data
 	rm -rf $(VENV)
