@@ -111,7 +111,7 @@ def write_comparison(content: Comparison, verdict: str, output: Path) -> None:
         "figure": png_bytes(figure, FIGURE_BYTES),
         "curves": png_bytes(curves, FIGURE_BYTES),
         "recordings": len(set(_test_predictions(output / content.best).recording.tolist())),
-        "made": datetime.now().strftime("%Y-%m-%d %H:%M"),
+        "created": datetime.now().strftime("%Y-%m-%d %H:%M"),
         "few_events": FEW_EVENTS,
     }
     for folder in (output / BY_DATA_VERSION / content.data_version, output):

@@ -42,7 +42,7 @@ def write_report(
         plots={stem: png_bytes(figure, PLOT_BYTES) for stem, figure in figures.items()},
         worst=pictures,
         recordings=len(set(test.recording.tolist())),
-        made=datetime.now().strftime("%Y-%m-%d %H:%M"),
+        created=datetime.now().strftime("%Y-%m-%d %H:%M"),
         few_events=FEW_EVENTS,
         files=(EVENTS, EVALUATION),
     )

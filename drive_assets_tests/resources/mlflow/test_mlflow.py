@@ -203,8 +203,8 @@ def test_a_training_that_starts_over_gets_a_new_run_unless_no_epoch_was_logged(s
     assert opened(store, "key", "next") == first
     client(data_root).log_metric(first, "epoch", 0, step=0)
     assert opened(store, "key", "next") == first
-    anew = opened(store, "key", "anew")
-    assert anew != first and store.find("key") == anew
+    again = opened(store, "key", "again")
+    assert again != first and store.find("key") == again
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(12.4, "12 s"), (420, "7 min"), (7500, "2 h 05 min")])
@@ -281,9 +281,9 @@ def test_a_run_ends_at_once_when_terminated_while_its_server_does_not_answer(
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
             asked, _ = silent.accept()
             run.terminate()
-            told, _ = run.communicate()
+            output, _ = run.communicate()
             asked.close()
-    assert (run.returncode, "The run was terminated" in told) == (130, True)
+    assert (run.returncode, "The run was terminated" in output) == (130, True)
 
 
 def test_scrubbing_removes_the_password_in_any_form(monkeypatch: pytest.MonkeyPatch) -> None:
