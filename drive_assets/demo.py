@@ -17,7 +17,7 @@ from drive_assets.simulation.boxy import simulate_boxy
 from drive_assets.simulation.config import SimulationConfig
 from drive_assets.simulation.drives import simulate_drives
 from drive_assets.simulation.nuimages import simulate_nuimages
-from model.common.progress import Tell
+from model.common.progress import Log
 
 SIMULATION = SimulationConfig(recordings=10, duration_s=160.0, boxy_sequences=6, boxy_frames=12)
 NUIMAGES = SIMULATION.replace(boxy_frames=6)
@@ -39,7 +39,7 @@ def run_demo(
     repository: dg.RepositoryDefinition,
     instance: dg.DagsterInstance,
     storage: Storage,
-    tell: Tell = print,
+    tell: Log = print,
 ) -> bool:
     """Simulate drives, materialise the whole graph and list the outputs. Returns whether all succeeded."""
     started = time.monotonic()

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from drive_assets.resources.mlflow.tracking import EpochLog, TrackedRun
 from model.annotation.config import AnnotationConfig
 from model.annotation.report import AnnotationReport
-from model.common.progress import Tell
+from model.common.progress import Log
 from model.detection.detector_config import DetectorConfig, DetectorResult
 from model.evaluation.config import EvaluationConfig
 from model.evaluation.results import EVALUATION
@@ -94,7 +94,7 @@ _annotators: dict[tuple[Path, str], Any] = {}
 """The last job's annotator, so that a run over many recordings loads the network once."""
 
 
-def annotate(job: AnnotateJob, tell: Tell) -> AnnotationReport:
+def annotate(job: AnnotateJob, tell: Log) -> AnnotationReport:
     from model.annotation.pipeline import Annotator
 
     key = (job.weights, repr(job.config))
@@ -107,14 +107,14 @@ def annotate(job: AnnotateJob, tell: Tell) -> AnnotationReport:
     return report
 
 
-def train_detector(job: TrainDetectorJob, tell: Tell) -> DetectorResult:
+def train_detector(job: TrainDetectorJob, tell: Log) -> DetectorResult:
     from model.detection.detector_training import train_detector as fine_tune
 
     with EpochLog(job.run, job.config.epochs, tell).closed() as epochs:
         return fine_tune(job.dataset, job.output, job.config, _then_exit(epochs), job.work)
 
 
-def train(job: TrainJob, tell: Tell) -> TrainingResult:
+def train(job: TrainJob, tell: Log) -> TrainingResult:
     from model.training.loop import train as train_architecture
 
     with EpochLog(job.run, job.config.epochs, tell, job.architecture).closed() as epochs:
@@ -141,7 +141,7 @@ def _then_exit(epochs: EpochLog) -> Callable[[dict[str, float | int]], None]:
     return epoch_ended
 
 
-def evaluate(job: EvaluateJob, tell: Tell) -> Path:
+def evaluate(job: EvaluateJob, tell: Log) -> Path:
     """Evaluate; returns the path of metrics.json. Pipes' reader fails on a long message that is still being written."""
     from model.evaluation.evaluate import evaluate_checkpoint
 
@@ -166,7 +166,7 @@ class Task(Generic[J, R_co]):
     name: str
     job: type[J]
     result: type[R_co]
-    do: Callable[[J, Tell], R_co]
+    do: Callable[[J, Log], R_co]
     inputs: Callable[[J], list[Path]]
     """Files whose content determines the result, besides the job itself."""
     output: Callable[[J], Path]

@@ -23,7 +23,7 @@ from drive_assets.tasks import STOP_REQUESTED, TASKS, Task, exit_if_requested
 from drive_assets.wire import Failed, Report, Work, from_wire, reports_of, to_wire, version
 from model.common.errors import DataError, PassingError
 from model.common.processes import die_with_parent, hide_from_others
-from model.common.progress import Tell
+from model.common.progress import Log
 
 LOCK_POLL_S = 5.0
 MEMORY_POLL_S = 0.25
@@ -75,7 +75,7 @@ def _record_peak_memory(path: Path) -> None:
         time.sleep(MEMORY_POLL_S)
 
 
-def _acquire(path: Path, log: Tell) -> FileLock:
+def _acquire(path: Path, log: Log) -> FileLock:
     """The lock of a cluster job. A process that the cluster takes for lost may still run and hold it."""
     lock, logged = FileLock(path), False
     while not lock.is_locked:
@@ -99,7 +99,7 @@ def _version_error(work: Work, number: int) -> Report | None:
     return Report(number, Failed(text))
 
 
-def _log(pipes: PipesContext) -> Tell:
+def _log(pipes: PipesContext) -> Log:
     """Lines go to the run's log, which the UI shows, and to the terminal."""
 
     def log(line: str) -> None:

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from model.common.errors import DataError
-from model.common.progress import Tell
+from model.common.progress import Log
 
 SPARE_BYTES = 200 * 1024 * 1024
 PROGRESS_S = 5.0
@@ -14,7 +14,7 @@ PROGRESS_S = 5.0
 class Progress:
     """Logs the progress of a transfer, in a line every few seconds."""
 
-    def __init__(self, label: str, log: Tell) -> None:
+    def __init__(self, label: str, log: Log) -> None:
         self.label, self.log = label, log
         self._started = self._logged = time.monotonic()
         self._first: int | None = None

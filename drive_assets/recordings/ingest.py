@@ -12,7 +12,7 @@ from drive_assets.recordings.sources import Source, Transfer, read_origin, regis
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
 from model.common.files import fsync, fsync_folder, locked, locked_after, write_json
-from model.common.progress import Tell
+from model.common.progress import Log
 from model.recording.content import content_hash
 from model.recording.dialect import ReadingConfig
 from model.recording.folder import ORIGIN, READING, Recording, RecordingReport, inspect_recording
@@ -38,7 +38,7 @@ class IngestReport:
 def ingest(
     storage: Storage,
     source: Source,
-    log: Tell = lambda line: None,
+    log: Log = lambda line: None,
     config: ReadingConfig = _DEFAULT,
 ) -> IngestReport:
     """Copy a recording into the data root. The source is only read.

@@ -16,7 +16,7 @@ from drive_assets.recordings.sources import Source, Transfer
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
 from model.common.printable import is_printable, printable
-from model.common.progress import Tell
+from model.common.progress import Log
 from model.recording.folder import TELEMETRY, parse_recording_name
 from model.recording.frame_files import is_frame
 
@@ -35,7 +35,7 @@ class LocalSource(Source):
     member: str | None = None
     """Folder in the zip that holds the files, empty for its top; None if the source is a folder."""
 
-    def fetch(self, storage: Storage, target: Path, log: Tell) -> Transfer:
+    def fetch(self, storage: Storage, target: Path, log: Log) -> Transfer:
         if self.member is None:
             return _copy_folder(Path(self.location), target, Progress(self.name, log))
         return unpack(Path(self.location), self.location, self.member, target, Progress(self.name, log))

@@ -17,7 +17,7 @@ from drive_assets.recordings.files import listing, sizes_of
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
 from model.common.files import write_json
-from model.common.progress import Tell
+from model.common.progress import Log
 from model.recording.folder import ORIGIN, parse_recording_name
 
 KINDS = (
@@ -50,7 +50,7 @@ class Source(ABC):
         return self.location
 
     @abstractmethod
-    def fetch(self, storage: Storage, target: Path, log: Tell) -> Transfer:
+    def fetch(self, storage: Storage, target: Path, log: Log) -> Transfer:
         """Write or link the recording's files into the empty folder `target`. The source is only read.
 
         Raises:

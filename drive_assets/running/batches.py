@@ -227,4 +227,6 @@ def _made_before(context: dg.AssetExecutionContext) -> set[str]:
 def _made_by(context: dg.AssetExecutionContext, run_id: str) -> set[str]:
     records = context.instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION).records
     events = [record.event_log_entry.dagster_event for record in records]
-    return {event.partition for event in events if event and event.asset_key == context.asset_key and event.partition}
+    made = {event.partition for event in events if event and event.asset_key == context.asset_key and event.partition}
+    # Dagster records an event with its run first, then with the asset: a kill in between must not lose the partition.
+    return made & context.instance.get_materialized_partitions(context.asset_key)

@@ -16,7 +16,7 @@ from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.running.database_errors import explain
 from drive_assets.running.home import POSTGRES, prepare_home
 from model.common.errors import DataError
-from model.common.progress import Tell
+from model.common.progress import Log
 
 PROCESS_TAG = "drive_assets/process"
 """Tag of a run that a command executes, not Dagster's daemon: `host/process id/unique name`."""
@@ -97,7 +97,7 @@ def end_interrupted_run(instance: dg.DagsterInstance, run_id: str) -> None:
         instance.event_log_storage.free_concurrency_slots_for_run(run_id)
 
 
-def wait_for_pools(instance: dg.DagsterInstance, pools: Collection[str], tell: Tell) -> None:
+def wait_for_pools(instance: dg.DagsterInstance, pools: Collection[str], tell: Log) -> None:
     """Wait until each pool has a free place. Dagster would wait without a word, and without reacting to Ctrl-C."""
     reported: set[str] = set()
     while holders := {run for pool in pools for run in _holders(instance, pool)}:

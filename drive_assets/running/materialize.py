@@ -16,7 +16,7 @@ from drive_assets.running.interrupts import INTERRUPTIONS, raise_missed_interrup
 from drive_assets.running.run_config import AssetConfig, check_config
 from drive_assets.status import asset_status
 from model.common.errors import DataError
-from model.common.progress import Tell
+from model.common.progress import Log
 
 REPOSITORY_TAG = {".dagster/repository": "__repository__@drive_assets.definitions"}
 """Tag with Dagster's name of our code location: the UI lists runs that have it with their jobs and assets."""
@@ -32,7 +32,7 @@ def materialize(
     recordings: Sequence[str] = (),
     architectures: Sequence[str] = (),
     config: AssetConfig | None = None,
-    tell: Tell = print,
+    tell: Log = print,
     needed_in: Storage | None = None,
 ) -> bool:
     """Materialise the selected assets, upstream first, each for its partitions; return whether all succeeded.
@@ -80,7 +80,7 @@ def _partition_keys(
     ordered: Sequence[dg.AssetKey],
     recordings: Sequence[str],
     architectures: Sequence[str],
-    tell: Tell,
+    tell: Log,
 ) -> dict[dg.PartitionsDefinition | None, list[str]]:
     """The keys to make, by kind of partition; [""] for assets without partitions."""
     known = recording_keys(instance, tell)
@@ -109,7 +109,7 @@ class _Plan:
     ordered: Sequence[dg.AssetKey]
     keys: Mapping[dg.PartitionsDefinition | None, Sequence[str]]
     config: AssetConfig
-    tell: Tell
+    tell: Log
     needed_in: Storage | None
     failed: dict[dg.AssetKey, set[str]] = field(default_factory=dict)
     """Partitions that failed, or were left out because something upstream did; also of assets that are not selected."""

@@ -11,7 +11,7 @@ import yaml
 
 from drive_assets.running.dagster_private import PostProcessingError
 from model.common.errors import DataError
-from model.common.progress import Tell
+from model.common.progress import Log
 
 AssetConfig = Mapping[str, Mapping[str, Any]]
 """Options by asset name."""
@@ -36,7 +36,7 @@ def read_config(path: Path | None) -> dict[str, dict[str, Any]]:
 
 
 def check_config(
-    repository: dg.RepositoryDefinition, config: AssetConfig, selected: Sequence[dg.AssetKey], tell: Tell
+    repository: dg.RepositoryDefinition, config: AssetConfig, selected: Sequence[dg.AssetKey], tell: Log
 ) -> None:
     """Check config before anything runs: a misspelt option must not cost hours of training with its default.
 

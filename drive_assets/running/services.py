@@ -8,10 +8,10 @@ from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.running.home import SETTINGS, TEMPLATE, missing_settings, prepare_home
 from drive_assets.running.instance import open_instance
 from drive_assets.running.pools import set_default_limit
-from model.common.progress import Tell
+from model.common.progress import Log
 
 
-def prepare_services(tell: Tell = print) -> Path:
+def prepare_services(tell: Log = print) -> Path:
     """Create DAGSTER_HOME, MLflow's store and the limit of the GPU pool. Returns DAGSTER_HOME."""
     home = prepare_home()
     if settings := missing_settings(home):

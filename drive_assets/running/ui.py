@@ -26,7 +26,7 @@ from drive_assets.running import front_door
 from drive_assets.running.services import prepare_services
 from model.common.errors import DataError
 from model.common.files import locked
-from model.common.progress import Tell
+from model.common.progress import Log
 
 STOP_S = 15.0
 LOGS = "server_logs"
@@ -51,9 +51,7 @@ class Server:
     """What to open first."""
 
 
-def run_ui(
-    host: str, port: int, mlflow_port: int, reports_port: int, tell: Tell = print, has_token: bool = True
-) -> int:
+def run_ui(host: str, port: int, mlflow_port: int, reports_port: int, tell: Log = print, has_token: bool = True) -> int:
     """Serve everything until a server ends or the user interrupts. Returns an exit status.
 
     Raises:
@@ -161,7 +159,7 @@ def _watch(
     running: Mapping[str, "subprocess.Popen[bytes]"],
     logs: Path,
     token: str,
-    tell: Tell,
+    tell: Log,
 ) -> int:
     """Print the address of each server once it answers, until one ends.
 

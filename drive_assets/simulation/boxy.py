@@ -20,7 +20,7 @@ from drive_assets.simulation.config import SimulationConfig
 from drive_assets.simulation.paint import encode
 from drive_assets.simulation.vehicles import Seen
 from model.common.files import write_json
-from model.common.progress import Tell
+from model.common.progress import Log
 
 FULL_SIZE_FACTOR = 2
 VALIDATION_SHARE = 0.2
@@ -29,7 +29,7 @@ Labels = dict[str, dict[str, Any]]
 """Vehicles and flaws by frame."""
 
 
-def simulate_boxy(output: Path, config: SimulationConfig, tell: Tell = print) -> Path:
+def simulate_boxy(output: Path, config: SimulationConfig, tell: Log = print) -> Path:
     """Write the raw set to folder `output`, unless it has it from equal options; returns `output`.
 
     The first sequences are labelled in `boxy_labels_train.json`, the last fifth in `boxy_labels_valid.json`.

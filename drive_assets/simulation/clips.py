@@ -13,7 +13,7 @@ from drive_assets.simulation.paint import Image
 from drive_assets.simulation.render import Renderer
 from drive_assets.simulation.traffic import simulate_traffic
 from drive_assets.simulation.vehicles import Seen
-from model.common.progress import Tell
+from model.common.progress import Log
 
 OPTIONS = ("seed", "density_min", "density_max", "min_box_px", "min_visible", "boxy_sequences", "boxy_frames",
            "boxy_interval_s")  # fmt: skip
@@ -37,7 +37,7 @@ def write_clips(
     option: str,
     write_clip: Callable[[Path, SimulationConfig, int], Clip[T]],
     write_labels: Callable[[Path, Sequence[T]], None],
-    tell: Tell,
+    tell: Log,
 ) -> Path:
     """Write `boxy_sequences` clips and their labels to folder `output`, unless it has them from equal options.
 

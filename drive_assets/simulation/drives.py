@@ -21,7 +21,7 @@ from drive_assets.simulation.render import Renderer
 from drive_assets.simulation.traffic import Traffic, simulate_traffic
 from drive_assets.simulation.vehicles import Seen
 from model.common.files import write_json
-from model.common.progress import Tell
+from model.common.progress import Log
 from model.recording.annotations import Annotations, write_annotations
 from model.recording.folder import DEFAULT_REGION, ROI, TELEMETRY, TRUE_ANNOTATIONS, Region
 from model.recording.frame_files import frame_name
@@ -46,7 +46,7 @@ class DriveReport:
     seconds: float
 
 
-def simulate_drives(output: Path, config: SimulationConfig, tell: Tell = print) -> list[Path]:
+def simulate_drives(output: Path, config: SimulationConfig, tell: Log = print) -> list[Path]:
     """Write `config.recordings` drives as folders of `output`, named by their start, and return them in order.
 
     Each has telemetry.csv, one `<Time>.jpg` per row, and true_annotations.csv (px of the default region of interest).

@@ -18,7 +18,7 @@ from drive_assets.simulation.config import SimulationConfig
 from drive_assets.simulation.demand import VEHICLE_TYPES
 from drive_assets.simulation.paint import encode
 from model.common.files import write_json
-from model.common.progress import Tell
+from model.common.progress import Log
 
 WIDTH, HEIGHT = 1600, 900
 FRONT = "CAM_FRONT"
@@ -29,7 +29,7 @@ CATEGORY_OF = {"truck": "vehicle.truck", "lorry": "vehicle.truck", "bus": "vehic
 Tables = dict[str, list[dict[str, Any]]]
 
 
-def simulate_nuimages(output: Path, config: SimulationConfig, tell: Tell = print) -> Path:
+def simulate_nuimages(output: Path, config: SimulationConfig, tell: Log = print) -> Path:
     """Write the raw set to folder `output`, unless it has it from equal options; returns `output`.
 
     It has as many logs, of as many frames, as the Boxy-like set has sequences.

@@ -9,7 +9,7 @@ from pathlib import Path
 from drive_assets import worker
 from drive_assets.tasks import TASKS, Task, exit_if_requested
 from model.common.errors import DataError
-from model.common.progress import Tell
+from model.common.progress import Log
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def _lines(path: Path) -> int:
     return len(path.read_text().splitlines()) if path.is_file() else 0
 
 
-def echo(job: EchoJob, log: Tell) -> EchoResult:
+def echo(job: EchoJob, log: Log) -> EchoResult:
     with job.output.with_suffix(".begun").open("a") as stream:
         stream.write(f"{os.getpid()}\n")
     log(f"{job.text} begins")

@@ -20,7 +20,7 @@ from drive_assets.resources.storage import Storage
 from drive_assets_tests.drives import write_drive
 from drive_assets_tests.graph_server import GraphServer
 from model.common.errors import DataError
-from model.common.progress import Tell
+from model.common.progress import Log
 
 SETTLING_S = 600.0
 
@@ -109,7 +109,7 @@ class Sensor:
         assert sorted(map(str, names)) == added
         return sorted(names, key=str)
 
-    def ingest(self, name: str, log: Tell = lambda line: None) -> IngestReport:
+    def ingest(self, name: str, log: Log = lambda line: None) -> IngestReport:
         """Ingest a recording from the source that a tick registered."""
         return ingest(self.storage, lookup(self.storage, name), log)
 

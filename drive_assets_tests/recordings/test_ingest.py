@@ -24,7 +24,7 @@ from drive_assets.resources.storage import Storage
 from drive_assets_tests.drives import write_drive
 from drive_assets_tests.recordings.conftest import find_recordings
 from model.common.errors import DataError
-from model.common.progress import Tell
+from model.common.progress import Log
 from model.recording.dialect import ReadingConfig
 from model.recording.folder import Recording
 
@@ -483,7 +483,7 @@ class Bucket(Source):
 
     kind: ClassVar[str] = "bucket"
 
-    def fetch(self, storage: Storage, target: Path, log: Tell) -> Transfer:
+    def fetch(self, storage: Storage, target: Path, log: Log) -> Transfer:
         for path in Path(self.location.removeprefix("bucket:")).iterdir():
             shutil.copyfile(path, target / path.name)
         return {"downloaded_megabytes": 1.0}

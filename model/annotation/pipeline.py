@@ -21,7 +21,7 @@ from model.annotation.report import AnnotationReport
 from model.common.config import fingerprint
 from model.common.errors import DataError, PassingError, is_out_of_memory
 from model.common.files import sha256, write_json
-from model.common.progress import Tell
+from model.common.progress import Log
 from model.detection.detector import configure_ultralytics, load_detector, vehicle_classes
 from model.recording.annotations import Annotations, write_annotations
 from model.recording.content import FRAME_HASHES, file_hashes
@@ -73,7 +73,7 @@ class Annotator:
         self.backend = choose_backend(config.backend, network, keep, config.half, device)
         self.backend.batch = config.batch or self.backend.batch
 
-    def annotate(self, folder: Path, log: Tell = lambda line: None) -> AnnotationReport:
+    def annotate(self, folder: Path, log: Log = lambda line: None) -> AnnotationReport:
         """Annotate the frames of a recording that have a telemetry row; write annotations and details beside them.
 
         Frames that a killed run, or an earlier run with equal weights and options, annotated are not annotated again.
@@ -131,7 +131,7 @@ class Annotator:
             done.discard()
         return report
 
-    def _run(self, frames: list[Path], view: View, done: PartialAnnotations, log: Tell) -> _Skipped:
+    def _run(self, frames: list[Path], view: View, done: PartialAnnotations, log: Log) -> _Skipped:
         """Add the detections of `frames` to `done`; return the frames that were left out."""
         skipped, logged, finished = _Skipped(), time.perf_counter(), 0
         threads = self.config.decode_threads or max(2, os.cpu_count() or 2)
@@ -150,7 +150,7 @@ class Annotator:
         return skipped
 
     def _batches(
-        self, loading: Iterable[tuple[Path, "Future[Any]"]], skipped: _Skipped, log: Tell
+        self, loading: Iterable[tuple[Path, "Future[Any]"]], skipped: _Skipped, log: Log
     ) -> Iterator[dict[str, Any]]:
         """Loaded frames by file name, as many at once as the network takes."""
         batch: dict[str, Any] = {}
@@ -169,7 +169,7 @@ class Annotator:
         if batch:
             yield batch
 
-    def _detect(self, loaded: list[Any], view: View, log: Tell) -> list[Detections]:
+    def _detect(self, loaded: list[Any], view: View, log: Log) -> list[Detections]:
         """Detections of each frame. If memory runs out, this batch and the next ones are halved."""
         try:
             return self.backend.detect(loaded, view)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from model.common.errors import DataError
 from model.common.files import atomic_path
-from model.common.progress import Tell
+from model.common.progress import Log
 from model.recording.annotations import Annotations
 from model.recording.folder import Recording, Region
 from model.recording.labels import current_state
@@ -41,7 +41,7 @@ def write_video(
     recording: Path,
     output: Path,
     speed: float = SPEED,
-    log: Tell = lambda line: None,
+    log: Log = lambda line: None,
     part: slice = slice(None),
 ) -> int:
     """Write the annotated frames of `recording` as a film, 1280 px wide; return the number of frames.

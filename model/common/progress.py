@@ -3,4 +3,3 @@
 from collections.abc import Callable
 
 Log = Callable[[str], None]
-Tell = Log

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from model.common.config import Config
 from model.common.errors import DataError
-from model.common.progress import Tell
+from model.common.progress import Log
 from model.detection.boxy_images import ZIP_FOLDER, archive_stems, archives, folders, image_name, images
 from model.detection.dataset_folder import known_images, replaced_folder
 from model.detection.downloads import NotOnServer, Remote
@@ -58,7 +58,7 @@ class _Sequence:
     """Eight numbers a vehicle: x1, y1, x2, y2 of all of it, then of its rear; each the other's where one is missing."""
 
 
-def convert_boxy(raw: Path, output: Path, config: BoxyConfig, log: Tell = lambda line: None) -> DatasetReport:
+def convert_boxy(raw: Path, output: Path, config: BoxyConfig, log: Log = lambda line: None) -> DatasetReport:
     """Convert the raw folder (`*.zip` or extracted sequence folders, and label JSON files) to a YOLO data set.
 
     Extracted images are linked, and so are images of an earlier conversion, instead of being extracted again. The
@@ -83,7 +83,7 @@ def convert_boxy(raw: Path, output: Path, config: BoxyConfig, log: Tell = lambda
     return report
 
 
-def download_boxy(remote: Remote, raw: Path, config: BoxyConfig, log: Tell = lambda line: None) -> None:
+def download_boxy(remote: Remote, raw: Path, config: BoxyConfig, log: Log = lambda line: None) -> None:
     """Download the labels, and the sequences' zips that are missing in `raw`. A zip missing on the server is left out.
 
     Raises:

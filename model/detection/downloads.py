@@ -19,7 +19,7 @@ import requests
 
 from model.common.errors import DataError
 from model.common.files import explained_errors, fsync, locked, temporary_folder, write_json
-from model.common.progress import Tell
+from model.common.progress import Log
 
 RETRIES = 6
 TIMEOUT_S = (15.0, 60.0)
@@ -57,7 +57,7 @@ class Remote:
     def __repr__(self) -> str:
         return f"Remote({urlsplit(self.base).hostname})"
 
-    def fetch(self, names: Sequence[str], target: Path, log: Tell = lambda line: None) -> None:
+    def fetch(self, names: Sequence[str], target: Path, log: Log = lambda line: None) -> None:
         """Download the first of `names` that the server has, unless `target` exists.
 
         An interrupted download resumes if the file on the server is still the same. A zip is checked by its CRCs and,
@@ -79,7 +79,7 @@ class Remote:
                     continue
         raise NotOnServer(f"{names[0]} is not on the server (404): check the base address and the names of the files.")
 
-    def _fetch(self, name: str, target: Path, log: Tell) -> None:
+    def _fetch(self, name: str, target: Path, log: Log) -> None:
         partial, about = target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.about.json")
         for attempt in (1, 2):
             self._transfer(name, partial, about, log)
@@ -95,7 +95,7 @@ class Remote:
         about.unlink(missing_ok=True)
         fsync(target.parent)
 
-    def _transfer(self, name: str, partial: Path, about: Path, log: Tell) -> None:
+    def _transfer(self, name: str, partial: Path, about: Path, log: Log) -> None:
         """Request the file until it is complete. Transfers that make progress do not count as failures."""
         failures = 0
         while True:
@@ -115,7 +115,7 @@ class Remote:
             log(f"{name}: {reason}; next try in {pause_s:.0f} s")
             self.sleep(pause_s)
 
-    def _request(self, name: str, partial: Path, about: Path, log: Tell) -> None:
+    def _request(self, name: str, partial: Path, about: Path, log: Log) -> None:
         """Append the rest of the file to `partial`, or write it from the start. `about` holds its ETag or date."""
         start, known = _size(partial), _read_json(about)
         headers = {"Accept-Encoding": "identity"}
@@ -158,7 +158,7 @@ class Remote:
         return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{quote(name)}", fragment=""))
 
 
-def _write(response: requests.Response, partial: Path, start: int, length: int, name: str, log: Tell) -> None:
+def _write(response: requests.Response, partial: Path, start: int, length: int, name: str, log: Log) -> None:
     logged, done = time.monotonic(), start
     with partial.open("ab" if start else "wb") as out:
         for piece in response.iter_content(CHUNK):
@@ -192,7 +192,7 @@ def _zip_damage(path: Path) -> str:
 
 
 def extract_archives(
-    raw: Path, archives: Sequence[Path], wanted: Callable[[str], bool], log: Tell = lambda line: None
+    raw: Path, archives: Sequence[Path], wanted: Callable[[str], bool], log: Log = lambda line: None
 ) -> None:
     """Extract the regular files whose names are `wanted` from tar archives into `raw`, each archive once.
 

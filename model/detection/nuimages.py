@@ -16,7 +16,7 @@ from pydantic import Field
 
 from model.common.config import Config
 from model.common.errors import DataError
-from model.common.progress import Tell
+from model.common.progress import Log
 from model.detection.dataset_folder import PARTS, replaced_folder
 from model.detection.downloads import Remote, extract_archives
 from model.detection.json_rows import json_rows
@@ -69,7 +69,7 @@ class _Table:
     """Four numbers a box: xmin, ymin, xmax, ymax, px."""
 
 
-def convert_nuimages(raw: Path, output: Path, config: NuimagesConfig, log: Tell = lambda line: None) -> DatasetReport:
+def convert_nuimages(raw: Path, output: Path, config: NuimagesConfig, log: Log = lambda line: None) -> DatasetReport:
     """Convert a raw folder (`v1.0-*/*.json`, `samples/CAM_*/*.jpg`) to a YOLO data set with linked images.
 
     Images of the published train and val sets stay in theirs, and a log is never in both. The complete result replaces
@@ -98,7 +98,7 @@ def convert_nuimages(raw: Path, output: Path, config: NuimagesConfig, log: Tell 
     return report
 
 
-def download_nuimages(remote: Remote, raw: Path, archives: Sequence[str], log: Tell = lambda line: None) -> None:
+def download_nuimages(remote: Remote, raw: Path, archives: Sequence[str], log: Log = lambda line: None) -> None:
     """Download the published archives that are missing in `raw`.
 
     Raises:
@@ -110,7 +110,7 @@ def download_nuimages(remote: Remote, raw: Path, archives: Sequence[str], log: T
         remote.fetch([name], raw / name, log)
 
 
-def extract_nuimages(raw: Path, log: Tell = lambda line: None) -> None:
+def extract_nuimages(raw: Path, log: Log = lambda line: None) -> None:
     """Extract tables and key frames, but not the sweeps, from the archives in `raw`, each once."""
     archives = sorted(path for path in raw.glob("*.tgz") if not path.name.startswith("."))
     extract_archives(raw, archives, lambda name: _WANTED.match(name) is not None, log)
@@ -147,7 +147,7 @@ def _rows(path: Path, *columns: str) -> Iterator[tuple[Any, ...]]:
             raise DataError(f"{path}, row {number}: no {error}; expected {', '.join(columns)}.") from error
 
 
-def _read_table(folder: Path, config: NuimagesConfig, report: DatasetReport, log: Tell) -> _Table:
+def _read_table(folder: Path, config: NuimagesConfig, report: DatasetReport, log: Log) -> _Table:
     table, image_of_token = _read_images(folder, config, report)
     log(f"{folder.name}: {len(table.files):,} images of {', '.join(config.cameras)}")
     category_of = dict(_rows(folder / "category.json", "token", "name"))

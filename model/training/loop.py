@@ -21,7 +21,7 @@ from model.common.code import code_version
 from model.common.config import fingerprint
 from model.common.errors import DataError
 from model.common.files import locked, sha256
-from model.common.progress import Tell
+from model.common.progress import Log
 from model.dataset.split_file import read_fingerprint
 from model.dataset.window_data import WindowData
 from model.factory import architecture_of, create_model_variant
@@ -60,7 +60,7 @@ def train(
     data_version: str = "",
     on_epoch: Callable[[dict[str, float | int]], None] = lambda metrics: None,
     force: bool = False,
-    log: Tell = print,
+    log: Log = print,
     on_start: Callable[[int], None] = lambda epochs_done: None,
 ) -> TrainingResult:
     """Train on `splits`/train.h5, score on `splits`/val.h5, and publish into the folder `output`.
@@ -135,7 +135,7 @@ def _run_epochs(
     config: TrainingConfig,
     on_start: Callable[[int], None],
     on_epoch: Callable[[dict[str, float | int]], None],
-    log: Tell,
+    log: Log,
 ) -> int:
     """Run the epochs that folder `work` does not hold yet, on the device of the data -> how many it held."""
     device = train_data.device

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from model.common.progress import Tell
+from model.common.progress import Log
 from model.dataset.window_data import WindowData
 from model.factory import MultimodalModel
 from model.training.loss import UnifiedFocalLoss
@@ -33,7 +33,7 @@ class Step:
         loss: UnifiedFocalLoss,
         precision: Precision,
         config: TrainingConfig,
-        log: Tell = print,
+        log: Log = print,
         capture: bool = True,
     ) -> None:
         self.model, self.data, self.loss = model, data, loss

@@ -8,7 +8,7 @@ from drive_assets.recordings.sharepoint.library import find_place, read_settings
 from drive_assets.resources.sharepoint.items import Item
 from model.common.errors import DataError
 from model.common.printable import printable
-from model.common.progress import Tell
+from model.common.progress import Log
 
 if TYPE_CHECKING:
     from drive_assets.resources.sharepoint.client import GraphClient
@@ -19,7 +19,7 @@ MAX_DEPTH = 3
 PATIENCE_S = 60.0
 
 
-def check_access(log: Tell) -> bool:
+def check_access(log: Log) -> bool:
     """Try all that the sensor and the `recording` asset need, in their order; returns whether all works."""
     left = list(STEPS)
 
@@ -38,7 +38,7 @@ def check_access(log: Tell) -> bool:
     return True
 
 
-def _check(log: Tell, passed: Callable[[str, str], None]) -> None:
+def _check(log: Log, passed: Callable[[str, str], None]) -> None:
     settings = read_settings()
     passed("settings", f"tenant {settings.tenant_id}, app {settings.client_id}, sign-in by {settings.auth}")
 

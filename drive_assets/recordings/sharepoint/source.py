@@ -20,7 +20,7 @@ from drive_assets.resources.storage import Storage
 from model.common.config import fingerprint
 from model.common.errors import DataError
 from model.common.files import locked
-from model.common.progress import Tell
+from model.common.progress import Log
 
 if TYPE_CHECKING:
     from drive_assets.resources.sharepoint.client import GraphClient
@@ -45,7 +45,7 @@ class SharePointSource(Source):
     def place(self) -> str:
         return f"{self.drive}/{self.item}"
 
-    def fetch(self, storage: Storage, target: Path, log: Tell) -> Transfer:
+    def fetch(self, storage: Storage, target: Path, log: Log) -> Transfer:
         settings, started = read_settings(), time.monotonic()
         client, cache = connect(settings), self._cache(storage)
         _remove_abandoned(cache.parent)
@@ -84,7 +84,7 @@ class SharePointSource(Source):
             place = known.place()
             return place is not None and place.drive == self.drive and not known.has(self.item)
 
-    def _download_folder(self, client: "GraphClient", cache: Path, workers: int, log: Tell) -> tuple[Path, int, str]:
+    def _download_folder(self, client: "GraphClient", cache: Path, workers: int, log: Log) -> tuple[Path, int, str]:
         """Returns the folder of the downloaded files, their bytes, and a fingerprint of their hashes."""
         everything = client.children(self.drive, self.item)
         items = sorted((i for i in everything if not i.is_folder and is_taken(i.name)), key=lambda item: item.name)
@@ -106,7 +106,7 @@ class SharePointSource(Source):
         self._require_unchanged(listing([(item.name, item.size) for item in items]))
         return cache, size, fingerprint(sorted(item.version for item in items))
 
-    def _download_zip(self, client: "GraphClient", cache: Path, log: Tell) -> tuple[Path, int, str]:
+    def _download_zip(self, client: "GraphClient", cache: Path, log: Log) -> tuple[Path, int, str]:
         """Returns the zip, its bytes and its quickXorHash."""
         item = client.item(self.drive, self.item)
         self._require_unchanged(listing_of_zip(item.size))

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from model.common.progress import Tell
+from model.common.progress import Log
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -124,7 +124,7 @@ class EpochLog:
     If MLflow fails, training continues, and the op logs the missing metrics at the end.
     """
 
-    def __init__(self, run: TrackedRun | None, max_epochs: int, log: Tell, name: str = "") -> None:
+    def __init__(self, run: TrackedRun | None, max_epochs: int, log: Log, name: str = "") -> None:
         self.run, self.max_epochs, self.log, self.name = run, max_epochs, log, name
         self.started, self.first = time.time(), -1
         self._client: MlflowClient | None = None
