@@ -54,8 +54,10 @@ def _checks(specs: Sequence[dg.AssetCheckSpec]) -> dg.AssetChecksDefinition:
     def check(context: dg.AssetCheckExecutionContext, storage: Storage) -> Iterator[dg.AssetCheckResult]:
         # A command's run has no repository; the job's own part of the graph has the asset and its inputs.
         graph = context.op_execution_context.get_step_execution_context().job_def.asset_layer.asset_graph
-        for key in sorted(context.selected_asset_check_keys):
-            yield evaluate(asset_status(context.instance, graph, storage, key.asset_key), key.name)
+        selected = sorted(context.selected_asset_check_keys)
+        statuses = {key: asset_status(context.instance, graph, storage, key) for key in {k.asset_key for k in selected}}
+        for key in selected:
+            yield evaluate(statuses[key.asset_key], key.name)
 
     return check
 

@@ -1,6 +1,6 @@
 """The server of the report pages. Reads and draws on request; writes nothing but its cache of films."""
 
-import threading
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import dagster as dg
 import uvicorn
+from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -17,6 +18,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Mount, Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from drive_assets.asset import declarations
 from drive_assets.reports import drives
@@ -40,8 +42,8 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-_drawing, _filming = threading.Lock(), threading.Lock()
-"""matplotlib draws one figure at a time; a film takes a whole processor."""
+REQUEST_S = 30.0
+"""Time for a connection to send a complete request."""
 
 
 class Reports:
@@ -51,6 +53,9 @@ class Reports:
         self.storage, self.declarations = storage, declarations(graph.assets_defs)
         self.history = History(instance, graph.asset_check_keys)
         self.root = urlsplit(base_url()).path
+        # matplotlib draws one figure at a time, and a film takes a whole processor. Requests wait without a thread, so
+        # that files are still served.
+        self._drawing, self._filming = CapacityLimiter(1), CapacityLimiter(1)
 
     def app(self) -> Starlette:
         """Serves GET requests for known host names only: scripts of other sites cannot read pages through a browser."""
@@ -73,15 +78,17 @@ class Reports:
         """Links to the pages of all outputs, except those of recordings, which may be thousands."""
         return self._html(Page("Reports", _HOME, sections=[Section("", links=list(self._links()))]))
 
-    def asset(self, request: Request) -> Response:
+    async def asset(self, request: Request) -> Response:
         """The page of an asset or a partition, drawn now or stored with the output."""
+        return await to_thread.run_sync(self._asset, request, limiter=self._drawing)
+
+    def _asset(self, request: Request) -> Response:
         asset, partition = request.path_params["asset"], request.path_params.get("partition")
         declared = self.declarations.get(asset)
         if declared is None or (declared.partitions is None) != (partition is None):
             raise HTTPException(404, f"There is no report page {request.url.path}.")
         self._output(asset, partition)
-        with _drawing:
-            page = declared.page(self.storage, *([partition] if partition else []))
+        page = declared.page(self.storage, *([partition] if partition else []))
         checks, materialisations = self.history.sections(asset, partition)
         if isinstance(page, Path):
             return self._stored(page, [checks, materialisations])
@@ -102,8 +109,11 @@ class Reports:
         """A picture, table or page in the data root: no folder, nothing hidden, nothing outside."""
         return FileResponse(self._shown(request.path_params["path"]), headers=HEADERS)
 
-    def film(self, request: Request) -> Response:
+    async def film(self, request: Request) -> Response:
         """A part of an annotated drive as a film, drawn once."""
+        return await to_thread.run_sync(self._film, request, limiter=self._filming)
+
+    def _film(self, request: Request) -> Response:
         name, number = request.path_params["recording"], request.path_params["number"]
         recording = Recording(self._output("recording", name))
         parts = drives.film_parts(recording)
@@ -111,11 +121,10 @@ class Reports:
             raise HTTPException(404, f"{name} has {len(parts)} parts of a film, counted from 0.")
         version = sha256(recording.annotations_path)[:8] + sha256(recording.labels_path)[:8]
         path = self.storage.cache / "films" / f"{name}-{number}-{version}{SUFFIX}"
-        with _filming:
-            if not path.is_file():
-                write_video(recording.folder, path, part=parts[number])
-            for older in set(path.parent.glob(f"{name}-{number}-*")) - {path}:
-                older.unlink()
+        if not path.is_file():
+            write_video(recording.folder, path, part=parts[number])
+        for older in set(path.parent.glob(f"{name}-{number}-*")) - {path}:
+            older.unlink()
         return FileResponse(path, headers=HEADERS)
 
     def _output(self, asset: str, partition: str | None) -> Path:
@@ -129,16 +138,16 @@ class Reports:
         return path
 
     def _shown(self, text: str) -> Path:
-        """The path of a file in the data root that may be shown."""
-        root = self.storage.root.resolve()
-        parts = Path(text).parts
-        hidden = any(part.startswith(".") for part in parts)
-        allowed = parts[:1] and parts[0] in SHOWN_FOLDERS and Path(text).suffix.lower() in SHOWN_SUFFIXES
-        if hidden or not allowed:
-            raise HTTPException(404, f"{text} is not shown here.")
+        """The path of a file in the data root that may be shown. Links are judged by what they lead to."""
+        root, refused = self.storage.root.resolve(), HTTPException(404, f"{text!r} is not shown here.")
+        if "\0" in text:
+            raise refused
         path = (root / text).resolve()
-        if not path.is_relative_to(root):
-            raise HTTPException(404, f"{text} links to a file outside the data root: it is not shown.")
+        for place in (root / text, path):
+            folder, *names = place.relative_to(root).parts or ("",) if place.is_relative_to(root) else ("",)
+            is_hidden = any(name.startswith(".") for name in names)
+            if is_hidden or folder not in SHOWN_FOLDERS or place.suffix.lower() not in SHOWN_SUFFIXES:
+                raise refused
         if not path.is_file():
             raise HTTPException(404, f"{root / text} does not exist now: it was moved or removed.")
         return path
@@ -178,7 +187,22 @@ _HOME = (
 )
 
 
+class _Protocol(H11Protocol):
+    """Closes connections that send no complete request in time, which uvicorn keeps."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_request(self)
+
+    def _expect_request(self, seen: object) -> None:
+        is_waiting = self.cycle is None or self.cycle.response_complete
+        if is_waiting and seen is self.cycle:
+            self.transport.close()
+        elif not self.transport.is_closing():
+            self.loop.call_later(REQUEST_S, self._expect_request, self.cycle)
+
+
 def serve(host: str, port: int, storage: Storage, instance: dg.DagsterInstance, graph: Any) -> None:
     """Serve the report pages of the assets of a graph until the process ends."""
     app = Reports(storage, instance, graph).app()
-    uvicorn.run(guarded(app), host=host, port=port, log_level="warning", server_header=False)
+    uvicorn.run(guarded(app), host=host, port=port, http=_Protocol, log_level="warning", server_header=False)

@@ -1,17 +1,28 @@
 """The report pages as a browser receives them: content, refused paths, and missing or outdated outputs."""
 
 import json
+import socket
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import numpy as np
 import pytest
+import uvicorn
+from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
 from drive_assets.definitions import defs
+from drive_assets.reports import server
 from drive_assets.reports.history import History
 from drive_assets.reports.links import base_url, report_link
+from drive_assets.reports.page import Page
 from drive_assets.reports.server import Reports
 from drive_assets.resources.storage import Storage
 from drive_assets_tests.drives import write_drive
@@ -119,6 +130,10 @@ def test_pages_of_changed_or_missing_outputs_say_so(client: TestClient) -> None:
         f"/files/recordings/{NAME}",
         f"/files/recordings/{NAME}/.hidden.csv",
         f"/files/recordings/{NAME}/linked.csv",
+        f"/files/recordings/{NAME}/database.csv",
+        f"/files/recordings/{NAME}/telemetry.csv%00",
+        f"/files/recordings/{NAME}/%00.csv",
+        "/recording/%00",
         f"/files/recordings/{NAME}/notes.txt",
         "/files/dagster/secret.json",
         "/files/recordings/../dagster/secret.json",
@@ -137,9 +152,10 @@ def test_other_files_are_not_served(client: TestClient, root: Path, path: str) -
     for file in (secret, folder / ".hidden.csv", folder / "notes.txt", root.parent / "outside.csv"):
         file.parent.mkdir(exist_ok=True)
         file.write_text("secret")
-    link = folder / "linked.csv"
-    if not link.is_symlink():
-        link.symlink_to(root.parent / "outside.csv")
+    (root / "mlflow.db").write_text("secret")
+    for name, target in (("linked.csv", root.parent / "outside.csv"), ("database.csv", root / "mlflow.db")):
+        if not (folder / name).is_symlink():
+            (folder / name).symlink_to(target)
     got = client.get(path)
     assert got.status_code == 404
     assert "secret" not in got.text.replace("secret.json", "")
@@ -177,3 +193,40 @@ def test_behind_a_proxy_links_begin_with_its_address(root: Path, monkeypatch: py
     monkeypatch.setenv("DRIVE_ASSETS_REPORTS_URL", "drives.example")
     with pytest.raises(DataError, match="must be an address such as"):
         base_url()
+
+
+def test_files_are_served_while_pages_wait_to_be_drawn(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage, drawn = Storage(data_root=str(root), inbox_root=str(root / "inbox")), threading.Event()
+    with dg.instance_for_test() as instance:
+        reports = Reports(storage, instance, GRAPH)
+        slow = replace(reports.declarations["split_manifest"], page=lambda storage: drawn.wait() and Page("drawn"))
+        monkeypatch.setitem(reports.declarations, "split_manifest", slow)
+        with TestClient(reports.app(), base_url="http://127.0.0.1") as client, ThreadPoolExecutor(60) as threads:
+            pages = [threads.submit(client.get, "/split_manifest") for _ in range(60)]
+            assert client.get(f"/files/recordings/{NAME}/telemetry.csv").status_code == 200
+            drawn.set()
+            assert {page.result().status_code for page in pages} == {200}
+
+
+def test_connections_without_a_complete_request_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        await PlainTextResponse("answer")(scope, receive, send)
+
+    monkeypatch.setattr(server, "REQUEST_S", 0.1)
+    config = uvicorn.Config(answer, port=0, http=server._Protocol, log_level="error", lifespan="off")
+    running = uvicorn.Server(config)
+    thread = threading.Thread(target=running.run)
+    thread.start()
+    try:
+        while not running.started:
+            time.sleep(0.01)
+        address = running.servers[0].sockets[0].getsockname()
+        complete = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+        for sent in (b"", complete[:9], complete + complete[:9]):
+            with socket.create_connection(address, timeout=60) as connection:
+                connection.sendall(sent)
+                received = b"".join(iter(partial(connection.recv, 4096), b""))
+                assert received.endswith(b"answer" if sent.startswith(complete) else b"")
+    finally:
+        running.should_exit = True
+        thread.join()
