@@ -149,3 +149,8 @@ def test_the_code_server_imports_no_heavy_library() -> None:
     )
     shown = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"
+
+
+def test_services_write_no_files_for_other_users() -> None:
+    units = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
+    assert units and all("\nUMask=0027\n" in unit.read_text() for unit in units)

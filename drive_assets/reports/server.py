@@ -1,6 +1,7 @@
 """The server of the report pages. Reads and draws on request; writes nothing but its cache of films."""
 
 import asyncio
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -26,7 +27,7 @@ from drive_assets.reports.history import History
 from drive_assets.reports.links import base_url
 from drive_assets.reports.page import Link, Page, Section, html, sections_html
 from drive_assets.resources.storage import Storage
-from drive_assets.running.front_door import guarded
+from drive_assets.running.front_door import SETTINGS, guarded
 from model.annotation.video import SUFFIX, write_video
 from model.common.errors import DataError
 from model.common.files import sha256
@@ -58,7 +59,10 @@ class Reports:
         self._drawing, self._filming = CapacityLimiter(1), CapacityLimiter(1)
 
     def app(self) -> Starlette:
-        """Serves GET requests for known host names only: scripts of other sites cannot read pages through a browser."""
+        """Serves GET requests for known host names only: scripts of other sites cannot read pages through a browser.
+
+        The front door checks the names if there is one.
+        """
         get = partial(Route, methods=["GET"])
         routes = [
             get("/", self.home),
@@ -68,9 +72,10 @@ class Reports:
             get("/{asset}/{partition}", self.asset),
         ]
         hosts = ["127.0.0.1", "localhost", urlsplit(base_url()).hostname or "localhost"]
+        checked = Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
         return Starlette(
             routes=[*([Mount(self.root, routes=routes)] if self.root else []), *routes],
-            middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)],
+            middleware=[] if SETTINGS in os.environ else [checked],
             exception_handlers={HTTPException: self._refused, DataError: self._refused, Exception: self._broken},
         )
 

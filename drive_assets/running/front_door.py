@@ -19,16 +19,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 SETTINGS = "FRONT_DOOR"
 """Environment variable of a server behind the door: host names and token. Not DRIVE_ASSETS_..., which jobs inherit."""
+FOREIGN_HOST = 400
+"""The status with which TrustedHostMiddleware refuses other host names."""
 
 
 class FrontDoor:
-    """Lets requests of the server's own pages pass, and of whoever has the token; an empty token admits everybody.
+    """Lets requests of the server's own pages pass, and of whoever has the token; None admits everybody.
 
     The token comes once in the address, then in a cookie, or from scripts as `Authorization: Bearer TOKEN`.
     """
 
-    def __init__(self, app: ASGIApp, token: str) -> None:
-        self.app, self.token, self.cookie = app, token, cookie_name(token)
+    def __init__(self, app: ASGIApp, token: str | None) -> None:
+        self.app, self.token, self.cookie = app, token, cookie_name(token or "")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
@@ -44,10 +46,10 @@ class FrontDoor:
         is_get = connection.scope.get("method", "GET") != "POST"
         if is_get and connection.url.path.rstrip("/").endswith("/graphql") and "query" in connection.query_params:
             return PlainTextResponse("Send GraphQL queries by POST: a link must not change anything.", 405)
-        if not self.token:
+        if self.token is None:
             return None
         if self._is_token(connection.query_params.get("token")):
-            return self._admit(connection)
+            return self._admit(connection, self.token)
         scheme, _, bearer = connection.headers.get("authorization", "").partition(" ")
         if self._is_token(connection.cookies.get(self.cookie)) or (
             scheme.lower() == "bearer" and self._is_token(bearer)
@@ -55,16 +57,17 @@ class FrontDoor:
             return None
         return PlainTextResponse("Open the address that `drive-assets ui` prints: it holds a token.", 403)
 
-    def _admit(self, connection: HTTPConnection) -> Response:
+    def _admit(self, connection: HTTPConnection, token: str) -> Response:
         """Keep the token in a cookie, and open the page without the token in its address."""
         rest = urlencode([pair for pair in connection.query_params.multi_items() if pair[0] != "token"])
         path = "/" + connection.url.path.lstrip("/")  # of two slashes a browser would make another site
         response = RedirectResponse(f"{path}?{rest}" if rest else path, 303)
-        response.set_cookie(self.cookie, self.token, httponly=True, samesite="lax")
+        is_encrypted = connection.headers.get("x-forwarded-proto") == "https"
+        response.set_cookie(self.cookie, token, secure=is_encrypted, httponly=True, samesite="lax")
         return response
 
     def _is_token(self, given: str | None) -> bool:
-        return given is not None and secrets.compare_digest(given.encode(), self.token.encode())
+        return bool(given and self.token and secrets.compare_digest(given.encode(), self.token.encode()))
 
 
 def cookie_name(token: str) -> str:

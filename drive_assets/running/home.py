@@ -85,14 +85,27 @@ def _write_settings(home: Path) -> None:
             f"`event_log_storage` in the file by:\n{_POSTGRES}"
         )
     text = _current(POSTGRES in before if before else on_postgres)
-    if before and not (unedited.is_file() and before == unedited.read_text(encoding="utf-8")):
-        text = before
+    written = unedited.read_text(encoding="utf-8") if unedited.is_file() else ""
+    if before not in ("", text, written):
+        moved = before
         for old, new in MOVED.items():
-            text = text.replace(old, new)
-    elif text != before:
-        write_text(unedited, text)
-    if text != before:
-        write_text(path, text)
+            moved = moved.replace(old, new)
+        if written or not _is_equal(moved, text):
+            if moved != before:
+                write_text(path, moved)
+            return
+    # An earlier version wrote it, maybe without a copy. The copy comes last: after a kill in between, the settings
+    # equal this version's.
+    for file, content in ((path, before), (unedited, written)):
+        if content != text:
+            write_text(file, text)
+
+
+def _is_equal(settings: str, others: str) -> bool:
+    try:
+        return bool(yaml.safe_load(settings) == yaml.safe_load(others))
+    except yaml.YAMLError:  # which opening the instance reports
+        return False
 
 
 def _current(on_postgres: bool) -> str:

@@ -41,8 +41,9 @@ def failure_notifications(context: dg.SensorEvaluationContext) -> dg.SkipReason 
     changes = context.instance.fetch_run_status_changes(failure, MAX_FAILURES, state["position"], ascending=True)
     runs = [context.instance.get_run_by_id(record.run_id) for record in changes.records]
     failed = [run for run in runs if run and PROCESS_TAG not in run.tags]  # the user of a command sees its failure
-    if not failed:
-        return dg.SkipReason("No run failed.")
+    if not failed:  # the next tick starts after the failures of commands
+        cursor = json.dumps(state | {"position": changes.cursor})
+        return dg.SensorResult(skip_reason="No run failed.", cursor=cursor)
     now = arrivals.now()
     if 0 <= now - state.get("sent_at", 0.0) < QUIET_S:
         minutes = f"{QUIET_S / 60:.0f} minutes"

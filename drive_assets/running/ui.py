@@ -25,7 +25,7 @@ from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.running import front_door
 from drive_assets.running.services import prepare_services
 from model.common.errors import DataError
-from model.common.files import locked
+from model.common.files import atomic_path, locked
 from model.common.progress import Log
 
 STOP_S = 15.0
@@ -67,7 +67,7 @@ def run_ui(host: str, port: int, mlflow_port: int, reports_port: int, tell: Log 
         variable: os.environ.get(variable, f"http://{host}:{number}")
         for variable, number in ((links.VARIABLE, reports_port), (UI_ADDRESS, mlflow_port))
     }
-    token = read_token(home / TOKEN) if has_token else ""
+    token = read_token(home / TOKEN) if has_token else None
     linked = [urlsplit(address).hostname or host for address in addresses.values()]
     hosts = sorted({"127.0.0.1", "localhost", socket.gethostname(), host, *linked})
     door = {front_door.SETTINGS: json.dumps({"token": token, "hosts": hosts})}
@@ -111,12 +111,19 @@ def run_ui(host: str, port: int, mlflow_port: int, reports_port: int, tell: Log 
 
 
 def read_token(path: Path) -> str:
-    """The token in a file that only this user can read; a new one if there is none."""
-    with contextlib.suppress(FileExistsError):
-        new = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        os.write(new, secrets.token_urlsafe(24).encode())
-        os.close(new)
-    return path.read_text(encoding="utf-8").strip()
+    """The token in a file that only this user can read; a new one if there is none.
+
+    Raises:
+        DataError: the file is empty, or cannot be written.
+    """
+    if not path.exists():
+        with atomic_path(path) as new:
+            new.touch(0o600)
+            new.write_text(secrets.token_urlsafe(24), encoding="utf-8")
+    token = path.read_text(encoding="utf-8").strip()
+    if not token:
+        raise DataError(f"{path} is empty, but must hold the UI's token: delete it, and the next start writes one.")
+    return token
 
 
 def check_free(host: str, name: str, port: int, option: str) -> None:
@@ -158,13 +165,13 @@ def _watch(
     servers: Sequence[Server],
     running: Mapping[str, "subprocess.Popen[bytes]"],
     logs: Path,
-    token: str,
+    token: str | None,
     tell: Log,
 ) -> int:
     """Print the address of each server once it answers, until one ends.
 
     Raises:
-        DataError: a server answers to a foreign host name: it is not behind the front door.
+        DataError: a server does not refuse a foreign host name: it is not behind the front door.
     """
     waiting = [server for server in servers if server.port]
     while True:
@@ -177,8 +184,11 @@ def _watch(
         for server in list(waiting):
             address = f"http://{host}:{server.port}"
             status = _status(address)
-            if status == 200:
-                raise DataError(f"{server.name} at {address} answers to any host name, without its front door.")
+            if status not in (None, front_door.FOREIGN_HOST):
+                raise DataError(
+                    f"{server.name} at {address} is not behind its front door: it answers a foreign host name with "
+                    f"status {status}, expected {front_door.FOREIGN_HOST}. Install the pinned packages."
+                )
             if status is not None:
                 page, mark, fragment = server.page.partition("#")
                 tell(f"{server.name:8} {address}{page}{f'?token={token}' if token else ''}{mark}{fragment}")

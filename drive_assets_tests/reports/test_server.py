@@ -25,6 +25,7 @@ from drive_assets.reports.links import base_url, report_link
 from drive_assets.reports.page import Page
 from drive_assets.reports.server import Reports
 from drive_assets.resources.storage import Storage
+from drive_assets.running.front_door import SETTINGS, guarded
 from drive_assets_tests.drives import write_drive
 from model.common.errors import DataError
 from model.dataset.assignment import SplitConfig
@@ -180,6 +181,15 @@ def test_the_server_is_read_only_and_for_this_host(client: TestClient) -> None:
     assert got.text.startswith("Time,") and "default-src 'none'" in got.headers["content-security-policy"]
     assert {client.request(method, place).status_code for method in ("POST", "PUT", "DELETE", "PATCH")} == {405}
     assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
+
+
+def test_behind_the_front_door_its_host_names_count(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SETTINGS, json.dumps({"token": None, "hosts": ["desk"]}))
+    with dg.instance_for_test() as instance:
+        app = Reports(Storage(data_root=str(root), inbox_root=str(root / "inbox")), instance, GRAPH).app()
+        client = TestClient(guarded(app), base_url="http://desk")
+        assert client.get("/").status_code == 200
+        assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
 
 
 def test_behind_a_proxy_links_begin_with_its_address(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ async def socket(socket: WebSocket) -> None:
     await socket.send_text("content")
 
 
-def client(monkeypatch: pytest.MonkeyPatch, token: str = TOKEN) -> TestClient:
+def client(monkeypatch: pytest.MonkeyPatch, token: str | None = TOKEN) -> TestClient:
     monkeypatch.setenv(SETTINGS, json.dumps({"token": token, "hosts": ["127.0.0.1", "localhost"]}))
     pages = [Route("/{path:path}", page, methods=["GET", "POST"]), WebSocketRoute("/graphql", socket)]
     return TestClient(guarded(Starlette(routes=pages)), ADDRESS, follow_redirects=False)
@@ -66,6 +66,18 @@ def test_the_address_with_the_token_leaves_a_cookie_and_the_page(anyone: TestCli
     assert anyone.get("/runs").text == "content" and connects(anyone)
 
 
+def test_the_cookie_is_sent_over_https_only_behind_a_proxy_with_tls(anyone: TestClient) -> None:
+    admitted = anyone.get("/", params={"token": TOKEN}, headers={"X-Forwarded-Proto": "https"})
+    assert "Secure" in admitted.headers["set-cookie"]
+    assert "Secure" not in anyone.get("/", params={"token": TOKEN}).headers["set-cookie"]
+
+
+def test_an_empty_token_admits_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    with client(monkeypatch, token="") as anyone:
+        for address in ("/", "/?token="):
+            assert anyone.get(address, headers={"Authorization": "Bearer "}).status_code == 403
+
+
 def test_the_token_leads_to_no_other_site(anyone: TestClient) -> None:
     assert anyone.get(f"{ADDRESS}//evil.example/", params={"token": TOKEN}).headers["location"] == "/evil.example/"
 
@@ -98,7 +110,7 @@ def test_a_link_changes_nothing(user: TestClient) -> None:
 
 
 def test_without_a_token_everybody_is_admitted_but_no_other_site(monkeypatch: pytest.MonkeyPatch) -> None:
-    with client(monkeypatch, token="") as anyone:
+    with client(monkeypatch, token=None) as anyone:
         assert anyone.get("/").status_code == 200
         assert anyone.post("/", headers={"Origin": "http://evil.example"}).status_code == 403
         assert anyone.get("/graphql", params={"query": "{ x }"}).status_code == 405

@@ -17,7 +17,7 @@ from filelock import FileLock
 from drive_assets.resources.storage import Storage
 from drive_assets.running import instance as instances
 from drive_assets.running.database_errors import explain
-from drive_assets.running.home import SETTINGS, TEMPLATE, UNEDITED, missing_settings, prepare_home
+from drive_assets.running.home import MOVED, SETTINGS, TEMPLATE, UNEDITED, missing_settings, prepare_home
 from drive_assets.running.instance import (
     PROCESS_TAG,
     end_lost_runs,
@@ -217,6 +217,37 @@ def test_unedited_settings_follow_the_version_and_edited_ones_stay(data_root: Pa
         "run_launcher.class: WatchedRunLauncher",
         "run_retries.retry_on_asset_or_op_failure: False",
     ]
+
+
+def test_a_kill_between_settings_and_their_copy_makes_no_edited_file(
+    data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed_after_one(path: Path, text: str) -> None:
+        path.write_text(text)
+        raise KeyboardInterrupt
+
+    home = prepare_home()
+    current = (home / SETTINGS).read_text()
+    for file in (home / SETTINGS, home / UNEDITED):
+        file.write_text("telemetry:\n  enabled: false\n")  # as an earlier version wrote it
+    with monkeypatch.context() as kill, pytest.raises(KeyboardInterrupt):
+        kill.setattr("drive_assets.running.home.write_text", killed_after_one)
+        prepare_home()
+    prepare_home()
+    assert (home / SETTINGS).read_text() == (home / UNEDITED).read_text() == current
+
+
+def test_unedited_settings_of_a_version_without_a_copy_follow(data_root: Path) -> None:
+    home = prepare_home()
+    current = (home / SETTINGS).read_text()
+    earlier = current
+    for old, new in MOVED.items():
+        earlier = earlier.replace(f": {new}\n", f": {old}\n")
+    for edit in ("", "# Our cluster\nschedules: {use_threads: true}\n"):
+        (home / UNEDITED).unlink(missing_ok=True)
+        (home / SETTINGS).write_text("# Of an earlier version\n" + earlier + edit)
+        prepare_home()
+        assert ((home / SETTINGS).read_text() == current) == (home / UNEDITED).is_file() == (not edit)
 
 
 def test_settings_of_earlier_versions_work_and_keep_what_was_edited(data_root: Path) -> None:

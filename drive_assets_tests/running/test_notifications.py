@@ -11,6 +11,7 @@ import dagster as dg
 import pytest
 
 from drive_assets.recordings import arrivals
+from drive_assets.running import notifications
 from drive_assets.running.notifications import QUIET_S, URLS, failure_notifications
 from model.common.errors import DataError, PassingError
 
@@ -112,6 +113,17 @@ def test_a_tick_with_a_wrong_clock_does_not_silence_later_ones(
         assert shown == "Sent: drive-assets: 1 run failed"
         assert tick(instance, cursor) == ("No run failed.", cursor)
     assert len(receiver.messages) == 2
+
+
+def test_failures_of_commands_do_not_hide_later_ones(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notifications, "MAX_FAILURES", 1)
+    with dg.instance_for_test() as instance:
+        _, cursor = tick(instance, None)
+        fail(instance, {"drive_assets/process": "host/1/2"})
+        fail(instance)
+        shown, cursor = tick(instance, cursor)
+        assert shown == "No run failed."
+        assert tick(instance, cursor)[0] == "Sent: drive-assets: 1 run failed"
 
 
 def test_a_rejected_message_is_sent_by_the_next_tick_without_showing_a_secret(receiver: Receiver) -> None:

@@ -1,5 +1,6 @@
 """`drive-assets ui` as a user sees it: a way through Dagster's UI and the report pages, in a browser."""
 
+import errno
 import os
 import socket
 import subprocess
@@ -22,7 +23,7 @@ from drive_assets.resources.mlflow.address import table_of_trainings
 from drive_assets.resources.storage import Storage
 from drive_assets.running.home import prepare_home
 from drive_assets.running.instance import open_instance
-from drive_assets.running.ui import _stop, run_ui
+from drive_assets.running.ui import Server, _stop, _watch, read_token, run_ui
 from drive_assets.status import failure_reason
 from drive_assets_tests.browser.walk import BROWSER, DRIVER, Walk, browser, free_port, served, token
 from drive_assets_tests.drives import write_drive
@@ -138,6 +139,31 @@ def attack(walk: Walk, instance: dg.DagsterInstance) -> None:
         until(lambda: walk.driver.title == "done")
         server.shutdown()
     assert set(instance.get_dynamic_partitions("recordings")) == set(NAMES)
+
+
+def test_a_token_that_could_not_be_written_is_no_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "ui_token"
+
+    def full(self: Path, *given: object, **options: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as disk, pytest.raises(DataError, match="the disk is full"):
+        disk.setattr(Path, "write_text", full)
+        read_token(path)
+    assert list(tmp_path.iterdir()) == []
+    token = read_token(path)
+    assert len(token) == 32 and read_token(path) == token and path.stat().st_mode & 0o777 == 0o600
+    path.write_text("")
+    with pytest.raises(DataError, match="ui_token is empty"):
+        read_token(path)
+
+
+def test_a_server_without_its_front_door_is_reported(tmp_path: Path) -> None:
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:  # answers 501
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(DataError, match="not behind its front door"):
+            _watch("127.0.0.1", [Server("reports", [], server.server_port)], {}, tmp_path, None, print)
+        server.shutdown()
 
 
 def test_two_uis_of_one_data_root_are_refused(data_root: Path) -> None:
