@@ -1,1 +1,1 @@
-"""Clusters as compute: what all have in common, and each."""
+"""Compute on a Slurm cluster."""
