@@ -143,7 +143,7 @@ def manifest(storage: "Storage", keys: list[str]) -> None:
     from model.dataset.summaries import summarise
     from model.dataset.summary_cache import SETTLED_S, SummaryCache, stamp_of
     from model.dataset.windows import WindowConfig
-    from model.recording.folder import CONTENT, Recording
+    from model.recording.folder import Recording
 
     window = WindowConfig(stride=1)
     split = SplitConfig(accept_implausible=keys)  # the generator's channels are no real car's
@@ -160,7 +160,7 @@ def manifest(storage: "Storage", keys: list[str]) -> None:
     for number, key in enumerate(keys):
         own = Recording(storage.recording(key))
         own.folder.mkdir(parents=True)
-        for name in CONTENT:
+        for name in one.digests():
             (own.folder / name).symlink_to(one.folder / name)
         moved, stats = (
             2_220_000 * number,

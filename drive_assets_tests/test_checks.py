@@ -11,8 +11,15 @@ from drive_assets.annotation.checks import plausible_detections, steady_detectio
 from drive_assets.definitions import defs
 from drive_assets.labels.checks import fits_telemetry, plausible_rates
 from drive_assets.resources.storage import Storage
+from drive_assets.splits.manifest import changed_recordings, check_unchanged
 from drive_assets.training.checks import finite_history, learnt_something
 from drive_assets_tests.drives import write_drive
+from drive_assets_tests.model.dataset.test_windows import labelled_drive
+from model.common.errors import DataError
+from model.common.files import write_json
+from model.dataset.assignment import SplitConfig
+from model.dataset.splits import build_manifest
+from model.dataset.windows import WindowConfig
 from model.recording.annotations import Annotations, write_annotations
 from model.recording.folder import Recording
 from model.recording.labels import LabelConfig, future_labels, write_future_labels
@@ -190,3 +197,23 @@ def test_checkpoints_without_finite_losses_or_better_than_chance(data_root: obje
     write("v1", None, 0.05)
     assert "val_loss of epoch 1 is not finite" in str(finite_history.evaluate(storage, name).description)
     assert "brake_1s 0.050, guessing reaches 0.100" in str(learnt_something.evaluate(storage, name).description)
+
+
+def test_recordings_that_changed_since_the_manifest_are_not_written(data_root: object) -> None:
+    storage = Storage.from_environment()
+    names = [f"2024-05-0{day}_10-00-00" for day in (1, 2, 3)]
+    drives = [labelled_drive(storage.recording(name), seed=seed) for seed, name in enumerate(names)]
+    manifest = build_manifest(storage.recordings, names, WindowConfig(), SplitConfig())
+    write_json(storage.manifest, manifest)
+    (split,) = [name for name, part in manifest["splits"].items() if part["recordings"] == names[:1]]
+    check_unchanged(storage, manifest, split)
+    reading, labels = drives[0] / "reading.json", drives[0] / "future_labels.csv"
+    write_json(reading, {"decimal_mark": "."})
+    assert changed_recordings(storage, names) == {names[0]: "reading.json changed"}
+    with pytest.raises(DataError, match=r"\(reading.json changed\): materialise split_manifest again"):
+        check_unchanged(storage, manifest, split)
+    reading.unlink()
+    assert changed_recordings(storage, names) == {}
+    labels.unlink()
+    with pytest.raises(DataError, match=r"\(future_labels.csv is gone\)"):
+        check_unchanged(storage, manifest, split)

@@ -205,6 +205,12 @@ def test_splits_that_were_changed_are_not_trained_on(splits: Path) -> None:
     assert (status, "train.h5 is damaged" in told) == (1, True), told
 
 
+def test_recordings_that_changed_since_the_manifest_are_not_written(splits: Path) -> None:
+    (splits / "recordings" / NAMES[0] / "reading.json").write_text('{"decimal_mark": "."}')
+    status, told = drive_assets("run", "--select", "h5_split", "--config", str(splits / "config.yaml"))
+    assert (status, "(reading.json changed): materialise split_manifest again" in told) == (1, True), told
+
+
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_training_ends_with_its_worker_at_once(splits: Path, how: signal.Signals) -> None:

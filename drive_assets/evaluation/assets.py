@@ -13,7 +13,7 @@ from drive_assets.reports.links import report_link
 from drive_assets.resources.compute import Compute
 from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.storage import Storage
-from drive_assets.running.batches import Event, each_result, partition_keys
+from drive_assets.running.batches import Event, each_result, fail_on_data_error, partition_keys
 from drive_assets.running.launchpad import Launchpad
 from drive_assets.splits.manifest import current_version, recorded_version
 from drive_assets.tasks import EVALUATE, EvaluateJob
@@ -61,7 +61,8 @@ def evaluation(
 ) -> Iterator[Event]:
     """How well a network predicts on unseen drives. **In:** its checkpoint, val and test. **Out:** figures on test at
     thresholds chosen on val, with intervals; onsets alone, alarms by budget, and the worst misses with their frames."""
-    version = current_version(storage)
+    with fail_on_data_error(context):
+        version = current_version(storage)
     jobs = [
         EvaluateJob(
             name,

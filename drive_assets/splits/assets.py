@@ -15,7 +15,7 @@ from drive_assets.resources.storage import Storage
 from drive_assets.running.batches import Event, each_partition, fail_on_data_error
 from drive_assets.running.launchpad import Launchpad
 from drive_assets.splits.checks import of_the_manifest
-from drive_assets.splits.manifest import outdated_manifest, read_manifest
+from drive_assets.splits.manifest import check_unchanged, outdated_manifest, read_manifest
 from model.common.code import code_version
 from model.common.files import write_json
 from model.dataset.assignment import SplitConfig
@@ -173,6 +173,7 @@ def h5_split(context: dg.AssetExecutionContext, storage: Storage) -> Iterator[Ev
 
     def build(name: str) -> dg.MaterializeResult:
         manifest = read_manifest(storage)
+        check_unchanged(storage, manifest, name)
         members = [storage.recording(recording) for recording in manifest["splits"][name]["recordings"]]
         window = WindowConfig(**manifest["window"])
         report = write_split(storage.split(name), members, window, manifest["fingerprint"])

@@ -1,6 +1,7 @@
 """Reads the split manifest, for the assets downstream of it, and compares it with the recordings."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ import dagster as dg
 from drive_assets.partitions import recording_keys
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
-from model.common.files import sha256
 from model.dataset.split_file import read_fingerprint
 from model.dataset.summary_cache import last_change
 from model.recording.content import check_annotated
@@ -86,12 +86,8 @@ def changed_recordings(storage: Storage, known: list[str]) -> dict[str, str]:
             check_annotated(recording)
         except (DataError, FileNotFoundError) as error:
             changes[name] = str(error)
-        for file, digest in entry["content"].items():
-            path = recording.folder / file
-            if not path.is_file():
-                changes[name] = f"{file} is gone"
-            elif sha256(path) != digest:
-                changes[name] = f"{file} changed"
+        if difference := _difference(recording, entry["content"]):
+            changes[name] = difference
     for name in set(known) - set(manifest["recordings"]):
         files = (storage.annotations(name), storage.future_labels(name))
         if not all(path.is_file() for path in files):
@@ -101,3 +97,21 @@ def changed_recordings(storage: Storage, known: list[str]) -> dict[str, str]:
         elif max(path.stat().st_ctime for path in files) > written:
             changes[name] = "changed since it was skipped"
     return dict(sorted(changes.items()))
+
+
+def check_unchanged(storage: Storage, manifest: Mapping[str, Any], split: str) -> None:
+    """Raises DataError if files of a split's recordings differ from those that the manifest was made from."""
+    for name in manifest["splits"][split]["recordings"]:
+        if difference := _difference(Recording(storage.recording(name)), manifest["recordings"][name]["content"]):
+            raise DataError(f"{name} changed since split_manifest ({difference}): materialise split_manifest again.")
+
+
+def _difference(recording: Recording, content: Mapping[str, str]) -> str:
+    """A file of a recording whose digest is not that of `content`; empty if there is none."""
+    now = recording.digests()
+    for file in sorted(content.keys() | now.keys()):
+        if file not in now:
+            return f"{file} is gone"
+        if now[file] != content.get(file):
+            return f"{file} changed"
+    return ""

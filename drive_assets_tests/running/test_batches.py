@@ -1,5 +1,6 @@
 """Runs over several partitions: what is recorded and when, and what an error or a retry does to other partitions."""
 
+import hashlib
 import importlib
 import signal
 from collections.abc import Callable, Generator, Iterator
@@ -250,6 +251,8 @@ def test_the_version_of_code_is_of_what_it_does(tmp_path: Path, monkeypatch: pyt
     versions = {name: code_version(f"code_{name}") for name in texts}
     assert versions["one"] == versions["told"]
     assert len(set(versions.values())) == 3
+    # Of the text that every version of Python writes.
+    assert versions["one"] == hashlib.sha256(b"def f(x):\n    return x + 1").hexdigest()[:12]
 
 
 def test_reexecution_from_failure_makes_only_what_failed(instance: dg.DagsterInstance) -> None:

@@ -12,7 +12,7 @@ def code_version(*modules: str) -> str:
     for name in modules:
         spec = find_spec(name)
         assert spec is not None and spec.origin is not None, name
-        digest.update(ast.dump(_WithoutTexts().visit(ast.parse(Path(spec.origin).read_bytes()))).encode())
+        digest.update(ast.unparse(_WithoutTexts().visit(ast.parse(Path(spec.origin).read_bytes()))).encode())
     return digest.hexdigest()[:12]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from model.detection.detector import VEHICLE_WORDS
+from model.detection.vehicles import VEHICLE_WORDS
 
 OWN_LANE, OWN_LANE_WIDTHS = 0.015, 0.5
 """Boxes whose gap to the region's middle is at most this share of its width, and of their own, are in the own lane. A

@@ -5,16 +5,14 @@ import zlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from model.common.errors import DataError
-from model.common.files import sha256
 from model.dataset.assignment import RecordingStats
 from model.dataset.windows import RecordingArrays, WindowConfig, join_recording
-from model.recording.folder import CONTENT, Recording
+from model.recording.folder import Recording
 from model.recording.plausibility import (
     CAMERA,
     camera_findings,
@@ -65,7 +63,7 @@ def summarise(own: Recording, window: WindowConfig) -> Summary:
     sampled = np.argsort(when // 100 * _SCATTER % 2**32, kind="stable")[:SAMPLED_ROWS]
     return Summary(
         blocks_training=blocker,
-        stats=_stats(own.folder, arrays, window),
+        stats=_stats(own, arrays, window),
         inputs=arrays.inputs,
         class_names=own.class_names(),
         coast_threshold=arrays.coast_threshold,
@@ -73,14 +71,14 @@ def summarise(own: Recording, window: WindowConfig) -> Summary:
     )
 
 
-def _stats(recording: Path, arrays: RecordingArrays, config: WindowConfig) -> RecordingStats:
+def _stats(recording: Recording, arrays: RecordingArrays, config: WindowConfig) -> RecordingStats:
     positives = (arrays.window_labels(config.length) == 1).sum(axis=0)
     return RecordingStats(
         name=recording.name,
         frames=len(arrays.time_ms),
         windows=len(arrays.window_start),
         positives=dict(zip(BINARY_LABELS, positives.tolist(), strict=True)),
-        content={name: sha256(recording / name) for name in CONTENT},
+        content=recording.digests(),
         region=arrays.region,
     )
 

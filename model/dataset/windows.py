@@ -26,8 +26,6 @@ from model.recording.schema import (
 )
 from model.recording.times import MAX_STEP_MS, SLOT, separated_times
 
-LAGS = (1, 2, 4, 10)
-"""Frames before the last one with which networks and baselines compare it."""
 Shared = TypeVar("Shared", tuple[str, ...], float)
 
 

@@ -8,15 +8,9 @@ from typing import Any
 
 from model.common.errors import DataError
 from model.common.files import atomic_path
+from model.detection.vehicles import COCO_VEHICLES, OWN_CLASSES, VEHICLE_WORDS
 
 BUNDLED = Path(__file__).parent / "pretrained" / "yolo12n_simulated.pt"
-COCO_VEHICLES = ("car", "motorcycle", "bus", "truck")
-OWN_CLASSES = ("vehicle", "vehicle.left", "vehicle.front", "vehicle.right")
-VEHICLE_WORDS = {
-    *COCO_VEHICLES, *OWN_CLASSES, "ambulance", "automobile", "caravan", "coach", "lorry", "minibus", "motor",
-    "motorbike", "pickup", "suv", "taxi", "trailer", "tricycle", "van",
-}  # fmt: skip
-"""Class names, in lower case, that are left out only if the user says so."""
 
 
 def configure_ultralytics(folder: Path) -> None:

@@ -105,7 +105,7 @@ def _trained_without_detections(
         trained = train(content["architecture"], blind, blind / "model", training, content["data_version"])
         model, _ = load_checkpoint(trained.best_model)
         device = choose_device(config.device)
-        data = load_split(blind / "test.h5", training, device)
+        data = load_split(blind / "test.h5", training, device, content["data_version"])
         after = test.replace(predict(model.to(device), data, config.batch_size))
     return Importance(input=WITHOUT_DETECTIONS, loss=Areas.of(test).minus(Areas.of(after)))
 

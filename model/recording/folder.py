@@ -4,6 +4,7 @@ What belongs to a camera (frames, region of interest, annotations) lies in `Reco
 """
 
 import contextlib
+import json
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -17,7 +18,7 @@ import pandas as pd
 from pydantic import NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
 from model.common.errors import DataError
-from model.common.files import write_json
+from model.common.files import sha256, write_json
 from model.recording.annotations import Annotations, read_annotations
 from model.recording.dialect import MOST_UNREADABLE, ReadingConfig
 from model.recording.frame_files import content_kind, frame_name, frame_time, is_frame, is_whole, repeated_frames
@@ -38,8 +39,8 @@ READING = "reading.json"
 """Options of `ReadingConfig` that the recording's telemetry is read with."""
 ORIGIN = ".source.json"
 """The source that the recording was made from."""
-CONTENT = (TELEMETRY, ANNOTATIONS, LABELS)
-"""Files that windows are made from."""
+CONTENT = (TELEMETRY, ANNOTATIONS, LABELS, READING)
+"""Files that windows are made from. The last is optional."""
 AS_RECORDED = [0.0, 100.0]
 """The range of a pedal that needs no rescaling."""
 EXAMPLES = 10
@@ -103,9 +104,9 @@ class Recording:
     def reading_path(self) -> Path:
         return self.folder / READING
 
-    @property
-    def origin_path(self) -> Path:
-        return self.folder / ORIGIN
+    def digests(self) -> dict[str, str]:
+        """SHA-256 by name of the files in CONTENT that exist."""
+        return {name: sha256(self.folder / name) for name in CONTENT if (self.folder / name).is_file()}
 
     def telemetry(self, most_unreadable: float = 1.0) -> tuple[pd.DataFrame, TelemetryReport]:
         """As `read_telemetry`. How many rows may be unreadable was decided when the recording was taken."""
@@ -159,18 +160,21 @@ class Recording:
     def region(self) -> Region | None:
         """The region of interest in the recording's own roi.json ({"x", "y", "width", "height"}), if there is one.
 
+        Other keys are ignored, and fractions of a pixel are cut off.
+
         Raises:
             DataError: the file holds no region.
         """
         if not self.roi_path.is_file():
             return None
         try:
-            return _REGION.validate_json(self.roi_path.read_bytes())
-        except ValidationError as error:
+            content = json.loads(self.roi_path.read_text(encoding="utf-8"))
+            region = [int(content[name]) for name in Region._fields]
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise DataError(
-                f'{self.roi_path}: expected {{"x": .., "y": .., "width": .., "height": ..}} in px, the last two '
-                f"positive ({_reasons(error)})."
+                f'{self.roi_path}: expected {{"x": .., "y": .., "width": .., "height": ..}} in px ({error}).'
             ) from error
+        return check_region(region, str(self.roi_path))
 
     @cached_property
     def details(self) -> dict[str, Any]:
@@ -199,13 +203,10 @@ def check_region(region: Any, what: str) -> Region:
     try:
         return _REGION.validate_python(region)
     except ValidationError as error:
+        reasons = "; ".join(each["msg"] for each in error.errors(include_url=False))
         raise DataError(
-            f"{what} {region!r}: expected x, y, width, height in px, the last two positive ({_reasons(error)})."
+            f"{what} {region!r}: expected x, y, width, height in px, the last two positive ({reasons})."
         ) from error
-
-
-def _reasons(error: ValidationError) -> str:
-    return "; ".join(each["msg"] for each in error.errors(include_url=False))
 
 
 @dataclass(frozen=True)

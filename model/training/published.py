@@ -18,6 +18,7 @@ WORK, _PUBLISHING = ".work", "publishing"
 SUM = "sum"
 LEARNT_BY = (
     "model.recording.schema",
+    "model.detection.vehicles",
     "model.dataset.features",
     "model.dataset.lead",
     *(

@@ -165,6 +165,9 @@ def test_the_manifest_skips_with_reasons_and_changes_with_its_inputs(tmp_path: P
     assert manifest["splits"]["train"]["windows"] > 0
     again = build_manifest(tmp_path, names[::-1], WindowConfig(stride=1), SplitConfig())
     assert again["fingerprint"] == manifest["fingerprint"]
+    write_json(tmp_path / names[0] / "reading.json", {"decimal_mark": "."})
+    read_otherwise = build_manifest(tmp_path, names, WindowConfig(stride=1), SplitConfig())
+    assert read_otherwise["fingerprint"] != manifest["fingerprint"]
     other = build_manifest(tmp_path, names, WindowConfig(stride=2), SplitConfig())
     assert other["fingerprint"] != manifest["fingerprint"]
 

@@ -92,6 +92,11 @@ def test_a_recording_of_other_suffixes_and_a_camera_that_hung(tmp_path: Path) ->
     assert repeated_frames({"a": frames[4], "b": frames[7]}) == []
 
 
+def test_a_region_with_other_keys_and_fractions_is_read(tmp_path: Path) -> None:
+    (tmp_path / "roi.json").write_text('{"camera": "left", "x": 0, "y": 320.7, "width": 1920.0, "height": 575}')
+    assert Recording(tmp_path).region() == Region(0, 320, 1920, 575)
+
+
 @pytest.mark.parametrize(
     "content",
     ["", "7", "{", "[" * 100_000, '{"x": 0, "y": 0, "width": 1e400, "height": 9}', '{"x": 0, "y": 0, "width": NaN}'],

@@ -455,6 +455,18 @@ def test_a_checkpoint_that_is_not_the_expected_one_is_refused(splits: Path) -> N
     torch.save({**content, "model_config": {**content["model_config"], "hidden_dim": 32}}, cut)
     with pytest.raises(DataError, match="does not fit its own model_config"):
         load_checkpoint(cut)
+    torch.save({**content, "class_names": ["car", "person"]}, cut)  # without the input that marks vehicles
+    with pytest.raises(DataError, match=f"which of the classes car, person are vehicles: train {NAME} again"):
+        load_checkpoint(cut)
+
+
+@pytest.mark.parametrize("fact", ["LAGS", "OWN_LANE", "VEHICLE_WORDS"])
+def test_facts_that_decide_what_is_learnt_belong_to_its_version(fact: str) -> None:
+    model = Path(published.__file__).parents[1]
+    modules = [
+        f"model.{path.parent.name}.{path.stem}" for path in model.rglob("*.py") if f"\n{fact}" in path.read_text()
+    ]
+    assert len(modules) == 1 and set(modules) <= set(published.LEARNT_BY)
 
 
 def test_splits_that_do_not_fit_each_other_are_refused(splits: Path) -> None:
