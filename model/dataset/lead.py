@@ -1,10 +1,12 @@
-"""Which detections can be the lead vehicle: vehicles in the own lane."""
+"""Facts that networks and baselines share, without torch: which detections can be the lead vehicle, and lags."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from model.detection.vehicles import VEHICLE_WORDS
 
+LAGS = (1, 2, 4, 10)
+"""Frames before the last one with which networks and baselines compare it."""
 OWN_LANE, OWN_LANE_WIDTHS = 0.015, 0.5
 """Boxes whose gap to the region's middle is at most this share of its width, and of their own, are in the own lane. A
 distant vehicle in the next lane is as close to the middle: only its own width tells it from the lead."""

@@ -12,13 +12,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from model.common.errors import DataError
+from model.dataset.lead import LAGS
 from model.dataset.split_file import Split, read_split
 from model.evaluation.config import EvaluationConfig
 from model.evaluation.lane import boxes_in_lane, lead_box
 from model.evaluation.predictions import Predictions, last_frames
 from model.evaluation.results import EVALUATION, Evaluation
 from model.evaluation.scoring import evaluate_predictions
-from model.network.derived import LAGS
 
 Features = npt.NDArray[np.float32]
 

@@ -10,14 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from model.dataset.lead import OWN_LANE, in_own_lane
+from model.dataset.lead import LAGS, OWN_LANE, in_own_lane
 from model.network.config import ModelConfig
 from model.recording.schema import BOX_FEATURES, CHANNELS
 from model.recording.times import STEP_MS
 
 FRAME_S = STEP_MS / 1000
-LAGS = (1, 2, 4, 10)
-"""Frames before the last one with which it is compared, by the baselines too."""
 SPANS = (3, 6, 10)
 """Frames over which rates of change are estimated."""
 STEADY = (1.5, 0.6)
