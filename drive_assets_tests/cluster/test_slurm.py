@@ -23,11 +23,14 @@ from drive_assets_tests.waiting import until
 
 
 def bring_back(cluster: LocalCluster, node: str) -> None:
-    """Resume a node whose slurmd was started again. Until it has registered, that may not last."""
+    """Resume a node whose slurmd was started again. Until it has registered, that may not last.
+
+    Slurm drains a node on which a job's processes took long to end, as they may on a busy machine.
+    """
 
     def is_idle() -> bool:
         state = cluster.call("sinfo", "-h", "-n", node, "-o", "%t").split()[0]
-        if state.startswith("down"):
+        if state.startswith(("down", "drain", "drng")):
             cluster.call("scontrol", "update", f"nodename={node}", "state=resume")
         return state == "idle"
 
