@@ -23,16 +23,19 @@ from drive_assets_tests.waiting import until
 
 
 def bring_back(cluster: LocalCluster, node: str) -> None:
-    """Resume a node whose slurmd was started again. Until it has registered, that may not last.
+    """Resume a node whose slurmd was started again.
 
-    Slurm drains a node on which a job's processes took long to end, as they may on a busy machine.
+    Until it has registered, that may not last; and a node on which a job's processes took long to end is completing or
+    drained: to take it down first ends that.
     """
 
     def is_idle() -> bool:
-        state = cluster.call("sinfo", "-h", "-n", node, "-o", "%t").split()[0]
-        if state.startswith(("down", "drain", "drng")):
-            cluster.call("scontrol", "update", f"nodename={node}", "state=resume")
-        return state == "idle"
+        if cluster.call("sinfo", "-h", "-n", node, "-o", "%t").split()[0] == "idle":
+            return True
+        for state in (["state=down", "reason=restarted"], ["state=resume"]):
+            cluster.call("scontrol", "update", f"nodename={node}", *state)
+        time.sleep(5)
+        return False
 
     until(is_idle, f"{node} is back")
 
