@@ -92,7 +92,7 @@ class LocalCluster:
         self._run("munged", "munged", "--foreground", "--force", *options)
         until((munge / "socket").exists, "munged listens")
         self.start_controller()
-        self.start_n1()
+        self._run("n1", "slurmd", "-D", "-N", "n1")
         blind = f"mount -t tmpfs none {self.hidden} && exec slurmd -D -N n2"
         self._run("n2", "unshare", "--mount", "sh", "-c", blind)
         nodes = ("sinfo", "-h", "-N", "-p", "main", "-o", "%t")
@@ -100,9 +100,6 @@ class LocalCluster:
 
     def start_controller(self) -> None:
         self._run("slurmctld", "slurmctld", "-D")
-
-    def start_n1(self) -> None:
-        self._run("n1", "slurmd", "-D", "-N", "n1")
 
     def stop(self, name: str) -> None:
         process = self.processes.pop(name)

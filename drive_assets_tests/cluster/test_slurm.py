@@ -22,24 +22,6 @@ from drive_assets_tests.cluster.worker import begun
 from drive_assets_tests.waiting import until
 
 
-def bring_back(cluster: LocalCluster, node: str) -> None:
-    """Resume a node whose slurmd was started again.
-
-    Until it has registered, that may not last; and a node on which a job's processes took long to end is completing or
-    drained: to take it down first ends that.
-    """
-
-    def is_idle() -> bool:
-        if cluster.call("sinfo", "-h", "-n", node, "-o", "%t").split()[0] == "idle":
-            return True
-        for state in (["state=down", "reason=restarted"], ["state=resume"]):
-            cluster.call("scontrol", "update", f"nodename={node}", *state)
-        time.sleep(5)
-        return False
-
-    until(is_idle, f"{node} is back")
-
-
 def restart_controller(cluster: LocalCluster) -> None:
     cluster.start_controller()
     until(lambda: "idle" in cluster.call("sinfo", "-h", "-o", "%t"), "the cluster is back")
@@ -218,22 +200,23 @@ def test_a_preempted_job_resumes(lab: Lab) -> None:
     assert lab.made() == {"a": 2}
 
 
-def test_the_job_of_a_lost_node_begins_elsewhere_but_not_beside_the_first(lab: Lab) -> None:
+def test_the_job_of_a_lost_node_begins_elsewhere_but_not_beside_the_first(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The job's process on the lost node lives, as after the death of slurmd alone."""
 
     def lose() -> None:
-        lab.cluster.processes["n1"].kill()
-        lab.cluster.stop("n1")
-        lab.cluster.call("scontrol", "update", "nodename=n1", "state=down", "reason=test")  # as after SlurmdTimeout
+        other.processes["n1"].kill()
+        other.stop("n1")
+        other.call("scontrol", "update", "nodename=n1", "state=down", "reason=test")  # as after SlurmdTimeout
         until(lambda: "Restarts=1" in lab.job_details(), "Slurm requeues the job")
         log = next(lab.root.glob("jobs/echoes-*/*.log"))
         until(lambda: "Waiting for another process" in log.read_text(), "it waits for the first")
 
-    try:
+    with local_cluster() as other:  # of which the other tests could not use n1
+        monkeypatch.setenv("SLURM_CONF", str(other.config))
+        lab.cluster = other
         assert lab.run_while(lose).success, lab.log()
-    finally:
-        lab.cluster.start_n1()
-        bring_back(lab.cluster, "n1")
     assert lab.made() == {"a": 1}
 
 
