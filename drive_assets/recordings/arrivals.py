@@ -18,6 +18,7 @@ TAGS = {"dagster/max_retries": "3"}
 """A run whose process is lost, for example with its machine, restarts by itself (`run_retries` in dagster.yaml)."""
 MAX_NAMES = 5
 """Names that a tick lists of each kind."""
+NAME_IN_USE = "not taken, since the name is in use"
 
 
 def now() -> float:
@@ -108,7 +109,7 @@ class Tick:
         else:
             conflict = name_conflict(self.storage, source, arrival.sizes)
         if conflict:
-            self.note("not taken, since the name is in use", conflict)
+            self.note(NAME_IN_USE, conflict)
         else:
             self.requested.append(arrival)
         return not conflict

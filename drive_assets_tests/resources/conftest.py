@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from drive_assets.resources.sharepoint.client import GraphClient
-from drive_assets.resources.sharepoint.items import DeltaPage
 from drive_assets.resources.sharepoint.settings import SharePointSettings
 from drive_assets_tests.graph_server import GraphServer
 from drive_assets_tests.resources.clock import TestClock
@@ -66,11 +65,3 @@ def client(make_client: Callable[..., GraphClient]) -> GraphClient:
 def drive_id(client: GraphClient, server: GraphServer) -> str:
     """Id of the library; the client is signed in."""
     return client.drives(client.site_id(server.site_url))[0].id
-
-
-def delta(client: GraphClient, drive_id: str, link: str | None = None) -> list[DeltaPage]:
-    """The pages of a round, including the one with the delta link."""
-    pages = [client.delta_page(drive_id, link)]
-    while pages[-1].next_link is not None:
-        pages.append(client.delta_page(drive_id, pages[-1].next_link))
-    return pages

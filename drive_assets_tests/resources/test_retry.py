@@ -98,7 +98,7 @@ def test_two_clients_wait_for_different_times(make_client: Make, server: GraphSe
 
 def test_a_500_of_no_coherent_view_is_retried(client: GraphClient, server: GraphServer, drive_id: str) -> None:
     server.fail(Fault("coherent_view", count=2, match="delta"))
-    assert client.delta_page(drive_id).items
+    assert client.delta_page(drive_id).delta_link
 
 
 def test_permanent_errors_end_after_a_bounded_number_of_tries(
@@ -121,7 +121,7 @@ def test_a_refusal_is_not_retried(client: GraphClient, server: GraphServer, cloc
 @pytest.mark.parametrize("kind", ["cut", "truncate"])
 def test_a_cut_answer_is_requested_again(client: GraphClient, server: GraphServer, drive_id: str, kind: str) -> None:
     server.fail(Fault(kind, at=20, match="/root/delta"))
-    assert client.delta_page(drive_id).items
+    assert client.delta_page(drive_id).delta_link
 
 
 def test_an_unreachable_server_is_tried_a_bounded_number_of_times(

@@ -12,7 +12,6 @@ from drive_assets.resources.sharepoint.client import GraphClient
 from drive_assets.resources.sharepoint.items import Item
 from drive_assets_tests.graph_server import Fault, GraphServer
 from drive_assets_tests.resources.clock import TestClock
-from drive_assets_tests.resources.conftest import delta
 from model.common.errors import DataError
 
 FAULTS = [
@@ -88,7 +87,7 @@ def test_no_fault_shows_a_secret(
     texts: list[str] = []
     first = make_client()
     drive_id = first.drives(first.site_id(server.site_url))[0].id
-    *_, last = delta(first, drive_id)
+    last = first.delta_page(drive_id)
     item = first.item_by_path(drive_id, "big.zip")
     server.fail(fault)
     failed = 0

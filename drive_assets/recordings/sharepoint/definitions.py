@@ -4,18 +4,18 @@ import os
 
 import dagster as dg
 
-from drive_assets.recordings.sharepoint.drive_map import open_map
+from drive_assets.recordings.sharepoint.known import full_listing_request
 from drive_assets.recordings.sharepoint.sensor import sharepoint_sensor
 from drive_assets.recordings.sharepoint.source import SharePointSource
 from drive_assets.recordings.sources import Kind
 from drive_assets.resources.storage import Storage
 from drive_assets.running.environment import Cron, setting
+from model.common.files import write_text
 
 
 @dg.op(description="Have the SharePoint sensor list the whole library and compare it by id.")
 def request_full_round(context: dg.OpExecutionContext, storage: Storage) -> None:
-    with open_map(storage) as known:
-        known.begin_full_round()
+    write_text(full_listing_request(storage), "")
     context.log.info("The next ticks of sharepoint_sensor list the whole library and report the differences.")
 
 

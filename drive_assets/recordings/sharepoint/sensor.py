@@ -1,9 +1,12 @@
-"""The sensor that follows Graph's list of changes and requests recordings once they are complete in the library."""
+"""The sensor that requests recordings in SharePoint once they are complete.
+
+Graph's list of changes tells which folders to list; the listing of a folder tells what is in it.
+"""
 
 import json
 import os
-import time
-from dataclasses import asdict, dataclass, replace
+from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -11,12 +14,18 @@ import dagster as dg
 from drive_assets.partitions import is_recording_name
 from drive_assets.recordings import arrivals
 from drive_assets.recordings.archives import open_archive
-from drive_assets.recordings.arrivals import INTERVAL_S, Arrival, ArrivalRules, Tick
-from drive_assets.recordings.files import listing, missing_files, taken_as
-from drive_assets.recordings.sharepoint.drive_map import DriveMap, Entry, open_map
-from drive_assets.recordings.sharepoint.library import SET_UP, Place, connect, find_place, settings_key
+from drive_assets.recordings.arrivals import INTERVAL_S, NAME_IN_USE, Arrival, ArrivalRules, Tick
+from drive_assets.recordings.files import is_taken, listing, missing_files, sizes_of, taken_as
+from drive_assets.recordings.sharepoint.known import (
+    AT_ONCE,
+    Entry,
+    Known,
+    full_listing_request,
+    read_known,
+)
+from drive_assets.recordings.sharepoint.library import SET_UP, connect, find_place, settings_key
 from drive_assets.recordings.sharepoint.source import SharePointSource, listing_of_zip
-from drive_assets.resources.sharepoint.items import DeltaPage, Item, ResyncRequired, SharePointError, Throttled
+from drive_assets.resources.sharepoint.items import Item, NotFound, ResyncRequired, SharePointError, Throttled
 from drive_assets.resources.sharepoint.settings import SharePointSettings
 from drive_assets.resources.storage import Storage
 from drive_assets.running.batches import error_text
@@ -28,51 +37,11 @@ from model.recording.folder import TELEMETRY
 if TYPE_CHECKING:
     from drive_assets.resources.sharepoint.client import GraphClient
 
-MAX_RESYNCS = 2
-"""Restarts of the list of changes within one tick."""
 REFUSED_LINK = (400, 404)
 """What Graph answers, instead of 410, to a link that it no longer knows."""
 SHARE_FOR_PAGES = 0.75
 """Of a tick's time; the rest is for the recordings in the pages."""
-WRONG_NAME = "not named YYYY-MM-DD_HH-MM-SS"
-
-
-@dataclass(frozen=True)
-class Cursor:
-    """The position in the library's list of changes. The links are Graph's, and opaque."""
-
-    link: str | None = None
-    page: int = 0
-    """Number of the page in its round that `link` leads to."""
-    is_whole: bool = False
-    """Whether the last round ended: only then is the content of a folder known."""
-    is_full: bool = False
-    """Whether the round lists the whole library, not just changes."""
-    generation: int = 0
-    tick: int = 0
-    landmark: str = ""
-    """Fingerprint of an earlier link of the round: if it comes again, the links form a circle (Brent's algorithm)."""
-
-    @classmethod
-    def parse(cls, text: str | None) -> "Cursor":
-        return cls(**json.loads(text)) if text else cls()
-
-    def after(self, page: DeltaPage) -> "Cursor":
-        """The cursor after `page` was stored.
-
-        Raises:
-            DataError: the links form a circle.
-        """
-        if page.delta_link is not None:
-            return replace(self, link=page.delta_link, page=0, is_whole=True, is_full=False, landmark="")
-        link, number = fingerprint(page.next_link), self.page + 1
-        if link == self.landmark:
-            raise DataError(
-                f"SharePoint's list of changes repeats at page {number}. The next tick tries again; if that does not "
-                "help, launch the job sharepoint_reconciliation."
-            )
-        is_power_of_two = number & (number - 1) == 0
-        return replace(self, link=page.next_link, page=number, landmark=link if is_power_of_two else self.landmark)
+INCOMPLETE, REFUSED, WRONG_NAME = "not complete", "refused", "not named YYYY-MM-DD_HH-MM-SS"
 
 
 @dg.sensor(
@@ -92,197 +61,213 @@ def sharepoint_sensor(
     if settings is None:
         return dg.SkipReason(f"SharePoint is not set up. {SET_UP}")
     storage.check_writable()
-    started, tick = time.monotonic(), Tick(storage, arrival_rules)
-    cursor = Cursor.parse(context.cursor)
+    tick, cursor = Tick(storage, arrival_rules), json.loads(context.cursor or "{}")
     client = connect(settings, patience_s=arrival_rules.slice_s / 4)
-    with open_map(storage) as known:
-        try:
-            place = known.place(settings_key(settings))
-            if place is None:
-                place = find_place(client, settings)
-                known.set_place(place)
-            deadline = started + SHARE_FOR_PAGES * arrival_rules.slice_s
-            cursor = _read_changes(client, known, place, cursor, tick, deadline)
-        except Throttled as error:
-            return dg.SkipReason(f"{error} The next tick continues.")
-        cursor = replace(cursor, tick=cursor.tick + 1)
-        if cursor.is_whole:
-            Scan(client, known, place, tick, cursor.tick, started + arrival_rules.slice_s).run()
-        nothing = f"Nothing new in {place.label} ({known.size()} items)"
-    return tick.result(context, json.dumps(asdict(cursor)), nothing)
+    link, number = cursor.get("link"), cursor.get("known", 0)
+    try:
+        known = read_known(storage, number)
+        before = known.text() if known else ""
+        if known is None or known.settings != settings_key(settings) or not known.entries:
+            known, link = Known.of(settings_key(settings), find_place(client, settings)), None
+        link, is_whole = _read_changes(client, known, link, tick)
+        if is_whole:
+            Scan(client, known, tick).run()
+    except Throttled as error:
+        return dg.SkipReason(f"{error} The next tick continues.")
+    if known.text() != before:
+        number += 1
+        known.write(storage, number)
+    nothing = f"Nothing new in {known.place.label} ({len(known.entries)} folders and zips)"
+    return tick.result(context, json.dumps({"link": link, "known": number}), nothing)
 
 
-def _read_changes(
-    client: "GraphClient", known: DriveMap, place: Place, cursor: Cursor, tick: Tick, deadline: float
-) -> Cursor:
-    """Store the pages from the cursor on, until the round or the time ends; returns the new cursor.
+def _read_changes(client: "GraphClient", known: Known, link: str | None, tick: Tick) -> tuple[str | None, bool]:
+    """Note in `known` what changed since `link`, or that everything is to be listed.
+
+    Returns:
+        The link with which the next tick continues, and whether the list of changes was read to its end.
 
     Raises:
-        DataError: the first page failed, or the links form a circle. Dagster then keeps the cursor of the tick before.
+        SharePointError: a page cannot be read.
+        DataError: the links form a circle.
     """
-    known.undo_lost_ticks(cursor.tick)
-    if cursor.generation != known.generation or not cursor.generation:
-        cursor = _restart(known, cursor, None)
-    pages = resyncs = 0
+    request = full_listing_request(tick.storage)
+    requested = request.stat().st_mtime if request.is_file() else 0.0
+    if requested > known.listed_for:
+        known.listed_for = requested
+        known.see_all_change(arrivals.now())
+    read = {link}
     while True:
-        if cursor.is_whole:
-            cursor = replace(cursor, page=0, is_whole=False)
         try:
-            page = client.delta_page(place.drive, cursor.link)
+            page = client.delta_page(known.place.drive, link)
         except SharePointError as error:
-            is_outdated = isinstance(error, ResyncRequired) or (cursor.link and error.status in REFUSED_LINK)
-            if is_outdated and resyncs < MAX_RESYNCS:
-                resyncs += 1
-                tick.note("restart(s) of the list of changes", str(error))
-                cursor = _restart(known, cursor, getattr(error, "location", None))
-                continue
-            if pages == 0 or is_outdated:
+            if link is None or not (isinstance(error, ResyncRequired) or error.status in REFUSED_LINK):
                 raise
-            tick.warn("page not read, the next tick continues", str(error))
-            return cursor
-        deleted = known.apply(page.items, cursor.generation, arrivals.now())
-        if page.delta_link is not None and cursor.is_full:
-            deleted += known.end_full_round(cursor.generation)
-        for name in sorted(set(deleted)):
-            tick.warn("deleted in SharePoint, wholly or in part, and kept here", name)
-        cursor = cursor.after(page)
-        pages += 1
-        if cursor.is_whole:
-            return cursor
-        if time.monotonic() > deadline:
-            tick.note("round too long for one tick", f"{cursor.page} pages read so far, the next tick continues")
-            return cursor
-
-
-def _restart(known: DriveMap, cursor: Cursor, link: str | None) -> Cursor:
-    generation = known.begin_full_round(cursor.generation)
-    return replace(cursor, link=link, page=0, is_whole=False, is_full=True, generation=generation, landmark="")
+            # Changes since an outdated link are unknown: everything is listed and compared by id.
+            tick.note("restart(s) of the list of changes", str(error))
+            known.see_all_change(arrivals.now())
+            link = None
+            continue
+        for item in page.items:
+            known.see_change(item, arrivals.now())
+        if page.next_link is None:
+            return page.delta_link, True
+        link = page.next_link
+        if link in read:
+            raise DataError(
+                "SharePoint's list of changes repeats. The next tick tries again; if that does not help, reset the "
+                "cursor of sharepoint_sensor."
+            )
+        read.add(link)
+        if tick.spent_s > SHARE_FOR_PAGES * tick.rules.slice_s:
+            tick.note("list of changes too long for one tick", f"{len(read) - 1} pages read, the next tick continues")
+            return link, False
 
 
 @dataclass(frozen=True)
 class Scan:
-    """A tick's scan of all folders and zips that changed and are not settled."""
+    """A tick's scan of all folders and zips that changed and are settled."""
 
     client: "GraphClient"
-    known: DriveMap
-    place: Place
+    known: Known
     tick: Tick
-    number: int
-    deadline: float
 
     def run(self) -> None:
-        if not self.known.has(self.place.folder):
-            self.known.set_place(None)
-            self.tick.warn("watched folder not found", f"the next tick looks for {self.place.label} again")
-            return
-        settled, entries = [], self.known.pending(self.place.folder)
-        for number, entry in enumerate(entries):
-            if self.tick.is_full or time.monotonic() > self.deadline:
-                self.tick.note("left for the next tick", f"{len(entries) - number} folders and zips")
-                break
+        due = [item for item, entry in self.known.entries.items() if self._is_due(item, entry)]
+        # Other folders come before recordings, which may turn out to be deleted.
+        queue = deque(sorted(due, key=lambda item: (self.known.entries[item].changed != AT_ONCE, self._path(item))))
+        while queue:
+            if self.tick.is_full or self.tick.spent_s > self.tick.rules.slice_s:
+                self.tick.note("left for the next tick", f"{len(queue)} folders and zips")
+                return
+            item = queue.popleft()
+            if (entry := self.known.entries.get(item)) is None:
+                continue
             try:
-                if self._is_settled(entry):
-                    settled.append(entry.id)
+                queue += self._examine(item, entry)
+            except Throttled as error:
+                self.tick.note("left for the next tick", f"{len(queue) + 1} folders and zips: {error}")
+                return
+            except NotFound:
+                if item == self.known.place.folder:
+                    self.tick.warn("watched folder not found", f"the next tick looks for {self._label()} again")
+                    self.known.entries.clear()
+                    return
+                self._report_removed(self.known.remove(item))
             except Exception as error:  # a failure of one does not stop the others
-                self.tick.note("not read", f"{entry.path}: {error_text(error)}")
-        self.known.settle(settled)
+                self.tick.note("not read", f"{self._path(item)}: {error_text(error)}")
 
-    def _is_settled(self, entry: Entry) -> bool:
-        """Whether nothing more is to be done until the entry changes."""
-        if not entry.path:
-            for name in self.known.requested_names(entry.id):
-                self.tick.warn("moved out of the folder and kept here", name)
-            return True
-        return self._scan_folder(entry) if entry.is_folder else self._scan_zip(entry)
+    def _is_due(self, item: str, entry: Entry) -> bool:
+        """Whether a folder or zip changed and is settled; reports it if not, and what is known of it."""
+        for kind, text in entry.notes:
+            self.tick.note(kind, text)
+        if entry.changed is None:
+            return False
+        if entry.notes:  # a name was in use
+            return arrivals.now() - entry.changed >= self.tick.rules.settling_s
+        # By the time that the sensor saw the change: upload tools keep the times of files, and clocks differ.
+        return self.tick.is_settled(self._path(item), entry.changed)
 
-    def _scan_folder(self, entry: Entry) -> bool:
-        content = self.known.content(entry.id)
-        names = [name for name, _ in content.files]
+    def _examine(self, item: str, entry: Entry) -> list[str]:
+        """List a folder or read a zip's directory, and request what is new; returns ids to examine now, too."""
+        entry.notes = []
+        changed = self._examine_folder(item, entry) if entry.is_folder else self._examine_zip(item, entry)
+        is_in_use = any(kind == NAME_IN_USE for kind, _ in entry.notes)
+        entry.changed = arrivals.now() if is_in_use else None
+        return [id_ for id_ in changed if self._is_due(id_, self.known.entries[id_])]
+
+    def _examine_folder(self, item: str, entry: Entry) -> list[str]:
+        items = list(self.client.children(self.known.place.drive, item))
+        changed, gone = self.known.update(item, items, arrivals.now())
+        self._report_removed(gone)
+        files = [file for file in items if not file.is_folder and is_taken(file.name)]
+        names, sizes = [file.name for file in files], listing([(file.name, file.size) for file in files])
+        identity = fingerprint(sorted(file.version for file in files))
+        is_requested = entry.requested == [entry.name]
         if not is_recording_name(entry.name):
-            has_telemetry = TELEMETRY in map(taken_as, names)
-            if has_telemetry:
-                self.tick.note(WRONG_NAME, entry.path)
-            return not has_telemetry
-        requested, number = self.known.requested(entry.id, entry.name)
-        if requested and not content.is_changed:
-            return True
-        if missing_files(names):
-            self.tick.note("not complete", f"{entry.path} lacks {missing_files(names)}")
-            return False
-        if not self._is_ready(entry, max(entry.seen, content.seen), content.malware):
-            return False
-        identity, sizes = fingerprint(content.versions), listing(content.files)
-        return self._request(entry, entry.name, None, number, identity, sizes, sizes)
+            if TELEMETRY in map(taken_as, names):
+                self._note(entry, WRONG_NAME, self._path(item))
+        elif missing := missing_files(names):
+            self._note(entry, INCOMPLETE, f"{self._path(item)} lacks {missing}")
+        elif any(file.malware for file in files):
+            self._note(entry, REFUSED, f"{self._path(item)}: SharePoint reports malware in it")
+        elif is_requested and entry.version != identity and self._is_part(entry.name, files):
+            self.tick.warn("deleted in part in SharePoint and kept here", entry.name)
+        elif not is_requested or entry.version != identity:
+            if entry.version != identity:
+                entry.set_version(identity)
+            entry.requested = []
+            self._request(item, entry, entry.name, None, sizes, sizes)
+        return changed
 
-    def _scan_zip(self, entry: Entry) -> bool:
-        if not self._is_ready(entry, entry.seen, entry.malware):
-            return False
-        found = json.loads(self.known.archive(entry.id, entry.version) or self._read_zip(entry))
-        if isinstance(found, str):
-            self.tick.note("refused", found)
-            return False
-        done = True
-        for name, folder, sizes, missing in found:
-            requested, number = self.known.requested(entry.id, name)
-            if requested == entry.version:
-                continue
-            if not is_recording_name(name):
-                self.tick.note(WRONG_NAME, f"{name} in {entry.path}")
-            elif missing:
-                self.tick.note("not complete", f"{name} in {entry.path} lacks {missing}")
-            elif self._request(entry, name, folder, number, entry.version, listing_of_zip(entry.size), sizes):
-                continue
-            done = False
-        return done
-
-    def _read_zip(self, entry: Entry) -> str:
-        """JSON, also stored in the map: the recordings of a zip, or why it is refused. Reads only its directory."""
-        item = Item(entry.id, entry.name, None, entry.size, False, False, None, None, None)
-        found: list[tuple[str, str, str, str]] = []
-        refused = ""
+    def _examine_zip(self, item: str, entry: Entry) -> list[str]:
+        found = self.client.item(self.known.place.drive, item)
+        if found.version != entry.version:
+            entry.set_version(found.version)
+        path = self._path(item)
+        if found.malware:
+            self._note(entry, REFUSED, f"{path}: SharePoint reports malware in it")
+            return []
         try:
             with (
-                self.client.open(self.place.drive, item) as stream,
-                open_archive(stream, self._location(entry)) as archive,
+                self.client.open(self.known.place.drive, found) as stream,
+                open_archive(stream, self._location(item)) as archive,
             ):
-                for name, folder in archive.recordings().items():
-                    files = archive.files(folder)
-                    found.append((name, folder, listing(files), missing_files([file for file, _ in files])))
-            if not found and is_recording_name(entry.name[: -len(".zip")]):
-                refused = f"{entry.path} has no {TELEMETRY}"
+                recordings = [(name, folder, archive.files(folder)) for name, folder in archive.recordings().items()]
         except SharePointError:
             raise
         except DataError as error:
-            refused = str(error)
-        text = json.dumps(refused or found)
-        self.known.store_archive(entry.id, entry.version, text)
-        return text
+            self._note(entry, REFUSED, str(error))
+            return []
+        if not recordings and is_recording_name(entry.name[: -len(".zip")]):
+            self._note(entry, REFUSED, f"{path} has no {TELEMETRY}")
+        for name, folder, files in recordings:
+            if not is_recording_name(name):
+                self._note(entry, WRONG_NAME, f"{name} in {path}")
+            elif missing := missing_files([file for file, _ in files]):
+                self._note(entry, INCOMPLETE, f"{name} in {path} lacks {missing}")
+            elif name not in entry.requested:
+                self._request(item, entry, name, folder, listing_of_zip(found.size), listing(files))
+        return []
 
-    def _request(
-        self, entry: Entry, name: str, member: str | None, number: int, identity: str, sizes: str, file_sizes: str
-    ) -> bool:
-        """Request a recording; returns whether its name is free.
+    def _request(self, item: str, entry: Entry, name: str, member: str | None, sizes: str, sizes_of_files: str) -> None:
+        """Request a recording, unless another source has its name.
 
         Args:
-            number: earlier requests of it, so that content that returns is requested again.
-            sizes: identity of the item by name and size; `file_sizes` that of the recording's files.
+            member: folder in a zip.
+            sizes: identity of the item by name and size; `sizes_of_files` that of the recording's files.
         """
-        source = SharePointSource(
-            name, self._location(entry), member, self.place.drive, entry.id, sizes, identity=identity
-        )
-        key = f"{entry.id}:{fingerprint(name, identity, number)}"  # a renamed recording is another one
-        if not self.tick.request(Arrival(source, key, file_sizes)):
-            return False
-        self.known.record_request(entry.id, name, entry.version, self.number)
-        return True
+        drive, location = self.known.place.drive, self._location(item)
+        source = SharePointSource(name, location, member, drive, item, sizes, identity=entry.version)
+        key = f"{item}:{fingerprint(name, entry.version, entry.number)}"  # a renamed recording is another one
+        if self.tick.request(Arrival(source, key, sizes_of_files)):
+            entry.requested.append(name)
+        else:
+            entry.notes.append((NAME_IN_USE, self.tick.notes[NAME_IN_USE][-1]))
 
-    def _is_ready(self, entry: Entry, seen: float, malware: bool) -> bool:
-        # By the time that the sensor saw the change: upload tools keep the times of files, and clocks differ.
-        if not self.tick.is_settled(entry.path, seen):
-            return False
-        if malware:
-            self.tick.note("refused", f"{entry.path}: SharePoint reports malware in it")
-        return not malware
+    def _is_part(self, name: str, files: list[Item]) -> bool:
+        """Whether some files of an ingested recording were deleted, and no other changed."""
+        folder = self.tick.storage.recording(name)
+        here = sizes_of(folder) if folder.is_dir() else []
+        return {(taken_as(file.name), file.size) for file in files} < {file for file in here if is_taken(file[0])}
 
-    def _location(self, entry: Entry) -> str:
-        return printable(f"sharepoint:{self.place.label}/{entry.path}")
+    def _report_removed(self, names: list[str]) -> None:
+        """Report recordings that are gone. The next tick tries those that wait for a name again."""
+        for name in names:
+            self.tick.warn("deleted or moved away in SharePoint and kept here", name)
+        for entry in self.known.entries.values() if names else ():
+            if entry.notes and entry.changed is not None:
+                entry.changed = arrivals.now() - self.tick.rules.settling_s
+
+    def _note(self, entry: Entry, kind: str, text: str) -> None:
+        self.tick.note(kind, text)
+        entry.notes.append((kind, printable(text)))
+
+    def _path(self, item: str) -> str:
+        return self.known.path(item)
+
+    def _label(self) -> str:
+        return self.known.place.label
+
+    def _location(self, item: str) -> str:
+        return printable(f"sharepoint:{self._label()}/{self._path(item)}")

@@ -13,7 +13,7 @@ from drive_assets.partitions import is_recording_name
 from drive_assets.recordings.archives import open_archive, unpack
 from drive_assets.recordings.disk import Progress, check_space
 from drive_assets.recordings.files import clashing_names, is_taken, listing, missing_files, taken_as
-from drive_assets.recordings.sharepoint.drive_map import open_map
+from drive_assets.recordings.sharepoint.known import newest_known
 from drive_assets.recordings.sharepoint.library import connect, read_settings
 from drive_assets.recordings.sources import Source, Transfer
 from drive_assets.resources.storage import Storage
@@ -80,9 +80,13 @@ class SharePointSource(Source):
                 shutil.rmtree(cache, ignore_errors=True)
 
     def is_gone(self, storage: Storage) -> bool:
-        with open_map(storage) as known:
-            place = known.place()
-            return place is not None and place.drive == self.drive and not known.has(self.item)
+        known = newest_known(storage)
+        return (
+            known is not None
+            and known.is_complete
+            and known.place.drive == self.drive
+            and self.item not in known.entries
+        )
 
     def _download_folder(self, client: "GraphClient", cache: Path, workers: int, log: Log) -> tuple[Path, int, str]:
         """Returns the folder of the downloaded files, their bytes, and a fingerprint of their hashes."""

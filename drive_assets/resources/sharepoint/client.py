@@ -100,13 +100,13 @@ class GraphClient:
         return (parse_item(raw) for raw in self._pages(address, Operation(f"Listing folder {item_id}")))
 
     def delta_page(self, drive_id: str, link: str | None = None) -> DeltaPage:
-        """One page of changes: the first of a new round, or that of a next or delta link.
+        """One page of changes: that of a next or delta link. Without one, no items and the link to later changes.
 
         Raises:
             ResyncRequired: the link is too old.
         """
         operation = Operation("Listing the library's changes")
-        page = self._transport.get_json(link or f"/drives/{quote_id(drive_id)}/root/delta", operation)
+        page = self._transport.get_json(link or f"/drives/{quote_id(drive_id)}/root/delta?token=latest", operation)
         next_link, delta_link = page.get("@odata.nextLink"), page.get("@odata.deltaLink")
         if bool(next_link) == bool(delta_link):
             raise Unavailable(f"{operation.name} failed: expected a next or a delta link in the page. Try later.")

@@ -31,9 +31,7 @@ class Quarantined(SharePointError):
 
 
 class ResyncRequired(SharePointError):
-    """A delta link is too old (410): restart the round at `location`, or without a link if that is None."""
-
-    location: str | None = None
+    """A delta link is too old (410): what changed since then is unknown."""
 
 
 class Unavailable(SharePointError, PassingError):

@@ -130,9 +130,7 @@ class Response:
         if self.status == 404:
             return NotFound(f"{text} {self._operation.if_missing}", self.status, code)
         if self.status == 410:
-            error = ResyncRequired(f"{text} The delta round must restart.", self.status, code)
-            error.location = self.header("Location") or None
-            return error
+            return ResyncRequired(f"{text} The list of changes must restart.", self.status, code)
         if self.status in TRANSIENT:
             return Unavailable(f"{text} Several retries failed; try again later.", self.status, code)
         return SharePointError(text, self.status, code)
