@@ -8,17 +8,17 @@ import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from drive_assets.checks import DeclaredCheck
+from drive_assets.checks import PartitionCheck
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS, RECORDINGS, SPLITS
 from drive_assets.reports.page import Page
 from drive_assets.resources.storage import Storage
-from drive_assets.running.batches import PartitionCheck
-from model.common.errors import DataError
+from drive_assets.running.batches import Checks
 from model.network.architectures import ARCHITECTURES
 
 OWNERS, CODE_URL = "DRIVE_ASSETS_OWNERS", "DRIVE_ASSETS_CODE_URL"
@@ -42,12 +42,12 @@ class Declaration:
     `output` and `page` get the storage, and for a partitioned asset the partition key.
     """
 
-    partitions: dg.PartitionsDefinition | None
     output: Callable[..., Path]
     """File or folder that exists once the asset is materialised."""
     page: Callable[..., Page | Path]
     """Report page: drawn when it is requested, or the HTML file that the asset wrote."""
-    checks: Sequence[DeclaredCheck] = ()
+    partitions: dg.PartitionsDefinition | None
+    checks: Sequence[PartitionCheck] = ()
     """Checks of its partitions."""
     data_version: Callable[[Path], str] | None = None
     """Reads from the output which data version of the splits it was made from."""
@@ -63,15 +63,19 @@ class Declaration:
 
 def asset(
     *,
-    output: Callable[..., Path] | None = None,
-    page: Callable[..., Page | Path] | None = None,
-    checks: Sequence[DeclaredCheck] = (),
-    data_version: Callable[[Path], str] | None = None,
-    outdated: Callable[[dg.DagsterInstance, Storage], str] | None = None,
-    quick: Mapping[str, Any] | None = None,
+    output: Callable[..., Path],
+    page: Callable[..., Page | Path],
+    group_name: str,
+    code_version: str,
+    kinds: set[str],
+    partitions_def: dg.PartitionsDefinition | None = None,
     columns: Iterable[Column] = (),
     example: str = "",
     description: str = "",
+    checks: Sequence[PartitionCheck] = (),
+    data_version: Callable[[Path], str] | None = None,
+    outdated: Callable[[dg.DagsterInstance, Storage], str] | None = None,
+    quick: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """Define an asset as `dg.asset` does, and declare what else is known about it; see `Declaration`.
@@ -83,31 +87,37 @@ def asset(
         options: passed to `dg.asset`.
 
     Raises:
-        dagster.DagsterInvalidDefinitionError: a part is missing, or contradicts another.
-        DataError: the environment names invalid owners.
+        dagster.DagsterInvalidDefinitionError: a part contradicts another.
     """
+    declared = Declaration(output, page, partitions_def, checks, data_version, outdated, quick or {})
 
     def declare(function: Callable[..., Any]) -> dg.AssetsDefinition:
-        name, partitions = options.get("name", function.__name__), options.get("partitions_def")
+        name = options.get("name", function.__name__)
         text = description or inspect.getdoc(function) or ""
-        if output is None or page is None:
-            raise _invalid(name, "output and page must both be given: the file that it writes, and its report page")
-        _require(name, partitions, text, options, checks)
-        stored = _stored(name, output, partitions)
+        _require("**In:**" in text and "**Out:**" in text, name, "its docstring must name **In:** and **Out:**")
+        _require(group_name in GROUPS, name, f"group_name must be one of {', '.join(GROUPS)}")
+        _require(partitions_def in EXAMPLE_KEYS, name, "partitions_def must be one of drive_assets/partitions.py")
+        _require(not checks or partitions_def is not None, name, "without partitions, its checks are dg.asset_check")
+        stored = _stored(name, declared)
         text += f" **Stored:** `{stored}` in the data root." + (f" **Example:** `{example}`." if example else "")
         metadata: dict[str, Any] = {"stored": stored, "dagster/code_references": _code_references(function)}
         if table := [dg.TableColumn(*column[:2], description=column[2]) for column in columns]:
             metadata["dagster/column_schema"] = dg.TableSchema(table)
         definition = dg.asset(
             description=text,
-            owners=_owners(),
+            group_name=group_name,
+            code_version=code_version,
+            kinds=kinds,
+            partitions_def=partitions_def,
+            owners=[owner.strip() for owner in os.environ.get(OWNERS, "").split(",") if owner.strip()],
             metadata=metadata,
-            check_specs=[check.spec(name, partitions) for check in checks],
+            check_specs=[check.spec(name, partitions_def) for check in checks],
             **options,
         )(function)
-        _require_options(name, definition, quick or {})
-        declaration = Declaration(partitions, output, page, checks, data_version, outdated, quick or {})
-        function.__dict__["declaration"] = declaration
+        known = getattr(definition.op.config_schema.as_field().config_type, "fields", None) or {}
+        unknown = sorted(declared.quick.keys() - known.keys())
+        _require(not unknown, name, f"quick sets {', '.join(unknown)}, which its config does not have")
+        function.__dict__["declaration"] = declared
         return definition
 
     return declare
@@ -127,63 +137,30 @@ def declarations(definitions: Iterable[dg.AssetsDefinition]) -> dict[str, Declar
     return {name: found for name, found in declared.items() if found is not None}
 
 
-def bound_checks(context: dg.AssetExecutionContext, storage: Storage) -> list[PartitionCheck]:
+def bound_checks(context: dg.AssetExecutionContext, storage: Storage) -> Checks:
     """The checks of the asset that is being materialised, on the outputs in a data root."""
     declared = declaration(context.assets_def)
-    specs = {spec.name: spec for spec in context.assets_def.check_specs}
-    return [check.bind(specs[check.name], storage) for check in (declared.checks if declared else ())]
+    return {check.name: partial(check.evaluate, storage) for check in declared.checks} if declared else {}
 
 
-def _require(
-    name: str,
-    partitions: dg.PartitionsDefinition | None,
-    text: str,
-    options: Mapping[str, Any],
-    checks: Sequence[DeclaredCheck],
-) -> None:
-    if not ("**In:**" in text and "**Out:**" in text):
-        raise _invalid(name, "its docstring must name what goes in (**In:**) and what comes out (**Out:**)")
-    if options.get("group_name") not in GROUPS:
-        raise _invalid(name, f"group_name is {options.get('group_name')!r}, expected one of {', '.join(GROUPS)}")
-    for part in ("code_version", "kinds"):
-        if not options.get(part):
-            raise _invalid(name, f"{part} is missing")
-    if partitions not in EXAMPLE_KEYS:
-        raise _invalid(name, "partitions_def must be one of drive_assets/partitions.py")
-    if checks and partitions is None:
-        raise _invalid(name, "checks holds checks of partitions, but it has none; use dg.asset_check")
+def _require(condition: bool, name: str, rule: str) -> None:
+    if not condition:
+        raise dg.DagsterInvalidDefinitionError(f"Asset {name}: {rule}.")
 
 
-def _require_options(name: str, definition: dg.AssetsDefinition, quick: Mapping[str, Any]) -> None:
-    known = getattr(definition.op.config_schema.as_field().config_type, "fields", None) or {}
-    if unknown := sorted(quick.keys() - known.keys()):
-        raise _invalid(name, f"quick sets {', '.join(unknown)}, which its config does not have")
-
-
-def _invalid(name: str, problem: str) -> dg.DagsterInvalidDefinitionError:
-    return dg.DagsterInvalidDefinitionError(f"Asset {name}: {problem}.")
-
-
-def _stored(name: str, output: Callable[..., Path], partitions: dg.PartitionsDefinition | None) -> str:
+def _stored(name: str, declared: Declaration) -> str:
     """The place of the output below the data root, with a placeholder for the partition."""
-    keys = EXAMPLE_KEYS[partitions]
-    root = Path("/")
+    keys, root = EXAMPLE_KEYS[declared.partitions], Path("/")
     try:
-        path = str(output(Storage(data_root=str(root), inbox_root=""), *keys.values()).relative_to(root))
+        path = declared.output(Storage(data_root=str(root), inbox_root=""), *keys.values()).relative_to(root)
     except (TypeError, ValueError) as error:
-        raise _invalid(name, f"output must return a path below the data root ({error})") from error
+        raise dg.DagsterInvalidDefinitionError(
+            f"Asset {name}: output must return a path below the data root ({error})."
+        ) from error
+    text = str(path)
     for placeholder, key in keys.items():
-        path = path.replace(key, placeholder)
-    return path
-
-
-def _owners() -> list[str]:
-    """`DRIVE_ASSETS_OWNERS`: mail addresses, or teams as team:name, separated by commas."""
-    owners = [owner.strip() for owner in os.environ.get(OWNERS, "").split(",") if owner.strip()]
-    wrong = [owner for owner in owners if "@" not in owner and not owner.startswith("team:")]
-    if wrong:
-        raise DataError(f"{OWNERS} names {', '.join(wrong)}: expected mail addresses, or teams as team:name.")
-    return owners
+        text = text.replace(key, placeholder)
+    return text
 
 
 def _code_references(function: Callable[..., Any]) -> dg.CodeReferencesMetadataValue:
@@ -191,10 +168,7 @@ def _code_references(function: Callable[..., Any]) -> dg.CodeReferencesMetadataV
     path, line = Path(inspect.getfile(function)), function.__code__.co_firstlineno
     root = Path(__file__).parents[1]
     label = str(path.relative_to(root)) if path.is_relative_to(root) else path.name
-    base = os.environ.get(CODE_URL, "").strip().rstrip("/")
-    reference = (
-        dg.UrlCodeReference(url=f"{base}/{label}#L{line}", label=label)
-        if base
-        else dg.LocalFileCodeReference(file_path=str(path), line_number=line, label=label)
-    )
+    reference: Any = dg.LocalFileCodeReference(file_path=str(path), line_number=line, label=label)
+    if base := os.environ.get(CODE_URL, "").strip().rstrip("/"):
+        reference = dg.UrlCodeReference(url=f"{base}/{label}#L{line}", label=label)
     return dg.CodeReferencesMetadataValue(code_references=[reference])

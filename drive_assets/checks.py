@@ -6,20 +6,18 @@ Checks of assets without partitions are Dagster's own `dg.asset_check`.
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import dagster as dg
 
 from drive_assets.resources.storage import Storage
-from drive_assets.running.batches import PartitionCheck
 
 Evaluate = Callable[[Storage, str], dg.AssetCheckResult]
 WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
 
 
 @dataclass(frozen=True)
-class DeclaredCheck:
+class PartitionCheck:
     """A check of one partition, evaluated in the run that materialises the partition."""
 
     name: str
@@ -32,12 +30,8 @@ class DeclaredCheck:
             self.name, asset=asset, partitions_def=partitions, blocking=self.blocking, description=self.description
         )
 
-    def bind(self, spec: dg.AssetCheckSpec, storage: Storage) -> PartitionCheck:
-        """The check on the outputs in a data root."""
-        return PartitionCheck(spec, partial(self.evaluate, storage))
 
-
-def partition_check(description: str = "", blocking: bool = False) -> Callable[[Evaluate], DeclaredCheck]:
+def partition_check(description: str = "", blocking: bool = False) -> Callable[[Evaluate], PartitionCheck]:
     """Declare a function of the storage and a partition key as a check. Assets list it in `checks`.
 
     Args:
@@ -45,8 +39,8 @@ def partition_check(description: str = "", blocking: bool = False) -> Callable[[
         blocking: whether an ERROR keeps downstream assets from being materialised.
     """
 
-    def declare(evaluate: Evaluate) -> DeclaredCheck:
-        return DeclaredCheck(evaluate.__name__, description or inspect.getdoc(evaluate) or "", blocking, evaluate)
+    def declare(evaluate: Evaluate) -> PartitionCheck:
+        return PartitionCheck(evaluate.__name__, description or inspect.getdoc(evaluate) or "", blocking, evaluate)
 
     return declare
 

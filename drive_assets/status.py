@@ -12,8 +12,6 @@ from typing import Any
 import dagster as dg
 
 from drive_assets.asset import Declaration, declaration
-from drive_assets.partitions import NO_NAME, is_recording_name
-from drive_assets.recordings.sources import lookup
 from drive_assets.resources.storage import Storage
 from drive_assets.running.instance import UNFINISHED
 from drive_assets.running.versions import latest, outdated
@@ -22,8 +20,6 @@ from model.common.errors import DataError
 
 MAX_LISTED = 6
 """Names that a line lists."""
-MAX_LOOKUPS = 20
-"""Missing recordings whose source is looked up: it may be in a zip."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +91,6 @@ def asset_status(instance: dg.DagsterInstance, graph: Any, storage: Storage, key
         stale |= _outdated_outputs(instance, declared, storage, materialised)
     done = set(materialised)
     missing = [each for each in keys if each not in done]
-    if key == dg.AssetKey("recording"):
-        failed |= _without_source(storage, [each for each in missing if each not in failed])
     return AssetStatus(
         key.to_user_string(),
         materialised,
@@ -141,16 +135,6 @@ def _of_partition(reason: str, partition: str) -> str:
     """The line of a partition in the error of a batch, where each begins with its partition."""
     lines = [line for line in reason.splitlines() if line.startswith(f"{partition}: ")]
     return lines[0].removeprefix(f"{partition}: ") if lines else reason.splitlines()[0]
-
-
-def _without_source(storage: Storage, names: Sequence[str]) -> dict[str, str]:
-    reasons = {name: NO_NAME for name in names if not is_recording_name(name)}
-    for name in [name for name in names if name not in reasons][:MAX_LOOKUPS]:
-        try:
-            lookup(storage, name)
-        except DataError as error:
-            reasons[name] = str(error)
-    return reasons
 
 
 def _outdated_outputs(

@@ -15,6 +15,7 @@ from drive_assets.checks import check_result
 from drive_assets.partitions import NO_NAME, RECORDINGS, misnamed_recordings
 from drive_assets.recordings import arrivals
 from drive_assets.resources.storage import Storage
+from drive_assets.running.batches import check_event
 from drive_assets.status import AssetStatus, asset_status, listed
 
 CURRENT, TAKEN = "is_current", "all_are_taken"
@@ -27,8 +28,7 @@ def upkeep(definitions: Iterable[dg.AssetsDefinition]) -> dg.Definitions:
     """The checks of declared assets, and the sensor that evaluates them."""
     current = "Outputs exist on disk and were made from the current inputs and code."
     taken = (
-        "No recording failed, lacks a source, or has a partition key that is not a recording name. Correct it and "
-        "ingest it again, or forget it: job forget, or `drive-assets forget NAME`."
+        "No recording failed. Correct it and ingest it again, or forget it: job forget, or `drive-assets forget NAME`."
     )
     specs = [dg.AssetCheckSpec(CURRENT, asset=name, description=current) for name in declarations(definitions)]
     specs.append(dg.AssetCheckSpec(TAKEN, asset="recording", description=taken))
@@ -75,14 +75,15 @@ def status_sensor(context: dg.SensorEvaluationContext, storage: Storage) -> dg.S
     if arrivals.now() < cursor.get("paused_until", 0.0):
         until = datetime.fromtimestamp(cursor["paused_until"]).astimezone().isoformat(" ", "seconds")
         return dg.SkipReason(f"The last tick took long: the next is at {until}.")
-    began, results = time.thread_time(), dict[str, dg.AssetCheckResult]()
+    began, events = time.thread_time(), dict[str, dg.AssetCheckEvaluation]()
     for name in declarations(graph.assets_defs):
         status = asset_status(context.instance, graph, storage, dg.AssetKey(name))
         if status.materialised or status.failed:
-            checks = (CURRENT, TAKEN) if name == "recording" else (CURRENT,)
-            results |= {f"{name}, {check}": evaluate(status, check) for check in checks}
-    texts = {name: str(result.description) for name, result in results.items()}
-    changed = [result for name, result in results.items() if cursor.get("texts", {}).get(name) != texts[name]]
+            for check in (CURRENT, TAKEN) if name == "recording" else (CURRENT,):
+                key = dg.AssetCheckKey(dg.AssetKey(name), check)
+                events[f"{name}, {check}"] = check_event(evaluate(status, check), key)
+    texts = {name: str(event.description) for name, event in events.items()}
+    changed = [event for name, event in events.items() if cursor.get("texts", {}).get(name) != texts[name]]
     messages = [f"{name}: {text}." for name, text in texts.items() if text]
     misnamed = misnamed_recordings(context.instance)
     if misnamed:
@@ -95,18 +96,6 @@ def status_sensor(context: dg.SensorEvaluationContext, storage: Storage) -> dg.S
         dynamic_partitions_requests=[RECORDINGS.build_delete_request(misnamed)] if misnamed else None,
         asset_events=[
             *(dg.AssetObservation("recording", partition=key, metadata={"removed": NO_NAME}) for key in misnamed),
-            *map(_event, changed),
+            *changed,
         ],
-    )
-
-
-def _event(result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
-    assert result.asset_key is not None and result.check_name is not None
-    return dg.AssetCheckEvaluation(
-        asset_key=result.asset_key,
-        check_name=result.check_name,
-        passed=result.passed,
-        metadata=result.metadata,
-        severity=result.severity,
-        description=result.description,
     )

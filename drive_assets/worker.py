@@ -8,7 +8,6 @@ import contextlib
 import os
 import signal
 import sys
-import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ from model.common.processes import die_with_parent, hide_from_others
 from model.common.progress import Log
 
 LOCK_POLL_S = 5.0
-MEMORY_POLL_S = 0.25
 
 
 def main() -> None:
@@ -41,7 +39,6 @@ def main() -> None:
             die_with_parent(work.parent)
         if work.reports:  # a job of a cluster
             messages = Path(work.reports)
-            _record_peak_memory(messages.with_name(messages.name.replace(".messages.jsonl", ".memory")))
             stack.callback(_acquire(messages.with_name(".lock"), log).release)
             done = reports_of(read_messages(messages))
         for number, job in enumerate(work.jobs):
@@ -50,29 +47,6 @@ def main() -> None:
             exit_if_requested()
             report = _version_error(work, number) or _do(pipes, TASKS[work.task], number, job)
             pipes.report_custom_message(to_wire(report))
-
-
-def _record_peak_memory(path: Path) -> None:
-    """Fork a process that writes the most memory that this process and its children hold, in bytes, to a file.
-
-    A process that is killed for lack of memory cannot report it, and not every cluster can. A thread of this process
-    would have to wait for the interpreter.
-    """
-    worker = psutil.Process()
-    if os.fork():
-        return
-    die_with_parent(worker.pid)
-    peak = 0
-    while True:
-        held = 0
-        for process in (worker, *worker.children(recursive=True)):
-            with contextlib.suppress(psutil.Error):
-                held += process.memory_info().rss if process.pid != os.getpid() else 0
-        if held > 1.01 * peak:
-            peak = held
-            with contextlib.suppress(OSError):
-                path.write_text(str(peak))
-        time.sleep(MEMORY_POLL_S)
 
 
 def _acquire(path: Path, log: Log) -> FileLock:

@@ -30,7 +30,7 @@ def _prepare(options: argparse.Namespace) -> bool:
     from drive_assets.running.services import prepare_services
 
     writable_storage()
-    tell(f"DAGSTER_HOME is {prepare_services(tell)}.")
+    tell(f"DAGSTER_HOME is {prepare_services()}.")
     return True
 
 

@@ -44,7 +44,7 @@ def _columns() -> Iterator[Column]:
     code_version="1",
     kinds={"csv", "jpeg"},
     # Only errors that may pass are retried (see `batches`): a service that does not respond, not invalid input.
-    retry_policy=dg.RetryPolicy(max_retries=3, delay=60, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS),
+    retry_policy=dg.RetryPolicy(max_retries=3),
 )
 def recording(context: dg.AssetExecutionContext, config: RecordingLaunchpad, storage: Storage) -> Iterator[Event]:
     """A recorded drive, validated. **In:** a folder or zip from a source (inbox, command line, library) with
@@ -54,7 +54,7 @@ def recording(context: dg.AssetExecutionContext, config: RecordingLaunchpad, sto
     def take(name: str) -> dg.MaterializeResult:
         return _result(storage.recording(name), ingest(storage, lookup(storage, name), context.log.info, config))
 
-    yield from each_partition(context, take, bound_checks(context, storage))
+    yield from each_partition(context, take, bound_checks(context, storage), retry_wait_s=60.0)
 
 
 def _result(folder: Path, report: IngestReport) -> dg.MaterializeResult:

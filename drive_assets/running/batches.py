@@ -1,16 +1,14 @@
 """Runs over several partitions: each partition is recorded as soon as it is done, and one that fails stops no other."""
 
 import errno
-import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from time import monotonic, sleep
 from typing import TypeVar
 
 import dagster as dg
 
-from drive_assets.running.instance import PROCESS_TAG
 from drive_assets.running.interrupts import fail_when_terminated
 from drive_assets.running.versions import outdated, provenance
 from model.common.errors import DataError, PassingError
@@ -30,50 +28,18 @@ PROGRESS_S = 5.0
 PARTITION = "dagster/partition"
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 """Dagster's tags of a run: one partition, or a range of them."""
-TRANSIENT = "transient"
-"""Metadata of a failure that may be gone at the next try without anybody correcting anything."""
-TRIES_TAG = "drive_assets/tries"
-"""Run tag of a command's retries: how many runs have tried the same before."""
 RESUME_RETRY_TAG = "dagster/is_resume_retry"
 """Dagster's tag of a run that *Re-execute from failure* starts."""
 ALREADY_RECORDED = "__source_asset_observation__"
 """Metadata of a step's result for which Dagster records no materialisation: ours are recorded already, one by one."""
 T = TypeVar("T")
 Event = dg.MaterializeResult | dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.Output
-
-
-@dataclass(frozen=True)
-class PartitionCheck:
-    """A check of one partition, evaluated right after the partition is made, whatever happens to others."""
-
-    spec: dg.AssetCheckSpec
-    evaluate: Callable[[str], dg.AssetCheckResult]
-
-    def evaluation(self, key: str) -> dg.AssetCheckEvaluation:
-        """The result as an event. A check that raises an error fails with a warning that names it."""
-        try:
-            result = self.evaluate(key)
-        except Exception as error:
-            text = f"{key} could not be checked: {error_text(error)}"
-            result = dg.AssetCheckResult(passed=False, description=text, severity=dg.AssetCheckSeverity.WARN)
-        return dg.AssetCheckEvaluation(
-            asset_key=self.spec.asset_key,
-            check_name=self.spec.name,
-            passed=result.passed,
-            metadata=result.metadata,
-            severity=result.severity,
-            description=result.description,
-            partition=key,
-            blocking=self.spec.blocking,
-        )
+Checks = Mapping[str, Callable[[str], dg.AssetCheckResult]]
+"""By name, the checks of a partition, which are evaluated right after it is made."""
 
 
 def partition_keys(context: dg.AssetExecutionContext) -> Sequence[str]:
-    """The partition keys of a run.
-
-    Raises:
-        dagster.Failure: the run was launched without a partition, or for one that does not exist.
-    """
+    """The partition keys of a run. A dagster.Failure if it has none, or one that does not exist."""
     name = context.asset_key.to_user_string()
     try:
         return context.partition_keys
@@ -91,25 +57,30 @@ def partition_keys(context: dg.AssetExecutionContext) -> Sequence[str]:
 def each_partition(
     context: dg.AssetExecutionContext,
     work: Callable[[str], dg.MaterializeResult],
-    checks: Sequence[PartitionCheck] = (),
+    checks: Checks | None = None,
+    retry_wait_s: float = 0.0,
 ) -> Iterator[Event]:
     """Call `work` for each partition key of the run, and record its result before the next begins.
 
     Whatever `work` raises fails that partition alone. A retry skips what an earlier try has made.
+
+    Args:
+        retry_wait_s: time before the first retry; it doubles with each.
 
     Raises:
         dagster.Failure: partitions failed; names each with its error. Retried, where the asset's policy says so, only
             if one of the errors is transient: wrong input stays wrong.
     """
     numbers: Generator[tuple[int, str | DataError]] = (pair for pair in enumerate(partition_keys(context)))
-    yield from each_result(context, numbers, lambda key, _: work(key), checks)
+    yield from each_result(context, numbers, lambda key, _: work(key), checks, retry_wait_s)
 
 
 def each_result(
     context: dg.AssetExecutionContext,
     results: Generator[tuple[int, T | DataError]],
     describe: Callable[[str, T], dg.MaterializeResult],
-    checks: Sequence[PartitionCheck] = (),
+    checks: Checks | None = None,
+    retry_wait_s: float = 0.0,
 ) -> Iterator[Event]:
     """Record the results of jobs, one per partition key of the run, as `each_partition` does.
 
@@ -117,52 +88,65 @@ def each_result(
         results: what Compute.run_each yields. It is closed at the end, however that comes, and the jobs end with it.
         describe: the materialisation of a partition whose job has a result.
     """
-    with closing(results):
-        events = _record(context, results, describe, checks)
-        while True:
-            with fail_when_terminated():
-                event = next(events, None)
-            if event is None:
-                return
-            yield event
-
-
-def _record(
-    context: dg.AssetExecutionContext,
-    results: Iterator[tuple[int, T | DataError]],
-    describe: Callable[[str, T], dg.MaterializeResult],
-    checks: Sequence[PartitionCheck],
-) -> Iterator[Event]:
-    keys = partition_keys(context)
-    done, tags = _made_before(context), provenance(context)
+    keys, done, tags = partition_keys(context), _made_before(context), provenance(context)
+    evaluated = [(spec, checks[spec.name]) for spec in context.assets_def.check_specs if checks and spec.name in checks]
     failures: dict[str, Exception] = {}
-    logged_at = time.monotonic()
-    for count, (number, result) in enumerate(results, 1):
-        key = keys[number]
-        if key in done:
-            continue
-        try:
-            if isinstance(result, DataError):
-                raise result
-            made = describe(key, result)
-        except dg.Failure:
-            raise
-        except Exception as error:
-            failures[key] = error
-            details = "" if isinstance(error, DataError) else "\n" + "".join(traceback.format_exception(error))
-            context.log.error(f"{key}: {error_text(error)}{details}")
-        else:
-            own = tags(key, made.data_version)
-            yield dg.AssetMaterialization(context.asset_key, metadata=made.metadata, partition=key, tags=own)
-            yield from (check.evaluation(key) for check in checks)
-        if len(keys) > 1 and (time.monotonic() > logged_at + PROGRESS_S or count == len(keys)):
-            logged_at = time.monotonic()
-            failed = f", {len(failures)} failed" if failures else ""
-            context.log.info(f"{count} of {len(keys)} done{failed}; the latest is {key}")
-    if failures:
-        raise _failure(context, failures)
+    logged_at = monotonic()
+    with closing(results), fail_when_terminated():
+        for count, (number, result) in enumerate(results, 1):
+            key = keys[number]
+            if key in done:
+                continue
+            try:
+                if isinstance(result, DataError):
+                    raise result
+                made = describe(key, result)
+            except dg.Failure:
+                raise
+            except Exception as error:
+                failures[key] = error
+                details = "" if isinstance(error, DataError) else "\n" + "".join(traceback.format_exception(error))
+                context.log.error(f"{key}: {error_text(error)}{details}")
+            else:
+                own = tags(key, made.data_version)
+                yield dg.AssetMaterialization(context.asset_key, metadata=made.metadata, partition=key, tags=own)
+                yield from (_evaluation(spec, evaluate, key) for spec, evaluate in evaluated)
+            if len(keys) > 1 and (monotonic() > logged_at + PROGRESS_S or count == len(keys)):
+                logged_at = monotonic()
+                failed = f", {len(failures)} failed" if failures else ""
+                context.log.info(f"{count} of {len(keys)} done{failed}; the latest is {key}")
+        if failures:
+            raise _failure(context, failures, len(keys), retry_wait_s)
     yield dg.MaterializeResult(metadata={ALREADY_RECORDED: True})
-    yield from (dg.Output(None, check.spec.get_python_identifier()) for check in checks)
+    yield from (dg.Output(None, spec.get_python_identifier()) for spec, _ in evaluated)
+
+
+def _evaluation(
+    spec: dg.AssetCheckSpec, evaluate: Callable[[str], dg.AssetCheckResult], key: str
+) -> dg.AssetCheckEvaluation:
+    """A check's result as an event. A check that raises an error fails with a warning that names it."""
+    try:
+        result = evaluate(key)
+    except Exception as error:
+        text = f"{key} could not be checked: {error_text(error)}"
+        result = dg.AssetCheckResult(passed=False, description=text, severity=dg.AssetCheckSeverity.WARN)
+    return check_event(result, spec.key, key, spec.blocking)
+
+
+def check_event(
+    result: dg.AssetCheckResult, check: dg.AssetCheckKey, partition: str | None = None, blocking: bool = False
+) -> dg.AssetCheckEvaluation:
+    """The event that records a check's result."""
+    return dg.AssetCheckEvaluation(
+        asset_key=check.asset_key,
+        check_name=check.name,
+        passed=result.passed,
+        metadata=result.metadata,
+        severity=result.severity,
+        description=result.description,
+        partition=partition,
+        blocking=blocking,
+    )
 
 
 def error_text(error: Exception) -> str:
@@ -181,12 +165,13 @@ def is_transient(error: BaseException | None) -> bool:
     return error is not None and is_transient(error.__cause__)
 
 
-def _failure(context: dg.AssetExecutionContext, failures: Mapping[str, Exception]) -> dg.Failure:
-    count = len(context.partition_keys)
-    lines = [f"{len(failures)} of {count} failed."] if count > 1 else []
-    lines += [f"{key}: {error_text(error)}" for key, error in failures.items()]
-    transient = "; ".join(f"{key}: {error_text(error)}" for key, error in failures.items() if is_transient(error))
-    return step_failure(context, "\n".join(lines), transient)
+def _failure(
+    context: dg.AssetExecutionContext, failures: Mapping[str, Exception], count: int, retry_wait_s: float
+) -> dg.Failure:
+    texts = {key: f"{key}: {error_text(error)}" for key, error in failures.items()}
+    heading = [f"{len(failures)} of {count} failed."] if count > 1 else []
+    transient = "; ".join(texts[key] for key, error in failures.items() if is_transient(error))
+    return _step_failure(context, "\n".join([*heading, *texts.values()]), transient, retry_wait_s)
 
 
 @contextmanager
@@ -195,17 +180,25 @@ def fail_on_data_error(context: dg.AssetExecutionContext) -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        raise step_failure(context, str(error), str(error) if is_transient(error) else "") from error
+        raise _step_failure(context, str(error), str(error) if is_transient(error) else "") from error
 
 
-def step_failure(context: dg.AssetExecutionContext, text: str, transient: str = "") -> dg.Failure:
-    """A step's failure. With a `transient` reason it is retried as the asset's policy says."""
+def _step_failure(
+    context: dg.AssetExecutionContext, text: str, transient: str, retry_wait_s: float = 0.0
+) -> dg.Failure:
+    """A step's failure, after the wait for a retry if it has a `transient` reason and the asset's policy allows one.
+
+    Dagster's own wait would not react to a termination.
+    """
     policy = context.op_execution_context.op_def.retry_policy
-    # A command retries by itself: it can then be interrupted while it waits.
-    by_dagster = bool(transient) and PROCESS_TAG not in context.run.tags
-    if by_dagster and policy is not None and context.retry_number < policy.max_retries:
-        context.log.warning(f"Retrying in {policy.calculate_delay(context.retry_number + 1):.0f} s. {transient}")
-    return dg.Failure(text, metadata={TRANSIENT: True} if transient else {}, allow_retries=by_dagster)
+    is_retried = bool(transient) and policy is not None and context.retry_number < policy.max_retries
+    if is_retried:
+        wait_s = retry_wait_s * 2**context.retry_number
+        reason = f"Retrying in {wait_s:.0f} s, because that may succeed then. {transient}"
+        context.log.warning(reason)
+        print(f"  {reason}", flush=True)  # for the user of a command, who does not see the run's log
+        sleep(wait_s)
+    return dg.Failure(text, allow_retries=is_retried)
 
 
 def _made_before(context: dg.AssetExecutionContext) -> set[str]:

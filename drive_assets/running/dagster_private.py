@@ -1,4 +1,4 @@
-"""All imports from Dagster's private modules, each with its reason. A new release of Dagster may break these alone."""
+"""Imports from Dagster's private modules, each with its reason. `event_log` has one more. A release may break them."""
 
 # Raised while run config is processed, it refuses a value at launch in one sentence. Any other exception there becomes
 # a traceback, and a range that pydantic checks is otherwise checked only when the run has started.
@@ -11,9 +11,6 @@ from dagster._core.event_api import PartitionKeyFilter
 # together with its code server would stay in progress forever.
 from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
 
-# Base of the event log that keeps its databases open, which makes backfills five times as fast.
-from dagster._core.storage.event_log import SqliteEventLogStorage
-
 # Asks a code server whether it still runs a run.
 from dagster._grpc.types import CanCancelExecutionRequest
 
@@ -22,6 +19,5 @@ __all__ = [
     "CheckRunHealthResult",
     "PartitionKeyFilter",
     "PostProcessingError",
-    "SqliteEventLogStorage",
     "WorkerStatus",
 ]

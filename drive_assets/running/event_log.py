@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from dagster import StringSource
-from sqlalchemy import Connection, Engine, create_engine, event
 
-from drive_assets.running.dagster_private import SqliteEventLogStorage
+# Private, and apart from the others in `dagster_private`, because it imports sqlalchemy: loading the definitions does
+# not. A log that opens a database for each event would record a fifth as many events a second.
+from dagster._core.storage.event_log import SqliteEventLogStorage
+from sqlalchemy import Connection, Engine, create_engine, event
 
 MAX_OPEN = 16
 """Databases that a process keeps open: one per run, and the index of all runs."""
@@ -54,8 +56,3 @@ class KeptEventLog(SqliteEventLogStorage):
             self._initdb(engine)
             self._initialized_dbs.add(shard)
         return engine
-
-    def dispose(self) -> None:
-        super().dispose()
-        while self._engines:
-            self._engines.popitem()[1].dispose()

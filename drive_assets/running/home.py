@@ -1,11 +1,8 @@
 """DAGSTER_HOME and its dagster.yaml, which follows this version until somebody edits it."""
 
+import hashlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from drive_assets.resources.storage import data_root
 from model.common.errors import DataError
@@ -13,16 +10,10 @@ from model.common.files import write_text
 
 POSTGRES = "DRIVE_ASSETS_POSTGRES"
 """Environment variable with the address of Dagster's PostgreSQL database, which may hold a password."""
-SETTINGS, UNEDITED = "dagster.yaml", ".dagster.yaml.unedited"
-"""Dagster's settings, and a copy of them as they were written: a file that differs from it was edited."""
+SETTINGS = "dagster.yaml"
 TEMPLATE = Path(__file__).with_name(SETTINGS)
-MOVED = {
-    "drive_assets.event_log": "drive_assets.running.event_log",
-    "drive_assets.run_launcher": "drive_assets.running.run_launcher",
-    "drive_assets.run_queue": "dagster",
-    "CheckedRunQueue": "QueuedRunCoordinator",
-}
-"""Names in files of earlier versions."""
+STAMP = "# Unedited: "
+"""Begins the first line of dagster.yaml; the hash of the rest follows. A file whose hash differs was edited."""
 _SQLITE = """# Dagster's own event log, with databases that stay open: five times as many events per second.
 event_log_storage:
   module: drive_assets.running.event_log
@@ -56,7 +47,7 @@ def prepare_home() -> Path:
     os.environ["DAGSTER_HOME"] = str(home)
     os.environ["DRIVE_ASSETS_DATA"] = str(root)
     try:
-        _write_settings(home)
+        _write_settings(home / SETTINGS)
     except OSError as error:
         raise DataError(
             f"{home} cannot be written ({error.strerror}): choose another data root with DRIVE_ASSETS_DATA."
@@ -64,57 +55,19 @@ def prepare_home() -> Path:
     return home
 
 
-def missing_settings(home: Path) -> list[str]:
-    """Settings of this version that an edited dagster.yaml lacks, as `key.key: value`."""
-    settings = yaml.safe_load((home / SETTINGS).read_text(encoding="utf-8")) or {}
-    given = dict(_leaves(settings))
-    return [
-        f"{name}: {value}"
-        for name, value in _leaves(yaml.safe_load(_current("storage" in settings)))
-        if name not in given or (name.endswith((".module", ".class")) and given[name] != value)
-    ]
-
-
-def _write_settings(home: Path) -> None:
+def _write_settings(path: Path) -> None:
     """Write this version's settings, unless somebody edited them."""
-    path, unedited, on_postgres = home / SETTINGS, home / UNEDITED, bool(os.environ.get(POSTGRES))
-    before = path.read_text(encoding="utf-8") if path.is_file() else ""
+    before, on_postgres = path.read_text(encoding="utf-8") if path.is_file() else "", bool(os.environ.get(POSTGRES))
     if before and on_postgres and POSTGRES not in before:
         raise DataError(
             f"{POSTGRES} is set, but {path} does not use PostgreSQL: choose another DAGSTER_HOME, or replace "
             f"`event_log_storage` in the file by:\n{_POSTGRES}"
         )
-    text = _current(POSTGRES in before if before else on_postgres)
-    written = unedited.read_text(encoding="utf-8") if unedited.is_file() else ""
-    if before not in ("", text, written):
-        moved = before
-        for old, new in MOVED.items():
-            moved = moved.replace(old, new)
-        if written or not _is_equal(moved, text):
-            if moved != before:
-                write_text(path, moved)
-            return
-    # An earlier version wrote it, maybe without a copy. The copy comes last: after a kill in between, the settings
-    # equal this version's.
-    for file, content in ((path, before), (unedited, written)):
-        if content != text:
-            write_text(file, text)
+    is_postgres = POSTGRES in before if before else on_postgres
+    text = _stamped(TEMPLATE.read_text(encoding="utf-8") + (_POSTGRES if is_postgres else _SQLITE))
+    if before != text and before in ("", _stamped(before.partition("\n")[2])):
+        write_text(path, text)
 
 
-def _is_equal(settings: str, others: str) -> bool:
-    try:
-        return bool(yaml.safe_load(settings) == yaml.safe_load(others))
-    except yaml.YAMLError:  # which opening the instance reports
-        return False
-
-
-def _current(on_postgres: bool) -> str:
-    return TEMPLATE.read_text(encoding="utf-8") + (_POSTGRES if on_postgres else _SQLITE)
-
-
-def _leaves(settings: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{above}{name}.")
-        else:
-            yield f"{above}{name}", value
+def _stamped(settings: str) -> str:
+    return f"{STAMP}{hashlib.sha256(settings.encode()).hexdigest()[:16]}\n{settings}"

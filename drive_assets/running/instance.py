@@ -1,12 +1,12 @@
 """Dagster's instance, which the UI, the daemon and the command line share, and the runs that commands execute."""
 
 import contextlib
-import functools
 import os
 import socket
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
@@ -22,7 +22,6 @@ PROCESS_TAG = "drive_assets/process"
 """Tag of a run that a command executes, not Dagster's daemon: `host/process id/unique name`."""
 UNFINISHED = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 POLL_S = 1.0
-_leases: dict[Path, FileLock] = {}
 
 
 def open_instance() -> dg.DagsterInstance:
@@ -41,35 +40,22 @@ def open_instance() -> dg.DagsterInstance:
     return instance
 
 
-@functools.cache
-def _unique_name(process: int) -> str:
-    return f"{process}/{uuid.uuid4().hex[:8]}"
+@contextmanager
+def lease(instance: dg.DagsterInstance) -> Iterator[dict[str, str]]:
+    """The tag of runs that this process executes in the block.
 
-
-def process_tag() -> dict[str, str]:
-    """Tag of a run that this process executes itself."""
-    return {PROCESS_TAG: f"{socket.gethostname()}/{_unique_name(os.getpid())}"}
-
-
-def hold_lease(instance: dg.DagsterInstance) -> None:
-    """Lock a file until this process ends, however it ends: to other commands, on any host, this process is alive.
-
-    Raises:
-        DataError: the file system of DAGSTER_HOME has no locks.
+    A file is locked until the block or this process ends, however it ends: to other commands, on any host, its runs are
+    in progress.
     """
-    path = _lease(instance, process_tag()[PROCESS_TAG])
-    if path in _leases:
-        return
+    process = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
+    path = _lease(instance, process)
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_suffix(".new"))
-    try:
-        lock.acquire()
-    except (OSError, NotImplementedError) as error:
-        raise DataError(
-            f"{path} cannot be locked ({error}): choose a DAGSTER_HOME on a file system with locks."
-        ) from error
-    Path(lock.lock_file).rename(path)  # nobody ever sees it unlocked, and removes it
-    _leases[path] = lock
+    with FileLock(path.with_suffix(".new")) as lock:
+        Path(lock.lock_file).rename(path)  # nobody ever sees it unlocked, and removes it
+        try:
+            yield {PROCESS_TAG: process}
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def end_lost_runs(instance: dg.DagsterInstance) -> None:
@@ -77,13 +63,13 @@ def end_lost_runs(instance: dg.DagsterInstance) -> None:
     lost = set()
     for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
         process = run.tags.get(PROCESS_TAG)
-        if process and not _is_alive(instance, process):
+        if process and not _is_locked(_lease(instance, process)):
             instance.report_run_failed(run, "The command that executed this run was killed. Run it again.")
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             lost.add(run.run_id)
-    for lease in _folder(instance).glob("*.lock"):
-        if not _is_locked(lease):
-            lease.unlink(missing_ok=True)
+    for path in _folder(instance).glob("*.lock"):
+        if not _is_locked(path):
+            path.unlink(missing_ok=True)
     if lost:
         with contextlib.suppress(DataError):  # an MLflow store that fails is reported where it is needed
             Mlflow.from_environment().end(lambda run_id: run_id in lost)
@@ -112,7 +98,7 @@ def wait_for_pools(instance: dg.DagsterInstance, pools: Collection[str], tell: L
 def local_pid(instance: dg.DagsterInstance, process: str) -> int | None:
     """Process id of a run's tag; None if the process has ended, or runs on another host."""
     host, pid, _ = process.split("/")
-    return int(pid) if host == socket.gethostname() and _is_alive(instance, process) else None
+    return int(pid) if host == socket.gethostname() and _is_locked(_lease(instance, process)) else None
 
 
 def _holders(instance: dg.DagsterInstance, pool: str) -> set[str]:
@@ -133,10 +119,6 @@ def _folder(instance: dg.DagsterInstance) -> Path:
 
 def _lease(instance: dg.DagsterInstance, process: str) -> Path:
     return _folder(instance) / f"{process.replace('/', '_')}.lock"
-
-
-def _is_alive(instance: dg.DagsterInstance, process: str) -> bool:
-    return process == process_tag()[PROCESS_TAG] or _is_locked(_lease(instance, process))
 
 
 def _is_locked(path: Path) -> bool:

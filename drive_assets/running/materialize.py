@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +10,8 @@ import dagster as dg
 
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS, RECORDINGS, SPLITS, check_known, recording_keys
 from drive_assets.resources.storage import Storage
-from drive_assets.running.batches import PARTITION, RANGE_END, RANGE_START, TRANSIENT, TRIES_TAG
-from drive_assets.running.instance import end_interrupted_run, hold_lease, process_tag, wait_for_pools
+from drive_assets.running.batches import PARTITION, RANGE_END, RANGE_START
+from drive_assets.running.instance import end_interrupted_run, lease, wait_for_pools
 from drive_assets.running.interrupts import INTERRUPTIONS, raise_missed_interrupts
 from drive_assets.running.run_config import AssetConfig, check_config
 from drive_assets.status import asset_status
@@ -21,8 +21,6 @@ from model.common.progress import Log
 REPOSITORY_TAG = {".dagster/repository": "__repository__@drive_assets.definitions"}
 """Tag with Dagster's name of our code location: the UI lists runs that have it with their jobs and assets."""
 QUIET: dict[str, Any] = {"console": {"config": {"log_level": "CRITICAL"}}}
-REPLACED = {("annotations", "weights"): "boxy_detector"}
-"""Options that replace an upstream asset: it does not matter then whether that failed."""
 
 
 def materialize(
@@ -59,10 +57,10 @@ def materialize(
         raise DataError(f"Selection {selection!r} selects nothing: name assets such as recording or model_comparison.")
     keys = _partition_keys(instance, graph, ordered, recordings, architectures, tell)
     check_config(repository, config, ordered, tell)
-    hold_lease(instance)
-    plan = _Plan(repository, instance, ordered, keys, config, tell, needed_in)
-    for key in every:
-        plan.make(key)
+    with lease(instance) as process:
+        plan = _Plan(repository, instance, ordered, keys, config, tell, needed_in, {**process, **REPOSITORY_TAG})
+        for key in every:
+            plan.make(key)
     return not any(plan.failed[key] for key in ordered)
 
 
@@ -111,6 +109,7 @@ class _Plan:
     config: AssetConfig
     tell: Log
     needed_in: Storage | None
+    tags: Mapping[str, str]
     failed: dict[dg.AssetKey, set[str]] = field(default_factory=dict)
     """Partitions that failed, or were left out because something upstream did; also of assets that are not selected."""
 
@@ -130,7 +129,7 @@ class _Plan:
             return
         started = time.monotonic()
         self.tell(f"{place} for {len(todo)} partition{'s' * (len(todo) > 1)}" if definition else place)
-        failed = set(todo) - self._run_with_retries(key, todo)
+        failed = set(todo).difference(*(self._run(key, tags) for tags in self._ranges(key, todo)))
         self.failed[key] = left_out | failed
         if failed:
             self.tell(f"{place} FAILED{': ' + ', '.join(sorted(failed)) if definition else ''}")
@@ -145,12 +144,8 @@ class _Plan:
 
     def _left_out(self, key: dg.AssetKey, wanted: Sequence[str]) -> set[str]:
         graph = self.repository.asset_graph
-        options = self.config.get(key.to_user_string(), {})
-        replaced = {
-            dg.AssetKey(parent)
-            for (asset, option), parent in REPLACED.items()
-            if asset == key.to_user_string() and options.get(option)
-        }
+        # Given weights replace the detector: it does not matter then whether its training failed.
+        replaced = {dg.AssetKey("boxy_detector")} if self.config.get("annotations", {}).get("weights") else set()
         left_out: set[str] = set()
         for parent in graph.get(key).parent_keys - replaced:
             failed, definition = self.failed[parent], graph.get(parent).partitions_def
@@ -165,30 +160,11 @@ class _Plan:
             left_out |= set(wanted) if is_lost else set()
         return left_out
 
-    def _run_with_retries(self, key: dg.AssetKey, todo: Sequence[str]) -> set[str]:
-        """Make partitions, and retry those with a transient failure as the asset's policy says. Returns those made.
-
-        Dagster's own retry would wait without reacting to Ctrl-C.
-        """
-        policy = self.repository.asset_graph.get(key).assets_def.op.retry_policy
-        made: set[str] = set()
-        for tries in range(1, 2 + (policy.max_retries if policy else 0)):
-            is_transient = False
-            for tags in self._ranges(key, [name for name in todo if name not in made]):
-                made_now, is_transient_now = self._run(key, tags | ({TRIES_TAG: str(tries - 1)} if tries > 1 else {}))
-                made, is_transient = made | made_now, is_transient or is_transient_now
-            if policy is None or not is_transient or tries > policy.max_retries:
-                break
-            delay = policy.calculate_delay(tries)
-            self.tell(f"  Retrying in {delay:.0f} s, because that may succeed then. Press Ctrl-C to stop.")
-            time.sleep(delay)
-        return made
-
     def _ranges(self, key: dg.AssetKey, names: Sequence[str]) -> list[dict[str, str]]:
         """Run tags that cover partitions with as few contiguous ranges as possible."""
         definition = self.repository.asset_graph.get(key).partitions_def
         if definition is None:
-            return [{}] if names else []
+            return [{}]
         with dg.partition_loading_context(dynamic_partitions_store=self.instance):
             ranges = definition.subset_with_partition_keys(names).get_partition_key_ranges(definition)
         return [
@@ -196,31 +172,23 @@ class _Plan:
             for each in ranges
         ]
 
-    def _run(self, key: dg.AssetKey, tags: dict[str, str]) -> tuple[set[str], bool]:
-        """Run one asset once.
-
-        Returns:
-            The partition keys that were materialised ("" for an asset without partitions), and whether a failure is
-            transient.
+    def _run(self, key: dg.AssetKey, tags: dict[str, str]) -> set[str]:
+        """Run one asset once. Returns the partition keys that were materialised ("" for an asset without partitions).
 
         Raises:
             KeyboardInterrupt: SIGINT or SIGTERM arrived.
         """
-        asset = self.repository.asset_graph.get(key)
-        wait_for_pools(self.instance, asset.pools or set(), self.tell)
+        wait_for_pools(self.instance, self.repository.asset_graph.get(key).pools or set(), self.tell)
         name, run_id = key.to_user_string(), str(uuid.uuid4())
-        run_config = {
-            "ops": {name: {"config": dict(self.config[name])}} if name in self.config else {},
-            "loggers": QUIET,
-        }
+        ops = {name: {"config": dict(self.config[name])}} if name in self.config else {}
         try:
             with raise_missed_interrupts():
                 result = self.repository.get_implicit_global_asset_job_def().execute_in_process(
                     instance=self.instance,
                     asset_selection=[key],
-                    tags={**tags, **process_tag(), **REPOSITORY_TAG},
+                    tags={**tags, **self.tags},
                     partition_key=tags.get(PARTITION),
-                    run_config=run_config,
+                    run_config={"ops": ops, "loggers": QUIET},
                     raise_on_error=False,
                     run_id=run_id,
                 )
@@ -229,7 +197,7 @@ class _Plan:
             end_interrupted_run(self.instance, run_id)
             raise KeyboardInterrupt from None
 
-    def _report(self, key: dg.AssetKey, events: Sequence[dg.DagsterEvent]) -> tuple[set[str], bool]:
+    def _report(self, key: dg.AssetKey, events: Sequence[dg.DagsterEvent]) -> set[str]:
         made = {
             event.partition or "": event.step_materialization_data.materialization.metadata
             for event in events
@@ -240,38 +208,24 @@ class _Plan:
                 self.tell(f"  {partition or key.to_user_string()}: {metadata['summary'].value}")
         for page in sorted({str(metadata["mlflow"].value) for metadata in made.values() if "mlflow" in metadata}):
             self.tell(f"  MLflow (served by `drive-assets ui`, or your server): {page}")
-        is_transient = False
         for event in events:
             if event.is_step_failure:
-                self.tell(f"  {_reason(event.step_failure_data)}")
-                if _was_interrupted(event.step_failure_data):
+                errors = list(_causes(event.step_failure_data.error))
+                given = event.step_failure_data.user_failure_data
+                self.tell(f"  {given.description if given else errors[-1].message.strip() if errors else 'failed'}")
+                if {error.cls_name for error in errors} & {interruption.__name__ for interruption in INTERRUPTIONS}:
                     raise KeyboardInterrupt
-                failure = event.step_failure_data.user_failure_data
-                is_transient = is_transient or (failure is not None and bool(failure.metadata.get(TRANSIENT)))
             elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
                 check = event.asset_check_evaluation_data
-                if check.passed:
-                    continue
-                self.tell(f"  check {check.check_name}: {check.description}")
-                if check.blocking and check.severity == dg.AssetCheckSeverity.ERROR:
-                    made.pop(check.partition or "", None)  # nothing is made from what a check refuses
-        return set(made), is_transient
+                if not check.passed:
+                    self.tell(f"  check {check.check_name}: {check.description}")
+                    if check.blocking and check.severity == dg.AssetCheckSeverity.ERROR:
+                        made.pop(check.partition or "", None)  # nothing is made from what a check refuses
+        return set(made)
 
 
-def _reason(failure: Any) -> str:
-    """What a step's failure says, or the first of the errors that led to it."""
-    if failure.user_failure_data is not None:
-        return str(failure.user_failure_data.description)
-    error = failure.error
-    while error is not None and error.cause is not None:
-        error = error.cause
-    return error.message.strip() if error else "failed"
-
-
-def _was_interrupted(failure: Any) -> bool:
-    error = failure.error
+def _causes(error: Any) -> Iterator[Any]:
+    """An error of a step, and the errors that led to it."""
     while error is not None:
-        if error.cls_name in {interruption.__name__ for interruption in INTERRUPTIONS}:
-            return True
+        yield error
         error = error.cause
-    return False

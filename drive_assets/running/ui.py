@@ -9,15 +9,13 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 from urllib.parse import urlsplit
 
 import psutil
+import requests
 
 from drive_assets.reports import links
 from drive_assets.resources.mlflow.address import DATABASES, UI_ADDRESS, table_of_trainings, tracking_uri
@@ -57,12 +55,12 @@ def run_ui(host: str, port: int, mlflow_port: int, reports_port: int, tell: Log 
     Raises:
         DataError: a port is in use, or another process serves this data root.
     """
-    serves_mlflow = tracking_uri().startswith(("sqlite:", *DATABASES))
-    check_free(host, "dagster", port, "--port")
-    check_free(host, "reports", reports_port, "--reports-port")
-    if serves_mlflow:
-        check_free(host, "mlflow", mlflow_port, "--mlflow-port")
-    home = prepare_services(tell)
+    options = {"--port": port, "--reports-port": reports_port}
+    if tracking_uri().startswith(("sqlite:", *DATABASES)):
+        options["--mlflow-port"] = mlflow_port
+    for option, number in options.items():
+        check_free(host, number, option)
+    home = prepare_services()
     addresses = {  # that runs write into their links
         variable: os.environ.get(variable, f"http://{host}:{number}")
         for variable, number in ((links.VARIABLE, reports_port), (UI_ADDRESS, mlflow_port))
@@ -71,38 +69,24 @@ def run_ui(host: str, port: int, mlflow_port: int, reports_port: int, tell: Log 
     linked = [urlsplit(address).hostname or host for address in addresses.values()]
     hosts = sorted({"127.0.0.1", "localhost", socket.gethostname(), host, *linked})
     door = {front_door.SETTINGS: json.dumps({"token": token, "hosts": hosts})}
-    python = [sys.executable, "-m"]
-    definitions = ["-m", "drive_assets.definitions"]
+    module, definitions = [sys.executable, "-m"], ["-m", "drive_assets.definitions"]
+    guarded = [*module, front_door.__name__]
+    reports = ["drive_assets.cli", "reports", "--host", host, "--port", str(reports_port)]
     servers = [
-        Server(
-            "dagster", [*python, front_door.__name__, "dagster", *definitions, "-h", host, "-p", str(port)], port, door
-        ),
+        Server("dagster", [*guarded, "dagster", *definitions, "-h", host, "-p", str(port)], port, door),
         Server("daemon", [str(Path(sys.executable).parent / "dagster-daemon"), "run", *definitions]),
-        Server(
-            "reports",
-            [*python, "drive_assets.cli", "reports", "--host", host, "--port", str(reports_port)],
-            reports_port,
-            door,
-        ),
+        Server("reports", [*module, *reports], reports_port, door),
     ]
-    if serves_mlflow:
-        servers.append(_mlflow(host, mlflow_port, door))
+    if "--mlflow-port" in options:
+        servers.append(_mlflow([*guarded, "mlflow", host, str(mlflow_port)], mlflow_port, door))
     logs = home / LOGS
     logs.mkdir(exist_ok=True)
-    running: dict[str, subprocess.Popen[bytes]] = {}
+    running: dict[str, psutil.Popen] = {}
     with locked(home / "ui.lock", 0.0, "{holder} serves the UI of this data root already: use that, or end it first."):
         tell(f"Logs: {logs}. Press Ctrl-C to stop.")
         try:
             for server in servers:
-                with _log(logs / f"{server.name}.log") as stream:
-                    running[server.name] = subprocess.Popen(
-                        server.command,
-                        env={**os.environ, **addresses, **server.env},
-                        cwd=home,
-                        stdin=subprocess.DEVNULL,
-                        stdout=stream,
-                        stderr=stream,
-                    )
+                running[server.name] = _start(server, {**os.environ, **addresses, **server.env}, home, logs)
             return _watch(host, servers, running, logs, token, tell)
         except KeyboardInterrupt:
             return 0
@@ -126,7 +110,7 @@ def read_token(path: Path) -> str:
     return token
 
 
-def check_free(host: str, name: str, port: int, option: str) -> None:
+def check_free(host: str, port: int, option: str) -> None:
     """Raises DataError if something else serves on the port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -134,12 +118,12 @@ def check_free(host: str, name: str, port: int, option: str) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise DataError(
-                f"Port {port} of {host} cannot be used for {name} ({error.strerror}): stop what serves there, or "
-                f"choose another port with {option}."
+                f"Port {port} of {host} cannot be used ({error.strerror}): stop what serves there, or choose another "
+                f"port with {option}."
             ) from error
 
 
-def _mlflow(host: str, port: int, door: Mapping[str, str]) -> Server:
+def _mlflow(command: Sequence[str], port: int, door: Mapping[str, str]) -> Server:
     mlflow = Mlflow.from_environment()
     env = {
         # In the environment, not in the process list: the store's address may hold a password.
@@ -150,20 +134,21 @@ def _mlflow(host: str, port: int, door: Mapping[str, str]) -> Server:
         "MLFLOW_ENABLE_AI_GATEWAY": "false",
         "MLFLOW_ENABLE_ASSISTANT_SANDBOX": "true",  # its assistant would run commands on this machine
     }
-    command = [sys.executable, "-m", front_door.__name__, "mlflow", host, str(port)]
     return Server("mlflow", command, port, {**env, **door}, table_of_trainings(mlflow.prepared()))
 
 
-def _log(path: Path) -> IO[bytes]:
-    if path.is_file() and path.stat().st_size > MAX_LOG_BYTES:
-        path.replace(path.with_suffix(".log.1"))
-    return path.open("ab")
+def _start(server: Server, env: Mapping[str, str], home: Path, logs: Path) -> psutil.Popen:
+    log = logs / f"{server.name}.log"
+    if log.is_file() and log.stat().st_size > MAX_LOG_BYTES:
+        log.replace(log.with_suffix(".log.1"))
+    with log.open("ab") as stream:
+        return psutil.Popen(server.command, env=env, cwd=home, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
 
 
 def _watch(
     host: str,
     servers: Sequence[Server],
-    running: Mapping[str, "subprocess.Popen[bytes]"],
+    running: Mapping[str, psutil.Popen],
     logs: Path,
     token: str | None,
     tell: Log,
@@ -199,28 +184,22 @@ def _watch(
 def _status(address: str) -> int | None:
     """The status of an answer to a foreign host name; None if there is no answer yet."""
     try:
-        request = urllib.request.Request(address, headers={"Host": "foreign.invalid"})
-        with urllib.request.urlopen(request, timeout=2) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        return error.code
-    except OSError:
+        return requests.get(address, headers={"Host": "foreign.invalid"}, timeout=2).status_code
+    except requests.RequestException:
         return None
 
 
-def _stop(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
+def _stop(servers: Sequence[psutil.Popen]) -> None:
     """End servers and what they started: Dagster's code server waits for runs, which would continue without a UI."""
-    started: list[psutil.Process] = []
-    for process in processes:
+    every: list[psutil.Process] = list(servers)
+    for server in servers:
         with contextlib.suppress(psutil.Error):
-            started += psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(signal.SIGINT)
-    _, alive = psutil.wait_procs([psutil.Process(p.pid) for p in processes if p.poll() is None], STOP_S)
-    for end in (psutil.Process.terminate, psutil.Process.kill):
-        alive = [process for process in {*alive, *started} if process.is_running()]
+            every += server.children(recursive=True)
+            server.send_signal(signal.SIGINT)
+    psutil.wait_procs(servers, STOP_S)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        alive = [process for process in every if process.is_running()]
         for process in alive:
             with contextlib.suppress(psutil.Error):
-                end(process)
-        _, alive = psutil.wait_procs(alive, STOP_S)
-    for process in processes:
-        process.wait()
+                process.send_signal(number)
+        psutil.wait_procs(alive, STOP_S)

@@ -15,7 +15,7 @@ from drive_assets.resources.compute import Compute
 from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.mlflow.tracking import DAGSTER_RUN, GROUP, TrackedRun, UsedData
 from drive_assets.resources.storage import Storage
-from drive_assets.running.batches import TRIES_TAG, Event, each_result, fail_on_data_error, partition_keys
+from drive_assets.running.batches import Event, each_result, fail_on_data_error, partition_keys
 from drive_assets.running.interrupts import fail_when_terminated
 from drive_assets.running.launchpad import Launchpad
 from drive_assets.splits.manifest import read_current_manifest, recorded_version
@@ -105,7 +105,7 @@ def checkpoint(
             chosen = config.training_config(_given(context))
             version, runs = _runs(context, config.name_of(chosen), chosen, storage, mlflow)
         # A failure after the training, such as in logging, is no reason to train again.
-        anew = config.train_anew and context.retry_number == 0 and TRIES_TAG not in context.run.tags
+        anew = config.train_anew and context.retry_number == 0
         jobs = [
             TrainJob(name, storage.splits, storage.checkpoint(name), chosen, version, run, anew)
             for name, run in runs.items()

@@ -7,8 +7,8 @@ from pathlib import Path
 import dagster as dg
 import psutil
 import pytest
+from dagster._core.storage.event_log import SqliteEventLogStorage
 
-from drive_assets.running.dagster_private import SqliteEventLogStorage
 from drive_assets.running.event_log import MAX_OPEN, KeptEventLog
 from drive_assets.running.instance import open_instance
 

@@ -17,13 +17,12 @@ from filelock import FileLock
 from drive_assets.resources.storage import Storage
 from drive_assets.running import instance as instances
 from drive_assets.running.database_errors import explain
-from drive_assets.running.home import MOVED, SETTINGS, TEMPLATE, UNEDITED, missing_settings, prepare_home
+from drive_assets.running.home import SETTINGS, _stamped, prepare_home
 from drive_assets.running.instance import (
     PROCESS_TAG,
     end_lost_runs,
-    hold_lease,
+    lease,
     open_instance,
-    process_tag,
     wait_for_pools,
 )
 from drive_assets.running.interrupts import defer_interrupts, raise_missed_interrupts
@@ -58,11 +57,10 @@ def test_runs_of_dead_processes_end_in_any_state_and_on_any_host(
     instance: dg.DagsterInstance, status: dg.DagsterRunStatus, process: str
 ) -> None:
     lost = add_run(instance, status, process)
-    ours = add_run(instance, status, process_tag()[PROCESS_TAG])
     of_the_daemon = add_run(instance, status, "")
     end_lost_runs(instance)
     assert status_of(instance, lost) == "FAILURE"
-    assert status_of(instance, ours) == status_of(instance, of_the_daemon) == status.value
+    assert status_of(instance, of_the_daemon) == status.value
 
 
 @pytest.mark.parametrize("host", ["another-host", os.uname().nodename])
@@ -82,28 +80,21 @@ def test_a_run_stays_while_its_process_holds_its_lease_whatever_the_clock_says(
     assert not lease.exists()
 
 
-def test_leases_of_ended_processes_are_removed(instance: dg.DagsterInstance) -> None:
-    hold_lease(instance)
+def test_the_lease_of_a_command_ends_with_it_and_those_of_killed_ones_are_removed(instance: dg.DagsterInstance) -> None:
     folder = Path(instance.root_directory) / "processes"
-    (own,) = folder.iterdir()
-    for ended in (f"{os.uname().nodename}_99999999_1700000000", "a_host_7_1700000000"):
-        (folder / f"{ended}.lock").touch()
-    end_lost_runs(instance)
-    assert list(folder.iterdir()) == [own]
-
-
-def test_this_process_holds_a_lease(instance: dg.DagsterInstance) -> None:
-    hold_lease(instance)
-    hold_lease(instance)
-    (lease,) = (Path(instance.root_directory) / "processes").iterdir()
-    with pytest.raises(TimeoutError), FileLock(lease, timeout=0):
-        pass
+    with lease(instance) as tag:
+        run_id = add_run(instance, dg.DagsterRunStatus.STARTED, tag[PROCESS_TAG])
+        (own,) = folder.iterdir()
+        (folder / f"{os.uname().nodename}_99999999_1700000000.lock").touch()
+        end_lost_runs(instance)
+        assert (list(folder.iterdir()), status_of(instance, run_id)) == ([own], "STARTED")
+    assert list(folder.iterdir()) == []
 
 
 def test_a_full_pool_is_reported_and_waited_for(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
     storage, reported, waits = instance.event_log_storage, list[str](), list[float]()
     storage.set_concurrency_slots("gpu", 1)
-    holder = add_run(instance, dg.DagsterRunStatus.STARTED, process_tag()[PROCESS_TAG])
+    holder = add_run(instance, dg.DagsterRunStatus.STARTED, "")
     assert storage.claim_concurrency_slot("gpu", holder, "step").is_claimed
 
     def sleep(seconds: float) -> None:
@@ -201,68 +192,18 @@ def test_dagsters_servers_upload_no_logs(data_root: Path, monkeypatch: pytest.Mo
 
 
 def test_unedited_settings_follow_the_version_and_edited_ones_stay(data_root: Path) -> None:
-    home = prepare_home()
-    path = home / SETTINGS
+    path = prepare_home() / SETTINGS
     current = path.read_text()
-    assert (current.startswith(TEMPLATE.read_text()), missing_settings(home)) == (True, [])
-    for file in (path, home / UNEDITED):
-        file.write_text("telemetry:\n  enabled: false\n")  # as an earlier version wrote it
+    path.write_text(_stamped("telemetry: {enabled: false}\n"))  # as an earlier version wrote it
     prepare_home()
     assert path.read_text() == current
-    edited = current.replace("max_concurrent_runs: 4", "max_concurrent_runs: 8").replace("WatchedRun", "Another")
-    path.write_text(edited.replace("  retry_on_asset_or_op_failure: false\n", ""))
-    prepare_home()
-    assert "max_concurrent_runs: 8" in path.read_text()
-    assert missing_settings(home) == [
-        "run_launcher.class: WatchedRunLauncher",
-        "run_retries.retry_on_asset_or_op_failure: False",
-    ]
-
-
-def test_a_kill_between_settings_and_their_copy_makes_no_edited_file(
-    data_root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def killed_after_one(path: Path, text: str) -> None:
-        path.write_text(text)
-        raise KeyboardInterrupt
-
-    home = prepare_home()
-    current = (home / SETTINGS).read_text()
-    for file in (home / SETTINGS, home / UNEDITED):
-        file.write_text("telemetry:\n  enabled: false\n")  # as an earlier version wrote it
-    with monkeypatch.context() as kill, pytest.raises(KeyboardInterrupt):
-        kill.setattr("drive_assets.running.home.write_text", killed_after_one)
+    for edited in (
+        current.replace("max_concurrent_runs: 4", "max_concurrent_runs: 8"),
+        "telemetry: {enabled: false}\n",
+    ):
+        path.write_text(edited)
         prepare_home()
-    prepare_home()
-    assert (home / SETTINGS).read_text() == (home / UNEDITED).read_text() == current
-
-
-def test_unedited_settings_of_a_version_without_a_copy_follow(data_root: Path) -> None:
-    home = prepare_home()
-    current = (home / SETTINGS).read_text()
-    earlier = current
-    for old, new in MOVED.items():
-        earlier = earlier.replace(f": {new}\n", f": {old}\n")
-    for edit in ("", "# Our cluster\nschedules: {use_threads: true}\n"):
-        (home / UNEDITED).unlink(missing_ok=True)
-        (home / SETTINGS).write_text("# Of an earlier version\n" + earlier + edit)
-        prepare_home()
-        assert ((home / SETTINGS).read_text() == current) == (home / UNEDITED).is_file() == (not edit)
-
-
-def test_settings_of_earlier_versions_work_and_keep_what_was_edited(data_root: Path) -> None:
-    earlier = """
-run_coordinator: {module: drive_assets.run_queue, class: CheckedRunQueue, config: {dequeue_num_workers: 3}}
-run_launcher: {module: drive_assets.run_launcher, class: WatchedRunLauncher}
-event_log_storage: {module: drive_assets.event_log, class: KeptEventLog, config: {home: {env: DAGSTER_HOME}}}
-"""
-    (data_root / "dagster").mkdir(parents=True)
-    (data_root / "dagster" / SETTINGS).write_text(earlier)
-    for _ in range(2):
-        with open_instance() as instance:
-            assert type(instance.event_log_storage).__name__ == "KeptEventLog"
-            assert type(instance.run_launcher).__name__ == "WatchedRunLauncher"
-            assert instance.run_coordinator.inst_data.config_dict["dequeue_num_workers"] == 3
+        assert path.read_text() == edited
 
 
 def test_a_percent_sign_in_the_path_is_refused(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,16 +223,3 @@ def test_invalid_keys_make_no_paths(name: str) -> None:
     for path in (storage.split, storage.checkpoint, storage.evaluation):
         with pytest.raises(DataError, match="Unknown "):
             path(name)
-
-
-def test_a_data_root_that_cannot_be_written_is_reported_before_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    storage = Storage(data_root=str(tmp_path), inbox_root=str(tmp_path))
-
-    def refuse(dir: Path) -> None:
-        raise OSError(30, "Read-only file system")
-
-    monkeypatch.setattr("drive_assets.resources.storage.tempfile.TemporaryFile", refuse)
-    with pytest.raises(DataError, match=f"{tmp_path} cannot be written: Read-only file system"):
-        storage.check_writable()

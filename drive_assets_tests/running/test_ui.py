@@ -179,7 +179,7 @@ def test_a_port_in_use_is_reported_in_one_line(data_root: Path) -> None:
         command = [sys.executable, "-m", "drive_assets.cli", "ui", "--port", port]
         ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert ended.returncode == 2
-    assert ended.stdout.startswith(f"drive-assets: Port {port} of 127.0.0.1 cannot be used for dagster")
+    assert ended.stdout.startswith(f"drive-assets: Port {port} of 127.0.0.1 cannot be used (Address already in use)")
     assert ended.stdout.count("\n") == 1
 
 
@@ -191,7 +191,7 @@ def test_processes_of_a_server_end_with_it(tmp_path: Path) -> None:
         f"child = subprocess.Popen([sys.executable, '-c', {run!r}], start_new_session=True)\n"
         "print(child.pid, flush=True)\ntime.sleep(120)"
     )
-    process = subprocess.Popen([sys.executable, "-c", server], stdout=subprocess.PIPE)
+    process = psutil.Popen([sys.executable, "-c", server], stdout=subprocess.PIPE)
     assert process.stdout is not None
     child = psutil.Process(int(process.stdout.readline()))
     _stop([process])

@@ -226,6 +226,7 @@ def test_only_transient_errors_are_retried(
     client = GraphClient(read_settings(), TestClock())
     monkeypatch.setattr(sharepoint_source, "connect", lambda settings: client)
     monkeypatch.setattr(recording.op, "_retry_policy", dg.RetryPolicy(max_retries=1))
+    monkeypatch.setattr("drive_assets.running.batches.sleep", lambda seconds: None)
     server.fail(Fault("denied", match="children"))
     result = materialize(instance, sensor.storage, DAYS[0])
     assert not result.success
