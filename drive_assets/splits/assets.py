@@ -103,51 +103,36 @@ def _changes(manifest: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _manifest_result(manifest: Mapping[str, Any], storage: Storage) -> dg.MaterializeResult:
-    parts, left_out = manifest["splits"], len(manifest["skipped"])
-    table = [
-        dg.TableRecord(
-            {
-                "split": name,
-                "recordings": len(part["recordings"]),
-                "windows": part["windows"],
-                "share of windows": round(part["share_of_windows"], 4),
-                **{f"{label} rate": round(part["label_rates"][label], 4) for label in ("brake_1s", "coast_1s")},
-            }
+    parts = manifest["splits"]
+    numbers: dict[str, float | int] = {"recordings": len(manifest["recordings"]), "left_out": len(manifest["skipped"])}
+    table, counts = list[dg.TableRecord](), list[str]()
+    for name, part in parts.items():
+        recordings, windows, share = len(part["recordings"]), part["windows"], round(part["share_of_windows"], 4)
+        rates = {task: round(part["label_rates"][task], 4) for task in DEFAULT_TASKS}
+        numbers |= {f"{name}_windows": windows, f"{name}_share": share}
+        numbers |= {f"{name}_{task}_rate": rate for task, rate in rates.items()}
+        shown = {f"{task} rate": rates[task] for task in ("brake_1s", "coast_1s")}
+        table.append(
+            dg.TableRecord(
+                {"split": name, "recordings": recordings, "windows": windows, "share of windows": share, **shown}
+            )
         )
-        for name, part in parts.items()
-    ]
-    counts = [
-        f"{name} {len(part['recordings'])} recordings, {part['windows']:,} windows" for name, part in parts.items()
-    ]
+        counts.append(f"{name} {recordings} recordings, {windows:,} windows")
+    lists: dict[str, Any] = {key: manifest[key] for key in ("skipped", "accepted", "moved", "no_longer_used")}
+    if len(manifest["recordings"]) <= MAX_LISTED:
+        lists["assignment"] = {name: part["recordings"] for name, part in parts.items()}
+    left_out = f"; {len(manifest['skipped'])} skipped" if manifest["skipped"] else ""
     return dg.MaterializeResult(
         data_version=dg.DataVersion(manifest["fingerprint"]),
         metadata={
             "report": report_link("split_manifest", version=manifest["fingerprint"]),
-            "summary": ", ".join(counts) + (f"; {left_out} skipped" if left_out else ""),
+            "summary": ", ".join(counts) + left_out,
             "splits": dg.MetadataValue.table(table),
-            **_numbers(manifest),
-            **{key: dg.MetadataValue.json(manifest[key]) for key in ("skipped", "accepted", "moved", "no_longer_used")},
-            **_assignment(manifest),
+            **numbers,
+            **{key: dg.MetadataValue.json(value) for key, value in lists.items()},
             "path": dg.MetadataValue.path(storage.manifest),
         },
     )
-
-
-def _assignment(manifest: Mapping[str, Any]) -> dict[str, dg.JsonMetadataValue]:
-    if len(manifest["recordings"]) > MAX_LISTED:
-        return {}
-    return {
-        "assignment": dg.MetadataValue.json({name: part["recordings"] for name, part in manifest["splits"].items()})
-    }
-
-
-def _numbers(manifest: Mapping[str, Any]) -> dict[str, float | int]:
-    """Figures that the UI plots over time."""
-    numbers: dict[str, float | int] = {"recordings": len(manifest["recordings"]), "left_out": len(manifest["skipped"])}
-    for name, part in manifest["splits"].items():
-        numbers |= {f"{name}_windows": part["windows"], f"{name}_share": round(part["share_of_windows"], 4)}
-        numbers |= {f"{name}_{task}_rate": round(part["label_rates"][task], 4) for task in DEFAULT_TASKS}
-    return numbers
 
 
 @asset(
@@ -176,20 +161,21 @@ def h5_split(context: dg.AssetExecutionContext, storage: Storage) -> Iterator[Ev
         check_unchanged(storage, manifest, name)
         members = [storage.recording(recording) for recording in manifest["splits"][name]["recordings"]]
         window = WindowConfig(**manifest["window"])
-        report = write_split(storage.split(name), members, window, manifest["fingerprint"])
+        write_split(storage.split(name), members, window, manifest["fingerprint"])
+        part = manifest["splits"][name]
         rates = [
-            dg.TableRecord({"label": label, "positives": count, "rate": round(count / max(report.windows, 1), 4)})
-            for label, count in report.positives.items()
+            dg.TableRecord({"label": label, "positives": count, "rate": round(part["label_rates"][label], 4)})
+            for label, count in part["positives"].items()
         ]
         return dg.MaterializeResult(
             data_version=dg.DataVersion(manifest["fingerprint"]),
             metadata={
                 "report": report_link("h5_split", name, manifest["fingerprint"]),
-                "recordings": report.recordings,
-                "frames": report.frames,
-                "windows": report.windows,
-                "megabytes": round(report.bytes / 1e6, 3),
-                **{f"{task}_rate": round(report.positives[task] / max(report.windows, 1), 4) for task in DEFAULT_TASKS},
+                "recordings": len(members),
+                "frames": part["frames"],
+                "windows": part["windows"],
+                "megabytes": round(storage.split(name).stat().st_size / 1e6, 3),
+                **{f"{task}_rate": round(part["label_rates"][task], 4) for task in DEFAULT_TASKS},
                 "label_rates": dg.MetadataValue.table(rates),
                 "path": dg.MetadataValue.path(storage.split(name)),
             },

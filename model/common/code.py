@@ -7,12 +7,19 @@ from pathlib import Path
 
 
 def code_version(*modules: str) -> str:
-    """Identity of modules: their code without comments, docstrings and layout. Nothing is imported for it."""
+    """Identity of modules, or of all in a package: their code without comments, docstrings and layout.
+
+    No module is imported.
+    """
     digest = hashlib.sha256()
     for name in modules:
         spec = find_spec(name)
         assert spec is not None and spec.origin is not None, name
-        digest.update(ast.unparse(_WithoutTexts().visit(ast.parse(Path(spec.origin).read_bytes()))).encode())
+        files = (
+            [Path(spec.origin)] if spec.submodule_search_locations is None else Path(spec.origin).parent.glob("*.py")
+        )
+        for path in sorted(files):
+            digest.update(ast.unparse(_WithoutTexts().visit(ast.parse(path.read_bytes()))).encode())
     return digest.hexdigest()[:12]
 
 

@@ -14,17 +14,8 @@ import numpy.typing as npt
 from model.common.config import fingerprint as fingerprint_of
 from model.common.errors import DataError
 from model.common.files import atomic_path
-from model.dataset.windows import (
-    Frames,
-    RecordingArrays,
-    WindowConfig,
-    build_recording,
-    common_classes,
-    common_inputs,
-    common_threshold,
-)
+from model.dataset.windows import Frames, RecordingArrays, WindowConfig, common_traits, join_recording
 from model.recording.folder import Recording
-from model.recording.labels import LabelConfig
 from model.recording.schema import ACTIONS, BINARY_LABELS, check_schema, used_schema
 
 SCHEMA_VERSION = 4
@@ -47,6 +38,8 @@ class Split(Frames):
     feature_names: tuple[str, ...]
     label_names: tuple[str, ...]
     class_names: tuple[str, ...]
+    coast_threshold: float
+    """As in `Traits`"""
     window: WindowConfig
     fingerprint: str
     """Of the manifest that the file was made from."""
@@ -58,51 +51,29 @@ class Split(Frames):
         return self.telemetry[:, self.feature_names.index(name)]
 
 
-@dataclass(frozen=True)
-class SplitReport:
-    """What a split file holds."""
-
-    recordings: int
-    frames: int
-    windows: int
-    positives: dict[str, int]
-    bytes: int
-
-
-def write_split(path: Path, recordings: Sequence[Path], config: WindowConfig, fingerprint: str = "") -> SplitReport:
+def write_split(path: Path, recordings: Sequence[Path], config: WindowConfig, fingerprint: str = "") -> None:
     """Write the split of `recordings`, folders in their final order, to an H5 file, atomically.
 
     Raises:
-        DataError: as `build_recording`, or detectors of different classes annotated the recordings.
+        DataError: as `join_recording`, or the recordings differ in channels, classes or coasting threshold.
     """
     if not recordings:
         raise DataError(f"{path}: expected at least one recording.")
-    classes = common_classes({each.name: Recording(each).class_names() for each in recordings})
-    parts = [build_recording(recording, config) for recording in recordings]
-    named = {recording.name: part for recording, part in zip(recordings, parts, strict=True)}
-    inputs = common_inputs({name: part.inputs for name, part in named.items()})
+    parts = {recording.name: join_recording(Recording(recording), config) for recording in recordings}
+    traits = common_traits({name: part.traits for name, part in parts.items()})
     attributes = {
         "fingerprint": fingerprint,
-        "recordings": json.dumps([recording.name for recording in recordings]),
-        "features": json.dumps(inputs),
-        "schema": used_schema(inputs)["fingerprint"],
+        "recordings": json.dumps(list(parts)),
+        "features": json.dumps(traits.inputs),
+        "schema": used_schema(traits.inputs)["fingerprint"],
         "labels": json.dumps(BINARY_LABELS),
         "actions": json.dumps(ACTIONS),
         "window": config.model_dump_json(),
-        "class_names": json.dumps(classes),
-        "coast_threshold": str(common_threshold({name: part.coast_threshold for name, part in named.items()})),
+        "class_names": json.dumps(traits.class_names),
+        "coast_threshold": str(traits.coast_threshold),
     }
-    arrays = _joined(parts)
     with atomic_path(path) as temporary:
-        write_arrays(temporary, arrays, attributes)
-    labels = arrays["labels"][arrays["window_start"] + config.length - 1]
-    return SplitReport(
-        recordings=len(recordings),
-        frames=len(arrays["time_ms"]),
-        windows=len(labels),
-        positives=dict(zip(BINARY_LABELS, (labels == 1).sum(axis=0).tolist(), strict=True)),
-        bytes=path.stat().st_size,
-    )
+        write_arrays(temporary, _joined(list(parts.values())), attributes)
 
 
 def _joined(parts: Sequence[RecordingArrays]) -> dict[str, npt.NDArray[Any]]:
@@ -140,9 +111,8 @@ def read_split(path: Path, expected_fingerprint: str | None = None) -> Split:
         DataError: missing, no H5 file, damaged, made with another schema of channels and labels than today's, or from
             another manifest than expected.
     """
-    with _opened(path) as file:
-        attributes = _checked_attributes(path, file)
-        fingerprint = attributes.get("fingerprint", "")
+    with _opened(path) as (file, attributes):
+        fingerprint = attributes["fingerprint"]
         if expected_fingerprint not in (None, fingerprint):
             raise DataError(
                 f"{path} holds data version {fingerprint or 'unknown'}, expected {expected_fingerprint}: the splits "
@@ -157,40 +127,37 @@ def read_split(path: Path, expected_fingerprint: str | None = None) -> Split:
             label_names=tuple(json.loads(attributes["labels"])),
             class_names=tuple(json.loads(attributes["class_names"])),
             window=WindowConfig(**json.loads(attributes["window"])),
-            coast_threshold=float(attributes.get("coast_threshold", LabelConfig().coast_threshold)),
+            coast_threshold=float(attributes["coast_threshold"]),
             fingerprint=fingerprint,
         )
 
 
 def read_fingerprint(path: Path) -> str:
     """The fingerprint of the manifest that a split file was made from. DataError as `read_split`."""
-    with _opened(path) as file:
-        return _checked_attributes(path, file).get("fingerprint", "")
+    with _opened(path) as (_, attributes):
+        return attributes["fingerprint"]
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[h5py.File]:
-    """A file that is renamed when it is whole: it is read without a lock, which not every file system has."""
+def _opened(path: Path) -> Iterator[tuple[h5py.File, dict[str, str]]]:
+    """A split file and its attributes, if they are of today's schema and as they were written.
+
+    The file is complete once it has its name, so it is read without a lock, which not every file system has.
+    """
     if not path.is_file():
         raise DataError(f"{path} is missing: build the splits first.")
     try:
         with h5py.File(path, locking=False) as file:
-            yield file
+            attributes = _texts(file)
+            if (version := attributes.get("schema_version")) != str(SCHEMA_VERSION):
+                raise DataError(f"{path} has schema {version}: expected {SCHEMA_VERSION}; build the splits again.")
+            if attributes.pop(CHECKSUM, "") != fingerprint_of(attributes):
+                raise DataError(f"{path} is damaged: its attributes were changed; build the splits again.")
+            yield file, attributes
     except DataError:
         raise
     except _DAMAGED as error:
         raise DataError(f"{path} cannot be read as an H5 file ({error}): build the splits again.") from error
-
-
-def _checked_attributes(path: Path, file: h5py.File) -> dict[str, str]:
-    """Raises DataError unless they are of today's schema and as they were written."""
-    attributes = _texts(file)
-    version = attributes.get("schema_version")
-    if version != str(SCHEMA_VERSION):
-        raise DataError(f"{path} has schema {version}: expected {SCHEMA_VERSION}; build the splits again.")
-    if attributes.pop(CHECKSUM, "") != fingerprint_of(attributes):
-        raise DataError(f"{path} is damaged: its attributes are not those that were written; build the splits again.")
-    return attributes
 
 
 def _texts(file: h5py.File) -> dict[str, str]:

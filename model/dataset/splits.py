@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from model.common.config import fingerprint
 from model.common.errors import DataError
@@ -11,7 +11,7 @@ from model.dataset.assignment import RecordingStats, SplitConfig, assign_splits
 from model.dataset.split_file import SCHEMA_VERSION
 from model.dataset.summaries import Summary, repeated
 from model.dataset.summary_cache import SummaryCache
-from model.dataset.windows import WindowConfig, common_classes, common_inputs, common_threshold
+from model.dataset.windows import WindowConfig, common_traits
 from model.recording.folder import Recording
 from model.recording.schema import BINARY_LABELS, used_schema
 
@@ -39,57 +39,54 @@ def build_manifest(
             telemetry channels, classes or coasting threshold.
     """
     used, skipped, accepted = _candidates(recordings, names, split, SummaryCache(cache, window))
-    stats = [summary.stats for summary in used.values() if summary.stats]
-    before = _assignment(previous)
+    by_name = {name: summary.stats for name, summary in used.items() if summary.stats}
+    before = {
+        name: place for place, part in (previous or {"splits": {}})["splits"].items() for name in part["recordings"]
+    }
+    kept = {} if split.reshuffle else {name: before[name] for name in by_name if name in before}
     try:
-        assigned = assign_splits(stats, _sticky(split, stats, before))
+        assigned = assign_splits(list(by_name.values()), split.replace(fixed=kept | split.fixed))
     except DataError as error:
         reasons = "".join(f"\n  {name}: {reason}" for name, reason in list(skipped.items())[:20])
         raise DataError(f"{error} Skipped: {len(skipped)}.{reasons}") from None
-    by_name = {s.name: s for s in stats}
-    channels = common_inputs({name: summary.inputs for name, summary in used.items()})
-    common_threshold({name: summary.coast_threshold for name, summary in used.items()})
-    schema = used_schema(channels)
+    traits = common_traits({name: summary.traits for name, summary in used.items() if summary.traits})
+    schema, total = used_schema(traits.inputs), sum(each.windows for each in by_name.values())
     manifest: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
-        "features": list(channels),
+        "features": list(traits.inputs),
         "ranges": schema["scaling"],
         "schema": schema["fingerprint"],
         "labels": list(BINARY_LABELS),
-        "class_names": list(common_classes({name: summary.class_names for name, summary in used.items()})),
+        "class_names": list(traits.class_names),
         "window": window.model_dump(),
         "split": split.model_dump(),
-        "splits": {name: _summary([by_name[n] for n in members], stats) for name, members in assigned.items()},
-        "recordings": {s.name: asdict(s) for s in stats},
+        "splits": {name: _summary([by_name[n] for n in members], total) for name, members in assigned.items()},
+        "recordings": {name: asdict(each) for name, each in by_name.items()},
         "skipped": dict(sorted(skipped.items())),
         "accepted": accepted,
-        "moved": _moved(before, assigned),
+        "moved": {
+            name: [before[name], place]
+            for place, members in assigned.items()
+            for name in members
+            if before.get(name, place) != place
+        },
         "no_longer_used": {
             name: skipped.get(name, "it is no longer a recording") for name in sorted(before.keys() - by_name.keys())
         },
     }
-    identity = {name: [s.content, s.region] for name, s in by_name.items()}
+    identity = {name: [each.content, each.region] for name, each in by_name.items()}
     keys = ("schema_version", "schema", "labels", "class_names", "window")
     manifest["fingerprint"] = fingerprint({key: manifest[key] for key in keys}, assigned, identity)
     return manifest
 
 
-def _moved(before: Mapping[str, str], assigned: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """The split that each recording had and has, where these differ."""
-    now = {name: split for split, members in assigned.items() for name in members}
-    return {name: [before[name], split] for name, split in now.items() if before.get(name, split) != split}
-
-
-class _Candidates(NamedTuple):
+def _candidates(
+    recordings: Path, names: Sequence[str], split: SplitConfig, cache: SummaryCache
+) -> tuple[dict[str, Summary], dict[str, str], dict[str, str]]:
     """The recordings to use, and the reasons of those that are skipped, or accepted though implausible."""
-
-    used: dict[str, Summary]
-    skipped: dict[str, str]
-    accepted: dict[str, str]
-
-
-def _candidates(recordings: Path, names: Sequence[str], split: SplitConfig, cache: SummaryCache) -> _Candidates:
-    used, skipped, accepted = candidates = _Candidates({}, {}, {})
+    used: dict[str, Summary] = {}
+    skipped: dict[str, str] = {}
+    accepted: dict[str, str] = {}
     for name in sorted(names):
         own = Recording(recordings / name)
         summary = cache.summary(own)
@@ -107,31 +104,18 @@ def _candidates(recordings: Path, names: Sequence[str], split: SplitConfig, cach
     for name, other in repeated(used).items():
         skipped[name] = f"the same drive as {other}, with equal times and telemetry: remove one of them"
         del used[name]
-    return candidates
+    return used, skipped, accepted
 
 
-def _assignment(manifest: Mapping[str, Any] | None) -> dict[str, str]:
-    """The split of each recording in a manifest."""
-    splits = manifest.get("splits", {}) if manifest else {}
-    return {name: place for place, part in splits.items() for name in part["recordings"]}
-
-
-def _sticky(config: SplitConfig, stats: Sequence[RecordingStats], before: Mapping[str, str]) -> SplitConfig:
-    """The config with every recording fixed to the split that it had, unless it is to move."""
-    if config.reshuffle:
-        return config
-    unchanged = {s.name: before[s.name] for s in stats if s.name in before}
-    return config.replace(fixed=unchanged | config.fixed)
-
-
-def _summary(members: Sequence[RecordingStats], everything: Sequence[RecordingStats]) -> dict[str, Any]:
-    windows = sum(s.windows for s in members)
-    positives = {label: sum(s.positives[label] for s in members) for label in BINARY_LABELS}
+def _summary(members: Sequence[RecordingStats], total: int) -> dict[str, Any]:
+    """A split in the manifest; `total` is the number of windows of all splits."""
+    windows = sum(each.windows for each in members)
+    positives = {label: sum(each.positives[label] for each in members) for label in BINARY_LABELS}
     return {
-        "recordings": [s.name for s in members],
-        "frames": sum(s.frames for s in members),
+        "recordings": [each.name for each in members],
+        "frames": sum(each.frames for each in members),
         "windows": windows,
-        "share_of_windows": windows / sum(s.windows for s in everything),
+        "share_of_windows": windows / total,
         "positives": positives,
         "label_rates": {label: count / windows for label, count in positives.items()},
     }

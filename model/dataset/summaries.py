@@ -2,7 +2,6 @@
 
 import itertools
 import zlib
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -11,7 +10,7 @@ import pandas as pd
 
 from model.common.errors import DataError
 from model.dataset.assignment import RecordingStats
-from model.dataset.windows import RecordingArrays, WindowConfig, join_recording
+from model.dataset.windows import RecordingArrays, Traits, WindowConfig, join_recording
 from model.recording.folder import Recording
 from model.recording.plausibility import (
     CAMERA,
@@ -38,48 +37,36 @@ class Summary:
     """What is implausible about it and would teach networks something false."""
     stats: RecordingStats | None = None
     """None where it cannot be used."""
-    inputs: tuple[str, ...] = ()
-    class_names: tuple[str, ...] = ()
-    coast_threshold: float = 0.0
+    traits: Traits | None = None
     sample: dict[int, int] = field(default_factory=dict)
     """A checksum of the telemetry by time, ms, of rows that depend only on their time."""
-    is_repeatable: bool = True
-    """Whether the files, if they stay as they are, give the same summary again."""
 
 
 def summarise(own: Recording, window: WindowConfig) -> Summary:
     """Read a recording."""
     try:
         telemetry, report = own.telemetry()
-        arrays = join_recording(own, telemetry, window)
+        arrays = join_recording(own, window, telemetry)
         blocker = _blocks_training(own, telemetry, report, arrays)
     except DataError as error:
         return Summary(str(error))
-    except Exception as error:  # the other recordings are used nevertheless
-        return Summary(f"unexpected {type(error).__name__}: {error}", is_repeatable=False)
     if not len(arrays.window_start):
         return Summary(f"no window of {window.length} frames without a gap and with known labels", blocker)
     when = arrays.time_ms
     sampled = np.argsort(when // 100 * _SCATTER % 2**32, kind="stable")[:SAMPLED_ROWS]
+    positives = (arrays.window_labels(window.length) == 1).sum(axis=0)
     return Summary(
         blocks_training=blocker,
-        stats=_stats(own, arrays, window),
-        inputs=arrays.inputs,
-        class_names=own.class_names(),
-        coast_threshold=arrays.coast_threshold,
+        stats=RecordingStats(
+            name=own.name,
+            frames=len(when),
+            windows=len(arrays.window_start),
+            positives=dict(zip(BINARY_LABELS, positives.tolist(), strict=True)),
+            content=own.digests(),
+            region=arrays.region,
+        ),
+        traits=arrays.traits,
         sample={int(when[row]): zlib.crc32(arrays.telemetry[row].tobytes()) for row in sampled},
-    )
-
-
-def _stats(recording: Recording, arrays: RecordingArrays, config: WindowConfig) -> RecordingStats:
-    positives = (arrays.window_labels(config.length) == 1).sum(axis=0)
-    return RecordingStats(
-        name=recording.name,
-        frames=len(arrays.time_ms),
-        windows=len(arrays.window_start),
-        positives=dict(zip(BINARY_LABELS, positives.tolist(), strict=True)),
-        content=recording.digests(),
-        region=arrays.region,
     )
 
 
@@ -91,7 +78,7 @@ def _blocks_training(own: Recording, telemetry: pd.DataFrame, report: TelemetryR
     corner = BOX_VALUES.index("x1")
     box = arrays.detections[..., corner : corner + 4][arrays.detection_mask]
     findings = [
-        *implausible_drive(telemetry, report, arrays.coast_threshold),
+        *implausible_drive(telemetry, report, arrays.traits.coast_threshold),
         *implausible_detections(box, arrays.region[1]),
         *(camera_findings(own.details) if CAMERA in own.details else implausible_camera(own.frames(), telemetry)),
     ]
@@ -107,13 +94,12 @@ def repeated(summaries: Mapping[str, Summary]) -> dict[str, str]:
     for name in sorted(summaries):
         for when, checksum in summaries[name].sample.items():
             rows.setdefault(when, []).append((name, checksum))
-    common, equal = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    equal: dict[tuple[str, str], list[bool]] = {}
     for at_once in rows.values():
         for (first, one), (second, other) in itertools.combinations(at_once, 2):
-            common[first, second] += 1
-            equal[first, second] += one == other
+            equal.setdefault((first, second), []).append(one == other)
     repeats: dict[str, str] = {}
-    for first, second in sorted(common):
-        if first not in repeats and equal[first, second] > common[first, second] / 2:
+    for (first, second), matches in sorted(equal.items()):
+        if first not in repeats and sum(matches) > len(matches) / 2:
             repeats.setdefault(second, first)
     return repeats

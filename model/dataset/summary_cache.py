@@ -17,12 +17,8 @@ from model.recording.folder import Recording
 
 SETTLED_S = 2.0
 """A file that changed this shortly before it was read may change again without its times showing it."""
-_READERS = ("annotations", "content", "dialect", "folder", "frame_files", "gears", "labels", "plausibility", "ranges")
-_MODULES = (
-    *(f"model.dataset.{name}" for name in ("summaries", "windows")),
-    *(f"model.recording.{name}" for name in (*_READERS, "schema", "tables", "telemetry", "times", "values")),
-)
-"""Modules whose code decides on a summary."""
+_MODULES = ("model.dataset.summaries", "model.dataset.windows", "model.recording")
+"""Code that decides on a summary."""
 _ENTRIES = TypeAdapter(dict[str, tuple[str, Summary]])
 
 
@@ -48,8 +44,11 @@ class SummaryCache:
         stamp, changed = stamp_of(own)
         known, summary = self.stored.get(own.name, ("", None))
         if summary is None or known != stamp:
-            summary = summarise(own, self.window)
-        if summary.is_repeatable and changed < time.time() - SETTLED_S:
+            try:
+                summary = summarise(own, self.window)
+            except Exception as error:  # the other recordings are used nevertheless; the next time may succeed
+                return Summary(f"unexpected {type(error).__name__}: {error}")
+        if changed < time.time() - SETTLED_S:
             self.used[own.name] = (stamp, summary)
         return summary
 

@@ -14,10 +14,6 @@ from model.dataset.features import detection_features, telemetry_features
 from model.dataset.split_file import Split, read_split
 from model.recording.schema import ACTIONS, DEFAULT_TASKS
 
-CPU = torch.device("cpu")
-RESIDENT_SHARE = 0.5
-"""Of a device's free memory that a split may take; the rest is for the network."""
-
 
 class Batch(NamedTuple):
     """What a training step takes, in the order of the model's and the loss's arguments."""
@@ -40,11 +36,10 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class WindowData:
-    """A split for a device: features of F frames, and W windows of `length` consecutive frames by their first row.
+    """A split on a device: features of F frames, and W windows of `length` consecutive frames by their first row.
 
     N is the largest number of detections in a frame of the split, at least 1: empty slots change no prediction and
-    would only cost time. A split that does not fit into the device's memory stays in the machine's: batches are
-    gathered there and copied.
+    would only cost time.
     """
 
     path: Path
@@ -71,8 +66,6 @@ class WindowData:
     """(W,tasks) bool: the driver brakes, or coasts, at the window's last frame already"""
     derived: Tensor | None = None
     """(W,D) float32, what a network derives from the windows, stored so that it is derived once, not in each epoch"""
-    device: torch.device = CPU
-    """Where batches are"""
 
     @classmethod
     def load(
@@ -84,7 +77,7 @@ class WindowData:
         detection_classes: bool = False,
         expected_fingerprint: str | None = None,
     ) -> Self:
-        """Read a split's H5 file, make features once and put them on `device`, if they fit there.
+        """Read a split's H5 file, make features once and put them on `device`.
 
         Raises:
             DataError: as `read_split`, or the file has no window, lacks a task, or holds numbers that are not finite.
@@ -121,17 +114,9 @@ class WindowData:
         return data.to(device)
 
     def to(self, device: torch.device | str) -> Self:
-        """The same for `device`, in its memory if there is room."""
-        device = torch.device(device)
+        """The same in the memory of `device`."""
         tensors: dict[str, Any] = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        if not _has_room(device, sum(value.numel() * value.element_size() for value in tensors.values())):
-            return replace(self, device=device)
-        return replace(self, device=device, **{name: value.to(device) for name, value in tensors.items()})
-
-    @property
-    def resident(self) -> bool:
-        """Whether the frames are where batches are."""
-        return self.telemetry.device.type == self.device.type
+        return replace(self, **{name: value.to(device) for name, value in tensors.items()})
 
     def __len__(self) -> int:
         return len(self.first_row)
@@ -154,7 +139,7 @@ class WindowData:
     def gather(self, windows: Tensor) -> Batch:
         """The batch of `windows` (B,), numbers of windows."""
         rows = self.first_row[windows, None] + torch.arange(self.length, device=windows.device)
-        batch = Batch(
+        return Batch(
             self.telemetry[rows],
             self.detections[rows],
             self.detection_mask[rows],
@@ -163,25 +148,14 @@ class WindowData:
             self.going_on[windows],
             None if self.derived is None else self.derived[windows],
         )
-        if self.resident:
-            return batch
-        return Batch(*(None if values is None else values.to(self.device) for values in batch))  # type: ignore[arg-type]
 
     def deriving(self, derive: Callable[[Tensor, Tensor, Tensor], Tensor], batch_size: int) -> Self:
         """These windows with `derive` of their telemetry, detections and mask."""
-        return replace(
-            self,
-            derived=torch.cat([derive(*batch[:3]) for batch in self.batches(batch_size)]).to(self.telemetry.device),
-        )
+        return replace(self, derived=torch.cat([derive(*batch[:3]) for batch in self.batches(batch_size)]))
 
     def batches(self, batch_size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """Every window once, in the file's order, or shuffled by a CPU `generator`; the last batch may be smaller."""
         return map(self.gather, torch.split(self.order(generator), batch_size))
-
-
-def _has_room(device: torch.device, size: int) -> bool:
-    """Whether `size` bytes are a small enough part of what is free on a device."""
-    return device.type != "cuda" or size <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]
 
 
 def _check(path: Path, split: Split, tasks: Sequence[str]) -> None:

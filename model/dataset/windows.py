@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Self, TypeVar
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +24,6 @@ from model.recording.schema import (
     check_inputs,
 )
 from model.recording.times import MAX_STEP_MS, SLOT, separated_times
-
-Shared = TypeVar("Shared", tuple[str, ...], float)
 
 
 class WindowConfig(Config):
@@ -78,16 +75,24 @@ class Frames:
     """(F,) as the recorder's clock has it"""
     window_start: npt.NDArray[np.int32]
     """(W,) first frame of each window"""
+
+
+class Traits(NamedTuple):
+    """What the recordings of a data set must have in common."""
+
+    inputs: tuple[str, ...]
+    """Names of the C telemetry channels"""
+    class_names: tuple[str, ...]
+    """Of the detector that annotated it"""
     coast_threshold: float
-    """Accelerator position (%) below which the labels, and `state`, say that the car coasts"""
+    """Accelerator position (%) below which the labels, and `Frames.state`, say that the car coasts"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecordingArrays(Frames):
     """The frames of a recording that have telemetry, annotations and labels."""
 
-    inputs: tuple[str, ...]
-    """Names of the C channels"""
+    traits: Traits
     region: tuple[int, int]
     """Width and height of the region of interest that the boxes are in the pixels of"""
 
@@ -96,21 +101,20 @@ class RecordingArrays(Frames):
         return self.labels[self.window_start + length - 1]
 
 
-def build_recording(recording: Path, config: WindowConfig) -> RecordingArrays:
-    """As `join_recording`, of the recording in a folder."""
-    own = Recording(recording)
-    return join_recording(own, own.telemetry()[0], config)
-
-
-def join_recording(own: Recording, telemetry: pd.DataFrame, config: WindowConfig) -> RecordingArrays:
+def join_recording(own: Recording, config: WindowConfig, telemetry: pd.DataFrame | None = None) -> RecordingArrays:
     """Join a recording's telemetry, annotations and labels by time and find its windows.
 
     A frame that was not annotated ("not looked") is left out, so that no window runs over it.
+
+    Args:
+        telemetry: the recording's, if it was read already.
 
     Raises:
         DataError: one of the three files is missing or wrong, labels are older than the telemetry, or a channel that
             `config` names is not there.
     """
+    if telemetry is None:
+        telemetry, _ = own.telemetry()
     annotations, labels = own.annotations(), own.labels()
     label_config = own.label_config()
     for label, text in contradictions(telemetry, labels, label_config).items():
@@ -119,13 +123,13 @@ def join_recording(own: Recording, telemetry: pd.DataFrame, config: WindowConfig
     inputs = _inputs(own, telemetry, config)
     annotated = pd.Index(annotations.time).get_indexer(pd.Index(telemetry["Time"]))
     rows, frames = np.flatnonzero(annotated >= 0), annotated[annotated >= 0]
-    detections, mask = _pad(annotations.offsets, _box_values(annotations), frames, config.max_detections)
+    detections, mask = _pad(annotations, frames, config.max_detections)
     slots = separated_times(telemetry, SLOT)[rows]  # no window over a step back in time
     known = labels[list(BINARY_LABELS)].iloc[rows]
     label_values = np.column_stack([known[name].to_numpy(np.int8, na_value=-1) for name in BINARY_LABELS])
     required = [BINARY_LABELS.index(name) for name in config.required_labels]
     return RecordingArrays(
-        inputs=inputs,
+        traits=Traits(inputs, own.class_names(), label_config.coast_threshold),
         region=own.annotated_region()[2:],
         telemetry=telemetry[list(inputs)].to_numpy(np.float32)[rows],
         detections=detections,
@@ -133,7 +137,6 @@ def join_recording(own: Recording, telemetry: pd.DataFrame, config: WindowConfig
         labels=label_values,
         targets=labels[list(TARGETS)].to_numpy(np.float32)[rows],
         state=current_state(telemetry, label_config.coast_threshold)[rows],
-        coast_threshold=label_config.coast_threshold,
         time_ms=separated_times(telemetry)[rows],
         clock_ms=telemetry["t"].to_numpy()[rows],
         window_start=window_starts(slots, np.all(label_values[:, required] >= 0, axis=1), config),
@@ -159,34 +162,26 @@ def window_starts(
     return starts[labelled[starts + config.length - 1]].astype(np.int32)
 
 
-def common_classes(class_names: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """The class names that all recordings, by name, were annotated with. DataError if they differ."""
-    return _common("classes of detections", class_names, "annotate all with one detector")
-
-
-def common_inputs(inputs: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """The telemetry channels that all recordings have, by name. DataError if they differ."""
-    shared = [name for name in FEATURES if all(name in channels for channels in inputs.values())]
-    advice = f"leave some out, or set the option inputs of window, for example to {shared}, to use the same in all"
-    return _common("telemetry channels", inputs, advice)
-
-
-def common_threshold(thresholds: Mapping[str, float]) -> float:
-    """The coasting threshold (%) that all recordings, by name, were labelled with. DataError if they differ."""
-    return _common("coasting thresholds", thresholds, "label all with the same coast_threshold")
-
-
-def _common(what: str, values: Mapping[str, Shared], advice: str) -> Shared:
-    names: dict[Shared, list[str]] = {}
-    for name, value in values.items():
-        names.setdefault(value, []).append(name)
-    if len(names) > 1:
-        differing = "; ".join(
-            f"{', '.join(value) if isinstance(value, tuple) else value}: {', '.join(having[:EXAMPLES])}"
-            for value, having in names.items()
-        )
-        raise DataError(f"Recordings have different {what} ({differing}): {advice}.")
-    return next(iter(names))
+def common_traits(traits: Mapping[str, Traits]) -> Traits:
+    """The traits that all recordings, by name, have. DataError if they differ."""
+    shared = [name for name in FEATURES if all(name in each.inputs for each in traits.values())]
+    fields = {
+        "inputs": (
+            "telemetry channels",
+            f"leave some out, or set the option inputs of window, for example to {shared}, to use the same in all",
+        ),
+        "class_names": ("classes of detections", "annotate all with one detector"),
+        "coast_threshold": ("coasting thresholds", "label all with the same coast_threshold"),
+    }
+    for field, (what, advice) in fields.items():
+        names: dict[str, list[str]] = {}
+        for name, each in traits.items():
+            value = getattr(each, field)
+            names.setdefault(", ".join(value) if isinstance(value, tuple) else str(value), []).append(name)
+        if len(names) > 1:
+            differing = "; ".join(f"{text}: {', '.join(having[:EXAMPLES])}" for text, having in names.items())
+            raise DataError(f"Recordings have different {what} ({differing}): {advice}.")
+    return next(iter(traits.values()))
 
 
 def _inputs(recording: Recording, telemetry: pd.DataFrame, config: WindowConfig) -> tuple[str, ...]:
@@ -199,19 +194,13 @@ def _inputs(recording: Recording, telemetry: pd.DataFrame, config: WindowConfig)
     return tuple(name for name in FEATURES if name in (config.inputs or telemetry))
 
 
-def _box_values(annotations: Annotations) -> npt.NDArray[np.float32]:
-    """(M,7) in the order of BOX_VALUES."""
-    columns = (annotations.class_id, annotations.confidence, annotations.box, annotations.area)
-    return np.column_stack(columns).astype(np.float32)
-
-
 def _pad(
-    offsets: npt.NDArray[np.int64], values: npt.NDArray[np.float32], frames: npt.NDArray[np.int64], most: int
+    annotations: Annotations, frames: npt.NDArray[np.int64], most: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     """The first `most` detections of each of `frames` as (F,most,7), and which of them are real (F,most)."""
-    count = np.diff(offsets)[frames]
+    columns = (annotations.class_id, annotations.confidence, annotations.box, annotations.area)
     slot = np.arange(most)
-    mask = slot < count[:, None]
+    mask = slot < annotations.count[frames][:, None]
     padded = np.zeros((len(frames), most, len(BOX_VALUES)), np.float32)
-    padded[mask] = values[(offsets[frames][:, None] + slot)[mask]]
+    padded[mask] = np.column_stack(columns)[(annotations.offsets[frames][:, None] + slot)[mask]]
     return padded, mask

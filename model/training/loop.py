@@ -138,7 +138,7 @@ def _run_epochs(
     log: Log,
 ) -> int:
     """Run the epochs that folder `work` does not hold yet, on the device of the data -> how many it held."""
-    device = train_data.device
+    device = train_data.telemetry.device
     torch.manual_seed(config.seed)
     model = create_model_variant(identity["model_config"]).to(device)
     train_data, val_data = model.prepare(train_data, val_data, config.batch_size)

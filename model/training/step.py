@@ -39,7 +39,7 @@ class Step:
         self.model, self.data, self.loss = model, data, loss
         self.precision, self.config, self.log = precision, config, log
         cuda = precision.device.type == "cuda"
-        self.captures = capture and cuda and data.resident and precision.name != "fp16"
+        self.captures = capture and cuda and precision.name != "fp16"
         self.forward = torch.compile(model) if config.compiled and cuda else model
         self.optimizer = torch.optim.AdamW(
             model.parameters(),

@@ -9,7 +9,6 @@ import torch
 
 from drive_assets_tests.model.split_files import CLASSES, rewrite, write_split_file
 from model.common.errors import DataError
-from model.dataset import window_data
 from model.dataset.features import detection_features, telemetry_features
 from model.dataset.window_data import WindowData
 from model.recording.schema import BINARY_LABELS
@@ -63,19 +62,6 @@ def test_a_seed_orders_and_every_window_comes_once(split: Path) -> None:
     assert not torch.equal(firsts(1), firsts(2))
     in_order = torch.cat([batch.telemetry_seq[:, 0, 0] for batch in data.batches(4)])
     assert torch.equal(firsts(1).sort().values, in_order.sort().values)
-
-
-def test_what_has_no_room_on_the_device_stays_beside_it(split: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The device is torch's "meta", which holds no values but knows where tensors are."""
-    assert WindowData.load(split, "meta").resident
-    with monkeypatch.context() as full:
-        full.setattr(window_data, "_has_room", lambda device, size: False)
-        data = WindowData.load(split, "meta")
-    assert not data.resident and data.telemetry.device.type == "cpu"
-    batch = next(iter(data.batches(5)))
-    assert {values.device.type for values in batch if values is not None} == {"meta"}
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 4000))
-    assert [window_data._has_room(torch.device("cuda"), size) for size in (500, 501)] == [True, False]
 
 
 def test_unknown_labels_are_masked(split: Path) -> None:

@@ -2,6 +2,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ from model.dataset.assignment import RecordingStats, SplitConfig, assign_splits
 from model.dataset.split_file import read_split, write_split
 from model.dataset.splits import build_manifest
 from model.dataset.window_data import WindowData
-from model.dataset.windows import WindowConfig, build_recording, window_starts
+from model.dataset.windows import RecordingArrays, WindowConfig, join_recording, window_starts
 from model.recording import schema
 from model.recording.annotations import Annotations, read_annotations, write_annotations
 from model.recording.content import FRAME_HASHES, content_hash, file_hashes
@@ -43,6 +44,10 @@ def labelled_drive(folder: Path, rows: int = 60, seed: int = 0, leave_out: tuple
     write_annotations(folder / "annotations.csv", Annotations.from_frames(times, [f"{t}.jpg" for t in times], boxes))
     write_json(folder / "annotations.json", {"camera": []})  # so that no frame is read
     return folder
+
+
+def joined(drive: Path, **config: Any) -> RecordingArrays:
+    return join_recording(Recording(drive), WindowConfig(**config))
 
 
 steps = st.lists(st.sampled_from([400, 500, 600, 601, 602, 1000, 9000]), min_size=0, max_size=80)
@@ -70,8 +75,8 @@ def test_no_window_crosses_a_gap_or_ends_unlabelled(gaps: list[int], stride: int
 
 
 def test_frames_that_were_not_annotated_break_windows(tmp_path: Path) -> None:
-    whole = build_recording(labelled_drive(tmp_path / "2024-05-01_10-00-00"), WindowConfig(stride=1))
-    cut = build_recording(labelled_drive(tmp_path / "2024-05-02_10-00-00", leave_out=(25,)), WindowConfig(stride=1))
+    whole = joined(labelled_drive(tmp_path / "2024-05-01_10-00-00"), stride=1)
+    cut = joined(labelled_drive(tmp_path / "2024-05-02_10-00-00", leave_out=(25,)), stride=1)
     assert len(whole.window_start) == 60 - 19 - 10  # the last five seconds have unknown labels
     assert (len(whole.time_ms), len(cut.time_ms)) == (60, 59)
     # Windows within frames 0..24 and 26..49 only.
@@ -79,7 +84,7 @@ def test_frames_that_were_not_annotated_break_windows(tmp_path: Path) -> None:
 
 
 def test_the_most_confident_detections_are_kept_and_masked(tmp_path: Path) -> None:
-    arrays = build_recording(labelled_drive(tmp_path / "2024-05-01_10-00-00"), WindowConfig())
+    arrays = joined(labelled_drive(tmp_path / "2024-05-01_10-00-00"))
     assert arrays.detection_mask.sum(axis=1).tolist() == [min(i % 15, 12) for i in range(60)]
     assert arrays.detections[14, 0].tolist() == pytest.approx([0, 0.9, 10, 20, 110, 70, 5000])
     assert not arrays.detections[~arrays.detection_mask].any()
@@ -87,14 +92,14 @@ def test_the_most_confident_detections_are_kept_and_masked(tmp_path: Path) -> No
 
 def test_a_split_file_reads_back(tmp_path: Path) -> None:
     drives = [labelled_drive(tmp_path / f"2024-05-0{n}_10-00-00", seed=n) for n in (1, 2)]
-    report = write_split(tmp_path / "train.h5", drives, WindowConfig(stride=1), "abc")
+    write_split(tmp_path / "train.h5", drives, WindowConfig(stride=1), "abc")
     split = read_split(tmp_path / "train.h5")
     assert (split.recordings, split.fingerprint) == ((drives[0].name, drives[1].name), "abc")
     assert split.recording.tolist() == [0] * 60 + [1] * 60
     last = split.window_start + split.window.length - 1
     assert (split.recording[split.window_start] == split.recording[last]).all()
     assert (split.labels[last] >= 0).all()
-    assert report.positives["brake_1s"] == int((split.labels[last, 0] == 1).sum()) > 0
+    assert (split.labels[last, 0] == 1).any()
     with pytest.raises(DataError, match=r"train\.h5 holds data version abc, expected abd: .* start again"):
         WindowData.load(tmp_path / "train.h5", expected_fingerprint="abd")
     assert WindowData.load(tmp_path / "train.h5", expected_fingerprint="abc").coast_threshold == 7.5
@@ -244,7 +249,7 @@ def test_missing_channels_are_no_inputs(tmp_path: Path) -> None:
     assert (split.telemetry.shape, data.telemetry_dim) == ((60, 3), 8)
     assert np.isnan(split.targets[:, :5]).all() and np.isfinite(split.targets[:40, 5:]).all()
     with pytest.raises(DataError, match="has no column RPM, which the option inputs names"):
-        build_recording(drive, WindowConfig(inputs=["SPEED", "RPM"]))
+        joined(drive, inputs=["SPEED", "RPM"])
     with pytest.raises(DataError, match="inputs BRAKE_SIGNAL: expected distinct channels of SPEED"):
         WindowConfig(inputs=["BRAKE_SIGNAL"])
 
@@ -316,28 +321,28 @@ def test_a_changed_region_is_reported(tmp_path: Path) -> None:
     drive = scaled(tmp_path / "2024-05-01_10-00-00", 1, [0, 320, 1920, 575])
     (drive / "roi.json").write_text(json.dumps({"x": 0, "y": 240, "width": 1920, "height": 575}))
     with pytest.raises(DataError, match=r"roi\.json says .*y=240.* annotate again"):
-        build_recording(drive, WindowConfig())
+        joined(drive)
 
 
 def test_changes_after_labelling_or_annotating_are_reported(tmp_path: Path) -> None:
     drive = labelled_drive(tmp_path / "2024-05-01_10-00-00")
     own, frames = Recording(drive), list(Recording(drive).frames().values())
     write_json(own.details_path, {FRAME_HASHES: file_hashes(frames)})
-    build_recording(drive, WindowConfig())
+    joined(drive)
     content = bytearray(frames[3].read_bytes())
     content[-5] ^= 1  # a frame of equal size
     frames[3].write_bytes(content)
     with pytest.raises(DataError, match=r"1 frames changed after they were annotated, as .*: annotate again"):
-        build_recording(drive, WindowConfig())
+        joined(drive)
     content[-5] ^= 1
     frames[3].write_bytes(content)
-    build_recording(drive, WindowConfig())
+    joined(drive)
     telemetry = own.telemetry_path.read_text()
     own.telemetry_path.write_text(telemetry.replace(",0.0,40,", ",5.0,40,"))  # the same times
     with pytest.raises(
         DataError, match=r"future_labels\.csv, acc_pos_1s: .* contradict, .*: label the recording again"
     ):
-        build_recording(drive, WindowConfig())
+        joined(drive)
 
 
 def test_a_camera_that_sees_nothing_keeps_a_drive_out(tmp_path: Path) -> None:
