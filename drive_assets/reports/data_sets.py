@@ -1,7 +1,9 @@
 """Report pages of the splits, and of detectors and their data sets."""
 
-import csv
 from pathlib import Path
+
+import numpy as np
+import pandas as pd
 
 from drive_assets.reports.links import file_link
 from drive_assets.reports.page import Cell, Link, Page, Picture, Section, Table
@@ -12,7 +14,7 @@ from model.common.images import read_image, small_jpeg
 from model.dataset.plots import split_overview
 from model.dataset.split_file import read_split
 from model.detection.dataset_folder import mosaic
-from model.recording.schema import BINARY_LABELS, DEFAULT_TASKS
+from model.recording.schema import DEFAULT_TASKS
 
 FIGURE_BYTES, PICTURE_BYTES = 200_000, 250_000
 
@@ -25,31 +27,24 @@ def manifest_page(storage: Storage) -> Page:
     """
     manifest = read_manifest(storage)
     splits, recordings = manifest["splits"], manifest["recordings"]
-    wanted = manifest["split"]
-    by_split: list[list[Cell]] = [
-        [
-            name,
-            len(part["recordings"]),
-            part["frames"],
-            part["windows"],
-            f"{part['share_of_windows']:.1%} of {wanted[name]:.0%}",
-            *(f"{part['positives'][task]:,} ({part['label_rates'][task]:.1%})" for task in DEFAULT_TASKS),
-        ]
-        for name, part in splits.items()
-    ]
-    by_recording: list[list[Cell]] = [
-        [Link(name, f"recording/{name}"), split, recordings[name]["frames"], recordings[name]["windows"],
-         f"{recordings[name]['windows'] / max(part['windows'], 1):.1%}",
-         *(recordings[name]["positives"][task] for task in DEFAULT_TASKS)]
-        for split, part in splits.items()
-        for name in part["recordings"]
-    ]  # fmt: skip
+    by_split: list[list[Cell]] = []
+    by_recording: list[list[Cell]] = []
+    for split, part in splits.items():
+        share = f"{part['share_of_windows']:.1%} of {manifest['split'][split]:.0%}"
+        rates = [f"{part['positives'][task]:,} ({part['label_rates'][task]:.1%})" for task in DEFAULT_TASKS]
+        by_split.append([split, len(part["recordings"]), part["frames"], part["windows"], share, *rates])
+        for name in part["recordings"]:
+            frames, windows, positives = (recordings[name][key] for key in ("frames", "windows", "positives"))
+            share = f"{windows / max(part['windows'], 1):.1%}"
+            counts = [positives[task] for task in DEFAULT_TASKS]
+            by_recording.append([Link(name, f"recording/{name}"), split, frames, windows, share, *counts])
     reasons = {key: manifest.get(key, {}) for key in ("skipped", "accepted", "no_longer_used", "moved")}
     left_out = {
         key.replace("_", " ").capitalize(): [_row(name, reason) for name, reason in by_name.items()]
         for key, by_name in reasons.items()
         if by_name
     }
+    columns = ("frames", "windows", "share", *DEFAULT_TASKS)
     return Page(
         "Splits",
         f"Data version {manifest['fingerprint']}: no recording is in two splits.",
@@ -57,14 +52,11 @@ def manifest_page(storage: Storage) -> Page:
         | {"recordings": len(recordings), "left out": len(reasons["skipped"])},
         sections=[
             Section("Shares and rates", pictures=[Picture(png_bytes(split_overview(manifest), FIGURE_BYTES), "")]),
-            Section(
-                "By split",
-                table=Table(("split", "recordings", "frames", "windows", "share", *DEFAULT_TASKS), by_split),
-            ),
+            Section("By split", table=Table(("split", "recordings", *columns), by_split)),
             Section(
                 "By recording",
                 "Share of its split's windows, and windows in which each label is true.",
-                Table(("recording", "split", "frames", "windows", "share", *DEFAULT_TASKS), by_recording),
+                Table(("recording", "split", *columns), by_recording),
             ),
             *(Section(title, table=Table(("recording", "reason"), rows)) for title, rows in left_out.items()),
             Section("Files", links=[Link("dataset_config.json", file_link(storage, storage.manifest))]),
@@ -73,24 +65,23 @@ def manifest_page(storage: Storage) -> Page:
 
 
 def split_page(storage: Storage, name: str) -> Page:
-    """The content of a split file, by label and by recording.
+    """The content of a split file.
 
     Raises:
         DataError: there is no such split, or its file cannot be read.
     """
     split = read_split(storage.split(name))
     labels = split.labels[split.window_start + split.window.length - 1]
-    of = split.recording[split.window_start]
     rates: list[list[Cell]] = []
     for column, label in enumerate(split.label_names):
-        if label in BINARY_LABELS:
-            known, true = int((labels[:, column] >= 0).sum()), int((labels[:, column] == 1).sum())
-            rates.append([label, true, known, f"{true / known:.2%}" if known else None])
-    by_recording: list[list[Cell]] = [
-        [Link(recording, f"recording/{recording}"), int((split.recording == i).sum()), int((of == i).sum())]
-        for i, recording in enumerate(split.recordings)
-    ]
-    region = [f"{w} x {h}" for w, h in dict.fromkeys(map(tuple, split.region.tolist()))]
+        known, true = int((labels[:, column] >= 0).sum()), int((labels[:, column] == 1).sum())
+        rates.append([label, true, known, f"{true / known:.2%}" if known else None])
+    content = {
+        "channels": ", ".join(split.feature_names),
+        "classes": ", ".join(split.class_names),
+        "regions of interest, px": ", ".join(f"{w} x {h}" for w, h in np.unique(split.region, axis=0)),
+        **split.window.model_dump(),
+    }
     return Page(
         f"Split {name}",
         f"Data version {split.fingerprint}.",
@@ -102,19 +93,7 @@ def split_page(storage: Storage, name: str) -> Page:
         },
         sections=[
             Section("Labels of the windows", table=Table(("label", "true", "known", "rate"), rates)),
-            Section("Recordings", table=Table(("recording", "frames", "windows"), by_recording)),
-            Section(
-                "Content",
-                table=Table.of(
-                    {
-                        "channels": ", ".join(split.feature_names),
-                        "classes": ", ".join(split.class_names),
-                        "regions of interest, px": ", ".join(region),
-                        **split.window.model_dump(),
-                    }
-                ),
-            ),
-            Section("Next", links=[Link("which recording is in which split", "split_manifest")]),
+            Section("Content", table=Table.of(content)),
         ],
     )
 
@@ -163,12 +142,10 @@ def detector_page(storage: Storage, weights: Path) -> Page:
 def _epochs(path: Path) -> list[Section]:
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8") as stream:
-        header, *rows = list(csv.reader(stream))
-    wanted = [i for i, name in enumerate(header) if name.strip() == "epoch" or "metrics" in name or "val/" in name]
-    names = [header[i].strip().split("/")[-1].replace("(B)", "") for i in wanted]
-    table = Table(names, [[float(row[i]) for i in wanted] for row in rows])
-    return [Section("Epochs", table=table)]
+    table = pd.read_csv(path, skipinitialspace=True)
+    wanted = [name for name in table.columns if name == "epoch" or "metrics" in name or "val/" in name]
+    names = [name.split("/")[-1].replace("(B)", "") for name in wanted]
+    return [Section("Epochs", table=Table(names, table[wanted].to_numpy(float).tolist()))]
 
 
 def _row(name: str, reason: Cell) -> list[Cell]:

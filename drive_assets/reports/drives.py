@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from drive_assets.reports.links import file_link
-from drive_assets.reports.page import Cell, Film, Link, Page, Picture, Section, Table
+from drive_assets.reports.page import Cell, Film, Page, Picture, Section, Table
 from drive_assets.resources.storage import Storage
 from model.annotation.plots import annotation_overview, framed_boxes
 from model.common.figures import png_bytes
@@ -50,7 +50,6 @@ def recording_page(storage: Storage, name: str) -> Page:
             Section("Frames that cannot be used", table=lost),
             *([Section("Examples", table=Table(("", "times"), examples))] if examples else []),
             Section("Dialect of the file", table=Table.of(asdict(telemetry.dialect))),
-            Section("Next", links=_siblings(storage, name, "recording")),
         ],
     )
 
@@ -96,7 +95,6 @@ def annotations_page(storage: Storage, name: str) -> Page:
             ),
             Section("How it was annotated", table=Table.of(known)),
             Section("Film", "Drawn when it is first played, which takes some seconds.", films=_films(recording)),
-            Section("Next", links=_siblings(storage, name, "annotations")),
         ],
     )
 
@@ -111,9 +109,8 @@ def labels_page(storage: Storage, name: str) -> Page:
     labels = recording.labels()
     rows: list[list[Cell]] = []
     for label in BINARY_LABELS:
-        unknown, true = int(labels[label].isna().sum()), int(labels[label].sum())
-        known = len(labels) - unknown
-        rows.append([label, true, known, unknown, f"{true / known:.1%}" if known else None])
+        known, true = int(labels[label].count()), int(labels[label].sum())
+        rows.append([label, true, known, len(labels) - known, f"{true / known:.1%}" if known else None])
     return Page(
         f"Labels of {name}",
         f"What the driver does one to five seconds after each of {len(labels):,} rows, looked up by time.",
@@ -121,7 +118,6 @@ def labels_page(storage: Storage, name: str) -> Page:
         sections=[
             Section("Over time", pictures=[_timeline(recording)]),
             Section("Rates", table=Table(("label", "true", "known", "unknown", "rate"), rows)),
-            Section("Next", links=_siblings(storage, name, "future_labels")),
         ],
     )
 
@@ -159,19 +155,6 @@ def _frames(storage: Storage, recording: Recording) -> list[Picture]:
             tile = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
             pictures.append(Picture(small_jpeg(tile, TILE_BYTES), time, file_link(storage, path)))
     return pictures
-
-
-def _siblings(storage: Storage, name: str, own: str) -> list[Link]:
-    outputs = {
-        "recording": storage.recording(name),
-        "annotations": storage.annotations(name),
-        "future_labels": storage.future_labels(name),
-    }
-    return [
-        Link(asset.replace("_", " "), f"{asset}/{name}")
-        for asset, path in outputs.items()
-        if path.exists() and asset != own
-    ]
 
 
 def _text(value: Cell) -> Cell:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from drive_assets.reports.links import file_link
@@ -10,7 +9,6 @@ from drive_assets.reports.page import Cell, Link, Page, Picture, Section, Table
 from drive_assets.resources.storage import Storage
 from drive_assets.splits.manifest import current_version
 from model.common.figures import png_bytes
-from model.evaluation.results import REPORT
 from model.training.plots import training_curves
 from model.training.published import HISTORY, read_history
 
@@ -47,7 +45,7 @@ def checkpoint_page(storage: Storage, architecture: str) -> Page:
                 Table([_column(name) for name in columns], _rows(epochs[-MAX_EPOCHS:], columns)),
             ),
             Section("Recipe", table=Table.of({name: _text(value) for name, value in recipe.items()})),
-            Section("Next", links=_next(storage, architecture, folder)),
+            Section("Files", links=[Link(HISTORY, file_link(storage, folder / HISTORY))]),
         ],
     )
 
@@ -59,15 +57,6 @@ def _rows(epochs: Sequence[dict[str, Any]], columns: Sequence[str]) -> list[list
 def _column(name: str) -> str:
     """The heading of a figure in the history, such as val_pr_auc_brake_1s."""
     return name.replace("val_pr_auc_", "PR-AUC ").replace("val_loss", "loss on val").replace("epoch_seconds", "seconds")
-
-
-def _next(storage: Storage, architecture: str, folder: Path) -> list[Link]:
-    links = [Link(HISTORY, file_link(storage, folder / HISTORY))]
-    if (storage.evaluation(architecture) / REPORT).is_file():
-        links.append(Link("evaluation", f"evaluation/{architecture}"))
-    if (storage.evaluations / "comparison.html").is_file():
-        links.append(Link("comparison of all architectures", "model_comparison"))
-    return links
 
 
 def _text(value: Any) -> Cell:

@@ -6,6 +6,7 @@ from typing import Any
 
 from model.common.pages import UNDEFINED, render
 
+_PACKAGE = "drive_assets.reports"
 Cell = Any
 """A text, a number, a `Link`, or None if undefined."""
 
@@ -14,7 +15,7 @@ Cell = Any
 class Link:
     text: str
     href: str
-    """Relative to the root of the server, such as recording/2024-05-01_10-00-00"""
+    """Relative to the root of the server, such as recording/2024-05-01_10-00-00; or an address of another server"""
 
 
 @dataclass(frozen=True)
@@ -66,19 +67,25 @@ class Page:
     """Whether the metadata of the latest materialisation is shown too: figures as facts, mappings as tables"""
 
 
-def html(page: Page, root: str, notice: str = "") -> str:
+def html(page: Page, root: str, links: Sequence[Link] = (), notice: str = "") -> str:
     """A page as HTML.
 
     Args:
         root: the path prefix of the server, such as "" or "/reports", for links.
+        links: to other pages, in the navigation.
         notice: a warning at the top.
     """
-    return render("drive_assets.reports", "page.html", page=page, root=root, notice=notice, cell=cell)
+    return render(_PACKAGE, "page.html", page=page, root=root, links=links, notice=notice, cell=cell)
+
+
+def navigation_html(links: Sequence[Link], root: str) -> str:
+    """The navigation alone, to put in front of a stored page."""
+    return render(_PACKAGE, "navigation.html", links=links, root=root, cell=cell)
 
 
 def sections_html(sections: Sequence[Section], root: str) -> str:
     """Sections alone, to append to a stored page."""
-    return render("drive_assets.reports", "sections.html", sections=sections, root=root, cell=cell)
+    return render(_PACKAGE, "sections.html", sections=sections, root=root, cell=cell)
 
 
 def cell(value: Cell) -> str:

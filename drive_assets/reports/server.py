@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,13 +19,15 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from drive_assets.asset import declarations
+from drive_assets.partitions import RECORDINGS, is_recording_name
 from drive_assets.reports import drives
-from drive_assets.reports.history import History
 from drive_assets.reports.links import base_url
-from drive_assets.reports.page import Link, Page, Section, html, sections_html
+from drive_assets.reports.page import Link, Page, Section, html, navigation_html, sections_html
+from drive_assets.reports.records import check_results, latest, with_metadata
 from drive_assets.resources.storage import Storage
 from drive_assets.running.front_door import SETTINGS, guarded
 from model.annotation.video import SUFFIX, write_video
@@ -43,6 +45,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
+VERSION_TAG = "dagster/data_version"
 REQUEST_S = 30.0
 """Time for a connection to send a complete request."""
 
@@ -51,12 +54,9 @@ class Reports:
     """The report pages of a data root, for the assets of a graph."""
 
     def __init__(self, storage: Storage, instance: dg.DagsterInstance, graph: Any) -> None:
-        self.storage, self.declarations = storage, declarations(graph.assets_defs)
-        self.history = History(instance, graph.asset_check_keys)
+        self.storage, self.instance = storage, instance
+        self.declarations, self.checks = declarations(graph.assets_defs), sorted(graph.asset_check_keys)
         self.root = urlsplit(base_url()).path
-        # matplotlib draws one figure at a time, and a film takes a whole processor. Requests wait without a thread, so
-        # that files are still served.
-        self._drawing, self._filming = CapacityLimiter(1), CapacityLimiter(1)
 
     def app(self) -> Starlette:
         """Serves GET requests for known host names only: scripts of other sites cannot read pages through a browser.
@@ -64,12 +64,13 @@ class Reports:
         The front door checks the names if there is one.
         """
         get = partial(Route, methods=["GET"])
+        page = _one_at_a_time(self.asset)
         routes = [
             get("/", self.home),
-            get("/files/{path:path}", self.file),
-            get("/film/{recording}/{number:int}", self.film),
-            get("/{asset}", self.asset),
-            get("/{asset}/{partition}", self.asset),
+            Mount("/files", ShownFiles(directory=self.storage.root)),
+            get("/film/{recording}/{number:int}", _one_at_a_time(self.film)),
+            get("/{asset}", page),
+            get("/{asset}/{partition}", page),
         ]
         hosts = ["127.0.0.1", "localhost", urlsplit(base_url()).hostname or "localhost"]
         checked = Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
@@ -83,42 +84,33 @@ class Reports:
         """Links to the pages of all outputs, except those of recordings, which may be thousands."""
         return self._html(Page("Reports", _HOME, sections=[Section("", links=list(self._links()))]))
 
-    async def asset(self, request: Request) -> Response:
+    def asset(self, request: Request) -> Response:
         """The page of an asset or a partition, drawn now or stored with the output."""
-        return await to_thread.run_sync(self._asset, request, limiter=self._drawing)
-
-    def _asset(self, request: Request) -> Response:
         asset, partition = request.path_params["asset"], request.path_params.get("partition")
         declared = self.declarations.get(asset)
         if declared is None or (declared.partitions is None) != (partition is None):
             raise HTTPException(404, f"There is no report page {request.url.path}.")
         self._output(asset, partition)
         page = declared.page(self.storage, *([partition] if partition else []))
-        checks, materialisations = self.history.sections(asset, partition)
+        keys = [key for key in self.checks if key.asset_key == dg.AssetKey(asset)]
+        checks = check_results(self.instance, keys, partition)
+        links = list(self._around(asset, partition))
         if isinstance(page, Path):
-            return self._stored(page, [checks, materialisations])
-        facts, tables = dict(page.facts), list[Section]()
-        if page.from_metadata:
-            facts |= self.history.facts(asset, partition)
-            tables = self.history.mappings(asset, partition)
-        expected, current = request.query_params.get("made", ""), self.history.version(asset, partition)
+            return self._stored(page, links, checks)
+        event = latest(self.instance, asset, partition)
+        if page.from_metadata and event:
+            page = with_metadata(page, event)
+        expected = request.query_params.get("made", "")
+        current = (event.tags or {}).get(VERSION_TAG, "") if event else ""
         notice = (
             f"The link is to data version {expected}; this page shows the current one, {current}."
             if expected and current and expected != current
             else ""
         )
-        sections = [checks, *page.sections, *tables, materialisations]
-        return self._html(replace(page, facts=facts, sections=sections), notice=notice)
+        return self._html(replace(page, sections=[checks, *page.sections]), links=links, notice=notice)
 
-    def file(self, request: Request) -> Response:
-        """A picture, table or page in the data root: no folder, nothing hidden, nothing outside."""
-        return FileResponse(self._shown(request.path_params["path"]), headers=HEADERS)
-
-    async def film(self, request: Request) -> Response:
+    def film(self, request: Request) -> Response:
         """A part of an annotated drive as a film, drawn once."""
-        return await to_thread.run_sync(self._film, request, limiter=self._filming)
-
-    def _film(self, request: Request) -> Response:
         name, number = request.path_params["recording"], request.path_params["number"]
         recording = Recording(self._output("recording", name))
         parts = drives.film_parts(recording)
@@ -132,6 +124,9 @@ class Reports:
             older.unlink()
         return FileResponse(path, headers=HEADERS)
 
+    def _exists(self, asset: str, partition: str | None) -> bool:
+        return self.declarations[asset].path(self.storage, partition).exists()
+
     def _output(self, asset: str, partition: str | None) -> Path:
         """The output that a page is about. DataError if it does not exist."""
         path = self.declarations[asset].path(self.storage, partition)
@@ -142,27 +137,34 @@ class Reports:
             )
         return path
 
-    def _shown(self, text: str) -> Path:
-        """The path of a file in the data root that may be shown. Links are judged by what they lead to."""
-        root, refused = self.storage.root.resolve(), HTTPException(404, f"{text!r} is not shown here.")
-        if "\0" in text:
-            raise refused
-        path = (root / text).resolve()
-        for place in (root / text, path):
-            folder, *names = place.relative_to(root).parts or ("",) if place.is_relative_to(root) else ("",)
-            is_hidden = any(name.startswith(".") for name in names)
-            if is_hidden or folder not in SHOWN_FOLDERS or place.suffix.lower() not in SHOWN_SUFFIXES:
-                raise refused
-        if not path.is_file():
-            raise HTTPException(404, f"{root / text} does not exist now: it was moved or removed.")
-        return path
+    def _around(self, asset: str, partition: str | None) -> Iterator[Link]:
+        """The navigation of a page: the recordings before and after, what else there is of the partition, and assets
+        without partitions."""
+        if self.declarations[asset].partitions == RECORDINGS and partition:
+            names = [name for name in self.storage.recording_names() if is_recording_name(name)]
+            names = [name for name in names if self._exists(asset, name)]
+            place = names.index(partition)
+            yield from (Link("previous recording", f"{asset}/{name}") for name in names[max(place - 1, 0) : place])
+            yield from (Link("next recording", f"{asset}/{name}") for name in names[place + 1 : place + 2])
+        for other, declared in self.declarations.items():
+            key = partition if declared.partitions == self.declarations[asset].partitions else None
+            if (declared.partitions is None or key) and self._exists(other, key):
+                if other != asset:
+                    yield Link(other.replace("_", " "), f"{other}/{key}" if key else other)
+                if key and (event := latest(self.instance, other, key)):
+                    yield from (
+                        Link(name.replace("_", " "), str(value.value))
+                        for name, value in event.metadata.items()
+                        if name.startswith("mlflow") and isinstance(value, dg.UrlMetadataValue)
+                    )
 
-    def _stored(self, path: Path, sections: list[Section]) -> Response:
-        """An HTML file that the asset wrote, with checks and history appended."""
+    def _stored(self, path: Path, links: Sequence[Link], checks: Section) -> Response:
+        """An HTML file that the asset wrote, with navigation and checks added."""
         folder = path.parent.relative_to(self.storage.root)
         text = path.read_text(encoding="utf-8")
         text = text.replace("<head>", f'<head><base href="{self.root}/files/{folder}/">', 1)
-        text = text.replace("</body>", f"{sections_html(sections, self.root)}</body>")
+        text = text.replace("<body>", f"<body>{navigation_html(links, self.root)}", 1)
+        text = text.replace("</body>", f"{sections_html([checks], self.root)}</body>")
         return HTMLResponse(text, headers=HEADERS)
 
     def _refused(self, request: Request, error: Exception) -> Response:
@@ -173,17 +175,50 @@ class Reports:
         text = f"This page could not be drawn: {type(error).__name__}: {error}. See the log of the server."
         return self._html(Page("Not possible", text), 500)
 
-    def _html(self, page: Page, status: int = 200, notice: str = "") -> Response:
-        return HTMLResponse(html(page, self.root, notice), status, HEADERS)
+    def _html(self, page: Page, status: int = 200, links: Sequence[Link] = (), notice: str = "") -> Response:
+        return HTMLResponse(html(page, self.root, links, notice), status, HEADERS)
 
     def _links(self) -> Iterator[Link]:
         for asset, declared in self.declarations.items():
             if isinstance(declared.partitions, dg.DynamicPartitionsDefinition):
                 continue
             for key in declared.partitions.get_partition_keys() if declared.partitions else [""]:
-                if declared.path(self.storage, key).exists():
+                if self._exists(asset, key):
                     name = f"{asset}/{key}" if key else asset
                     yield Link(name, name)
+
+
+class ShownFiles(StaticFiles):
+    """Pictures, tables and pages in the data root: nothing hidden, and no link that leads to anything else."""
+
+    def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
+        found, status = super().lookup_path(path)
+        places = (Path(path), Path(os.path.relpath(found, os.path.realpath(str(self.directory)))))
+        return (found, status) if status and all(map(_is_shown, places)) else ("", None)
+
+    def file_response(self, *args: Any, **options: Any) -> Response:
+        response = super().file_response(*args, **options)
+        response.headers.update(HEADERS)
+        return response
+
+
+def _is_shown(place: Path) -> bool:
+    """Whether a file may be shown, by its path in the data root."""
+    is_hidden = any(name.startswith(".") for name in place.parts)
+    return not is_hidden and "".join(place.parts[:1]) in SHOWN_FOLDERS and place.suffix.lower() in SHOWN_SUFFIXES
+
+
+def _one_at_a_time(draw: Callable[[Request], Response]) -> Callable[[Request], Awaitable[Response]]:
+    """Requests to `draw` wait without a thread, so that files are still served.
+
+    matplotlib draws one figure at a time, and a film takes a whole processor.
+    """
+    limiter = CapacityLimiter(1)
+
+    async def answer(request: Request) -> Response:
+        return await to_thread.run_sync(draw, request, limiter=limiter)
+
+    return answer
 
 
 _HOME = (

@@ -4,7 +4,6 @@ import bisect
 import os
 import tempfile
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
 import dagster as dg
@@ -14,31 +13,21 @@ from model.common.files import explained_errors
 from model.network.architectures import ARCHITECTURES
 from model.recording.folder import Recording, parse_recording_name
 
-
-def _default_data_root() -> Path:
-    checkout = Path(__file__).resolve().parents[2]
-    return (checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()) / "data"
+SPLIT_NAMES = ("train", "val", "test")
+PROBE_BYTES = 65_536
+"""Bytes that a disk must be able to take before work begins."""
 
 
 def data_root() -> Path:
     """`DRIVE_ASSETS_DATA`, else `data/` in the checkout (in the current folder for an installed package)."""
-    configured = os.environ.get("DRIVE_ASSETS_DATA")
-    return Path(configured).expanduser().resolve() if configured else _default_data_root()
+    checkout = Path(__file__).resolve().parents[2]
+    default = (checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()) / "data"
+    return Path(os.environ.get("DRIVE_ASSETS_DATA") or default).expanduser().resolve()
 
 
 def inbox_root() -> Path:
     """`DRIVE_ASSETS_INBOX`, else `inbox/` in the data root."""
-    configured = os.environ.get("DRIVE_ASSETS_INBOX")
-    return Path(configured).expanduser().resolve() if configured else data_root() / "inbox"
-
-
-SPLIT_NAMES = ("train", "val", "test")
-
-
-@cache
-def _recordings(root: str) -> Path:
-    """Cached: building it for each of thousands of recordings would be slow."""
-    return Path(root) / "recordings"
+    return Path(os.environ.get("DRIVE_ASSETS_INBOX") or data_root() / "inbox").expanduser().resolve()
 
 
 class Storage(dg.ConfigurableResource):
@@ -61,7 +50,7 @@ class Storage(dg.ConfigurableResource):
 
     @property
     def recordings(self) -> Path:
-        return _recordings(self.data_root)
+        return self.root / "recordings"
 
     @property
     def sources(self) -> Path:
@@ -82,9 +71,13 @@ class Storage(dg.ConfigurableResource):
         parse_recording_name(name)
         return self.recordings / name
 
+    def recording_names(self) -> list[str]:
+        """Names of the folders in `recordings`, sorted."""
+        return sorted(entry.name for entry in os.scandir(self.recordings) if not entry.name.startswith("."))
+
     def recordings_before(self, name: str, most: int) -> list[str]:
         """At most `most` recordings that started before this one, the nearest last."""
-        names = sorted(entry.name for entry in os.scandir(self.recordings) if not entry.name.startswith("."))
+        names = self.recording_names()
         place = bisect.bisect_left(names, name)
         return names[max(place - most, 0) : place]
 
@@ -176,10 +169,6 @@ class Storage(dg.ConfigurableResource):
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Check before each run of the UI or the daemon; a command checks once before all its runs."""
         self.check_writable()
-
-
-PROBE_BYTES = 65_536
-"""Bytes that a disk must be able to take before work begins."""
 
 
 def _require(name: str, known: Sequence[str], what: str) -> None:

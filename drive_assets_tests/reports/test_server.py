@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,6 @@ from starlette.testclient import TestClient
 
 from drive_assets.definitions import defs
 from drive_assets.reports import server
-from drive_assets.reports.history import History
 from drive_assets.reports.links import base_url, report_link
 from drive_assets.reports.page import Page
 from drive_assets.reports.server import Reports
@@ -62,30 +62,44 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@contextmanager
+def served(root: Path, url: str = "http://127.0.0.1") -> Iterator[tuple[Reports, TestClient, dg.DagsterInstance]]:
+    """The server of a data root, with an empty Dagster instance."""
+    with dg.instance_for_test() as instance:
+        reports = Reports(Storage(data_root=str(root), inbox_root=str(root / "inbox")), instance, GRAPH)
+        yield reports, TestClient(guarded(reports.app()), url, raise_server_exceptions=False), instance
+
+
 @pytest.fixture(scope="module")
 def client(root: Path) -> Iterator[TestClient]:
-    with dg.instance_for_test() as instance:
+    with served(root) as (_, client, instance):
         made = dg.AssetMaterialization(
-            "recording", partition=NAME, metadata={"frames": 60}, tags={"dagster/data_version": "abc"}
-        )
+            "recording", partition=NAME, metadata={"mlflow_run": dg.MetadataValue.url("http://tracking/run")},
+            tags={"dagster/data_version": "abc"},
+        )  # fmt: skip
         instance.report_runless_asset_event(made)
         check = dg.AssetCheckEvaluation(
             asset_key=dg.AssetKey("recording"), check_name="few_faults", passed=False, partition=NAME,
             severity=dg.AssetCheckSeverity.WARN, description="lost 30 %: look at the recorder", metadata={},
         )  # fmt: skip
         instance.report_runless_asset_event(check)
-        storage = Storage(data_root=str(root), inbox_root=str(root / "inbox"))
-        app = Reports(storage, instance, GRAPH).app()
-        yield TestClient(app, base_url="http://127.0.0.1")
+        yield client
 
 
-def test_a_recording_shows_frames_telemetry_labels_checks_and_history(client: TestClient) -> None:
+def test_a_recording_shows_frames_telemetry_labels_and_checks(client: TestClient) -> None:
     page = client.get(f"/recording/{NAME}").text
     assert page.count("<img") == 10
-    assert "lost 30 %: look at the recorder" in page
-    assert ">warns<" in page and ">abc<" in page
-    assert f'href="/annotations/{NAME}"' in page
+    assert "lost 30 %: look at the recorder" in page and ">warns<" in page
     assert "<script" not in page and 'src="http' not in page
+
+
+def test_pages_link_to_what_is_around_them(client: TestClient, root: Path) -> None:
+    (root / "recordings" / "notes").mkdir(exist_ok=True)
+    page = client.get(f"/annotations/{NAMES[1]}").text
+    links = [f"annotations/{NAMES[0]}", f"annotations/{NAMES[2]}", f"recording/{NAMES[1]}", "split_manifest", ""]
+    assert all(f'href="/{link}"' in page for link in links)
+    page = client.get(f"/recording/{NAME}").text
+    assert 'href="http://tracking/run"' in page and "previous recording" not in page
 
 
 def test_annotations_labels_and_splits_have_pages(client: TestClient) -> None:
@@ -163,13 +177,11 @@ def test_other_files_are_not_served(client: TestClient, root: Path, path: str) -
 
 
 def test_an_unexpected_error_is_shown_and_the_server_continues(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(self: History, asset: str, partition: str | None) -> str:
+    def broken(*_: object) -> None:
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(History, "version", broken)
-    with dg.instance_for_test() as instance:
-        app = Reports(Storage(data_root=str(root), inbox_root=str(root / "inbox")), instance, GRAPH).app()
-        client = TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False)
+    monkeypatch.setattr(server, "latest", broken)
+    with served(root) as (_, client, _):
         got = client.get("/split_manifest")
         assert got.status_code == 500 and "could not be drawn: OSError: the disk is gone" in got.text
         assert client.get("/").status_code == 200
@@ -185,9 +197,7 @@ def test_the_server_is_read_only_and_for_this_host(client: TestClient) -> None:
 
 def test_behind_the_front_door_its_host_names_count(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SETTINGS, json.dumps({"token": None, "hosts": ["desk"]}))
-    with dg.instance_for_test() as instance:
-        app = Reports(Storage(data_root=str(root), inbox_root=str(root / "inbox")), instance, GRAPH).app()
-        client = TestClient(guarded(app), base_url="http://desk")
+    with served(root, "http://desk") as (_, client, _):
         assert client.get("/").status_code == 200
         assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
 
@@ -195,9 +205,7 @@ def test_behind_the_front_door_its_host_names_count(root: Path, monkeypatch: pyt
 def test_behind_a_proxy_links_begin_with_its_address(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DRIVE_ASSETS_REPORTS_URL", "https://drives.example/reports/")
     assert report_link("recording", NAME, "v").value == f"https://drives.example/reports/recording/{NAME}?made=v"
-    with dg.instance_for_test() as instance:
-        storage = Storage(data_root=str(root), inbox_root=str(root / "inbox"))
-        client = TestClient(Reports(storage, instance, GRAPH).app(), base_url="http://drives.example")
+    with served(root, "http://drives.example") as (_, client, _):
         for place in ("/reports", ""):  # whether the proxy strips the prefix or not
             assert 'href="/reports/h5_split/test"' in client.get(f"{place}/split_manifest/../").text
     monkeypatch.setenv("DRIVE_ASSETS_REPORTS_URL", "drives.example")
@@ -206,12 +214,11 @@ def test_behind_a_proxy_links_begin_with_its_address(root: Path, monkeypatch: py
 
 
 def test_files_are_served_while_pages_wait_to_be_drawn(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    storage, drawn = Storage(data_root=str(root), inbox_root=str(root / "inbox")), threading.Event()
-    with dg.instance_for_test() as instance:
-        reports = Reports(storage, instance, GRAPH)
+    drawn = threading.Event()
+    with served(root) as (reports, client, _):
         slow = replace(reports.declarations["split_manifest"], page=lambda storage: drawn.wait() and Page("drawn"))
         monkeypatch.setitem(reports.declarations, "split_manifest", slow)
-        with TestClient(reports.app(), base_url="http://127.0.0.1") as client, ThreadPoolExecutor(60) as threads:
+        with client, ThreadPoolExecutor(60) as threads:
             pages = [threads.submit(client.get, "/split_manifest") for _ in range(60)]
             assert client.get(f"/files/recordings/{NAME}/telemetry.csv").status_code == 200
             drawn.set()

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import dagster as dg
 
@@ -50,18 +48,6 @@ EXPERIMENT_KIND = {"mlflow.experimentKind": "custom_model_development"}
 """With this tag MLflow's UI opens an experiment on its trainings, not on features for language models."""
 
 
-@contextmanager
-def short_timeouts() -> Iterator[None]:
-    """In the block a server gets three seconds and one attempt: the run has already ended."""
-    values = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "3"}
-    before = {name: os.environ[name] for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        os.environ.update(before)
-
-
 class Mlflow(dg.ConfigurableResource):
     """A thin client. It sets no global active run, so that several trainings can run in one process.
 
@@ -96,19 +82,21 @@ class Mlflow(dg.ConfigurableResource):
     def experiment_id(self, client: "MlflowClient") -> str:
         """The experiment's id. A missing experiment is created, a deleted one restored.
 
-        MLflow cannot move artifacts: if the data root was moved or copied, its experiment is renamed and a new one is
+        MLflow cannot move artifacts: in a data root that was moved or copied, the experiment is renamed and a new one
         created.
         """
         from mlflow.exceptions import MlflowException
 
+        uri, artifacts = tracking_uri(), Path(self.artifacts)
         found = client.get_experiment_by_name(self.experiment)
         if found is not None and found.lifecycle_stage == "deleted":
             client.restore_experiment(found.experiment_id)
-        if found is not None and self._moved(found.artifact_location):
+        is_beside = uri.startswith(SQLITE) and Path(uri.removeprefix(SQLITE)).parent == artifacts.parent
+        if found is not None and is_beside and found.artifact_location != artifacts.as_uri():
             client.rename_experiment(found.experiment_id, f"{self.experiment} until {datetime.now():%Y-%m-%d %H:%M:%S}")
             found = None
         if found is None:
-            location = Path(self.artifacts).as_uri() if tracking_uri().startswith((SQLITE, *DATABASES)) else None
+            location = artifacts.as_uri() if uri.startswith((SQLITE, *DATABASES)) else None
             try:
                 return client.create_experiment(self.experiment, location, EXPERIMENT_KIND)
             except MlflowException:  # another run created it in the meantime
@@ -116,15 +104,6 @@ class Mlflow(dg.ConfigurableResource):
                 if found is None:
                     raise
         return found.experiment_id
-
-    def _moved(self, location: str) -> bool:
-        """Whether the store lies beside our artifacts, but its experiment's artifacts elsewhere."""
-        ours, uri = Path(self.artifacts), tracking_uri()
-        if location == ours.as_uri() or not uri.startswith(SQLITE):
-            return False
-        former = Path(url2pathname(urlsplit(location).path))
-        same = former.is_dir() and ours.is_dir() and former.samefile(ours)
-        return Path(uri.removeprefix(SQLITE)).parent == ours.parent and not same
 
     @store_errors()
     def prepared(self) -> str:
@@ -198,10 +177,9 @@ class Mlflow(dg.ConfigurableResource):
             raise
         except BaseException as error:
             terminated = not isinstance(error, Exception) or isinstance(error.__cause__, INTERRUPTIONS)
-            with contextlib.suppress(DataError), short_timeouts():
-                self.end(
-                    lambda run_id: run_id == dagster_run, "KILLED" if terminated else "FAILED", with_jobs=terminated
-                )
+            status = "KILLED" if terminated else "FAILED"
+            with contextlib.suppress(DataError):
+                self.end(lambda run_id: run_id == dagster_run, status, with_jobs=terminated)
             raise
 
     @store_errors()

@@ -2,7 +2,6 @@
 
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -22,7 +21,6 @@ from drive_assets.resources.mlflow.address import scrubbed, tracking_uri
 from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.mlflow.store import store_errors
 from drive_assets.resources.mlflow.tracking import TRAINING_KEY, EpochLog, TrackedRun, UsedData, duration, open_run
-from drive_assets.running.instance import open_instance
 from model.common.errors import DataError, PassingError
 
 CODE = """
@@ -265,25 +263,6 @@ def test_a_server_that_refuses_its_own_name_is_reported_with_the_setting_that_he
         with pytest.raises(PassingError, match="Start the server with its name in MLFLOW_SERVER_ALLOWED_HOSTS"):
             Mlflow.from_environment().prepared()
         server.shutdown()
-
-
-def test_a_run_ends_at_once_when_terminated_while_its_server_does_not_answer(
-    data_root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with socket.socket() as silent, open_instance():
-        silent.bind(("127.0.0.1", 0))
-        silent.listen()
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3600")
-        command = [sys.executable, "-m", "drive_assets.cli", "run", "--select", "boxy_detector"]
-        (data_root / "datasets" / "boxy_yolo").mkdir(parents=True)
-        (data_root / "datasets" / "boxy_yolo" / "dataset.yaml").write_text("names: {0: vehicle}")
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
-            asked, _ = silent.accept()
-            run.terminate()
-            output, _ = run.communicate()
-            asked.close()
-    assert (run.returncode, "The run was terminated" in output) == (130, True)
 
 
 def test_scrubbing_removes_the_password_in_any_form(monkeypatch: pytest.MonkeyPatch) -> None:
