@@ -30,16 +30,16 @@ class Archive:
     """The directory of a zip without hostile entries."""
 
     def __init__(self, archive: zipfile.ZipFile, label: str) -> None:
-        self._zip = archive
-        self._label = label
-        self._folders: dict[str, list[zipfile.ZipInfo]] = {}
+        self.zip, self.label = archive, label
+        self.entries: dict[str, list[zipfile.ZipInfo]] = {}
+        """Files of recordings by their folder in the zip, empty for its top."""
         _refuse_hostile(label, archive)
         for info in archive.infolist():
             path = _path(info)
             if not info.is_dir() and not info.filename.endswith("\\") and is_taken(path.name):
                 if info.flag_bits & ENCRYPTED:
                     raise DataError(f"{label} is encrypted: unpack it with its password, and ingest the folder.")
-                self._folders.setdefault("" if str(path.parent) == "." else str(path.parent), []).append(info)
+                self.entries.setdefault(str(path.parent).removeprefix("."), []).append(info)
 
     def recordings(self) -> dict[str, str]:
         """Folder in the zip of each recording, by name. Files at the top form a recording named as the zip.
@@ -48,44 +48,17 @@ class Archive:
             DataError: a name occurs twice.
         """
         found: dict[str, str] = {}
-        for folder, infos in sorted(self._folders.items()):
+        for folder, infos in sorted(self.entries.items()):
             if TELEMETRY in (taken_as(_path(info).name) for info in infos):
-                name = PurePosixPath(folder).name if folder else PurePosixPath(self._label).stem
+                name = PurePosixPath(folder).name if folder else PurePosixPath(self.label).stem
                 if name in found:
-                    raise DataError(f"{self._label} holds {name} more than once: remove all but one.")
+                    raise DataError(f"{self.label} holds {name} more than once: remove all but one.")
                 found[name] = folder
         return found
 
     def files(self, folder: str) -> list[tuple[str, int]]:
-        """Name and size in bytes of a recording's files.
-
-        Raises:
-            DataError: two names differ only in case, or not at all.
-        """
-        files = [(_path(info).name, info.file_size) for info in self._folders.get(folder, [])]
-        if clashes := clashing_names(name for name, _ in files):
-            problem = "twice" if clashes[0] == clashes[1] else f"and {clashes[1]}, which differ only in case"
-            raise DataError(f"{self._label} holds {clashes[0]} {problem}: remove all but one, and zip the rest again.")
-        return files
-
-    def unpack(self, folder: str, target: Path, progress: Progress) -> int:
-        """Write a recording's files into the folder `target`; returns their bytes.
-
-        Raises:
-            DataError: an entry is broken, or the disk is too full.
-        """
-        total = sum(size for _, size in self.files(folder))
-        check_space(target, total, target.name)
-        written = 0
-        try:
-            for info in self._folders.get(folder, []):
-                with self._zip.open(info) as stream, (target / taken_as(_path(info).name)).open("wb") as out:
-                    shutil.copyfileobj(stream, out, 1 << 20)
-                written += info.file_size
-                progress(written, total)
-        except _BROKEN as error:
-            raise DataError(f"{self._label} cannot be unpacked ({error}): copy it again.") from error
-        return total
+        """Name and size in bytes of a recording's files."""
+        return [(_path(info).name, info.file_size) for info in self.entries.get(folder, [])]
 
 
 @contextmanager
@@ -138,10 +111,22 @@ def unpack(path: Path, label: str, folder: str, target: Path, progress: Progress
     """Unpack one recording of a zip into the folder `target`; returns size and seconds.
 
     Raises:
-        DataError: the zip is broken or hostile, or the disk is too full.
+        DataError: the zip is broken or hostile, two names differ only in case, or the disk is too full.
     """
-    started = time.monotonic()
+    started, written = time.monotonic(), 0
     with open_archive(path, label) as archive:
-        total = archive.unpack(folder, target, progress)
+        files = archive.files(folder)
+        if clashes := clashing_names(name for name, _ in files):
+            raise DataError(f"{label} holds {' and '.join(clashes[:2])}: remove all but one, and zip the rest again.")
+        total = sum(size for _, size in files)
+        check_space(target, total, target.name)
+        try:
+            for info in archive.entries.get(folder, []):
+                with archive.zip.open(info) as stream, (target / taken_as(_path(info).name)).open("wb") as out:
+                    shutil.copyfileobj(stream, out, 1 << 20)
+                written += info.file_size
+                progress(written, total)
+        except _BROKEN as error:
+            raise DataError(f"{label} cannot be unpacked ({error}): copy it again.") from error
     progress.log(f"{progress.label}: {total / 1e6:,.1f} MB unpacked")
     return {"unpacked_megabytes": total / 1e6, "unpack_s": time.monotonic() - started}

@@ -7,7 +7,8 @@ import dagster as dg
 from pydantic import Field
 
 from drive_assets.partitions import KEYS_PER_CALL, RECORDINGS
-from drive_assets.recordings.sources import Source, name_conflict, register
+from drive_assets.recordings.source import Source
+from drive_assets.recordings.sources import name_conflict, register
 from drive_assets.resources.storage import Storage
 from drive_assets.running.environment import Seconds, setting
 from model.common.printable import printable

@@ -5,9 +5,15 @@ import dagster as dg
 from drive_assets.recordings.arrivals import ArrivalRules
 from drive_assets.recordings.assets import recording
 from drive_assets.recordings.forget import forget_job
-from drive_assets.recordings.sources import kinds
+from drive_assets.recordings.inbox import inbox_sensor
+from drive_assets.recordings.sharepoint import definitions as sharepoint
 
 defs = dg.Definitions.merge(
-    dg.Definitions(assets=[recording], jobs=[forget_job], resources={"arrival_rules": ArrivalRules.from_environment()}),
-    *(kind.defs for kind in kinds()),
+    dg.Definitions(
+        assets=[recording],
+        jobs=[forget_job],
+        sensors=[inbox_sensor],
+        resources={"arrival_rules": ArrivalRules.from_environment()},
+    ),
+    sharepoint.defs,
 )

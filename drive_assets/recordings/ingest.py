@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from drive_assets.partitions import is_recording_name
-from drive_assets.recordings.sources import Source, Transfer, read_origin, register, to_dict
+from drive_assets.recordings.source import Source, Transfer
+from drive_assets.recordings.sources import read_origin, register, to_dict
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
 from model.common.files import fsync, fsync_folder, locked, locked_after, write_json
@@ -53,7 +54,6 @@ def ingest(
     storage.check_writable()
     storage.recordings.mkdir(parents=True, exist_ok=True)
     target = storage.recording(source.name)
-    _refuse_other_case(storage, source.name)
     waiting = f"{source.name} is being ingested by {{holder}}: waiting for that to end."
     with locked_after(lock_of(storage, source.name), log, waiting):
         _recover(storage, source.name)
@@ -65,9 +65,14 @@ def ingest(
         try:
             incoming.mkdir(parents=True)
             transfer = source.fetch(storage, incoming, log)
-            _decide_reading(incoming, target, config)
-            report, version = _inspect_copy(storage, source, incoming, config)
-            _refuse_other_origin(storage, source, incoming, version)
+            try:
+                _decide_reading(incoming, target, config)
+                report, version = _inspect(incoming, config)
+                _refuse_other_origin(storage, source, incoming, version)
+            except DataError as error:
+                source.release(storage)
+                # The error names the source: the copy is removed.
+                raise DataError(str(error).replace(str(incoming), source.location)) from error
             write_json(incoming / ORIGIN, {**to_dict(source), "version": version})
             fsync_folder(incoming)
             change = _publish(storage, incoming, target, version)
@@ -155,15 +160,6 @@ def _inspect(folder: Path, config: ReadingConfig) -> tuple[RecordingReport, str]
     return inspect_recording(folder, most_unreadable=config.most_unreadable), content_hash(folder)
 
 
-def _inspect_copy(storage: Storage, source: Source, folder: Path, config: ReadingConfig) -> tuple[RecordingReport, str]:
-    try:
-        return _inspect(folder, config)
-    except DataError as error:
-        source.release(storage)
-        # The error names the source: the copy is removed.
-        raise DataError(str(error).replace(str(folder), source.location)) from error
-
-
 def _refuse_other_origin(storage: Storage, source: Source, incoming: Path, version: str) -> None:
     """Raises DataError if the recording has other content from another existing source, such as another car."""
     target = storage.recording(source.name)
@@ -171,15 +167,8 @@ def _refuse_other_origin(storage: Storage, source: Source, incoming: Path, versi
     if earlier is None or earlier.place == source.place or earlier.is_gone(storage):
         return
     if content_hash(target, incoming / READING) != version:
-        source.release(storage)
         register(storage, [earlier])
         raise DataError(
             f"{source.name} exists already from {earlier.location} with other content than {source.location}. "
             f"Rename one if they are two drives; run `drive-assets forget {source.name}` first to replace it."
         )
-
-
-def _refuse_other_case(storage: Storage, name: str) -> None:
-    clash = [p.name for p in storage.recordings.iterdir() if p.name.lower() == name.lower() and p.name != name]
-    if clash:
-        raise DataError(f"Recording {name} differs from {clash[0]} only in case: rename one.")

@@ -3,21 +3,21 @@
 import os
 import shutil
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from drive_assets.partitions import NO_NAME, is_recording_name
 from drive_assets.recordings.archives import open_archive, unpack
 from drive_assets.recordings.disk import Progress, check_space
-from drive_assets.recordings.files import clashing_names, is_taken, taken_as
-from drive_assets.recordings.sources import Source, Transfer
+from drive_assets.recordings.files import clashing_names, is_taken, missing_files, taken_as
+from drive_assets.recordings.source import Source, Transfer
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
 from model.common.printable import is_printable, printable
 from model.common.progress import Log
-from model.recording.folder import TELEMETRY, parse_recording_name
+from model.recording.folder import TELEMETRY
 from model.recording.frame_files import is_frame
 
 LINKS_VARIABLE = "DRIVE_ASSETS_LINKS"
@@ -25,6 +25,8 @@ LINKS_VARIABLE = "DRIVE_ASSETS_LINKS"
 NOT_A_ZIP = (".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zst")
 UNFINISHED = (".crdownload", ".filepart", ".part", ".partial")
 """Suffixes of downloads and uploads in progress."""
+OTHER = f"holds no recording: expected folders YYYY-MM-DD_HH-MM-SS with {TELEMETRY}, or zips of such"
+"""Why a file or folder is not used that need not be one of ours."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,15 @@ class LocalSource(Source):
     kind: ClassVar[str] = "local"
     member: str | None = None
     """Folder in the zip that holds the files, empty for its top; None if the source is a folder."""
+
+    @classmethod
+    def find(cls, storage: Storage, name: str) -> "LocalSource | None":
+        """A simulated drive, one in the inbox, or one in the data root itself, where a user may have put it."""
+        places = [storage.simulated / "recordings" / name, storage.inbox / name, storage.inbox / f"{name}.zip"]
+        for place in filter(Path.exists, (*places, storage.recording(name))):
+            if sources := [source for source in sources_in(place) if source.name == name]:
+                return sources[0]
+        return None
 
     def fetch(self, storage: Storage, target: Path, log: Log) -> Transfer:
         if self.member is None:
@@ -54,8 +65,6 @@ def _copy_folder(folder: Path, target: Path, progress: Progress) -> Transfer:
         progress.log(f"{folder}: {len(skipped)} frames skipped, whose names cannot be printed: {skipped[:4]}")
     if clashes := clashing_names(path.name for path in files):
         raise DataError(f"{folder} has {', '.join(clashes[:4])}, which differ only in case: remove all but one.")
-    if not any(is_frame(path.name) for path in files):
-        raise DataError(f"{folder} has no frame{_other_files(folder)}: expected JPEG or PNG files beside telemetry.")
     total, done = sum(path.stat().st_size for path in files), 0
     check_space(target, total, folder.name)
     for path in files:
@@ -68,17 +77,6 @@ def _copy_folder(folder: Path, target: Path, progress: Progress) -> Transfer:
         progress(done, total)
     transfer: Transfer = {"copied_megabytes": total / 1e6, "copy_s": time.monotonic() - started}
     return transfer | ({"skipped_frames": ", ".join(skipped)} if skipped else {})
-
-
-def _other_files(folder: Path) -> str:
-    """In brackets, what a folder without frames holds instead; empty if nothing of interest."""
-    inside = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    for path in filter(Path.is_dir, inside):
-        if any(is_frame(inner.name) for inner in path.iterdir()):
-            return f" (its folder {path.name} holds pictures: move them up)"
-    suffixes = Counter(path.suffix.lower() for path in inside if path.is_file() and not is_taken(path.name))
-    kinds = [f"{count} {suffix} files" for suffix, count in suffixes.most_common(3) if suffix]
-    return f" ({', '.join(kinds)})" if kinds else ""
 
 
 def _require_file(path: Path) -> None:
@@ -104,97 +102,78 @@ def _real(path: Path) -> Path:
 
 
 def find_all(paths: Sequence[Path]) -> tuple[list[LocalSource], list[str]]:
-    """The recordings at `paths` (folders of recordings, zips, folders of these), and one error for each thing refused.
+    """The recordings at `paths` (recordings, zips, folders of these), and one error for each thing refused.
 
     An error in one does not affect the others.
     """
     found: dict[str, LocalSource] = {}
     refused: list[str] = []
-    for path in paths:
-        try:
-            for unit in _units(_real(path.expanduser()), refused):
-                for source in _in_unit(unit, refused):
-                    if source != found.setdefault(source.name, source):
-                        refused.append(f"{source.location} holds {source.name}, as {found[source.name].location} does.")
-        except DataError as error:
-            refused.append(str(error))
-        except OSError as error:
-            refused.append(f"{error.filename or path} cannot be read: {error.strerror}.")
+    for path in (_real(path.expanduser()) for path in paths):
+        units = [(path, _problem(path) if path.exists() else "does not exist: check the path")]
+        if path.is_dir() and units[0][1] == OTHER:
+            units = [(unit, problem) for unit, problem in find_units(path) if problem != OTHER] or units
+        for unit, problem in units:
+            try:
+                if problem:
+                    raise DataError(f"{unit} {problem}.")
+                sources = sources_in(unit)
+            except DataError as error:
+                refused.append(str(error))
+                continue
+            for source in sources:
+                if not is_recording_name(source.name):
+                    refused.append(f"{source.location} holds {source.name!r}, {NO_NAME}: rename the folder.")
+                elif source != found.setdefault(source.name, source):
+                    refused.append(f"{source.location} holds {source.name}, as {found[source.name].location} does.")
     return list(found.values()), [printable(reason) for reason in refused]
 
 
-def _units(path: Path, refused: list[str]) -> list[Path]:
-    """The folders and zips of recordings at a path: itself, or those in it.
+def find_units(folder: Path, deeper: bool = True) -> Iterator[tuple[Path, str]]:
+    """The recordings and zips in a folder and in folders in it, and what else is there, with the reason why it is none.
 
     Raises:
-        DataError: there are none.
+        OSError: the folder cannot be read.
     """
-    expected = "expected a recording, a zip of some, or a folder of them."
-    if not path.exists():
-        raise DataError(f"{path} does not exist: {expected}")
-    if problem := _problem(path):
-        raise DataError(problem)
-    if (is_zip(path) and path.is_file()) or is_recording(path):
-        return [path]
-    if not path.is_dir():
-        raise DataError(f"{path} is no folder and no zip: {expected}")
-    inside = sorted(inner for inner in path.iterdir() if not inner.name.startswith("."))
-    units = [inner for inner in inside if is_recording(inner) or (is_zip(inner) and inner.is_file())]
-    problems = {inner: _problem(inner) for inner in inside}
-    refused += filter(None, problems.values())
-    if not units and not any(problems.values()):
-        text = f"{path} holds no recording: expected folders YYYY-MM-DD_HH-MM-SS with {TELEMETRY}."
-        is_deeper = any(is_recording(inner) for folder in inside if folder.is_dir() for inner in folder.iterdir())
-        raise DataError(f"{text} They lie one folder deeper: pass that." if is_deeper else text)
-    return [unit for unit in units if not problems[unit]]
+    for path in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
+        inside, problem = [], _problem(path)
+        if deeper and problem == OTHER and path.is_dir():
+            inside = [(unit, reason) for unit, reason in find_units(path, deeper=False) if reason != OTHER]
+        yield from inside or [(path, problem)]
 
 
 def _problem(path: Path) -> str:
-    """Why a file or folder cannot be a recording; empty if it may be one, or is something else."""
+    """Why a file or folder is neither a recording nor a zip; empty if it is one."""
     if not is_printable(str(path)):
-        return f"{path} has control characters in its path: rename it."
+        return "has control characters in its path: rename it"
     if path.suffix.lower() in NOT_A_ZIP:
-        return f"{path} is no zip: unpack it, and ingest the folder."
+        return "is no zip: unpack it, and ingest the folder"
     if path.suffix.lower() in UNFINISHED:
-        return f"{path} is an unfinished download or copy: wait until it is complete, or remove it."
-    return ""
-
-
-def _in_unit(unit: Path, refused: list[str]) -> Iterator[LocalSource]:
-    """The recordings of a folder or zip that have valid names."""
+        return "is an unfinished download or copy: wait until it is complete, or remove it"
     try:
-        sources = in_zip(unit) if unit.is_file() else [LocalSource(unit.name, str(unit))]
-        if not sources:
-            raise DataError(f"{unit} holds no recording: expected folders YYYY-MM-DD_HH-MM-SS with {TELEMETRY}.")
-    except DataError as error:
-        refused.append(str(error))
-        return
-    for source in sources:
-        try:
-            parse_recording_name(source.name)
-            yield source
-        except DataError as error:
-            refused.append(f"{source.location}: {error}")
+        is_unit = (
+            is_recording_name(path.name) or _has_telemetry(path) if path.is_dir() else path.suffix.lower() == ".zip"
+        )
+        return "" if is_unit and path.exists() else OTHER
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
 
 
-def is_zip(path: Path) -> bool:
-    return path.suffix.lower() == ".zip"
+def _has_telemetry(folder: Path) -> bool:
+    return TELEMETRY in (taken_as(path.name) for path in folder.iterdir())
 
 
-def is_recording(path: Path) -> bool:
-    """Whether it is a folder with telemetry; a link counts, so that `ingest` names it."""
-    if not path.is_dir():
-        return False
-    telemetry = path / TELEMETRY
-    return telemetry.is_symlink() or telemetry.is_file() or any(taken_as(p.name) == TELEMETRY for p in path.iterdir())
+def sources_in(unit: Path) -> list[LocalSource]:
+    """The recordings that a folder or a zip holds.
 
-
-def in_zip(path: Path) -> list[LocalSource]:
-    """Raises DataError if the zip is broken or hostile."""
-    with open_archive(path) as archive:
-        return [LocalSource(name, str(path), folder) for name, folder in archive.recordings().items()]
-
-
-def find_folder(folder: Path) -> Source | None:
-    """The recording that a folder is, if it is one."""
-    return LocalSource(folder.name, str(folder)) if is_recording(folder) else None
+    Raises:
+        DataError: it holds none, or the folder is not complete, or the zip is broken or hostile.
+    """
+    if unit.is_dir():
+        if missing := missing_files([path.name for path in unit.iterdir()]):
+            raise DataError(f"{unit} lacks {missing}: copy the whole recording.")
+        return [LocalSource(unit.name, str(unit))]
+    with open_archive(unit) as archive:
+        folders = archive.recordings()
+    if not folders:
+        raise DataError(f"{unit} {OTHER}.")
+    return [LocalSource(name, str(unit), folder) for name, folder in folders.items()]

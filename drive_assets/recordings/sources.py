@@ -1,84 +1,24 @@
-"""Sources of recordings: their base class, the known kinds, and the file that names each recording's source.
+"""The kinds of sources, and the file that names each recording's source."""
 
-A new kind, such as an S3 bucket, is a module with a subclass of `Source` and a `KIND`, and a line in `KINDS`.
-"""
-
-import importlib
 import json
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar
-
-import dagster as dg
+from typing import Any
 
 from drive_assets.recordings.files import listing, sizes_of
+from drive_assets.recordings.local import LocalSource
+from drive_assets.recordings.sharepoint.source import SharePointSource
+from drive_assets.recordings.source import Source
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
 from model.common.files import write_json
-from model.common.progress import Log
 from model.recording.folder import ORIGIN, parse_recording_name
 
-KINDS = (
-    "drive_assets.recordings.simulated",
-    "drive_assets.recordings.inbox",
-    "drive_assets.recordings.sharepoint.definitions",
-)
-"""A module for each kind, in the order in which they look for a recording whose source nobody named. They are imported
-when needed, since a kind imports this module."""
-Transfer = dict[str, float | str]
-"""Sizes, hashes and seconds of a copy or download, as metadata."""
-
-
-@dataclass(frozen=True)
-class Source(ABC):
-    """Where one recording comes from. Subclasses are frozen dataclasses whose fields can be written as JSON."""
-
-    kind: ClassVar[str]
-    """Identifies the class; a source never replaces one of another kind."""
-    name: str
-    """The recording's."""
-    location: str
-    """For people: a path, or an address without secrets."""
-    identity: str = field(default="", kw_only=True)
-    """Changes with the content, where that is known without reading it; if empty, ingestion reads the content."""
-
-    @property
-    def place(self) -> str:
-        """Identifies the folder, zip or item in all its versions."""
-        return self.location
-
-    @abstractmethod
-    def fetch(self, storage: Storage, target: Path, log: Log) -> Transfer:
-        """Write or link the recording's files into the empty folder `target`. The source is only read.
-
-        Raises:
-            DataError: it cannot be read, or is hostile; PassingError: a retry may succeed.
-        """
-
-    def release(self, storage: Storage) -> None:
-        """Remove what `fetch` keeps for retries: the recording is ingested, or unusable."""
-        return
-
-    def is_gone(self, storage: Storage) -> bool:
-        """Whether the source is known to exist no more."""
-        return False
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What a module in `KINDS` exports."""
-
-    source: type[Source]
-    find: Callable[[Storage, str], Source | None] = lambda storage, name: None
-    """The source of a recording of this name, if this kind can find it by name."""
-    defs: dg.Definitions = field(default_factory=dg.Definitions)
-    """Sensors and jobs by which recordings arrive."""
-
-
-def kinds() -> list[Kind]:
-    return [importlib.import_module(name).KIND for name in KINDS]
+KINDS: tuple[type[Source], ...] = (LocalSource, SharePointSource)
+"""In the order in which they look for a recording whose source nobody named."""
+_UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError)
+"""What reading a source raises if the file does not hold one."""
 
 
 def to_dict(source: Source) -> dict[str, Any]:
@@ -86,13 +26,9 @@ def to_dict(source: Source) -> dict[str, Any]:
 
 
 def from_dict(content: dict[str, Any]) -> Source:
-    """Raises KeyError or TypeError if it is no source."""
+    """Raises LookupError or TypeError if it is no source."""
     values = dict(content)
-    # Files of early versions have no kind, and the fields of an item in SharePoint under `remote`.
-    remote = values.pop("remote", None) or {}
-    kind = values.pop("kind", "sharepoint" if remote else "local")
-    source = {kind.source.kind: kind.source for kind in kinds()}[kind]
-    return source(**values, **remote)
+    return {kind.kind: kind for kind in KINDS}[values.pop("kind")](**values)
 
 
 def register(storage: Storage, sources: Sequence[Source]) -> None:
@@ -110,7 +46,7 @@ def lookup(storage: Storage, name: str) -> Source:
     source = _registered(storage, name)
     if source is not None and not source.is_gone(storage):
         return source
-    for kind in kinds():
+    for kind in KINDS:
         if (found := kind.find(storage, name)) is not None:
             return found
     gone = f" {source.location} does not exist any more." if source is not None else ""
@@ -136,11 +72,8 @@ def name_conflict(storage: Storage, source: Source, sizes: str) -> str:
         sizes: `listing` of the files of `source`.
     """
     earlier, folder = origin(storage, source.name), storage.recording(source.name)
-    if (
-        earlier is not None
-        and earlier.kind == source.kind
-        and (earlier.place == source.place or earlier.is_gone(storage))
-    ):
+    same_kind = earlier is not None and earlier.kind == source.kind
+    if earlier is not None and same_kind and (earlier.place == source.place or earlier.is_gone(storage)):
         return ""
     if listing(sizes_of(folder)) == sizes if folder.is_dir() else earlier is None:
         return ""
@@ -157,7 +90,7 @@ def read_origin(path: Path) -> tuple[Source, str] | None:
         content = json.loads(path.read_text(encoding="utf-8"))
         version = content.pop("version")
         return from_dict(content), str(version)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except _UNREADABLE:
         return None
 
 
@@ -173,7 +106,7 @@ def _registered(storage: Storage, name: str) -> Source | None:
         return from_dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except _UNREADABLE as error:
         raise DataError(
             f"{path} does not name the source of {name} ({error}): remove it, and run `drive-assets ingest PATH` again."
         ) from error

@@ -1,20 +1,17 @@
 """The inbox sensor on a real instance: settled and complete recordings are requested once."""
 
 import errno
-import json
 import os
 import shutil
 import stat
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock, call
 
 import pytest
 
-from drive_assets.recordings import arrivals
-from drive_assets.recordings import inbox as inbox_module
 from drive_assets.recordings.arrivals import ArrivalRules
-from drive_assets.recordings.inbox_memory import Content, Memory, read_content
+from drive_assets.recordings.inbox import Memory, read_version
 from drive_assets.recordings.ingest import ingest
 from drive_assets.recordings.sources import lookup
 from drive_assets.resources.storage import Storage
@@ -26,34 +23,9 @@ from model.common.errors import DataError
 DAYS = [f"2024-05-0{day}_10-00-00" for day in range(1, 6)]
 
 
-class Scans:
-    """The folders and zips that ticks scanned completely. Each scan takes `cost_s` by the clock of the ticks."""
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-        self.seconds, self.cost_s = 0.0, 2 * inbox_module.RESCAN_S
-
-    def read(self, unit: Path) -> Content:
-        self.names.append(unit.name)
-        self.seconds += self.cost_s
-        return read_content(unit)
-
-    def of_last_tick(self) -> list[str]:
-        names, self.names = self.names, []
-        return names
-
-
-@pytest.fixture
-def scans(monkeypatch: pytest.MonkeyPatch) -> Scans:
-    scans = Scans()
-    monkeypatch.setattr(arrivals, "clock", lambda: scans.seconds)
-    monkeypatch.setattr(inbox_module, "read_content", scans.read)
-    return scans
-
-
 def test_a_missing_or_unreadable_inbox_is_reported(inbox: Sensor, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as failing:
-        failing.setattr(os, "scandir", lambda folder: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+        failing.setattr(Path, "iterdir", lambda folder: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
         assert inbox.tick() == [] and inbox.text == f"{inbox.storage.inbox} cannot be read: Input/output error."
     inbox.storage.inbox.rmdir()
     assert inbox.tick() == [] and "create it and drop recordings there" in inbox.text
@@ -100,14 +72,17 @@ def test_other_things_are_named_and_do_not_stop_the_recordings(
     assert inbox.tick() == []
     for text in (
         f"1 not complete: {DAYS[1]} lacks telemetry.csv and a frame (.jpg)",
-        "2 without a recording: line\\nbreak (expected a zip or a folder with telemetry.csv); notes",
-        "5 refused: closed cannot be read: Permission denied",
+        "2 without a recording: linked.zip holds no recording",
+        "closed cannot be read: Permission denied",
+        "line\\nbreak has control characters in its path",
         f"{DAYS[2]}: it is a link to",
         f"broken.zip: {storage.inbox}/broken.zip is no complete zip",
-        "linked.zip: it is a link to",
-        "pipe.zip is no folder and no zip",
+        "pipe.zip is no regular file",
     ):
         assert text in inbox.text
+    (storage.inbox / "broken.zip").unlink()
+    write_zip(storage.inbox / "broken.zip", [sketch(tmp_path / "week", DAYS[0])])
+    assert inbox.tick() == [DAYS[0]]
 
 
 def test_a_zip_of_several_recordings_and_a_folder_of_several(inbox: Sensor, storage: Storage, tmp_path: Path) -> None:
@@ -175,94 +150,32 @@ def test_the_version_of_content_is_that_of_earlier_requests(inbox: Sensor, stora
     (drive / "link").symlink_to(drive / "b")
     (drive / "broken").symlink_to(drive / "none")
     os.mkfifo(drive / "pipe")
-    assert read_content(drive).version == plain_version(drive)
-    assert sorted(read_content(drive).names or []) == sorted(path.name for path in drive.iterdir())
+    assert read_version(drive)[0] == plain_version(drive)
     zipped = Path(shutil.make_archive(str(storage.inbox / DAYS[1]), "zip", drive / "b"))
-    assert read_content(zipped).version == plain_version(zipped)
+    assert read_version(zipped)[0] == plain_version(zipped)
 
 
-def test_the_cursor_of_an_early_version_is_read(inbox: Sensor, storage: Storage) -> None:
-    drive = write_drive(storage.inbox / DAYS[0], rows=4)
-    write_drive(storage.inbox / DAYS[1], rows=4)
-    inbox.cursor = json.dumps({DAYS[0]: plain_version(drive)})
-    assert inbox.tick() == [DAYS[1]]
-
-
-def test_requested_units_are_rescanned_in_turn_so_that_an_overwritten_frame_is_noticed(
-    inbox: Sensor, storage: Storage, scans: Scans
+@pytest.mark.parametrize("name", ["telemetry.csv", "roi.json", "reading.json", "more.jpg"])
+def test_a_change_is_noticed_at_a_glance_and_nothing_else_is_read(
+    inbox: Sensor, storage: Storage, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    days = DAYS[:4]
-    for day in days:
+    for day in DAYS[:2]:
         sketch(storage.inbox, day)
-    shutil.make_archive(str(storage.inbox / "2024-04-01_10-00-00"), "zip", storage.inbox / days[0])
-    assert inbox.tick() == ["2024-04-01_10-00-00", *days]
-    assert scans.of_last_tick() == ["2024-04-01_10-00-00.zip", *days]  # the zip never again: a glance misses nothing
-    frame = next((storage.inbox / days[1]).glob("*.jpg"))
-    frame.write_bytes(frame.read_bytes() * 2)
-    (storage.inbox / days[3] / "telemetry.csv").write_text("Time\n")  # visible at a glance
-    expected = [([days[0], days[3]], [days[3]]), ([days[1]], [days[1]]), ([days[2]], []), ([days[0]], [])]
-    for scanned, requested in expected:
-        assert (inbox.tick(), scans.of_last_tick()) == (requested, scanned)
-    shutil.rmtree(storage.inbox / days[3])
-    inbox.tick()
-    memory = Memory.parse(inbox.cursor)
-    assert [*memory.scanned][1:] == [days[2], days[0], days[1]] and set(memory.requested) > set(days)
-
-
-def test_refused_units_are_reported_in_each_tick_and_rescanned_in_turn_or_after_a_change(
-    inbox: Sensor, storage: Storage, scans: Scans, tmp_path: Path
-) -> None:
-    sketch(storage.inbox, DAYS[0])
-    (storage.inbox / DAYS[1]).mkdir()
-    (storage.inbox / "week.zip").write_bytes(b"PK")
-    inbox.tick()
-    assert scans.of_last_tick() == [DAYS[0], DAYS[1], "week.zip"]
-    for turn in (DAYS[0], DAYS[1], "week.zip"):
-        inbox.tick()
-        assert scans.of_last_tick() == [turn]
-        assert f"1 not complete: {DAYS[1]} lacks telemetry.csv and a frame (.jpg)" in inbox.text
-        assert "1 refused: week.zip: " in inbox.text and "no complete zip" in inbox.text
-    write_zip(storage.inbox / "week.zip", [sketch(tmp_path / "week", DAYS[2])])
-    assert inbox.tick() == [DAYS[2]]
-
-
-def test_units_that_are_not_settled_or_whose_name_is_in_use_are_scanned_in_each_tick(
-    inbox: Sensor, storage: Storage, scans: Scans, tmp_path: Path
-) -> None:
-    inbox.clock.ahead = 0
-    sketch(storage.inbox, DAYS[0])
-    assert inbox.tick() == [] and "1 not settled" in inbox.text
-    other = write_drive(tmp_path / "other" / DAYS[1], rows=3)
-    ingest(storage, find_recordings(other)[0])
-    sketch(storage.inbox, DAYS[1])
-    inbox.clock.settle()
-    assert inbox.tick() == [DAYS[0]] and scans.of_last_tick() == [DAYS[0], DAYS[0], DAYS[1]]
-    shutil.rmtree(other)
-    assert inbox.tick() == [DAYS[1]] and scans.of_last_tick() == [DAYS[0], DAYS[1]]
-
-
-def test_a_tick_ends_in_time_and_the_next_continues_there(inbox: Sensor, storage: Storage, scans: Scans) -> None:
-    for day in DAYS:
-        sketch(storage.inbox / "week" if day == DAYS[3] else storage.inbox, day)
-    for day in DAYS[:2]:  # scanned in each tick: the names are in use
-        sketch(storage.recordings, day, rows=2)
-    inbox.rules = ArrivalRules(slice_s=1.5 * scans.cost_s)
-    assert (inbox.tick(), scans.of_last_tick()) == ([], DAYS[:2])
-    assert f"1 left for the next tick: {DAYS[2]} and 2 more" in inbox.text
-    assert inbox.tick() == scans.of_last_tick() == [DAYS[2], DAYS[4]]
-    assert (inbox.tick(), scans.of_last_tick()) == ([DAYS[3]], [DAYS[2], DAYS[3]])  # one rescan, and the one left
-    inbox.tick()
-    assert scans.of_last_tick() == [DAYS[4], DAYS[0]]
-    shutil.rmtree(storage.inbox / DAYS[1])  # where the next tick would start
-    inbox.tick()
-    assert scans.of_last_tick() == [DAYS[2], DAYS[0]]
-
-
-def test_a_refused_recording_of_a_zip_does_not_stop_the_others(inbox: Sensor, storage: Storage) -> None:
-    with zipfile.ZipFile(storage.inbox / "week.zip", "w") as archive:
-        for day, telemetry in ((DAYS[0], ["telemetry.csv", "Telemetry.CSV"]), (DAYS[1], ["telemetry.csv"])):
-            for file in [*telemetry, "1.jpg"]:
-                archive.writestr(f"{day}/{file}", file)
+        (storage.inbox / day / "roi.json").write_text("{}")
+        (storage.inbox / day / "reading.json").write_text("{}")
+    assert inbox.tick() == DAYS[:2]
+    read = Mock(side_effect=read_version)
+    monkeypatch.setattr("drive_assets.recordings.inbox.read_version", read)
+    (storage.inbox / DAYS[1] / name).write_text("changed")
     assert inbox.tick() == [DAYS[1]]
+    assert read.call_args_list == [call(storage.inbox / DAYS[1])]
+    shutil.rmtree(storage.inbox / DAYS[1])
     inbox.tick()
-    assert "1 refused: week.zip: " in inbox.text
+    assert [*Memory.parse(inbox.cursor).scanned] == [DAYS[0]]
+
+
+def test_a_tick_ends_in_time_and_the_next_continues(inbox: Sensor, storage: Storage) -> None:
+    for day in DAYS[:3]:
+        sketch(storage.inbox / "week" if day == DAYS[1] else storage.inbox, day)
+    inbox.rules = ArrivalRules(slice_s=0)
+    assert [inbox.tick() for _ in range(3)] == [[DAYS[0]], [DAYS[2]], [DAYS[1]]]

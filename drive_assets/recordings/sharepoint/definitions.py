@@ -6,8 +6,6 @@ import dagster as dg
 
 from drive_assets.recordings.sharepoint.known import full_listing_request
 from drive_assets.recordings.sharepoint.sensor import sharepoint_sensor
-from drive_assets.recordings.sharepoint.source import SharePointSource
-from drive_assets.recordings.sources import Kind
 from drive_assets.resources.storage import Storage
 from drive_assets.running.environment import Cron, setting
 from model.common.files import write_text
@@ -33,7 +31,4 @@ SCHEDULE = dg.ScheduleDefinition(
     ),
     description="Once a week; on where SharePoint is set up.",
 )
-KIND = Kind(
-    SharePointSource,
-    defs=dg.Definitions(jobs=[sharepoint_reconciliation], schedules=[SCHEDULE], sensors=[sharepoint_sensor]),
-)
+defs = dg.Definitions(jobs=[sharepoint_reconciliation], schedules=[SCHEDULE], sensors=[sharepoint_sensor])

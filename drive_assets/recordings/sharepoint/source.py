@@ -15,7 +15,7 @@ from drive_assets.recordings.disk import Progress, check_space
 from drive_assets.recordings.files import clashing_names, is_taken, listing, missing_files, taken_as
 from drive_assets.recordings.sharepoint.known import newest_known
 from drive_assets.recordings.sharepoint.library import connect, read_settings
-from drive_assets.recordings.sources import Source, Transfer
+from drive_assets.recordings.source import Source, Transfer
 from drive_assets.resources.storage import Storage
 from model.common.config import fingerprint
 from model.common.errors import DataError
