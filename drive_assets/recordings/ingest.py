@@ -12,7 +12,7 @@ from drive_assets.recordings.source import Source, Transfer
 from drive_assets.recordings.sources import read_origin, register, to_dict
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
-from model.common.files import fsync, fsync_folder, locked, locked_after, write_json
+from model.common.files import fsync, fsync_folder, locked, write_json
 from model.common.progress import Log
 from model.recording.content import content_hash
 from model.recording.dialect import ReadingConfig
@@ -55,7 +55,7 @@ def ingest(
     storage.recordings.mkdir(parents=True, exist_ok=True)
     target = storage.recording(source.name)
     waiting = f"{source.name} is being ingested by {{holder}}: waiting for that to end."
-    with locked_after(lock_of(storage, source.name), log, waiting):
+    with locked(lock_of(storage, source.name), 0.0, waiting, log):
         _recover(storage, source.name)
         in_place = Path(source.location) == target
         if in_place or _is_there(target, source):

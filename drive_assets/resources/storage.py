@@ -157,14 +157,12 @@ class Storage(dg.ConfigurableResource):
         return self.root / "cache"
 
     def check_writable(self) -> None:
-        """Raises DataError if the data root, or one of its folders that assets write to, cannot be written."""
+        """Raises DataError if the data root cannot be written."""
         with explained_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-        written = (self.recordings, self.sources, self.splits, self.checkpoints, self.evaluations, self.cache)
-        for folder in (self.root, *filter(Path.is_dir, written)):
-            with explained_errors(folder), tempfile.TemporaryFile(dir=folder) as probe:
-                probe.write(b"\0" * PROBE_BYTES)
-                probe.flush()
+        with explained_errors(self.root), tempfile.TemporaryFile(dir=self.root) as probe:
+            probe.write(b"\0" * PROBE_BYTES)
+            probe.flush()
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Check before each run of the UI or the daemon; a command checks once before all its runs."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drive_assets.resources.mlflow.client import Mlflow
-from drive_assets.resources.mlflow.tracking import GROUP, log_epoch
+from drive_assets.resources.mlflow.tracking import GROUP, log_metrics
 from model.common.errors import DataError
 from model.network.architectures import ARCHITECTURES
 from model.training.recipes import RECIPES, TrainingConfig
@@ -82,7 +82,7 @@ def sweep(
                 splits,
                 folder,
                 base.replace(**options),
-                on_epoch=lambda epoch: log_epoch(client, run, epoch),
+                on_epoch=lambda epoch: log_metrics(client, run, epoch),
             )
             best_score = score(result.best_metrics)
             client.log_metric(run, "score", best_score)

@@ -28,6 +28,7 @@ _ADVICE = {
     errno.EROFS: _PERMISSIONS,
     errno.EACCES: _PERMISSIONS,
     errno.EPERM: _PERMISSIONS,
+    errno.ENOLCK: "Choose a data root on a file system with locks (DRIVE_ASSETS_DATA), or mount this one with them",
     errno.EDQUOT: "Delete files of yours or ask for a larger quota, then run it again",
     errno.EFBIG: "Raise the limit on the size of files (ulimit -f), then run it again",
     errno.EMFILE: "Raise the limit on open files (ulimit -n), then run it again",
@@ -161,12 +162,15 @@ def _disk_is_full(folder: Path) -> str:
 
 
 @contextmanager
-def locked(path: Path, wait_s: float = -1.0, in_use: str = "{holder} holds {path}") -> Iterator[None]:
+def locked(
+    path: Path, wait_s: float = -1.0, in_use: str = "{holder} holds {path}", log: Log | None = None
+) -> Iterator[None]:
     """Hold the file `path` for this process in the block. The system frees it when the process ends, however it ends.
 
     Args:
         wait_s: how long to wait for another process that holds it; negative: until it ends.
         in_use: the error's text then; {holder} becomes "process 12 on host".
+        log: gets that text instead, and the process waits on.
 
     Raises:
         DataError: another process holds it; or the file system has no locks.
@@ -177,14 +181,13 @@ def locked(path: Path, wait_s: float = -1.0, in_use: str = "{holder} holds {path
         try:
             lock.acquire()
         except Timeout as error:
-            raise DataError(in_use.format(holder=_named(holder), path=path)) from error
-        except (OSError, NotImplementedError) as error:
-            if isinstance(error, OSError) and error.errno in _ADVICE:
-                raise
-            raise DataError(
-                f"{path} cannot be locked ({error}): choose a data root on a file system with locks "
-                "(DRIVE_ASSETS_DATA), or mount this one with them."
-            ) from error
+            text = in_use.format(holder=_named(holder), path=path)
+            if log is None:
+                raise DataError(text) from error
+            log(text)
+            lock.acquire(timeout=-1)
+        except NotImplementedError as error:
+            raise OSError(errno.ENOLCK, "the file system has no locks") from error
     try:
         with contextlib.suppress(OSError):  # on a full disk the one before stays named
             named = temporary_sibling(holder)
@@ -202,25 +205,6 @@ def _named(holder: Path) -> str:
             return holder.read_text()
         time.sleep(0.01)
     return "an unknown process"
-
-
-@contextmanager
-def locked_after(path: Path, log: Log, waits: str) -> Iterator[None]:
-    """As `locked`, and reports what it waits for, if it has to.
-
-    Args:
-        waits: the text; {holder} becomes "process 12 on host".
-
-    Raises:
-        DataError: the file system has no locks.
-    """
-    with contextlib.ExitStack() as held:
-        try:
-            held.enter_context(locked(path, 0.0, waits))
-        except DataError as busy:
-            log(str(busy))
-            held.enter_context(locked(path))
-        yield
 
 
 def write_text(path: Path, text: str) -> None:

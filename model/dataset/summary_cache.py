@@ -80,11 +80,4 @@ def last_change(own: Recording) -> float:
     """
     paths = (own.folder, own.telemetry_path, own.reading_path, own.labels_path, own.label_config_path, own.roi_path,
              own.annotations_path, own.details_path)  # fmt: skip
-    return max(map(_changed, paths)) or float("inf")
-
-
-def _changed(path: Path) -> float:
-    try:
-        return path.stat().st_ctime
-    except OSError:
-        return 0.0
+    return max((path.stat().st_ctime for path in paths if path.exists()), default=float("inf"))

@@ -22,7 +22,6 @@ from drive_assets.resources.mlflow.tracking import (
     TrackedRun,
     close_run,
     find_run,
-    log_epoch,
     log_metrics,
     logged_epochs,
     open_run,
@@ -140,7 +139,7 @@ class Mlflow(dg.ConfigurableResource):
         logged = logged_epochs(client, found.run_id) if epochs else set()
         for epoch in epochs:
             if epoch["epoch"] not in logged:
-                log_epoch(client, found.run_id, epoch)
+                log_metrics(client, found.run_id, epoch)
         if found.status != "FINISHED":
             close_run(client, run, found.run_id, "FINISHED")
         return str(found.run_id)

@@ -105,17 +105,13 @@ def logged_epochs(client: "MlflowClient", run_id: str) -> set[int]:
     return {metric.step for metric in client.get_metric_history(run_id, EPOCH)}
 
 
-def log_metrics(client: "MlflowClient", run_id: str, values: Epoch, step: int = 0) -> None:
-    """Log the values that are defined."""
+def log_metrics(client: "MlflowClient", run_id: str, values: Epoch) -> None:
+    """Log the values that are defined, those of an epoch at its number."""
     from mlflow.entities import Metric
 
-    now = round(time.time() * 1000)
+    now, step = round(time.time() * 1000), int(values.get(EPOCH) or 0)
     metrics = [Metric(key, float(value), now, step) for key, value in values.items() if value is not None]
     client.log_batch(run_id, metrics=metrics)
-
-
-def log_epoch(client: "MlflowClient", run_id: str, epoch: Epoch) -> None:
-    log_metrics(client, run_id, epoch, int(epoch[EPOCH] or 0))
 
 
 class EpochLog:
@@ -174,7 +170,7 @@ class EpochLog:
     def _log(self, client: "MlflowClient", metrics: Epoch) -> None:
         if JOB_LOCK in os.environ:  # a Dagster run that ended in the meantime may have closed the run
             client.update_run(self._run_id, status="RUNNING")
-        log_epoch(client, self._run_id, metrics)
+        log_metrics(client, self._run_id, metrics)
 
     def _close(self, status: str) -> None:
         if self._run_id:
