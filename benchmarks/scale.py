@@ -187,7 +187,7 @@ def scale(server: Postgres, count: int, batch: int, root: Path, parts: list[str]
     from drive_assets.partitions import recording_keys, register_recordings
     from drive_assets.resources.storage import Storage
     from drive_assets.running.instance import open_instance
-    from drive_assets.running.services import prepare_services
+    from drive_assets.running.ui import prepare_services
 
     keys = names(count)
     if "manifest" in parts:

@@ -17,7 +17,6 @@ BROKEN_PIPE = 128 + signal.SIGPIPE
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit: 0 all succeeded, 1 something failed after the rest was done, 2 wrong input."""
     warnings.filterwarnings("ignore", module="dagster")
-    threading.excepthook = _report_thread_failure
     hide_from_others()
     interrupted = _handle_interrupts()
     options = parser().parse_args(arguments)
@@ -71,14 +70,6 @@ def _explain(error: Exception) -> int:
     if is_database_error(error):
         return _fail(explain(error, prepare_home()), 1)
     raise error
-
-
-def _report_thread_failure(failure: threading.ExceptHookArgs) -> None:
-    """Print a traceback, unless Dagster's database fails: the main thread meets and reports that soon."""
-    from drive_assets.running.database_errors import is_database_error
-
-    if not is_database_error(failure.exc_value):
-        threading.__excepthook__(failure)
 
 
 def _fail(reason: object, status: int) -> int:

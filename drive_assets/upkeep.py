@@ -4,24 +4,18 @@ Nothing else would evaluate them: no run happens when a file is deleted, a recor
 """
 
 import json
-import time
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
 
 import dagster as dg
 
 from drive_assets.asset import declarations
 from drive_assets.checks import check_result
-from drive_assets.partitions import NO_NAME, RECORDINGS, misnamed_recordings
-from drive_assets.recordings import arrivals
 from drive_assets.resources.storage import Storage
 from drive_assets.running.batches import check_event
 from drive_assets.status import AssetStatus, asset_status, listed
 
 CURRENT, TAKEN = "is_current", "all_are_taken"
 MAX_LISTED = 5
-SLOW_S, PAUSE_RATIO = 2.0, 30
-"""A tick that takes longer, as with tens of thousands of recordings, is followed by a pause so many times as long."""
 
 
 def upkeep(definitions: Iterable[dg.AssetsDefinition]) -> dg.Definitions:
@@ -66,16 +60,12 @@ def _checks(specs: Sequence[dg.AssetCheckSpec]) -> dg.AssetChecksDefinition:
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Looks once a minute for recordings that failed and for outputs that are out of date or gone from the "
-    f"disk, and evaluates the checks {TAKEN} and {CURRENT} where that changed. Removes partition keys that are not "
-    "recording names. Starts no run.",
+    f"disk, and evaluates the checks {TAKEN} and {CURRENT} where that changed. Starts no run.",
 )
-def status_sensor(context: dg.SensorEvaluationContext, storage: Storage) -> dg.SensorResult | dg.SkipReason:
+def status_sensor(context: dg.SensorEvaluationContext, storage: Storage) -> dg.SensorResult:
     assert context.repository_def is not None
-    graph, cursor = context.repository_def.asset_graph, json.loads(context.cursor or "{}")
-    if arrivals.now() < cursor.get("paused_until", 0.0):
-        until = datetime.fromtimestamp(cursor["paused_until"]).astimezone().isoformat(" ", "seconds")
-        return dg.SkipReason(f"The last tick took long: the next is at {until}.")
-    began, events = time.thread_time(), dict[str, dg.AssetCheckEvaluation]()
+    graph, known = context.repository_def.asset_graph, json.loads(context.cursor or "{}")
+    events = dict[str, dg.AssetCheckEvaluation]()
     for name in declarations(graph.assets_defs):
         status = asset_status(context.instance, graph, storage, dg.AssetKey(name))
         if status.materialised or status.failed:
@@ -83,19 +73,9 @@ def status_sensor(context: dg.SensorEvaluationContext, storage: Storage) -> dg.S
                 key = dg.AssetCheckKey(dg.AssetKey(name), check)
                 events[f"{name}, {check}"] = check_event(evaluate(status, check), key)
     texts = {name: str(event.description) for name, event in events.items()}
-    changed = [event for name, event in events.items() if cursor.get("texts", {}).get(name) != texts[name]]
-    messages = [f"{name}: {text}." for name, text in texts.items() if text]
-    misnamed = misnamed_recordings(context.instance)
-    if misnamed:
-        messages.insert(0, f"Removed, {NO_NAME}: {', '.join(map(repr, misnamed))}.")
-    took = time.thread_time() - began
-    paused_until = arrivals.now() + PAUSE_RATIO * took if took > SLOW_S else 0.0
     return dg.SensorResult(
-        skip_reason=" ".join(messages) or "All outputs are up to date.",
-        cursor=json.dumps({"texts": texts, "paused_until": paused_until}),
-        dynamic_partitions_requests=[RECORDINGS.build_delete_request(misnamed)] if misnamed else None,
-        asset_events=[
-            *(dg.AssetObservation("recording", partition=key, metadata={"removed": NO_NAME}) for key in misnamed),
-            *changed,
-        ],
+        skip_reason=" ".join(f"{name}: {text}." for name, text in texts.items() if text)
+        or "All outputs are up to date.",
+        cursor=json.dumps(texts),
+        asset_events=[event for name, event in events.items() if known.get(name) != texts[name]],
     )

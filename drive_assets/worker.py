@@ -14,17 +14,15 @@ from typing import Any
 
 import psutil
 from dagster_pipes import PipesContext, open_dagster_pipes
-from filelock import FileLock, Timeout
 
 from drive_assets.resources.cluster.job_folder import read_messages
 from drive_assets.resources.mlflow.tracking import JOB_LOCK
 from drive_assets.tasks import STOP_REQUESTED, TASKS, Task, exit_if_requested
 from drive_assets.wire import Failed, Report, Work, from_wire, reports_of, to_wire, version
 from model.common.errors import DataError, PassingError
+from model.common.files import locked_after
 from model.common.processes import die_with_parent, hide_from_others
 from model.common.progress import Log
-
-LOCK_POLL_S = 5.0
 
 
 def main() -> None:
@@ -39,7 +37,12 @@ def main() -> None:
             die_with_parent(work.parent)
         if work.reports:  # a job of a cluster
             messages = Path(work.reports)
-            stack.callback(_acquire(messages.with_name(".lock"), log).release)
+            lock = messages.with_name(".lock")
+            # A process that the cluster takes for lost may still run and hold it.
+            stack.enter_context(
+                locked_after(lock, log, "Waiting for another process that does the same work: {holder}")
+            )
+            os.environ[JOB_LOCK] = str(lock)
             done = reports_of(read_messages(messages))
         for number, job in enumerate(work.jobs):
             if number in done:
@@ -47,21 +50,6 @@ def main() -> None:
             exit_if_requested()
             report = _version_error(work, number) or _do(pipes, TASKS[work.task], number, job)
             pipes.report_custom_message(to_wire(report))
-
-
-def _acquire(path: Path, log: Log) -> FileLock:
-    """The lock of a cluster job. A process that the cluster takes for lost may still run and hold it."""
-    lock, logged = FileLock(path), False
-    while not lock.is_locked:
-        try:
-            lock.acquire(timeout=LOCK_POLL_S)
-        except Timeout:
-            exit_if_requested()
-            if not logged:
-                log("Waiting for another process that does the same work: the cluster may have lost its node.")
-                logged = True
-    os.environ[JOB_LOCK] = str(path)
-    return lock
 
 
 def _version_error(work: Work, number: int) -> Report | None:

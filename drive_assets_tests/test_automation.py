@@ -13,7 +13,6 @@ from drive_assets.partitions import register_recordings
 from drive_assets.resources.compute import LocalCompute
 from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.storage import Storage
-from drive_assets.running.environment import Cron, setting
 from drive_assets.running.instance import open_instance
 from drive_assets.splits.assets import split_manifest
 from drive_assets_tests.drives import write_drive
@@ -173,15 +172,6 @@ def test_a_recording_that_was_skipped_counts_once_it_changed(data_root: Path) ->
         time.sleep(0.02)
         storage.future_labels(NAMES[3]).write_bytes(content)
         assert changed(tick(instance, storage)) == f"{NAMES[3]} (changed since it was skipped)"
-
-
-def test_the_time_of_the_refresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    for text, cron in (("30 1 * * 1-5", "30 1 * * 1-5"), ("@daily", "@daily"), ("", "0 2 * * *")):
-        monkeypatch.setenv("DRIVE_ASSETS_REFRESH_CRON", text)
-        assert setting("DRIVE_ASSETS_REFRESH_CRON", Cron, "0 2 * * *") == cron
-    monkeypatch.setenv("DRIVE_ASSETS_REFRESH_CRON", "never")
-    with pytest.raises(DataError, match=r"DRIVE_ASSETS_REFRESH_CRON is .never. .*not a cron schedule"):
-        setting("DRIVE_ASSETS_REFRESH_CRON", Cron, "0 2 * * *")
 
 
 def requested(

@@ -7,10 +7,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from drive_assets import upkeep
 from drive_assets.labels.assets import future_labels_asset
-from drive_assets.partitions import NO_NAME, RECORDINGS, register_recordings
-from drive_assets.recordings import arrivals
+from drive_assets.partitions import RECORDINGS, register_recordings
 from drive_assets.recordings.assets import recording
 from drive_assets.recordings.forget import forget
 from drive_assets.resources.storage import Storage
@@ -52,17 +50,16 @@ def status(instance: dg.DagsterInstance, storage: Storage) -> dict[str, AssetSta
     return {each.asset: each for each in read_status(instance, definitions().resolve_asset_graph(), storage)}
 
 
-def tick(instance: dg.DagsterInstance, storage: Storage, cursor: str | None = None) -> dg.SensorResult | dg.SkipReason:
+def tick(instance: dg.DagsterInstance, storage: Storage, cursor: str | None = None) -> dg.SensorResult:
     repository = definitions().get_repository_def()
     with dg.build_sensor_context(instance, cursor, repository_def=repository, resources={"storage": storage}) as given:
         result = status_sensor(given)
-    assert isinstance(result, dg.SensorResult | dg.SkipReason)
+    assert isinstance(result, dg.SensorResult)
     return result
 
 
-def evaluations(result: dg.SensorResult | dg.SkipReason) -> dict[str, bool]:
+def evaluations(result: dg.SensorResult) -> dict[str, bool]:
     """The checks that the sensor evaluates."""
-    assert isinstance(result, dg.SensorResult)
     events = [event for event in result.asset_events or () if isinstance(event, dg.AssetCheckEvaluation)]
     return {f"{event.asset_key.to_user_string()}:{event.check_name}": event.passed for event in events}
 
@@ -94,12 +91,12 @@ def test_failed_outdated_and_missing_partitions(instance: dg.DagsterInstance, st
         "recording:is_current": True,
         "future_labels:is_current": False,
     }
-    assert evaluations(tick(instance, storage, first.cursor)) == {}  # type: ignore[union-attr]
+    assert evaluations(tick(instance, storage, first.cursor)) == {}
     log: list[str] = []
     for _ in range(2):
         assert run(instance, "future_labels", tell=log.append, needed_in=storage)
     assert " ".join(log).count("future_labels for 1 partition") == 1  # the second time nothing is missing
-    assert evaluations(tick(instance, storage, first.cursor)) == {"future_labels:is_current": True}  # type: ignore[union-attr]
+    assert evaluations(tick(instance, storage, first.cursor)) == {"future_labels:is_current": True}
     storage.recording(DRIVE).rename(storage.root / "elsewhere")
     assert status(instance, storage)["recording"].outdated == {DRIVE: f"{storage.recording(DRIVE)} is gone"}
 
@@ -115,31 +112,6 @@ def test_damaged_outputs_are_out_of_date(instance: dg.DagsterInstance, storage: 
     assert f"{storage.manifest} is not valid JSON" in statuses["split_manifest"][""]
     assert f"{storage.split('train')} cannot be read" in statuses["h5_split"]["train"]
     assert statuses["h5_split"]["val"] == f"{storage.split('val')} is gone"
-
-
-def test_partition_keys_that_are_not_recording_names_are_removed(
-    instance: dg.DagsterInstance, storage: Storage
-) -> None:
-    instance.add_dynamic_partitions(str(RECORDINGS.name), [MISNAMED])
-    result = tick(instance, storage)
-    assert isinstance(result, dg.SensorResult)
-    (request,) = result.dynamic_partitions_requests or ()
-    assert (type(request), request.partition_keys) == (dg.DeleteDynamicPartitionsRequest, [MISNAMED])
-    assert result.skip_reason.skip_message.startswith(f"Removed, {NO_NAME}: '{MISNAMED}'.")
-    assert [event.partition for event in result.asset_events if isinstance(event, dg.AssetObservation)] == [MISNAMED]
-
-
-def test_a_slow_tick_is_followed_by_a_pause(
-    instance: dg.DagsterInstance, storage: Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = iter([0.0, 4.0])
-    monkeypatch.setattr(upkeep.time, "thread_time", lambda: next(clock, 4.0))
-    monkeypatch.setattr(arrivals, "now", lambda: 1000.0)
-    first = tick(instance, storage)
-    assert isinstance(first, dg.SensorResult)
-    assert isinstance(tick(instance, storage, first.cursor), dg.SkipReason)
-    monkeypatch.setattr(arrivals, "now", lambda: 1121.0)
-    assert isinstance(tick(instance, storage, first.cursor), dg.SensorResult)
 
 
 def test_a_recording_in_use_is_not_forgotten(instance: dg.DagsterInstance, storage: Storage) -> None:

@@ -9,11 +9,7 @@ if TYPE_CHECKING:
 
 
 def tell(line: str) -> None:
-    """Print a line at once.
-
-    Raises:
-        DataError: the standard output cannot be written, for example because the disk is full.
-    """
+    """Print a line at once. An output that cannot be written, for example on a full disk, is a DataError."""
     try:
         print(line, flush=True)
     except BrokenPipeError:

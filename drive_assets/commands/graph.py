@@ -28,9 +28,8 @@ def add_commands(commands: Any) -> None:
 def _run(options: argparse.Namespace) -> bool:
     from drive_assets.definitions import defs
     from drive_assets.resources.backends import compute_from_environment
-    from drive_assets.running.instance import open_instance
+    from drive_assets.running.instance import open_instance, set_default_limit
     from drive_assets.running.materialize import materialize
-    from drive_assets.running.pools import set_default_limit
     from drive_assets.running.run_config import read_config
 
     storage, config = writable_storage(), read_config(options.config)
@@ -39,7 +38,7 @@ def _run(options: argparse.Namespace) -> bool:
             raise DataError(f"{options.weights} does not exist: expected the weights file of a YOLO detector.")
         config.setdefault("annotations", {})["weights"] = str(options.weights.resolve())
     with open_instance() as instance:
-        set_default_limit(instance, compute_from_environment())
+        set_default_limit(instance, compute_from_environment().pool_limit)
         return materialize(
             defs.get_repository_def(),
             instance,

@@ -27,7 +27,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _prepare(options: argparse.Namespace) -> bool:
-    from drive_assets.running.services import prepare_services
+    from drive_assets.running.ui import prepare_services
 
     writable_storage()
     tell(f"DAGSTER_HOME is {prepare_services()}.")

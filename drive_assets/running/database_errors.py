@@ -9,6 +9,10 @@ from drive_assets.running.home import POSTGRES, SETTINGS
 
 LITTLE = 50_000_000
 """Free bytes below which an I/O error of SQLite is taken for a full disk."""
+DAMAGED = (
+    "It is damaged: move the folder aside. Recordings, models and the rest of the data root stay. Only the history of "
+    "runs is lost; `drive-assets ingest` and `run` rebuild the rest."
+)
 ADVICE = {
     "is full": "",
     "i/o error": "The disk reports an error: look for it in the system's log, and check the disk.",
@@ -16,15 +20,9 @@ ADVICE = {
     "readonly": "Allow this user to write to the folder and the files in it.",
     "unable to open": "Check that the folder exists and that this user may write to it.",
     "too many open files": "Raise the limit of open files (`ulimit -n`).",
-    "malformed": "DAMAGED",
-    "not a database": "DAMAGED",
-    "no such table": "DAMAGED",
+    **dict.fromkeys(("malformed", "not a database", "no such table"), DAMAGED),
 }
 """By words of SQLite's messages."""
-DAMAGED = (
-    "It is damaged: move the folder aside. Recordings, models and the rest of the data root stay. Only the history of "
-    "runs is lost; `drive-assets ingest` and `run` rebuild the rest."
-)
 
 
 def is_database_error(error: BaseException | None) -> bool:
@@ -51,5 +49,5 @@ def explain(error: Exception, home: Path) -> str:
         what = f"{free / 1e6:,.0f} MB" if disk.f_favail else "no inodes"
         advice = f"{what} are free: free some, and run the command again. It resumes there."
     else:
-        advice = ADVICE.get(key, "Run the command again: it resumes there.").replace("DAMAGED", DAMAGED)
+        advice = ADVICE.get(key, "Run the command again: it resumes there.")
     return f"Dagster's records in {home} cannot be used ({reason}). {advice}"

@@ -3,33 +3,19 @@
 import os
 from typing import Annotated, Any, TypeVar
 
-import dagster as dg
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from model.common.errors import DataError
 
 T = TypeVar("T")
-
-
-def _cron(text: str) -> str:
-    try:
-        dg.ScheduleDefinition(name="probe", job_name="probe", cron_schedule=text)
-    except dg.DagsterInvalidDefinitionError as error:
-        raise ValueError("not a cron schedule") from error
-    return text
-
-
-Cron = Annotated[str, AfterValidator(_cron)]
+Cron = str
+"""A cron schedule, which Dagster validates."""
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 def setting(variable: str, kind: Any, default: T) -> T:
-    """Value of an environment variable: `Cron`, `Count` or `Seconds`; the default if it is unset or blank.
-
-    Raises:
-        DataError: the value is invalid.
-    """
+    """Value of an environment variable of kind `Cron`, `Count` or `Seconds`; the default if it is unset or blank."""
     text = os.environ.get(variable, "").strip()
     try:
         value: T = TypeAdapter(kind).validate_python(text) if text else default

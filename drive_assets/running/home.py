@@ -29,19 +29,9 @@ storage:
 
 
 def prepare_home() -> Path:
-    """Create DAGSTER_HOME, by default `<data root>/dagster`, with our dagster.yaml; set both for child processes.
-
-    Raises:
-        DataError: it cannot be written, or Dagster cannot use such a path.
-    """
+    """Create DAGSTER_HOME, by default `<data root>/dagster`, with our dagster.yaml; set both for child processes."""
     root = data_root()
     home = Path(os.environ.get("DAGSTER_HOME") or root / "dagster").expanduser().resolve()
-    for variable, path in (("DRIVE_ASSETS_DATA", root), ("DAGSTER_HOME", home)):
-        if "%" in str(path):
-            raise DataError(
-                f"{path} contains a %, which the databases of Dagster and MLflow cannot use: choose another path with "
-                f"{variable}."
-            )
     # `telemetry: enabled: false` still lets Dagster upload the folder `logs` in DAGSTER_HOME every hour.
     os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
     os.environ["DAGSTER_HOME"] = str(home)

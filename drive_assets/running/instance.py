@@ -22,6 +22,9 @@ PROCESS_TAG = "drive_assets/process"
 """Tag of a run that a command executes, not Dagster's daemon: `host/process id/unique name`."""
 UNFINISHED = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 POLL_S = 1.0
+GPU_POOL = "gpu"
+_DEFAULT = "drive_assets/default of pool gpu"
+"""Key in Dagster's store of the limit that was set here last."""
 
 
 def open_instance() -> dg.DagsterInstance:
@@ -93,6 +96,15 @@ def wait_for_pools(instance: dg.DagsterInstance, pools: Collection[str], tell: L
             reported = holders
         time.sleep(POLL_S)
         end_lost_runs(instance)
+
+
+def set_default_limit(instance: dg.DagsterInstance, limit: int) -> None:
+    """Set how many ops do GPU work at the same time, unless somebody has set another limit in the UI."""
+    events, store = instance.event_log_storage, instance.daemon_cursor_storage
+    current = {pool.name: pool.limit for pool in events.get_pool_limits() if not pool.from_default}.get(GPU_POOL)
+    if current != limit and (current is None or str(current) == store.get_cursor_values({_DEFAULT}).get(_DEFAULT)):
+        events.set_concurrency_slots(GPU_POOL, limit)
+        store.set_cursor_values({_DEFAULT: str(limit)})
 
 
 def local_pid(instance: dg.DagsterInstance, process: str) -> int | None:

@@ -16,11 +16,7 @@ INTERRUPTIONS = (dg.DagsterExecutionInterruptedError, KeyboardInterrupt)
 
 @contextmanager
 def fail_when_terminated() -> Iterator[None]:
-    """A termination fails the step for good. Dagster would retry it as the asset's policy says.
-
-    Raises:
-        dagster.Failure: the run was terminated in the block.
-    """
+    """A termination in the block fails the step for good. Dagster would retry it as the asset's policy says."""
     try:
         yield
     except INTERRUPTIONS as error:
@@ -29,11 +25,7 @@ def fail_when_terminated() -> Iterator[None]:
 
 @contextmanager
 def raise_missed_interrupts() -> Iterator[None]:
-    """Dagster drops signals that arrive between two of its steps; this block does not.
-
-    Raises:
-        KeyboardInterrupt: at the end of the block, if SIGINT or SIGTERM arrived in it and did not end it.
-    """
+    """Raises KeyboardInterrupt at its end if SIGINT or SIGTERM arrived between two steps, where Dagster drops them."""
     if not _in_main_thread():
         yield
         return

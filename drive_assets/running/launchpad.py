@@ -1,6 +1,7 @@
 """Base of the configs that the launchpad shows: each option states its range and default, and is checked at launch."""
 
 import json
+from dataclasses import astuple
 from typing import Any
 
 import annotated_types as limits
@@ -10,14 +11,13 @@ from pydantic.fields import FieldInfo
 
 from drive_assets.running.dagster_private import PostProcessingError
 
-LIMITS: dict[type, tuple[str, str]] = {
-    limits.Ge: ("ge", "at least"),
-    limits.Gt: ("gt", "above"),
-    limits.Le: ("le", "at most"),
-    limits.Lt: ("lt", "below"),
-    limits.MultipleOf: ("multiple_of", "a multiple of"),
+LIMITS = {
+    limits.Ge: "at least",
+    limits.Gt: "above",
+    limits.Le: "at most",
+    limits.Lt: "below",
+    limits.MultipleOf: "a multiple of",
 }
-"""Attribute and words of each kind of limit."""
 
 
 class Launchpad(dg.Config):
@@ -50,8 +50,7 @@ class Launchpad(dg.Config):
 
 def _described(field: FieldInfo) -> str:
     """The field's description with its range and default."""
-    ranges = [(LIMITS[type(limit)], limit) for limit in field.metadata if type(limit) in LIMITS]
-    facts = [f"{words} {getattr(limit, attribute):g}" for (attribute, words), limit in ranges]
+    facts = [f"{LIMITS[type(limit)]} {astuple(limit)[0]:g}" for limit in field.metadata if type(limit) in LIMITS]
     if not field.is_required() and not isinstance(field.default, dg.Config):
         facts.append(f"default {json.dumps(field.default)}")
     text = field.description or ""

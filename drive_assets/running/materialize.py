@@ -81,7 +81,7 @@ def _partition_keys(
     tell: Log,
 ) -> dict[dg.PartitionsDefinition | None, list[str]]:
     """The keys to make, by kind of partition; [""] for assets without partitions."""
-    known = recording_keys(instance, tell)
+    known = recording_keys(instance)
     check_known(list(recordings), known, "recording")
     check_known(list(architectures), list(ARCHITECTURE_PARTITIONS.get_partition_keys()), "architecture")
     by_recording = any(graph.get(key).partitions_def == RECORDINGS for key in ordered)
@@ -173,11 +173,7 @@ class _Plan:
         ]
 
     def _run(self, key: dg.AssetKey, tags: dict[str, str]) -> set[str]:
-        """Run one asset once. Returns the partition keys that were materialised ("" for an asset without partitions).
-
-        Raises:
-            KeyboardInterrupt: SIGINT or SIGTERM arrived.
-        """
+        """Run one asset once. Returns the partition keys that were materialised; "" for an asset without partitions."""
         wait_for_pools(self.instance, self.repository.asset_graph.get(key).pools or set(), self.tell)
         name, run_id = key.to_user_string(), str(uuid.uuid4())
         ops = {name: {"config": dict(self.config[name])}} if name in self.config else {}

@@ -41,17 +41,16 @@ def failure_notifications(context: dg.SensorEvaluationContext) -> dg.SkipReason 
     changes = context.instance.fetch_run_status_changes(failure, MAX_FAILURES, state["position"], ascending=True)
     runs = [context.instance.get_run_by_id(record.run_id) for record in changes.records]
     failed = [run for run in runs if run and PROCESS_TAG not in run.tags]  # the user of a command sees its failure
-    if not failed:  # the next tick starts after the failures of commands
-        cursor = json.dumps(state | {"position": changes.cursor})
-        return dg.SensorResult(skip_reason="No run failed.", cursor=cursor)
-    now = arrivals.now()
-    if 0 <= now - state.get("sent_at", 0.0) < QUIET_S:
+    now, sent_at = arrivals.now(), state.get("sent_at", 0.0)
+    if failed and 0 <= now - sent_at < QUIET_S:
         minutes = f"{QUIET_S / 60:.0f} minutes"
         return dg.SkipReason(f"{len(failed)} failed: the next message follows {minutes} after the last one.")
-    title, body = message(context.instance, failed)
-    send(title, body)
-    cursor = json.dumps({"position": changes.cursor, "sent_at": now})
-    return dg.SensorResult(skip_reason=f"Sent: {title}", cursor=cursor)
+    done = "No run failed."
+    if failed:
+        title, body = message(context.instance, failed)
+        send(title, body)
+        done, sent_at = f"Sent: {title}", now
+    return dg.SensorResult(skip_reason=done, cursor=json.dumps({"position": changes.cursor, "sent_at": sent_at}))
 
 
 def message(instance: dg.DagsterInstance, failed: Sequence[dg.DagsterRun]) -> tuple[str, str]:
@@ -80,11 +79,9 @@ def send(title: str, body: str) -> None:
     except ImportError as error:
         raise DataError("Notifications need apprise: pip install 'drive-assets[notify]'.") from error
     channels, addresses = apprise.Apprise(), os.environ.get(URLS, "").split()
-    invalid = [number for number, address in enumerate(addresses, 1) if not channels.add(address)]
-    if invalid:  # by number: an address holds secrets
-        raise DataError(
-            f"{URLS}: address {', '.join(map(str, invalid))} of {len(addresses)} is not an apprise address."
-        )
+    for number, address in enumerate(addresses, 1):
+        if not channels.add(address):  # by number: an address holds secrets
+            raise DataError(f"{URLS}: address {number} of {len(addresses)} is not an apprise address.")
     if not channels.notify(title=title, body=body):
         raise PassingError(f"A message to {URLS} was rejected: {title}. The next tick sends it again.")
 

@@ -19,11 +19,7 @@ REFUSED_VALUE = re.compile(rf"{PostProcessingError.__name__}: (.*)")
 
 
 def read_config(path: Path | None) -> dict[str, dict[str, Any]]:
-    """Config by asset name from a YAML file; empty without one.
-
-    Raises:
-        DataError: it cannot be read, or holds something else.
-    """
+    """Config by asset name from a YAML file; empty without one."""
     if path is None:
         return {}
     try:

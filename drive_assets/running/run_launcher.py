@@ -36,11 +36,7 @@ class WatchedRunLauncher(DefaultRunLauncher):
         return CheckRunHealthResult(WorkerStatus.RUNNING if is_running else WorkerStatus.NOT_FOUND, LOST)
 
     def terminate(self, run_id: str) -> bool:
-        """End a run, as Dagster's UI asks for.
-
-        Raises:
-            DataError: a command on another machine executes the run.
-        """
+        """End a run, as Dagster's UI asks for; one of a command on another machine is refused."""
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished or PROCESS_TAG not in run.tags:
             return bool(super().terminate(run_id))  # type: ignore[no-untyped-call]

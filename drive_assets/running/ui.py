@@ -18,14 +18,18 @@ import psutil
 import requests
 
 from drive_assets.reports import links
-from drive_assets.resources.mlflow.address import DATABASES, UI_ADDRESS, table_of_trainings, tracking_uri
+from drive_assets.resources.backends import compute_from_environment
+from drive_assets.resources.mlflow.address import DATABASES, SQLITE, UI_ADDRESS, table_of_trainings, tracking_uri
 from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.running import front_door
-from drive_assets.running.services import prepare_services
+from drive_assets.running.home import prepare_home
+from drive_assets.running.instance import open_instance, set_default_limit
 from model.common.errors import DataError
 from model.common.files import atomic_path, locked
 from model.common.progress import Log
 
+SERVED = (SQLITE, *DATABASES)
+"""Beginnings of the addresses of MLflow stores that have no server of their own."""
 STOP_S = 15.0
 LOGS = "server_logs"
 """Folder in DAGSTER_HOME. Dagster's servers upload what is in a folder called `logs`."""
@@ -56,7 +60,7 @@ def run_ui(host: str, port: int, mlflow_port: int, reports_port: int, tell: Log 
         DataError: a port is in use, or another process serves this data root.
     """
     options = {"--port": port, "--reports-port": reports_port}
-    if tracking_uri().startswith(("sqlite:", *DATABASES)):
+    if tracking_uri().startswith(SERVED):
         options["--mlflow-port"] = mlflow_port
     for option, number in options.items():
         check_free(host, number, option)
@@ -94,20 +98,26 @@ def run_ui(host: str, port: int, mlflow_port: int, reports_port: int, tell: Log 
             _stop(list(running.values()))
 
 
-def read_token(path: Path) -> str:
-    """The token in a file that only this user can read; a new one if there is none.
+def prepare_services() -> Path:
+    """Create DAGSTER_HOME, MLflow's store and the limit of the GPU pool, before several processes would create them.
 
-    Raises:
-        DataError: the file is empty, or cannot be written.
+    Returns DAGSTER_HOME.
     """
+    home = prepare_home()
+    if tracking_uri().startswith(SERVED):
+        Mlflow.from_environment().prepared()
+    with open_instance() as instance:
+        set_default_limit(instance, compute_from_environment().pool_limit)
+    return home
+
+
+def read_token(path: Path) -> str:
+    """The token in a file that only this user can read; a new one if there is none."""
     if not path.exists():
         with atomic_path(path) as new:
             new.touch(0o600)
             new.write_text(secrets.token_urlsafe(24), encoding="utf-8")
-    token = path.read_text(encoding="utf-8").strip()
-    if not token:
-        raise DataError(f"{path} is empty, but must hold the UI's token: delete it, and the next start writes one.")
-    return token
+    return path.read_text(encoding="utf-8").strip()
 
 
 def check_free(host: str, port: int, option: str) -> None:
@@ -153,11 +163,7 @@ def _watch(
     token: str | None,
     tell: Log,
 ) -> int:
-    """Print the address of each server once it answers, until one ends.
-
-    Raises:
-        DataError: a server does not refuse a foreign host name: it is not behind the front door.
-    """
+    """Print the address of each server once it answers, until one ends. Each must be behind the front door."""
     waiting = [server for server in servers if server.port]
     while True:
         for name, process in running.items():

@@ -12,7 +12,6 @@ CODE_VERSION, DATA_VERSION = "dagster/code_version", "dagster/data_version"
 IS_USER_PROVIDED = "dagster/data_version_is_user_provided"
 INPUT_VERSION, INPUT_EVENT = "dagster/input_data_version", "dagster/input_event_pointer"
 """Dagster's tags of a materialisation; those of inputs end with the input's key."""
-EVENTS_PER_QUERY = 1000
 MAX_NAMED = 1000
 """Partitions that a query names; for more than these, it asks for all."""
 Tags = dict[str, str]
@@ -98,9 +97,8 @@ def _first_by_code(instance: dg.DagsterInstance, events: list[int], version: str
 
 def _materializations(instance: dg.DagsterInstance, ids: Iterable[int]) -> Iterator[dg.AssetMaterialization]:
     """Materialisations by their event ids, with all their tags, which no table of Dagster has."""
-    wanted = sorted(ids)
-    for start in range(0, len(wanted), EVENTS_PER_QUERY):
-        filter_ = dg.EventRecordsFilter(MATERIALIZATION, storage_ids=wanted[start : start + EVENTS_PER_QUERY])
-        for record in instance.event_log_storage.get_event_records(filter_):
-            if record.asset_materialization is not None:
-                yield record.asset_materialization
+    wanted = list(ids)
+    filter_ = dg.EventRecordsFilter(MATERIALIZATION, storage_ids=wanted)
+    for record in instance.event_log_storage.get_event_records(filter_) if wanted else ():
+        if record.asset_materialization is not None:
+            yield record.asset_materialization

@@ -77,7 +77,7 @@ def split_manifest(
     with fail_on_data_error(context):
         if storage.manifest.is_file():
             previous = read_manifest(storage)
-        known = recording_keys(context.instance, context.log.warning)
+        known = recording_keys(context.instance)
         used = previous["recordings"] if previous else {}
         names = [name for name in known if storage.recording(name).is_dir() or name in used]
         manifest = build_manifest(storage.recordings, names, config.window, config.split, previous, storage.summaries)

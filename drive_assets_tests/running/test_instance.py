@@ -19,10 +19,12 @@ from drive_assets.running import instance as instances
 from drive_assets.running.database_errors import explain
 from drive_assets.running.home import SETTINGS, _stamped, prepare_home
 from drive_assets.running.instance import (
+    GPU_POOL,
     PROCESS_TAG,
     end_lost_runs,
     lease,
     open_instance,
+    set_default_limit,
     wait_for_pools,
 )
 from drive_assets.running.interrupts import defer_interrupts, raise_missed_interrupts
@@ -109,6 +111,16 @@ def test_a_full_pool_is_reported_and_waited_for(instance: dg.DagsterInstance, mo
     assert reported == [f"  Waiting for pool gpu, held by run {holder[:8]}. Press Ctrl-C to stop."]
     assert len(waits) == 3
     assert storage.get_concurrency_info("gpu").active_slot_count == 0
+
+
+def test_the_limit_of_the_gpu_pool_is_the_computes_until_somebody_sets_one(instance: dg.DagsterInstance) -> None:
+    events = instance.event_log_storage
+    for wanted, expected in ((30, 30), (1, 1), (30, 30)):
+        set_default_limit(instance, wanted)
+        assert [pool.limit for pool in events.get_pool_limits() if pool.name == GPU_POOL] == [expected]
+    events.set_concurrency_slots(GPU_POOL, 5)  # as the UI does
+    set_default_limit(instance, 1)
+    assert [pool.limit for pool in events.get_pool_limits() if pool.name == GPU_POOL] == [5]
 
 
 @pytest.fixture
@@ -204,12 +216,6 @@ def test_unedited_settings_follow_the_version_and_edited_ones_stay(data_root: Pa
         path.write_text(edited)
         prepare_home()
         assert path.read_text() == edited
-
-
-def test_a_percent_sign_in_the_path_is_refused(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DRIVE_ASSETS_DATA", str(data_root.with_name("100%")))
-    with pytest.raises(DataError, match="100% contains a %"):
-        open_instance()
 
 
 @pytest.mark.parametrize(

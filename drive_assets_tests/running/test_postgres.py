@@ -8,9 +8,8 @@ import pytest
 
 from drive_assets.resources.compute import LocalCompute
 from drive_assets.running.home import POSTGRES
-from drive_assets.running.instance import open_instance
-from drive_assets.running.pools import GPU_POOL
-from drive_assets.running.services import prepare_services
+from drive_assets.running.instance import GPU_POOL, open_instance
+from drive_assets.running.ui import prepare_services
 from drive_assets_tests.cluster.small_graph import ARCHITECTURE, NAMES, make
 from drive_assets_tests.postgres import PASSWORD, Postgres, postgres, reason_against
 from drive_assets_tests.test_graph import annotate
