@@ -12,6 +12,7 @@ SPLITS = dg.StaticPartitionsDefinition(SPLIT_NAMES)
 ARCHITECTURE_PARTITIONS = dg.StaticPartitionsDefinition(ARCHITECTURES)
 
 KEYS_PER_CALL = 1000
+NO_NAME = "not a recording name (YYYY-MM-DD_HH-MM-SS)"
 
 
 def register_recordings(instance: dg.DagsterInstance, names: list[str]) -> list[str]:
