@@ -21,11 +21,11 @@ from statistics import median
 from typing import Any
 
 from drive_assets.resources.sharepoint.client import GraphClient
-from drive_assets.resources.sharepoint.download import CHUNK
+from drive_assets.resources.sharepoint.http import Operation
 from drive_assets.resources.sharepoint.items import Item
 from drive_assets.resources.sharepoint.quickxorhash import QuickXorHash
-from drive_assets.resources.sharepoint.responses import Operation
 from drive_assets.resources.sharepoint.settings import SharePointSettings
+from model.common.downloads import CHUNK
 from model.common.files import fsync
 
 ROUNDS = 6

@@ -10,6 +10,7 @@ from drive_assets.resources.sharepoint.client import GraphClient
 from drive_assets.resources.sharepoint.settings import SharePointSettings
 from drive_assets_tests.graph_server import GraphServer
 from drive_assets_tests.resources.clock import TestClock
+from model.common.downloads import Retries
 
 DRIVE = "2026-03-01_10-00-00"
 BIG = random.Random(1).randbytes(3_000_007)
@@ -51,7 +52,7 @@ def make_client(server: GraphServer, clock: TestClock) -> Callable[..., GraphCli
         environment = server.environment() | {f"SHAREPOINT_{name.upper()}": text for name, text in variables.items()}
         settings = SharePointSettings.from_environment(environment)
         assert settings is not None
-        return GraphClient(settings, clock, patience_s, on_device_code)
+        return GraphClient(settings, Retries("SharePoint", clock, patience_s), on_device_code)
 
     return make
 

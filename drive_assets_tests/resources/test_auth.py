@@ -10,7 +10,6 @@ from drive_assets.resources.sharepoint.client import GraphClient
 from drive_assets.resources.sharepoint.items import AccessError, SharePointError
 from drive_assets_tests.graph_server import Fault, GraphServer
 from drive_assets_tests.resources.clock import TestClock
-from model.common.errors import DataError
 
 Make = Callable[..., GraphClient]
 
@@ -30,10 +29,12 @@ def test_a_certificate_signs_in(make_client: Make, server: GraphServer) -> None:
     assert client.site_id(server.site_url)
 
 
-def test_a_certificate_file_without_a_key_is_named(make_client: Make, server: GraphServer, tmp_path: Path) -> None:
+def test_a_certificate_file_without_a_key_is_an_access_error(
+    make_client: Make, server: GraphServer, tmp_path: Path
+) -> None:
     pem = tmp_path / "no-key.pem"
     pem.write_bytes(server.ca_bundle.read_bytes())
-    with pytest.raises(DataError, match=r"no-key\.pem.*has no private key"):
+    with pytest.raises(AccessError, match=r"private key and certificate in one PEM file"):
         make_client(client_certificate=str(pem)).site_id(server.site_url)
 
 

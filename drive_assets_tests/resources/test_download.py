@@ -1,21 +1,18 @@
 """Downloads are complete and verified, or an error, however the server misbehaves."""
 
-import errno
-import os
 import resource
 import signal
 from pathlib import Path
 
 import pytest
 
-from drive_assets.resources.sharepoint import download
 from drive_assets.resources.sharepoint.client import GraphClient
 from drive_assets.resources.sharepoint.items import AccessError, Item, NotFound, Quarantined, SharePointError
-from drive_assets.resources.sharepoint.transport import MAX_FAILURES
 from drive_assets_tests.graph_server import Fault, GraphServer
 from drive_assets_tests.graph_server import Request as SentRequest
 from drive_assets_tests.resources.conftest import BIG, DRIVE
-from model.common.errors import DataError
+from model.common.downloads import MAX_FAILURES
+from model.common.errors import DataError, PassingError
 
 
 class Download:
@@ -111,7 +108,7 @@ def test_any_number_of_cuts_with_progress_is_no_error(big: Download) -> None:
 def test_cuts_without_progress_are_an_error_that_keeps_the_partial_file(big: Download) -> None:
     big.server.fail(Fault("cut", at=1_000_000))
     big.server.fail(Fault("cut", count=None, at=0))
-    with pytest.raises(SharePointError, match="cut repeatedly"):
+    with pytest.raises(PassingError, match="cut repeatedly"):
         big.run()
     assert not big.target.exists()
     assert BIG.startswith(big.partial.read_bytes()) and big.partial.stat().st_size > 0
@@ -144,7 +141,7 @@ def test_an_ignored_range_restarts_the_download(big: Download) -> None:
 def test_ignored_ranges_and_cuts_at_the_same_place_are_an_error(big: Download) -> None:
     big.server.fail(Fault("cut", count=None, at=1_500_000))
     big.server.fail(Fault("ignore_range", count=None))
-    with pytest.raises(SharePointError, match="cut repeatedly"):
+    with pytest.raises(PassingError, match="cut repeatedly"):
         big.run()
 
 
@@ -297,25 +294,6 @@ def test_a_full_disk_is_an_error_that_keeps_the_partial_file(big: Download) -> N
     big.run()
     assert big.is_complete()
     assert big.ranges[-1] == "bytes=1500000-"
-
-
-def test_a_disk_that_fails_during_a_background_flush_is_an_error(
-    big: Download, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The system reports each failure once: a later flush succeeds."""
-    failures = [OSError(errno.EIO, "Input/output error")]
-
-    def fsync(descriptor: int) -> None:
-        if failures:
-            raise failures.pop()
-
-    monkeypatch.setattr(download, "FLUSH", 1 << 20)
-    monkeypatch.setattr(os, "fsync", fsync)
-    with pytest.raises(DataError, match=r"big\.zip\.partial cannot be written: Input/output error"):
-        big.run()
-    assert failures == [] and not big.target.exists()
-    big.run()
-    assert big.is_complete()
 
 
 def recording(big: Download, folder: Path) -> list[tuple[Item, Path]]:

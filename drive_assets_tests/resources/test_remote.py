@@ -45,7 +45,7 @@ def test_the_directory_of_a_zip_costs_two_requests(
     "fault",
     [
         Fault("cut", at=100),
-        Fault("ignore_range", count=None),
+        Fault("ignore_range"),
         Fault("wrong_range"),
         Fault("expired_url", status=404),
         Fault("truncate", at=100),

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from drive_assets.resources.sharepoint.client import GraphClient
-from drive_assets.resources.sharepoint.items import AccessError, SharePointError, Throttled
-from drive_assets.resources.sharepoint.transport import MAX_FAILURES, MAX_PAUSES
+from drive_assets.resources.sharepoint.items import AccessError, SharePointError
 from drive_assets_tests.graph_server import Fault, GraphServer
 from drive_assets_tests.resources.clock import TestClock
+from model.common.downloads import MAX_FAILURES, Throttled
 
 Make = Callable[..., GraphClient]
 
@@ -53,11 +53,12 @@ def test_a_429_without_retry_after_pauses_too(client: GraphClient, server: Graph
     assert clock.slept == [10]
 
 
-def test_constant_throttling_is_an_error(client: GraphClient, server: GraphServer, clock: TestClock) -> None:
-    server.fail(Fault("throttle", count=None, retry_after=1))
-    with pytest.raises(SharePointError, match="HTTP 429 activityLimitReached"):
+def test_constant_throttling_is_an_error(make_client: Make, server: GraphServer) -> None:
+    client = make_client(patience_s=20)
+    server.fail(Fault("throttle", count=None, retry_after=0))
+    with pytest.raises(Throttled):
         client.site_id(server.site_url)
-    assert client.requests_sent == MAX_PAUSES
+    assert client.requests_sent == 21
 
 
 def test_a_pause_beyond_the_client_s_patience_is_an_error_at_once(

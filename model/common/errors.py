@@ -22,3 +22,8 @@ class DataError(ValueError):
 
 class PassingError(DataError):
     """A failure that may pass by itself: the same call may succeed later."""
+
+    pause_s: float | None = None
+    """How long the service asks to wait."""
+    progressed = False
+    """Whether a part succeeded before the failure, so that the count of failures restarts."""

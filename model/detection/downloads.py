@@ -4,38 +4,27 @@ The base address may hold a user, a password or a token: errors and log lines na
 """
 
 import json
-import random
 import shutil
 import tarfile
 import time
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import requests
 
-from model.common.errors import DataError
+from model.common.downloads import PartialFile, Retries, receive, requested_pause
+from model.common.errors import DataError, PassingError
 from model.common.files import explained_errors, fsync, locked, temporary_folder, write_json
 from model.common.progress import Log
 
-RETRIES = 6
 TIMEOUT_S = (15.0, 60.0)
-LONGEST_WAIT_S = 60.0
 PROGRESS_S = 10.0
 SPARE_BYTES = 200 * 1024 * 1024
-CHUNK = 1024 * 1024
 EXTRACTED = ".extracted.json"
-
-
-class _Retry(Exception):
-    """A temporary failure; `wait_s` is what the server asks for."""
-
-    def __init__(self, reason: str, wait_s: float = 0.0) -> None:
-        super().__init__(reason)
-        self.wait_s = wait_s
 
 
 class NotOnServer(DataError):
@@ -46,16 +35,13 @@ class NotOnServer(DataError):
 class Remote:
     """Files below a base address."""
 
-    base: str
-    sleep: Callable[[float], None] = time.sleep
+    base: str = field(repr=False)
+    retries: Retries = field(default_factory=lambda: Retries("The server"), repr=False)
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.base)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise DataError("The base address of the downloads is not an http:// or https:// address.")
-
-    def __repr__(self) -> str:
-        return f"Remote({urlsplit(self.base).hostname})"
 
     def fetch(self, names: Sequence[str], target: Path, log: Log = lambda line: None) -> None:
         """Download the first of `names` that the server has, unless `target` exists.
@@ -82,7 +68,8 @@ class Remote:
     def _fetch(self, name: str, target: Path, log: Log) -> None:
         partial, about = target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.about.json")
         for attempt in (1, 2):
-            self._transfer(name, partial, about, log)
+            with explained_errors(partial), PartialFile(partial, resume=True) as file:
+                self.retries(lambda: self._request(name, file, about, log), log)
             damage = _zip_damage(partial) if target.suffix == ".zip" else ""
             if not damage:
                 break
@@ -95,82 +82,59 @@ class Remote:
         about.unlink(missing_ok=True)
         fsync(target.parent)
 
-    def _transfer(self, name: str, partial: Path, about: Path, log: Log) -> None:
-        """Request the file until it is complete. Transfers that make progress do not count as failures."""
-        failures = 0
-        while True:
-            before = _size(partial)
-            try:
-                with explained_errors(partial):
-                    self._request(name, partial, about, log)
-                return
-            except _Retry as failure:
-                reason, wait_s = str(failure), failure.wait_s
-            except requests.RequestException as error:  # its text holds the address
-                reason, wait_s = type(error).__name__, 0.0
-            failures = 1 if _size(partial) > before else failures + 1
-            if failures > RETRIES:
-                raise DataError(f"{name} could not be downloaded after {RETRIES} retries ({reason}): try again later.")
-            pause_s = min(max(wait_s, 2.0 ** (failures - 1) * random.uniform(0.5, 1.0)), LONGEST_WAIT_S)
-            log(f"{name}: {reason}; next try in {pause_s:.0f} s")
-            self.sleep(pause_s)
-
-    def _request(self, name: str, partial: Path, about: Path, log: Log) -> None:
-        """Append the rest of the file to `partial`, or write it from the start. `about` holds its ETag or date."""
-        start, known = _size(partial), _read_json(about)
-        headers = {"Accept-Encoding": "identity"}
-        if start and known:
-            headers |= {"Range": f"bytes={start}-", "If-Range": known["validator"]}
-        with requests.get(self._url(name), headers=headers, stream=True, timeout=TIMEOUT_S) as response:
+    def _request(self, name: str, file: PartialFile, about: Path, log: Log) -> None:
+        """Append the rest of the file, or write it from the start. `about` holds its ETag or date."""
+        known, headers = _read_json(about), {"Accept-Encoding": "identity"}
+        if file.size and known:
+            headers |= {"Range": f"bytes={file.size}-", "If-Range": known["validator"]}
+        try:
+            response = requests.get(self._url(name), headers=headers, stream=True, timeout=TIMEOUT_S)
+        except requests.RequestException as error:  # its text holds the address
+            reason = type(error).__name__
+            response = None
+        if response is None:
+            raise PassingError(f"{name} cannot be downloaded ({reason}).")
+        with response:
             status = response.status_code
             if status == 404:
                 raise NotOnServer(name)
             if status in (408, 429) or status >= 500:
-                wait_s = response.headers.get("Retry-After", "")
-                raise _Retry(f"the server responds with status {status}", float(wait_s) if wait_s.isdigit() else 0.0)
-            resumed = status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
-            if status == 416 or (status == 206 and not resumed):
-                partial.unlink(missing_ok=True)
-                raise _Retry("the server does not have the requested range")
-            if status not in (200, 206):
+                failure = PassingError(f"{name} cannot be downloaded: the server responds with status {status}.")
+                failure.pause_s = requested_pause(response)
+                raise failure
+            if status not in (200, 206, 416):
                 raise DataError(
                     f"{name} cannot be downloaded: the server responds with status {status}. Check address and "
                     "credentials."
                 )
-            start = start if resumed else 0
             length = int(response.headers.get("Content-Length", 0))
-            free = shutil.disk_usage(partial.parent).free
+            free = shutil.disk_usage(about.parent).free
             if free < length + SPARE_BYTES:
                 raise DataError(
-                    f"{name} needs {length / 1e6:,.0f} MB and {free / 1e6:,.0f} MB are free in {partial.parent}: free "
+                    f"{name} needs {length / 1e6:,.0f} MB and {free / 1e6:,.0f} MB are free in {about.parent}: free "
                     "some, or choose another data root with DRIVE_ASSETS_DATA."
                 )
             validator = response.headers.get("ETag", "")
             if not validator or validator.startswith("W/"):  # If-Range takes no weak ETag
                 validator = response.headers.get("Last-Modified", "")
             write_json(about, {"validator": validator} if validator else {})
-            _write(response, partial, start, length, name, log)
-        if length and _size(partial) != start + length:
-            raise _Retry(f"cut after {_size(partial):,} of {start + length:,} bytes")
+            receive(response, file, f"Downloading {name}", _Progress(name, log))
 
     def _url(self, name: str) -> str:
         parts = urlsplit(self.base)
         return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{quote(name)}", fragment=""))
 
 
-def _write(response: requests.Response, partial: Path, start: int, length: int, name: str, log: Log) -> None:
-    logged, done = time.monotonic(), start
-    with partial.open("ab" if start else "wb") as out:
-        for piece in response.iter_content(CHUNK):
-            out.write(piece)
-            done += len(piece)
-            if time.monotonic() - logged > PROGRESS_S:
-                logged = time.monotonic()
-                log(f"{name}: {done / 1e6:,.0f}" + (f" of {(start + length) / 1e6:,.0f} MB" if length else " MB"))
+class _Progress:
+    """Logs the size of a download every few seconds."""
 
+    def __init__(self, name: str, log: Log) -> None:
+        self._name, self._log, self._logged = name, log, time.monotonic()
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
+    def __call__(self, size: int) -> None:
+        if time.monotonic() - self._logged > PROGRESS_S:
+            self._logged = time.monotonic()
+            self._log(f"{self._name}: {size / 1e6:,.0f} MB")
 
 
 def _read_json(path: Path) -> dict[str, str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from drive_assets.partitions import is_recording_name
 from drive_assets.recordings.sharepoint.library import find_place, read_settings
 from drive_assets.resources.sharepoint.items import Item
+from model.common.downloads import Retries
 from model.common.errors import DataError
 from model.common.printable import printable
 from model.common.progress import Log
@@ -44,7 +45,7 @@ def _check(log: Log, passed: Callable[[str, str], None]) -> None:
 
     from drive_assets.resources.sharepoint.client import GraphClient  # imports msal
 
-    client = GraphClient(settings, patience_s=PATIENCE_S, on_device_code=log)
+    client = GraphClient(settings, Retries("SharePoint", patience_s=PATIENCE_S), log)
     client.sign_in()
     passed("sign-in", "a token was issued")
     place = find_place(client, settings, passed)

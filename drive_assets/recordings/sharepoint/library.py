@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from drive_assets.resources.sharepoint.items import Drive
 from drive_assets.resources.sharepoint.settings import SharePointSettings
 from model.common.config import fingerprint
+from model.common.downloads import Retries
 from model.common.errors import DataError
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def connect(settings: SharePointSettings, patience_s: float = 1800.0) -> "GraphC
     """
     from drive_assets.resources.sharepoint.client import GraphClient
 
-    return GraphClient(settings, patience_s=patience_s)
+    return GraphClient(settings, Retries("SharePoint", patience_s=patience_s))
 
 
 def settings_key(settings: SharePointSettings) -> str:

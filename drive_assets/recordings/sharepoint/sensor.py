@@ -25,12 +25,13 @@ from drive_assets.recordings.sharepoint.known import (
 )
 from drive_assets.recordings.sharepoint.library import SET_UP, connect, find_place, settings_key
 from drive_assets.recordings.sharepoint.source import SharePointSource, listing_of_zip
-from drive_assets.resources.sharepoint.items import Item, NotFound, ResyncRequired, SharePointError, Throttled
+from drive_assets.resources.sharepoint.items import Item, NotFound, ResyncRequired, SharePointError
 from drive_assets.resources.sharepoint.settings import SharePointSettings
 from drive_assets.resources.storage import Storage
 from drive_assets.running.batches import error_text
 from model.common.config import fingerprint
-from model.common.errors import DataError
+from model.common.downloads import Throttled
+from model.common.errors import DataError, PassingError
 from model.common.printable import printable
 from model.recording.folder import TELEMETRY
 
@@ -214,7 +215,7 @@ class Scan:
                 open_archive(stream, self._location(item)) as archive,
             ):
                 recordings = [(name, folder, archive.files(folder)) for name, folder in archive.recordings().items()]
-        except SharePointError:
+        except (SharePointError, PassingError):
             raise
         except DataError as error:
             self._note(entry, REFUSED, str(error))

@@ -1,18 +1,17 @@
 """Access tokens from msal: for an app with a secret or certificate, or for a user who signs in by device code."""
 
-import os
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import requests
 
+from drive_assets.resources.sharepoint.http import Http, Operation, scrub
 from drive_assets.resources.sharepoint.items import AccessError, SharePointError, Unavailable
-from drive_assets.resources.sharepoint.pace import Pace
-from drive_assets.resources.sharepoint.responses import Operation, Response, connection_error, scrub
-from drive_assets.resources.sharepoint.settings import TIMEOUT_S, SharePointSettings
+from drive_assets.resources.sharepoint.settings import SharePointSettings
+from model.common.downloads import Clock
 from model.common.errors import DataError
+from model.common.files import atomic_path
 
 if TYPE_CHECKING:
     import msal
@@ -31,11 +30,9 @@ class MsalTokens:
     """
 
     def __init__(
-        self, settings: SharePointSettings, pace: Pace, on_device_code: Callable[[str], None] | None = None
+        self, settings: SharePointSettings, http: Http, clock: Clock, on_device_code: Callable[[str], None] | None
     ) -> None:
-        self._settings = settings
-        self._pace = pace
-        self._clock = pace.clock
+        self._settings, self._http, self._clock = settings, http, clock
         self._on_device_code = on_device_code
         self._lock = threading.Lock()
         self._cache: msal.SerializableTokenCache | None = None
@@ -62,50 +59,54 @@ class MsalTokens:
                 self._token, self._refused = "", True
 
     def _acquire(self) -> None:
-        failure: SharePointError | None = None
-        answer: dict[str, Any] = {}
+        answer: dict[str, Any] | None = None
+        login = _Login(self._http)
         try:
-            answer = self._ask()
-        except requests.HTTPError as error:
-            response = Response(error.response, SIGNING_IN, is_graph=False)
-            failure = response.transient_error(self._pace) or response.error()
-        except OSError as error:  # those of requests are among them
-            failure = connection_error(error, self._settings.authority, SIGNING_IN)
+            answer = self._ask(login)
         except DataError:
             raise
-        except (ValueError, TypeError) as error:  # an invalid authority, a key that cannot be read
-            failure = AccessError(
-                f"Signing in failed ({type(error).__name__}): the tenant is unknown or the certificate unreadable. "
-                "Check SHAREPOINT_TENANT_ID, SHAREPOINT_CLOUD and SHAREPOINT_CLIENT_CERTIFICATE with its password."
+        except Exception as error:  # an invalid authority, a key that cannot be read
+            kind = type(error).__name__
+        # Raised out here: a chained exception could hold secrets. msal hides the failures of requests.
+        if login.failure is not None:
+            raise login.failure
+        if answer is None:
+            raise AccessError(
+                f"Signing in failed ({kind}): the tenant is unknown or the certificate unreadable. Check "
+                "SHAREPOINT_TENANT_ID, SHAREPOINT_CLOUD and SHAREPOINT_CLIENT_CERTIFICATE (private key and certificate "
+                "in one PEM file) with its password."
             )
-        if failure is None and "access_token" not in answer:
-            failure = _refusal(answer)
-        if failure is not None:  # raised out here: a chained exception could hold secrets
-            raise failure
+        if "access_token" not in answer:
+            raise _refusal(answer)
         lifetime = float(answer.get("expires_in", 3600))
         self._token, self._refused = answer["access_token"], False
         self._valid_until = self._clock.monotonic() + max(lifetime - RENEWED_BEFORE_S, lifetime / 2)
 
-    def _ask(self) -> dict[str, Any]:
+    def _ask(self, login: "_Login") -> dict[str, Any]:
         """msal's answer, from a new application: a used one remembers failures and refused tokens."""
-        if self._settings.auth == "device_code":
-            return self._ask_user()
         import msal
 
         settings = self._settings
-        credential = _certificate(settings) if settings.auth == "certificate" else settings.client_secret
-        app = msal.ConfidentialClientApplication(settings.client_id, client_credential=credential, **self._connection())
+        options = {"authority": settings.authority, "instance_discovery": False, "http_client": login}
+        if settings.auth == "device_code":
+            return self._ask_user(options)
+        credential: str | dict[str, str] = settings.client_secret
+        if settings.auth == "certificate" and settings.client_certificate is not None:
+            pem = settings.client_certificate.read_text(encoding="ascii", errors="replace")
+            password = settings.client_certificate_password
+            credential = {"private_key": pem, "public_certificate": pem, "passphrase": password}
+        app = msal.ConfidentialClientApplication(settings.client_id, client_credential=credential, **options)
         return app.acquire_token_for_client([settings.scope])
 
-    def _ask_user(self) -> dict[str, Any]:
+    def _ask_user(self, options: dict[str, Any]) -> dict[str, Any]:
         import msal
 
+        path = self._settings.token_cache
         if self._cache is None:
             self._cache = msal.SerializableTokenCache()
-            path = self._settings.token_cache
             if path is not None and path.is_file():
                 self._cache.deserialize(path.read_text(encoding="utf-8"))
-        app = msal.PublicClientApplication(self._settings.client_id, token_cache=self._cache, **self._connection())
+        app = msal.PublicClientApplication(self._settings.client_id, token_cache=self._cache, **options)
         scopes, accounts, answer = [self._settings.scope], app.get_accounts(), None
         if accounts:
             answer = app.acquire_token_silent_with_error(scopes, accounts[0], force_refresh=self._refused)
@@ -120,51 +121,32 @@ class MsalTokens:
                 return flow
             self._on_device_code(flow["message"])
             answer = app.acquire_token_by_device_flow(flow)
-        self._save_cache()
+        if path is not None and self._cache.has_state_changed:
+            with atomic_path(path) as temporary:
+                temporary.touch(0o600)  # before the content, so that no other user can read it at any time
+                temporary.write_text(self._cache.serialize(), encoding="utf-8")
         return answer
 
-    def _connection(self) -> dict[str, Any]:
-        return {
-            "authority": self._settings.authority,
-            "instance_discovery": False,
-            "http_client": _LoginSession(self._settings.verify),
-        }
 
-    def _save_cache(self) -> None:
-        path = self._settings.token_cache
-        if path is None or self._cache is None or not self._cache.has_state_changed:
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.unlink(missing_ok=True)
-        # Created with its mode, so that no other user can read it at any time.
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            file.write(self._cache.serialize())
-        temporary.replace(path)
+class _Login:
+    """msal's HTTP client."""
 
+    def __init__(self, http: Http) -> None:
+        self._http = http
+        self.failure: SharePointError | None = None
 
-class _LoginSession(requests.Session):
-    """msal's HTTP client. `verify` is passed with each call: REQUESTS_CA_BUNDLE would override the session's."""
+    def get(self, url: str, method: str = "GET", **options: Any) -> requests.Response:
+        try:
+            return self._http.send(SIGNING_IN, method, url, **options)
+        except SharePointError as error:
+            self.failure = error
+            raise
 
-    def __init__(self, verify: str | bool) -> None:
-        super().__init__()
-        self._verify = verify
+    def post(self, url: str, **options: Any) -> requests.Response:
+        return self.get(url, "POST", **options)
 
-    def request(self, *args: Any, **kwargs: Any) -> requests.Response:
-        response = super().request(*args, **{"timeout": TIMEOUT_S, **kwargs, "verify": self._verify})
-        if response.status_code == 429 or response.status_code >= 500:  # msal would keep only the body of a 429
-            raise requests.HTTPError(response=response)
-        return response
-
-
-def _certificate(settings: SharePointSettings) -> dict[str, str]:
-    path = settings.client_certificate or Path()
-    text = path.read_text(encoding="ascii", errors="replace")
-    for marker, what in (("PRIVATE KEY-----", "private key"), ("-----BEGIN CERTIFICATE-----", "certificate")):
-        if marker not in text:
-            raise DataError(f"{path} (SHAREPOINT_CLIENT_CERTIFICATE) has no {what}: expected both in one PEM file.")
-    password = settings.client_certificate_password
-    return {"private_key": text, "public_certificate": text, "passphrase": password}
+    def close(self) -> None:
+        """msal requires it; the connections are those of Graph, too."""
 
 
 def _refusal(answer: dict[str, Any]) -> SharePointError:

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -10,14 +9,13 @@ from threading import Event, Lock
 from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
-from drive_assets.resources.sharepoint.auth import MsalTokens
 from drive_assets.resources.sharepoint.download import download, is_downloaded
+from drive_assets.resources.sharepoint.http import Operation, quote_id, quote_path
 from drive_assets.resources.sharepoint.items import DeltaPage, Drive, Item, SharePointError, Unavailable, parse_item
-from drive_assets.resources.sharepoint.pace import Clock, Pace
 from drive_assets.resources.sharepoint.remote import BLOCK, RemoteFile
-from drive_assets.resources.sharepoint.responses import Operation, quote_id, quote_path
 from drive_assets.resources.sharepoint.settings import SharePointSettings
 from drive_assets.resources.sharepoint.transport import Transport
+from model.common.downloads import Retries
 from model.common.files import fsync
 
 
@@ -30,19 +28,16 @@ class GraphClient:
     def __init__(
         self,
         settings: SharePointSettings,
-        clock: Clock = time,
-        patience_s: float = 1800.0,
+        retries: Retries | None = None,
         on_device_code: Callable[[str], None] | None = None,
     ) -> None:
         """A client of one tenant.
 
         Args:
-            patience_s: the longest that one call waits for the service before it raises Throttled; a sensor, whose tick
-                is short, passes less.
+            retries: how long a call waits for the service; by default half an hour.
             on_device_code: receives the text that tells a user how to sign in; None refuses sign-ins by a user.
         """
-        pace = Pace(clock)
-        self._transport = Transport(settings, MsalTokens(settings, pace, on_device_code), pace, patience_s)
+        self._transport = Transport(settings, retries or Retries("SharePoint"), on_device_code)
 
     @property
     def requests_sent(self) -> int:
@@ -156,10 +151,12 @@ class GraphClient:
                 with lock:
                     total, reported = total + size - reported, size
                     progress(total)
+                if stop.is_set():
+                    raise SharePointError(f"Downloading {item.name} was stopped. The next call resumes it.")
 
             if not is_downloaded(item, target):
                 look_up = lambda: self.item(drive_id, item.id)  # noqa: E731
-                item = download(self._transport, look_up, drive_id, item, target, report, stop)
+                item = download(self._transport, look_up, drive_id, item, target, report)
             report(target.stat().st_size)
             return item
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from model.common.errors import DataError, PassingError
@@ -37,15 +36,6 @@ class ResyncRequired(SharePointError):
 class Unavailable(SharePointError, PassingError):
     """The service or the network failed: the same request may succeed later."""
 
-    paused = False
-    """The service named a pause, which all workers observe."""
-    progressed = False
-    """Some data arrived before the failure, so that the count of failures restarts."""
-
-
-class Throttled(Unavailable):
-    """The service asks for a longer pause than the client may wait."""
-
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -62,8 +52,8 @@ class Item:
     quick_xor_hash: str | None
     """Base64 of 20 bytes. Folders have none, and files sometimes lack it."""
     etag: str | None
-    modified: datetime | None
-    """The server's time of the last change, in UTC."""
+    modified: str
+    """The server's time of the last change; empty if not reported."""
     malware: bool = False
 
     @property
@@ -73,7 +63,7 @@ class Item:
             return f"{self.quick_xor_hash}:{self.size}"
         if self.etag:
             return self.etag
-        return f"{self.modified.isoformat() if self.modified else 'unknown'}:{self.size}"
+        return f"{self.modified}:{self.size}"
 
     @property
     def version(self) -> str:
@@ -101,7 +91,6 @@ class DeltaPage:
 def parse_item(raw: Mapping[str, Any]) -> Item:
     """An item from Graph's JSON. Facets may be missing; of a deleted item, all but `id`."""
     hashes = (raw.get("file") or {}).get("hashes") or {}
-    modified = raw.get("lastModifiedDateTime")
     return Item(
         id=raw["id"],
         name=raw.get("name") or "",
@@ -111,11 +100,6 @@ def parse_item(raw: Mapping[str, Any]) -> Item:
         deleted="deleted" in raw,
         quick_xor_hash=hashes.get("quickXorHash") or None,
         etag=raw.get("eTag") or None,
-        modified=_utc(modified) if modified else None,
+        modified=raw.get("lastModifiedDateTime") or "",
         malware="malware" in raw,
     )
-
-
-def _utc(text: str) -> datetime:
-    time = datetime.fromisoformat(text)
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from drive_assets_tests.resources.clock import TestClock
+from model.common.downloads import CHUNK, MAX_FAILURES, Retries
 from model.common.errors import DataError
-from model.detection.downloads import CHUNK, RETRIES, Remote
+from model.detection.downloads import Remote
 
 
 class Server(ThreadingHTTPServer):
@@ -96,20 +98,20 @@ def test_an_interrupted_transfer_resumes(server: Server, tmp_path: Path) -> None
     content = random.Random(0).randbytes(8 * CHUNK)
     server.files["labels.json"] = content
     server.faults = ["cut", "503", "cut"]
-    waits: list[float] = []
-    Remote(server.base, waits.append).fetch(["labels.json"], tmp_path / "labels.json")
+    clock = TestClock()
+    Remote(server.base, Retries("The server", clock)).fetch(["labels.json"], tmp_path / "labels.json")
     assert (tmp_path / "labels.json").read_bytes() == content
     assert [wanted for _, wanted in server.requests] == [None, *(f"bytes={part * CHUNK}-" for part in (4, 4, 6))]
-    assert 7.0 in waits  # what the server asked for
+    assert 7.0 in clock.slept  # what the server asked for
 
 
 @pytest.mark.parametrize("ignored", [True, False])
 def test_a_resumed_file_is_never_mixed(server: Server, tmp_path: Path, ignored: bool) -> None:
     """The server ignores Range, or has another version by now."""
     server.files["a.json"] = b"A" * 4 * CHUNK
-    server.faults = ["cut", *["500"] * RETRIES]
-    with pytest.raises(DataError, match=r"a\.json could not be downloaded"):
-        Remote(server.base, lambda s: None).fetch(["a.json"], tmp_path / "a.json")
+    server.faults = ["cut", *["500"] * MAX_FAILURES]
+    with pytest.raises(DataError, match=r"a\.json cannot be downloaded: the server responds with status 500"):
+        Remote(server.base, Retries("The server", TestClock())).fetch(["a.json"], tmp_path / "a.json")
     assert not (tmp_path / "a.json").exists()
     server.files["a.json"] = b"B" * 4 * CHUNK
     server.ranges, server.version = not ignored, '"1"' if ignored else '"2"'
@@ -137,7 +139,7 @@ def test_a_damaged_zip_is_downloaded_again_once_then_refused(server: Server, tmp
 def test_failures_end_and_reveal_no_secret(server: Server, tmp_path: Path) -> None:
     server.faults = ["403"]
     logged: list[str] = []
-    remote = Remote(server.base, lambda s: None)
+    remote = Remote(server.base, Retries("The server", TestClock()))
     with pytest.raises(DataError, match="status 403") as denied:
         remote.fetch(["a.zip"], tmp_path / "a.zip", logged.append)
     with pytest.raises(DataError, match="is not on the server") as absent:
@@ -146,7 +148,7 @@ def test_failures_end_and_reveal_no_secret(server: Server, tmp_path: Path) -> No
     server.server_close()
     with pytest.raises(DataError, match="ConnectionError") as gone:
         remote.fetch(["a.zip"], tmp_path / "a.zip", logged.append)
-    assert len(logged) == RETRIES
+    assert len(logged) == MAX_FAILURES - 1
     for error in (denied, absent, gone):
         assert "SECRET" not in str(error.getrepr(style="long", showlocals=False))
     assert "SECRET" not in "".join(logged) + repr(remote)

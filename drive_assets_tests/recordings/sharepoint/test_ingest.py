@@ -18,11 +18,11 @@ from drive_assets.recordings.sharepoint import source as sharepoint_source
 from drive_assets.recordings.sharepoint.library import read_settings
 from drive_assets.resources.sharepoint.client import GraphClient
 from drive_assets.resources.sharepoint.items import NotFound
-from drive_assets.resources.sharepoint.transport import MAX_FAILURES
 from drive_assets.resources.storage import Storage
 from drive_assets_tests.graph_server import Fault, GraphServer
 from drive_assets_tests.recordings.conftest import Sensor, drive, write_zip
 from drive_assets_tests.resources.clock import TestClock
+from model.common.downloads import MAX_FAILURES, Retries
 from model.common.errors import DataError
 
 DAYS = [f"2024-05-{day:02}_10-00-00" for day in range(1, 29)]
@@ -223,7 +223,7 @@ def test_only_transient_errors_are_retried(
     drive(library, DAYS[0])
     drive(library, DAYS[1])
     sensor.request_all()
-    client = GraphClient(read_settings(), TestClock())
+    client = GraphClient(read_settings(), Retries("SharePoint", TestClock()))
     monkeypatch.setattr(sharepoint_source, "connect", lambda settings: client)
     monkeypatch.setattr(recording.op, "_retry_policy", dg.RetryPolicy(max_retries=1))
     monkeypatch.setattr("drive_assets.running.batches.sleep", lambda seconds: None)
