@@ -151,9 +151,9 @@ def evaluate(job: EvaluateJob, tell: Log) -> Path:
         job.output,
         job.config,
         job.architecture,
+        job.data_version,
         job.other_data,
         job.recordings,
-        job.data_version,
     )
     tell(f"Evaluated {job.architecture}")
     return job.output / EVALUATION

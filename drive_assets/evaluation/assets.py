@@ -21,12 +21,11 @@ from drive_assets.training.assets import training_key
 from model.common.code import code_version
 from model.common.errors import DataError
 from model.common.files import sha256
-from model.common.pages import UNDEFINED, number
+from model.common.pages import number
 from model.evaluation.config import EvaluationConfig
 from model.evaluation.results import CALIBRATION, EVALUATION, EVENTS, REPORT, SHOWN_FIGURES, Evaluation, TaskFigures
 from model.training.published import BEST, HISTORY, read_history
 
-PLOTS = ("pr_curves", "roc_curves", "reliability", "score_distributions", "confusion", "timeline", "alarm_curves")
 SCORED_BY = tuple(f"model.evaluation.{name}" for name in ("alarms", "calibration", "events", "measures", "scoring"))
 """Modules that determine the figures."""
 
@@ -66,7 +65,7 @@ def evaluation(
     jobs = [
         EvaluateJob(
             name,
-            storage.checkpoint(name) / "best_model.pt",
+            storage.checkpoint(name) / BEST,
             storage.splits,
             storage.evaluation(name),
             config,
@@ -90,71 +89,53 @@ def _log_to_mlflow(storage: Storage, mlflow: Mlflow, name: str, metrics: Evaluat
     run_id = mlflow.find(key_of_checkpoint(storage, name))
     if run_id is None:
         return
-    figures = {
-        f"test_{figure}_{task}": getattr(metrics.test[task], figure)
-        for task in metrics.tasks
-        for figure in SHOWN_FIGURES
-    }
-    onsets = {f"test_onset_pr_auc_{task}": metrics.test[task].onset.pr_auc for task in metrics.tasks}
-    means = {"test_mean_pr_auc": metrics.test.mean_pr_auc, "test_mean_onset_pr_auc": metrics.test.mean_onset_pr_auc}
-    mlflow.log_figures(run_id, figures | onsets | means)
+    figures = {"test_mean_pr_auc": metrics.test.mean_pr_auc, "test_mean_onset_pr_auc": metrics.test.mean_onset_pr_auc}
+    for task in metrics.tasks:
+        figures[f"test_onset_pr_auc_{task}"] = metrics.test[task].onset.pr_auc
+        figures |= {f"test_{name}_{task}": getattr(metrics.test[task], name) for name in SHOWN_FIGURES}
+    mlflow.log_figures(run_id, figures)
     folder = storage.evaluation(name)
-    files = [EVALUATION, REPORT, EVENTS, *(f"{plot}.png" for plot in PLOTS)]
-    mlflow.log_files(run_id, [folder / name for name in files], "evaluation")
+    files = [folder / EVALUATION, folder / REPORT, folder / EVENTS, *sorted(folder.glob("*.png"))]
+    mlflow.log_files(run_id, files, "evaluation")
     mlflow.log_files(run_id, [storage.checkpoint(name) / CALIBRATION], "checkpoint")
 
 
 def _result(storage: Storage, name: str, metrics: Evaluation) -> dg.MaterializeResult:
-    folder = storage.evaluation(name)
-    table = [_task_record(task, metrics.test[task]) for task in metrics.tasks]
+    """Figures of each task in a table, and under names of their own, by which the UI plots them over time."""
+    test = metrics.test
+    tasks = {task: _task_figures(test[task]) for task in metrics.tasks}
+    numbers = {"mean_pr_auc": test.mean_pr_auc, "mean_onset_pr_auc": test.mean_onset_pr_auc}
+    numbers |= {f"{of}_{task}": value for task, figures in tasks.items() for of, value in figures.items()}
+    rows = {
+        task: {of: value if isinstance(value, int) else number(value) for of, value in figures.items()}
+        for task, figures in tasks.items()
+    }
     return dg.MaterializeResult(
         metadata={
             "report": report_link("evaluation", name),
-            "test": dg.MetadataValue.table(table),
-            **_numbers(metrics),
+            "test": dg.MetadataValue.table([dg.TableRecord({"task": task, **row}) for task, row in rows.items()]),
+            **{of: round(value, 4) for of, value in numbers.items() if value is not None},
+            "windows": test[metrics.tasks[0]].windows,
             **({"camera": metrics.camera} if metrics.camera else {}),
-            "path": dg.MetadataValue.path(folder),
+            "path": dg.MetadataValue.path(storage.evaluation(name)),
         },
     )
 
 
-def _numbers(metrics: Evaluation) -> dict[str, float | int]:
-    """Figures that the UI plots over time, under stable names; undefined ones are omitted."""
-    test = metrics.test
-    found: dict[str, float | int | None] = {
-        "mean_pr_auc": test.mean_pr_auc,
-        "mean_onset_pr_auc": test.mean_onset_pr_auc,
-        "windows": test[metrics.tasks[0]].windows,
-    }
-    for task in metrics.tasks:
-        events = test[task].events
-        found |= {
-            f"pr_auc_{task}": test[task].pr_auc,
-            f"onset_pr_auc_{task}": test[task].onset.pr_auc,
-            f"events_{task}": test[task].event_count,
-            f"foreseen_{task}": events.recall if events else None,
-            f"false_alarms_per_hour_{task}": events.false_alarms_per_hour if events else None,
-            f"calibration_error_{task}": test[task].calibration_error,
-        }
-    return {name: round(value, 4) for name, value in found.items() if value is not None}
-
-
-def _task_record(task: str, figures: TaskFigures) -> dg.TableRecord:
+def _task_figures(figures: TaskFigures) -> dict[str, float | None]:
     """Events first; the report has all figures."""
-    events = figures.events
-    lead = events.lead_time_s[1] if events and events.lead_time_s else None
-    return dg.TableRecord(
-        {
-            "task": task,
-            "foreseen": f"{events.foreseen} of {events.events}" if events else UNDEFINED,
-            "false alarms an hour": number(events.false_alarms_per_hour if events else None, 1),
-            "lead, s": number(lead, 1),
-            "onset PR-AUC": number(figures.onset.pr_auc),
-            "PR-AUC": number(figures.pr_auc),
-            "interval": " to ".join(number(value) for value in figures.pr_auc_interval or [None]),
-            "random": number(figures.random_pr_auc),
-        }
-    )
+    at_best_f1 = figures.events
+    lead = at_best_f1.lead_time_s if at_best_f1 else None
+    return {
+        "events": figures.event_count,
+        "foreseen": at_best_f1.recall if at_best_f1 else None,
+        "false_alarms_per_hour": at_best_f1.false_alarms_per_hour if at_best_f1 else None,
+        "lead_s": lead[1] if lead else None,
+        "onset_pr_auc": figures.onset.pr_auc,
+        "pr_auc": figures.pr_auc,
+        "random_pr_auc": figures.random_pr_auc,
+        "calibration_error": figures.calibration_error,
+    }
 
 
 def key_of_checkpoint(storage: Storage, architecture: str) -> str:

@@ -21,7 +21,6 @@ def enough_events(storage: Storage, name: str) -> dg.AssetCheckResult:
     return check_result(
         [f"Test has {', '.join(few)} in {hours:.2f} hours, at least {FEW_EVENTS} are needed"] if few else [],
         "Differences between models may be chance. Add recordings, or give test a larger share.",
-        metadata={**{f"events_{task}": count for task, count in counts.items()}, "hours": round(hours, 3)},
     )
 
 
@@ -31,13 +30,11 @@ def enough_events(storage: Storage, name: str) -> dg.AssetCheckResult:
 def calibrated(storage: Storage, name: str) -> dg.AssetCheckResult:
     evaluation = Evaluation.read(storage.evaluation(name) / EVALUATION)
     errors = {task: evaluation.test[task].calibration_error for task in evaluation.tasks}
-    known = {task: error for task, error in errors.items() if error is not None}
-    large = [f"{task} {error:.2f}" for task, error in known.items() if error > MAX_CALIBRATION_ERROR]
+    large = [f"{task} {error:.2f}" for task, error in errors.items() if error and error > MAX_CALIBRATION_ERROR]
     return check_result(
         [f"{', '.join(large)}, expected at most {MAX_CALIBRATION_ERROR:g}"] if large else [],
         "Val, on which models are calibrated, is too small or unlike test: add recordings to val.",
         about=f"{name}, calibration error on test",
-        metadata={f"calibration_error_{task}": round(error, 4) for task, error in known.items()},
     )
 
 
@@ -49,11 +46,7 @@ def complete(storage: Storage) -> dg.AssetCheckResult:
     problems = [f"{name}: {comparison.missing[name].rstrip('.')}" for name in trained if name in comparison.missing]
     if comparison.data_version != version:
         problems.insert(0, f"it has data version {comparison.data_version}, the splits have {version}")
-    return check_result(
-        problems,
-        "Materialise checkpoint, evaluation and model_comparison for these.",
-        metadata={"compared": len(comparison.variants), "trained": len(trained)},
-    )
+    return check_result(problems, "Materialise checkpoint, evaluation and model_comparison for these.")
 
 
 @dg.asset_check(asset="model_comparison")
@@ -62,14 +55,11 @@ def better_than_the_baselines(storage: Storage) -> dg.AssetCheckResult:
     comparison = Comparison.read(storage.evaluations / COMPARISON)
     lost = [row.architecture for row in comparison.variants if row.beats_baseline is False]
     lost_onset = [row.architecture for row in comparison.variants if row.beats_baseline_onset is False]
-    problems = []
-    if lost:
-        problems.append(f"{', '.join(lost)} not shown to beat {comparison.best_baseline}")
+    problems = [f"{', '.join(lost)} not shown to beat {comparison.best_baseline}"] if lost else []
     if lost_onset:
         problems.append(f"{', '.join(lost_onset)} not shown to beat {comparison.best_onset_baseline} at onsets")
     return check_result(
         problems,
         "This is by the paired interval of the difference on test. Train longer or on more recordings, or deploy the "
         "baseline.",
-        metadata={"beaten_by_a_baseline": len(lost), "at_onsets": len(lost_onset)},
     )

@@ -1,5 +1,6 @@
 """All evaluations -> the comparison -> MLflow's registry, if the best model is shown to be better."""
 
+import contextlib
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 FRESH_DAYS = setting("DRIVE_ASSETS_COMPARISON_DAYS", Count, 30)
 """The UI shows an older comparison as overdue."""
+MEANS = ("val_mean_pr_auc", "test_mean_pr_auc", "test_mean_onset_pr_auc")
+"""Figures of the best network and the best baseline that the UI plots over time, and of each model in its table."""
 
 
 @asset(
@@ -57,11 +60,8 @@ def model_comparison(
     for name, reason in missing.items():
         context.log.warning(f"{name} is left out: {reason}")
     try:
-        baselines: dict[str, Evaluation] = {}
-        if evaluations:
-            first = next(iter(evaluations.values()))
-            tasks, scoring = tuple(first.tasks), first.evaluation_config
-            baselines = evaluate_baselines(storage.splits, output / BASELINE_FOLDER, tasks, version, scoring)
+        first = next(iter(evaluations.values()), None)
+        baselines = evaluate_baselines(storage.splits, output / BASELINE_FOLDER, first) if first else {}
         content = rank(evaluations, baselines, missing, output)
         winner, weights = evaluations[content.best], storage.checkpoint(content.best) / best.WEIGHTS
         unscored = _score_incumbent(context, storage, compute, version, winner.evaluation_config)
@@ -84,12 +84,21 @@ def _score_incumbent(
     from model.evaluation import best
 
     holder = best.incumbent(storage.evaluations)
-    if holder is None or best.scored_on(holder, storage.evaluations) == version:
+    if holder is None:
         return None
     folder = holder.folder(storage.evaluations)
-    config = config.replace(device="cpu")  # this step holds no slot of the GPU
-    weights, splits = folder / best.WEIGHTS, storage.splits
-    job = EvaluateJob(holder.architecture, weights, splits, folder, config, other_data=True, data_version=version)
+    with contextlib.suppress(DataError):  # written by another version
+        if Evaluation.read(folder / EVALUATION).data_version == version:
+            return None
+    job = EvaluateJob(
+        holder.architecture,
+        folder / best.WEIGHTS,
+        storage.splits,
+        folder,
+        config.replace(device="cpu"),  # this step holds no slot of the GPU
+        other_data=True,
+        data_version=version,
+    )
     (result,) = compute.run(context, EVALUATE, [job])
     return str(result) if isinstance(result, DataError) else None
 
@@ -145,8 +154,9 @@ def _evaluations(storage: Storage, version: str) -> tuple[dict[str, Evaluation],
 
 
 def _metadata(storage: Storage, content: Comparison, verdict: "Verdict") -> dict[str, Any]:
-    rows = [*content.variants, *content.baselines]
     missing = f"left out: {', '.join(content.missing)}; " if content.missing else ""
+    tops = {"best": content.variants[0], **dict(zip(["baseline"], content.baselines, strict=False))}
+    figures = {f"{top}_{name}": getattr(row, name) for top, row in tops.items() for name in MEANS}
     return {
         "report": report_link("model_comparison"),
         "summary": f"{missing}{content.best} is the best of {len(content.variants)} by {content.chosen_by}; "
@@ -156,37 +166,20 @@ def _metadata(storage: Storage, content: Comparison, verdict: "Verdict") -> dict
         "best": content.best,
         "left_out": dg.MetadataValue.json(content.missing),
         "compared": len(content.variants),
-        **_numbers(content),
+        **{name: round(value, 4) for name, value in figures.items() if value is not None},
         "no_better_than_a_baseline": [row.architecture for row in content.variants if not row.beats_baseline],
-        "table": dg.MetadataValue.table([_record(row) for row in rows]),
+        "table": dg.MetadataValue.table([_record(row) for row in (*content.variants, *content.baselines)]),
         "path": dg.MetadataValue.path(storage.evaluations / "comparison.html"),
     }
 
 
-def _numbers(content: Comparison) -> dict[str, float]:
-    """Figures of the best network and of the best baseline, which the UI plots over time."""
-    best = content.variants[0]
-    baseline = next((row for row in content.baselines if row.architecture == content.best_baseline), None)
-    found = {
-        "best_val_mean_pr_auc": best.val_mean_pr_auc,
-        "best_test_mean_pr_auc": best.test_mean_pr_auc,
-        "best_test_mean_onset_pr_auc": best.test_mean_onset_pr_auc,
-        "baseline_test_mean_pr_auc": baseline.test_mean_pr_auc if baseline else None,
-        "baseline_test_mean_onset_pr_auc": baseline.test_mean_onset_pr_auc if baseline else None,
-    }
-    return {name: round(value, 4) for name, value in found.items() if value is not None}
-
-
 def _record(row: Row) -> dg.TableRecord:
-    marks = {None: "", True: "yes", False: "no"}
+    beats = {"beats_baseline": row.beats_baseline, "beats_baseline_onset": row.beats_baseline_onset}
     return dg.TableRecord(
         {
             "rank": row.rank,
-            "model": row.architecture,
-            "beats baselines": "baseline" if row.difference_to_baseline is None else marks[row.beats_baseline],
-            "beats them at onsets": marks[row.beats_baseline_onset],
-            "val mean": number(row.val_mean_pr_auc),
-            "test mean": number(row.test_mean_pr_auc),
-            "onset test mean": number(row.test_mean_onset_pr_auc),
+            "architecture": row.architecture,
+            **{name: {None: "", True: "yes", False: "no"}[value] for name, value in beats.items()},
+            **{name: number(getattr(row, name)) for name in MEANS},
         }
     )

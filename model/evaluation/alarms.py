@@ -1,6 +1,5 @@
 """Thresholds that keep a budget of false alarms, and what they reach: chosen on val, reported on test."""
 
-import itertools
 import math
 from collections.abc import Iterator
 
@@ -29,41 +28,28 @@ def choose_thresholds(val: Drives, config: EvaluationConfig) -> list[AlarmThresh
     look better than they are. Without events on val, the threshold that comes nearest to the budget.
     """
     tried = list(_sweep(val, max(config.false_alarms_per_hour), config))
-    return [_within(budget, val, tried, config) for budget in config.false_alarms_per_hour]
-
-
-def alarm_threshold(on: float, budget: float | None, config: EvaluationConfig) -> AlarmThreshold:
-    """The threshold of an alarm with its hysteresis; `budget` None: chosen for its F1."""
-    return AlarmThreshold(budget=budget, on=on, off=on * config.alarm_off_share)
-
-
-def _within(
-    budget: float, val: Drives, tried: list[tuple[float, float, int]], config: EvaluationConfig
-) -> AlarmThreshold:
-    kept = list(itertools.takewhile(lambda trial: trial[1] <= budget, tried))
-    if not kept:
-        reason = f"a single false alarm in val's {val.hours:.2f} hours exceeds {budget:g} per hour"
-        return AlarmThreshold(budget=budget, on=None, off=None, reason=reason)
-    on = max(kept, key=lambda trial: trial[2] if val.events else trial[1])[0]
-    return alarm_threshold(on, budget, config)
+    chosen = []
+    for budget in config.false_alarms_per_hour:
+        first_over = next((index for index, (_, rate, _) in enumerate(tried) if rate > budget), len(tried))
+        if first_over:
+            on = max(tried[:first_over], key=lambda trial: trial[2] if val.events else trial[1])[0]
+            chosen.append(AlarmThreshold(budget=budget, on=on, off=on * config.alarm_off_share))
+        else:
+            reason = f"a single false alarm in val's {val.hours:.2f} hours exceeds {budget:g} per hour"
+            chosen.append(AlarmThreshold(budget=budget, on=None, off=None, reason=reason))
+    return chosen
 
 
 def _sweep(drives: Drives, limit: float, config: EvaluationConfig) -> Iterator[tuple[float, float, int]]:
     """Falling thresholds with false alarms per hour and events foreseen, down to `limit` false alarms per hour."""
-    for threshold in _candidates(drives):
+    probabilities = np.unique(drives.windows.probabilities)[::-1]
+    places = np.geomspace(1, len(probabilities), CANDIDATES) if len(probabilities) else np.empty(0)
+    for threshold in probabilities[np.unique(places.round().astype(int)) - 1]:
         alarms, lead = drives.alarms(threshold, config)
         rate = sum(alarm.false for alarm in alarms) / drives.hours if drives.hours else math.inf
         if rate > limit:
             return
         yield float(threshold), rate, int(np.isfinite(lead).sum())
-
-
-def _candidates(drives: Drives) -> npt.NDArray[np.float64]:
-    """Thresholds to try, falling."""
-    distinct = np.unique(np.concatenate([[], *(drive.windows.probabilities for drive in drives.drives)]))[::-1]
-    if not len(distinct):
-        return distinct
-    return distinct[np.unique(np.geomspace(1, len(distinct), CANDIDATES).round().astype(int)) - 1]
 
 
 def alarm_figures(drives: Drives, threshold: AlarmThreshold, config: EvaluationConfig) -> AlarmFigures:
@@ -72,11 +58,8 @@ def alarm_figures(drives: Drives, threshold: AlarmThreshold, config: EvaluationC
     known = np.isfinite(lead)
     foreseen, false = int(known.sum()), sum(alarm.false for alarm in alarms)
     level = config.confidence_level
-    recall_at_lead = []
-    for seconds in LEADS_S:
-        recall, interval = _proportion(int((lead >= seconds).sum()), len(lead), level)
-        recall_at_lead.append(RecallAtLead(lead_s=seconds, recall=recall, interval=interval))
-    recall, recall_interval = _proportion(foreseen, len(lead), level)
+    recall, recall_interval = _proportion(known, level)
+    at_lead = {seconds: _proportion(lead >= seconds, level) for seconds in LEADS_S}
     return AlarmFigures(
         threshold=threshold,
         events=len(lead),
@@ -84,7 +67,7 @@ def alarm_figures(drives: Drives, threshold: AlarmThreshold, config: EvaluationC
         recall=recall,
         recall_interval=recall_interval,
         lead_time_s=np.quantile(lead[known], [0.25, 0.5, 0.75]).tolist() if foreseen >= MIN_SAMPLES else None,
-        recall_at_lead=recall_at_lead,
+        recall_at_lead=[RecallAtLead(lead_s=s, recall=share, interval=i) for s, (share, i) in at_lead.items()],
         brake_force_foreseen=_median(drives.brake_force[known]),
         brake_force_missed=_median(drives.brake_force[~known]),
         alarms=len(alarms),
@@ -99,19 +82,16 @@ def alarm_figures(drives: Drives, threshold: AlarmThreshold, config: EvaluationC
 
 def alarm_curve(drives: Drives, config: EvaluationConfig) -> list[CurvePoint]:
     """Share of events foreseen over false alarms per hour, by falling threshold; empty without events or time."""
-    events = drives.events
-    return [
-        CurvePoint(false_alarms_per_hour=rate, foreseen=foreseen / events)
-        for _, rate, foreseen in (_sweep(drives, CURVE_END, config) if events else ())
-    ]
+    points = _sweep(drives, CURVE_END, config) if drives.events else ()
+    return [CurvePoint(false_alarms_per_hour=rate, foreseen=foreseen / drives.events) for _, rate, foreseen in points]
 
 
-def _proportion(part: int, whole: int, level: float) -> tuple[float | None, Interval | None]:
-    """part / whole with Wilson's interval; None if whole is zero."""
-    if whole == 0:
+def _proportion(yes: npt.NDArray[np.bool_], level: float) -> tuple[float | None, Interval | None]:
+    """The share that is true, with Wilson's interval; None if there is nothing to count."""
+    if len(yes) == 0:
         return None, None
-    bounds = stats.binomtest(part, whole).proportion_ci(level, method="wilson")
-    return part / whole, (float(bounds.low), float(bounds.high))
+    bounds = stats.binomtest(int(yes.sum()), len(yes)).proportion_ci(level, method="wilson")
+    return int(yes.sum()) / len(yes), (float(bounds.low), float(bounds.high))
 
 
 def rate_interval(count: int, hours: float, level: float) -> Interval | None:

@@ -14,7 +14,6 @@ from sklearn.preprocessing import StandardScaler
 from model.common.errors import DataError
 from model.dataset.lead import LAGS
 from model.dataset.split_file import Split, read_split
-from model.evaluation.config import EvaluationConfig
 from model.evaluation.lane import boxes_in_lane, lead_box
 from model.evaluation.predictions import Predictions, last_frames
 from model.evaluation.results import EVALUATION, Evaluation
@@ -81,60 +80,52 @@ BASELINES: Mapping[str, tuple[Callable[[Split], Features], Callable[[], Any]]] =
 """Features and model by name."""
 
 
-def evaluate_baselines(
-    splits: Path, output: Path, tasks: tuple[str, ...], data_version: str, config: EvaluationConfig
-) -> dict[str, Evaluation]:
+def evaluate_baselines(splits: Path, output: Path, like: Evaluation) -> dict[str, Evaluation]:
     """Fit each baseline on `splits`/train.h5, score it, and write the files of an evaluation to `output`/<name>.
 
-    Existing results of the same data, tasks and config are reused.
+    Existing results of the same data version, tasks and config are reused.
+
+    Args:
+        like: of a network: baselines are scored on the same data version, with the same tasks and config.
 
     Raises:
         DataError: a split is missing or of another data version.
     """
-    if (done := _existing(output, tasks, data_version, config)) is not None:
+    if (done := _existing(output, like)) is not None:
         return done
-    parts = {name: read_split(splits / f"{name}.h5", data_version) for name in ("train", "val", "test")}
+    parts = {name: read_split(splits / f"{name}.h5", like.data_version) for name in ("train", "val", "test")}
+    tasks = tuple(like.tasks)
     evaluations = {}
     for baseline, (features, model) in BASELINES.items():
         inputs = {name: features(split) for name, split in parts.items()}
         used = np.isfinite(inputs["train"]).any(axis=0)  # train may have no lead vehicle, for example
-        inputs = {name: values[:, used] for name, values in inputs.items()}
-        raw = {
-            name: Predictions.of(parts[name], tasks, _fit_and_predict(parts["train"], inputs, name, tasks, model))
-            for name in ("val", "test")
-        }
+        fitted = [_fit(parts["train"], inputs["train"][:, used], task, model) for task in tasks]
+        raw = {}
+        for name in ("val", "test"):
+            probabilities = np.column_stack([predict(inputs[name][:, used]) for predict in fitted])
+            raw[name] = Predictions.of(parts[name], tasks, probabilities.astype(float))
         evaluations[baseline], _ = evaluate_predictions(
-            raw["val"], raw["test"], config, output / baseline,
-            architecture=baseline, data_version=data_version, epoch=None,
+            raw["val"], raw["test"], like.evaluation_config, output / baseline,
+            architecture=baseline, data_version=like.data_version, epoch=None,
         )  # fmt: skip
     return evaluations
 
 
-def _existing(
-    output: Path, tasks: tuple[str, ...], data_version: str, config: EvaluationConfig
-) -> dict[str, Evaluation] | None:
+def _existing(output: Path, like: Evaluation) -> dict[str, Evaluation] | None:
     try:
         found = {name: Evaluation.read(output / name / EVALUATION) for name in BASELINES}
     except DataError:
         return None
-    expected = data_version, list(tasks), config
-    same = all((e.data_version, e.tasks, e.evaluation_config) == expected for e in found.values())
-    return found if same else None
+    same = ("data_version", "tasks", "evaluation_config")
+    return found if all(getattr(each, of) == getattr(like, of) for each in found.values() for of in same) else None
 
 
-def _fit_and_predict(
-    train: Split, inputs: Mapping[str, Features], name: str, tasks: tuple[str, ...], model: Callable[[], Any]
-) -> npt.NDArray[np.float64]:
-    """(W,tasks) probabilities of a split; the rate of positives if train holds only one class."""
-    labels = train.labels[last_frames(train)]
-    columns = []
-    for task in tasks:
-        values = labels[:, train.label_names.index(task)]
-        known = values >= 0
-        if len(np.unique(values[known])) < 2:
-            rate = float(values[known].mean()) if known.any() else 0.0
-            columns.append(np.full(len(inputs[name]), rate))
-            continue
-        fitted = model().fit(inputs["train"][known], values[known] == 1)
-        columns.append(fitted.predict_proba(inputs[name])[:, 1])
-    return np.column_stack(columns).astype(float)
+def _fit(train: Split, inputs: Features, task: str, model: Callable[[], Any]) -> Callable[[Features], Any]:
+    """Predicts probabilities (W,) from features; the rate of positives if train holds only one class."""
+    values = train.labels[last_frames(train), train.label_names.index(task)]
+    known = values >= 0
+    if len(np.unique(values[known])) < 2:
+        rate = float(values[known].mean()) if known.any() else 0.0
+        return lambda features: np.full(len(features), rate)
+    fitted = model().fit(inputs[known], values[known] == 1)
+    return lambda features: fitted.predict_proba(features)[:, 1]

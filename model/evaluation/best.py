@@ -1,13 +1,12 @@
-"""The best model so far, kept with its weights. Only a model shown to be better replaces it."""
+"""The model to deploy, kept with its weights. Only a model shown to be better replaces it."""
 
 import shutil
 from pathlib import Path
 
-from model.common.errors import DataError
 from model.common.files import atomic_path, sha256
 from model.evaluation import calibration
 from model.evaluation.paired import Areas
-from model.evaluation.predictions import PREDICTIONS, Predictions
+from model.evaluation.predictions import PREDICTIONS, test_predictions
 from model.evaluation.results import CALIBRATION, EVALUATION, Comparison, Evaluation, Interval, Result
 
 POINTER, WEIGHTS = "best.json", "best_model.pt"
@@ -51,25 +50,21 @@ def judge(content: Comparison, output: Path, weights: Path, unscored: str | None
     """
     calibration.load(weights)
     best, holder = content.variants[0], incumbent(output)
-    name = best.architecture
-    if content.baselines and not best.beats_baseline:
-        shown = _shown(best.difference_to_baseline.mean if best.difference_to_baseline else None)
-        return Verdict(promoted=False, reason=f"{name} does not beat {content.best_baseline} (difference {shown})")
-    if holder is None:
-        return Verdict(promoted=True, reason=f"{name} is the first to beat {content.best_baseline}")
-    if holder.checkpoint == sha256(weights):
-        return Verdict(promoted=False, reason=f"{name} already is the best so far")
-    if unscored is not None:
+    name, to_baseline = best.architecture, best.difference_to_baseline
+    promoted, reason = True, f"{name} is the first to beat {content.best_baseline}"
+    if to_baseline is not None and not to_baseline.better:
+        promoted = False
+        reason = f"{name} does not beat {content.best_baseline} (difference {_shown(to_baseline.mean)})"
+    elif holder is not None and holder.checkpoint == sha256(weights):
+        promoted, reason = False, f"{name} already is the best so far"
+    elif unscored is not None and holder is not None:
         reason = f"{name} replaces {holder.architecture}, which cannot be scored on these splits: {unscored}"
-        return Verdict(promoted=True, reason=reason)
-    ours, theirs = (
-        Areas.of(Predictions.load(folder / PREDICTIONS.format("test")))
-        for folder in (output / name, holder.folder(output))
-    )
-    difference = ours.minus(theirs)
-    verb = "beats" if difference.better else "does not beat"
-    reason = f"{name} {verb} {holder.architecture}, the best so far (difference {_shown(difference.mean)})"
-    return Verdict(promoted=difference.better, reason=reason)
+    elif holder is not None:
+        ours, theirs = (Areas.of(test_predictions(folder)) for folder in (output / name, holder.folder(output)))
+        difference = ours.minus(theirs)
+        promoted, verb = difference.better, "beats" if difference.better else "does not beat"
+        reason = f"{name} {verb} {holder.architecture}, the best so far (difference {_shown(difference.mean)})"
+    return Verdict(promoted=promoted, reason=reason)
 
 
 def promote(evaluation: Evaluation, output: Path, weights: Path, training_key: str) -> Best:
@@ -82,21 +77,14 @@ def promote(evaluation: Evaluation, output: Path, weights: Path, training_key: s
     )
     if not best.folder(output).is_dir():
         source = output / evaluation.architecture
-        files = [weights, weights.with_name(CALIBRATION), source / EVALUATION]
+        files = [source / name for name in (EVALUATION, PREDICTIONS.format("val"), PREDICTIONS.format("test"))]
         with atomic_path(best.folder(output)) as temporary:
             temporary.mkdir()
-            for path in (*files, *(source / PREDICTIONS.format(name) for name in ("val", "test"))):
-                shutil.copy(path, temporary / (WEIGHTS if path == weights else path.name))
+            shutil.copy(weights, temporary / WEIGHTS)
+            for path in (weights.with_name(CALIBRATION), *files):
+                shutil.copy(path, temporary)
     best.write(output / POINTER)
     return best
-
-
-def scored_on(best: Best, output: Path) -> str | None:
-    """The data version that the incumbent was last scored on; None if its metrics are missing or outdated."""
-    try:
-        return Evaluation.read(best.folder(output) / EVALUATION).data_version
-    except DataError:
-        return None
 
 
 def _shown(interval: Interval | None) -> str:

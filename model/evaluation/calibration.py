@@ -8,13 +8,13 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from model.common.errors import DataError
 from model.common.files import sha256
+from model.evaluation.measures import Array, Labels
 from model.evaluation.predictions import Predictions
 from model.evaluation.results import CALIBRATION, Result
 
@@ -22,7 +22,6 @@ Method = Literal["platt", "temperature", "isotonic", "none"]
 _EDGE = 1e-7
 _MIN_SAMPLES = 5
 """With fewer positives or negatives on val a task is not calibrated."""
-Array = npt.NDArray[np.float64]
 
 
 class Curve(Result):
@@ -52,18 +51,14 @@ class Calibrator(Result):
 
     def apply(self, predictions: Predictions) -> Predictions:
         """The same windows with calibrated probabilities."""
-        columns = [
-            self.curves[task](predictions.probabilities[:, column]) for column, task in enumerate(predictions.tasks)
-        ]
-        return predictions.replace(np.column_stack(columns))
+        columns = zip(predictions.tasks, predictions.probabilities.T, strict=True)
+        return predictions.replace(np.column_stack([self.curves[task](column) for task, column in columns]))
 
 
 def fit(val: Predictions, method: Method, checkpoint: str = "") -> Calibrator:
     """Fit on val. A task with too few positives or negatives there is not calibrated."""
-    curves = {}
-    for column, task in enumerate(val.tasks):
-        windows = val.task(column)
-        curves[task] = _fit(windows.labels, windows.probabilities, method)
+    windows = {task: val.task(column) for column, task in enumerate(val.tasks)}
+    curves = {task: fit_curve(known.labels, known.probabilities, method) for task, known in windows.items()}
     return Calibrator(method=method, checkpoint=checkpoint, curves=curves)
 
 
@@ -82,24 +77,17 @@ def load(checkpoint: Path) -> Calibrator | None:
     return calibrator
 
 
-def _fit(labels: npt.NDArray[np.bool_], probabilities: Array, method: Method) -> Curve:
+def fit_curve(labels: Labels, probabilities: Array, method: Method) -> Curve:
     if method == "none" or min(labels.sum(), (~labels).sum()) < _MIN_SAMPLES:
         return Curve()
     if method == "isotonic":
         steps = IsotonicRegression(out_of_bounds="clip").fit(probabilities, labels)
         return Curve(points=list(zip(steps.X_thresholds_.tolist(), steps.y_thresholds_.tolist(), strict=True)))
-    z = _logit(probabilities)
-    if method == "platt" and np.ptp(z) > 0:
-        line = LogisticRegression(C=np.inf).fit(z[:, None], labels)
-        if line.coef_[0, 0] > 0:  # a falling line would reverse the ranking
-            return Curve(slope=float(line.coef_[0, 0]), offset=float(line.intercept_[0]))
-    best = minimize_scalar(lambda s: _log_loss(labels, np.exp(s) * z), bounds=(-4, 4), method="bounded")
-    return Curve(slope=float(np.exp(best.x)))
+    z = _logit(probabilities)[:, None]
+    line = LogisticRegression(C=np.inf, fit_intercept=method == "platt" and np.ptp(z) > 0).fit(z, labels)
+    slope, (offset,) = line.coef_.item(), np.atleast_1d(line.intercept_).tolist()
+    return Curve(slope=slope, offset=offset) if slope > 0 else Curve()  # a falling line would reverse the ranking
 
 
-def _log_loss(labels: npt.NDArray[np.bool_], z: Array) -> float:
-    return float(np.logaddexp(0, np.where(labels, -z, z)).mean())
-
-
-def _logit(probabilities: Array) -> Array:
+def _logit(probabilities: Array) -> npt.NDArray[np.float64]:
     return np.asarray(logit(np.clip(probabilities, _EDGE, 1 - _EDGE)))

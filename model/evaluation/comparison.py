@@ -16,7 +16,7 @@ from model.common.files import atomic_path, write_text
 from model.common.pages import render
 from model.evaluation.paired import Areas
 from model.evaluation.plots import comparison_figure, foreseen_figure
-from model.evaluation.predictions import PREDICTIONS, Predictions
+from model.evaluation.predictions import test_predictions
 from model.evaluation.results import (
     COMPARISON,
     FEW_EVENTS,
@@ -54,8 +54,9 @@ def rank(
     ranked, ranked_baselines = _ranked(evaluations), _ranked(baselines)
     best, best_baseline = ranked[0], next(iter(ranked_baselines), None)
     by_onset = min(baselines, key=lambda name: (-(baselines[name].val.mean_onset_pr_auc or 0.0), name), default=None)
-    predictions = {name: _test_predictions(output / name) for name in ranked}
-    predictions |= {name: _test_predictions(output / BASELINE_FOLDER / name) for name in ranked_baselines}
+    folders = {name: output / name for name in ranked}
+    folders |= {name: output / BASELINE_FOLDER / name for name in ranked_baselines}
+    predictions = {name: test_predictions(folder) for name, folder in folders.items()}
     for name, windows in predictions.items():
         if not windows.same_windows(predictions[best]):
             raise DataError(f"{name} and {best} were evaluated on different windows: evaluate both again.")
@@ -110,7 +111,7 @@ def write_comparison(content: Comparison, verdict: str, output: Path) -> None:
         "verdict": verdict,
         "figure": png_bytes(figure, FIGURE_BYTES),
         "curves": png_bytes(curves, FIGURE_BYTES),
-        "recordings": len(set(_test_predictions(output / content.best).recording.tolist())),
+        "recordings": len(set(test_predictions(output / content.best).recording.tolist())),
         "created": datetime.now().strftime("%Y-%m-%d %H:%M"),
         "few_events": FEW_EVENTS,
     }
@@ -126,10 +127,6 @@ def write_comparison(content: Comparison, verdict: str, output: Path) -> None:
 
 def _ranked(evaluations: Mapping[str, Evaluation]) -> list[str]:
     return sorted(evaluations, key=lambda name: (-(evaluations[name].val.mean_pr_auc or 0.0), name))
-
-
-def _test_predictions(folder: Path) -> Predictions:
-    return Predictions.load(folder / PREDICTIONS.format("test"))
 
 
 def _check_comparable(evaluations: Mapping[str, Evaluation], baselines: Mapping[str, Evaluation]) -> None:

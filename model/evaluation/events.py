@@ -9,8 +9,9 @@ last braked: an alarm left over from an earlier braking foresees nothing. An ala
 already brakes carries no news and is not false. Any other alarm that foresees nothing is false.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -23,33 +24,15 @@ MERGE_S = 2.0
 """Runs closer than this are one event or alarm; so are those of consecutive windows at any stride."""
 LEAD_MARGIN_S = 1.0
 """An alarm counts for an onset from this long before the task's horizon."""
-_NEVER = np.iinfo(np.int64).min
+APART_MS = 3_600_000
+"""Between recordings on the joint clock."""
 Times = npt.NDArray[np.int64]
-"""Times of a recording, ms."""
+"""Rising times, ms."""
 
 
-@dataclass(frozen=True)
-class Drive:
-    """The windows of one task in one recording, with the onsets in them."""
+class Alarm(NamedTuple):
+    """One alarm, on the joint clock."""
 
-    recording: int
-    """Index into the recordings of the split"""
-    windows: TaskWindows
-    onset_ms: Times
-    """(E,)"""
-    last_action_ms: Times
-    """(E,) when the driver last braked (coasted) before each onset; _NEVER if never"""
-    brake_force: npt.NDArray[np.float32]
-    """(E,) highest braking force of each event, share of 9.81 m/s2; NaN if unknown"""
-    unseen_onset_ms: Times
-    """(U,) onsets that no window precedes: they are no events, and alarms for them are not false"""
-
-
-@dataclass(frozen=True)
-class Alarm:
-    """One alarm."""
-
-    drive: Drive
     start_ms: int
     end_ms: int
     probability: float
@@ -59,60 +42,85 @@ class Alarm:
 
 @dataclass(frozen=True)
 class Drives:
-    """All windows of one task by recording."""
+    """All windows of one task with E onsets, on one joint clock on which the recordings are far apart."""
 
-    drives: list[Drive]
+    windows: TaskWindows
+    t: Times
+    """(W,) time of each window"""
+    onset_ms: Times
+    """(E,)"""
+    last_action_ms: Times
+    """(E,) when the driver last braked (coasted) before each onset"""
+    brake_force: npt.NDArray[np.float32]
+    """(E,) highest braking force of each event, share of 9.81 m/s2; NaN if unknown"""
+    unseen_onset_ms: Times
+    """(U,) onsets that no window precedes: they are no events, and alarms for them are not false"""
     merge_ms: int
-    horizon_s: float
+    span_ms: int
+    """How long before an onset an alarm counts for it"""
     hours: float
     km: float | None
     """None if the split lacks the speed"""
 
     @classmethod
     def of(cls, windows: TaskWindows) -> Self:
-        """Find the onsets."""
+        """Find the onsets in windows that are ordered by recording and time."""
         merge = merge_ms(windows.time_ms, windows.recording)
-        numbers = np.unique(windows.recording).tolist()
-        parts = [windows.chosen(windows.recording == number) for number in numbers]
-        metres = sum(_metres(part, merge) for part in parts)
+        apart = np.ptp(windows.time_ms) + APART_MS if len(windows.time_ms) else 0
+        t = windows.time_ms + windows.recording.astype(np.int64) * apart
+        spans = runs(windows.labels, t, merge)
+        unseen = np.isin(spans[:, 0], t[np.diff(t, prepend=-np.inf) > merge])
+        onset_ms = spans[:, 0] + round(windows.horizon_s * 1000)
+        action_ms = np.append(np.iinfo(np.int64).min, t[windows.going_on])
+        first, last = np.searchsorted(t, spans[~unseen, 0]), np.searchsorted(t, spans[~unseen, 1], "right")
+        forces = [windows.brake_force[begin:end] for begin, end in zip(first, last, strict=True)]
+        seconds = np.minimum(np.diff(t), merge) / 1000 * (np.diff(windows.recording) == 0)
+        metres = float((seconds * windows.speed[:-1] / 3.6).sum())
         return cls(
-            drives=[_drive(number, part, merge) for number, part in zip(numbers, parts, strict=True)],
+            windows=windows,
+            t=t,
+            onset_ms=onset_ms[~unseen],
+            last_action_ms=action_ms[np.searchsorted(action_ms, onset_ms[~unseen]) - 1],
+            brake_force=np.array([np.nanmax(f) if np.isfinite(f).any() else np.nan for f in forces], np.float32),
+            unseen_onset_ms=onset_ms[unseen],
             merge_ms=merge,
-            horizon_s=windows.horizon_s,
+            span_ms=round((windows.horizon_s + LEAD_MARGIN_S) * 1000),
             hours=driven_ms(windows.time_ms, windows.recording) / 3_600_000,
             km=metres / 1000 if np.isfinite(metres) else None,
         )
 
     @property
-    def span_ms(self) -> int:
-        """How long before an onset an alarm counts for it."""
-        return round((self.horizon_s + LEAD_MARGIN_S) * 1000)
-
-    @property
     def events(self) -> int:
-        return sum(len(drive.onset_ms) for drive in self.drives)
-
-    @property
-    def brake_force(self) -> npt.NDArray[np.float32]:
-        """(E,) of all events, by recording and time."""
-        return np.concatenate([np.empty(0, np.float32), *(drive.brake_force for drive in self.drives)])
+        return len(self.onset_ms)
 
     def alarms(self, threshold: float | None, config: EvaluationConfig) -> tuple[list[Alarm], npt.NDArray[np.float64]]:
         """The alarms at an on-threshold (None: none), and each event's lead time in s (E,), NaN if it is missed."""
         alarms: list[Alarm] = []
-        leads = [np.empty(0)]
-        for drive in self.drives:
-            onset, unseen, windows = drive.onset_ms, drive.unseen_onset_ms, drive.windows
-            lead = np.full(len(onset), np.nan)
-            episodes = [] if threshold is None else _episodes(windows, threshold, self.merge_ms, config)
-            for start, end, probability in episodes:
-                foreseen = (start < onset) & (start > drive.last_action_ms) & (end >= onset - self.span_ms)
-                lead[foreseen] = np.fmax(lead[foreseen], (onset[foreseen] - start) / 1000)
-                active = windows.going_on[np.searchsorted(windows.time_ms, start)]
-                excused = active or ((start < unseen) & (end >= unseen - self.span_ms)).any()
-                alarms.append(Alarm(drive, start, end, probability, false=not (foreseen.any() or excused)))
-            leads.append(lead)
-        return alarms, np.concatenate(leads)
+        lead = np.full(self.events, np.nan)
+        for start, end, probability in [] if threshold is None else self._episodes(threshold, config):
+            ahead = start, end + self.span_ms
+            near = np.arange(*np.searchsorted(self.onset_ms, ahead, "right"))
+            foreseen = near[start > self.last_action_ms[near]]
+            lead[foreseen] = np.fmax(lead[foreseen], (self.onset_ms[foreseen] - start) / 1000)
+            active = self.windows.going_on[np.searchsorted(self.t, start)]
+            unseen = np.ptp(np.searchsorted(self.unseen_onset_ms, ahead, "right")) > 0
+            alarms.append(Alarm(start, end, probability, false=not (len(foreseen) or active or unseen)))
+        return alarms, lead
+
+    def _episodes(self, threshold: float, config: EvaluationConfig) -> Iterator[tuple[int, int, float]]:
+        """Start and end of each alarm, and its highest probability."""
+        t, p = self.t, self.windows.probabilities
+        for first, last in runs(p >= threshold * config.alarm_off_share, t, self.merge_ms):
+            begin, end = np.searchsorted(t, first), np.searchsorted(t, last, "right")
+            on = begin + np.flatnonzero(p[begin:end] >= threshold)
+            late = begin + np.flatnonzero(t[begin:end] >= t[on[0]] + config.alarm_min_s * 1000) if len(on) else on
+            if len(late):
+                yield int(t[late[0]]), int(last), float(p[on[0] : end].max())
+
+    def place(self, t: int) -> tuple[int, int]:
+        """The recording (index) of a moment on the joint clock, and its time there, ms."""
+        row = np.searchsorted(self.t, t, "right") - 1
+        return int(self.windows.recording[row]), int(t - self.t[row] + self.windows.time_ms[row])
 
 
 def merge_ms(time_ms: Times, recording: npt.NDArray[np.integer]) -> int:
@@ -130,47 +138,5 @@ def driven_ms(time_ms: Times, recording: npt.NDArray[np.integer]) -> int:
 def runs(yes: npt.NDArray[np.bool_], time_ms: Times, merge_ms: int) -> Times:
     """(n,2) first and last time of each run of `yes`; runs at most `merge_ms` apart are joined."""
     times = time_ms[yes]
-    if len(times) == 0:
-        return np.empty((0, 2), np.int64)
-    cuts = np.flatnonzero(np.diff(times) > merge_ms)
-    return np.column_stack([times[np.concatenate([[0], cuts + 1])], times[np.append(cuts, len(times) - 1)]])
-
-
-def _drive(number: int, windows: TaskWindows, merge: int) -> Drive:
-    t, horizon = windows.time_ms, round(windows.horizon_s * 1000)
-    first_of_segment = t[np.concatenate([[True], np.diff(t) > merge])]
-    spans = runs(windows.labels, t, merge)
-    unseen = np.isin(spans[:, 0], first_of_segment)
-    onset_ms = spans[~unseen, 0] + horizon
-    last_action = [t[windows.going_on & (t < onset)].max(initial=_NEVER) for onset in onset_ms]
-    forces = [windows.brake_force[(t >= first) & (t <= last)] for first, last in spans[~unseen]]
-    highest = [np.nanmax(force) if np.isfinite(force).any() else np.nan for force in forces]
-    return Drive(
-        recording=number,
-        windows=windows,
-        onset_ms=onset_ms,
-        last_action_ms=np.array(last_action, np.int64),
-        brake_force=np.array(highest, np.float32),
-        unseen_onset_ms=spans[unseen, 0] + horizon,
-    )
-
-
-def _metres(windows: TaskWindows, merge: int) -> float:
-    seconds = np.minimum(np.diff(windows.time_ms), merge) / 1000
-    return float((seconds * windows.speed[:-1] / 3.6).sum())
-
-
-def _episodes(
-    windows: TaskWindows, threshold: float, merge: int, config: EvaluationConfig
-) -> list[tuple[int, int, float]]:
-    """Start and end (ms) of each alarm of one recording, and its highest probability."""
-    t, p = windows.time_ms, windows.probabilities
-    shortest = round(config.alarm_min_s * 1000)
-    episodes = []
-    for first, last in runs(p >= threshold * config.alarm_off_share, t, merge):
-        begin, end = np.searchsorted(t, first), np.searchsorted(t, last, "right")
-        on = begin + np.flatnonzero(p[begin:end] >= threshold)
-        late = begin + np.flatnonzero(t[begin:end] >= t[on[0]] + shortest) if len(on) else on
-        if len(late):
-            episodes.append((int(t[late[0]]), int(last), float(p[on[0] : end].max())))
-    return episodes
+    gaps = np.diff(times, prepend=-np.inf, append=np.inf) > merge_ms
+    return np.column_stack([times[gaps[:-1]], times[gaps[1:]]])

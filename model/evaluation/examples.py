@@ -1,8 +1,8 @@
 """Every onset and every false alarm of a split in a table, and pictures of the worst."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from functools import lru_cache
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from model.common.errors import DataError
 from model.common.figures import COLOURS, new_figure
 from model.common.files import atomic_path
 from model.common.images import read_image
@@ -18,11 +17,11 @@ from model.dataset.split_file import Split
 from model.evaluation.config import EvaluationConfig
 from model.evaluation.events import Drives
 from model.evaluation.plots import shade
-from model.evaluation.predictions import Predictions, action_of
+from model.evaluation.predictions import Predictions
 from model.evaluation.results import AlarmThreshold, SplitFigures
 from model.recording.folder import Recording
 from model.recording.schema import ACTIONS
-from model.recording.times import separated_times
+from model.recording.times import read_times
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,50 +50,45 @@ def find_examples(
     rows: list[dict[str, Any]] = []
     for column, task in enumerate(predictions.tasks):
         drives = Drives.of(predictions.task(column))
-        for alarm in figures[task].alarms:
-            if alarm.threshold.on is not None:
-                found = _examples(drives, alarm.threshold, predictions.recordings, config)
-                rows += [{"task": task, "horizon_s": drives.horizon_s, **row} for row in found]
-    for row in rows:
-        row["frame"] = frame = _frame_at(split, row["recording"], row["at_ms"])
-        row["time_ms"] = int(split.clock_ms[frame] + row["at_ms"] - split.time_ms[frame])
-        row["time"] = datetime.fromtimestamp(row["time_ms"] / 1000, UTC).strftime("%Y-%m-%d %H-%M-%S.%f")[:-5]
+        for threshold in [alarm.threshold for alarm in figures[task].alarms if alarm.threshold.on is not None]:
+            of = {"task": task, "horizon_s": drives.windows.horizon_s, "threshold": threshold.on}
+            of["false_alarms_per_hour"] = threshold.budget
+            for moment, example in sorted(_examples(drives, threshold, config), key=itemgetter(0)):
+                rows.append({**of, **example, **_located(split, *drives.place(moment))})
     return pd.DataFrame(rows, columns=[*EVENT_COLUMNS, "threshold", "at_ms", "frame"])
 
 
 def _examples(
-    drives: Drives, threshold: AlarmThreshold, recordings: Sequence[str], config: EvaluationConfig
-) -> list[dict[str, Any]]:
-    assert threshold.on is not None
+    drives: Drives, threshold: AlarmThreshold, config: EvaluationConfig
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each onset and each false alarm with its time on the joint clock."""
     alarms, lead = drives.alarms(threshold.on, config)
-    leads = iter(lead.tolist())
-    rows: list[dict[str, Any]] = []
-    for drive in drives.drives:
-        t, p = drive.windows.time_ms, drive.windows.probabilities
-        examples: list[dict[str, Any]] = []
-        for onset, force in zip(drive.onset_ms.tolist(), drive.brake_force.tolist(), strict=True):
-            seconds = next(leads)
-            before = p[(t < onset) & (t >= onset - drives.span_ms)]
-            kind, probability = "missed" if np.isnan(seconds) else "found", float(before.max(initial=0.0))
-            examples.append(
-                {"kind": kind, "at_ms": onset, "probability": probability, "lead_s": seconds, "brake_force": force}
-            )
-        examples += [
-            {"kind": "false alarm", "at_ms": alarm.start_ms, "probability": alarm.probability}
-            for alarm in alarms
-            if alarm.false and alarm.drive is drive
-        ]
-        for example in sorted(examples, key=lambda example: example["at_ms"]):
-            example["speed_kmh"] = float(drive.windows.speed[np.abs(t - example["at_ms"]).argmin()])
-            example |= {"false_alarms_per_hour": threshold.budget, "threshold": threshold.on}
-            rows.append({**example, "recording": recordings[drive.recording]})
-    return rows
+    events = zip(drives.onset_ms.tolist(), lead.tolist(), drives.brake_force.tolist(), strict=True)
+    for onset, seconds, force in events:
+        before = slice(*np.searchsorted(drives.t, (onset - drives.span_ms, onset)))
+        kind, highest = (
+            "missed" if np.isnan(seconds) else "found",
+            drives.windows.probabilities[before].max(initial=0.0),
+        )
+        yield onset, {"kind": kind, "probability": highest, "lead_s": seconds, "brake_force": force}
+    for alarm in alarms:
+        if alarm.false:
+            yield alarm.start_ms, {"kind": "false alarm", "probability": alarm.probability}
 
 
-def _frame_at(split: Split, recording: str, time_ms: int) -> int:
-    """The frame nearest to a time."""
-    rows = np.flatnonzero(split.recording == split.recordings.index(recording))
-    return int(rows[np.abs(split.time_ms[rows] - time_ms).argmin()])
+def _located(split: Split, recording: int, at_ms: int) -> dict[str, Any]:
+    """The frame nearest to a moment of a recording, and the moment by the recorder's clock."""
+    rows = np.flatnonzero(split.recording == recording)
+    frame = int(rows[np.abs(split.time_ms[rows] - at_ms).argmin()])
+    time_ms = int(split.clock_ms[frame] + at_ms - split.time_ms[frame])
+    return {
+        "recording": split.recordings[recording],
+        "at_ms": at_ms,
+        "frame": frame,
+        "speed_kmh": float(split.channel("SPEED")[frame]),
+        "time_ms": time_ms,
+        "time": datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H-%M-%S.%f")[:-5],
+    }
 
 
 def write_events(path: Path, examples: pd.DataFrame) -> None:
@@ -117,19 +111,18 @@ def picture(example: Any, predictions: Predictions, split: Split, recordings: Pa
     shown = f"{example.probability:.2f} for {example.threshold:.2f}"
     figure, (left, right) = new_figure(2, f"{example.task} {example.kind}, {example.recording}: {shown}", height=2.6)
     _draw_frame(left, split, example.frame, recordings)
-    number = split.recordings.index(example.recording)
+    number = split.recording[example.frame]
     since = split.time_ms - example.at_ms
     near = (split.recording == number) & (since >= -BEFORE_MS) & (since <= AFTER_MS)
     for name, colour in (("SPEED", COLOURS[2]), ("ACCELERATOR_POS_D", COLOURS[3])):
         values = split.channel(name)[near] / 100
         right.plot(since[near] / 1000, values, color=colour, linewidth=1, label=f"{name} / 100")
-    action = split.state[near, ACTIONS.index(action_of(example.task))] == 1
+    action = split.state[near, ACTIONS.index(example.task.split("_")[0])] == 1
     shade(right, since[near] / 1000, action, alpha=0.25)
     column = predictions.tasks.index(example.task)
     since = predictions.time_ms - example.at_ms
-    near = (
-        (predictions.recording == number) & predictions.known[:, column] & (since >= -BEFORE_MS) & (since <= AFTER_MS)
-    )
+    near = (predictions.recording == number) & predictions.known[:, column]
+    near &= (since >= -BEFORE_MS) & (since <= AFTER_MS)
     right.plot(since[near] / 1000, predictions.probabilities[near, column], color=COLOURS[0], label="predicted")
     right.axhline(example.threshold, color="black", linestyle="--", linewidth=0.8)
     right.axvline(0, color="grey", linestyle=":", linewidth=1)
@@ -143,34 +136,22 @@ def _draw_frame(axes: "Axes", split: Split, frame: int, recordings: Path | None)
     from matplotlib.patches import Rectangle
 
     width, height = (int(side) for side in split.region[split.recording[frame]])
-    image = _crop(split, frame, recordings)
-    if image is not None:
+    image = None if recordings is None else _crop(split, frame, recordings)
+    if image is not None and image.size:
         axes.imshow(image[..., ::-1], extent=(0, width, height, 0), aspect="equal")
     for x1, y1, x2, y2 in split.detections[frame, split.detection_mask[frame], 2:6]:
         axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color=COLOURS[1], linewidth=1))
     axes.set(xlim=(0, width), ylim=(height, 0), xticks=(), yticks=(), aspect="equal")
 
 
-def _crop(split: Split, frame: int, recordings: Path | None) -> npt.NDArray[np.uint8] | None:
-    name = split.recordings[int(split.recording[frame])]
-    if recordings is None or not (recordings / name).is_dir():
+def _crop(split: Split, frame: int, recordings: Path) -> npt.NDArray[np.uint8] | None:
+    """The region of interest at half its size; None if the recording or its frame was removed."""
+    recording = Recording(recordings / split.recordings[split.recording[frame]])
+    if not recording.folder.is_dir():
         return None
-    recording = Recording(recordings / name)
-    try:
-        times, t, frames = _frames(recording.folder)
-        path = frames.get(times[int(np.abs(t - split.time_ms[frame]).argmin())])
-        region = recording.annotated_region()
-    except DataError:
-        return None
+    frames, roi = recording.frames(), recording.annotated_region()
+    _, times = read_times(np.array(list(frames), object))
+    path = dict(zip(times.tolist(), frames.values(), strict=True)).get(int(split.clock_ms[frame]))
     if path is None:
         return None
-    image = read_image(path)[region.y : region.y + region.height, region.x : region.x + region.width]
-    return image[::2, ::2] if image.size else None
-
-
-@lru_cache(maxsize=4)
-def _frames(folder: Path) -> tuple[list[str], npt.NDArray[np.int64], dict[str, Path]]:
-    """Texts and ms of a recording's rows, and its frames by time."""
-    recording = Recording(folder)
-    table, _ = recording.telemetry()
-    return table["Time"].tolist(), separated_times(table), recording.frames()
+    return read_image(path)[roi.y : roi.y + roi.height : 2, roi.x : roi.x + roi.width : 2]

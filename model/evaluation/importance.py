@@ -1,11 +1,9 @@
 """The inputs that a network uses: what it loses when one of them is exchanged between windows."""
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from model.dataset.window_data import WindowData
 from model.evaluation.paired import Areas
@@ -16,25 +14,29 @@ from model.recording.schema import CHANNELS
 DETECTIONS = "detections"
 WITHOUT_DETECTIONS = "detections, trained without"
 SAMPLES = 200
-Inputs = tuple[Tensor, Tensor, Tensor]
-Exchange = Callable[[Inputs, Inputs], Inputs]
-"""Replaces a part of the windows' inputs by that of other windows."""
 
 
 @torch.no_grad()
 def predict(
-    model: nn.Module, data: WindowData, batch_size: int, exchange: Exchange | None = None
+    model: nn.Module, data: WindowData, batch_size: int, columns: slice | None = None, detections: bool = False
 ) -> npt.NDArray[np.float64]:
-    """Probabilities (W,tasks) of every window; with `exchange`, after it replaced a part of their inputs."""
+    """Probabilities (W,tasks) of every window.
+
+    Args:
+        columns: features of the telemetry to take from other windows, drawn at random.
+        detections: whether to take these from other windows, too.
+    """
     model.eval()
     outputs = []
-    order = torch.arange(len(data), device=data.first_row.device)
+    order = data.order()
     others = torch.from_numpy(np.random.default_rng(0).permutation(len(data))).to(order.device)
     for windows, replacements in zip(torch.split(order, batch_size), torch.split(others, batch_size), strict=True):
-        inputs: Inputs = data.gather(windows)[:3]
-        if exchange is not None:
-            inputs = exchange(inputs, data.gather(replacements)[:3])
-        logits = model(*inputs)
+        own = data.gather(windows)
+        other = data.gather(replacements) if detections or columns is not None else own
+        if columns is not None:
+            own.telemetry_seq[..., columns] = other.telemetry_seq[..., columns]
+        seen = other if detections else own
+        logits = model(own.telemetry_seq, seen.detection_seq, seen.detection_mask)
         outputs.append(torch.stack([logits[task] for task in data.tasks], dim=1).float())
     return torch.cat(outputs).sigmoid().double().cpu().numpy()
 
@@ -45,12 +47,17 @@ def importances(model: nn.Module, data: WindowData, predictions: Predictions, ba
     Args:
         predictions: of the unchanged windows, before calibration.
     """
-    exchanges = {DETECTIONS: _detections, **{name: _channel(columns) for name, columns in _columns(data).items()}}
+    exchanged = {DETECTIONS: predict(model, data, batch_size, detections=True)}
+    end = 0
+    for name in data.inputs:  # a feature per number, and as many as are left for the gear
+        start = end
+        end += 1 if CHANNELS[name].kind != "gear" else data.telemetry_dim - len(data.inputs) + 1
+        exchanged[name] = predict(model, data, batch_size, slice(start, end))
     before = Areas.of(predictions, SAMPLES)
-    measured = []
-    for name, exchange in exchanges.items():
-        after = predictions.replace(predict(model, data, batch_size, exchange))
-        measured.append(Importance(input=name, loss=before.minus(Areas.of(after, SAMPLES))))
+    measured = [
+        Importance(input=name, loss=before.minus(Areas.of(predictions.replace(probabilities), SAMPLES)))
+        for name, probabilities in exchanged.items()
+    ]
     return sorted(measured, key=lambda importance: -(importance.loss.mean or (0.0, 0.0))[0])
 
 
@@ -72,23 +79,3 @@ def camera_verdict(measured: list[Importance]) -> str | None:
     if loss.better or loss.better_onset:
         return f"The camera helps this network{'' if loss.better else ' at onsets'}: {shown}."
     return f"It is not shown that the camera helps this network: {shown}."
-
-
-def _detections(own: Inputs, other: Inputs) -> Inputs:
-    return own[0], other[1], other[2]
-
-
-def _channel(columns: slice) -> Exchange:
-    def exchange(own: Inputs, other: Inputs) -> Inputs:
-        telemetry = own[0].clone()
-        telemetry[..., columns] = other[0][..., columns]
-        return telemetry, own[1], own[2]
-
-    return exchange
-
-
-def _columns(data: WindowData) -> dict[str, slice]:
-    """The feature columns of each channel, in the order of the inputs: one per number, the rest for the gear."""
-    widths = [1 if CHANNELS[name].kind != "gear" else data.telemetry_dim - len(data.inputs) + 1 for name in data.inputs]
-    ends = np.cumsum(widths).tolist()
-    return {name: slice(end - width, end) for name, width, end in zip(data.inputs, widths, ends, strict=True)}

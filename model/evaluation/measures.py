@@ -2,6 +2,7 @@
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from sklearn import metrics
 
 Array = npt.NDArray[np.float64]
@@ -14,19 +15,16 @@ RECORDINGS_TO_RESAMPLE = 8
 
 def average_precision(labels: Labels, scores: Array) -> float | None:
     """PR-AUC as average precision: sum of precision times step in recall, ties as one step. None without positives."""
-    labels = np.asarray(labels, bool)
     return float(metrics.average_precision_score(labels, scores)) if labels.any() else None
 
 
 def roc_auc(labels: Labels, scores: Array) -> float | None:
     """Area under the ROC curve, ties counted half. None unless both classes occur."""
-    labels = np.asarray(labels, bool)
     return float(metrics.roc_auc_score(labels, scores)) if labels.any() and not labels.all() else None
 
 
 def choose_threshold(labels: Labels, scores: Array) -> float | None:
     """The threshold with the best F1, of equal ones the highest: yes is at and above it. None without positives."""
-    labels = np.asarray(labels, bool)
     if not labels.any():
         return None
     precision, recall, thresholds = metrics.precision_recall_curve(labels, scores)
@@ -35,58 +33,45 @@ def choose_threshold(labels: Labels, scores: Array) -> float | None:
     return float(thresholds[np.flatnonzero(equal)[-1]])
 
 
-def confusion(labels: Labels, scores: Array, threshold: float) -> dict[str, int]:
-    """Counts of `tp`, `fp`, `fn` and `tn` with yes at and above `threshold`."""
-    labels, yes = np.asarray(labels, bool), np.asarray(scores) >= threshold
-    return {
-        "tp": int((labels & yes).sum()),
-        "fp": int((~labels & yes).sum()),
-        "fn": int((labels & ~yes).sum()),
-        "tn": int((~labels & ~yes).sum()),
-    }
-
-
-def expected_calibration_error(labels: Labels, scores: Array, bins: int = CALIBRATION_BINS) -> float | None:
+def expected_calibration_error(labels: Labels, scores: Array) -> float | None:
     """Mean difference of predicted probability and observed rate over equal bins, weighted by windows (Guo 2017)."""
-    labels, scores = np.asarray(labels, bool), np.asarray(scores, float)
     if len(labels) == 0:
         return None
-    predicted, observed, count = reliability(labels, scores, bins)
+    predicted, observed, count = reliability(labels, scores)
     return float((np.abs(predicted - observed) * count).sum() / len(labels))
 
 
-def reliability(labels: Array | Labels, scores: Array, bins: int = CALIBRATION_BINS) -> tuple[Array, Array, Array]:
+def reliability(labels: Labels, scores: Array) -> tuple[Array, Array, Array]:
     """Mean probability, rate of positives and windows (bins,) of each equal-width bin; zero where empty.
 
     Scikit-learn's `calibration_curve` returns neither the number of windows of a bin nor which bins are empty.
     """
-    index = np.minimum((np.asarray(scores) * bins).astype(int), bins - 1)
-    count = np.bincount(index, minlength=bins).astype(float)
-    predicted = np.bincount(index, weights=scores, minlength=bins) / np.maximum(count, 1)
-    observed = np.bincount(index, weights=np.asarray(labels, float), minlength=bins) / np.maximum(count, 1)
-    return predicted, observed, count
+    index = np.minimum((scores * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    count, predicted, positives = (
+        np.bincount(index, weights, CALIBRATION_BINS).astype(float) for weights in (None, scores, labels)
+    )
+    return predicted / np.maximum(count, 1), positives / np.maximum(count, 1), count
 
 
 def binary_metrics(labels: Labels, scores: Array, threshold: float | None) -> dict[str, float | int | None]:
     """Figures of a task by their names in `TaskFigures`; those undefined are None."""
-    labels, scores = np.asarray(labels, bool), np.asarray(scores, float)
     total, positives = len(labels), int(labels.sum())
     figures: dict[str, float | int | None] = {
         "windows": total,
         "positives": positives,
-        "positive_rate": positives / total if total else None,
+        "positive_rate": _ratio(positives, total),
         "pr_auc": average_precision(labels, scores),
         "roc_auc": roc_auc(labels, scores),
         "brier": float(np.mean((scores - labels) ** 2)) if total else None,
         "calibration_error": expected_calibration_error(labels, scores),
         "threshold": threshold,
     }
-    return figures if threshold is None else figures | _threshold_metrics(confusion(labels, scores, threshold))
+    return figures if threshold is None else figures | _threshold_metrics(labels, scores >= threshold)
 
 
-def _threshold_metrics(counts: dict[str, int]) -> dict[str, float | int | None]:
+def _threshold_metrics(labels: Labels, yes: Labels) -> dict[str, float | int | None]:
     """Undefined figures are None; scikit-learn returns 0 with a warning."""
-    tp, fp, fn, tn = (float(counts[name]) for name in ("tp", "fp", "fn", "tn"))
+    tp, fp, fn, tn = (int(both.sum()) for both in (labels & yes, ~labels & yes, labels & ~yes, ~labels & ~yes))
     spread = ((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)) ** 0.5
     recall, specificity = _ratio(tp, tp + fn), _ratio(tn, tn + fp)
     return {
@@ -95,7 +80,10 @@ def _threshold_metrics(counts: dict[str, int]) -> dict[str, float | int | None]:
         "f1": _ratio(2 * tp, 2 * tp + fp + fn),
         "mcc": _ratio(tp * tn - fp * fn, spread),
         "balanced_accuracy": None if recall is None or specificity is None else (recall + specificity) / 2,
-        **counts,
+        "tp": tp,
+        "fp": fp,
+        "fn": fn,
+        "tn": tn,
     }
 
 
@@ -105,14 +93,11 @@ def blocks(time_ms: npt.NDArray[np.int64], recording: npt.NDArray[np.integer]) -
     A block is a recording if there are at least `RECORDINGS_TO_RESAMPLE`, since recordings differ more than their parts
     do; otherwise `BLOCK_S` of a recording.
     """
-    if len(time_ms) == 0:
-        return np.empty(0, np.int64)
-    of, number = np.unique(recording, return_inverse=True)
-    if len(of) >= RECORDINGS_TO_RESAMPLE:
-        return number.astype(np.int64)
-    part = (time_ms - time_ms.min()) // round(BLOCK_S * 1000)
-    _, index = np.unique(recording.astype(np.int64) * (int(part.max()) + 1) + part, return_inverse=True)
-    return index.astype(np.int64)
+    windows = pd.DataFrame({"recording": recording, "part": time_ms})
+    windows["part"] = (windows["part"] - windows["part"].min()) // round(BLOCK_S * 1000)
+    if windows["recording"].nunique() >= RECORDINGS_TO_RESAMPLE:
+        windows["part"] = 0
+    return np.asarray(windows.groupby(["recording", "part"]).ngroup(), np.int64)
 
 
 def bootstrap_draws(block: npt.NDArray[np.int64], samples: int, seed: int) -> npt.NDArray[np.int64]:
@@ -131,7 +116,6 @@ def bootstrap_areas(
     They are also undefined if all positives lie in one block, which says nothing about the spread between blocks.
     Scikit-learn would sort the windows once per resample; here they are sorted once and weighted by their draws.
     """
-    labels, scores = np.asarray(labels, bool), np.asarray(scores, float)
     precision_area, roc_area = np.full(len(draws), np.nan), np.full(len(draws), np.nan)
     if len(np.unique(block[labels])) < 2:
         return precision_area, roc_area

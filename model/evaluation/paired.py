@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
-from model.evaluation.measures import Array, blocks, bootstrap_areas, bootstrap_draws, interval
+from model.evaluation.measures import Array, Labels, blocks, bootstrap_areas, bootstrap_draws, interval
 from model.evaluation.predictions import Predictions
 from model.evaluation.results import Difference
 
@@ -15,13 +14,12 @@ SAMPLES = 500
 
 @dataclass(frozen=True)
 class Areas:
-    """PR-AUC of each resample of a split's windows; NaN if undefined."""
+    """PR-AUC (tasks,samples) of each resample of a split's windows; NaN if undefined."""
 
     tasks: tuple[str, ...]
     plain: Array
-    """(tasks,samples)"""
     onset: Array
-    """(tasks,samples) over the windows at whose last frame the action is not under way"""
+    """Over the windows at whose last frame the action is not under way"""
 
     @classmethod
     def of(cls, predictions: Predictions, samples: int = SAMPLES) -> Self:
@@ -29,17 +27,11 @@ class Areas:
         block = blocks(predictions.time_ms, predictions.recording)
         draws = bootstrap_draws(block, samples, seed=0)
 
-        def areas(column: int, chosen: npt.NDArray[np.bool_]) -> Array:
-            labels, scores = predictions.labels[chosen, column], predictions.probabilities[chosen, column]
-            return bootstrap_areas(labels, scores, block[chosen], draws)[0]
+        def areas(chosen: Labels) -> Array:
+            columns = zip(chosen.T, predictions.labels.T, predictions.probabilities.T, strict=True)
+            return np.stack([bootstrap_areas(y[rows], p[rows], block[rows], draws)[0] for rows, y, p in columns])
 
-        columns, known = range(len(predictions.tasks)), predictions.known
-        onset = known & ~predictions.going_on
-        return cls(
-            predictions.tasks,
-            np.stack([areas(column, known[:, column]) for column in columns]),
-            np.stack([areas(column, onset[:, column]) for column in columns]),
-        )
+        return cls(predictions.tasks, areas(predictions.known), areas(predictions.known & ~predictions.going_on))
 
     def minus(self, other: Self) -> Difference:
         """Intervals of the difference in PR-AUC to another model, by task and of the means over tasks."""

@@ -1,6 +1,6 @@
 """Figures of an evaluation and of a comparison, as matplotlib Figures; nothing touches global state."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -8,104 +8,96 @@ import numpy.typing as npt
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from model.common.figures import COLOURS, legend, new_figure
-from model.evaluation.measures import confusion, reliability
-from model.evaluation.predictions import Predictions
+from model.evaluation.measures import reliability
+from model.evaluation.predictions import Predictions, TaskWindows
 from model.evaluation.results import CurvePoint, Row, SplitFigures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Tasks = Mapping[str, TaskWindows]
+
 
 def evaluation_figures(predictions: Predictions, figures: SplitFigures, title: str) -> dict[str, "Figure"]:
     """The plots of one evaluation by file stem."""
-    thresholds = {task: figures[task].threshold for task in predictions.tasks}
-    curves = {task: figures[task].alarm_curve for task in predictions.tasks}
+    tasks = {task: predictions.task(column) for column, task in enumerate(predictions.tasks)}
     return {
-        "pr_curves": pr_curves(predictions, title),
-        "roc_curves": roc_curves(predictions, title),
-        "reliability": reliability_diagram(predictions, title),
-        "score_distributions": score_distributions(predictions, thresholds, title),
-        "confusion": confusion_matrices(predictions, thresholds, title),
-        "timeline": prediction_timeline(predictions, thresholds, title),
-        "alarm_curves": alarm_curves(curves, title),
+        "pr_curves": pr_curves(tasks, title),
+        "roc_curves": roc_curves(tasks, title),
+        "reliability": reliability_diagram(tasks, title),
+        "score_distributions": score_distributions(tasks, figures, title),
+        "confusion": confusion_matrices(tasks, figures, title),
+        "timeline": prediction_timeline(predictions, figures, title),
+        "alarm_curves": alarm_curves(tasks, figures, title),
     }
 
 
-def _tasks(predictions: Predictions) -> Iterator[tuple[str, str, npt.NDArray[np.bool_], npt.NDArray[np.float64]]]:
-    """Name, colour, known labels and their probabilities of each task."""
-    for column, task in enumerate(predictions.tasks):
-        windows = predictions.task(column)
-        yield task, COLOURS[column], windows.labels, windows.probabilities
-
-
-def pr_curves(predictions: Predictions, title: str) -> "Figure":
+def pr_curves(tasks: Tasks, title: str) -> "Figure":
     """Precision over recall of each task; dotted: chance."""
     figure, (axes,) = new_figure(1, f"{title}: precision and recall on test")
-    for task, colour, labels, scores in _tasks(predictions):
-        if labels.any():
-            precision, recall, _ = precision_recall_curve(labels, scores)
+    for (task, windows), colour in zip(tasks.items(), COLOURS, strict=False):
+        if windows.labels.any():
+            precision, recall, _ = precision_recall_curve(windows.labels, windows.probabilities)
             axes.step(recall, precision, where="post", color=colour, label=task)
-            axes.axhline(labels.mean(), color=colour, linestyle=":", linewidth=1)
+            axes.axhline(windows.labels.mean(), color=colour, linestyle=":", linewidth=1)
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     legend(axes, "dotted: random")
     return figure
 
 
-def roc_curves(predictions: Predictions, title: str) -> "Figure":
+def roc_curves(tasks: Tasks, title: str) -> "Figure":
     """True over false positive rate of each task."""
     figure, (axes,) = new_figure(1, f"{title}: ROC on test")
-    for task, colour, labels, scores in _tasks(predictions):
-        if labels.any() and not labels.all():
-            axes.plot(*roc_curve(labels, scores)[:2], color=colour, label=task)
+    for (task, windows), colour in zip(tasks.items(), COLOURS, strict=False):
+        if windows.labels.any() and not windows.labels.all():
+            axes.plot(*roc_curve(windows.labels, windows.probabilities)[:2], color=colour, label=task)
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1)
     axes.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1), ylim=(0, 1.02))
     legend(axes, None)
     return figure
 
 
-def reliability_diagram(predictions: Predictions, title: str) -> "Figure":
+def reliability_diagram(tasks: Tasks, title: str) -> "Figure":
     """Observed rate over predicted probability; the larger a point, the more windows it stands for."""
     figure, (axes,) = new_figure(1, f"{title}: calibration on test")
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1)
-    for task, colour, labels, scores in _tasks(predictions):
-        predicted, observed, count = reliability(labels, scores)
-        used = count > 0
-        if used.any():
-            axes.plot(predicted[used], observed[used], color=colour, linewidth=1, label=task)
-            sizes = 12 + 150 * np.sqrt(count[used] / count.sum())
-            axes.scatter(predicted[used], observed[used], s=sizes, color=colour, alpha=0.6)
+    for (task, windows), colour in zip(tasks.items(), COLOURS, strict=False):
+        bins = np.array(reliability(windows.labels, windows.probabilities))
+        predicted, observed, count = bins[:, bins[2] > 0]
+        if len(count):
+            axes.plot(predicted, observed, color=colour, linewidth=1, label=task)
+            axes.scatter(predicted, observed, s=12 + 150 * np.sqrt(count / count.sum()), color=colour, alpha=0.6)
     axes.set(xlabel="predicted probability", ylabel="observed rate", xlim=(0, 1), ylim=(0, 1))
     legend(axes, None)
     return figure
 
 
-def score_distributions(predictions: Predictions, thresholds: Mapping[str, float | None], title: str) -> "Figure":
+def score_distributions(tasks: Tasks, figures: SplitFigures, title: str) -> "Figure":
     """Histogram of probabilities of windows with and without the event, one panel per task."""
-    figure, every = new_figure(len(predictions.tasks), f"{title}: scores on test")
+    figure, every = new_figure(len(tasks), f"{title}: scores on test")
     bins = np.linspace(0, 1, 41).tolist()
-    for axes, (task, _, labels, scores) in zip(every, _tasks(predictions), strict=False):
-        axes.hist(scores[~labels], bins, color=COLOURS[0], alpha=0.6, label="no")
-        axes.hist(scores[labels], bins, color=COLOURS[1], alpha=0.7, label="yes")
-        if (threshold := thresholds[task]) is not None:
+    for axes, (task, windows) in zip(every, tasks.items(), strict=False):
+        axes.hist(windows.probabilities[~windows.labels], bins, color=COLOURS[0], alpha=0.6, label="no")
+        axes.hist(windows.probabilities[windows.labels], bins, color=COLOURS[1], alpha=0.7, label="yes")
+        if (threshold := figures[task].threshold) is not None:
             axes.axvline(threshold, color="black", linestyle="--", linewidth=1, label="threshold")
         axes.set(title=task, xlabel="probability", ylabel="windows", yscale="symlog")
         legend(axes, None)
     return figure
 
 
-def confusion_matrices(predictions: Predictions, thresholds: Mapping[str, float | None], title: str) -> "Figure":
+def confusion_matrices(tasks: Tasks, figures: SplitFigures, title: str) -> "Figure":
     """Right and wrong predictions at the threshold chosen on val, one panel per task."""
-    figure, every = new_figure(len(predictions.tasks), f"{title}: confusion on test")
-    for axes, (task, _, labels, scores) in zip(every, _tasks(predictions), strict=False):
-        threshold = thresholds[task]
+    figure, every = new_figure(len(tasks), f"{title}: confusion on test")
+    for axes, task in zip(every, tasks, strict=False):
+        at = figures[task]
         axes.set_title(task)
-        if threshold is None:
+        if at.threshold is None:
             axes.text(0.5, 0.5, "no positive on val:\nno threshold", ha="center", va="center")
             axes.set_axis_off()
             continue
-        c = confusion(labels, scores, threshold)
-        counts = np.array([[c["tn"], c["fp"]], [c["fn"], c["tp"]]])
+        counts = np.array([[at.tn, at.fp], [at.fn, at.tp]], int)
         share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
         for (row, column), value in np.ndenumerate(counts):
@@ -113,11 +105,11 @@ def confusion_matrices(predictions: Predictions, thresholds: Mapping[str, float 
             text = f"{value:,}\n{share[row, column]:.1%}"
             axes.text(column, row, text, ha="center", va="center", color=ink)
         axes.set(xticks=(0, 1), xticklabels=("no", "yes"), yticks=(0, 1), yticklabels=("no", "yes"))
-        axes.set(xlabel=f"predicted (at {threshold:.2f})", ylabel="observed")
+        axes.set(xlabel=f"predicted (at {at.threshold:.2f})", ylabel="observed")
     return figure
 
 
-def prediction_timeline(predictions: Predictions, thresholds: Mapping[str, float | None], title: str) -> "Figure":
+def prediction_timeline(predictions: Predictions, figures: SplitFigures, title: str) -> "Figure":
     """Probabilities over time in the recording with most events; shaded: the event was observed."""
     counts = np.bincount(predictions.recording, predictions.labels.sum(axis=1), len(predictions.recordings))
     chosen = predictions.recording == counts.argmax()
@@ -128,7 +120,7 @@ def prediction_timeline(predictions: Predictions, thresholds: Mapping[str, float
         seconds = (predictions.time_ms[rows] - predictions.time_ms[chosen].min()) / 1000
         shade(axes, seconds, predictions.labels[rows, column], alpha=0.3)
         axes.plot(seconds, predictions.probabilities[rows, column], color=COLOURS[0], linewidth=1, label="predicted")
-        if (threshold := thresholds[task]) is not None:
+        if (threshold := figures[task].threshold) is not None:
             axes.axhline(threshold, color="black", linestyle="--", linewidth=0.8, label="threshold")
         axes.set(ylabel=task, ylim=(0, 1))
     every[0].legend(fontsize=7, ncols=3, loc="upper right")
@@ -143,11 +135,11 @@ def shade(axes: "Axes", seconds: npt.NDArray[np.float64], observed: npt.NDArray[
     )
 
 
-def alarm_curves(curves: Mapping[str, Sequence[CurvePoint]], title: str) -> "Figure":
+def alarm_curves(tasks: Tasks, figures: SplitFigures, title: str) -> "Figure":
     """Share of events foreseen over false alarms per hour, one line per task."""
     figure, (axes,) = new_figure(1, f"{title}: events foreseen on test")
-    for (task, points), colour in zip(curves.items(), COLOURS, strict=False):
-        _plot_curve(axes, points, color=colour, marker=".", markersize=3, linewidth=1, label=task)
+    for task, colour in zip(tasks, COLOURS, strict=False):
+        _plot_curve(axes, figures[task].alarm_curve, color=colour, marker=".", markersize=3, linewidth=1, label=task)
     _label_curves(axes)
     legend(axes, None)
     return figure
@@ -158,16 +150,14 @@ def comparison_figure(rows: Sequence[Row], tasks: Sequence[str], best: str) -> "
     height = 0.9 + 0.27 * len(rows)
     figure, every = new_figure(len(tasks), "Test PR-AUC by architecture", columns=len(tasks), height=height, width=2.6)
     places = np.arange(len(rows))[::-1]
+    colours = [COLOURS[1] if row.architecture == best else COLOURS[0] for row in rows]
     for axes, task in zip(every, tasks, strict=False):
-        for y, row in zip(places, rows, strict=True):
-            colour, figures = COLOURS[1] if row.architecture == best else COLOURS[0], row.test[task]
-            if figures.pr_auc_interval is not None:
-                axes.plot(figures.pr_auc_interval, [y, y], color=colour, linewidth=1.5, alpha=0.6)
-            if figures.pr_auc is not None:
-                axes.plot(figures.pr_auc, y, "o", color=colour, markersize=5)
-        random = rows[0].test[task].random_pr_auc
-        if random is not None:
-            axes.axvline(random, color="grey", linestyle=":", linewidth=1)
+        figures = [row.test[task] for row in rows]
+        lows, highs = np.array([of.pr_auc_interval or (None, None) for of in figures], float).T
+        axes.hlines(places, lows, highs, colors=colours, linewidth=1.5, alpha=0.6)
+        axes.scatter(np.array([of.pr_auc for of in figures], float), places, s=25, c=colours)
+        if figures[0].random_pr_auc is not None:
+            axes.axvline(figures[0].random_pr_auc, color="grey", linestyle=":", linewidth=1)
         axes.set(title=task, xlim=(0, 1), yticks=places, ylim=(-0.7, len(rows) - 0.3))
         axes.set_yticklabels([row.architecture for row in rows] if axes is every[0] else [], fontsize=8)
         axes.grid(axis="x", alpha=0.3)
@@ -184,11 +174,11 @@ def foreseen_figure(rows: Sequence[Row], tasks: Sequence[str], best: str, best_b
     figure, every = new_figure(len(tasks), title, columns=len(tasks), height=3.0, width=2.6)
     for axes, task in zip(every, tasks, strict=False):
         for row in sorted(rows, key=lambda row: row.architecture in highlighted):  # on top of the others
-            points, colour = row.test[task].alarm_curve, highlighted.get(row.architecture)
-            if colour:
-                _plot_curve(axes, points, color=colour, linewidth=1.8, label=row.architecture)
+            if colour := highlighted.get(row.architecture):
+                style = {"color": colour, "linewidth": 1.8, "label": row.architecture}
             else:
-                _plot_curve(axes, points, color="#bbbbbb", linewidth=0.8)
+                style = {"color": "#bbbbbb", "linewidth": 0.8}
+            _plot_curve(axes, row.test[task].alarm_curve, **style)
         axes.set_title(task)
         _label_curves(axes)
     legend(every[0], None)
@@ -196,8 +186,7 @@ def foreseen_figure(rows: Sequence[Row], tasks: Sequence[str], best: str, best_b
 
 
 def _plot_curve(axes: "Axes", points: Sequence[CurvePoint], **style: Any) -> None:
-    if points:
-        axes.plot([p.false_alarms_per_hour for p in points], [p.foreseen for p in points], **style)
+    axes.plot([p.false_alarms_per_hour for p in points], [p.foreseen for p in points], **style)
 
 
 def _label_curves(axes: "Axes") -> None:

@@ -64,19 +64,20 @@ class Predictions:
     def of(cls, split: Split, tasks: tuple[str, ...], probabilities: npt.NDArray[np.float64]) -> Self:
         """The windows of a split with their `probabilities` (W,tasks)."""
         last = last_frames(split)
+        actions, horizons = zip(*(task.split("_") for task in tasks), strict=True)
         labels = split.labels[last][:, [split.label_names.index(task) for task in tasks]]
         return cls(
             tasks=tuple(tasks),
             recordings=split.recordings,
             labels=labels == 1,
             known=labels >= 0,
-            going_on=split.state[last][:, [ACTIONS.index(action_of(task)) for task in tasks]] == 1,
+            going_on=split.state[last][:, [ACTIONS.index(action) for action in actions]] == 1,
             probabilities=probabilities,
             time_ms=split.time_ms[last],
             recording=split.recording[last],
             speed=split.channel("SPEED")[last],
             lane_boxes=boxes_in_lane(split)[last].sum(axis=1),
-            brake_force=split.targets[last][:, [TARGETS.index(f"brake_force_{horizon_of(task):g}s") for task in tasks]],
+            brake_force=split.targets[last][:, [TARGETS.index(f"brake_force_{horizon}") for horizon in horizons]],
         )
 
     def task(self, column: int) -> TaskWindows:
@@ -84,7 +85,7 @@ class Predictions:
         known = self.known[:, column]
         arrays: dict[str, Any] = {name: getattr(self, name)[known] for name in TaskWindows._fields[:-1]}
         columns = {name: array[:, column] if array.ndim == 2 else array for name, array in arrays.items()}
-        return TaskWindows(**columns, horizon_s=horizon_of(self.tasks[column]))
+        return TaskWindows(**columns, horizon_s=float(self.tasks[column].split("_")[1].removesuffix("s")))
 
     def same_windows(self, other: "Predictions") -> bool:
         """Whether both cover the same windows, so that they can be compared window by window."""
@@ -111,16 +112,11 @@ class Predictions:
         return cls(**content | {name: tuple(content[name].tolist()) for name in ("tasks", "recordings")})
 
 
+def test_predictions(folder: Path) -> Predictions:
+    """The predictions on test in the folder of an evaluation. DataError as `Predictions.load`."""
+    return Predictions.load(folder / PREDICTIONS.format("test"))
+
+
 def last_frames(split: Split) -> npt.NDArray[np.int64]:
     """(W,) the last frame of each window."""
     return split.window_start.astype(np.int64) + split.window.length - 1
-
-
-def action_of(task: str) -> str:
-    """`brake` of `brake_2s`."""
-    return task.rsplit("_", 1)[0]
-
-
-def horizon_of(task: str) -> float:
-    """Seconds ahead: 2.0 of `brake_2s`."""
-    return float(task.rsplit("_", 1)[1].removesuffix("s"))

@@ -1,6 +1,5 @@
 """The contents of metrics.json and comparison.json as frozen, typed objects for writers and readers."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
@@ -33,23 +32,17 @@ class Result(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a file that `write` wrote.
-
-        Raises:
-            DataError: it is missing, not JSON, or of another version.
-        """
+        """Read a file that `write` wrote. DataError if it is missing, damaged or of another version."""
         try:
-            return cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
+            return cls.model_validate_json(path.read_bytes())
         except FileNotFoundError:
             raise DataError(f"{path} is missing: evaluate first.") from None
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
             place = ".".join(str(part) for part in problem["loc"])
             raise DataError(
-                f"{path}: {place}: {problem['msg']}; the file is of another version: evaluate again."
+                f"{path} is damaged or of another version: {place} {problem['msg']}; evaluate again."
             ) from None
-        except ValueError as error:
-            raise DataError(f"{path} is not JSON ({error}): evaluate again.") from None
 
 
 class OnsetFigures(Result):

@@ -1,12 +1,10 @@
 """Figures from predictions: the same for networks and baselines. Thresholds come from val, nothing from test."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from model.evaluation import alarms, calibration
 from model.evaluation.calibration import Calibrator
@@ -35,10 +33,8 @@ from model.evaluation.results import (
     TaskFigures,
 )
 
-SPEEDS = (0.0, 50.0, 100.0, np.inf)
-"""Limits of the speed ranges, km/h."""
-Thresholds = tuple[float | None, list[AlarmThreshold]]
-"""Of one task, chosen on val: with the best F1, None if val holds no positive; and one per budget of false alarms."""
+SPEEDS = {"0 to 50 km/h": (0, 50), "50 to 100 km/h": (50, 100), "100 km/h and above": (100, np.inf)}
+BOXES_IN_LANE = ("no box in the lane", "one box in the lane", "more boxes in the lane")
 
 
 def evaluate_predictions(
@@ -57,7 +53,7 @@ def evaluate_predictions(
     """
     calibrator = calibration.fit(raw_val, config.calibration, checkpoint)
     val, test = calibrator.apply(raw_val), calibrator.apply(raw_test)
-    thresholds = choose_thresholds(val, config)
+    thresholds = {task: choose_thresholds(val.task(column), config) for column, task in enumerate(val.tasks)}
     evaluation = Evaluation(
         schema_version=SCHEMA_VERSION,
         evaluation_config=config,
@@ -72,67 +68,52 @@ def evaluate_predictions(
     return evaluation, calibrator
 
 
-def choose_thresholds(val: Predictions, config: EvaluationConfig) -> dict[str, Thresholds]:
-    """The thresholds of each task."""
-    chosen = {}
-    for column, task in enumerate(val.tasks):
-        windows = val.task(column)
-        best_f1 = choose_threshold(windows.labels, windows.probabilities)
-        chosen[task] = best_f1, alarms.choose_thresholds(Drives.of(windows), config)
-    return chosen
+def choose_thresholds(windows: TaskWindows, config: EvaluationConfig) -> list[AlarmThreshold]:
+    """The thresholds of a task: with the best F1, None if there is no positive, and one per budget of false alarms."""
+    best_f1 = choose_threshold(windows.labels, windows.probabilities)
+    off = None if best_f1 is None else best_f1 * config.alarm_off_share
+    return [
+        AlarmThreshold(budget=None, on=best_f1, off=off),
+        *alarms.choose_thresholds(Drives.of(windows), config),
+    ]
 
 
 def score(
-    predictions: Predictions, raw: Predictions, thresholds: Mapping[str, Thresholds], config: EvaluationConfig
+    predictions: Predictions,
+    raw: Predictions,
+    thresholds: Mapping[str, Sequence[AlarmThreshold]],
+    config: EvaluationConfig,
 ) -> SplitFigures:
-    """All figures of a split; `raw` are the predictions before calibration."""
+    """All figures of a split at the thresholds of each task; `raw` are the predictions before calibration."""
     tasks = {}
     for column, task in enumerate(predictions.tasks):
-        windows = predictions.task(column)
-        before = expected_calibration_error(windows.labels, raw.task(column).probabilities)
-        tasks[task] = _task_figures(windows, predictions.recordings, before, thresholds[task], config)
+        windows, before = predictions.task(column), raw.task(column).probabilities
+        labels, scores = windows.labels, windows.probabilities
+        best_f1, *budgets = thresholds[task]
+        figures = binary_metrics(labels, scores, best_f1.on)
+        block = blocks(windows.time_ms, windows.recording)
+        draws = bootstrap_draws(block, config.bootstrap_samples, config.seed)
+        drives = Drives.of(windows)
+        tasks[task] = TaskFigures(
+            **figures,
+            uncalibrated_error=expected_calibration_error(labels, before),
+            pr_auc_interval=interval(bootstrap_areas(labels, scores, block, draws)[0], config.confidence_level),
+            random_pr_auc=figures["positive_rate"],
+            events=None if best_f1.on is None else alarms.alarm_figures(drives, best_f1, config),
+            onset=_onset_figures(windows, config),
+            alarms=[alarms.alarm_figures(drives, threshold, config) for threshold in budgets],
+            alarm_curve=alarms.alarm_curve(drives, config),
+            slices=_slices(windows, predictions.recordings, config),
+        )
     return SplitFigures.of(tasks)
-
-
-def _task_figures(
-    windows: TaskWindows,
-    recordings: Sequence[str],
-    uncalibrated_error: float | None,
-    thresholds: Thresholds,
-    config: EvaluationConfig,
-) -> TaskFigures:
-    labels, scores = windows.labels, windows.probabilities
-    best_f1, budgets = thresholds
-    figures = binary_metrics(labels, scores, best_f1)
-    block = blocks(windows.time_ms, windows.recording)
-    draws = bootstrap_draws(block, config.bootstrap_samples, config.seed)
-    drives = Drives.of(windows)
-    at_f1 = None if best_f1 is None else alarms.alarm_threshold(best_f1, None, config)
-    return TaskFigures(
-        **figures,
-        uncalibrated_error=uncalibrated_error,
-        pr_auc_interval=interval(bootstrap_areas(labels, scores, block, draws)[0], config.confidence_level),
-        random_pr_auc=figures["positive_rate"],
-        events=at_f1 and alarms.alarm_figures(drives, at_f1, config),
-        onset=_onset_figures(windows, config),
-        alarms=[alarms.alarm_figures(drives, chosen, config) for chosen in budgets],
-        alarm_curve=alarms.alarm_curve(drives, config),
-        slices=_slices(windows, recordings, config),
-    )
 
 
 def _slices(windows: TaskWindows, recordings: Sequence[str], config: EvaluationConfig) -> list[Slice]:
     """Onset figures by speed, by boxes in the own lane, and by recording; with fewer resamples."""
     few = config.replace(bootstrap_samples=max(2, config.bootstrap_samples // 5))
-    parts: list[tuple[str, str, npt.NDArray[np.bool_]]] = []
-    for low, high in itertools.pairwise(SPEEDS):
-        name = f"{low:g} to {high:g} km/h" if np.isfinite(high) else f"{low:g} km/h and above"
-        parts.append(("speed", name, (windows.speed >= low) & (windows.speed < high)))
-    parts += [
-        ("traffic", "no box in the lane", windows.lane_boxes == 0),
-        ("traffic", "one box in the lane", windows.lane_boxes == 1),
-        ("traffic", "more boxes in the lane", windows.lane_boxes > 1),
-    ]
+    speed, boxes = windows.speed, windows.lane_boxes.clip(max=2)
+    parts = [("speed", name, (speed >= low) & (speed < high)) for name, (low, high) in SPEEDS.items()]
+    parts += [("traffic", name, boxes == number) for number, name in enumerate(BOXES_IN_LANE)]
     parts += [("recording", name, windows.recording == number) for number, name in enumerate(recordings)]
     return [
         Slice(by=by, part=part, onset=_onset_figures(windows.chosen(rows), few))

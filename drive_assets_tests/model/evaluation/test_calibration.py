@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from model.evaluation.calibration import Curve, Method, _fit
+from model.evaluation.calibration import Curve, Method, fit_curve
 from model.evaluation.measures import average_precision, expected_calibration_error
 
 
@@ -20,7 +20,7 @@ def test_calibration_restores_the_rates_and_keeps_the_ranking(
 ) -> None:
     labels, true, predicted = overconfident
     half = len(labels) // 2
-    curve = _fit(labels[:half], predicted[:half], method)
+    curve = fit_curve(labels[:half], predicted[:half], method)
     after = curve(predicted[half:])
     assert expected_calibration_error(labels[half:], predicted[half:]) > 0.04
     assert expected_calibration_error(labels[half:], after) < 0.02
@@ -32,9 +32,9 @@ def test_calibration_restores_the_rates_and_keeps_the_ranking(
 @pytest.mark.parametrize("method", ["platt", "temperature", "isotonic", "none"])
 def test_a_task_with_few_positives_is_not_calibrated(method: Method) -> None:
     labels = np.arange(100) < 4
-    assert _fit(labels, np.linspace(0, 1, 100), method) == Curve()
+    assert fit_curve(labels, np.linspace(0, 1, 100), method) == Curve()
 
 
 def test_the_ranking_of_a_network_worse_than_chance_is_not_reversed() -> None:
     labels = np.arange(100) < 50
-    assert _fit(labels, np.linspace(0.1, 0.9, 100), "platt").slope > 0
+    assert fit_curve(labels, np.linspace(0.1, 0.9, 100), "platt").slope > 0

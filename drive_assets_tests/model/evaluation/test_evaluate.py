@@ -15,7 +15,7 @@ from model.common.errors import DataError
 from model.dataset.split_file import read_split
 from model.evaluation import calibration
 from model.evaluation.baselines import BASELINES, evaluate_baselines
-from model.evaluation.best import Verdict, incumbent, judge, promote, scored_on
+from model.evaluation.best import Verdict, incumbent, judge, promote
 from model.evaluation.comparison import rank, write_comparison
 from model.evaluation.config import EvaluationConfig
 from model.evaluation.evaluate import evaluate_checkpoint
@@ -153,13 +153,13 @@ def test_another_architecture_and_other_splits_are_refused(evaluated: Path, tmp_
         evaluate_checkpoint(best, evaluated, tmp_path, CONFIG, "attention_query_lstm")
     for name in ("val", "test"):
         write_split_file(tmp_path / f"{name}.h5", frames=200, version="v2")
-    with pytest.raises(DataError, match=r"trained on data version v1, but .*val\.h5 is v2: train again"):
+    with pytest.raises(DataError, match=r"trained on data version v1, but .*val\.h5 has v2: train again"):
         evaluate_checkpoint(best, tmp_path, tmp_path / "evaluation", CONFIG)
     with pytest.raises(DataError, match=r"trained on data version v1, but v2 is to be evaluated: train again"):
         evaluate_checkpoint(best, evaluated, tmp_path / "evaluation", CONFIG, data_version="v2")
     with pytest.raises(DataError, match=r"val\.h5 holds data version v2, expected v1"):
         shutil.copy(evaluated / "train.h5", tmp_path)
-        evaluate_baselines(tmp_path, tmp_path / "evaluation", tuple(DEFAULT_TASKS), "v1", CONFIG)
+        evaluate_baselines(tmp_path, tmp_path / "evaluation", metrics_of(evaluated)["simple_concat_lstm"])
     assert not (tmp_path / "evaluation").exists()
 
 
@@ -198,7 +198,7 @@ def test_evaluations_of_different_data_are_not_compared(evaluated: Path, tmp_pat
 def test_baselines_are_rows_of_the_comparison(evaluated: Path, tmp_path: Path) -> None:
     folder = tmp_path / "evaluation"
     shutil.copytree(evaluated / "evaluation", folder)
-    baselines = evaluate_baselines(evaluated, folder / "baselines", tuple(DEFAULT_TASKS), "v1", CONFIG)
+    baselines = evaluate_baselines(evaluated, folder / "baselines", metrics_of(evaluated)["simple_concat_lstm"])
     assert set(baselines) == set(BASELINES)
     for task in DEFAULT_TASKS:  # the labels of these files are the state at the same frame
         assert baselines["last_state"].test[task].pr_auc == 1.0
@@ -218,7 +218,7 @@ def test_baselines_are_rows_of_the_comparison(evaluated: Path, tmp_path: Path) -
     kept = (folder / "comparisons" / "v1" / "comparison.html").read_text()
     assert "href=" not in kept and kept.count("<td") == page.count("<td")
     table = (folder / "comparison.csv").read_text()
-    assert evaluate_baselines(evaluated, folder / "baselines", tuple(DEFAULT_TASKS), "v1", CONFIG) == baselines
+    assert evaluate_baselines(evaluated, folder / "baselines", metrics_of(evaluated)["simple_concat_lstm"]) == baselines
     weights = evaluated / "models" / content.best / "best_model.pt"
     verdict = judge(content, folder, weights)
     assert not verdict.promoted
@@ -258,9 +258,6 @@ def test_the_best_stays_until_a_better_one_comes(evaluated: Path, tmp_path: Path
     best = kept.folder(folder) / "best_model.pt"
     assert best.read_bytes() == weights(good).read_bytes()
     assert calibration.load(best) is not None
-    assert scored_on(kept, folder) == "v1"
-    (best.parent / "metrics.json").write_text("{}")  # of an older version
-    assert scored_on(kept, folder) is None
 
 
 def change(path: Path, labels: int | None = None, task: int | slice = slice(None), state: int | None = None) -> None:
@@ -312,7 +309,7 @@ def test_undefined_figures_are_none_and_no_file_contains_nan(
     shutil.copytree(evaluated / "models" / "simple_concat_lstm", tmp_path / "model")
     folder = tmp_path / "evaluation"
     found = evaluate_checkpoint(tmp_path / "model" / "best_model.pt", tmp_path, folder / "simple_concat_lstm", config)
-    baselines = evaluate_baselines(tmp_path, folder / "baselines", tuple(found.tasks), "v1", config)
+    baselines = evaluate_baselines(tmp_path, folder / "baselines", found)
     content = compare({"simple_concat_lstm": found}, folder, baselines)
 
     assert content.best == "simple_concat_lstm" and content.variants[0].beats_baseline in (None, False)
