@@ -1,17 +1,35 @@
 """`drive-assets`: each command does what the UI does, on the same Dagster instance."""
 
 import argparse
+import importlib
 import os
 import signal
 import sys
 import threading
 import warnings
+from importlib.metadata import version
+from pathlib import Path
 
-from drive_assets.commands import graph, recordings, servers
 from model.common.errors import DataError
 from model.common.processes import hide_from_others
 
 BROKEN_PIPE = 128 + signal.SIGPIPE
+ORDER = """from drives to models:
+  drive-assets demo                                  everything on simulated drives, in about ten minutes
+  drive-assets ingest ~/drives                       add recordings
+  drive-assets run --weights detector.pt --dry-run   list what is missing; without --dry-run: make it
+  drive-assets status                                list what is made, missing, out of date, running and failed
+  drive-assets ui                                    graph, report pages and MLflow in the browser
+"""
+ASSETS = """examples:
+  drive-assets run                                         everything
+  drive-assets run --select annotations --recordings 2024-05-31_08-15-00 --weights detector.pt
+  drive-assets run --select 'checkpoint,evaluation,model_comparison' --architectures simple_concat_lstm
+  drive-assets run --select '+key:checkpoint' --lacking    checkpoint and what it is made from, where needed
+
+assets: recording, boxy_dataset, boxy_detector, nuimages_dataset, nuimages_detector, annotations, future_labels,
+split_manifest, h5_split, checkpoint, evaluation, model_comparison
+"""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -19,9 +37,12 @@ def main(arguments: list[str] | None = None) -> None:
     warnings.filterwarnings("ignore", module="dagster")
     hide_from_others()
     interrupted = _handle_interrupts()
-    options = parser().parse_args(arguments)
+    options = parser().parse_args(sys.argv[1:] or ["--help"] if arguments is None else arguments)
     try:
-        status = 0 if options.command(options) else 1
+        module, function = options.command.split(".")
+        # Heavy modules are imported by the command that needs them, so that `--help` is quick.
+        command = getattr(importlib.import_module(f"drive_assets.commands.{module}"), function)
+        status = 0 if command(options) else 1
         sys.stdout.flush()
     except DataError as error:
         status = _fail(error, 2)
@@ -36,11 +57,74 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of all commands; `options.command` does what was asked for."""
-    parser = argparse.ArgumentParser(prog="drive-assets", description="From recorded drives to compared models.")
+    """The parser of all commands; `options.command` is module.function in `drive_assets.commands`."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        "drive-assets", description="From recorded drives to compared models.", epilog=ORDER, formatter_class=raw
+    )
+    parser.add_argument("--version", action="version", version=f"drive-assets {version('drive-assets')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for group in (recordings, graph, servers):
-        group.add_commands(commands)
+
+    def add(name: str, function: str, text: str, epilog: str = "") -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text, epilog=epilog, formatter_class=raw)
+        command.set_defaults(command=function)
+        return command
+
+    add("demo", "graph.demo", "simulated drives through the whole graph")
+
+    simulate = add("simulate", "recordings.simulate", "simulate drives, and frames like those of Boxy and nuImages")
+    simulate.add_argument("--recordings", type=int, help="number of drives")
+    simulate.add_argument("--duration", type=float, dest="duration_s", help="length of a drive in seconds")
+    simulate.add_argument("--seed", type=int)
+    simulate.add_argument("--fault-rate", type=float, help="share of rows with a fault of the recorder")
+    simulate.add_argument("--workers", type=int, help="processes that simulate in parallel")
+    simulate.add_argument("--boxy-sequences", type=int)
+    simulate.add_argument("--boxy-frames", type=int, help="frames per sequence")
+    simulate.add_argument("--no-boxy", action="store_true", help="drives only")
+
+    ingest = add("ingest", "recordings.ingest", "add recordings to the data root")
+    ingest.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="recording folders, zips, or their parents")
+    pedal = "accelerator values at rest and fully pressed, such as 14.12 81.56: rescaled to 0 to 100 %%"
+    ingest.add_argument("--pedal-range", nargs=2, type=float, metavar=("REST", "FULL"), help=pedal)
+
+    forget = add("forget", "recordings.forget", "remove recordings; their files move to recordings/.removed")
+    forget.add_argument("names", nargs="+", metavar="NAME")
+    forget.add_argument("--reason", default="", help="kept in the history of the recording")
+
+    sharepoint = add("sharepoint", "recordings.check_sharepoint", "recordings that arrive in a SharePoint library")
+    sharepoint.add_argument("action", choices=["check"], help="test the access step by step")
+
+    run = add("run", "graph.run", "materialise assets", ASSETS)
+    run.add_argument("--select", default="*", help="Dagster's selection syntax; default everything")
+    run.add_argument("--recordings", nargs="+", default=[], metavar="NAME", help="default all")
+    run.add_argument("--architectures", nargs="+", default=[], metavar="NAME", help="default all twelve")
+    run.add_argument("--weights", type=Path, help="detector for annotations, instead of the trained one")
+    run.add_argument("--lacking", action="store_true", help="only what is missing, failed or out of date")
+    run.add_argument("--dry-run", action="store_true", help="only list what would be made, and why")
+    run.add_argument("--config", type=Path, help="YAML file: config by asset name, as in the launchpad")
+
+    status = add("status", "graph.status", "list what is made, missing, out of date, running and refused")
+    status.add_argument("--json", action="store_true", help="for scripts")
+
+    video = add("video", "recordings.video", "write a video of an annotated recording")
+    video.add_argument("recording", metavar="RECORDING", help="name of a recording")
+    where = "an .mp4 or .webm file; default <recording>.mp4 in the current folder"
+    video.add_argument("--output", type=Path, help=where)
+    video.add_argument("--speed", type=float, default=5.0, help="times faster than recorded; default 5")
+
+    ui = add("ui", "servers.ui", "serve Dagster, the report pages and MLflow on loopback")
+    ui.add_argument("--host", default="127.0.0.1")
+    ui.add_argument("--port", type=int, default=3000)
+    ui.add_argument("--mlflow-port", type=int, default=5000)
+    ui.add_argument("--reports-port", type=int, default=3001)
+    ui.add_argument("--no-token", action="store_true", help="let every user of this machine in")
+
+    reports = add("reports", "servers.reports", "serve the report pages alone, for a Dagster that runs elsewhere")
+    reports.add_argument("--host", default="127.0.0.1")
+    reports.add_argument("--port", type=int, default=3001)
+
+    services = "create what services need: DAGSTER_HOME, MLflow's store, the pool's limit"
+    add("prepare", "servers.prepare", services)
     return parser
 
 

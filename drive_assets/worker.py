@@ -20,7 +20,7 @@ from drive_assets.resources.mlflow.tracking import JOB_LOCK
 from drive_assets.tasks import STOP_REQUESTED, TASKS, Task, exit_if_requested
 from drive_assets.wire import Failed, Report, Work, from_wire, reports_of, to_wire, version
 from model.common.errors import DataError, PassingError
-from model.common.files import locked_after
+from model.common.files import locked
 from model.common.processes import die_with_parent, hide_from_others
 from model.common.progress import Log
 
@@ -38,10 +38,8 @@ def main() -> None:
         if work.reports:  # a job of a cluster
             messages = Path(work.reports)
             lock = messages.with_name(".lock")
-            # A process that the cluster takes for lost may still run and hold it.
-            stack.enter_context(
-                locked_after(lock, log, "Waiting for another process that does the same work: {holder}")
-            )
+            waiting = "Waiting for another process that does the same work: {holder}; its node may be lost"
+            stack.enter_context(locked(lock, 0.0, waiting, log))
             os.environ[JOB_LOCK] = str(lock)
             done = reports_of(read_messages(messages))
         for number, job in enumerate(work.jobs):

@@ -1,14 +1,17 @@
 """The command line as a whole; what its commands do is tested with what they call."""
 
+import json
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from drive_assets import cli
 from drive_assets.commands import graph
+from drive_assets.definitions import defs
 
 
 @pytest.fixture
@@ -17,6 +20,28 @@ def signals_kept() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+def drive_assets(*arguments: str) -> object:
+    """The exit status of a command."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(list(arguments))
+    return ended.value.code
+
+
+def test_help_names_every_asset_and_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert drive_assets("run", "--help") == 0
+    text = capsys.readouterr().out
+    names = {key.to_user_string() for key in defs.resolve_asset_graph().get_all_asset_keys()}
+    assert names <= set(text.replace(",", " ").split())
+    assert drive_assets("--version") == 0
+    assert capsys.readouterr().out.startswith("drive-assets ")
+
+
+def test_the_status_as_json(data_root: Path, signals_kept: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert drive_assets("status", "--json") == 0
+    statuses = {status["asset"]: status for status in json.loads(capsys.readouterr().out)}
+    assert len(statuses["checkpoint"]["missing"]) == 12 and statuses["recording"]["missing"] == []
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
@@ -31,28 +56,22 @@ def test_an_interruption_ends_the_command_quietly_though_python_makes_another_er
         type("Model", (), {"field": Interrupted()})  # Python 3.11 raises a RuntimeError from what `__set_name__` raises
         return True
 
-    monkeypatch.setattr(graph, "_status", imports_when_interrupted)
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["status"])
-    assert (ended.value.code, capsys.readouterr().err) == (130, "")
+    monkeypatch.setattr(graph, "status", imports_when_interrupted)
+    assert (drive_assets("status"), capsys.readouterr().err) == (130, "")
 
 
-def run_with_output(output: str) -> "subprocess.CompletedProcess[str]":
-    """A command that prints 10,000 lines, in a shell that sends them to `output`."""
+@pytest.mark.parametrize(
+    ("output", "status", "error"),
+    [
+        ("| head -1", 128 + signal.SIGPIPE, ""),
+        ("> /dev/full", 2, "drive-assets: The standard output cannot be written: No space left on device.\n"),
+    ],
+)
+def test_an_output_that_ends_early_or_is_full(output: str, status: int, error: str) -> None:
     code = (
         "import sys; from drive_assets import cli; from drive_assets.commands import graph, common;"
-        "graph._status = lambda options: [common.tell('x' * 80) for _ in range(10000)]; cli.main(['status'])"
+        "graph.status = lambda options: [common.tell('x' * 80) for _ in range(10000)]; cli.main(['status'])"
     )
     command = f"'{sys.executable}' -W ignore -c \"{code}\" {output}; exit ${{PIPESTATUS[0]}}"
-    return subprocess.run(["bash", "-c", command], capture_output=True, text=True)
-
-
-def test_a_reader_that_ends_early_ends_the_command_silently() -> None:
-    ended = run_with_output("| head -1")
-    assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, "")
-
-
-def test_an_output_that_cannot_be_written_is_one_sentence() -> None:
-    ended = run_with_output("> /dev/full")
-    assert ended.stderr == "drive-assets: The standard output cannot be written: No space left on device.\n"
-    assert ended.returncode == 2
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (status, error)

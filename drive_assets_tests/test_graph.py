@@ -315,7 +315,7 @@ def test_a_full_disk_under_dagsters_records_is_one_sentence(
     def fail(options: object) -> bool:
         raise sqlalchemy.exc.OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full"))
 
-    monkeypatch.setattr(recordings, "_ingest", fail)
+    monkeypatch.setattr(recordings, "ingest", fail)
     with pytest.raises(SystemExit) as ended:
         cli.main(["ingest", "x"])
     told = capsys.readouterr().err

@@ -127,6 +127,7 @@ def test_only_sharepoint_mentions_sharepoint() -> None:
     table = (
         "drive_assets.recordings.sources",
         "drive_assets.recordings.definitions",
+        "drive_assets.cli",
         "drive_assets.commands.recordings",
     )
     wrong = {

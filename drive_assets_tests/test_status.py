@@ -82,7 +82,8 @@ def test_failed_outdated_and_missing_partitions(instance: dg.DagsterInstance, st
     telemetry.write_text(telemetry.read_text().replace(",2000,", ",2100,"))
     assert run(instance, "recording", DRIVE)
     statuses = status(instance, storage)
-    assert statuses["future_labels"].outdated == {DRIVE: f"{storage.future_labels(DRIVE)} is gone"}
+    gone = f"{storage.future_labels(DRIVE)} is gone"
+    assert statuses["future_labels"].outdated == {DRIVE: gone}
     text = "\n".join(lines(list(statuses.values())))
     assert f"1 of 3 materialised, 1 failed; missing: {UNKNOWN}" in text and "forget NAME" in text
     first = tick(instance, storage)
@@ -93,6 +94,9 @@ def test_failed_outdated_and_missing_partitions(instance: dg.DagsterInstance, st
     }
     assert evaluations(tick(instance, storage, first.cursor)) == {}
     log: list[str] = []
+    assert run(instance, "*", tell=log.append, dry_run_in=storage)
+    assert log == ["[1/2] recording: 1 up to date, 1 failed, 1 missing", f"[2/2] future_labels: 1 {gone}"]
+    log.clear()
     for _ in range(2):
         assert run(instance, "future_labels", tell=log.append, needed_in=storage)
     assert " ".join(log).count("future_labels for 1 partition") == 1  # the second time nothing is missing

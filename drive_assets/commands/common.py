@@ -1,11 +1,9 @@
-"""What several commands need. Heavy modules are imported where a command needs them, so that `--help` is quick."""
+"""What several commands need."""
 
-from typing import TYPE_CHECKING
-
+from drive_assets.recordings.ingest import sweep
+from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
-
-if TYPE_CHECKING:
-    from drive_assets.resources.storage import Storage
+from model.common.files import remove_abandoned
 
 
 def tell(line: str) -> None:
@@ -18,12 +16,8 @@ def tell(line: str) -> None:
         raise DataError(f"The standard output cannot be written: {error.strerror}.") from error
 
 
-def writable_storage() -> "Storage":
+def writable_storage() -> Storage:
     """The data root, checked that it can be written, without temporary files of killed processes."""
-    from drive_assets.recordings.ingest import sweep
-    from drive_assets.resources.storage import Storage
-    from model.common.files import remove_abandoned
-
     storage = Storage.from_environment()
     storage.check_writable()
     sweep(storage)

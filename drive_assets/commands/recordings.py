@@ -3,57 +3,13 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 from drive_assets.commands.common import tell, writable_storage
+from drive_assets.partitions import register_recordings
+from drive_assets.running.instance import open_instance
 
 
-def add_commands(commands: Any) -> None:
-    simulate = commands.add_parser("simulate", help="simulate drives, and frames like those of Boxy and nuImages")
-    simulate.add_argument("--recordings", type=int, help="number of drives")
-    simulate.add_argument("--duration", type=float, dest="duration_s", help="length of a drive in seconds")
-    simulate.add_argument("--seed", type=int)
-    simulate.add_argument("--fault-rate", type=float, help="share of rows with a fault of the recorder")
-    simulate.add_argument("--workers", type=int, help="processes that simulate in parallel")
-    simulate.add_argument("--boxy-sequences", type=int)
-    simulate.add_argument("--boxy-frames", type=int, help="frames per sequence")
-    simulate.add_argument("--no-boxy", action="store_true", help="drives only")
-    simulate.set_defaults(command=_simulate)
-
-    ingest = commands.add_parser("ingest", help="add recordings to the data root")
-    ingest.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="recording folders, zips, or their parents")
-    ingest.add_argument(
-        "--pedal-range",
-        nargs=2,
-        type=float,
-        metavar=("REST", "FULL"),
-        help="accelerator values at rest and fully pressed, such as 14.12 81.56: rescaled to 0 to 100 %%",
-    )
-    ingest.set_defaults(command=_ingest)
-
-    forget = commands.add_parser("forget", help="remove recordings; their files move to recordings/.removed")
-    forget.add_argument("names", nargs="+", metavar="NAME")
-    forget.add_argument("--reason", default="", help="kept in the history of the recording")
-    forget.set_defaults(command=_forget)
-
-    sharepoint = commands.add_parser("sharepoint", help="recordings that arrive in a SharePoint library")
-    check = sharepoint.add_subparsers(required=True, metavar="COMMAND").add_parser(
-        "check", help="test the access step by step"
-    )
-    check.set_defaults(command=_check_sharepoint)
-
-    video = commands.add_parser("video", help="write a video of an annotated recording")
-    video.add_argument("recording", metavar="RECORDING", help="name of a recording")
-    video.add_argument(
-        "--output", type=Path, help="an .mp4 or .webm file; default <recording>.mp4 in the current folder"
-    )
-    video.add_argument("--speed", type=float, default=5.0, help="times faster than recorded; default 5")
-    video.set_defaults(command=_video)
-
-
-def _simulate(options: argparse.Namespace) -> bool:
-    from drive_assets.partitions import register_recordings
-    from drive_assets.running.instance import open_instance
+def simulate(options: argparse.Namespace) -> bool:
     from drive_assets.simulation.boxy import simulate_boxy
     from drive_assets.simulation.config import SimulationConfig
     from drive_assets.simulation.drives import simulate_drives
@@ -74,12 +30,10 @@ def _simulate(options: argparse.Namespace) -> bool:
     return True
 
 
-def _ingest(options: argparse.Namespace) -> bool:
+def ingest(options: argparse.Namespace) -> bool:
     from drive_assets.definitions import defs
-    from drive_assets.partitions import register_recordings
     from drive_assets.recordings.local import find_all
     from drive_assets.recordings.sources import register
-    from drive_assets.running.instance import open_instance
     from drive_assets.running.materialize import materialize
 
     storage = writable_storage()
@@ -97,25 +51,24 @@ def _ingest(options: argparse.Namespace) -> bool:
     return succeeded and not refused
 
 
-def _forget(options: argparse.Namespace) -> bool:
-    from drive_assets.recordings.forget import forget
-    from drive_assets.running.instance import open_instance
+def forget(options: argparse.Namespace) -> bool:
+    from drive_assets.recordings import forget as forgetting
 
     storage = writable_storage()
     with open_instance() as instance:
         for name in options.names:
-            removed = forget(instance, storage, name, options.reason)
+            removed = forgetting.forget(instance, storage, name, options.reason)
             tell(f"{name} is forgotten" + (f"; its files are in {removed}" if removed else ""))
     return True
 
 
-def _check_sharepoint(options: argparse.Namespace) -> bool:
+def check_sharepoint(options: argparse.Namespace) -> bool:
     from drive_assets.recordings.sharepoint.check_access import check_access
 
     return check_access(tell)
 
 
-def _video(options: argparse.Namespace) -> bool:
+def video(options: argparse.Namespace) -> bool:
     from model.annotation.video import SUFFIX, write_video
     from model.recording.folder import parse_recording_name
 

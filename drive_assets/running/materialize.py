@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +33,7 @@ def materialize(
     config: AssetConfig | None = None,
     tell: Log = print,
     needed_in: Storage | None = None,
+    dry_run_in: Storage | None = None,
 ) -> bool:
     """Materialise the selected assets, upstream first, each for its partitions; return whether all succeeded.
 
@@ -43,6 +45,7 @@ def materialize(
         architectures: partition keys; all twelve if empty.
         config: run config by asset name.
         needed_in: if given, only what is missing, failed or out of date there.
+        dry_run_in: if given, what would be made, and its state there, is only reported.
 
     Raises:
         DataError: an unknown partition key, or a selection that selects nothing.
@@ -58,7 +61,8 @@ def materialize(
     keys = _partition_keys(instance, graph, ordered, recordings, architectures, tell)
     check_config(repository, config, ordered, tell)
     with lease(instance) as process:
-        plan = _Plan(repository, instance, ordered, keys, config, tell, needed_in, {**process, **REPOSITORY_TAG})
+        tags = {**process, **REPOSITORY_TAG}
+        plan = _Plan(repository, instance, ordered, keys, config, tell, needed_in, dry_run_in, tags)
         for key in every:
             plan.make(key)
     return not any(plan.failed[key] for key in ordered)
@@ -109,6 +113,7 @@ class _Plan:
     config: AssetConfig
     tell: Log
     needed_in: Storage | None
+    dry_run_in: Storage | None
     tags: Mapping[str, str]
     failed: dict[dg.AssetKey, set[str]] = field(default_factory=dict)
     """Partitions that failed, or were left out because something upstream did; also of assets that are not selected."""
@@ -127,6 +132,9 @@ class _Plan:
             self.tell(f"{place} is left out{names}: its inputs failed")
         if not todo:
             return
+        if self.dry_run_in is not None:
+            self.tell(f"{place}: {self._states(key, todo, self.dry_run_in)}")
+            return
         started = time.monotonic()
         self.tell(f"{place} for {len(todo)} partition{'s' * (len(todo) > 1)}" if definition else place)
         failed = set(todo).difference(*(self._run(key, tags) for tags in self._ranges(key, todo)))
@@ -141,6 +149,15 @@ class _Plan:
             return wanted
         status = asset_status(self.instance, self.repository.asset_graph, self.needed_in, key)
         return [name for name in wanted if name in status.missing or name in status.outdated or name in status.failed]
+
+    def _states(self, key: dg.AssetKey, names: Sequence[str], storage: Storage) -> str:
+        """How many partitions are in which state."""
+        status = asset_status(self.instance, self.repository.asset_graph, storage, key)
+        states = (
+            dict.fromkeys(status.missing, "missing") | dict(status.outdated) | dict.fromkeys(status.failed, "failed")
+        )
+        counts = Counter(states.get(name, "up to date") for name in names)
+        return ", ".join(f"{count} {state}" for state, count in counts.most_common())
 
     def _left_out(self, key: dg.AssetKey, wanted: Sequence[str]) -> set[str]:
         graph = self.repository.asset_graph
