@@ -70,6 +70,13 @@ class ReadingConfig(Config):
     missing_values: list[str] = Field(
         [], description="Texts in any column that mean that there is no value, besides empty cells"
     )
+    hold_s: float = Field(
+        3.0,
+        ge=0,
+        le=60,
+        description="Longest time (s) that the last value stands for empty cells after it, as of a slowly polled "
+        "channel. Never for SPEED, ACCELERATOR_POS_D and BRAKE_SIGNAL",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -120,10 +127,9 @@ class Cells:
     columns: dict[str, npt.NDArray[np.object_]]
     line: npt.NDArray[np.int64]
     """(N,) line of each row, from 1"""
-    broken: npt.NDArray[np.bool_]
-    """(N,) rows that do not fit the table: an open quote, a NUL, or too many cells. Their cells are empty."""
-    header_again: npt.NDArray[np.bool_]
-    """(N,) rows that repeat the header, as after a restart of the logger"""
+    faults: npt.NDArray[np.object_]
+    """(N,) unreadable (an open quote, a NUL, or too many cells: all are empty), headers (the header again, as after a
+    restart of the logger), or empty"""
     encoding: str
     separator: str
 
@@ -132,37 +138,32 @@ def read_cells(path: Path, config: ReadingConfig) -> Cells:
     """Read the columns of the channels from a table.
 
     Raises:
-        DataError: the file is missing, empty or not a text table, lacks a required column, or has a column twice with
-            different cells. Names the separator and the columns that it has.
+        DataError: the file is missing, empty or not a text table, lacks a required column, or has a column twice. Names
+            the separator and the columns that it has.
     """
     text, encoding = _decode(path, config.encoding)
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    spellings = {spelling: name for spelling, name in SPELLINGS.items() if name not in config.columns}
-    spellings |= {header.strip().lower(): name for name, header in config.columns.items()}
-    first, separator = _header(path, lines, spellings, config.separator or "".join(SEPARATORS))
+    names_of = {spelling: name for spelling, name in SPELLINGS.items() if name not in config.columns}
+    names_of |= {header.strip().lower(): name for name, header in config.columns.items()}
+    first, separator = _header(path, lines, names_of, config.separator or "".join(SEPARATORS))
     headers = _split(lines[first], separator)
-    names = [spellings.get(header.lower(), "") for header in headers]
+    names = [names_of.get(header.lower(), "") for header in headers]
     _check_columns(path, headers, names, separator)
     numbers = [number for number in range(first + 1, len(lines)) if lines[number] and not lines[number].isspace()]
+    empty = [""] * len(names)
     rows = [_row(lines[number], separator, len(names)) for number in numbers]
     if lines[-1].strip() and numbers and len(_split(lines[-1], separator)) < len(names):
-        rows[-1] = [""] * len(names)  # cut off, perhaps in the middle of a number
-    empty = [""] * len(names)
-    table = list(zip(*(row or empty for row in rows), strict=True)) if rows else [()] * len(names)
-    columns: dict[str, npt.NDArray[np.object_]] = {}
-    for name, cells in zip(names, table, strict=True):
-        if name:
-            texts = [cell.strip() for cell in cells]
-            if config.missing_values:
-                texts = ["" if text in config.missing_values else text for text in texts]
-            column = np.array(texts, object)
-            if not np.array_equal(columns.setdefault(name, column), column):
-                raise DataError(f"{path} has the column {name} more than once, with different cells: keep one.")
+        rows[-1] = empty  # cut off, perhaps in the middle of a number
+    missing = frozenset(config.missing_values)
+    table = [["" if cell in missing else cell for cell in row or empty] for row in rows]
+    texts = np.array(table, object).reshape(len(rows), len(names))
+    header_again = [lines[number].strip() == lines[first].strip() for number in numbers]
     return Cells(
-        columns=columns,
+        columns={name: texts[:, index] for index, name in enumerate(names) if name},
         line=np.array(numbers, np.int64) + 1,
-        broken=np.array([row is None for row in rows], bool),
-        header_again=np.array([lines[number].strip() == lines[first].strip() for number in numbers], bool),
+        faults=np.where(header_again, "headers", np.where([row is None for row in rows], "unreadable", "")).astype(
+            object
+        ),
         encoding=encoding,
         separator=SEPARATORS.get(separator, separator),
     )
@@ -172,37 +173,35 @@ def _decode(path: Path, declared: str) -> tuple[str, str]:
     """The file's text and its encoding."""
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing: expected the recorder's telemetry; copy the whole folder.") from None
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}): copy the whole folder.") from error
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}): expected the recorder's telemetry; copy the whole folder."
+        ) from error
     for start, (kind, advice) in _NOT_TABLES.items():
         if content.startswith(start):
             raise DataError(f"{path} is {kind}: {advice}.")
     if not declared and content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         declared = "utf-16"
-    if not declared:
-        try:
-            return content.decode("utf-8-sig"), "utf-8"
-        except UnicodeDecodeError:
-            declared = "cp1252"  # the channels' cells are ASCII, which most encodings have in common
+    try:
+        return content.decode(declared or "utf-8-sig"), declared or "utf-8"
+    except UnicodeDecodeError:
+        declared = declared or "cp1252"  # the channels' cells are ASCII, which most encodings have in common
     return content.decode(declared, errors="replace"), declared
 
 
-def _header(path: Path, lines: Sequence[str], spellings: Mapping[str, str], separators: str) -> tuple[int, str]:
+def _header(path: Path, lines: Sequence[str], names_of: Mapping[str, str], separators: str) -> tuple[int, str]:
     """Line and separator of the header: of the first lines the one that names most columns."""
     filled = (n for n, line in enumerate(lines) if line.strip())
     candidates = list(itertools.product(itertools.islice(filled, HEADER_WITHIN), separators))
     if not candidates:
         raise DataError(f"{path} is empty: expected a header and rows; copy the recording again.")
-    return max(
-        candidates, key=lambda of: len({spellings.get(cell.lower(), "") for cell in _split(lines[of[0]], of[1])} - {""})
-    )
+    return max(candidates, key=lambda at: len(names_of.keys() & {cell.lower() for cell in _split(lines[at[0]], at[1])}))
 
 
 def _check_columns(path: Path, headers: Sequence[str], names: Sequence[str], separator: str) -> None:
-    missing = [name for name in REQUIRED_COLUMNS if name not in names]
-    if missing:
+    if twice := [name for name in names if name and names.count(name) > 1]:
+        raise DataError(f"{path} has the column {twice[0]} more than once: keep one.")
+    if missing := [name for name in REQUIRED_COLUMNS if name not in names]:
         shown = ("".join(c if c.isprintable() else "?" for c in header[:40]) for header in headers[:12])
         raise DataError(
             f"{path} lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}: found {', '.join(shown)}, "
@@ -212,12 +211,8 @@ def _check_columns(path: Path, headers: Sequence[str], names: Sequence[str], sep
 
 
 def _split(line: str, separator: str) -> list[str]:
-    return [cell.strip() for cell in _cells(line, separator)]
-
-
-def _cells(line: str, separator: str) -> list[str]:
     try:
-        return next(csv.reader([line], delimiter=separator), [])
+        return [cell.strip() for cell in next(csv.reader([line], delimiter=separator), [])]
     except csv.Error:  # a cell of more than 128 kB
         return []
 
@@ -229,7 +224,5 @@ def _row(line: str, separator: str, width: int) -> list[str] | None:
     """
     if line.count('"') % 2 or "\0" in line:
         return None
-    cells = _cells(line, separator)
-    if len(cells) == width:
-        return cells
-    return None if any(cell.strip() for cell in cells[width:]) else (cells + [""] * width)[:width]
+    cells = _split(line, separator)
+    return None if any(cells[width:]) else (cells + [""] * width)[:width]

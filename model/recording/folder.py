@@ -4,10 +4,8 @@ What belongs to a camera (frames, region of interest, annotations) lies in `Reco
 """
 
 import contextlib
-import json
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -21,7 +19,7 @@ from model.common.errors import DataError
 from model.common.files import sha256, write_json
 from model.recording.annotations import Annotations, read_annotations
 from model.recording.dialect import MOST_UNREADABLE, ReadingConfig
-from model.recording.frame_files import content_kind, frame_name, frame_time, is_frame, is_whole, repeated_frames
+from model.recording.frame_files import frame_name, frame_time, is_frame, is_whole, repeated_frames
 from model.recording.labels import CONFIG_SUFFIX, LabelConfig, read_future_labels, read_label_config
 from model.recording.tables import read_object
 from model.recording.telemetry import TelemetryReport, read_telemetry
@@ -167,13 +165,12 @@ class Recording:
         """
         if not self.roi_path.is_file():
             return None
+        expected = '{"x": .., "y": .., "width": .., "height": ..} in px'
+        content = read_object(self.roi_path, expected)
         try:
-            content = json.loads(self.roi_path.read_text(encoding="utf-8"))
             region = [int(content[name]) for name in Region._fields]
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-            raise DataError(
-                f'{self.roi_path}: expected {{"x": .., "y": .., "width": .., "height": ..}} in px ({error}).'
-            ) from error
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
+            raise DataError(f"{self.roi_path}: expected {expected} ({error}).") from error
         return check_region(region, str(self.roi_path))
 
     @cached_property
@@ -243,15 +240,6 @@ def parse_recording_name(name: str) -> datetime:
     )
 
 
-def _why_unusable(files: Mapping[str, Path], truncated: Sequence[str], rows: Collection[str]) -> str:
-    """A sentence, with a space behind it, on frames of which none can be used; empty if there are none."""
-    if truncated:
-        return f"{files[truncated[0]].name} {content_kind(files[truncated[0]])}. "
-    if files:
-        return f"A frame is named {next(iter(files.values())).name}, a row's Time is {min(rows)}. "
-    return ""
-
-
 def inspect_recording(folder: Path, most_unreadable: float = MOST_UNREADABLE) -> RecordingReport:
     """Validate a recording's folder. Frames that are cut, missing or without a row are counted, not refused.
 
@@ -273,13 +261,20 @@ def inspect_recording(folder: Path, most_unreadable: float = MOST_UNREADABLE) ->
         "truncated_frames": sorted(time for time, path in files.items() if not is_whole(path)),
         "repeated_frames": repeated_frames(files),
     }
-    truncated = examples["truncated_frames"]
+    truncated, loose = examples["truncated_frames"], len(examples["frames_without_row"])
     usable = len((files.keys() & rows) - set(truncated))
     if usable == 0:
+        name = f" such as {next(iter(files.values())).name}" if files else ""
         raise DataError(
-            f"{folder} has no usable frame: {len(files)} pictures, {len(truncated)} of them not whole, for "
-            f"{len(rows)} valid rows of {TELEMETRY}. {_why_unusable(files, truncated, rows)}Expected JPEG or PNG files "
-            f"named {frame_name('<Time>')} beside it."
+            f"{folder} has no usable frame: {len(files)} pictures{name}, {len(truncated)} of them not whole, "
+            f"for {len(rows)} valid rows of {TELEMETRY}. Expected pictures named as the rows' Time beside it, such as "
+            f"{frame_name(min(rows))}."
+        )
+    if loose > len(files) / 2 and len(examples["rows_without_frame"]) > len(rows) / 2:
+        raise DataError(
+            f"{folder}: {loose} of {len(files)} frames have the time of no row of {TELEMETRY}, and most rows have no "
+            f"frame: frames and rows have two clocks, such as {examples['frames_without_row'][0]} and "
+            f"{examples['rows_without_frame'][0]}. Name frames by the Time of their rows."
         )
     return RecordingReport(
         name=folder.name,

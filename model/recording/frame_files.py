@@ -19,8 +19,6 @@ UPRIGHT = 1
 _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 _TAIL = 4096
 _ORIENTATION = 0x0112
-_SCAN = b"\xda"
-"""Marks the segment of the pixels in a JPEG; the segments before it have their length in two bytes."""
 
 
 def is_frame(name: str) -> bool:
@@ -61,23 +59,9 @@ def is_whole(path: Path) -> bool:
     return True
 
 
-def content_kind(path: Path) -> str:
-    """What a file that is no whole JPEG or PNG is, such as `is cut`; else what it starts with."""
-    with path.open("rb") as stream:
-        start = stream.read(24)
-    if start.startswith((JPEG_START, PNG_START)):
-        return "is cut"
-    return f"starts with {start!r}, unlike a JPEG or PNG" if start else "is empty"
-
-
 def is_plain_jpeg(content: bytes) -> bool:
     """Whether content is a JPEG whose pixels are stored upright."""
-    if not content.startswith(JPEG_START):
-        return False
-    place = len(JPEG_START)
-    while content[place : place + 1] == b"\xff" and content[place + 1 : place + 2] != _SCAN:
-        place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
-    return b"Exif\0\0" not in content[:place] or orientation(content) == UPRIGHT
+    return content.startswith(JPEG_START) and (b"Exif\0\0" not in content or orientation(content) == UPRIGHT)
 
 
 def orientation(content: bytes) -> int:

@@ -13,7 +13,7 @@ from model.common.errors import DataError
 from model.common.files import atomic_path, write_json
 from model.recording.schema import BINARY_LABELS, HORIZONS_S, LABEL_COLUMNS, LABELS, TIME
 from model.recording.tables import read_object, read_table
-from model.recording.times import nearest_rows, separated_times
+from model.recording.times import MAX_STEP_MS, SLOT, nearest_rows, separated_times
 
 
 class LabelConfig(Config):
@@ -25,6 +25,10 @@ class LabelConfig(Config):
     )
 
 
+ASSISTED_KMH, ASSISTED_LOAD, ASSISTED_ROWS = 20.0, 20.0, 10
+"""Faster than a car creeps, km/h; more load than an engine has without fuel, %; five seconds."""
+HELD_KMH_S, REST_BAND = 0.5, 0.5
+"""A speed that falls no faster is held; a pedal within as many % of its lowest position rests."""
 _DEFAULT = LabelConfig()
 CONFIG_SUFFIX = ".json"
 """Of the file beside the labels that holds their config."""
@@ -34,16 +38,17 @@ def future_labels(telemetry: pd.DataFrame, config: LabelConfig = _DEFAULT) -> pd
     """Labels of each valid row of `read_telemetry`'s table.
 
     A label is looked up in the row nearest to t + h, the earlier of two, if it is at most `tolerance_s` away.
-    Otherwise, past the end or in a gap, it is unknown: <NA>, never False.
+    Otherwise, past the end, in a gap or where driver assistance drives, it is unknown: <NA>, never False.
 
     Returns:
         `LABEL_COLUMNS`; `brake_*` and `coast_*` nullable booleans, the rest floats, NaN where unknown.
     """
-    quantities = _quantities(telemetry, config)
+    quantities, assists = _quantities(telemetry, config), assisted(telemetry, config.coast_threshold)
     t, tolerance = separated_times(telemetry), round(config.tolerance_s * 1000)
     columns: dict[str, object] = {TIME: telemetry[TIME]}
     for h in HORIZONS_S:
-        rows, known = future_rows(t, h * 1000, tolerance)
+        rows, near = future_rows(t, h * 1000, tolerance)
+        known = near & ~assists[rows]
         for label in (label for label in LABELS if label.horizon_s == h):
             values = quantities[label.name.removesuffix(f"_{h}s")][rows]
             columns[label.name] = (
@@ -73,6 +78,30 @@ def current_state(telemetry: pd.DataFrame, coast_threshold: float) -> npt.NDArra
     """(N,2) in the order of ACTIONS: whether the driver brakes and coasts at each row itself."""
     brakes = telemetry["BRAKE_SIGNAL"].to_numpy(bool)
     return np.column_stack([brakes, telemetry["ACCELERATOR_POS_D"].to_numpy() < coast_threshold]).astype(np.int8)
+
+
+def assisted(telemetry: pd.DataFrame, coast_threshold: float) -> npt.NDArray[np.bool_]:
+    """(N,) rows in which driver assistance drives: accelerator and brake are released for seconds, and the engine's
+    load holds the speed."""
+    if "ENGINE_LOAD" not in telemetry or SLOT not in telemetry:
+        return np.zeros(len(telemetry), bool)
+    pedal = telemetry["ACCELERATOR_POS_D"].to_numpy()
+    released = (
+        (pedal < coast_threshold) & (pedal <= pedal.min() + REST_BAND) & ~telemetry["BRAKE_SIGNAL"].to_numpy(bool)
+    )
+    holds = (speed_change(telemetry) >= -HELD_KMH_S) & (telemetry["SPEED"].to_numpy() > ASSISTED_KMH)
+    candidates = pd.Series(released & holds & (telemetry["ENGINE_LOAD"].to_numpy() >= ASSISTED_LOAD))
+    runs = candidates.groupby((candidates != candidates.shift()).cumsum()).transform("size")
+    return (candidates & (runs >= ASSISTED_ROWS)).to_numpy()
+
+
+def speed_change(telemetry: pd.DataFrame) -> npt.NDArray[np.float64]:
+    """(N,) how much faster the car is a second, two rows, later, km/h; 0 where a gap begins or the drive ends."""
+    slots, speed = telemetry[SLOT].to_numpy(), telemetry["SPEED"].to_numpy()
+    change = np.zeros(len(speed))
+    follows = (slots[2:] > slots[:-2]) & (slots[2:] - slots[:-2] <= 2 * MAX_STEP_MS)
+    change[:-2] = np.where(follows, speed[2:] - speed[:-2], 0.0)
+    return change
 
 
 def _quantities(telemetry: pd.DataFrame, config: LabelConfig) -> dict[str, npt.NDArray]:

@@ -4,6 +4,7 @@ Each finding names numbers and rows. One that `blocks_training` would teach netw
 a look.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,14 +19,17 @@ import pandas as pd
 
 from model.recording.folder import parse_recording_name
 from model.recording.frame_files import is_whole
-from model.recording.labels import LabelConfig
+from model.recording.gears import fitting_gear
+from model.recording.labels import LabelConfig, assisted, speed_change
 from model.recording.schema import CHANNELS, GEARS, WINDOW_FRAMES
 from model.recording.telemetry import PEDAL, TelemetryReport
-from model.recording.times import MAX_STEP_MS, SLOT, STEP_MS
+from model.recording.times import STEP_MS
 
 REST_SHARE, REST_BAND = 0.05, 0.5
 """A pedal rests where at least this share of rows is within this many % of its lowest position."""
 SATURATED_SHARE = 0.2
+CORNER = 0.02
+"""Of a channel's range: what never leaves such a part may have another unit."""
 FROZEN_S = 300.0
 CONTRADICTED_S, CONTRADICTED_BY = 60.0, 0.3
 """A value that stays this long is frozen too if the speed (for it, the engine's) changes by this share meanwhile."""
@@ -33,11 +37,16 @@ LONG_S = 300.0
 MINUTE_S = 60.0
 MOVING_KMH = 10.0
 BRAKE_SHARE = 0.9
+INVERTED_SHARE = 0.25
+"""Of the rows with the brake on, in which the car is accelerated."""
 HARD_KMH_S, HARD_ROWS = 9.0, 4
 """No car slows this fast (2.5 m/s2), in this many rows, without its brake."""
 RISING_KMH_S = 1.0
 MOST_OUT_OF_RANGE = 0.05
 GUESSED_SHARE = 0.5
+SPEED_UNITS = {"mph": 1.609344, "m/s": 3.6}
+"""Factors to km/h."""
+GEARS_FOR_A_UNIT = 3
 FAR_FROM_NAME_S = 24 * 3600.0
 LONGEST_GAP_S = 3600.0
 SAMPLED_FRAMES = 24
@@ -73,30 +82,46 @@ def implausible_drive(
     telemetry: pd.DataFrame, report: TelemetryReport, coast_threshold: float = LabelConfig().coast_threshold
 ) -> list[Finding]:
     """What is implausible in the rows of `read_telemetry`. `coast_threshold`: % as in `LabelConfig`."""
-    findings = [*_pedal(telemetry, coast_threshold), *_brake(telemetry), *_standing(telemetry, coast_threshold)]
+    numeric = [name for name, channel in CHANNELS.items() if channel.kind == "number" and name in telemetry]
+    rules = [
+        _pedal(telemetry, coast_threshold),
+        _brake(telemetry, coast_threshold),
+        _standing(telemetry, coast_threshold),
+        _out_of_range(report),
+        _speed_unit(telemetry),
+        *(_frozen(telemetry, name) for name in numeric),
+        *(_saturated(telemetry, name) for name in numeric),
+        _remarks(telemetry, report, coast_threshold),
+    ]
+    return [finding for rule in rules for finding in rule]
+
+
+def _out_of_range(report: TelemetryReport) -> Iterator[Finding]:
     if report.out_of_range > max(1, MOST_OUT_OF_RANGE * report.rows):
         example = report.out_of_range_example
         text = f"{report.out_of_range} of {report.rows} rows are dropped as {example}: is its scale another one"
         advice = " (option pedal_range of recording)?" if example.startswith(PEDAL) else "?"
-        findings.append(Finding("out_of_range", text + advice))
-    for name in (name for name, channel in CHANNELS.items() if channel.kind == "number" and name in telemetry):
-        findings += [*_frozen(telemetry, name), *_saturated(telemetry, name)]
-    return [*findings, *(Finding(kind, text, False) for kind, text in _remarks(telemetry, report))]
+        yield Finding("out_of_range", text + advice)
 
 
-def _remarks(telemetry: pd.DataFrame, report: TelemetryReport) -> Iterator[tuple[str, str]]:
-    """Kind and text of what does not block training."""
+def _remarks(telemetry: pd.DataFrame, report: TelemetryReport, coast_threshold: float) -> Iterator[Finding]:
+    """What does not block training."""
+    remarks = [("reading", text) for text in report.remarks]
     if report.empty_columns:
-        yield "empty", f"{', '.join(report.empty_columns)} has no value in any row: it is no input"
+        remarks.append(("empty", f"{', '.join(report.empty_columns)} says nothing in any row: it is no input"))
     if report.gear_inferred > GUESSED_SHARE * len(telemetry):
         text = f"the gear of {report.gear_inferred} of {len(telemetry)} rows is none of 0 to {GEARS - 1}"
-        yield "gear", f"{text}: it follows from speed and engine speed by the ratios of one car"
+        remarks.append(("gear", f"{text}: it follows from speed and engine speed by the ratios of one car"))
+    if rows := int(assisted(telemetry, coast_threshold).sum()):
+        text = f"{rows} of {len(telemetry)} rows hold their speed under load with the accelerator at rest"
+        remarks.append(("assistance", f"{text}: driver assistance drives, and labels there are unknown"))
     if report.backwards:
-        yield "clock", f"the clock was set back {report.backwards} times"
+        remarks.append(("clock", f"the clock was set back {report.backwards} times"))
     if report.longest_gap_s > LONGEST_GAP_S:
-        yield "clock", f"the clock jumps {report.longest_gap_s:,.0f} s ahead"
+        remarks.append(("clock", f"the clock jumps {report.longest_gap_s:,.0f} s ahead"))
     if len(telemetry) < WINDOW_FRAMES:
-        yield "short", f"{len(telemetry)} rows are less than a window of {WINDOW_FRAMES}"
+        remarks.append(("short", f"{len(telemetry)} rows are less than a window of {WINDOW_FRAMES}"))
+    yield from (Finding(kind, text, blocks_training=False) for kind, text in remarks)
 
 
 def implausible_start(name: str, telemetry: pd.DataFrame) -> list[Finding]:
@@ -158,90 +183,113 @@ def _seconds(telemetry: pd.DataFrame) -> float:
     return len(telemetry) * STEP_MS / 1000
 
 
-def _pedal(telemetry: pd.DataFrame, coast_threshold: float) -> list[Finding]:
+def _pedal(telemetry: pd.DataFrame, coast_threshold: float) -> Iterator[Finding]:
     pedal, seconds = telemetry[PEDAL].to_numpy(), _seconds(telemetry)
     lowest, highest = float(pedal.min()), float(pedal.max())
-    rises = int((_change(telemetry) > RISING_KMH_S).sum())
+    rises = int((speed_change(telemetry) > RISING_KMH_S).sum())
+    rests = float((pedal <= lowest + REST_BAND).mean())
     if highest < coast_threshold and seconds >= MINUTE_S and rises:
         text = (
             f"the accelerator is never above {highest:.3g} % in {seconds / 60:.1f} minutes, though the speed rises in "
             f"{rises} rows: was the cruise control on, or is the scale another one (option pedal_range of recording)?"
         )
-        return [Finding("pedal_never_pressed", text)]
-    rests = float((pedal <= lowest + REST_BAND).mean())
-    if lowest < coast_threshold or (rests < REST_SHARE and seconds < LONG_S):
-        return []
-    text = (
-        f"the lowest accelerator position is {lowest:.1f} %, never below {coast_threshold:g} % in {seconds / 60:.1f} "
-        f"minutes: no row coasts. Positions reach {highest:.1f} %; rescale them with the option pedal_range of "
-        "recording, or set coast_threshold of the labels"
-    )
-    return [Finding("pedal_never_rests", text, rests >= REST_SHARE)]
+        yield Finding("pedal_never_pressed", text)
+    elif lowest >= coast_threshold and (rests >= REST_SHARE or seconds >= LONG_S):
+        text = (
+            f"the lowest accelerator position is {lowest:.1f} %, never below {coast_threshold:g} % in "
+            f"{seconds / 60:.1f} minutes: no row coasts. Positions reach {highest:.1f} %; rescale them with the option "
+            "pedal_range of recording, or set coast_threshold of the labels"
+        )
+        yield Finding("pedal_never_rests", text, rests >= REST_SHARE)
 
 
-def _brake(telemetry: pd.DataFrame) -> list[Finding]:
-    brake = telemetry["BRAKE_SIGNAL"].to_numpy(bool)[telemetry["SPEED"].to_numpy() > MOVING_KMH]
-    if len(brake) < WINDOW_FRAMES:
-        return []
-    if brake.mean() > BRAKE_SHARE:
-        text = f"the brake is on in {brake.mean():.0%} of the {len(brake)} rows in which the car moves"
-        return [Finding("brake_always_on", text)]
-    if brake.any():
-        return []
-    slowed = _change(telemetry) <= -HARD_KMH_S
-    if slowed.sum() >= HARD_ROWS:
+def _brake(telemetry: pd.DataFrame, coast_threshold: float) -> Iterator[Finding]:
+    moving = telemetry["SPEED"].to_numpy() > MOVING_KMH
+    brake, change, seconds = telemetry["BRAKE_SIGNAL"].to_numpy(bool), speed_change(telemetry), _seconds(telemetry)
+    driven = brake & (telemetry[PEDAL].to_numpy() >= coast_threshold) & (change > RISING_KMH_S / 2)
+    slowed = change <= -HARD_KMH_S
+    if moving.sum() < WINDOW_FRAMES:
+        return
+    if (share := brake[moving].mean()) > BRAKE_SHARE:
+        text = f"the brake is on in {share:.0%} of the {moving.sum()} rows in which the car moves"
+        yield Finding("brake_always_on", text)
+    elif driven.sum() > INVERTED_SHARE * brake.sum():
+        first = telemetry["Time"].iloc[int(driven.argmax())]
+        text = (
+            f"in {driven.sum()} of the {brake.sum()} rows with the brake on, the pedal is pressed and the car gains "
+            f"speed, the first {first}: is BRAKE_SIGNAL inverted (true_values and false_values of recording)?"
+        )
+        yield Finding("brake_inverted", text)
+    elif not brake[moving].any() and slowed.sum() >= HARD_ROWS:
         first = telemetry["Time"].iloc[int(slowed.argmax())]
         text = f"the brake is never on, though the car slows hard in {slowed.sum()} rows, the first {first}"
-        return [Finding("brake_never_on", text)]
-    if (seconds := _seconds(telemetry)) >= LONG_S:
-        return [Finding("brake_never_on", f"the brake is never on in {seconds / 60:.1f} minutes", False)]
-    return []
+        yield Finding("brake_never_on", text)
+    elif not brake[moving].any() and seconds >= LONG_S:
+        yield Finding("brake_never_on", f"the brake is never on in {seconds / 60:.1f} minutes", blocks_training=False)
 
 
-def _change(telemetry: pd.DataFrame) -> npt.NDArray[np.float64]:
-    """(N,) how much faster the car is a second, two rows, later, km/h; 0 where a gap begins or the drive ends."""
-    slots, speed = telemetry[SLOT].to_numpy(), telemetry["SPEED"].to_numpy()
-    change = np.zeros(len(speed))
-    follows = (slots[2:] > slots[:-2]) & (slots[2:] - slots[:-2] <= 2 * MAX_STEP_MS)
-    change[:-2] = np.where(follows, speed[2:] - speed[:-2], 0.0)
-    return change
-
-
-def _standing(telemetry: pd.DataFrame, coast_threshold: float) -> list[Finding]:
+def _standing(telemetry: pd.DataFrame, coast_threshold: float) -> Iterator[Finding]:
     """Whether the speed says that the car stands throughout, and the accelerator that it does not."""
     fastest, seconds = telemetry["SPEED"].max(), _seconds(telemetry)
     pressed = int((telemetry[PEDAL] >= coast_threshold).sum())
-    if seconds < MINUTE_S or fastest > MOVING_KMH or pressed < len(telemetry) / 4:
-        return []
-    text = f"SPEED is never above {fastest:g} km/h in {seconds:.0f} s, though the pedal is pressed in {pressed} rows"
-    return [Finding("frozen", text)]
+    if seconds >= MINUTE_S and fastest <= MOVING_KMH and pressed >= len(telemetry) / 4:
+        text = (
+            f"SPEED is never above {fastest:g} km/h in {seconds:.0f} s, though the pedal is pressed in {pressed} rows"
+        )
+        yield Finding("frozen", text)
 
 
-def _frozen(telemetry: pd.DataFrame, name: str) -> list[Finding]:
+def _speed_unit(telemetry: pd.DataFrame) -> Iterator[Finding]:
+    """Whether speed and engine speed give the recorded gears only if the speed has another unit."""
+    if not {"RPM", "GEAR"} <= {*telemetry.columns}:
+        return
+    driven = telemetry[(telemetry["GEAR"] > 0) & (telemetry["RPM"] > 0)]
+    speed, rpm, gear = (driven[name].to_numpy(float) for name in ("SPEED", "RPM", "GEAR"))
+    if len(driven) < WINDOW_FRAMES or len(np.unique(gear)) < GEARS_FOR_A_UNIT:
+        return
+    fitting = {
+        factor: float((fitting_gear(speed * factor, rpm) == gear).mean()) for factor in (1, *SPEED_UNITS.values())
+    }
+    for unit, factor in SPEED_UNITS.items():
+        if fitting[factor] > GUESSED_SHARE > fitting[1]:
+            text = (
+                f"SPEED, RPM and GEAR fit in {fitting[factor]:.0%} of the rows if the speed is in {unit}, in "
+                f"{fitting[1]:.0%} if it is in km/h: declare factors {json.dumps({'SPEED': factor})} in reading.json"
+            )
+            yield Finding("unit", text)
+
+
+def _frozen(telemetry: pd.DataFrame, name: str) -> Iterator[Finding]:
     """Whether a channel holds one value for minutes while the car moves, or for one minute while others change.
 
-    The accelerator, the load and the braking force may be 0 for long.
+    All may be 0 for long, the engine speed in hybrids.
     """
     values, speed = telemetry[name].to_numpy(), telemetry["SPEED"]
     still = (np.diff(values) == 0) & (np.diff(telemetry["t"].to_numpy()) > 0)
-    still &= ((values[1:] != 0) | (name == "RPM")) & (speed.to_numpy()[1:] > MOVING_KMH)
+    still &= (values[1:] != 0) & (speed.to_numpy()[1:] > MOVING_KMH)
     first, length = _longest_run(still)
     seconds = length * STEP_MS / 1000
     other = telemetry.get("RPM" if name == "SPEED" else "SPEED", speed).to_numpy()[first : first + length]
     moved = seconds >= CONTRADICTED_S and other.max() - other.min() > CONTRADICTED_BY * other.max()
-    if seconds < FROZEN_S and not moved:
-        return []
-    start = telemetry["Time"].iloc[first]
-    text = f"{name} stays at {values[first]:g} for {seconds:.0f} s from {start} on ({length + 1} rows)"
-    return [Finding("frozen", text)]
+    if seconds >= FROZEN_S or moved:
+        start = telemetry["Time"].iloc[first]
+        text = f"{name} stays at {values[first]:g} for {seconds:.0f} s from {start} on ({length + 1} rows)"
+        yield Finding("frozen", text)
 
 
-def _saturated(telemetry: pd.DataFrame, name: str) -> list[Finding]:
+def _saturated(telemetry: pd.DataFrame, name: str) -> Iterator[Finding]:
+    """Whether a channel is often at its highest, as a truck's accelerator is, or never leaves a corner of its range."""
     scaling, values = CHANNELS[name].scaling, telemetry[name].to_numpy()
-    share = float((values == values.max()).mean())
-    if scaling is None or len(values) < WINDOW_FRAMES or values.max() < scaling[1] or share < SATURATED_SHARE:
-        return []
-    return [Finding("saturated", f"{name} is at its highest, {values.max():g}, in {share:.0%} of the rows")]
+    if scaling is None or len(values) < WINDOW_FRAMES:
+        return
+    lowest, highest = values.min(), values.max()
+    share = float((values == highest).mean())
+    if highest >= scaling[1] and share >= SATURATED_SHARE:
+        text = f"{name} is at its highest, {highest:g}, in {share:.0%} of the rows"
+        yield Finding("saturated", text, blocks_training=False)
+    if lowest < highest < scaling[0] + CORNER * (scaling[1] - scaling[0]):
+        text = f"{name} only goes from {lowest:g} to {highest:g} {CHANNELS[name].unit}: is its unit another one"
+        yield Finding("corner", f"{text} (factors in reading.json)?", blocks_training=False)
 
 
 def _longest_run(yes: npt.NDArray[np.bool_]) -> tuple[int, int]:

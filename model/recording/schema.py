@@ -57,7 +57,7 @@ CHANNELS = {
         Channel(
             "SPEED",
             "km/h",
-            plausible=(0.0, 400.0),
+            plausible=(-30.0, 400.0),  # backwards, too
             scaling=(0.0, 150.0),
             sentinel=255.0,  # a byte of ones
             fastest=50.0,

@@ -8,6 +8,8 @@ from typing import Any
 import pandas as pd
 
 from model.common.errors import DataError
+from model.recording.schema import TIME
+from model.recording.times import plain_time
 
 
 def read_table(path: Path, columns: Sequence[str], verb: str, dtype: Any) -> pd.DataFrame:
@@ -29,13 +31,15 @@ def read_table(path: Path, columns: Sequence[str], verb: str, dtype: Any) -> pd.
         raise DataError(
             f"{path} lacks {', '.join(missing)}: expected the columns {', '.join(columns)}; {verb} the recording again."
         )
+    if TIME in table:
+        table[TIME] = [plain_time(str(time)) for time in table[TIME]]
     return table
 
 
 def read_object(path: Path, expected: str) -> dict[str, Any]:
     """A JSON object; empty if the file is missing. DataError if it holds something else."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:

@@ -1,6 +1,7 @@
 """The one reader of `telemetry.csv`: what loggers write becomes typed columns at 2 Hz; dropped rows are counted."""
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,11 @@ import pandas as pd
 
 from model.common.errors import DataError
 from model.recording.dialect import DECIMAL_MARKS, Cells, Dialect, ReadingConfig, read_cells
-from model.recording.gears import infer_gear
+from model.recording.gears import infer_gear, ratios_fit, recorded_gear
 from model.recording.ranges import within_range
-from model.recording.schema import CHANNELS, GEARS, TIME
+from model.recording.schema import CHANNELS, GEARS, TIME, WINDOW_FRAMES
 from model.recording.times import FASTEST_STEP_MS, MAX_STEP_MS, SLOT, read_times, recorded_step, two_hertz
-from model.recording.values import booleans, decimal_mark, is_empty, missing, numbers
+from model.recording.values import SELECTOR, booleans, decimal_mark, held, missing, numbers
 
 FAULT_TIMES = {"No Frame": "no_frame", "Incomplete Data": "incomplete"}
 NO_DATA = "No Data"
@@ -49,6 +50,8 @@ class TelemetryReport:
     """Readable rows that 2 Hz do not need."""
     empty_columns: tuple[str, ...]
     """Channels whose column holds no value in any row."""
+    remarks: tuple[str, ...]
+    """How the file is read, where it is not as usual."""
     gear_inferred: int
     gaps: int
     longest_gap_s: float
@@ -81,9 +84,8 @@ def read_telemetry(path: Path, config: ReadingConfig = _DEFAULT) -> tuple[pd.Dat
         DataError: file missing or empty, a required column missing, no valid row, more than `most_unreadable` of the
             rows unreadable (the recorder's own fault rows do not count), or fewer than 2 rows a second.
     """
-    rows = _Rows.parse(path, read_cells(path, config), config)
-    rows.refuse_unreadable(path, config.most_unreadable)
-    table, counts, example = within_range(rows.table)
+    rows, parsed, empty, dialect = _parse(path, config)
+    table, counts, example = within_range(parsed)
     if table.empty:
         reason = min(rows.problems, default=(0, example))[1]
         raise DataError(
@@ -98,7 +100,7 @@ def read_telemetry(path: Path, config: ReadingConfig = _DEFAULT) -> tuple[pd.Dat
         )
     table.insert(2, SLOT, table["t"])
     table.insert(3, "segment", np.cumsum(backwards))
-    step = recorded_step(path, rows.table["t"].to_numpy())
+    step = recorded_step(path, parsed["t"].to_numpy())
     distinct = table.drop_duplicates("t", keep="last")
     kept = two_hertz(distinct, step) if step is not None and step < FASTEST_STEP_MS else distinct.reset_index(drop=True)
     steps = np.diff(kept[SLOT])
@@ -111,90 +113,100 @@ def read_telemetry(path: Path, config: ReadingConfig = _DEFAULT) -> tuple[pd.Dat
         repeated=len(table) - len(distinct),
         backwards=int(backwards.sum()),
         left_out=len(distinct) - len(kept),
-        empty_columns=rows.empty,
+        empty_columns=empty,
+        remarks=tuple(rows.remarks),
         gear_inferred=int(kept.pop("inferred").sum()),
         gaps=int((steps > MAX_STEP_MS).sum()),
         longest_gap_s=float(steps.max(initial=0)) / 1000,
         duration_s=float(steps[steps > 0].sum()) / 1000,
-        dialect=replace(rows.dialect, rate_hz=None if step is None else round(1000 / step, 2)),
+        dialect=replace(dialect, rate_hz=None if step is None else round(1000 / step, 2)),
     )
     return kept, report
 
 
 @dataclass
 class _Rows:
-    """The rows of a file: why some are dropped, and the values of the others."""
+    """The rows of a file while they are read: why some are dropped, and the values of the others."""
 
+    cells: Cells
     kinds: npt.NDArray[np.object_]
     """(N,) no_frame, incomplete, headers, unreadable; empty if a row is to be kept"""
-    table: pd.DataFrame
-    """The rows to keep, in the file's order; `inferred` marks rows whose gear is inferred"""
-    empty: tuple[str, ...]
-    """Channels whose column holds no value, as if it were not there"""
-    problems: list[tuple[int, str]]
+    problems: list[tuple[int, str]] = field(default_factory=list)
     """(index of the row, what is wrong where) of the first unreadable row of each column"""
-    dialect: Dialect
+    remarks: list[str] = field(default_factory=list)
 
-    @classmethod
-    def parse(cls, path: Path, cells: Cells, config: ReadingConfig) -> "_Rows":
-        empty = _empty_channels(path, cells)
-        names = [name for name in CHANNELS if name in cells.columns and name not in empty]
-        numeric = [name for name in names if CHANNELS[name].kind != "flag"]
-        mark = decimal_mark(path, cells, numeric, config)
-        times, t = read_times(cells.columns[TIME], config.time_format)
-        texts = cells.columns | {TIME: times}
-        kinds, problems = _fault_kinds(cells, names), list[tuple[int, str]]()
+    def require(self, readable: npt.NDArray[np.bool_], column: str, expected: str) -> None:
+        bad = ~readable & (self.kinds == "")
+        if bad.any():
+            row = int(bad.argmax())
+            self.kinds[bad] = "unreadable"
+            text = f"column {column}: {self.cells.columns[column][row]!r} is not {expected}"
+            self.problems.append((row, f"row {self.cells.line[row]}, {text}"))
 
-        def check(column: str, readable: npt.NDArray[np.bool_], expected: str) -> None:
-            bad = ~readable & (kinds == "")
-            if bad.any():
-                kinds[bad] = "unreadable"
-                row = int(bad.argmax())
-                fault = "a quote without its end, a NUL, or too many cells"
-                if not cells.broken[row]:
-                    fault = f"column {column}: {texts[column][row]!r} is not {expected}"
-                problems.append((row, f"row {cells.line[row]}, {fault}"))
-
-        values, spelling = dict[str, npt.NDArray](), ""
-        check(TIME, ~cells.broken, "")
-        check(TIME, t >= 0, config.time_format or "YYYY-MM-DD HH-MM-SS-d from 1970 on")
-        for name in names:
-            if CHANNELS[name].kind == "flag":
-                values[name], known, spelling = booleans(texts[name], config)
-                check(name, known, "True or False")
-                continue
-            values[name] = numbers(texts[name], mark) * config.factors.get(name, 1.0)
-            if name != "GEAR":
-                check(name, np.isfinite(values[name]), "a number")
-        inferred = np.zeros(len(t), bool)
-        if config.pedal_range:
-            rest, full = config.pedal_range
-            values[PEDAL] = (values[PEDAL] - rest) / (full - rest) * 100
-        if "GEAR" in names:
-            inferred = ~np.isin(values["GEAR"], range(GEARS))
-            may_infer = ("RPM" in names) & (np.isfinite(values["GEAR"]) | missing(texts["GEAR"]))
-            check("GEAR", ~inferred | may_infer, "0 to 5, or nothing")
-            if "RPM" in names:
-                guess = infer_gear(values["SPEED"], values["RPM"], values[PEDAL])
-                values["GEAR"] = np.where(inferred, guess, values["GEAR"])
-        table = pd.DataFrame({TIME: texts[TIME], "t": t, **values, "inferred": inferred})[kinds == ""]
-        if "GEAR" in names:
-            table["GEAR"] = table["GEAR"].astype(np.int8)
-        dialect = Dialect(cells.encoding, cells.separator, DECIMAL_MARKS[mark], spelling, None)
-        return cls(kinds, table, empty, problems, dialect)
-
-    def refuse_unreadable(self, path: Path, most: float) -> None:
-        unreadable, samples = (
-            int((self.kinds == "unreadable").sum()),
-            int(np.isin(self.kinds, ["unreadable", ""]).sum()),
-        )
+    def refuse_unreadable(self, path: Path, most: float, mark: str) -> None:
+        unreadable = int((self.kinds == "unreadable").sum())
+        samples = unreadable + int((self.kinds == "").sum())
         if max(1, most * samples) < unreadable < samples:
             raise DataError(
                 f"{path}, {min(self.problems)[1]}. {unreadable} of {samples} rows ({unreadable / samples:.1%}) cannot "
-                f"be read, more than {most:.0%}, with columns separated by {self.dialect.separator} and a decimal "
-                f"{self.dialect.decimal_mark}. Correct the cells, declare in reading.json how the file is written, or "
-                "allow more with most_unreadable."
+                f"be read, more than {most:.0%}, with columns separated by {self.cells.separator} and a decimal "
+                f"{DECIMAL_MARKS[mark]}. Correct the cells, declare in reading.json how the file is written, or allow "
+                "more with most_unreadable."
             )
+
+
+def _parse(path: Path, config: ReadingConfig) -> tuple[_Rows, pd.DataFrame, tuple[str, ...], Dialect]:
+    """The rows, the table of those to keep, channels without a value, and the dialect."""
+    cells = read_cells(path, config)
+    columns = cells.columns
+    rows = _Rows(cells, cells.faults)
+    if broken := np.flatnonzero(rows.kinds == "unreadable").tolist():
+        line = cells.line[broken[0]]
+        rows.problems.append((broken[0], f"row {line}, a quote without its end, a NUL, or too many cells"))
+    columns[TIME], t, are_milliseconds = read_times(columns[TIME], config.time_format)
+    if are_milliseconds:
+        rows.remarks.append("fractions of Time are milliseconds without leading zeros: as decimals they step back")
+    empty = _empty_channels(path, cells)
+    names = [name for name in CHANNELS if name in columns and name not in empty]
+    _drop_faults(rows, names, t, config)
+    rows.require(t >= 0, TIME, config.time_format or "YYYY-MM-DD HH-MM-SS-d from 1970 on")
+    mark = decimal_mark(path, cells, [name for name in names if CHANNELS[name].kind != "flag"], config)
+    values, spelling = dict[str, npt.NDArray](), ""
+    for name in names:
+        if CHANNELS[name].kind == "flag":
+            values[name], known, spelling = booleans(columns[name], config)
+            rows.require(known, name, "True or False")
+        elif CHANNELS[name].kind == "number":
+            values[name] = numbers(columns[name], mark) * config.factors.get(name, 1.0)
+            rows.require(np.isfinite(values[name]), name, "a number")
+    silent = [name for name in values if _says_nothing(name, values[name][rows.kinds == ""])]
+    for name in silent:
+        del values[name]
+    if config.pedal_range:
+        rest, full = config.pedal_range
+        values[PEDAL] = (values[PEDAL] - rest) / (full - rest) * 100
+    inferred = np.zeros(len(t), bool)
+    if "GEAR" in names:
+        inferred, values["GEAR"] = _gears(rows, values, mark)
+    kept = rows.kinds == ""
+    table = pd.DataFrame({TIME: columns[TIME], "t": t, **values, "inferred": inferred})[kept]
+    if "GEAR" in names and table["GEAR"].isna().any():  # of a car with other ratios
+        table["GEAR"] = table["GEAR"].ffill().bfill()
+    if "GEAR" in names and table["GEAR"].isna().all():
+        del table["GEAR"]
+        empty = (*empty, "GEAR")
+    elif "GEAR" in names:
+        table["GEAR"] = table["GEAR"].astype(np.int8)
+    rows.refuse_unreadable(path, config.most_unreadable, mark)
+    return rows, table, (*empty, *silent), Dialect(cells.encoding, cells.separator, DECIMAL_MARKS[mark], spelling, None)
+
+
+def _says_nothing(name: str, values: npt.NDArray[np.float64]) -> bool:
+    """Whether a channel is at 0, or at its highest, throughout: the engine's in an electric car, for example."""
+    channel = CHANNELS[name]
+    if channel.required or not channel.input or channel.scaling is None or len(values) < WINDOW_FRAMES:
+        return False
+    return bool((values == 0).all() or (values == channel.scaling[1]).all())
 
 
 def _empty_channels(path: Path, cells: Cells) -> tuple[str, ...]:
@@ -208,7 +220,7 @@ def _empty_channels(path: Path, cells: Cells) -> tuple[str, ...]:
     samples = ~np.isin(cells.columns[TIME], list(FAULT_TIMES))
     if not samples.any():
         return ()
-    empty = [name for name in CHANNELS if name in cells.columns and is_empty(cells.columns[name][samples])]
+    empty = [name for name in CHANNELS if name in cells.columns and missing(cells.columns[name][samples]).all()]
     if required := [name for name in empty if CHANNELS[name].required]:
         raise DataError(f"{path} has no value in the column {', '.join(required)}: check the recorder.")
     if "RPM" in cells.columns and "RPM" not in empty:  # the gear follows from it and the speed
@@ -216,14 +228,45 @@ def _empty_channels(path: Path, cells: Cells) -> tuple[str, ...]:
     return tuple(empty)
 
 
-def _fault_kinds(cells: Cells, channels: list[str]) -> npt.NDArray[np.object_]:
-    """Why a row that is not broken is dropped before its values are read: by what the recorder wrote, or cut short."""
-    kinds = pd.Series(cells.columns[TIME], dtype=object).map(FAULT_TIMES).fillna("").to_numpy(object)
-    incomplete = np.zeros(len(kinds), bool)
-    for name in (TIME, *channels):
-        incomplete |= cells.columns[name] == NO_DATA
-        if name != "GEAR" or "RPM" not in channels:  # the gear follows from speed and engine speed
-            incomplete |= cells.columns[name] == ""
-    kinds[incomplete & (kinds == "") & ~cells.broken] = "incomplete"
-    kinds[cells.header_again] = "headers"
-    return kinds
+def _drop_faults(rows: _Rows, names: Sequence[str], t: npt.NDArray[np.int64], config: ReadingConfig) -> None:
+    """Mark rows that are dropped before their values are read: by what the recorder wrote, or cut short."""
+    columns, kinds = rows.cells.columns, rows.kinds
+    for text, kind in FAULT_TIMES.items():
+        kinds[(columns[TIME] == text) & (kinds == "")] = kind
+    for name in names:
+        kinds[(columns[name] == NO_DATA) & (kinds == "")] = "incomplete"
+    kinds[(columns[TIME] == "") & (kinds == "")] = "incomplete"
+    whole = kinds == ""
+    for name in names:
+        texts = columns[name]
+        if not CHANNELS[name].required:
+            texts[whole] = held(texts[whole], t[whole], config.hold_s * 1000)
+        elif CHANNELS[name].kind == "flag" and (blank := whole & (texts == "")).any():
+            value, known, _ = booleans(texts, config)
+            if value[whole & ~blank].all() and known[whole & ~blank].all():
+                texts[blank] = "False"
+                rows.remarks.append(f"{name} is True or empty: empty cells count as False")
+        if name != "GEAR" or "RPM" not in names:  # the gear follows from speed and engine speed
+            kinds[whole & (texts == "")] = "incomplete"
+
+
+def _gears(
+    rows: _Rows, values: Mapping[str, npt.NDArray[np.float64]], mark: str
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
+    """(N,) whether the gear is inferred, and (N,) gears, NaN where they are unknown."""
+    texts = rows.cells.columns["GEAR"]
+    letters = [SELECTOR.get(text.upper(), text) for text in texts]
+    read = numbers(np.array(letters, object), mark)
+    gear = recorded_gear(read)
+    unknown = np.isnan(gear)
+    may_be_unknown = ("RPM" in rows.cells.columns) & (np.isfinite(read) | missing(np.array(letters, object)))
+    rows.require(~unknown | may_be_unknown, "GEAR", f"0 to {GEARS - 1}, or nothing")
+    if (highest := np.nanmax(read, initial=0)) >= GEARS:
+        rows.remarks.append(f"GEAR goes up to {highest:g}: gears above {GEARS - 1} count as {GEARS - 1}")
+    if "RPM" not in values or not unknown.any():
+        return np.zeros(len(gear), bool), gear
+    kept = rows.kinds == ""
+    if not ratios_fit(values["SPEED"][kept], values["RPM"][kept]):
+        rows.remarks.append("speed and engine speed do not fit the ratios that a missing GEAR is inferred from")
+        return np.zeros(len(gear), bool), gear
+    return unknown, np.where(unknown, infer_gear(values["SPEED"], values["RPM"], values[PEDAL]), gear)

@@ -1,6 +1,7 @@
 """Times of a recording's rows: their texts, their rate, thinning to 2 Hz, and clocks that were set back."""
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -17,44 +18,76 @@ STEP_MS = 500
 FASTEST_STEP_MS = 425
 """Rows that follow each other faster are thinned out to 2 Hz."""
 ROWS_FOR_A_RATE = 10
+SHARED_SECONDS = 0.3
+"""Of rows at several Hz whose times have no fractions at least this share have the time of the row before."""
 SLOT = "slot"
 """The column of the half seconds that rows stand for."""
 
-_ISO_TIME = re.compile(r"(\d{4}-\d{2}-\d{2})[ T_](\d{2})[:-](\d{2})[:-](\d{2})(?:[.,-](\d{1,6}))?", re.ASCII)
+_ISO_TIME = re.compile(
+    r"(\d{4}-\d{2}-\d{2})[ T_](\d{2})[:-](\d{2})[:-](\d{2})(?:[.,-](\d{1,6}))?(?:Z|[+-]\d{2}:\d{2}|\+\d{4})?", re.ASCII
+)
+_EPOCH = re.compile(r"\d{10}(?:\.\d{1,6})?|\d{13}", re.ASCII)
+"""Seconds, or milliseconds, since 1970."""
 
 
 def plain_time(text: str) -> str:
-    """A moment as recorders spell it, `YYYY-MM-DD HH-MM-SS[-fraction]`, from ISO 8601's spelling; else the text."""
+    """A moment as recorders spell it, `YYYY-MM-DD HH-MM-SS-fraction`, from ISO 8601's spellings; else the text.
+
+    The zone is left out, as the recorder's clock counts, and so are zeros at the end of the fraction but one: files and
+    rows that spell one moment differently belong together.
+    """
     match = _ISO_TIME.fullmatch(text)
-    return f"{match[1]} {'-'.join(part for part in match.groups()[1:] if part)}" if match else text
+    return f"{match[1]} {match[2]}-{match[3]}-{match[4]}-{(match[5] or '').rstrip('0') or '0'}" if match else text
 
 
 def read_times(
     texts: npt.NDArray[np.object_], time_format: str = ""
-) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.int64]]:
+) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.int64], bool]:
     """(N,) `plain_time` of each text and (N,) its milliseconds since 1970, -1 where it is invalid.
+
+    The last result says whether fractions are read as milliseconds without leading zeros (3 and 503 for .003 and .503):
+    their lengths differ, and as decimals they would step back in time.
 
     Args:
         time_format: of the texts, in strftime codes; their fractions are then spelled with as few digits as they need.
     """
     if time_format:
         moments = pd.to_datetime(pd.Series(texts, dtype=object), format=time_format, errors="coerce")
-        plain = [text if pd.isna(moment) else _spelled(moment) for text, moment in zip(texts, moments, strict=True)]
-    else:
-        plain = [plain_time(text) for text in texts]
-        moments = pd.to_datetime(pd.Series(map(_iso, plain), dtype=object), format="ISO8601", errors="coerce")
-    milliseconds = moments.astype("datetime64[ms]").astype("int64").to_numpy()
-    return np.array(plain, object), np.where(moments.isna().to_numpy(), -1, milliseconds)
+        spelled = [text if pd.isna(moment) else _spelled(moment) for text, moment in zip(texts, moments, strict=True)]
+        return np.array(spelled, object), _milliseconds(moments), False
+    matches = [_ISO_TIME.fullmatch(text) for text in texts]
+    t = _parsed(matches, fraction_digits=1)
+    for row in (row for row, text in enumerate(texts) if _EPOCH.fullmatch(text)):
+        t[row] = round(float(texts[row]) * (1000 if len(texts[row].partition(".")[0]) == 10 else 1))
+    plain = np.array([plain_time(text) for text in texts], object)
+    lengths = {len(match[5] or "") for match in matches if match}
+    if len(lengths) > 1 and max(lengths) == 3:
+        filled = _parsed(matches, fraction_digits=3)
+        if _steps_back(filled) < _steps_back(t):
+            return plain, filled, True
+    return plain, t, False
+
+
+def _steps_back(t: npt.NDArray[np.int64]) -> int:
+    return int((np.diff(t[t >= 0]) < 0).sum())
 
 
 def _spelled(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H-%M-%S}-{f'{moment.microsecond:06}'.rstrip('0') or '0'}"
+    return plain_time(f"{moment:%Y-%m-%d %H-%M-%S-%f}")
 
 
-def _iso(plain: str) -> str:
-    """ISO 8601's spelling of a `plain_time`; empty if it is none."""
-    match = _ISO_TIME.fullmatch(plain)
-    return f"{match[1]}T{match[2]}:{match[3]}:{match[4]}.{match[5] or 0}" if match else ""
+def _parsed(matches: Sequence[re.Match[str] | None], fraction_digits: int) -> npt.NDArray[np.int64]:
+    """(N,) milliseconds; fractions are filled up from the left to as many digits."""
+    texts = [
+        f"{match[1]}T{match[2]}:{match[3]}:{match[4]}.{(match[5] or '').rjust(fraction_digits, '0')}" if match else ""
+        for match in matches
+    ]
+    return _milliseconds(pd.to_datetime(pd.Series(texts, dtype=object), format="ISO8601", errors="coerce"))
+
+
+def _milliseconds(moments: pd.Series) -> npt.NDArray[np.int64]:
+    milliseconds = moments.astype("datetime64[ms]").astype("int64").to_numpy()
+    return np.where(moments.isna().to_numpy(), -1, milliseconds)
 
 
 def separated_times(telemetry: pd.DataFrame, column: str = "t") -> npt.NDArray[np.int64]:
@@ -81,6 +114,11 @@ def recorded_step(path: Path, t: npt.NDArray[np.int64]) -> float | None:
         return None
     usual = float(np.median(steps))
     if np.quantile(steps, 0.1) > MAX_STEP_MS:
+        if not (t % 1000).any() and len(steps) < len(t) * (1 - SHARED_SECONDS):
+            raise DataError(
+                f"{path} has times in whole seconds that rows share: expected fractions, as {len(t)} rows have only "
+                f"{len(steps) + 1} different times. Record with fractions, or leave the drive out."
+            )
         raise DataError(
             f"{path} is recorded at {1000 / usual:.2g} Hz, a row every {usual / 1000:.2g} s: expected 2 Hz or more, as "
             "windows and labels are of half seconds. Record with a shorter interval, or leave the drive out."

@@ -1,4 +1,4 @@
-"""Numbers, booleans and missing values in the cells of a table."""
+"""Numbers, booleans, gears and missing values in the cells of a table."""
 
 import re
 from pathlib import Path
@@ -17,6 +17,10 @@ BOOLEANS = {
     **dict.fromkeys(("false", "f", "no", "n", "off", "0", "falsch"), False),
 }
 """In English, and as German Excel writes them. `reading.json` declares others."""
+SELECTOR = {"P": "0", "R": "0", "N": "0", "D": "", "S": "", "M": ""}
+"""Positions of a selector lever as gears; a forward one leaves the gear open."""
+_UNITS = r"(?i)\s*(?:km/h|kmh|kph|kilomet(?:er|re)_per_hour|rpm|1/min|revolutions_per_minute|%|percent)$"
+"""The channels' units as loggers write them behind each number."""
 _MAY_BE_THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+")
 
 
@@ -41,8 +45,10 @@ def decimal_mark(path: Path, cells: Cells, numeric: list[str], config: ReadingCo
 
 
 def numbers(texts: npt.NDArray[np.object_], mark: str) -> npt.NDArray[np.float64]:
-    """(N,) numbers with the decimal mark `mark`; NaN where a text is not a finite number."""
+    """(N,) numbers with the decimal mark `mark`, with or without their unit; NaN where a text is no finite number."""
     series = pd.Series(texts, dtype=object)
+    if any(text[-1:].isalpha() or text.endswith("%") for text in texts[:10]):
+        series = series.str.replace(_UNITS, "", regex=True)
     if mark == ",":
         series = series.where(~series.str.contains(".", regex=False)).str.replace(",", ".", regex=False)
     values = np.array(pd.to_numeric(series, errors="coerce"), float)
@@ -56,12 +62,10 @@ def booleans(
     """(N,) values, (N,) which of them are known, and the texts that mean something."""
     meanings = BOOLEANS | dict.fromkeys(map(_plain, config.true_values), True)
     meanings |= dict.fromkeys(map(_plain, config.false_values), False)
-    codes, distinct = pd.factorize(texts)
-    known = {text: meanings.get(_plain(text)) for text in distinct}
+    known = {text: meanings.get(_plain(text)) for text in pd.unique(texts)}
     spelling = "/".join(sorted(text for text, meaning in known.items() if meaning is not None))
-    value = np.array([bool(known[text]) for text in distinct] or [False])
-    is_known = np.array([known[text] is not None for text in distinct] or [False])
-    return value[codes], is_known[codes], spelling
+    value = pd.Series(texts, dtype=object).map(known)
+    return value.eq(True).to_numpy(bool), value.notna().to_numpy(bool), spelling
 
 
 def _plain(text: str) -> str:
@@ -74,6 +78,8 @@ def missing(texts: npt.NDArray[np.object_]) -> npt.NDArray[np.bool_]:
     return np.array([text.lower() in MISSING for text in texts], bool)
 
 
-def is_empty(texts: npt.NDArray[np.object_]) -> bool:
-    """Whether no text holds a value."""
-    return all(text.lower() in MISSING for text in texts)
+def held(texts: npt.NDArray[np.object_], t: npt.NDArray[np.int64], limit_ms: float) -> npt.NDArray[np.object_]:
+    """(N,) texts, where an empty one becomes the last that is not empty, if that is not older than the limit."""
+    filled = texts != ""
+    last = np.maximum.accumulate(np.where(filled, np.arange(len(texts)), 0))
+    return np.where(filled | (np.abs(t - t[last]) > limit_ms), texts, texts[last])

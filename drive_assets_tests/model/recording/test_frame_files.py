@@ -93,7 +93,8 @@ def test_a_recording_of_other_suffixes_and_a_camera_that_hung(tmp_path: Path) ->
 
 
 def test_a_region_with_other_keys_and_fractions_is_read(tmp_path: Path) -> None:
-    (tmp_path / "roi.json").write_text('{"camera": "left", "x": 0, "y": 320.7, "width": 1920.0, "height": 575}')
+    region = '\ufeff{"camera": "left", "x": 0, "y": 320.7, "width": 1920.0, "height": 575}'
+    (tmp_path / "roi.json").write_text(region, encoding="utf-8")
     assert Recording(tmp_path).region() == Region(0, 320, 1920, 575)
 
 
@@ -103,5 +104,14 @@ def test_a_region_with_other_keys_and_fractions_is_read(tmp_path: Path) -> None:
 )
 def test_a_region_that_is_none_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "roi.json").write_text(content)
-    with pytest.raises(DataError, match=r"roi.json: expected"):
+    with pytest.raises(DataError, match=r"roi\.json.*: expected"):
         Recording(tmp_path).region()
+
+
+def test_frames_whose_clock_is_another_one_are_named(tmp_path: Path) -> None:
+    drive = write_drive(tmp_path / "2024-05-01_10-00-00", rows=20)
+    for number, path in enumerate(sorted(drive.glob("*.jpg"))):
+        if number % 4:  # a few match by chance
+            path.rename(path.with_stem(f"{path.stem}3"))
+    with pytest.raises(DataError, match=r"15 of 20 frames have the time of no row .* two clocks, such as"):
+        inspect_recording(drive)

@@ -96,3 +96,14 @@ def test_a_changed_threshold_is_recorded_and_defines_the_current_state(
     path.with_suffix(".json").mkdir()
     with pytest.raises(DataError, match=r"future_labels\.json .*Is a directory.*; label the recording again"):
         read_label_config(path)
+
+
+def test_labels_are_unknown_where_driver_assistance_drives() -> None:
+    """The speed holds under load while the pedal is at rest: neither braking nor coasting is the driver's."""
+    n = np.arange(60)
+    table = telemetry((n * 500).tolist(), [False] * 60, np.where(n < 20, 30, 0).tolist())
+    table = table.assign(slot=table["t"], SPEED=80.0, ENGINE_LOAD=np.where(n < 40, 35.0, 2.0))
+    labels = future_labels(table)
+    assert labels["coast_1s"].tolist() == [False] * 18 + [pd.NA] * 20 + [True] * 20 + [pd.NA] * 2
+    assert labels["acc_pos_1s"].isna().tolist() == labels["coast_1s"].isna().tolist()
+    assert future_labels(table.assign(SPEED=100.0 - n))["coast_1s"].isna().sum() == 2

@@ -26,7 +26,7 @@ def drive(rows: int = 800) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "Time": moment,
-            "SPEED": 60 + np.abs(30 - phase),
+            "SPEED": 90 - np.abs(30 - phase),
             "RPM": 1500 + 10 * phase,
             "ACCELERATOR_POS_D": np.where(phase < 30, 20.0 + phase, 0.0),
             "ENGINE_LOAD": 30 + phase % 7,
@@ -34,6 +34,12 @@ def drive(rows: int = 800) -> pd.DataFrame:
             "GEAR": 4,
         }
     )
+
+
+def gears(table: pd.DataFrame) -> pd.DataFrame:
+    """The drive of a car that shifts."""
+    gear = 3 + table.index % 3
+    return table.assign(GEAR=gear, RPM=1000 * table["SPEED"] / np.array([27.5, 40.5, 53.5])[gear - 3])
 
 
 def findings(table: pd.DataFrame, tmp_path: Path) -> list[tuple[str, bool]]:
@@ -53,7 +59,11 @@ def findings(table: pd.DataFrame, tmp_path: Path) -> list[tuple[str, bool]]:
         (lambda t: t.assign(BRAKE_SIGNAL=True), [("brake_always_on", True)]),
         (lambda t: t.assign(BRAKE_SIGNAL=False), [("brake_never_on", False)]),
         (lambda t: t.assign(RPM=t["RPM"].where(t.index < 100, 1777)), [("frozen", True)]),
-        (lambda t: t.assign(ENGINE_LOAD=t["ENGINE_LOAD"].where(t.index % 2 == 0, 100)), [("saturated", True)]),
+        (lambda t: t.assign(ENGINE_LOAD=t["ENGINE_LOAD"].where(t.index % 2 == 0, 100)), [("saturated", False)]),
+        (lambda t: t.assign(ENGINE_LOAD=t["ENGINE_LOAD"] / 100), [("corner", False)]),
+        (lambda t: t.assign(RPM=t["RPM"].where(t.index > 300, 0)), []),  # a hybrid
+        (lambda t: t.assign(GEAR=4 + 4 * (t.index % 2)), [("reading", False)]),
+        (lambda t: t.assign(ACCELERATOR_POS_D=t["ACCELERATOR_POS_D"].where(t.index < 90, 0)), [("assistance", False)]),
         (lambda t: pd.concat([t[400:], t[:400]]), [("clock", False)]),
         (lambda t: t[30:45], [("short", False)]),
     ],
@@ -112,7 +122,9 @@ def test_vehicles_in_the_sky() -> None:
         (lambda t: t.assign(ACCELERATOR_POS_D=36 + 2 * t["ACCELERATOR_POS_D"]), "out_of_range"),
         (lambda t: t.assign(BRAKE_SIGNAL=False, SPEED=60 + 6 * np.abs(10 - t.index % 20)), "brake_never_on"),
         (lambda t: t.assign(SPEED=0), "frozen"),
-        (lambda t: t.assign(RPM=0), "frozen"),
+        (lambda t: t.assign(BRAKE_SIGNAL=~t["BRAKE_SIGNAL"]), "brake_inverted"),
+        (lambda t: gears(t).assign(SPEED=t["SPEED"] / 1.609344), "unit"),
+        (lambda t: gears(t).assign(SPEED=t["SPEED"] / 3.6), "unit"),
         (lambda t: t.assign(RPM=1777)[:150], "frozen"),
     ],
 )
