@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from drive_assets.simulation.camera import Camera, View, Waves
+from drive_assets.simulation.camera import RECORDER, View, Waves
 from drive_assets.simulation.demand import VEHICLE_TYPES
 from drive_assets.simulation.driver import drive
 from drive_assets.simulation.output import new_folder
-from drive_assets.simulation.recorder import record, sample_steps
+from drive_assets.simulation.recorder import record, sample_steps, to_csv
 from drive_assets.simulation.render import CAMERA_SETBACK_M
 from drive_assets.simulation.traffic import Traffic, simulate_traffic
 from drive_assets.simulation.vehicles import Seen, see_vehicles
@@ -87,10 +87,10 @@ def _make(folder: Path, seed: int, index: int, box_jitter: float) -> str:
     start = datetime.strptime(folder.name, "%Y-%m-%d_%H-%M-%S")
     recorded = record(start, sample_steps(DURATION_S, rng), controls, 0.0, rng)
     with new_folder(folder, {"seed": seed, "index": index, "box_jitter": box_jitter}) as temporary:
-        (temporary / "telemetry.csv").write_text(recorded.csv, encoding="utf-8")
+        (temporary / "telemetry.csv").write_text(to_csv(recorded), encoding="utf-8")
         table, _ = read_telemetry(temporary / "telemetry.csv")
         write_future_labels(temporary / "future_labels.csv", future_labels(table))
-        steps = [sample.step for sample in recorded.samples]
+        steps = [sample.step for sample in recorded]
         _write_state(temporary / "true_state.csv", table, traffic, steps)
         times = table["Time"].astype(str).tolist()
         boxes = _detections(traffic, steps, drive_seed, box_jitter, rng)
@@ -121,13 +121,12 @@ def _detections(
     traffic: Traffic, steps: list[int], seed: int, box_jitter: float, rng: np.random.Generator
 ) -> list[npt.NDArray[np.float32]]:
     """Boxes (M,6) of each frame: x1, y1, x2, y2 in px of the region of interest, confidence, class 0."""
-    camera = Camera.recorder(1920, 1080)
     road = np.random.default_rng([seed, 6])
     bends, hills = Waves.random(road, 800), Waves.random(road, 20_000)
     missed: dict[int, bool] = {}
     frames = []
     for step in steps:
-        view = View.at(camera, bends, hills, traffic.x[step] - CAMERA_SETBACK_M, float(rng.normal(0, 1.2)))
+        view = View.at(RECORDER, bends, hills, traffic.x[step] - CAMERA_SETBACK_M, float(rng.normal(0, 1.2)))
         seen = see_vehicles(view, traffic.y[step], traffic.around[step])
         frames.append(_detect(seen, missed, box_jitter, rng))
     return frames

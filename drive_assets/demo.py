@@ -13,10 +13,9 @@ from drive_assets.resources.backends import compute_from_environment
 from drive_assets.resources.compute import Compute, LocalCompute
 from drive_assets.resources.storage import Storage
 from drive_assets.running.materialize import materialize
-from drive_assets.simulation.boxy import simulate_boxy
+from drive_assets.simulation.clips import simulate_boxy, simulate_nuimages
 from drive_assets.simulation.config import SimulationConfig
 from drive_assets.simulation.drives import simulate_drives
-from drive_assets.simulation.nuimages import simulate_nuimages
 from model.common.progress import Log
 
 SIMULATION = SimulationConfig(recordings=10, duration_s=160.0, boxy_sequences=6, boxy_frames=12)

@@ -10,10 +10,9 @@ from drive_assets.running.instance import open_instance
 
 
 def simulate(options: argparse.Namespace) -> bool:
-    from drive_assets.simulation.boxy import simulate_boxy
+    from drive_assets.simulation.clips import simulate_boxy, simulate_nuimages
     from drive_assets.simulation.config import SimulationConfig
     from drive_assets.simulation.drives import simulate_drives
-    from drive_assets.simulation.nuimages import simulate_nuimages
 
     fields = SimulationConfig.model_fields
     given = {name: value for name, value in vars(options).items() if name in fields and value is not None}

@@ -26,60 +26,35 @@ class Part:
     smallest: float = 0.0
 
 
-@dataclass(frozen=True)
 class Body:
     """A vehicle's parts from the farthest to the nearest, and the outlines of its faces for the true boxes."""
 
-    width: float
-    parts: tuple[Part, ...]
     outlines: dict[Face, Points]
 
-
-@cache
-def body(kind: int) -> Body:
-    """The body of vehicle type number `kind`."""
-    shape = VEHICLE_TYPES[kind]
-    return {"van": _van, "truck": _truck, "lorry": _truck, "bus": _bus}.get(shape.name, _car)(shape)
-
-
-class _Builder:
-    """Collects the parts of a vehicle in the order in which they are drawn."""
-
     def __init__(self, shape: VehicleType) -> None:
-        self.shape, self.half = shape, shape.width / 2
-        self.parts = [self._shadow(0.28, "shade"), self._shadow(0.02, "shadow")]
+        self.width, self.half, self.length, self.roof = shape.width, shape.width / 2, shape.length, shape.height
+        self.parts: list[Part] = []
+        for margin, material in ((0.28, "shade"), (0.02, "shadow")):
+            reach, length = self.half + margin, self.length
+            points = [(-reach, 0, -margin), (reach, 0, -margin), (reach, 0, length), (-reach, 0, length)]
+            self.parts.append(Part(np.array(points), material, "ground"))
 
-    def _shadow(self, margin: float, material: str) -> Part:
-        half, length = self.half + margin, self.shape.length
-        points = [(-half, 0, -margin), (half, 0, -margin), (half, 0, length), (-half, 0, length)]
-        return Part(np.array(points), material, "ground")
-
-    def flanks(self, pairs: Pairs, material: str, smallest: float = 0.0, lean: float = 0.0, inwards: float = 0) -> None:
-        """A polygon of (ahead, above) on both flanks.
-
-        Args:
-            lean: how far the points from the third on lie inwards of the others.
-            inwards: how far all points do.
-        """
-        for side, face in ((-1, "left"), (1, "right")):
-            reach = [self.half - inwards - (lean if number >= 2 else 0) for number in range(len(pairs))]
-            points = np.array([(side * x, y, z) for x, (z, y) in zip(reach, pairs, strict=True)])
-            self.parts.append(Part(points, material, face, smallest))  # type: ignore[arg-type]
+    def flanks(self, pairs: Pairs, material: str, smallest: float = 0.0, lean: float = 0.0) -> None:
+        """A polygon of (ahead, above) on both flanks. The points from the third on lie `lean` inwards of the others."""
+        x = np.where(np.arange(len(pairs)) >= 2, self.half - lean, self.half)
+        z, y = np.array(pairs).T
+        self.parts.append(Part(np.stack([-x, y, z], axis=1), material, "left", smallest))
+        self.parts.append(Part(np.stack([x, y, z], axis=1), material, "right", smallest))
 
     def wheels(self, radius: float, *places: float) -> None:
         for z in places:
             self.flanks(_circle(z, radius + 0.03, radius * 1.16), "black")
             self.flanks(_circle(z, radius, radius), "tyre")
             self.flanks(_circle(z, radius, radius * 0.62), "rim", 12)
-            self.flanks(_circle(z, radius, radius * 0.2), "tyre", 30)
-
-    def mirrors(self, inner: float, y: float, z: float, reach: float, tall: float, material: str) -> None:
-        """Wing mirrors, seen from behind beside the body."""
-        self.pair(-inner, y, -inner - reach, y + tall, material, 12, z)
 
     def rear(self, pairs: Pairs, material: str, smallest: float = 0.0, z: float = 0.0) -> None:
         """A polygon of (right, above) on the rear, or `z` ahead of it."""
-        self.parts.append(Part(np.array([(x, y, z) for x, y in pairs]), material, "rear", smallest))
+        self.parts.append(Part(_flat(pairs, z), material, "rear", smallest))
 
     def across(self, reach: float, low: float, high: float, material: str, smallest: float = 0.0) -> None:
         """A rectangle on the rear that is centred on the middle."""
@@ -95,15 +70,21 @@ class _Builder:
     def plate(self, y: float) -> None:
         self.across(0.27, y - 0.065, y + 0.065, "black", 14)
         self.across(0.26, y - 0.055, y + 0.055, "plate", 9)
-        self.rear(_box(-0.26, y - 0.055, -0.215, y + 0.055), "plate_blue", 40)
-        for x in (-0.17, -0.12, -0.03, 0.02, 0.1, 0.15):
-            self.rear(_box(x, y - 0.032, x + 0.032, y + 0.032), "black", 50)
 
-    def body(self, rear: Points, z: list[float], y: list[float], inset: float = 0.0) -> Body:
-        """The finished body, with the outlines of its rear and of a flank whose roof line lies `inset` inwards."""
-        x = self.half - np.where(np.array(y) >= self.shape.height - 0.01, inset, 0)
-        flanks = np.stack([-x, y, z], axis=1), np.stack([x, y, z], axis=1)
-        return Body(self.shape.width, tuple(self.parts), {"rear": rear, "left": flanks[0], "right": flanks[1]})
+    def outline(self, rear: Points, flank: Pairs, inset: float = 0.0) -> None:
+        """Set the outlines of the rear and of a flank (ahead, above) whose roof line lies `inset` inwards."""
+        z, y = np.array(flank).T
+        x = self.half - np.where(y >= self.roof - 0.01, inset, 0)
+        self.outlines = {"rear": rear, "left": np.stack([-x, y, z], axis=1), "right": np.stack([x, y, z], axis=1)}
+
+
+@cache
+def body(kind: int) -> Body:
+    """The body of vehicle type number `kind`."""
+    shape = VEHICLE_TYPES[kind]
+    built = Body(shape)
+    {"van": _van, "truck": _truck, "lorry": _truck, "bus": _bus}.get(shape.name, _car)(built, shape.name)
+    return built
 
 
 def _box(x0: float, y0: float, x1: float, y1: float) -> Pairs:
@@ -120,33 +101,27 @@ def _rounded(half: float, low: float, roof: float) -> Pairs:
     return [*_box(-half, low, half, roof - 0.18)[:3], (half - 0.14, roof), (0.14 - half, roof), (-half, roof - 0.18)]
 
 
-def _flat(pairs: Pairs) -> Points:
-    return np.array([(x, y, 0.0) for x, y in pairs])
+def _flat(pairs: Pairs, z: float = 0.0) -> Points:
+    return np.array([(x, y, z) for x, y in pairs])
 
 
-def _car(shape: VehicleType) -> Body:
-    build, half, length, roof = _Builder(shape), shape.width / 2, shape.length, shape.height
-    tall, sedan = shape.name == "suv", shape.name == "sedan"
+def _car(build: Body, name: str) -> None:
+    half, length, roof = build.half, build.length, build.roof
+    tall, sedan = name == "suv", name == "sedan"
     belt, floor, inset = (1.06, 0.27, 0.15) if tall else (0.93, 0.21, 0.17)
-    bottom_z, top_z = (0.5, 1.15) if sedan else (0.04, 0.34 if shape.name != "estate" else 0.45)
-    glass_low, glass_high, pillar = belt + 0.03, roof - 0.09, 0.46 * length
+    bottom_z, top_z = (0.5, 1.15) if sedan else (0.04, 0.34 if name != "estate" else 0.45)
+    glass_low, glass_high = belt + 0.03, roof - 0.09
 
-    nose = [(length - 1.1, belt - 0.02), (0, belt)]
-    build.flanks([(0, floor), (length, floor), (length, belt - 0.3), *nose], "paint")
-    build.flanks([(0, belt - 0.16), (length - 1, belt - 0.16), *nose], "paint_light")
+    side = [(0, floor), (length, floor), (length, belt - 0.3), (length - 1.1, belt - 0.02), (0, belt)]
+    build.flanks(side, "paint")
     build.flanks(_box(0, floor, length, floor + 0.17), "paint_dark")
     build.wheels(0.36 if tall else 0.32, 0.18 * length, 0.81 * length)
     cabin = [(bottom_z, belt - 0.01), (length - 1.15, belt - 0.01), (length - 2.0, roof), (top_z, roof)]
-    back = [(bottom_z + 0.35, glass_low), (pillar - 0.05, glass_low)]
-    back += [(pillar - 0.05, glass_high), (top_z + 0.25, glass_high)]
-    front = [(pillar + 0.05, glass_low), (length - 1.45, glass_low)]
-    front += [(length - 2.1, glass_high), (pillar + 0.05, glass_high)]
+    window = [(bottom_z + 0.35, glass_low), (length - 1.45, glass_low)]
+    window += [(length - 2.1, glass_high), (top_z + 0.25, glass_high)]
     build.flanks(cabin, "paint", lean=inset)
-    build.flanks(back, "glass_side", 10, inset * 0.93)
-    build.flanks(front, "glass_side", 10, inset * 0.93)
-    build.flanks(_box(pillar, floor + 0.2, pillar + 0.02, belt), "paint_dark", 45)
-    build.flanks(_box(0.02, belt - 0.25, 0.3, belt - 0.07), "lamp", 14)
-    build.mirrors(half + 0.02, belt, length - 1.75, 0.18, 0.15, "paint_dark")
+    build.flanks(window, "glass_side", 10, inset * 0.93)
+    build.pair(half + 0.02, belt, half + 0.2, belt + 0.15, "paint_dark", 12, z=length - 1.75)
     build.pair(half - 0.28, 0.0, half - 0.04, 0.4, "tyre", z=0.55)
 
     def slope(pairs: Pairs) -> Points:
@@ -163,8 +138,6 @@ def _car(shape: VehicleType) -> Body:
     on_slope(upper, "paint")
     on_slope([(0.13 - slope_x, glass_low + 0.02), (slope_x - 0.13, glass_low + 0.02), *pane], "glass")
     on_slope([(0.17 - slope_x, belt + 0.28), (slope_x - 0.17, belt + 0.28), *pane], "glass_sky", 16)
-    for x in (-0.36, 0.36):
-        on_slope(_box(x - 0.1, belt + 0.06, x + 0.1, belt + 0.3), "seat", 40)
     on_slope(_box(-0.2, roof - 0.085, 0.2, roof - 0.045), "lamp_high", 9)
     if sedan:
         boot = [(-half, belt, 0), (half, belt, 0), (slope_x, belt, bottom_z), (-slope_x, belt, bottom_z)]
@@ -179,31 +152,26 @@ def _car(shape: VehicleType) -> Body:
     build.rear([(0.03 - half, belt - 0.1), (half - 0.03, belt - 0.1), lower[4], lower[5]], "paint_light", 10)
     build.rear(bumper, "paint_dark", 10)
     build.across(half - 0.12, floor - 0.01, floor + 0.1, "black", 6)
-    build.across(half - 0.3, floor + 0.335, floor + 0.35, "black", 45)
     build.pair(half - 0.01, lamp_low, half - 0.40, lamp_high, "lamp")
     build.pair(half - 0.05, lamp_low + 0.04, half - 0.28, lamp_high - 0.04, "lamp_core", 8)
-    build.pair(half - 0.29, lamp_low + 0.03, half - 0.39, lamp_high - 0.03, "reverse", 35)
-    build.pair(half - 0.1, floor + 0.16, half - 0.28, floor + 0.2, "reflector", 30)
     build.plate(belt - (0.22 if sedan else 0.33))
-    build.across(0.06, belt - 0.16, belt - 0.07, "rim", 40)
     outline = np.concatenate([_flat([(-half, floor - 0.2), (half, floor - 0.2)]), slope([*upper[1:], upper[0]])])
-    return build.body(outline, [0, length, length, length - 2.0, top_z], [0, 0, belt - 0.3, roof, roof], inset)
+    flank = [(0, 0), (length, 0), (length, belt - 0.3), (length - 2.0, roof), (top_z, roof)]
+    build.outline(outline, flank, inset)
 
 
-def _van(shape: VehicleType) -> Body:
-    build, half, length, roof = _Builder(shape), shape.width / 2, shape.length, shape.height
+def _van(build: Body, name: str) -> None:
+    half, length, roof = build.half, build.length, build.roof
     profile = [(0, 0.32), (length, 0.32), (length, 1.0), (length - 0.9, 1.25)]
     profile += [(length - 1.6, roof - 0.1), (length - 1.8, roof), (0, roof)]
     window = [(length - 2.6, 1.3), (length - 1.05, 1.3), (length - 1.65, roof - 0.35), (length - 2.6, roof - 0.35)]
     build.flanks(profile, "paint")
     build.flanks(_box(0, 0.32, length - 0.1, 0.6), "paint_dark")
     build.flanks(window, "glass_side", 10)
-    build.flanks(_box(length * 0.33, 0.6, length * 0.335, roof - 0.2), "paint_dark", 40)
     build.wheels(0.35, 0.95, length - 0.95)
-    build.mirrors(half, 1.3, length - 1.2, 0.22, 0.35, "black")
+    build.pair(half, 1.3, half + 0.22, 1.65, "black", 12, z=length - 1.2)
     build.pair(half - 0.3, 0.0, half - 0.06, 0.5, "tyre", z=0.6)
     build.rear(_rounded(half, 0.35, roof), "paint")
-    build.across(half - 0.05, roof - 0.16, roof - 0.05, "paint_light", 10)
     build.across(half, 0.35, 0.62, "black", 6)
     build.pair(0.07, 1.38, half - 0.2, roof - 0.4, "glass")
     build.pair(0.09, 1.65, half - 0.22, roof - 0.42, "glass_sky", 16)
@@ -212,22 +180,22 @@ def _van(shape: VehicleType) -> Body:
     build.pair(half - 0.03, 0.95, half - 0.14, 1.22, "lamp_core", 8)
     build.across(0.22, roof - 0.1, roof - 0.06, "lamp_high", 9)
     build.plate(0.86)
-    return build.body(_flat(_rounded(half, 0.0, roof)), [0, length, length, length - 1.8, 0], [0, 0, 1.0, roof, roof])
+    flank = [(0, 0), (length, 0), (length, 1.0), (length - 1.8, roof), (0, roof)]
+    build.outline(_flat(_rounded(half, 0.0, roof)), flank)
 
 
-def _truck(shape: VehicleType) -> Body:
-    build, half, length, roof = _Builder(shape), shape.width / 2, shape.length, shape.height
+def _truck(build: Body, name: str) -> None:
+    half, length, roof = build.half, build.length, build.roof
     long = length > 12
     cab = length - 2.3
     box_end = cab - (1.1 if long else 0.3)
     axles = (2.2, 3.5, 4.8, cab - 1.0, length - 1.2) if long else (1.9, length - 1.2)
     window = [(cab + 0.7, 1.7), (length - 0.1, 1.7), (length - 0.5, 2.7), (cab + 0.7, 2.7)]
-    build.flanks(_box(0.4, 0.45, length - 0.5, 1.0), "black", inwards=0.1)
+    build.flanks(_box(0.4, 0.45, length - 0.5, 1.0), "black")
     build.flanks([(cab, 0.4), (length, 0.4), (length, 2.2), (length - 0.5, 3.2), (cab, 3.4)], "cab")
     build.flanks(window, "glass_side", 8)
     build.flanks(_box(0, 1.05, box_end, roof), "paint")
     build.flanks(_box(0, 1.05, box_end, 1.16), "paint_dark")
-    build.flanks(_box(0, roof - 0.1, box_end, roof), "paint_light")
     build.flanks(_box(box_end * 0.3, roof - 1.7, box_end * 0.75, roof - 0.8), "stripe", 6)
     for z in np.arange(1.5, box_end, 1.5):
         build.flanks(_box(z, 1.05, z + 0.03, roof), "paint_dark", 25)
@@ -241,22 +209,19 @@ def _truck(shape: VehicleType) -> Body:
     build.pair(half, 1.02, half - 0.06, roof, "paint_dark", 8)
     build.across(half, 1.02, 1.14, "paint_dark")
     build.across(0.02, 1.1, roof - 0.1, "black", 12)
-    for x in (-0.75, -0.32, 0.32, 0.75):
-        build.rear(_box(x - 0.018, 1.1, x + 0.018, roof - 0.1), "rim", 22)
-    for x in (-0.53, 0.53):
-        build.rear(_box(x - 0.1, 1.5, x + 0.1, 1.62), "paint_dark", 30)
+    for x in (0.32, 0.75):
+        build.pair(x - 0.018, 1.1, x + 0.018, roof - 0.1, "rim", 22)
     build.pair(half - 0.1, 1.2, 0.25, 1.34, "stripe", 10)
     build.across(half - 0.05, 0.5, 0.66, "black")
     build.across(half - 0.02, 0.74, 0.98, "black")
     build.pair(half - 0.06, 0.78, half - 0.62, 0.96, "lamp")
     build.pair(half - 0.1, 0.81, half - 0.42, 0.93, "lamp_core", 8)
-    build.pair(half - 0.05, 0.53, half - 0.5, 0.63, "reflector", 14)
     build.plate(0.86)
-    return build.body(_flat(_box(-half, 0.0, half, roof)), [0, length, length, cab, 0], [0, 0, 2.2, 3.4, roof])
+    build.outline(_flat(_box(-half, 0.0, half, roof)), [(0, 0), (length, 0), (length, 2.2), (cab, 3.4), (0, roof)])
 
 
-def _bus(shape: VehicleType) -> Body:
-    build, half, length, roof = _Builder(shape), shape.width / 2, shape.length, shape.height
+def _bus(build: Body, name: str) -> None:
+    half, length, roof = build.half, build.length, build.roof
     build.flanks(_box(0, 0.35, length, roof), "paint")
     build.flanks(_box(0, 0.35, length, 0.7), "paint_dark")
     build.flanks(_box(0.4, 1.75, length - 0.2, roof - 0.45), "glass_side")
@@ -264,17 +229,15 @@ def _bus(shape: VehicleType) -> Body:
         build.flanks(_box(z, 1.75, z + 0.1, roof - 0.45), "black", 14)
     build.flanks(_box(0, 1.1, length, 1.3), "stripe", 6)
     build.wheels(0.48, 3.2, length - 2.6)
-    build.mirrors(half, 1.9, length - 0.2, 0.28, 0.6, "black")
+    build.pair(half, 1.9, half + 0.28, 2.5, "black", 12, z=length - 0.2)
     build.pair(half - 0.6, 0.0, half - 0.08, 0.6, "tyre", z=1.0)
     build.rear(_rounded(half, 0.38, roof), "paint")
     build.across(half, 0.38, 0.75, "paint_dark")
     build.across(half - 0.18, 2.0, roof - 0.35, "glass")
     build.across(half - 0.24, 2.5, roof - 0.38, "glass_sky", 12)
     build.across(half - 0.4, 1.0, 1.6, "paint_dark", 10)
-    for y in (1.1, 1.25, 1.4, 1.52):
-        build.across(half - 0.5, y, y + 0.03, "black", 30)
     build.pair(half - 0.05, 0.85, half - 0.3, 1.5, "lamp")
     build.pair(half - 0.09, 1.0, half - 0.26, 1.3, "lamp_core", 8)
     build.across(0.3, roof - 0.2, roof - 0.14, "lamp_high", 9)
     build.plate(0.65)
-    return build.body(_flat(_rounded(half, 0.0, roof)), [0, length, length, length, 0], [0, 0, 0.4, roof, roof])
+    build.outline(_flat(_rounded(half, 0.0, roof)), [(0, 0), (length, 0), (length, 0.4), (length, roof), (0, roof)])

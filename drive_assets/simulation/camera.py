@@ -1,6 +1,8 @@
 """The camera behind the windscreen, and the bends and hills of the road that it sees."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,15 +25,9 @@ class Camera:
     bonnet: float
     mount: float = 1.3
 
-    @classmethod
-    def recorder(cls, width: int, height: int) -> "Camera":
-        """The recorder's camera; at 1920x1080 its default region of interest holds the road from 4.5 m on."""
-        return cls(width, height, focal=0.74 * width, horizon=0.452 * height, bonnet=0.90 * height)
 
-    @classmethod
-    def boxy(cls) -> "Camera":
-        """The Boxy data set's camera at half size (1232x1028): the bonnet fills the rows below 92 %."""
-        return cls(1232, 1028, focal=1150.0, horizon=480.0, bonnet=0.92 * 1028, mount=1.4)
+RECORDER = Camera(1920, 1080, focal=1420.8, horizon=488.16, bonnet=972.0)
+"""The recorder's camera; its default region of interest holds the road from 4.5 m on."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +85,13 @@ class View:
 
     def polygon(self, points: Points) -> Points:
         """Project a polygon of (N,3) metres, clipped in front of the camera; (0,2) if none of it lies ahead."""
-        if points[:, 2].min() < NEAR_M:
-            points = _clip(points)
-        return self.project(points) if len(points) else np.empty((0, 2))
+        return self.polygons([points])[0]
+
+    def polygons(self, polygons: Sequence[Points]) -> list[Points]:
+        """As `polygon`, for several at once."""
+        ahead = [_clip(points) if points[:, 2].min() < NEAR_M else points for points in polygons]
+        pixels, ends = self.project(np.concatenate(ahead)), np.cumsum([len(points) for points in ahead]).tolist()
+        return [pixels[start:end] for start, end in pairwise([0, *ends])]
 
 
 def _clip(points: Points) -> Points:

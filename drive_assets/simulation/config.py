@@ -30,23 +30,13 @@ class SimulationConfig(Config):
     density_max: float = Field(
         52.0, ge=1, le=120, description="Highest traffic density, vehicles per kilometre of all three lanes"
     )
-    image_width: int = Field(1920, ge=320, le=7_680, description="Frame width in px")
-    image_height: int = Field(1080, ge=180, le=4_320, description="Frame height in px")
-    jpeg_quality: int = Field(85, ge=1, le=100, description="JPEG quality of the frames, 1..100")
     workers: int = Field(2, ge=1, le=256, description="Parallel processes; does not change the result")
-    min_box_px: float = Field(
-        14.0, ge=1, le=500, description="Minimum width and height of a true box (px of a 1920 px wide frame)"
-    )
-    min_visible: float = Field(0.25, ge=0.01, le=1, description="Minimum visible share of a vehicle with a true box")
     boxy_sequences: int = Field(
         8, ge=1, le=1_000, description="Sequences of the Boxy-like set; train and validation are split by sequence"
     )
     boxy_frames: int = Field(40, ge=1, le=10_000, description="Frames in a sequence of the Boxy-like set")
     boxy_interval_s: float = Field(
         2.0, ge=STEP_S, le=60, description="Seconds between two frames of a Boxy-like sequence"
-    )
-    boxy_flaw_rate: float = Field(
-        0.03, ge=0, le=1, description="Share of Boxy-like frames that are marked as flawed (image mirrored or torn)"
     )
 
     @model_validator(mode="after")

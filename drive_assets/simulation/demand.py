@@ -1,11 +1,10 @@
 """The traffic's demand in SUMO's terms: vehicle types, drivers and trips."""
 
 from dataclasses import dataclass
-from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from drive_assets.simulation.road import BLOCK, BLOCK_M, SPEED_LIMIT, Road
+from drive_assets.simulation.road import BLOCK, BLOCK_M, SPEED_LIMIT, Road, xml
 
 EGO = "ego"
 _EGO_START = ("a1", 100.0)
@@ -29,6 +28,8 @@ class VehicleType:
     driver: dict[str, str]
 
 
+_Trip = tuple[float, str, str, str, tuple[str, str, str]]
+"""Time (s), kind of vehicle, first and last edge, and position, lane and speed at the start in SUMO's words."""
 _CAR_DRIVER = {
     "carFollowModel": "EIDM",
     "speedDev": "0",
@@ -54,13 +55,7 @@ _TRUCK_DRIVER = {
 }
 _UNLIMITED = "12"
 """A speed factor with which a driver ignores all limits except its own maximum speed and the other vehicles."""
-_EGO_DRIVER = _CAR_DRIVER | {
-    "speedFactor": _UNLIMITED,
-    "maxSpeed": "35",
-    "tau": "0.9",
-    "accel": "2.0",
-    "lcSpeedGain": "0.4",
-}
+_EGO_DRIVER = _CAR_DRIVER | {"speedFactor": _UNLIMITED, "maxSpeed": "35", "tau": "0.9", "lcSpeedGain": "0.4"}
 
 VEHICLE_TYPES = (
     VehicleType("hatch", 4.1, 1.78, 1.47, 0.25, _CAR_DRIVER),
@@ -79,48 +74,45 @@ def routes(road: Road, duration_s: float, density: tuple[float, float], rng: np.
     blocks = len(road.weaves)
     last = f"weave{blocks - 1}"
     edge, place = _EGO_START
-    trips = [(0.0, EGO, edge, last, f'departPos="{place}" departLane="1" departSpeed="28"')]
+    trips: list[_Trip] = []
     densities = rng.uniform(*density, size=blocks)
     ego_x = BLOCK_M + place
     for block, crowd in enumerate(densities):
         if block * BLOCK_M < ego_x + _FILL_AHEAD_M:
             for part, extent in BLOCK.items():
                 for _ in range(rng.poisson(crowd * extent / 1000)):
-                    where = 'departPos="random_free" departLane="random" departSpeed="max"'
+                    where = ("random_free", "random", "max")
                     trips.append((0.0, _choose(rng), f"{part}{block}", _exit(block, blocks, rng, last), where))
         # Vehicles that join long before the ego arrives are gone by then.
         near = max(0.0, ((block + 1) * BLOCK_M - ego_x - _FILL_AHEAD_M) / SPEED_LIMIT)
         for clock in _arrivals(rng, near, duration_s, float(crowd * rng.uniform(5, 22))):
-            where = 'departPos="0" departLane="0" departSpeed="max"'
-            trips.append((clock, _choose(rng), f"on{block}", _exit(block + 1, blocks, rng, last), where))
+            trips.append((clock, _choose(rng), f"on{block}", _exit(block + 1, blocks, rng, last), ("0", "0", "max")))
     for clock in _arrivals(rng, 0.0, _INFLOW_S, float(densities[0]) * 100):
-        where = 'departPos="0" departLane="best" departSpeed="max"'
-        trips.append((clock, _choose(rng), "a0", _exit(0, blocks, rng, last), where))
-    trips[1:] = sorted(trips[1:], key=lambda trip: trip[0])
-    lines = []
-    for index, (clock, kind, start, end, where) in enumerate(trips):
-        name = kind if kind == EGO else str(index)
-        lines.append(_type(name, kind, rng))
-        lines.append(f'<trip id="{name}" type="{kind}-{name}" depart="{clock:.1f}" from="{start}" to="{end}" {where}/>')
-    return f"<routes>{''.join(lines)}</routes>"
+        trips.append((clock, _choose(rng), "a0", _exit(0, blocks, rng, last), ("0", "best", "max")))
+    trips.sort(key=lambda trip: trip[0])
+    lines = [_vehicle(EGO, (0.0, EGO, edge, last, (str(place), "1", "28")), rng)]
+    lines += [_vehicle(str(number), trip, rng) for number, trip in enumerate(trips, 1)]
+    return xml("routes", {}, "".join(lines))
 
 
-def _type(name: str, kind: str, rng: np.random.Generator) -> str:
-    """A vehicle's own type: its size, its driver's parameters, and whether the driver obeys limits."""
+def _vehicle(name: str, trip: _Trip, rng: np.random.Generator) -> str:
+    """A vehicle's own type (its size, and its driver's parameters) and its trip."""
+    clock, kind, start, end, (position, lane, speed) = trip
+    departure = {"depart": f"{clock:.1f}", "departPos": position, "departLane": lane, "departSpeed": speed}
+    described = xml("vType", {"id": f"{kind}-{name}", **_type(kind, rng)})
+    return described + xml("trip", {"id": name, "type": f"{kind}-{name}", "from": start, "to": end, **departure})
+
+
+def _type(kind: str, rng: np.random.Generator) -> dict[str, object]:
     if kind == EGO:
-        length, width, driver = 4.0, 1.74, _EGO_DRIVER
-    else:
-        shape = next(each for each in VEHICLE_TYPES if each.name == kind)
-        length, width = shape.length, shape.width
-        heavy = shape.driver is not _CAR_DRIVER
-        speed = np.clip(rng.normal(24.3, 0.7), 22.5, 26) if heavy else np.clip(rng.normal(33.5, 4.0), 26, 46)
-        obeys = rng.random() < _SHARE_THAT_SLOWS
-        driver = shape.driver | {
-            "maxSpeed": f"{speed:.2f}",
-            "speedFactor": f"{rng.uniform(0.85, 1.1):.2f}" if obeys else _UNLIMITED,
-        }
-    attributes = " ".join(f"{key}={quoteattr(value)}" for key, value in driver.items())
-    return f'<vType id="{kind}-{name}" length="{length}" width="{width}" {attributes}/>'
+        return {"length": 4.0, "width": 1.74, **_EGO_DRIVER}
+    shape = next(each for each in VEHICLE_TYPES if each.name == kind)
+    heavy = shape.driver is not _CAR_DRIVER
+    speed = np.clip(rng.normal(24.3, 0.7), 22.5, 26) if heavy else np.clip(rng.normal(33.5, 4.0), 26, 46)
+    obeys_limits = rng.random() < _SHARE_THAT_SLOWS
+    factor = f"{rng.uniform(0.85, 1.1):.2f}" if obeys_limits else _UNLIMITED
+    own = {"maxSpeed": f"{speed:.2f}", "speedFactor": factor}
+    return {"length": shape.length, "width": shape.width, **shape.driver, **own}
 
 
 def _exit(block: int, blocks: int, rng: np.random.Generator, last: str) -> str:

@@ -1,16 +1,13 @@
 """Light and weather of a drive, and their effect on colours."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-Light = Literal["day", "dusk", "night"]
-Weather = Literal["clear", "overcast", "fog", "rain"]
 Colour = NDArray[np.float64]
-LIGHTS: tuple[Light, ...] = ("day", "dusk", "night")
-WEATHERS: tuple[Weather, ...] = ("clear", "overcast", "fog", "rain")
+LIGHTS = ("day", "dusk", "night")
+WEATHERS = ("clear", "overcast", "fog", "rain")
 
 _AMBIENT = {"day": (1.0, 1.0, 1.0), "dusk": (0.5, 0.46, 0.5), "night": (0.12, 0.10, 0.10)}
 _SKY = {
@@ -31,8 +28,8 @@ _VISIBILITY_M = {"clear": 1400.0, "overcast": 900.0, "rain": 380.0, "fog": 150.0
 class Look:
     """Light, weather and camera noise of one drive. Colours are BGR, 0..255; `faces` scales a vehicle's sides."""
 
-    light: Light
-    weather: Weather
+    light: str
+    weather: str
     ambient: Colour
     sky_top: Colour
     sky_low: Colour
@@ -42,8 +39,9 @@ class Look:
     faces: dict[str, float]
 
     @classmethod
-    def random(cls, rng: np.random.Generator) -> "Look":
-        """Mostly day, sometimes dusk or night; mostly dry, sometimes fog or rain."""
+    def of_seed(cls, seed: int) -> "Look":
+        """The look of the scene with this seed: mostly day, sometimes dusk or night; mostly dry, or fog or rain."""
+        rng = np.random.default_rng([seed, 5])
         light = LIGHTS[rng.choice(3, p=(0.64, 0.18, 0.18))]
         weather = WEATHERS[rng.choice(4, p=(0.42, 0.28, 0.12, 0.18))]
         top, low = _NIGHT_SKY if light == "night" else _SKY[light, weather]
@@ -60,11 +58,6 @@ class Look:
             blur=bool(rng.random() < 0.4),
             faces={"rear": rng.uniform(0.78, 1.05), "left": 0.8 + sun, "right": 0.8 - sun, "ground": 1.0},
         )
-
-    @classmethod
-    def of_seed(cls, seed: int) -> "Look":
-        """The look of the scene with this seed."""
-        return cls.random(np.random.default_rng([seed, 5]))
 
     @property
     def lamps_on(self) -> bool:

@@ -1,8 +1,7 @@
 """The recorder: rows of telemetry.csv, and the recorder's faults."""
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -32,33 +31,23 @@ class Sample:
     truncated: bool = False
 
 
-@dataclass(frozen=True)
-class Record:
-    """The samples in recorded order, and the number of faults of each kind."""
-
-    samples: tuple[Sample, ...]
-    faults: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def csv(self) -> str:
-        rows = [RECORDED_COLUMNS, *(sample.cells for sample in self.samples if sample.cells is not None)]
-        return "".join(",".join(cells) + "\n" for cells in rows)
+def to_csv(samples: Sequence[Sample]) -> str:
+    """The content of telemetry.csv."""
+    rows = [RECORDED_COLUMNS, *(sample.cells for sample in samples if sample.cells is not None)]
+    return "".join(",".join(cells) + "\n" for cells in rows)
 
 
 def record(
     start: datetime, steps: Sequence[int], controls: Controls, fault_rate: float, rng: np.random.Generator
-) -> Record:
+) -> list[Sample]:
     """Record the `steps` of a drive that began at `start`, with faults in about `fault_rate` of the rows."""
-    samples: list[Sample] = []
-    counts = Counter[str]()
-    lost_until = -1
+    samples, lost_until = list[Sample](), -1
     for step in steps:
         sample = _sample(start, step, controls)
         if step < lost_until:
             continue
         if samples and rng.random() < fault_rate:
             kind = str(rng.choice(list(FAULTS), p=list(FAULTS.values())))
-            counts[kind] += 1
             if kind == "gap":
                 lost_until = step + round(float(rng.uniform(2, 12)) / STEP_S)
                 continue
@@ -66,7 +55,7 @@ def record(
                 samples.append(replace(sample, frame=None))
             sample = _with_fault(sample, kind, bool(rng.random() < 0.5))
         samples.append(sample)
-    return Record(tuple(samples), dict(sorted(counts.items())))
+    return samples
 
 
 def sample_steps(duration_s: float, rng: np.random.Generator) -> list[int]:
@@ -87,19 +76,9 @@ def format_time(start: datetime, step: int) -> str:
 
 def _sample(start: datetime, step: int, controls: Controls) -> Sample:
     time = format_time(start, step)
-    cells = (
-        time,
-        str(controls.speed_kmh[step]),
-        f"{controls.rpm[step]:.2f}",
-        f"{controls.pedal[step]:.2f}",
-        f"{controls.load[step]:.2f}",
-        str(bool(controls.brake[step])),
-        str(controls.gear[step]),
-        f"{controls.brake_force[step]:.4f}",
-        "[]",
-        "[]",
-    )
-    return Sample(step, cells, time)
+    numbers = [f"{values[step]:.2f}" for values in (controls.rpm, controls.pedal, controls.load)]
+    pedals = (str(bool(controls.brake[step])), str(controls.gear[step]), f"{controls.brake_force[step]:.4f}")
+    return Sample(step, (time, str(controls.speed_kmh[step]), *numbers, *pedals, "[]", "[]"), time)
 
 
 def _with_fault(sample: Sample, kind: str, keep_frame: bool) -> Sample:

@@ -4,8 +4,10 @@ The road is straight in SUMO: x runs along it, y is 0 at the left edge of the le
 renderer adds bends and hills.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
@@ -25,17 +27,24 @@ class Road:
     starts: dict[str, float]
 
 
+def xml(tag: str, attributes: Mapping[str, object], content: str = "") -> str:
+    """An XML element."""
+    return (
+        f"<{tag}{''.join(f' {name}={quoteattr(str(value))}' for name, value in attributes.items())}>{content}</{tag}>"
+    )
+
+
 def write_network(folder: Path, length: float) -> Road:
     """Write nodes, edges and connections: blocks of plain road, jam zone, plain road and interchange."""
-    blocks = int(np.ceil(length / BLOCK_M))
     nodes, edges, links = [_node("n0", 0, 0)], [], []
     weaves, starts, x, previous = [], {}, 0.0, ""
-    for block in range(blocks):
+    for block in range(int(np.ceil(length / BLOCK_M))):
         for part, extent in BLOCK.items():
             start, end, edge = x, x + extent, f"{part}{block}"
             starts[edge] = start
             nodes.append(_node(f"n{end:.0f}", end, 0))
             lanes = LANES + (part == "weave")
+            # Without a length an edge would be as short as SUMO draws it, cut off at its junctions.
             edges.append(_edge(edge, f"n{start:.0f}", f"n{end:.0f}", lanes, SPEED_LIMIT, length=extent))
             shift_in, shift_out = part == "weave", previous.startswith("weave")
             if previous:
@@ -44,41 +53,28 @@ def write_network(folder: Path, length: float) -> Road:
                 weaves.append((start, end))
                 nodes += [_node(f"in{block}", start - 220, -44), _node(f"out{block}", end + 220, -44)]
                 edges += [
-                    _edge(f"on{block}", f"in{block}", f"n{start:.0f}", 1, 24, bend=(start - 60, -11.25)),
-                    _edge(f"off{block}", f"n{end:.0f}", f"out{block}", 1, 22, bend=(end + 60, -11.25)),
+                    _edge(f"on{block}", f"in{block}", f"n{start:.0f}", 1, 24, shape=f"{start - 60},-11.25"),
+                    _edge(f"off{block}", f"n{end:.0f}", f"out{block}", 1, 22, shape=f"{end + 60},-11.25"),
                 ]
                 links += [_link(f"on{block}", edge, 0, 0), _link(edge, f"off{block}", 0, 0)]
             previous, x = edge, end
-    (folder / "n.xml").write_text(f"<nodes>{''.join(nodes)}</nodes>")
-    (folder / "e.xml").write_text(f"<edges>{''.join(edges)}</edges>")
-    (folder / "c.xml").write_text(f"<connections>{''.join(links)}</connections>")
+    for name, tag, elements in (("n", "nodes", nodes), ("e", "edges", edges), ("c", "connections", links)):
+        (folder / f"{name}.xml").write_text(xml(tag, {}, "".join(elements)))
     return Road(tuple(weaves), starts)
 
 
 def _node(name: str, x: float, y: float) -> str:
-    return f'<node id="{name}" x="{x:.1f}" y="{y:.1f}" type="priority"/>'
+    return xml("node", {"id": name, "x": x, "y": y, "type": "priority"})
 
 
-def _edge(
-    name: str,
-    start: str,
-    end: str,
-    lanes: int,
-    speed: float,
-    bend: tuple[float, float] | None = None,
-    length: float | None = None,
-) -> str:
-    shape = "" if bend is None else f' shape="{bend[0]},{bend[1]}"'
-    # Without a length an edge would be as short as SUMO draws it, cut off at its junctions.
-    shape += "" if length is None else f' length="{length}"'
-    return (
-        f'<edge id="{name}" from="{start}" to="{end}" numLanes="{lanes}" speed="{speed}" width="{LANE_WIDTH_M}" '
-        f'priority="{2 if lanes >= LANES else 1}"{shape}/>'
-    )
+def _edge(name: str, start: str, end: str, lanes: int, speed: float, **more: object) -> str:
+    ends = {"id": name, "from": start, "to": end}
+    priority = 2 if lanes >= LANES else 1
+    return xml("edge", ends | {"numLanes": lanes, "speed": speed, "width": LANE_WIDTH_M, "priority": priority} | more)
 
 
 def _link(start: str, end: str, start_lane: int, end_lane: int) -> str:
-    return f'<connection from="{start}" to="{end}" fromLane="{start_lane}" toLane="{end_lane}"/>'
+    return xml("connection", {"from": start, "to": end, "fromLane": start_lane, "toLane": end_lane})
 
 
 def jams(road: Road, duration_s: float, rng: np.random.Generator) -> str:
@@ -96,9 +92,9 @@ def jams(road: Road, duration_s: float, rng: np.random.Generator) -> str:
             while clock < duration_s + 60:
                 held = rng.uniform(12, 35) if zone else rng.uniform(1.5, 3.5)
                 slow = rng.uniform(4, 13) if zone and rng.random() < 0.4 else rng.uniform(15, 25)
-                steps.append(f'<step time="{clock:.1f}" speed="{slow:.2f}"/>')
-                steps.append(f'<step time="{clock + held:.1f}" speed="{SPEED_LIMIT}"/>')
+                steps.append(xml("step", {"time": f"{clock:.1f}", "speed": f"{slow:.2f}"}))
+                steps.append(xml("step", {"time": f"{clock + held:.1f}", "speed": SPEED_LIMIT}))
                 clock += held + float(rng.uniform(35, 110) if zone else rng.uniform(3, 10))
             lanes = " ".join(f"{part}{block}_{lane}" for lane in range(LANES))
-            signs.append(f'<variableSpeedSign id="{part}{block}" lanes="{lanes}">{"".join(steps)}</variableSpeedSign>')
-    return f"<additional>{''.join(signs)}</additional>"
+            signs.append(xml("variableSpeedSign", {"id": f"{part}{block}", "lanes": lanes}, "".join(steps)))
+    return xml("additional", {}, "".join(signs))

@@ -1,19 +1,37 @@
 """Everything but the vehicles: sky and hills, ground, lane markings, guard rails and trees."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from drive_assets.simulation.camera import NEAR_M, Camera, Points, View, Waves
 from drive_assets.simulation.look import Colour, Look
-from drive_assets.simulation.paint import SUBPIXEL_BITS, Image, fill, fixed
 from drive_assets.simulation.road import LANE_WIDTH_M, LANES, Road
 
+Image = NDArray[np.uint8]
+SUBPIXEL_BITS = 4
+"""Fractional bits of OpenCV's fixed-point coordinates."""
 FARTHEST_M = 260.0
-_ASPHALT, _GRASS, _CONCRETE, _STEEL = (
-    np.array(c, float) for c in ((92, 90, 88), (62, 104, 84), (150, 155, 158), (165, 165, 160))
+_RIGHT_M = -LANES * LANE_WIDTH_M
+"""The right edge of the right lane, as SUMO's y; the left edge of the left lane is 0."""
+_ASPHALT, _GRASS, _CONCRETE, _STEEL, _WHITE = (
+    np.array(c, float) for c in ((92, 90, 88), (62, 104, 84), (150, 155, 158), (165, 165, 160), (225, 228, 228))
 )
+Stretches = list[tuple[float, float]]
+"""Start and end in metres of the road."""
+
+
+def fixed(points: Points) -> NDArray[np.int32]:
+    """OpenCV's fixed-point px, limited to the range that it can draw."""
+    return np.rint(points.clip(-16000, 16000) * (1 << SUBPIXEL_BITS)).astype(np.int32)
+
+
+def fill(image: Image, points: Points, colour: Colour) -> None:
+    """Fill a polygon of (N,2) px with anti-aliased edges."""
+    if len(points) >= 3:
+        cv2.fillPoly(image, [fixed(points)], colour.tolist(), cv2.LINE_AA, SUBPIXEL_BITS)
 
 
 class Scenery:
@@ -36,6 +54,7 @@ class Scenery:
         """A new picture of the surroundings from lateral position `y`."""
         image = self._sky(view)
         self._ground(image, view, y)
+        self._grain(image, view)
         self._markings(image, view, y)
         self._trees(image, view, y)
         self._rails(image, view, y)
@@ -73,28 +92,17 @@ class Scenery:
         return self.background[top : top + camera.height, left : left + camera.width].copy()
 
     def _ground(self, image: Image, view: View, y: float) -> None:
-        """Grass and asphalt in bands from far to near, each lit by its distance; then their grain."""
-        ahead = self.ahead
-        rows = view.project(np.stack([np.zeros_like(ahead), np.zeros_like(ahead), ahead], axis=1))[:, 1]
-        wet = 0.72 if self.look.weather == "rain" else 1.0
-        tones = self.look.lit(np.broadcast_to(_GRASS, (len(ahead), 3)), ahead).tolist()
-        height = self.camera.height
-        for index in range(len(ahead) - 2, -1, -1):
-            low, high = (int(np.clip(round(row), 0, height)) for row in (rows[index], rows[index + 1]))
-            if low > high:
-                cv2.rectangle(image, (0, high), (self.camera.width, low - 1), tones[index], cv2.FILLED)
-        edge = 1.4
-        self._strip(image, view, edge - y, -LANES * LANE_WIDTH_M - 2.6 - y, _ASPHALT * wet)
-        for start, end in self._near(self.road.weaves, view, 320):
-            right = -LANES * LANE_WIDTH_M - LANE_WIDTH_M - 2.4
-            self._strip(image, view, -LANES * LANE_WIDTH_M - 2.4 - y, right - y, _ASPHALT * wet, start=start, end=end)
+        """Grass and asphalt in bands from far to near, each lit by its distance."""
+        asphalt = _ASPHALT * (0.72 if self.look.weather == "rain" else 1.0)
+        self._strip(image, view, 1e4, -1e4, _GRASS)
+        self._strip(image, view, 1.4 - y, _RIGHT_M - 2.6 - y, asphalt)
+        for start, end in self._near(self.road.weaves, view):
+            self._strip(image, view, _RIGHT_M - 2.4 - y, _RIGHT_M - LANE_WIDTH_M - 2.4 - y, asphalt, start, end)
             for tip, base in ((start - 220, start), (end + 220, end)):
                 bend = base + np.sign(tip - base) * 60
                 road = [(base, -11.2), (bend, -11.2), (tip, -40.0), (tip, -48.0), (bend, -17.4), (base, -17.4)]
                 points = np.array([(y - side, 0.0, place - view.s) for place, side in road])
-                middle = max(10.0, bend - view.s)
-                fill(image, view.polygon(points), self.look.lit(_ASPHALT * wet, middle))
-        self._grain(image, view)
+                fill(image, view.polygon(points), self.look.lit(asphalt, max(10.0, bend - view.s)))
 
     def _grain(self, image: Image, view: View) -> None:
         """Fine texture that moves with the road, drawn at half size and added to the ground."""
@@ -116,75 +124,48 @@ class Scenery:
         start: float = -1e9, end: float = 1e9, low: float = 0.0, high: float = 0.0,
     ) -> None:  # fmt: skip
         """A band along the road from `left` to `right` (m left of the camera) and from height `low` to `high`."""
-        ahead = self.ahead
-        ahead = np.unique(np.clip(ahead, max(start - view.s, NEAR_M), max(min(end - view.s, 600.0), NEAR_M)))
-        if len(ahead) < 2:
+        near, far = max(start - view.s, NEAR_M), min(end - view.s, 600.0)
+        if near >= far:
             return
-        ones = np.ones_like(ahead)
-        one = view.project(np.stack([-left * ones, low * ones, ahead], axis=1))
-        other = view.project(np.stack([-right * ones, high * ones, ahead], axis=1))
-        colours = self.look.lit(np.broadcast_to(colour, (len(ahead), 3)), ahead)
+        ahead = np.array([near, *self.ahead[(self.ahead > near) & (self.ahead < far)], far])
+        points = np.empty((2, len(ahead), 3))
+        points[0, :, :2], points[1, :, :2], points[..., 2] = (-left, low), (-right, high), ahead
+        one, other = view.project(points.reshape(-1, 3)).reshape(2, -1, 2)
+        tones = self.look.lit(np.broadcast_to(colour, (len(ahead), 3)), ahead).tolist()
         quads = fixed(np.stack([one[:-1], one[1:], other[1:], other[:-1]], axis=1))
-        for quad, tone in zip(quads[::-1], colours[-2::-1].tolist(), strict=True):
+        for quad, tone in zip(quads[::-1], tones[-2::-1], strict=True):
             cv2.fillConvexPoly(image, quad, tone, cv2.LINE_AA, SUBPIXEL_BITS)
 
-    def _near(self, stretches: Sequence[tuple[float, float]], view: View, reach: float) -> list[tuple[float, float]]:
-        return [(a, b) for a, b in stretches if b > view.s - 230 and a < view.s + reach + 230]
+    def _near(self, stretches: Iterable[tuple[float, float]], view: View) -> Stretches:
+        return [(a, b) for a, b in stretches if b > view.s - 230 and a < view.s + 550]
+
+    def _between(self, stretches: Iterable[tuple[float, float]], view: View) -> Stretches:
+        """The road around the camera without some stretches."""
+        near = self._near(stretches, view)
+        return list(zip([view.s - 50, *(b for _, b in near)], [*(a for a, _ in near), view.s + 600], strict=True))
 
     def _markings(self, image: Image, view: View, y: float) -> None:
-        white = np.array((225.0, 228, 228)) * (0.8 if self.look.weather == "rain" else 1.0)
-        right = -LANES * LANE_WIDTH_M
-        weaves = self._near(self.road.weaves, view, 320)
-        self._strip(image, view, -0.02 - y, -0.2 - y, white)
-        place = view.s - 400
-        for start, end in [*weaves, (view.s + 1000, 0.0)]:
-            if place < start:
-                self._strip(image, view, right + 0.2 - y, right - 0.02 - y, white, place, start)
-            place = max(place, end)
-            if end:
-                self._strip(image, view, right - LANE_WIDTH_M + 0.2 - y, right - LANE_WIDTH_M - y, white, start, end)
-        lines: list[tuple[float, float, float, float, tuple[float, float] | None]]
-        lines = [(-LANE_WIDTH_M * lane, 6.0, 18.0, 0.075, None) for lane in range(1, LANES)]
-        lines += [(right, 6.0, 12.0, 0.15, weave) for weave in weaves]
-        for side, dash, period, half, where in lines:
-            starts = np.arange(np.floor(view.s / period) * period, view.s + FARTHEST_M, period)[::-1]
-            if where:
-                starts = starts[(starts >= where[0]) & (starts + dash <= where[1])]
-            near, far = np.maximum(starts - view.s, NEAR_M), starts + dash - view.s
-            near, far = near[far > NEAR_M + 0.1], far[far > NEAR_M + 0.1]
-            left, right_edge = y - side - half, y - side + half
-            corners = [(left, 0, near), (right_edge, 0, near), (right_edge, 0, far), (left, 0, far)]
-            self._quads(image, view, corners, white)
-
-    def _quads(self, image: Image, view: View, corners: Sequence[tuple[float, float, Points]], colour: Colour) -> None:
-        """Quadrangles that differ only in their distance; four corners of (right, above, all distances)."""
-        near = corners[0][2]
-        if not len(near):
-            return
-        points = np.stack(
-            [np.stack([np.full_like(z, x), np.full_like(z, up), z], axis=1) for x, up, z in corners], axis=1
-        )
-        pixels = fixed(view.project(points.reshape(-1, 3))).reshape(-1, 4, 2)
-        tones = self.look.lit(np.broadcast_to(colour, (len(near), 3)), near).tolist()
-        for quad, tone in zip(pixels, tones, strict=True):
-            cv2.fillConvexPoly(image, quad, tone, cv2.LINE_AA, SUBPIXEL_BITS)
+        white, weaves = _WHITE * (0.8 if self.look.weather == "rain" else 1.0), self.road.weaves
+        lines = [(-0.02, 0.18, [(-1e9, 1e9)])]
+        lines += [(_RIGHT_M + 0.2, 0.22, self._between(weaves, view))]
+        lines += [(_RIGHT_M - LANE_WIDTH_M + 0.2, 0.2, self._near(weaves, view))]
+        for lane in range(1, LANES):
+            lines.append((0.075 - LANE_WIDTH_M * lane, 0.15, _dashes(view.s, view.s + FARTHEST_M, 18.0)))
+        for start, end in self._near(weaves, view):
+            dashes = _dashes(max(start, view.s), min(end, view.s + FARTHEST_M), 12.0)
+            lines.append((_RIGHT_M + 0.15, 0.3, dashes))
+        for left, width, stretches in lines:
+            for start, end in stretches:
+                self._strip(image, view, left - y, left - width - y, white, start, end)
 
     def _rails(self, image: Image, view: View, y: float) -> None:
         """The concrete wall on the left and the guard rail on the right."""
-        wall, rail = 1.3, -LANES * LANE_WIDTH_M - 3.0
-        self._strip(image, view, wall - y, wall - y, _CONCRETE, low=0.0, high=0.85)
-        self._strip(image, view, wall + 0.2 - y, wall - y, _CONCRETE * 1.2, low=0.85, high=0.85)
-        gaps = [(a - 130, b + 130) for a, b in self.road.weaves]
-        open_from = view.s - 50
-        for start, end in [*self._near(gaps, view, 320), (view.s + 600, view.s + 601)]:
-            if open_from < start:
-                posts = np.arange(np.ceil(open_from / 4) * 4, min(start, view.s + 90), 4.0)[::-1] - view.s
-                posts, left, right = posts[posts > 2], y - rail - 0.05, y - rail + 0.05
-                corners = [(left, 0, posts), (right, 0, posts), (right, 0.6, posts), (left, 0.6, posts)]
-                self._quads(image, view, corners, _STEEL * 0.6)
-                self._strip(image, view, rail - y, rail - y, _STEEL, open_from, start, 0.45, 0.78)
-                self._strip(image, view, rail - y, rail - y, _STEEL * 0.7, open_from, start, 0.57, 0.64)
-            open_from = max(open_from, end)
+        wall, rail = 1.3 - y, _RIGHT_M - 3.0 - y
+        self._strip(image, view, wall, wall, _CONCRETE, low=0.0, high=0.85)
+        self._strip(image, view, wall + 0.2, wall, _CONCRETE * 1.2, low=0.85, high=0.85)
+        for start, end in self._between([(a - 130, b + 130) for a, b in self.road.weaves], view):
+            self._strip(image, view, rail, rail, _STEEL, start, end, 0.45, 0.78)
+            self._strip(image, view, rail, rail, _STEEL * 0.7, start, end, 0.57, 0.64)
 
     def _trees(self, image: Image, view: View, y: float) -> None:
         """Trees on both sides, from far to near, determined by the road metre."""
@@ -204,6 +185,12 @@ class Scenery:
         for i in np.flatnonzero(seen).tolist():
             for shape, colour in ((self.trunk_shape, trunk), (self.crown_shape, dark), (self.light_shape, bright)):
                 fill(image, foot[i] + shape * tall[i], colour[i])
+
+
+def _dashes(start: float, end: float, period: float) -> Stretches:
+    """Dashes of 6 m whose starts are the multiples of `period`, those under way at `start` included."""
+    starts = np.arange(np.floor(start / period) * period, end, period)
+    return [(each, each + 6.0) for each in starts.tolist()]
 
 
 def _crown(rng: np.random.Generator) -> Points:

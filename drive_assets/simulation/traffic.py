@@ -1,15 +1,15 @@
 """Motorway traffic around one car, simulated by the program `sumo` (https://sumo.dlr.de)."""
 
-import csv
 import importlib.util
 import os
 import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from drive_assets.simulation.config import STEP_S
@@ -75,19 +75,15 @@ def simulate_traffic(duration_s: float, density: tuple[float, float], seed: int)
 def _program(name: str) -> str:
     """Path of a SUMO program: of the installed Python package, of SUMO_HOME, or on the PATH."""
     package = importlib.util.find_spec("sumo")
-    homes = [Path(where) for where in (package.submodule_search_locations or [])] if package else []
-    if "SUMO_HOME" in os.environ:
-        homes.append(Path(os.environ["SUMO_HOME"]))
-    for home in homes:
-        if os.access(home / "bin" / name, os.X_OK):
-            return str(home / "bin" / name)
-    found = shutil.which(name)
-    if found is None:
+    homes = [*(package.submodule_search_locations or [] if package else []), os.environ.get("SUMO_HOME", "")]
+    folders = [*(f"{home}/bin" for home in homes), os.environ.get("PATH", "")]
+    program = shutil.which(name, path=os.pathsep.join(folders))
+    if program is None:
         raise DataError(
             f"The program '{name}' of the traffic simulation SUMO was not found. "
             "Install the simulation extra: pip install 'drive-assets[simulation]'"
         )
-    return found
+    return program
 
 
 def _run(folder: Path, program: str, *options: str) -> None:
@@ -99,45 +95,31 @@ def _run(folder: Path, program: str, *options: str) -> None:
 
 def _read(path: Path, road: Road, steps: int) -> Traffic:
     """Read the floating-car data (one row per vehicle and step) into a `Traffic` of `steps` steps."""
-    kinds = {kind.name: index for index, kind in enumerate(VEHICLE_TYPES)}
-    moments: dict[str, list[dict[str, str]]] = {}
-    with path.open(newline="") as stream:
-        for row in csv.DictReader(stream, delimiter=";"):
-            moments.setdefault(row["timestep_time"], []).append(row)
-    ego, around = [], []
-    lit: dict[str, bool] = {}
-    for rows in list(moments.values())[:steps]:
-        values = np.array(
-            [[float(row[f"vehicle_{key}"]) for key in ("x", "y", "speed", "acceleration", "pos")] for row in rows]
-        )
-        # SUMO draws edges shorter than they are: along the road, x is counted from the edge's start instead.
-        starts = [road.starts.get(row["vehicle_lane"].rsplit("_", 1)[0], np.nan) for row in rows]
-        values[:, 0] = np.where(np.isnan(starts), values[:, 0], np.array(starts) + values[:, 4])
-        lit = {
-            row["vehicle_id"]: _brake_light(lit.get(row["vehicle_id"], False), *line[2:4])
-            for row, line in zip(rows, values.tolist(), strict=True)
-        }
-        mine = [index for index, row in enumerate(rows) if row["vehicle_id"] == EGO]
-        if not mine:
-            break
-        others = np.array([index for index, row in enumerate(rows) if row["vehicle_id"] != EGO], np.int64)
-        ego.append(values[mine[0], :4])
-        around.append(
-            Snapshot(
-                number=np.array([int(rows[index]["vehicle_id"]) for index in others], np.int64),
-                kind=np.array([kinds[rows[index]["vehicle_type"].split("-")[0]] for index in others], np.int64),
-                x=values[others, 0],
-                y=values[others, 1],
-                braking=np.array([lit[rows[index]["vehicle_id"]] for index in others], np.bool_),
-                speed=values[others, 2],
-            )
-        )
+    rows = pd.read_csv(path, sep=";", dtype={"vehicle_id": str}, float_precision="round_trip")
+    rows = rows.rename(columns=lambda name: name.removeprefix("vehicle_")).dropna(subset="id")
+    # SUMO draws edges shorter than they are: along the road, x is counted from the edge's start instead.
+    start = rows["lane"].str.rsplit("_", n=1).str[0].map(road.starts)
+    rows["x"] = (start + rows["pos"]).fillna(rows["x"])
+    rows["braking"] = _brake_lights(rows)
+    ego = rows[rows["id"] == EGO][:steps]
     if len(ego) < steps:
         raise DataError(f"SUMO simulated {len(ego)} of {steps} steps of the drive: the ego car left the road early")
-    x, y, speed, acceleration = np.array(ego).T
+    others = rows[rows["id"] != EGO]
+    kinds = {kind.name: index for index, kind in enumerate(VEHICLE_TYPES)}
+    kind = others["type"].str.split("-").str[0].map(kinds)
+    others = others.assign(number=others["id"].astype(np.int64), kind=kind.astype(np.int64))
+    columns = {field.name: others[field.name].to_numpy() for field in fields(Snapshot)}
+    first, last = (np.searchsorted(others["timestep_time"], ego["timestep_time"], side) for side in ("left", "right"))
+    around = [
+        Snapshot(**{name: column[low:high] for name, column in columns.items()})
+        for low, high in zip(first, last, strict=True)
+    ]
+    x, y, speed, acceleration = (ego[name].to_numpy() for name in ("x", "y", "speed", "acceleration"))
     return Traffic(x, y, speed, acceleration, tuple(around), road)
 
 
-def _brake_light(lit: bool, speed: float, acceleration: float) -> bool:
-    """Whether a driver brakes: harder than engine and air, with hysteresis, or at rest."""
-    return acceleration < (-0.35 if lit else -0.95) or speed < 0.3
+def _brake_lights(rows: pd.DataFrame) -> "pd.Series[bool]":
+    """Whether each driver brakes: harder than engine and air, with hysteresis, or at rest."""
+    acceleration = rows["acceleration"]
+    switched = np.select([(acceleration < -0.95) | (rows["speed"] < 0.3), acceleration >= -0.35], [1.0, 0.0], np.nan)
+    return pd.Series(switched, rows.index).groupby(rows["id"]).ffill().eq(1)

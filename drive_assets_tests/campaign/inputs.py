@@ -137,8 +137,8 @@ def _bounded(trial: Trial) -> Iterator[None]:
 
 
 def _pictures(folder: Path) -> list[bytes]:
-    """A dozen frames of a simulated drive, small ones."""
-    config = SimulationConfig(recordings=1, duration_s=6, image_width=640, image_height=360, workers=1, fault_rate=0)
+    """A dozen frames of a simulated drive."""
+    config = SimulationConfig(recordings=1, duration_s=6, workers=1, fault_rate=0)
     (folder / "simulated").mkdir(parents=True, exist_ok=True)
     (drive,) = simulate_drives(folder / "simulated", config, lambda line: None)
     return [path.read_bytes() for path in sorted(drive.glob("*.jpg"))]

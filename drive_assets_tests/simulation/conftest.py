@@ -1,4 +1,4 @@
-"""One small faulty drive, shared by the tests of a process: 40 s in frames of a third of the recorder's size."""
+"""One small faulty drive, shared by the tests of a process."""
 
 from pathlib import Path
 
@@ -7,9 +7,7 @@ import pytest
 from drive_assets.simulation.config import SimulationConfig
 from drive_assets.simulation.drives import simulate_drives
 
-SMALL = SimulationConfig(
-    recordings=1, duration_s=40, seed=3, fault_rate=0.15, image_width=640, image_height=360, workers=1
-)
+SMALL = SimulationConfig(recordings=1, duration_s=40, seed=3, fault_rate=0.15, workers=1)
 
 
 @pytest.fixture(scope="session")

@@ -16,11 +16,11 @@ def _killed(number: int) -> int:
 
 def test_a_killed_process_is_reported_in_one_sentence() -> None:
     with pytest.raises(PassingError, match="was killed, perhaps because memory ran out"):
-        side_by_side(_killed, [(0,), (1,)], 2, lambda number, result: None)
+        list(side_by_side(_killed, [(0,), (1,)], 2))
 
 
 def test_processes_of_a_simulation_ignore_ctrl_c_which_their_parent_handles() -> None:
     ask = (signal.SIG_BLOCK, [])
-    masks = side_by_side(signal.pthread_sigmask, [ask, ask], 2, lambda number, result: None)
+    masks = list(side_by_side(signal.pthread_sigmask, [ask, ask], 2))
     assert all(signal.SIGINT in mask for mask in masks)
     assert signal.SIGINT not in signal.pthread_sigmask(*ask)

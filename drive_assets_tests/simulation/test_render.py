@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from drive_assets.simulation.camera import Camera
+from drive_assets.simulation.camera import RECORDER
 from drive_assets.simulation.demand import VEHICLE_TYPES
 from drive_assets.simulation.render import CAMERA_SETBACK_M, Renderer
 from drive_assets.simulation.road import Road
@@ -15,7 +15,7 @@ KINDS = [kind.name for kind in VEHICLE_TYPES]
 
 
 def renderer(seed: int = 4) -> Renderer:
-    return Renderer(Camera.recorder(1920, 1080), ROAD, seed, noise=0.0)
+    return Renderer(RECORDER, ROAD, seed, noise=0.0)
 
 
 def vehicles(*placed: tuple[str, float, float, bool]) -> Snapshot:
@@ -94,7 +94,7 @@ def test_brake_lamps_are_brighter_when_lit(kind: str, seed: int) -> None:
 
 def test_equal_seeds_draw_equal_frames_and_others_do_not() -> None:
     around = vehicles(("sedan", 30, 0, False))
-    first, second, other = (Renderer(Camera.recorder(640, 360), ROAD, seed) for seed in (1, 1, 2))
+    first, second, other = (Renderer(RECORDER, ROAD, seed) for seed in (1, 1, 2))
     image = first.frame(EGO_X, EGO_Y, around, (1, 2))[0]
     np.testing.assert_array_equal(image, second.frame(EGO_X, EGO_Y, around, (1, 2))[0])
     assert (image != other.frame(EGO_X, EGO_Y, around, (1, 2))[0]).mean() > 0.2
