@@ -27,11 +27,6 @@ def now() -> float:
     return time.time()
 
 
-def clock() -> float:
-    """A monotonic time in seconds, for the duration of a tick."""
-    return time.monotonic()
-
-
 class ArrivalRules(dg.ConfigurableResource):
     """When a recording that arrives is requested, and how much one tick of a sensor does."""
 
@@ -74,8 +69,7 @@ class Tick:
     rules: ArrivalRules
     requested: list[Arrival] = field(default_factory=list)
     notes: dict[str, list[str]] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    started: float = field(default_factory=lambda: clock())
+    started: float = field(default_factory=time.monotonic)
 
     @property
     def is_full(self) -> bool:
@@ -83,16 +77,11 @@ class Tick:
 
     @property
     def spent_s(self) -> float:
-        return clock() - self.started
+        return time.monotonic() - self.started
 
     def note(self, kind: str, text: str) -> None:
         """Report one thing of a kind, such as ("refused", "week.zip is no complete zip")."""
         self.notes.setdefault(kind, []).append(printable(text))
-
-    def warn(self, kind: str, text: str) -> None:
-        """Report something that belongs into the log even if the tick requests runs."""
-        self.note(kind, text)
-        self.warnings.append(f"{printable(text)}: {kind}")
 
     def is_settled(self, label: str, changed: float) -> bool:
         """Whether the settling time passed since a change at the time `changed`; reports it if not."""
@@ -126,8 +115,6 @@ class Tick:
     def result(self, context: dg.SensorEvaluationContext, cursor: str, nothing: str) -> dg.SensorResult:
         """Register the sources, and request partitions and runs; the tick's text is the summary."""
         summary = self.summary(nothing)
-        for warning in self.warnings:
-            context.log.warning(warning)
         if not self.requested:
             return dg.SensorResult(skip_reason=summary, cursor=cursor)
         context.log.info(summary)

@@ -69,12 +69,7 @@ def _result(folder: Path, report: IngestReport) -> dg.MaterializeResult:
             "change": report.change,
             "source": report.source,
             **{key: round(value, 3) if isinstance(value, float) else value for key, value in report.transfer.items()},
-            "frames": content.frames,
-            "usable_frames": content.usable_frames,
-            "frames_without_row": content.frames_without_row,
-            "rows_without_frame": content.rows_without_frame,
-            "truncated_frames": content.truncated_frames,
-            "repeated_frames": content.repeated_frames,
+            **{key: value for key, value in vars(content).items() if isinstance(value, int) and key != "frame_bytes"},
             "megabytes": round(content.frame_bytes / 1e6, 1),
             "telemetry": dg.MetadataValue.table(
                 [dg.TableRecord({"rows": key, "count": value}) for key, value in telemetry.to_dict().items()]

@@ -102,7 +102,7 @@ def inbox_sensor(
                     continue
             memory.scanned[name] = glanced
         except Exception as error:  # a failure of one does not stop the others
-            tick.warn(REFUSED, f"{name}: {error_text(error)}")
+            tick.note(REFUSED, f"{name}: {error_text(error)}")
     return tick.result(context, memory.text(), f"Nothing new in {storage.inbox}")
 
 
@@ -129,7 +129,7 @@ def _scan(unit: Path, tick: Tick, requested: dict[str, str]) -> bool:
         if missing:
             tick.note("not complete", f"{name if unit.is_dir() else f'{name} in {unit.name}'} lacks {missing}")
     for reason in refused:
-        tick.warn(REFUSED, f"{unit.name}: {reason}")
+        tick.note(REFUSED, f"{unit.name}: {reason}")
     for source in sources:
         if requested.get(source.name) == version or incomplete[source.name]:
             continue

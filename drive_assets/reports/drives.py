@@ -83,7 +83,7 @@ def annotations_page(storage: Storage, name: str) -> Page:
                     Picture(
                         small_jpeg(tile, TILE_BYTES),
                         annotations.time[i],
-                        file_link(storage, recording.camera_folder / annotations.filename[i]),
+                        file_link(storage, recording.folder / annotations.filename[i]),
                     )
                     for i, tile in zip(picked, tiles, strict=True)
                 ],

@@ -21,7 +21,7 @@ def framed_boxes(
 ) -> list[npt.NDArray[np.uint8]]:
     """The regions of interest of some annotated frames with their boxes, `width` px wide; blank where unreadable."""
     region = recording.annotated_region()
-    folder = recording.camera_folder
+    folder = recording.folder
     return [_tile(folder / annotations.filename[i], annotations.frame(i), region, width) for i in indices]
 
 

@@ -150,7 +150,7 @@ def _crop(split: Split, frame: int, recordings: Path) -> npt.NDArray[np.uint8] |
     if not recording.folder.is_dir():
         return None
     frames, roi = recording.frames(), recording.annotated_region()
-    _, times = read_times(np.array(list(frames), object))
+    times = read_times(np.array(list(frames), object))[1]
     path = dict(zip(times.tolist(), frames.values(), strict=True)).get(int(split.clock_ms[frame]))
     if path is None:
         return None

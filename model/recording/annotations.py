@@ -67,11 +67,6 @@ class Annotations:
         part = slice(self.offsets[index], self.offsets[index + 1])
         return np.column_stack([self.box[part], self.confidence[part], self.class_id[part]]).astype(np.float32)
 
-    def select(self, frames: Sequence[int]) -> "Annotations":
-        """The frames of these indices, in this order."""
-        times, filenames = [self.time[i] for i in frames], [self.filename[i] for i in frames]
-        return Annotations.from_frames(times, filenames, [self.frame(i) for i in frames])
-
 
 def write_annotations(path: Path, annotations: Annotations) -> None:
     """Write the table, atomically: boxes and areas to 0.01 px, confidences to 0.0001."""
@@ -120,17 +115,14 @@ def read_annotations(path: Path) -> Annotations:
 
 
 def _json_lists(path: Path, column: pd.Series) -> list[list]:
-    """Parse a column of JSON lists at once; only if that fails look for the row."""
-    cells = column.tolist()
-    with contextlib.suppress(ValueError):
-        parsed: list[list] = json.loads("[" + ",".join(cells) + "]")
-        if len(parsed) == len(cells) and all(isinstance(values, list) for values in parsed):
-            return parsed
-    for row, cell in enumerate(cells):
+    parsed: list[list] = []
+    for row, cell in enumerate(column):
+        values = None
         with contextlib.suppress(ValueError):
-            if isinstance(json.loads(cell), list):
-                continue
-        raise DataError(
-            f"{path}, row {row + 2}, column {column.name}: {cell[:40]!r} is not a JSON list; annotate again."
-        )
-    raise DataError(f"{path}, column {column.name}: expected one JSON list a row; annotate again.")
+            values = json.loads(cell)
+        if not isinstance(values, list):
+            raise DataError(
+                f"{path}, row {row + 2}, column {column.name}: {cell[:40]!r} is not a JSON list; annotate again."
+            )
+        parsed.append(values)
+    return parsed

@@ -50,6 +50,6 @@ def check_annotated(recording: Recording) -> None:
     changed = [name for name, digest in file_hashes(younger).items() if digest != known[name]]
     if changed:
         raise DataError(
-            f"{recording.camera_folder}: {len(changed)} frames changed after they were annotated, as {changed[0]}: "
+            f"{recording.folder}: {len(changed)} frames changed after they were annotated, as {changed[0]}: "
             "annotate again."
         )

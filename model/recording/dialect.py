@@ -23,12 +23,6 @@ DECIMAL_MARKS = {".": "point", ",": "comma"}
 HEADER_WITHIN = 20
 """Lines in which the header is looked for: loggers write about themselves above it."""
 MOST_UNREADABLE = 0.05
-_NOT_TABLES = {
-    b"version https://git-lfs": ("a pointer of Git LFS", "fetch the file itself (git lfs pull)"),
-    b"PK\x03\x04": ("a zip or an office document", "export it as CSV"),
-    b"\x1f\x8b": ("compressed with gzip", "unpack it"),
-    b"\xd0\xcf\x11\xe0": ("an Excel workbook", "export it as CSV"),
-}
 
 
 class ReadingConfig(Config):
@@ -177,9 +171,6 @@ def _decode(path: Path, declared: str) -> tuple[str, str]:
         raise DataError(
             f"{path} cannot be read ({error.strerror}): expected the recorder's telemetry; copy the whole folder."
         ) from error
-    for start, (kind, advice) in _NOT_TABLES.items():
-        if content.startswith(start):
-            raise DataError(f"{path} is {kind}: {advice}.")
     if not declared and content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         declared = "utf-16"
     try:

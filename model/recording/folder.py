@@ -1,7 +1,4 @@
-"""A recording on disk: the names of its files, how they are read, and whether it can be used.
-
-What belongs to a camera (frames, region of interest, annotations) lies in `Recording.camera_folder`.
-"""
+"""A recording on disk: the names of its files, how they are read, and whether it can be used."""
 
 import contextlib
 import os
@@ -71,10 +68,6 @@ class Recording:
         return self.folder.name
 
     @property
-    def camera_folder(self) -> Path:
-        return self.folder
-
-    @property
     def telemetry_path(self) -> Path:
         return self.folder / TELEMETRY
 
@@ -88,15 +81,15 @@ class Recording:
 
     @property
     def annotations_path(self) -> Path:
-        return self.camera_folder / ANNOTATIONS
+        return self.folder / ANNOTATIONS
 
     @property
     def details_path(self) -> Path:
-        return self.camera_folder / DETAILS
+        return self.folder / DETAILS
 
     @property
     def roi_path(self) -> Path:
-        return self.camera_folder / ROI
+        return self.folder / ROI
 
     @property
     def reading_path(self) -> Path:
@@ -149,10 +142,10 @@ class Recording:
     def frames(self) -> dict[str, Path]:
         """Files of the camera's frames by their time, in order of time."""
         frames: dict[str, Path] = {}
-        with os.scandir(self.camera_folder) as entries:
+        with os.scandir(self.folder) as entries:
             names = sorted(entry.name for entry in entries if is_frame(entry.name))
         for name in names:
-            frames.setdefault(frame_time(name), self.camera_folder / name)
+            frames.setdefault(frame_time(name), self.folder / name)
         return frames
 
     def region(self) -> Region | None:

@@ -11,10 +11,9 @@ import pandas as pd
 from model.common.errors import DataError
 from model.recording.dialect import DECIMAL_MARKS, Cells, Dialect, ReadingConfig, read_cells
 from model.recording.gears import infer_gear, ratios_fit, recorded_gear
-from model.recording.ranges import within_range
 from model.recording.schema import CHANNELS, GEARS, TIME, WINDOW_FRAMES
 from model.recording.times import FASTEST_STEP_MS, MAX_STEP_MS, SLOT, read_times, recorded_step, two_hertz
-from model.recording.values import SELECTOR, booleans, decimal_mark, held, missing, numbers
+from model.recording.values import SELECTOR, booleans, decimal_mark, held, missing, numbers, within_range
 
 FAULT_TIMES = {"No Frame": "no_frame", "Incomplete Data": "incomplete"}
 NO_DATA = "No Data"

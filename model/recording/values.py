@@ -1,4 +1,4 @@
-"""Numbers, booleans, gears and missing values in the cells of a table."""
+"""The values of a table: numbers, booleans and missing ones in its cells, and those that cannot be."""
 
 import re
 from pathlib import Path
@@ -9,6 +9,8 @@ import pandas as pd
 
 from model.common.errors import DataError
 from model.recording.dialect import Cells, ReadingConfig
+from model.recording.schema import CHANNELS
+from model.recording.times import STEP_MS
 
 MISSING = frozenset({"", "-", "--", "nan", "n/a", "na", "null", "none", "#n/a"})
 """Texts, in lower case, that say that there is no value."""
@@ -83,3 +85,36 @@ def held(texts: npt.NDArray[np.object_], t: npt.NDArray[np.int64], limit_ms: flo
     filled = texts != ""
     last = np.maximum.accumulate(np.where(filled, np.arange(len(texts)), 0))
     return np.where(filled | (np.abs(t - t[last]) > limit_ms), texts, texts[last])
+
+
+def within_range(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int], str]:
+    """The rows without values that cannot be, how many others there were of each kind, and an example of range."""
+    possible, answered = np.ones(len(table), bool), np.ones(len(table), bool)
+    most, example = 0, ""
+    for name in (name for name in CHANNELS if name in table):
+        channel = CHANNELS[name]
+        if channel.plausible:
+            within = table[name].between(*channel.plausible).to_numpy()
+            possible &= within
+            if (count := int((~within).sum())) > most:
+                low, high = channel.plausible
+                reach = f"from {table[name].min():g} to {table[name].max():g}"
+                most, example = count, f"{name} goes {reach}, beyond {low:g} to {high:g} {channel.unit}"
+        if channel.sentinel is not None and channel.fastest is not None:
+            answered &= ~_contradicted(table, name, channel.sentinel, channel.fastest)
+    counts = {"out_of_range": int((~possible).sum()), "sentinels": int((possible & ~answered).sum())}
+    return table[possible & answered], counts, example
+
+
+def _contradicted(table: pd.DataFrame, name: str, sentinel: float, fastest: float) -> npt.NDArray[np.bool_]:
+    """(N,) rows that hold the sentinel of a channel, out of reach of the nearest other value at `fastest` a second."""
+    said = (table[name] == sentinel).to_numpy()
+    if not said.any():
+        return said
+    others = table[name].mask(said)
+    moments = table["t"].astype(float).mask(said)
+    contradicted = np.zeros(len(table), bool)
+    for value, moment in ((others.ffill(), moments.ffill()), (others.bfill(), moments.bfill())):
+        seconds = ((table["t"] - moment).abs() / 1000).clip(lower=STEP_MS / 1000)
+        contradicted |= ((sentinel - value).abs() > fastest * seconds).to_numpy()
+    return said & contradicted

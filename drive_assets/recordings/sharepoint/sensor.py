@@ -151,7 +151,7 @@ class Scan:
                 return
             except NotFound:
                 if item == self.known.place.folder:
-                    self.tick.warn("watched folder not found", f"the next tick looks for {self._label()} again")
+                    self.tick.note("watched folder not found", f"the next tick looks for {self._label()} again")
                     self.known.entries.clear()
                     return
                 self._report_removed(self.known.remove(item))
@@ -193,7 +193,7 @@ class Scan:
         elif any(file.malware for file in files):
             self._note(entry, REFUSED, f"{self._path(item)}: SharePoint reports malware in it")
         elif is_requested and entry.version != identity and self._is_part(entry.name, files):
-            self.tick.warn("deleted in part in SharePoint and kept here", entry.name)
+            self.tick.note("deleted in part in SharePoint and kept here", entry.name)
         elif not is_requested or entry.version != identity:
             if entry.version != identity:
                 entry.set_version(identity)
@@ -255,7 +255,7 @@ class Scan:
     def _report_removed(self, names: list[str]) -> None:
         """Report recordings that are gone. The next tick tries those that wait for a name again."""
         for name in names:
-            self.tick.warn("deleted or moved away in SharePoint and kept here", name)
+            self.tick.note("deleted or moved away in SharePoint and kept here", name)
         for entry in self.known.entries.values() if names else ():
             if entry.notes and entry.changed is not None:
                 entry.changed = arrivals.now() - self.tick.rules.settling_s
