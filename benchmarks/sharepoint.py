@@ -70,7 +70,7 @@ def curl(client: GraphClient, drive_id: str, item: Item, ca_bundle: str, target:
     """Download with curl. The address is passed by a pipe, since the list of processes is public."""
     address = client._transport.download_address(drive_id, item.id, Operation("Downloading"))
     command = ["curl", "--silent", "--fail", "--cacert", ca_bundle, "--output", str(target), "--config", "-"]
-    subprocess.run(command, input=f'url = "{address.url}"', text=True, check=True)
+    subprocess.run(command, input=f'url = "{address}"', text=True, check=True)
 
 
 def hashing() -> None:

@@ -3,7 +3,6 @@
 Graph's list of changes tells which folders to list; the listing of a folder tells what is in it.
 """
 
-import json
 import os
 from collections import deque
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from drive_assets.recordings.sharepoint.known import (
 )
 from drive_assets.recordings.sharepoint.library import SET_UP, connect, find_place, settings_key
 from drive_assets.recordings.sharepoint.source import SharePointSource, listing_of_zip
-from drive_assets.resources.sharepoint.items import Item, NotFound, ResyncRequired, SharePointError
+from drive_assets.resources.sharepoint.items import NotFound, ResyncRequired, SharePointError
 from drive_assets.resources.sharepoint.settings import SharePointSettings
 from drive_assets.resources.storage import Storage
 from drive_assets.running.batches import error_text
@@ -62,67 +61,61 @@ def sharepoint_sensor(
     if settings is None:
         return dg.SkipReason(f"SharePoint is not set up. {SET_UP}")
     storage.check_writable()
-    tick, cursor = Tick(storage, arrival_rules), json.loads(context.cursor or "{}")
+    tick, key, now = Tick(storage, arrival_rules), settings_key(settings), arrivals.now()
     client = connect(settings, patience_s=arrival_rules.slice_s / 4)
-    link, number = cursor.get("link"), cursor.get("known", 0)
+    full_listing = full_listing_request(storage)
+    is_full = full_listing.is_file()
     try:
-        known = read_known(storage, number)
-        before = known.text() if known else ""
-        if known is None or known.settings != settings_key(settings) or not known.entries:
-            known, link = Known.of(settings_key(settings), find_place(client, settings)), None
-        link, is_whole = _read_changes(client, known, link, tick)
-        if is_whole:
+        known = read_known(storage)
+        if known is None or known.settings != key or known.written != context.cursor or not known.entries:
+            place = find_place(client, settings)
+            known = Known(settings=key, place=place, entries={place.folder: Entry(parent=place.folder)})
+        if is_full:
+            known.see_all_change(now)
+        if _read_changes(client, known, tick, now):
             Scan(client, known, tick).run()
     except Throttled as error:
         return dg.SkipReason(f"{error} The next tick continues.")
-    if known.text() != before:
-        number += 1
-        known.write(storage, number)
+    known.write(storage)
+    if is_full:
+        full_listing.unlink()
     nothing = f"Nothing new in {known.place.label} ({len(known.entries)} folders and zips)"
-    return tick.result(context, json.dumps({"link": link, "known": number}), nothing)
+    return tick.result(context, known.written, nothing)
 
 
-def _read_changes(client: "GraphClient", known: Known, link: str | None, tick: Tick) -> tuple[str | None, bool]:
-    """Note in `known` what changed since `link`, or that everything is to be listed.
-
-    Returns:
-        The link with which the next tick continues, and whether the list of changes was read to its end.
+def _read_changes(client: "GraphClient", known: Known, tick: Tick, now: float) -> bool:
+    """Note in `known` what changed since its link; returns whether the list of changes was read to its end.
 
     Raises:
         SharePointError: a page cannot be read.
         DataError: the links form a circle.
     """
-    request = full_listing_request(tick.storage)
-    requested = request.stat().st_mtime if request.is_file() else 0.0
-    if requested > known.listed_for:
-        known.listed_for = requested
-        known.see_all_change(arrivals.now())
-    read = {link}
+    read = {known.link}
     while True:
         try:
-            page = client.delta_page(known.place.drive, link)
+            page = client.delta_page(known.place.drive, known.link)
         except SharePointError as error:
-            if link is None or not (isinstance(error, ResyncRequired) or error.status in REFUSED_LINK):
+            if known.link is None or not (isinstance(error, ResyncRequired) or error.status in REFUSED_LINK):
                 raise
             # Changes since an outdated link are unknown: everything is listed and compared by id.
             tick.note("restart(s) of the list of changes", str(error))
-            known.see_all_change(arrivals.now())
-            link = None
+            known.see_all_change(now)
+            known.link = None
             continue
         for item in page.items:
-            known.see_change(item, arrivals.now())
+            known.see_change(item, now)
+        known.link = page.next_link or page.delta_link
         if page.next_link is None:
-            return page.delta_link, True
-        link = page.next_link
-        if link in read:
+            return True
+        if known.link in read:
             raise DataError(
                 "SharePoint's list of changes repeats. The next tick tries again; if that does not help, reset the "
                 "cursor of sharepoint_sensor."
             )
-        read.add(link)
+        read.add(known.link)
         if tick.spent_s > SHARE_FOR_PAGES * tick.rules.slice_s:
             tick.note("list of changes too long for one tick", f"{len(read) - 1} pages read, the next tick continues")
-            return link, False
+            return False
 
 
 @dataclass(frozen=True)
@@ -136,7 +129,8 @@ class Scan:
     def run(self) -> None:
         due = [item for item, entry in self.known.entries.items() if self._is_due(item, entry)]
         # Other folders come before recordings, which may turn out to be deleted.
-        queue = deque(sorted(due, key=lambda item: (self.known.entries[item].changed != AT_ONCE, self._path(item))))
+        due.sort(key=lambda item: (self.known.entries[item].changed != AT_ONCE, self.known.path(item)))
+        queue = deque(due)
         while queue:
             if self.tick.is_full or self.tick.spent_s > self.tick.rules.slice_s:
                 self.tick.note("left for the next tick", f"{len(queue)} folders and zips")
@@ -146,17 +140,14 @@ class Scan:
                 continue
             try:
                 queue += self._examine(item, entry)
-            except Throttled as error:
-                self.tick.note("left for the next tick", f"{len(queue) + 1} folders and zips: {error}")
-                return
             except NotFound:
                 if item == self.known.place.folder:
-                    self.tick.note("watched folder not found", f"the next tick looks for {self._label()} again")
+                    self.tick.note("watched folder not found", f"the next tick looks for {self.known.place.label}")
                     self.known.entries.clear()
                     return
                 self._report_removed(self.known.remove(item))
             except Exception as error:  # a failure of one does not stop the others
-                self.tick.note("not read", f"{self._path(item)}: {error_text(error)}")
+                self.tick.note("not read", f"{self.known.path(item)}: {error_text(error)}")
 
     def _is_due(self, item: str, entry: Entry) -> bool:
         """Whether a folder or zip changed and is settled; reports it if not, and what is known of it."""
@@ -167,7 +158,7 @@ class Scan:
         if entry.notes:  # a name was in use
             return arrivals.now() - entry.changed >= self.tick.rules.settling_s
         # By the time that the sensor saw the change: upload tools keep the times of files, and clocks differ.
-        return self.tick.is_settled(self._path(item), entry.changed)
+        return self.tick.is_settled(self.known.path(item), entry.changed)
 
     def _examine(self, item: str, entry: Entry) -> list[str]:
         """List a folder or read a zip's directory, and request what is new; returns ids to examine now, too."""
@@ -181,31 +172,21 @@ class Scan:
         items = list(self.client.children(self.known.place.drive, item))
         changed, gone = self.known.update(item, items, arrivals.now())
         self._report_removed(gone)
-        files = [file for file in items if not file.is_folder and is_taken(file.name)]
-        names, sizes = [file.name for file in files], listing([(file.name, file.size) for file in files])
-        identity = fingerprint(sorted(file.version for file in files))
-        is_requested = entry.requested == [entry.name]
-        if not is_recording_name(entry.name):
-            if TELEMETRY in map(taken_as, names):
-                self._note(entry, WRONG_NAME, self._path(item))
-        elif missing := missing_files(names):
-            self._note(entry, INCOMPLETE, f"{self._path(item)} lacks {missing}")
-        elif any(file.malware for file in files):
-            self._note(entry, REFUSED, f"{self._path(item)}: SharePoint reports malware in it")
-        elif is_requested and entry.version != identity and self._is_part(entry.name, files):
+        taken = [file for file in items if not file.is_folder and is_taken(file.name)]
+        files, version = [(file.name, file.size) for file in taken], fingerprint(sorted(file.version for file in taken))
+        if entry.requested == [entry.name] and entry.version != version and self._is_part(entry.name, files):
             self.tick.note("deleted in part in SharePoint and kept here", entry.name)
-        elif not is_requested or entry.version != identity:
-            if entry.version != identity:
-                entry.set_version(identity)
-            entry.requested = []
-            self._request(item, entry, entry.name, None, sizes, sizes)
+        elif any(file.malware for file in taken):
+            self._note(entry, REFUSED, f"{self.known.path(item)}: SharePoint reports malware in it")
+        elif is_recording_name(entry.name) or TELEMETRY in (taken_as(name) for name, _ in files):
+            entry.set_version(version)
+            self._request(item, entry, entry.name, None, files, listing(files))
         return changed
 
     def _examine_zip(self, item: str, entry: Entry) -> list[str]:
         found = self.client.item(self.known.place.drive, item)
-        if found.version != entry.version:
-            entry.set_version(found.version)
-        path = self._path(item)
+        entry.set_version(found.version)
+        path = self.known.path(item)
         if found.malware:
             self._note(entry, REFUSED, f"{path}: SharePoint reports malware in it")
             return []
@@ -223,34 +204,37 @@ class Scan:
         if not recordings and is_recording_name(entry.name[: -len(".zip")]):
             self._note(entry, REFUSED, f"{path} has no {TELEMETRY}")
         for name, folder, files in recordings:
-            if not is_recording_name(name):
-                self._note(entry, WRONG_NAME, f"{name} in {path}")
-            elif missing := missing_files([file for file, _ in files]):
-                self._note(entry, INCOMPLETE, f"{name} in {path} lacks {missing}")
-            elif name not in entry.requested:
-                self._request(item, entry, name, folder, listing_of_zip(found.size), listing(files))
+            self._request(item, entry, name, folder, files, listing_of_zip(found.size))
         return []
 
-    def _request(self, item: str, entry: Entry, name: str, member: str | None, sizes: str, sizes_of_files: str) -> None:
-        """Request a recording, unless another source has its name.
+    def _request(
+        self, item: str, entry: Entry, name: str, member: str | None, files: list[tuple[str, int]], sizes: str
+    ) -> None:
+        """Request a recording, unless it is incomplete, its name is in use or wrong, or it was requested before.
 
         Args:
             member: folder in a zip.
-            sizes: identity of the item by name and size; `sizes_of_files` that of the recording's files.
+            sizes: identity of the item by name and size.
         """
-        drive, location = self.known.place.drive, self._location(item)
-        source = SharePointSource(name, location, member, drive, item, sizes, identity=entry.version)
-        key = f"{item}:{fingerprint(name, entry.version, entry.number)}"  # a renamed recording is another one
-        if self.tick.request(Arrival(source, key, sizes_of_files)):
-            entry.requested.append(name)
-        else:
-            entry.notes.append((NAME_IN_USE, self.tick.notes[NAME_IN_USE][-1]))
+        where = self.known.path(item) if member is None else f"{name} in {self.known.path(item)}"
+        if not is_recording_name(name):
+            self._note(entry, WRONG_NAME, where)
+        elif missing := missing_files([file for file, _ in files]):
+            self._note(entry, INCOMPLETE, f"{where} lacks {missing}")
+        elif name not in entry.requested:
+            drive, location = self.known.place.drive, self._location(item)
+            source = SharePointSource(name, location, member, drive, item, sizes, identity=entry.version)
+            key = f"{item}:{fingerprint(name, entry.version, entry.number)}"  # a renamed recording is another one
+            if self.tick.request(Arrival(source, key, listing(files))):
+                entry.requested = [*entry.requested, name] if member is not None else [name]
+            else:
+                entry.notes.append((NAME_IN_USE, self.tick.notes[NAME_IN_USE][-1]))
 
-    def _is_part(self, name: str, files: list[Item]) -> bool:
+    def _is_part(self, name: str, files: list[tuple[str, int]]) -> bool:
         """Whether some files of an ingested recording were deleted, and no other changed."""
         folder = self.tick.storage.recording(name)
         here = sizes_of(folder) if folder.is_dir() else []
-        return {(taken_as(file.name), file.size) for file in files} < {file for file in here if is_taken(file[0])}
+        return {(taken_as(name), size) for name, size in files} < {file for file in here if is_taken(file[0])}
 
     def _report_removed(self, names: list[str]) -> None:
         """Report recordings that are gone. The next tick tries those that wait for a name again."""
@@ -264,11 +248,5 @@ class Scan:
         self.tick.note(kind, text)
         entry.notes.append((kind, printable(text)))
 
-    def _path(self, item: str) -> str:
-        return self.known.path(item)
-
-    def _label(self) -> str:
-        return self.known.place.label
-
     def _location(self, item: str) -> str:
-        return printable(f"sharepoint:{self._label()}/{self._path(item)}")
+        return printable(f"sharepoint:{self.known.place.label}/{self.known.path(item)}")

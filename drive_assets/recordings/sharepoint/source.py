@@ -13,7 +13,7 @@ from drive_assets.partitions import is_recording_name
 from drive_assets.recordings.archives import open_archive, unpack
 from drive_assets.recordings.disk import Progress, check_space
 from drive_assets.recordings.files import clashing_names, is_taken, listing, missing_files, taken_as
-from drive_assets.recordings.sharepoint.known import newest_known
+from drive_assets.recordings.sharepoint.known import read_known
 from drive_assets.recordings.sharepoint.library import connect, read_settings
 from drive_assets.recordings.source import Source, Transfer
 from drive_assets.resources.storage import Storage
@@ -80,7 +80,7 @@ class SharePointSource(Source):
                 shutil.rmtree(cache, ignore_errors=True)
 
     def is_gone(self, storage: Storage) -> bool:
-        known = newest_known(storage)
+        known = read_known(storage)
         return (
             known is not None
             and known.is_complete

@@ -19,10 +19,14 @@ from model.common.downloads import Retries
 from model.common.files import fsync
 
 
+def _ignore(size: int) -> None:
+    """Report no progress."""
+
+
 class GraphClient:
     """Reads a SharePoint library. Thread-safe; all workers share one pause. Makes no network call on construction.
 
-    Every method raises SharePointError, or one of its kinds (see `items`), when it fails.
+    Every method raises SharePointError, or one of its kinds (see `items`), or PassingError when it fails.
     """
 
     def __init__(
@@ -52,11 +56,10 @@ class GraphClient:
         """The id (host,guid,guid) of a site by its address."""
         parts = urlsplit(url)
         path = quote_path(unquote(parts.path))
-        address = f"/sites/{parts.hostname}:/{path}" if path else f"/sites/{parts.hostname}"
         operation = Operation(
             f"Finding the site {url}", if_missing="Set SHAREPOINT_SITE as the browser shows it, up to /sites/NAME."
         )
-        return self._transport.get_json(address, operation)["id"]
+        return self._transport.get_json(f"/sites/{parts.hostname}{f':/{path}' if path else ''}", operation)["id"]
 
     def drives(self, site_id: str) -> list[Drive]:
         """The document libraries of a site."""
@@ -67,16 +70,15 @@ class GraphClient:
     def item_by_path(self, drive_id: str, path: str) -> Item:
         """An item by its path in the drive; "" is the root."""
         segments = quote_path(path)
-        address = f"/drives/{quote_id(drive_id)}/root{f':/{segments}' if segments else ''}"
         operation = Operation(
             f"Finding {path!r} in the library", if_missing="Check SHAREPOINT_FOLDER and SHAREPOINT_LIBRARY."
         )
+        address = f"/drives/{quote_id(drive_id)}/root{f':/{segments}' if segments else ''}"
         return parse_item(self._transport.get_json(address, operation))
 
     def item(self, drive_id: str, item_id: str) -> Item:
         """An item by its id."""
-        address = f"/drives/{quote_id(drive_id)}/items/{quote_id(item_id)}"
-        return parse_item(self._transport.get_json(address, Operation(f"Looking up item {item_id}")))
+        return self._transport.item(drive_id, item_id)
 
     def shared_item(self, link: str) -> tuple[str, Item]:
         """Drive id and item of a sharing link. An app without a user cannot open anonymous links."""
@@ -107,20 +109,8 @@ class GraphClient:
             raise Unavailable(f"{operation.name} failed: expected a next or a delta link in the page. Try later.")
         return DeltaPage([parse_item(raw) for raw in page.get("value", [])], next_link, delta_link)
 
-    def download(
-        self, drive_id: str, item: Item, target: Path, progress: Callable[[int], None] = lambda size: None
-    ) -> Item:
-        """Download a file to `target`, verified and complete or not at all; resumes from `<target>.partial`.
-
-        Args:
-            progress: receives the number of bytes that are there so far.
-
-        Returns:
-            The item as downloaded: not equal to the one passed if it changed meanwhile.
-
-        Raises:
-            Quarantined: two downloads are wrong, or the item is reported as malware.
-        """
+    def download(self, drive_id: str, item: Item, target: Path, progress: Callable[[int], None] = _ignore) -> Item:
+        """`download_all` for one file, given as (item, target)."""
         return self.download_all(drive_id, [(item, target)], 1, progress)[0]
 
     def download_all(
@@ -128,18 +118,21 @@ class GraphClient:
         drive_id: str,
         items: Sequence[tuple[Item, Path]],
         workers: int,
-        progress: Callable[[int], None] = lambda size: None,
+        progress: Callable[[int], None] = _ignore,
     ) -> list[Item]:
-        """Download many files in parallel. A file that is there already, with the right hash, is not requested again.
+        """Download files in parallel, each verified and complete or not at all; resumes from `<target>.partial`.
+
+        A file that is there already, with the right hash, is not requested again.
 
         Args:
             progress: receives the bytes of all files that are there so far; the workers call it, one at a time.
 
         Returns:
-            The items as downloaded, in the order passed.
+            The items as downloaded, in the order passed: not equal to those passed if they changed meanwhile.
 
         Raises:
             SharePointError: the first file that failed; the others are stopped and can be resumed.
+            Quarantined: two downloads of a file are wrong, or it is reported as malware.
         """
         lock, stop, total = Lock(), Event(), 0
 
@@ -155,8 +148,7 @@ class GraphClient:
                     raise SharePointError(f"Downloading {item.name} was stopped. The next call resumes it.")
 
             if not is_downloaded(item, target):
-                look_up = lambda: self.item(drive_id, item.id)  # noqa: E731
-                item = download(self._transport, look_up, drive_id, item, target, report)
+                item = download(self._transport, drive_id, item, target, report)
             report(target.stat().st_size)
             return item
 

@@ -13,14 +13,7 @@ from model.common.files import fsync
 from model.common.printable import printable
 
 
-def download(
-    transport: Transport,
-    look_up: Callable[[], Item],
-    drive_id: str,
-    item: Item,
-    target: Path,
-    progress: Callable[[int], None],
-) -> Item:
+def download(transport: Transport, drive_id: str, item: Item, target: Path, progress: Callable[[int], None]) -> Item:
     """Download `item` to `target`; returns the item as downloaded.
 
     The bytes go to `<target>.partial`, which a kill or an error leaves and the next call continues. The quickXorHash
@@ -29,7 +22,6 @@ def download(
     downloaded once more from the start.
 
     Args:
-        look_up: asks Graph for the item's current state.
         progress: receives the number of bytes that are there so far.
 
     Raises:
@@ -40,31 +32,29 @@ def download(
     if item.is_folder:
         raise SharePointError(f"{item.name} is a folder: download the files in it.")
     partial = target.with_name(f"{target.name}.partial")
-    problem, changed = "", False
+    problem = ""
     try:
         for _ in range(2):
             _refuse_malware(item)
             with PartialFile(partial, bool(item.quick_xor_hash) and not problem, QuickXorHash) as file:
                 _fetch(transport, drive_id, item, file, progress)
-            problem, now = _problem(item, file), item
+            before, problem = item, _problem(item, file)
             if problem or not item.quick_xor_hash:
-                now = look_up()
-                _refuse_malware(now)
-            changed = now.identity != item.identity
-            if changed:
-                problem = _problem(now, file) if now.quick_xor_hash else "it changed during the download"
+                item = transport.item(drive_id, item.id)
+                _refuse_malware(item)
+                if item.identity != before.identity:
+                    problem = _problem(item, file) if item.quick_xor_hash else "it changed during the download"
             if not problem:
                 fsync(partial)
                 partial.replace(target)
-                return now
-            item = now
+                return item
         partial.unlink()
-    except OSError as error:  # of the disk: those of the network are handled below
+    except OSError as error:
         raise DataError(
             f"{error.filename or partial} cannot be written: {error.strerror}. Correct that, for example free some "
             "space; the next try resumes the download."
         ) from error
-    if changed:
+    if item.identity != before.identity:
         raise Unavailable(f"Downloading {item.name} failed: it keeps changing. Try again once it is complete.")
     raise Quarantined(
         f"{item.name} was downloaded twice and differs from what SharePoint reports: {problem}. It is not used: "

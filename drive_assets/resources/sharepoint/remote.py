@@ -9,7 +9,7 @@ from urllib3.exceptions import HTTPError
 
 from drive_assets.resources.sharepoint.http import Operation
 from drive_assets.resources.sharepoint.items import Item, SharePointError, Unavailable
-from drive_assets.resources.sharepoint.transport import DownloadAddress, Transport
+from drive_assets.resources.sharepoint.transport import Transport
 from model.common.downloads import content_range
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class RemoteFile(io.RawIOBase):
         self._transport, self._drive_id, self._item = transport, drive_id, item
         self._operation = Operation(f"Reading {item.name}")
         self._position = 0
-        self._address: DownloadAddress | None = None
+        self._address: str | None = None
 
     def readable(self) -> bool:
         return True

@@ -1,12 +1,12 @@
 """The library's address and the credentials, from the environment only, since half of them are secret."""
 
 import os
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FilePath, ValidationError
 
 from model.common.errors import DataError
 
@@ -17,71 +17,62 @@ CLOUDS = {
     "china": ("https://microsoftgraph.chinacloudapi.cn", "https://login.chinacloudapi.cn"),
 }
 """Address of Graph and of the login in each cloud."""
-SIGN_INS = ("secret", "certificate", "device_code")
 MAX_WORKERS = 64
-PATHS = ("client_certificate", "ca_bundle", "token_cache")
 TIMEOUT_S = (10.0, 60.0)
 """To connect, and between two pieces of a response."""
 
 
-@dataclass(frozen=True)
-class SharePointSettings:
-    """Validated on construction: raises DataError that names the environment variable to correct."""
+def _check_https(url: str) -> str:
+    parts = urlsplit(url)
+    if url and not (parts.scheme == "https" and parts.hostname):
+        raise ValueError("no https address")
+    return url
 
-    tenant_id: str
-    client_id: str
-    client_secret: str = field(default="", repr=False)
-    client_certificate: Path | None = None
-    """PEM file with the private key and the certificate."""
-    client_certificate_password: str = field(default="", repr=False)
-    auth: str = "secret"
-    """secret, certificate or device_code."""
-    cloud: str = "global"
-    graph_url: str = ""
+
+def _expand_user(path: str) -> Path:
+    return Path(path).expanduser()
+
+
+Https = Annotated[str, AfterValidator(_check_https)]
+PemFile = Annotated[FilePath, BeforeValidator(_expand_user)]
+ADDRESS = "an address that starts with https://"
+
+
+class SharePointSettings(BaseModel):
+    """The `SHAREPOINT_...` variables. A description completes "must be set to"."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+    tenant_id: str = Field(min_length=1, description="the directory (tenant) id of the app registration")
+    client_id: str = Field(min_length=1, description="the application (client) id of the app registration")
+    client_secret: str = Field(
+        "",
+        repr=False,
+        description="the app's secret; or set SHAREPOINT_CLIENT_CERTIFICATE, or SHAREPOINT_AUTH=device_code",
+    )
+    client_certificate: PemFile | None = Field(None, description="a PEM file with private key and certificate")
+    client_certificate_password: str = Field("", repr=False)
+    auth: Literal["secret", "certificate", "device_code"] = Field(
+        "secret", description="secret, certificate or device_code"
+    )
+    cloud: Literal["global", "usgov", "usdod", "china"] = Field("global", description=f"one of {', '.join(CLOUDS)}")
+    graph_url: Https = Field("", description=ADDRESS)
     """Replaces the cloud's address, for tests and proxies; likewise `login_url`."""
-    login_url: str = ""
-    ca_bundle: Path | None = None
-    """PEM file of the authorities to trust instead of the public ones."""
-    site: str = ""
+    login_url: Https = Field("", description=ADDRESS)
+    ca_bundle: PemFile | None = Field(None, description="a PEM file of the authorities to trust")
+    site: Https = Field("", description=ADDRESS)
     """Address of the site, such as https://contoso.sharepoint.com/sites/drives."""
     library: str = ""
     """Name of the document library; empty for the site's first."""
     folder: str = ""
     """Path of the folder in the library; empty for its root."""
-    shared_link: str = field(default="", repr=False)
+    shared_link: Https = Field("", repr=False, description=ADDRESS)
     """A sharing link instead of a site. It may grant access to whoever has it, so it is kept out of logs."""
-    company: str = "drive-assets"
+    company: str = Field("drive-assets", pattern=r"^[ -{}~]+$", description="a name in ASCII without |")
     """In the User-Agent, so that the service's operators know whom to contact."""
-    workers: int = 8
-    token_cache: Path | None = None
+    workers: int = Field(8, ge=1, le=MAX_WORKERS, description=f"a number from 1 to {MAX_WORKERS}")
+    token_cache: Annotated[Path, BeforeValidator(_expand_user)] | None = None
     """File (mode 0600) that keeps a device code sign-in, so that the daemon can use it; None keeps it in memory."""
-
-    def __post_init__(self) -> None:
-        pem = "a PEM file with private key and certificate"
-        conditions = {
-            "TENANT_ID": (bool(self.tenant_id), "the directory (tenant) id of the app registration"),
-            "CLIENT_ID": (bool(self.client_id), "the application (client) id of the app registration"),
-            "AUTH": (self.auth in SIGN_INS, f"one of {', '.join(SIGN_INS)}, not {self.auth!r}"),
-            "CLIENT_SECRET": (
-                self.auth != "secret" or bool(self.client_secret),
-                "the app's secret; or set SHAREPOINT_CLIENT_CERTIFICATE, or SHAREPOINT_AUTH=device_code",
-            ),
-            "CLIENT_CERTIFICATE": (
-                self.auth != "certificate" or _is_file(self.client_certificate),
-                f"{pem}; {self.client_certificate} is none" if self.client_certificate else pem,
-            ),
-            "CLOUD": (self.cloud in CLOUDS, f"one of {', '.join(CLOUDS)}, not {self.cloud!r}"),
-            "GRAPH_URL": (_is_https(self.graph_url), f"an address that starts with https://, not {self.graph_url}"),
-            "LOGIN_URL": (_is_https(self.login_url), f"an address that starts with https://, not {self.login_url}"),
-            "SITE": (_is_https(self.site), f"an address that starts with https://, not {self.site}"),
-            "SHARED_LINK": (_is_https(self.shared_link), "an address that starts with https://"),
-            "CA_BUNDLE": (not self.ca_bundle or _is_file(self.ca_bundle), f"a PEM file; {self.ca_bundle} is none"),
-            "COMPANY": (bool(re.fullmatch(r"[ -{}~]+", self.company)), "a name in ASCII without |"),
-            "WORKERS": (0 < self.workers <= MAX_WORKERS, f"a number from 1 to {MAX_WORKERS}"),
-        }
-        for name, (is_valid, expected) in conditions.items():
-            if not is_valid:
-                raise DataError(f"SHAREPOINT_{name} must be set to {expected}. See docs/sharepoint.md.")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "SharePointSettings | None":
@@ -90,19 +81,20 @@ class SharePointSettings:
         Raises:
             DataError: a variable is missing or invalid.
         """
-        values: dict[str, Any] = {}
-        for name in (each.name for each in fields(cls)):
-            text = (os.environ if environment is None else environment).get(f"SHAREPOINT_{name.upper()}", "").strip()
-            if text and name in PATHS:
-                values[name] = Path(text).expanduser()
-            elif text:
-                values[name] = text
+        variables = os.environ if environment is None else environment
+        texts = {name: variables.get(f"SHAREPOINT_{name.upper()}", "").strip() for name in cls.model_fields}
+        values: dict[str, Any] = {name: text for name, text in texts.items() if text}
         if "tenant_id" not in values:
             return None
-        workers = values.get("workers", "8")
-        values["workers"] = int(workers) if workers.isdecimal() else 0
         values.setdefault("auth", "certificate" if "client_certificate" in values else "secret")
-        return cls(**{"client_id": "", **values})
+        wrong = f"client_{values['auth']}"
+        if wrong not in cls.model_fields or wrong in values:
+            try:
+                return cls(**values)
+            except ValidationError as error:
+                wrong = str(error.errors()[0]["loc"][0])
+        expected = cls.model_fields[wrong].description
+        raise DataError(f"SHAREPOINT_{wrong.upper()} must be set to {expected}. See docs/sharepoint.md.")
 
     @property
     def graph(self) -> str:
@@ -123,13 +115,3 @@ class SharePointSettings:
     def verify(self) -> str | bool:
         """The `verify` argument of requests."""
         return str(self.ca_bundle) if self.ca_bundle else True
-
-
-def _is_https(url: str) -> bool:
-    """Whether an address, if set, can be used."""
-    parts = urlsplit(url)
-    return not url or (parts.scheme == "https" and bool(parts.hostname))
-
-
-def _is_file(path: Path | None) -> bool:
-    return path is not None and path.is_file()

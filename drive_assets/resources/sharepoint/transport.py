@@ -9,7 +9,7 @@ import requests
 
 from drive_assets.resources.sharepoint.auth import MsalTokens
 from drive_assets.resources.sharepoint.http import Http, Operation, error_of, quote_id
-from drive_assets.resources.sharepoint.items import SharePointError, Unavailable
+from drive_assets.resources.sharepoint.items import Item, SharePointError, Unavailable, parse_item
 from drive_assets.resources.sharepoint.settings import CLOUDS, SharePointSettings
 from model.common.downloads import Retries
 
@@ -45,15 +45,23 @@ class Transport:
 
         return self.retry(attempt)
 
-    def download_address(self, drive_id: str, item_id: str, operation: Operation) -> "DownloadAddress":
-        """One attempt, inside `retry`: a short-lived address of an item's content that needs no credentials."""
+    def item(self, drive_id: str, item_id: str) -> Item:
+        """An item by its id."""
+        address = f"/drives/{quote_id(drive_id)}/items/{quote_id(item_id)}"
+        return parse_item(self.get_json(address, Operation(f"Looking up item {item_id}")))
+
+    def download_address(self, drive_id: str, item_id: str, operation: Operation) -> str:
+        """One attempt, inside `retry`: a short-lived address of an item's content.
+
+        Whoever has it can read the file, so that it is never stored or shown.
+        """
         response = self._graph(f"/drives/{quote_id(drive_id)}/items/{quote_id(item_id)}/content", operation)
         if response.status_code not in REDIRECTS:
             raise error_of(response, operation)
         return _location(response, operation)
 
     @contextmanager
-    def content(self, address: "DownloadAddress", ranged: str, operation: Operation) -> Iterator[requests.Response]:
+    def content(self, address: str, ranged: str, operation: Operation) -> Iterator[requests.Response]:
         """One attempt, inside `retry`: the bytes of a range such as "5-", or all if it is empty, without credentials.
 
         Yields:
@@ -62,7 +70,7 @@ class Transport:
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={ranged}"} if ranged else {})
         for _ in range(MAX_REDIRECTS):
             with self._http.send(
-                operation, "GET", address.url, headers=headers, stream=True, allow_redirects=False
+                operation, "GET", address, headers=headers, stream=True, allow_redirects=False
             ) as response:
                 status = response.status_code
                 if status in REDIRECTS:
@@ -93,22 +101,12 @@ class Transport:
         return response
 
 
-class DownloadAddress:
-    """A pre-authenticated address: whoever has it can read the file, so that it is never stored or shown."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    def __repr__(self) -> str:
-        return "<download address>"
-
-
-def _location(response: requests.Response, operation: Operation) -> DownloadAddress:
+def _location(response: requests.Response, operation: Operation) -> str:
     """The address that a redirect names."""
     url = urljoin(response.url, response.headers.get("Location", ""))
     if "Location" not in response.headers or urlsplit(url).scheme != "https":
         raise SharePointError(f"{operation.name} failed: HTTP {response.status_code} without an https address.")
-    return DownloadAddress(url)
+    return url
 
 
 def _origin(url: str) -> tuple[str, str]:
