@@ -68,7 +68,8 @@ def timed(action: Any, *arguments: Any) -> float:
 
 def curl(client: GraphClient, drive_id: str, item: Item, ca_bundle: str, target: Path) -> None:
     """Download with curl. The address is passed by a pipe, since the list of processes is public."""
-    address = client._transport.download_address(drive_id, item.id, Operation("Downloading"))
+    with client._transport.content(drive_id, item.id, "", Operation("Downloading")) as response:
+        address = response.url
     command = ["curl", "--silent", "--fail", "--cacert", ca_bundle, "--output", str(target), "--config", "-"]
     subprocess.run(command, input=f'url = "{address}"', text=True, check=True)
 

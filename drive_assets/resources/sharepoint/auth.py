@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
-from drive_assets.resources.sharepoint.http import Http, Operation, scrub
+from drive_assets.resources.sharepoint.http import Operation, scrub
 from drive_assets.resources.sharepoint.items import AccessError, SharePointError, Unavailable
 from drive_assets.resources.sharepoint.settings import SharePointSettings
 from model.common.downloads import Clock
@@ -20,6 +20,8 @@ RENEWED_BEFORE_S = 300.0
 """A token is renewed this long before it expires."""
 TRANSIENT = ("temporarily_unavailable", "server_error", "timeout")
 SIGNING_IN = Operation("Signing in")
+Send = Callable[..., requests.Response]
+"""`Transport.send`."""
 
 
 class MsalTokens:
@@ -30,9 +32,9 @@ class MsalTokens:
     """
 
     def __init__(
-        self, settings: SharePointSettings, http: Http, clock: Clock, on_device_code: Callable[[str], None] | None
+        self, settings: SharePointSettings, send: Send, clock: Clock, on_device_code: Callable[[str], None] | None
     ) -> None:
-        self._settings, self._http, self._clock = settings, http, clock
+        self._settings, self._send, self._clock = settings, send, clock
         self._on_device_code = on_device_code
         self._lock = threading.Lock()
         self._cache: msal.SerializableTokenCache | None = None
@@ -60,7 +62,7 @@ class MsalTokens:
 
     def _acquire(self) -> None:
         answer: dict[str, Any] | None = None
-        login = _Login(self._http)
+        login = _Login(self._send)
         try:
             answer = self._ask(login)
         except DataError:
@@ -131,13 +133,13 @@ class MsalTokens:
 class _Login:
     """msal's HTTP client."""
 
-    def __init__(self, http: Http) -> None:
-        self._http = http
+    def __init__(self, send: Send) -> None:
+        self._send = send
         self.failure: SharePointError | None = None
 
     def get(self, url: str, method: str = "GET", **options: Any) -> requests.Response:
         try:
-            return self._http.send(SIGNING_IN, method, url, **options)
+            return self._send(SIGNING_IN, method, url, **options)
         except SharePointError as error:
             self.failure = error
             raise

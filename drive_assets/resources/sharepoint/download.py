@@ -89,8 +89,7 @@ def _fetch(transport: Transport, drive_id: str, item: Item, file: PartialFile, p
     def attempt() -> None:
         if file.size and file.size == item.size:
             return
-        address = transport.download_address(drive_id, item.id, operation)
-        with transport.content(address, f"{file.size}-" if file.size else "", operation) as response:
+        with transport.content(drive_id, item.id, f"{file.size}-" if file.size else "", operation) as response:
             receive(response, file, operation.name, progress)
 
     transport.retry(attempt)

@@ -30,7 +30,6 @@ class RemoteFile(io.RawIOBase):
         self._transport, self._drive_id, self._item = transport, drive_id, item
         self._operation = Operation(f"Reading {item.name}")
         self._position = 0
-        self._address: str | None = None
 
     def readable(self) -> bool:
         return True
@@ -68,16 +67,13 @@ class RemoteFile(io.RawIOBase):
 
     def _fetch(self, ranged: str) -> tuple[int, bytes]:
         """The file's size and the bytes of a range."""
-        address = self._address or self._transport.download_address(self._drive_id, self._item.id, self._operation)
-        self._address = None  # after a failure, a new one is requested
-        with self._transport.content(address, ranged, self._operation) as response:
+        with self._transport.content(self._drive_id, self._item.id, ranged, self._operation) as response:
             start, size = content_range(response)
             first, _, last = ranged.rpartition("-")
             wanted_start, end = (int(first), min(int(last) + 1, size)) if first else (max(0, size - int(last)), size)
             if start != wanted_start and response.status_code != 416:
                 raise Unavailable(f"{self._operation.name} failed: SharePoint sent another range than requested.")
             content = b"" if response.status_code == 416 else self._read(response, end - start)
-        self._address = address
         return size, content
 
     def _read(self, response: requests.Response, length: int) -> bytes:

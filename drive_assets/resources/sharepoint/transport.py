@@ -1,46 +1,50 @@
-"""Requests to Graph, with a token, and to download addresses, which must not receive one."""
+"""HTTP requests to Graph, with a token, and to the login and download addresses, which must not receive one."""
 
+import contextlib
+import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from importlib import metadata
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 import requests
+from requests.adapters import HTTPAdapter
 
 from drive_assets.resources.sharepoint.auth import MsalTokens
-from drive_assets.resources.sharepoint.http import Http, Operation, error_of, quote_id
+from drive_assets.resources.sharepoint.http import TRANSIENT, Operation, connection_error, error_of, quote_id
 from drive_assets.resources.sharepoint.items import Item, SharePointError, Unavailable, parse_item
-from drive_assets.resources.sharepoint.settings import CLOUDS, SharePointSettings
+from drive_assets.resources.sharepoint.settings import CLOUDS, MAX_WORKERS, TIMEOUT_S, SharePointSettings
 from model.common.downloads import Retries
 
-REDIRECTS = (301, 302, 303, 307, 308)
 EXPIRED = (401, 403, 404, 410)
-"""Of a download address: the client asks for a new one."""
-MAX_REDIRECTS = 3
+"""Of a download address: the next try asks for a new one."""
 
 
 class Transport:
-    """Sends requests. Thread-safe."""
+    """Sends requests, and raises SharePointError, free of secrets, for those that fail. Thread-safe."""
 
     def __init__(
         self, settings: SharePointSettings, retries: Retries, on_device_code: Callable[[str], None] | None
     ) -> None:
         self.settings, self.retry, self.requests_sent = settings, retries, 0
-        self._http = Http(settings, retries)
-        self.tokens = MsalTokens(settings, self._http, retries.clock, on_device_code)
+        self.tokens = MsalTokens(settings, self.send, retries.clock, on_device_code)
         self._origins = {_origin(settings.graph), _origin(CLOUDS[settings.cloud][0])}
+        self._session = _Session()
+        self._session.mount("https://", HTTPAdapter(pool_maxsize=MAX_WORKERS))
+        agent = f"NONISV|{settings.company}|drive-assets/{metadata.version('drive-assets')}"
+        self._session.headers["User-Agent"] = agent
+        for name in ("connectionpool", "connection", "poolmanager", "response", "util.retry"):
+            logging.getLogger(f"urllib3.{name}").setLevel(logging.ERROR)  # its records hold whole addresses
 
     def get_json(self, address: str, operation: Operation) -> dict[str, Any]:
         """GET from Graph. `address` begins with / (below the version) or is a link that Graph returned."""
 
         def attempt() -> dict[str, Any]:
-            response = self._graph(address, operation)
+            response = self._graph(address, operation, allow_redirects=False)
             if response.status_code != 200:
                 raise error_of(response, operation)
-            try:
+            with contextlib.suppress(ValueError, TypeError):
                 return dict(response.json())
-            except (ValueError, TypeError):
-                pass  # raised below: the exception holds the response
             raise Unavailable(f"{operation.name} failed: the response is no JSON object.", response.status_code)
 
         return self.retry(attempt)
@@ -50,41 +54,60 @@ class Transport:
         address = f"/drives/{quote_id(drive_id)}/items/{quote_id(item_id)}"
         return parse_item(self.get_json(address, Operation(f"Looking up item {item_id}")))
 
-    def download_address(self, drive_id: str, item_id: str, operation: Operation) -> str:
-        """One attempt, inside `retry`: a short-lived address of an item's content.
+    @contextlib.contextmanager
+    def content(self, drive_id: str, item_id: str, ranged: str, operation: Operation) -> Iterator[requests.Response]:
+        """One attempt, inside `retry`: the bytes of a range such as "5-", or all if it is empty.
 
-        Whoever has it can read the file, so that it is never stored or shown.
-        """
-        response = self._graph(f"/drives/{quote_id(drive_id)}/items/{quote_id(item_id)}/content", operation)
-        if response.status_code not in REDIRECTS:
-            raise error_of(response, operation)
-        return _location(response, operation)
-
-    @contextmanager
-    def content(self, address: str, ranged: str, operation: Operation) -> Iterator[requests.Response]:
-        """One attempt, inside `retry`: the bytes of a range such as "5-", or all if it is empty, without credentials.
+        Graph redirects to a short-lived address. Whoever has that can read the file, so that it is never stored or
+        shown.
 
         Yields:
             A response of status 200 (the whole file, even if a range was requested), 206 or 416; its body is unread.
         """
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={ranged}"} if ranged else {})
-        for _ in range(MAX_REDIRECTS):
-            with self._http.send(
-                operation, "GET", address, headers=headers, stream=True, allow_redirects=False
-            ) as response:
-                status = response.status_code
-                if status in REDIRECTS:
-                    address = _location(response, operation)
-                    continue
-                # The body of an error must never become content.
-                if status != 200 and not (ranged and status in (206, 416)):
-                    kind = Unavailable if status in EXPIRED else SharePointError
-                    raise kind(f"{operation.name} failed: HTTP {status} of the download address.", status)
-                yield response
-                return
-        raise SharePointError(f"{operation.name} failed: the download address redirects in a circle. Try later.")
+        address = f"/drives/{quote_id(drive_id)}/items/{quote_id(item_id)}/content"
+        with self._graph(address, operation, headers, stream=True) as response:
+            status = response.status_code
+            # The body of an error must never become content.
+            if status != 200 and not (ranged and status in (206, 416)):
+                if not response.history:
+                    raise error_of(response, operation)
+                kind = Unavailable if status in EXPIRED else SharePointError
+                raise kind(f"{operation.name} failed: HTTP {status} of the download address.", status)
+            yield response
 
-    def _graph(self, address: str, operation: Operation) -> requests.Response:
+    def send(
+        self, operation: Operation, method: str, url: str, quotes_body: bool = False, **options: Any
+    ) -> requests.Response:
+        """Send a request; all calls observe the pause or slow-down that the response asks for.
+
+        Args:
+            quotes_body: whether errors may quote the code and message in the body.
+
+        Raises:
+            Unavailable: a retry may succeed.
+            SharePointError: there is no connection, or the response reports malware.
+        """
+        response: requests.Response | None = None
+        # With `auth`, requests uses no password from ~/.netrc; with `verify`, no REQUESTS_CA_BUNDLE.
+        options = {"auth": lambda request: request, "verify": self.settings.verify, "timeout": TIMEOUT_S, **options}
+        try:
+            response = self._session.request(method, url, **options)
+        except OSError as error:  # those of requests are among them
+            failure = connection_error(error, url, operation)
+        if response is None:  # raised out here: a chained exception would hold the whole address
+            raise failure
+        with contextlib.suppress(KeyError, ValueError):
+            remaining, reset = (float(response.headers[f"RateLimit-{name}"]) for name in ("Remaining", "Reset"))
+            self.retry.pause(reset / max(remaining, 1))  # spreads the remaining requests over the time until then
+        if response.status_code in TRANSIENT:
+            with response:
+                raise error_of(response, operation, quotes_body and not response.history)
+        return response
+
+    def _graph(
+        self, address: str, operation: Operation, headers: dict[str, str] | None = None, **options: Any
+    ) -> requests.Response:
         url = f"{self.settings.graph}/v1.0{address}" if address.startswith("/") else address
         if _origin(url) not in self._origins:  # the token must not be sent there
             raise SharePointError(
@@ -93,20 +116,18 @@ class Transport:
         for _ in range(2):
             token = self.tokens.token()
             self.requests_sent += 1
-            headers = {"Accept": "application/json", "Authorization": f"Bearer {token}"}
-            response = self._http.send(operation, "GET", url, True, headers=headers, allow_redirects=False)
-            if response.status_code != 401:
+            sent = {"Authorization": f"Bearer {token}", **(headers or {"Accept": "application/json"})}
+            response = self.send(operation, "GET", url, True, headers=sent, **options)
+            if response.status_code != 401 or response.history:
                 break
             self.tokens.renew(token)
         return response
 
 
-def _location(response: requests.Response, operation: Operation) -> str:
-    """The address that a redirect names."""
-    url = urljoin(response.url, response.headers.get("Location", ""))
-    if "Location" not in response.headers or urlsplit(url).scheme != "https":
-        raise SharePointError(f"{operation.name} failed: HTTP {response.status_code} without an https address.")
-    return url
+class _Session(requests.Session):
+    def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
+        """No address that a request is redirected to receives the token."""
+        prepared_request.headers.pop("Authorization", None)
 
 
 def _origin(url: str) -> tuple[str, str]:
