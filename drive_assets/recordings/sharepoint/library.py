@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from drive_assets.resources.sharepoint.items import Drive
 from drive_assets.resources.sharepoint.settings import SharePointSettings
 from model.common.config import fingerprint
 from model.common.downloads import Retries
@@ -60,20 +59,6 @@ def settings_key(settings: SharePointSettings) -> str:
     return fingerprint(settings.graph, settings.site, settings.library, settings.folder, settings.shared_link)
 
 
-def choose_library(drives: list[Drive], settings: SharePointSettings) -> Drive:
-    """The library that SHAREPOINT_LIBRARY names, else the site's first.
-
-    Raises:
-        DataError: there is none, or none of that name.
-    """
-    wanted = settings.library.casefold()
-    matches = [drive for drive in drives if not wanted or drive.name.casefold() == wanted]
-    if not matches:
-        names = ", ".join(drive.name for drive in drives) or "none"
-        raise DataError(f"{settings.site} has no library {settings.library!r}: its libraries are {names}.")
-    return matches[0]
-
-
 def find_place(
     client: "GraphClient", settings: SharePointSettings, passed: Callable[[str, str], None] = lambda step, result: None
 ) -> Place:
@@ -88,14 +73,17 @@ def find_place(
     if settings.shared_link:
         drive_id, item = client.shared_item(settings.shared_link)
         label = item.name
-        passed("site", "of the shared link")
-        passed("library", "of the shared link")
+        for step in ("site", "library"):
+            passed(step, "of the shared link")
     else:
         site = client.site_id(settings.site)
         passed("site", settings.site)
-        drives = client.drives(site)
-        drive = choose_library(drives, settings)
-        passed("library", f"{drive.name}, of {', '.join(drive.name for drive in drives)}")
+        drives, wanted = client.drives(site), settings.library.casefold()
+        names = ", ".join(drive.name for drive in drives) or "none"
+        drive = next((drive for drive in drives if wanted in ("", drive.name.casefold())), None)
+        if drive is None:
+            raise DataError(f"{settings.site} has no library {settings.library!r}: its libraries are {names}.")
+        passed("library", f"{drive.name}, of {names}")
         drive_id, item = drive.id, client.item_by_path(drive.id, settings.folder)
         label = "/".join(part for part in (drive.name, settings.folder.strip("/")) if part)
     if not item.is_folder:

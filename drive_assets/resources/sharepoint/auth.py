@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import requests
 
 from drive_assets.resources.sharepoint.http import Operation, scrub
-from drive_assets.resources.sharepoint.items import AccessError, SharePointError, Unavailable
+from drive_assets.resources.sharepoint.items import AccessError, SharePointError
 from drive_assets.resources.sharepoint.settings import SharePointSettings
 from model.common.downloads import Clock
 from model.common.errors import DataError
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 RENEWED_BEFORE_S = 300.0
 """A token is renewed this long before it expires."""
-TRANSIENT = ("temporarily_unavailable", "server_error", "timeout")
 SIGNING_IN = Operation("Signing in")
 Send = Callable[..., requests.Response]
 """`Transport.send`."""
@@ -79,7 +78,13 @@ class MsalTokens:
                 "in one PEM file) with its password."
             )
         if "access_token" not in answer:
-            raise _refusal(answer)
+            code = str(answer.get("error") or "unknown")
+            description = scrub(str(answer.get("error_description") or "").split("Trace ID")[0])
+            raise AccessError(
+                f"Signing in failed: {code} ({description}). Check SHAREPOINT_TENANT_ID, SHAREPOINT_CLIENT_ID and the "
+                "secret or certificate, and that it has not expired.",
+                code=code,
+            )
         lifetime = float(answer.get("expires_in", 3600))
         self._token, self._refused = answer["access_token"], False
         self._valid_until = self._clock.monotonic() + max(lifetime - RENEWED_BEFORE_S, lifetime / 2)
@@ -149,15 +154,3 @@ class _Login:
 
     def close(self) -> None:
         """msal requires it; the connections are those of Graph, too."""
-
-
-def _refusal(answer: dict[str, Any]) -> SharePointError:
-    """The error for an answer without a token, without its correlation ids and times."""
-    code = str(answer.get("error") or "unknown")
-    description = scrub(str(answer.get("error_description") or "").split("Trace ID")[0])
-    kind = Unavailable if code in TRANSIENT else AccessError
-    return kind(
-        f"Signing in failed: {code} ({description}). Check SHAREPOINT_TENANT_ID, SHAREPOINT_CLIENT_ID and the secret "
-        "or certificate, and that it has not expired.",
-        code=code,
-    )
