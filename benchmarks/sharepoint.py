@@ -54,7 +54,7 @@ def library(folder: Path, latency_s: float = 0.0) -> Iterator[tuple[GraphClient,
     assert settings is not None
     client = GraphClient(settings)
     try:
-        yield client, client.drives(client.site_id(site_url))[0].id, environment
+        yield client, client.drives(client.site_id(site_url))["Documents"], environment
     finally:
         here.send(None)
         process.join()

@@ -15,7 +15,29 @@ import tempfile
 import time
 from pathlib import Path
 
+from drive_assets_tests.graph_server import GraphServer
+from drive_assets_tests.graph_server.drive import Drive, Entry, create_id
+
 SETTLING_S = 1.0
+
+
+class SyntheticDrive(Drive):
+    """Recordings without files on disk, to be listed: `recordings` folders of `frames` frames and a telemetry.csv."""
+
+    def __init__(self, recordings: int, frames: int) -> None:
+        super().__init__()
+        for number in range(recordings):
+            name = f"20{24 + number // 372:02}-{1 + number // 31 % 12:02}-{1 + number % 31:02}_10-00-00"
+            folder = self._add(name, self.root_id, is_folder=True)
+            self._add("telemetry.csv", folder, 100 * frames)
+            for frame in range(frames):
+                self._add(f"{name[:10]} 10-00-{frame:05}.jpg", folder, 320_000)
+
+    def _add(self, name: str, parent_id: str, size: int = 0, is_folder: bool = False) -> str:
+        self.version += 1
+        item_id = create_id(f"{parent_id}/{name}")
+        self.put(Entry(item_id, name, parent_id, is_folder, size, 1_700_000_000 * 10**9, self.version))
+        return item_id
 
 
 def run_sensor(data: str, slice_s: float) -> None:
@@ -57,8 +79,6 @@ def main() -> None:
     parser.add_argument("--page-size", type=int, default=200)
     parser.add_argument("--slice", type=float, default=40.0, help="seconds that a tick may work")
     options = parser.parse_args()
-
-    from drive_assets_tests.graph_server import GraphServer, SyntheticDrive
 
     drive = SyntheticDrive(options.recordings, options.frames)
     print(f"{len(drive.entries)} items in pages of {options.page_size}")

@@ -8,7 +8,6 @@ import re
 import secrets
 import time
 import uuid
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,8 +19,6 @@ from drive_assets_tests.graph_server.faults import BODY, RANGE, STATUS, Fault, F
 from drive_assets_tests.graph_server.login import Login, LoginError
 
 SITE_HOST, SITE_PATH = "contoso.sharepoint.com", "sites/drives"
-ROUNDS = 100
-"""Delta rounds that are remembered; the links of earlier ones get a 410."""
 ADDRESS = re.compile(r"/(?:root|items/(?P<id>[^/:]+))(?::/?(?P<path>[^:]*?)/?(?::|$))?(?P<action>/.*)?")
 
 
@@ -77,13 +74,8 @@ def not_found(what: str) -> GraphError:
     return GraphError(404, "itemNotFound", f"The resource could not be found: {what}")
 
 
-@dataclass
-class Round:
-    """A delta round: its items are those of its start."""
-
-    shown: list[tuple[Entry, bool]]
-    """Each item, and whether its earlier state is shown."""
-    version: int
+Round = tuple[list[tuple[Entry, bool]], int]
+"""A delta round: the items at its start, each with whether its earlier state is shown, and the library's version."""
 
 
 class Graph:
@@ -96,7 +88,7 @@ class Graph:
         self.shared: dict[str, tuple[str, bool]] = {}
         self._key = secrets.token_bytes(32)
         self._born = secrets.token_hex(4)  # links of an earlier server are unknown
-        self._rounds: OrderedDict[str, Round] = OrderedDict()
+        self._rounds: dict[str, Round] = {}
 
     def answer(self, call: Call) -> Answer:
         call.item = self._item_path(call)
@@ -183,39 +175,22 @@ class Graph:
 
     def _route(self, call: Call, path: str, of_user: bool) -> Answer:
         path = path.rstrip("/") or "/"
-        if path == "/sites/root":
-            return as_json({"id": f"{SITE_HOST},{_guid('')},{_guid('root')}", "webUrl": f"https://{SITE_HOST}"})
         if found := re.fullmatch(r"/sites/([^/:]+):/(.+?):?", path):
             host, where = found.groups()
             if host.lower() not in ("root", SITE_HOST) or where.strip("/").lower() != SITE_PATH:
                 raise not_found(f"site {host}:/{where}")
-            return as_json(self._site())
-        if found := re.fullmatch(r"/sites/([^/]+)(/drives|/drive)?", path):
-            if found[1] != self.site_id:
-                raise not_found(f"site {found[1]}")
-            shown = self._show_drive()
-            return as_json({"/drives": {"value": [shown]}, "/drive": shown, None: self._site()}[found[2]])
+            return as_json({"id": self.site_id, "name": "drives", "displayName": "Drives", "webUrl": self.site_url})
+        if path == f"/sites/{self.site_id}/drives":
+            shown = {"id": self.drive.id, "name": self.drive.name, "driveType": "documentLibrary"}
+            return as_json({"value": [shown]})
         if found := re.fullmatch(r"/shares/u!([^/]+)/driveItem", path):
             return self._shared(call, found[1], of_user)
-        if found := re.fullmatch(r"/drives/([^/]+)(/.*)?", path):
+        if found := re.fullmatch(r"/drives/([^/]+)(/.*)", path):
             if found[1] != self.drive.id:
                 raise not_found(f"drive {found[1]}")
-            if not found[2]:
-                return as_json(self._show_drive())
             with self.drive.lock:
                 return self._items(call, self.drive, found[2])
         raise GraphError(400, "BadRequest", f"Resource not found for the segment: {path}")
-
-    def _site(self) -> dict[str, Any]:
-        return {"id": self.site_id, "name": "drives", "displayName": "Drives", "webUrl": self.site_url}
-
-    def _show_drive(self) -> dict[str, Any]:
-        return {
-            "id": self.drive.id,
-            "name": self.drive.name,
-            "driveType": "documentLibrary",
-            "webUrl": self._web_url(""),
-        }
 
     def _web_url(self, path: str) -> str:
         return quote(f"{self.site_url}/Shared Documents/{path}".rstrip("/"), safe=":/")
@@ -320,34 +295,29 @@ class Graph:
         if key in ("", self._born):
             key = secrets.token_hex(8)
             since = int(offset or 0)
-            self._rounds[key] = Round(self._spoil_round(call, drive, drive.changes(since)), drive.version)
+            self._rounds[key] = self._spoil_round(call, drive, drive.changes(since)), drive.version
             offset = "0"
-            while len(self._rounds) > ROUNDS:
-                self._rounds.popitem(last=False)
         if key not in self._rounds:
             raise self._gone(call, "resyncRequired", True)
-        start, known = int(offset), self._rounds[key]
-        page = known.shown[start : start + self._top(call)]
+        start, (shown, version) = int(offset), self._rounds[key]
+        page = shown[start : start + self._top(call)]
         end = start + len(page)
-        following = f"{key}.{end}" if end < len(known.shown) else None
+        following = f"{key}.{end}" if end < len(shown) else None
         page, spoilt = self._spoil_page(call, page, following, token)
         if not page and spoilt != following:
             spoilt = f"{key}.{start}{'~' * (1 + token.count('~'))}"
         answer: dict[str, Any] = {"value": [self._show(call, drive, entry, stale=stale) for entry, stale in page]}
         if spoilt is None:
-            answer["@odata.deltaLink"] = self._delta_link(call, known.version)
+            answer["@odata.deltaLink"] = self._delta_link(call, version)
         else:
-            answer["@odata.nextLink"] = self._link(call, self._options(call) | {"token": spoilt})
+            answer["@odata.nextLink"] = self._link(call, {"token": spoilt})
         return as_json(answer)
 
-    def _options(self, call: Call) -> dict[str, str]:
-        return {f"${name}": call.query[name] for name in ("top", "select") if name in call.query}
-
     def _delta_link(self, call: Call, version: int) -> str:
-        return self._link(call, self._options(call) | {"token": f"{self._born}.{version}"})
+        return self._link(call, {"token": f"{self._born}.{version}"})
 
     def _gone(self, call: Call, code: str, location: bool) -> GraphError:
-        headers = {"Location": self._link(call, self._options(call))} if location else {}
+        headers = {"Location": self._link(call, {})} if location else {}
         return GraphError(410, code, "The delta token is no longer valid. Start over.", headers)
 
     def _spoil_round(self, call: Call, drive: Drive, entries: list[Entry]) -> list[tuple[Entry, bool]]:
@@ -400,9 +370,6 @@ class Graph:
                     item["cTag"] = f'"c:{{{guid}}},{entry.revision}"'
             if self.faults.take({"malware"}, path):
                 item["malware"] = {"description": "Malware was detected in this file."}
-        if "select" in call.query:
-            asked = {name.strip() for name in call.query["select"].split(",")}
-            return {name: value for name, value in item.items() if name in asked or name in ("id", "deleted")}
         return item
 
     def _file_facet(self, drive: Drive, entry: Entry, path: str, stale: bool) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The items of a document library and their versions: from a folder, or synthetic."""
+"""The items of a document library and their versions, from a folder."""
 
 import base64
 import hashlib
@@ -40,7 +40,7 @@ class Drive:
         self.id = "b!" + base64.urlsafe_b64encode(hashlib.sha256(name.encode()).digest()).decode().rstrip("=")
         self.lock = threading.RLock()
         self.version = 1
-        self.root_id = _create_id(f"{name}/root")
+        self.root_id = create_id(f"{name}/root")
         self.entries = {self.root_id: Entry(self.root_id, "root", None, True, 0, 0, 1)}
         self.removed: dict[str, Entry] = {}
         self._children: dict[str, dict[str, str]] = defaultdict(dict)  # folder's id -> name in lower case -> id
@@ -110,25 +110,6 @@ class Drive:
     def file(self, item_id: str) -> Path | None:
         """The path of an item's content, if it has any."""
         return None
-
-
-class SyntheticDrive(Drive):
-    """Recordings without files on disk, to be listed: `recordings` folders of `frames` frames and a telemetry.csv."""
-
-    def __init__(self, recordings: int, frames: int) -> None:
-        super().__init__()
-        for number in range(recordings):
-            name = f"20{24 + number // 372:02}-{1 + number // 31 % 12:02}-{1 + number % 31:02}_10-00-00"
-            folder = self._add(name, self.root_id, is_folder=True)
-            self._add("telemetry.csv", folder, 100 * frames)
-            for frame in range(frames):
-                self._add(f"{name[:10]} 10-00-{frame:05}.jpg", folder, 320_000)
-
-    def _add(self, name: str, parent_id: str, size: int = 0, is_folder: bool = False) -> str:
-        self.version += 1
-        item_id = _create_id(f"{parent_id}/{name}")
-        self.put(Entry(item_id, name, parent_id, is_folder, size, 1_700_000_000 * 10**9, self.version))
-        return item_id
 
 
 @dataclass
@@ -208,7 +189,7 @@ class FolderDrive(Drive):
 
     def _new_id(self, node: _Node) -> str:
         number = 0
-        while (item_id := _create_id(f"{self.id}/{node.inode}/{number}")) in self.entries or item_id in self.removed:
+        while (item_id := create_id(f"{self.id}/{node.inode}/{number}")) in self.entries or item_id in self.removed:
             number += 1
         return item_id
 
@@ -244,6 +225,6 @@ def _scan(folder: Path) -> list[_Node]:
     return list(nodes.values())
 
 
-def _create_id(text: str) -> str:
+def create_id(text: str) -> str:
     """An id in SharePoint's format."""
     return "01" + base64.b32encode(hashlib.sha256(text.encode()).digest()).decode()[:32]

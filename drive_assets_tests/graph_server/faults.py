@@ -7,8 +7,6 @@ STATUS = {
     "throttle": (429, "activityLimitReached", "The app or user has been throttled."),
     "unavailable": (503, "serviceNotAvailable", "The service is not available. Try the request again after a delay."),
     "error": (500, "generalException", "General exception while processing."),
-    "bad_gateway": (502, "UnknownError", ""),
-    "coherent_view": (500, "generalException", "A coherent view of the changes could not be established."),
     "denied": (403, "accessDenied", "Access denied. You do not have permission to perform this action."),
 }
 """Kinds that answer any request with an error: its status, code and message."""
@@ -27,8 +25,8 @@ class Fault:
     """One kind of fault, for the next `count` requests to which it applies and that match.
 
     Any request to Graph or a download URL (to the login only if `match` names its path):
-      throttle (429), unavailable (503): with Retry-After: `retry_after` (None: without); error (500); bad_gateway
-      (`status`: 502, 504 or 509); coherent_view (500); denied (403). `status` and `code` override.
+      throttle (429), unavailable (503): with Retry-After: `retry_after` (None: without); error (500); denied
+      (403). `status` and `code` override.
       rate_limit: a valid response with the headers `RateLimit-Remaining: remaining`, Reset: `retry_after`.
     Graph: expired_token (401; invalidates every token).
     Delta: gone (410, if a token was sent; `code`, `location`), and for a new round: repeat_items (each matching item is

@@ -65,4 +65,4 @@ def client(make_client: Callable[..., GraphClient]) -> GraphClient:
 @pytest.fixture
 def drive_id(client: GraphClient, server: GraphServer) -> str:
     """Id of the library; the client is signed in."""
-    return client.drives(client.site_id(server.site_url))[0].id
+    return client.drives(client.site_id(server.site_url))["Documents"]

@@ -37,7 +37,7 @@ def test_a_site_has_an_id_and_its_libraries_are_listed(client: GraphClient, serv
     site = client.site_id(server.site_url)
     assert re.fullmatch(r"[^,]+,[0-9a-f-]{36},[0-9a-f-]{36}", site)
     drives = client.drives(site)
-    assert drives[0].id.startswith("b!")
+    assert drives["Documents"].startswith("b!")
     assert client.requests_sent == 2
 
 

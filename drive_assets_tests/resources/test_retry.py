@@ -85,7 +85,7 @@ def test_rate_limit_headers_slow_the_client_down(client: GraphClient, server: Gr
 def test_transient_errors_back_off_exponentially_with_jitter(
     client: GraphClient, server: GraphServer, clock: TestClock, status: int
 ) -> None:
-    server.fail(Fault("bad_gateway", count=4, status=status))
+    server.fail(Fault("error", count=4, status=status))
     assert client.site_id(server.site_url)
     assert [low / 2 <= slept <= low for low, slept in zip((1, 2, 4, 8), clock.slept, strict=True)] == [True] * 4
 
@@ -95,11 +95,6 @@ def test_two_clients_wait_for_different_times(make_client: Make, server: GraphSe
         server.fail(Fault("error"))
         make_client().site_id(server.site_url)
     assert clock.slept[0] != clock.slept[1]
-
-
-def test_a_500_of_no_coherent_view_is_retried(client: GraphClient, server: GraphServer, drive_id: str) -> None:
-    server.fail(Fault("coherent_view", count=2, match="delta"))
-    assert client.delta_page(drive_id).delta_link
 
 
 def test_permanent_errors_end_after_a_bounded_number_of_tries(

@@ -18,8 +18,7 @@ FAULTS = [
     Fault("throttle", count=4),
     Fault("unavailable", count=4, retry_after=None),
     Fault("error", count=None),
-    Fault("bad_gateway", count=None, status=502),
-    Fault("coherent_view", count=None),
+    Fault("error", count=None, status=502),
     Fault("denied", count=None, match="/v1.0/"),
     Fault("denied", count=None, match="/download/"),
     Fault("error", count=None, match="/download/"),
@@ -87,7 +86,7 @@ def test_no_fault_shows_a_secret(
     caplog.set_level(logging.DEBUG, "msal")  # libraries set levels of their own, for the whole process
     texts: list[str] = []
     first = make_client()
-    drive_id = first.drives(first.site_id(server.site_url))[0].id
+    drive_id = first.drives(first.site_id(server.site_url))["Documents"]
     last = first.delta_page(drive_id)
     item = first.item_by_path(drive_id, "big.zip")
     server.fail(fault)

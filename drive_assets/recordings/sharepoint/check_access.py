@@ -55,20 +55,18 @@ def _check(log: Log, passed: Callable[[str, str], None]) -> None:
     passed("list", f"{len(items)} items: {named} folders named as recordings, {zips} zips")
     page = client.delta_page(place.drive)
     passed("changes", f"the first page has {len(page.items)} items{', more follow' if page.next_link else ''}")
-    file = _any_file(client, place.drive, items, MAX_DEPTH)
+    file = _any_file(client, place.drive, items)
     if file is not None:
         with client.open(place.drive, file) as stream:
             stream.read(1)
     passed("download", f"the first byte of {file.name}" if file else "not tried: there is no file yet")
 
 
-def _any_file(client: "GraphClient", drive_id: str, items: list[Item], depth: int) -> Item | None:
+def _any_file(client: "GraphClient", drive_id: str, items: list[Item], depth: int = MAX_DEPTH) -> Item | None:
     """A file that is not empty, in this folder or in the folders of it."""
     for item in sorted(items, key=lambda item: item.is_folder):
+        if item.size and item.is_folder and depth:
+            item = _any_file(client, drive_id, list(client.children(drive_id, item.id)), depth - 1) or item
         if item.size and not item.is_folder:
             return item
-        if item.size and depth:
-            found = _any_file(client, drive_id, list(client.children(drive_id, item.id)), depth - 1)
-            if found is not None:
-                return found
     return None

@@ -79,13 +79,13 @@ def find_place(
         site = client.site_id(settings.site)
         passed("site", settings.site)
         drives, wanted = client.drives(site), settings.library.casefold()
-        names = ", ".join(drive.name for drive in drives) or "none"
-        drive = next((drive for drive in drives if wanted in ("", drive.name.casefold())), None)
-        if drive is None:
+        names = ", ".join(drives) or "none"
+        library = next((name for name in drives if wanted in ("", name.casefold())), None)
+        if library is None:
             raise DataError(f"{settings.site} has no library {settings.library!r}: its libraries are {names}.")
-        passed("library", f"{drive.name}, of {names}")
-        drive_id, item = drive.id, client.item_by_path(drive.id, settings.folder)
-        label = "/".join(part for part in (drive.name, settings.folder.strip("/")) if part)
+        passed("library", f"{library}, of {names}")
+        drive_id, item = drives[library], client.item_by_path(drives[library], settings.folder)
+        label = "/".join(part for part in (library, settings.folder.strip("/")) if part)
     if not item.is_folder:
         raise DataError(f"{label} in SharePoint is a file: expected a folder that recordings arrive in.")
     passed("folder", label)

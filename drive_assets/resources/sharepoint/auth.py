@@ -34,6 +34,7 @@ class MsalTokens:
         self, settings: SharePointSettings, send: Send, clock: Clock, on_device_code: Callable[[str], None] | None
     ) -> None:
         self._settings, self._send, self._clock = settings, send, clock
+        self._scopes = [f"{settings.graph}/.default"]
         self._on_device_code = on_device_code
         self._lock = threading.Lock()
         self._cache: msal.SerializableTokenCache | None = None
@@ -103,7 +104,7 @@ class MsalTokens:
             password = settings.client_certificate_password
             credential = {"private_key": pem, "public_certificate": pem, "passphrase": password}
         app = msal.ConfidentialClientApplication(settings.client_id, client_credential=credential, **options)
-        return app.acquire_token_for_client([settings.scope])
+        return app.acquire_token_for_client(self._scopes)
 
     def _ask_user(self, options: dict[str, Any]) -> dict[str, Any]:
         import msal
@@ -114,16 +115,16 @@ class MsalTokens:
             if path is not None and path.is_file():
                 self._cache.deserialize(path.read_text(encoding="utf-8"))
         app = msal.PublicClientApplication(self._settings.client_id, token_cache=self._cache, **options)
-        scopes, accounts, answer = [self._settings.scope], app.get_accounts(), None
+        accounts, answer = app.get_accounts(), None
         if accounts:
-            answer = app.acquire_token_silent_with_error(scopes, accounts[0], force_refresh=self._refused)
+            answer = app.acquire_token_silent_with_error(self._scopes, accounts[0], force_refresh=self._refused)
         if answer is None or answer.get("error") == "invalid_grant":
             if self._on_device_code is None:
                 raise AccessError(
                     "No user is signed in to SharePoint, or the sign-in expired: run `drive-assets sharepoint check`, "
                     "with SHAREPOINT_TOKEN_CACHE set to a file that the daemon reads too."
                 )
-            flow = app.initiate_device_flow(scopes)
+            flow = app.initiate_device_flow(self._scopes)
             if "message" not in flow:
                 return flow
             self._on_device_code(flow["message"])

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from drive_assets.resources.sharepoint.download import download, is_downloaded
 from drive_assets.resources.sharepoint.http import Operation, quote_id, quote_path
-from drive_assets.resources.sharepoint.items import DeltaPage, Drive, Item, SharePointError, Unavailable, parse_item
+from drive_assets.resources.sharepoint.items import DeltaPage, Item, SharePointError, Unavailable, parse_item
 from drive_assets.resources.sharepoint.remote import BLOCK, RemoteFile
 from drive_assets.resources.sharepoint.settings import SharePointSettings
 from drive_assets.resources.sharepoint.transport import Transport
@@ -61,11 +61,10 @@ class GraphClient:
         )
         return self._transport.get_json(f"/sites/{parts.hostname}{f':/{path}' if path else ''}", operation)["id"]
 
-    def drives(self, site_id: str) -> list[Drive]:
-        """The document libraries of a site."""
+    def drives(self, site_id: str) -> dict[str, str]:
+        """Id of each document library of a site, by name."""
         operation = Operation("Listing the site's document libraries")
-        pages = self._pages(f"/sites/{quote_id(site_id)}/drives", operation)
-        return [Drive(raw["id"], raw.get("name") or "") for raw in pages]
+        return {raw["name"]: raw["id"] for raw in self._pages(f"/sites/{quote_id(site_id)}/drives", operation)}
 
     def item_by_path(self, drive_id: str, path: str) -> Item:
         """An item by its path in the drive; "" is the root."""

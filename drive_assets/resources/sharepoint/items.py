@@ -72,14 +72,6 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Drive:
-    """A document library."""
-
-    id: str
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
 class DeltaPage:
     """One page of a delta round: it has exactly one of the two links, and only `delta_link` ends the round."""
 

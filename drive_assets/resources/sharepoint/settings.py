@@ -105,13 +105,3 @@ class SharePointSettings(BaseModel):
     def authority(self) -> str:
         """The login's address of the tenant."""
         return f"{(self.login_url or CLOUDS[self.cloud][1]).rstrip('/')}/{self.tenant_id}"
-
-    @property
-    def scope(self) -> str:
-        """All permissions that the app was granted."""
-        return f"{self.graph}/.default"
-
-    @property
-    def verify(self) -> str | bool:
-        """The `verify` argument of requests."""
-        return str(self.ca_bundle) if self.ca_bundle else True

@@ -90,7 +90,12 @@ class Transport:
         """
         response: requests.Response | None = None
         # With `auth`, requests uses no password from ~/.netrc; with `verify`, no REQUESTS_CA_BUNDLE.
-        options = {"auth": lambda request: request, "verify": self.settings.verify, "timeout": TIMEOUT_S, **options}
+        options = {
+            "auth": lambda request: request,
+            "verify": str(self.settings.ca_bundle or "") or True,
+            "timeout": TIMEOUT_S,
+            **options,
+        }
         try:
             response = self._session.request(method, url, **options)
         except OSError as error:  # those of requests are among them
