@@ -90,13 +90,6 @@ def test_transient_errors_back_off_exponentially_with_jitter(
     assert [low / 2 <= slept <= low for low, slept in zip((1, 2, 4, 8), clock.slept, strict=True)] == [True] * 4
 
 
-def test_two_clients_wait_for_different_times(make_client: Make, server: GraphServer, clock: TestClock) -> None:
-    for _ in range(2):
-        server.fail(Fault("error"))
-        make_client().site_id(server.site_url)
-    assert clock.slept[0] != clock.slept[1]
-
-
 def test_permanent_errors_end_after_a_bounded_number_of_tries(
     client: GraphClient, server: GraphServer, clock: TestClock
 ) -> None:
