@@ -4,7 +4,6 @@ import time
 from pathlib import Path
 
 import dagster as dg
-import numpy as np
 import pytest
 
 from drive_assets.automation import AUTOMATION, REFRESH_TAG, refresh_schedule, refresh_training
@@ -15,12 +14,9 @@ from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.storage import Storage
 from drive_assets.running.instance import open_instance
 from drive_assets.splits.assets import split_manifest
-from drive_assets_tests.drives import write_drive
+from drive_assets_tests.model.dataset.test_windows import labelled_drive
 from model.common.errors import DataError
 from model.network.architectures import ARCHITECTURES
-from model.recording.annotations import Annotations, write_annotations
-from model.recording.labels import future_labels, write_future_labels
-from model.recording.telemetry import read_telemetry
 
 NAMES = [f"2024-05-0{day}_10-00-00" for day in range(1, 5)]
 ARCHITECTURE = "simple_concat_lstm"
@@ -29,17 +25,6 @@ checkpoint: {epochs: 1, batch_size: 32, warmup_epochs: 0, embedding_dim: 16, hid
   decoder_num_layers: 1}
 evaluation: {bootstrap_samples: 20}
 """
-
-
-def make_ready(storage: Storage, name: str, seed: int) -> None:
-    """A recording that is annotated (one vehicle a frame) and labelled."""
-    folder = write_drive(storage.recording(name), seed=seed)
-    telemetry, _ = read_telemetry(folder / "telemetry.csv")
-    times = telemetry["Time"].tolist()
-    box = np.array([[10, 10, 500, 300, 0.9, 0]], np.float32)
-    frames = Annotations.from_frames(times, [f"{time}.jpg" for time in times], [box] * len(times))
-    write_annotations(storage.annotations(name), frames)
-    write_future_labels(storage.future_labels(name), future_labels(telemetry))
 
 
 def tick(instance: dg.DagsterInstance, storage: Storage) -> dg.RunRequest | dg.SkipReason:
@@ -73,7 +58,7 @@ def test_the_refresh_rebuilds_trains_and_compares_when_recordings_changed(
         register_recordings(instance, NAMES)
         assert skipped(tick(instance, storage)) == "0 recordings are annotated and labelled; 1 are needed."
         for seed, name in enumerate(NAMES[:3]):
-            make_ready(storage, name, seed)
+            labelled_drive(storage.recording(name), rows=80, seed=seed)
         storage.checkpoint(ARCHITECTURE).mkdir(parents=True)
         (storage.checkpoint(ARCHITECTURE) / "best_model.pt").write_bytes(b"of an earlier training")
         first = tick(instance, storage)
@@ -106,7 +91,7 @@ def test_the_refresh_rebuilds_trains_and_compares_when_recordings_changed(
         storage.annotations(NAMES[0]).write_text(text.replace("0.9", "0.8"))
         assert changed(tick(instance, storage)) == f"{NAMES[0]} (annotations.csv changed)"
         storage.annotations(NAMES[0]).write_text(text)
-        make_ready(storage, NAMES[3], 3)
+        labelled_drive(storage.recording(NAMES[3]), rows=80, seed=3)
         assert changed(tick(instance, storage)) == f"{NAMES[3]} (new)"
         monkeypatch.setenv("DRIVE_ASSETS_REFRESH_AFTER", "2")
         assert skipped(tick(instance, storage)).startswith("1 of 3 recordings")
@@ -139,23 +124,16 @@ def test_only_the_refresh_trains_after_the_data_set_was_rebuilt(data_root: Path)
         assert {request.partition_key for request in requests} == set(ARCHITECTURES)
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ("checkpoints: {epochs: 3}", "Did you mean checkpoint"),
-        ("checkpoint: {epochs: 0}", "greater than or equal to 1"),
-    ],
-)
 def test_a_wrong_option_is_refused_before_the_data_set_is_rebuilt(
-    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: str, words: str
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "refresh.yaml").write_text(options)
+    (tmp_path / "refresh.yaml").write_text("checkpoint: {epochs: 0}")
     monkeypatch.setenv("DRIVE_ASSETS_REFRESH_CONFIG", str(tmp_path / "refresh.yaml"))
     storage = Storage.from_environment()
     with open_instance() as instance:
         register_recordings(instance, NAMES[:1])
-        make_ready(storage, NAMES[0], 0)
-        with pytest.raises(DataError, match=words):
+        labelled_drive(storage.recording(NAMES[0]), rows=80, seed=0)
+        with pytest.raises(DataError, match="greater than or equal to 1"):
             tick(instance, storage)
 
 
@@ -164,7 +142,7 @@ def test_a_recording_that_was_skipped_counts_once_it_changed(data_root: Path) ->
     with open_instance() as instance:
         register_recordings(instance, NAMES)
         for seed, name in enumerate(NAMES):
-            make_ready(storage, name, seed)
+            labelled_drive(storage.recording(name), rows=80, seed=seed)
         content = storage.future_labels(NAMES[3]).read_bytes()
         storage.future_labels(NAMES[3]).unlink()
         assert dg.materialize([split_manifest], instance=instance, resources={"storage": storage}).success

@@ -6,8 +6,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
@@ -28,12 +26,12 @@ from drive_assets.resources.mlflow.tracking import GROUP
 from drive_assets.resources.storage import Storage
 from drive_assets.running.instance import UNFINISHED, open_instance
 from drive_assets_tests.drives import write_drive
+from drive_assets_tests.waiting import until
 from model.dataset.split_file import read_split
 from model.detection.detector import BUNDLED
 from model.recording.annotations import Annotations, write_annotations
 
 NAMES = [f"2024-05-0{day}_10-00-00" for day in range(1, 5)]
-BROKEN = "2024-05-09_10-00-00"
 TWO = ["simple_concat_lstm", "attention_cross_attention_transformer"]
 CONFIG = """
 annotations: {image_size: 320, backend: torch}
@@ -97,20 +95,6 @@ def annotate(folder: Path) -> None:
         folder / "annotations.csv",
         Annotations.from_frames(times, [f"{time}.jpg" for time in times], [box] * len(times)),
     )
-
-
-def test_a_broken_recording_is_named_and_the_others_are_ingested(data_root: Path, tmp_path: Path) -> None:
-    for name in NAMES[:2]:
-        write_drive(tmp_path / "given" / name, rows=4)
-    broken = write_drive(tmp_path / "given" / BROKEN, rows=4)
-    (broken / "telemetry.csv").write_text("Time\n")
-    status, told = drive_assets("ingest", str(tmp_path / "given"))
-    assert status == 1
-    assert f"{BROKEN}: {broken / 'telemetry.csv'}" in told
-    assert "recording FAILED: " + BROKEN in told
-    assert sorted(p.name for p in (data_root / "recordings").iterdir() if not p.name.startswith(".")) == NAMES[:2]
-    with open_instance() as instance:
-        assert instance.get_materialized_partitions(dg.AssetKey("recording")) == set(NAMES[:2])
 
 
 @pytest.mark.timeout(600)
@@ -205,12 +189,6 @@ def test_splits_that_were_changed_are_not_trained_on(splits: Path) -> None:
     assert (status, "train.h5 is damaged" in told) == (1, True), told
 
 
-def test_recordings_that_changed_since_the_manifest_are_not_written(splits: Path) -> None:
-    (splits / "recordings" / NAMES[0] / "reading.json").write_text('{"decimal_mark": "."}')
-    status, told = drive_assets("run", "--select", "h5_split", "--config", str(splits / "config.yaml"))
-    assert (status, "(reading.json changed): materialise split_manifest again" in told) == (1, True), told
-
-
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_training_ends_with_its_worker_at_once(splits: Path, how: signal.Signals) -> None:
@@ -220,7 +198,7 @@ def test_a_training_ends_with_its_worker_at_once(splits: Path, how: signal.Signa
     command = [sys.executable, "-c", COMMAND, "run", *TRAINED, TWO[0], "--config", str(config)]
     with log.open("w") as stream, subprocess.Popen(command, stdout=stream) as run:
         try:
-            wait_for(lambda: f"{TWO[0]} epoch " in log.read_text(), run, log)
+            until(lambda: f"{TWO[0]} epoch " in log.read_text(), "the first epoch ends", 500)
             children = psutil.Process(run.pid).children(recursive=True)
             workers = [process for process in children if "drive_assets.worker" in process.cmdline()]
             assert len(workers) == 1
@@ -247,13 +225,6 @@ def test_a_training_ends_with_its_worker_at_once(splits: Path, how: signal.Signa
         "best changed",
     }
     assert [run.info.status for run in tracked] == ["KILLED"] * 2  # the training, and its group
-
-
-def wait_for(condition: Callable[[], bool], run: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + 500  # of a busy machine
-    while not condition():
-        assert time.monotonic() < deadline and run.poll() is None, log.read_text()
-        time.sleep(0.2)
 
 
 def _check_mlflow(data_root: Path) -> None:
@@ -292,13 +263,6 @@ def test_invalid_input_ends_with_one_sentence(
     given = ("--select", "checkpoint", *arguments, "--config", str(tmp_path / "config.yaml"))
     ended, told = drive_assets("run", *given)
     assert (ended, words in told, "Traceback" in told) == (status, True, False), told
-
-
-def test_too_few_recordings_are_an_error(data_root: Path, tmp_path: Path) -> None:
-    write_drive(tmp_path / NAMES[0], rows=6)
-    assert drive_assets("ingest", str(tmp_path / NAMES[0]))[0] == 0
-    status, told = drive_assets("run", "--select", "split_manifest")
-    assert (status, "too few" in told, NAMES[0] in told) == (1, True, True)
 
 
 def test_a_data_root_that_cannot_be_written(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from drive_assets.running.instance import PROCESS_TAG, open_instance
 from drive_assets.running.run_launcher import LOST
 from drive_assets_tests.drives import write_drive
 from drive_assets_tests.running.daemon import backfill_status, daemon, kill, launch_backfill
+from drive_assets_tests.waiting import until
 from model.common.errors import DataError
 from model.common.files import locked
 
@@ -43,14 +43,6 @@ def storage(data_root: Path) -> Storage:
 def instance(data_root: Path) -> Iterator[dg.DagsterInstance]:
     with open_instance() as instance:
         yield instance
-
-
-def until(true: Callable[[], bool], seconds: float = 240) -> None:
-    """Wait for an event of a busy machine."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
 
 def log(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
@@ -75,7 +67,7 @@ def test_two_commands_that_ingest_the_same_recording_wait_for_each_other_and_rep
     command = [sys.executable, "-m", "drive_assets.cli", "ingest", str(drive)]
     with locked(lock_of(storage, NAMES[0])):
         both = [subprocess.Popen(command) for _ in range(2)]
-        until(lambda: sum(HELD in log(instance, run) for run in instance.get_runs()) == 2)
+        until(lambda: sum(HELD in log(instance, run) for run in instance.get_runs()) == 2, "both commands wait", 240)
         assert ingested(instance) == set()
     assert [process.wait(240) for process in both] == [0, 0]
     changes = [
@@ -93,7 +85,7 @@ def test_the_ui_terminates_a_run_of_a_command(instance: dg.DagsterInstance, stor
     drive = write_drive(tmp_path / NAMES[0], rows=8)
     with locked(lock_of(storage, NAMES[0])):
         process = subprocess.Popen([sys.executable, "-m", "drive_assets.cli", "ingest", str(drive)])
-        until(lambda: any(HELD in log(instance, run) for run in instance.get_runs()))
+        until(lambda: any(HELD in log(instance, run) for run in instance.get_runs()), "the command waits", 240)
         (run,) = instance.get_runs()
         assert instance.run_coordinator.cancel_run(run.run_id)  # as the UI's Terminate does
         assert process.wait(60) == 130
@@ -135,26 +127,26 @@ def test_backfills_resume_after_a_cancellation_a_power_failure_and_a_killed_daem
         with daemon(log_file, *DEFS) as first:
             with locked(lock_of(storage, NAMES[1])):
                 cancelled = backfill(instance, NAMES, "cancelled")
-                until(lambda: held_at(instance, NAMES[1], "cancelled"))
+                until(lambda: held_at(instance, NAMES[1], "cancelled"), "the backfill waits", 240)
                 cancel(instance, "cancelled")
-                until(lambda: cancelled() == BulkActionStatus.CANCELED)
+                until(lambda: cancelled() == BulkActionStatus.CANCELED, "the backfill is cancelled", 240)
             assert ingested(instance) == {NAMES[0]}
             with locked(lock_of(storage, NAMES[2])):
                 lost = backfill(instance, NAMES[1:], "lost")  # what is missing
-                until(lambda: held_at(instance, NAMES[2], "lost"))
+                until(lambda: held_at(instance, NAMES[2], "lost"), "the backfill waits", 240)
                 for process in [*psutil.Process(first.pid).children(recursive=True), psutil.Process(first.pid)]:
                     kill(process)
         with daemon(log_file, *DEFS) as second:
-            until(lambda: lost() == BulkActionStatus.COMPLETED_FAILED)
+            until(lambda: lost() == BulkActionStatus.COMPLETED_FAILED, "the lost backfill ends", 240)
             assert ingested(instance) == set(NAMES[:2])
             with locked(lock_of(storage, NAMES[2])):
                 finished = backfill(instance, NAMES[2:], "finished")
-                until(lambda: held_at(instance, NAMES[2], "finished"))
+                until(lambda: held_at(instance, NAMES[2], "finished"), "the backfill waits", 240)
                 left = psutil.Process(second.pid).children(recursive=True)
                 second.kill()
                 second.wait()
         with daemon(log_file, *DEFS):
-            until(lambda: finished() == BulkActionStatus.COMPLETED_SUCCESS)
+            until(lambda: finished() == BulkActionStatus.COMPLETED_SUCCESS, "the backfill succeeds", 240)
         for process in left:  # a code server waits some time for its daemon
             kill(process)
         assert ingested(instance) == set(NAMES)

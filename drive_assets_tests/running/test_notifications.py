@@ -1,12 +1,9 @@
-"""Notifications of failed runs, sent to a receiver on loopback: one message per burst."""
+"""Notifications of failed runs: one message per burst."""
 
-import json
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
 
+import apprise
 import dagster as dg
 import pytest
 
@@ -16,36 +13,26 @@ from drive_assets.running.notifications import QUIET_S, URLS, failure_notificati
 from model.common.errors import DataError, PassingError
 
 
-class Receiver(HTTPServer):
-    """Stores the messages that it receives, and answers with `status`."""
+class Channel:
+    """Receives messages, and refuses them while `is_up` is false."""
 
     def __init__(self) -> None:
-        self.messages: list[dict[str, str]] = []
-        self.status = 200
-        super().__init__(("127.0.0.1", 0), _Handler)
+        self.messages: list[tuple[str, str]] = []
+        self.is_up = True
 
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Receiver
-
-    def do_POST(self) -> None:
-        content = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.server.status == 200:
-            self.server.messages.append(json.loads(content))
-        self.send_response(self.server.status)
-        self.end_headers()
-
-    def log_message(self, *given: object) -> None: ...
+    def notify(self, title: str, body: str) -> bool:
+        if self.is_up:
+            self.messages.append((title, body))
+        return self.is_up
 
 
 @pytest.fixture
-def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
-    server = Receiver()
-    Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv(URLS, f"json://user:secret@127.0.0.1:{server.server_port}/")
-    yield server
-    server.shutdown()
-    server.server_close()
+def channel(monkeypatch: pytest.MonkeyPatch) -> Channel:
+    """All messages go there, whatever their address."""
+    channel = Channel()
+    monkeypatch.setattr(apprise.Apprise, "notify", lambda self, title, body: channel.notify(title, body))
+    monkeypatch.setenv(URLS, "json://user:secret@127.0.0.1/")
+    return channel
 
 
 @dg.op
@@ -72,7 +59,7 @@ def tick(instance: dg.DagsterInstance, cursor: str | None) -> tuple[str, str | N
     return str(result.skip_reason.skip_message), result.cursor
 
 
-def test_one_message_per_burst(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_message_per_burst(channel: Channel, monkeypatch: pytest.MonkeyPatch) -> None:
     with dg.instance_for_test() as instance:
         fail(instance)  # before the sensor was switched on
         _, cursor = tick(instance, None)
@@ -82,23 +69,22 @@ def test_one_message_per_burst(receiver: Receiver, monkeypatch: pytest.MonkeyPat
         fail(instance, {"drive_assets/process": "host/1/2"})  # of a command, whose user sees it
         shown, cursor = tick(instance, cursor)
         assert shown == "Sent: drive-assets: 12 runs failed"
-        (message,) = receiver.messages
-        assert message["title"] == "drive-assets: 12 runs failed"
-        assert "broken 2024-05-01_10-00-00 (run " in message["message"]
-        assert "telemetry.csv, row 3: expected a number" in message["message"]
-        assert "and 2 more" in message["message"]
+        ((title, body),) = channel.messages
+        assert title == "drive-assets: 12 runs failed"
+        assert "broken 2024-05-01_10-00-00 (run " in body and "and 2 more" in body
+        assert "telemetry.csv, row 3: expected a number" in body
         assert tick(instance, cursor)[0] == "No run failed."
 
         fail(instance)
         shown, cursor = tick(instance, cursor)
-        assert shown.startswith("1 failed: the next message") and len(receiver.messages) == 1
+        assert shown.startswith("1 failed: the next message") and len(channel.messages) == 1
         later = arrivals.now() + QUIET_S
         monkeypatch.setattr(arrivals, "now", lambda: later)
-        assert tick(instance, cursor)[0] == "Sent: drive-assets: 1 run failed" and len(receiver.messages) == 2
+        assert tick(instance, cursor)[0] == "Sent: drive-assets: 1 run failed" and len(channel.messages) == 2
 
 
 def test_a_tick_with_a_wrong_clock_does_not_silence_later_ones(
-    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    channel: Channel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_2040 = datetime(2040, 1, 1, tzinfo=UTC).timestamp()
     with dg.instance_for_test() as instance:
@@ -112,10 +98,10 @@ def test_a_tick_with_a_wrong_clock_does_not_silence_later_ones(
         shown, cursor = tick(instance, cursor)
         assert shown == "Sent: drive-assets: 1 run failed"
         assert tick(instance, cursor)[0] == "No run failed."
-    assert len(receiver.messages) == 2
+    assert len(channel.messages) == 2
 
 
-def test_failures_of_commands_do_not_hide_later_ones(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failures_of_commands_do_not_hide_later_ones(channel: Channel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notifications, "MAX_FAILURES", 1)
     with dg.instance_for_test() as instance:
         _, cursor = tick(instance, None)
@@ -126,15 +112,15 @@ def test_failures_of_commands_do_not_hide_later_ones(receiver: Receiver, monkeyp
         assert tick(instance, cursor)[0] == "Sent: drive-assets: 1 run failed"
 
 
-def test_a_rejected_message_is_sent_by_the_next_tick_without_showing_a_secret(receiver: Receiver) -> None:
+def test_a_rejected_message_is_sent_by_the_next_tick_without_showing_a_secret(channel: Channel) -> None:
     with dg.instance_for_test() as instance:
         _, cursor = tick(instance, None)
         fail(instance)
-        receiver.status = 500
+        channel.is_up = False
         with pytest.raises(PassingError, match="was rejected") as refused:
             tick(instance, cursor)
         assert "secret" not in str(refused.value)
-        receiver.status = 200
+        channel.is_up = True
         assert tick(instance, cursor)[0] == "Sent: drive-assets: 1 run failed"
 
 

@@ -6,8 +6,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -27,17 +25,11 @@ from drive_assets.running.ui import Server, _stop, _watch, read_token, run_ui
 from drive_assets.status import failure_reason
 from drive_assets_tests.browser.walk import BROWSER, DRIVER, Walk, browser, free_port, served, token
 from drive_assets_tests.drives import write_drive
+from drive_assets_tests.waiting import until
 from model.common.errors import DataError
 from model.common.files import locked
 
 NAMES = [f"2024-05-0{day}_10-00-00" for day in range(1, 4)]
-
-
-def until(true: Callable[[], bool], seconds: float = 180) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
 
 
 @pytest.mark.timeout(900)
@@ -84,7 +76,11 @@ def wrong_launches(dagster: str, instance: dg.DagsterInstance) -> None:
     expected = {"future_labels": "has no partition '2031-01-01_00-00-00': choose one", "annotations": "run has none"}
     for asset, partition in (("future_labels", "2031-01-01_00-00-00"), ("annotations", "")):
         run_id = launch(dagster, asset, partition, {})["run"]["runId"]
-        until(lambda run_id=run_id: instance.get_run_by_id(run_id).status == dg.DagsterRunStatus.FAILURE)
+        until(
+            lambda run_id=run_id: instance.get_run_by_id(run_id).status == dg.DagsterRunStatus.FAILURE,
+            "the run fails",
+            180,
+        )
         assert expected[asset] in failure_reason(instance, run_id)
     wrong = {"ops": {"checkpoint": {"config": {"epochs": 0}}}}
     refused = launch(dagster, "checkpoint", "simple_concat_lstm", wrong)
@@ -97,11 +93,15 @@ def walk_through(walk: Walk, instance: dg.DagsterInstance) -> None:
 
     walk.graph()
     walk.materialize("recording", NAMES[1])
-    until(lambda: ingested() == {NAMES[1]})
+    until(lambda: ingested() == {NAMES[1]}, "the partition is made", 180)
     walk.backfill("recording")
-    until(lambda: ingested() == set(NAMES))
+    until(lambda: ingested() == set(NAMES), "the backfill ends", 180)
     walk.switch_on("refresh_schedule")
-    until(lambda: "refresh_schedule" in {state.name for state in instance.all_instigator_state() if state.is_running})
+    until(
+        lambda: "refresh_schedule" in {state.name for state in instance.all_instigator_state() if state.is_running},
+        "the schedule runs",
+        180,
+    )
     walk.check("recording", "few_faults", "few_faults")
     address = walk.metadata("recording", NAMES[1])
     assert walk.page(address, "report") == f"Recording {NAMES[1]}"
@@ -136,7 +136,7 @@ def attack(walk: Walk, instance: dg.DagsterInstance) -> None:
     with HTTPServer(("127.0.0.1", 0), Page) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         walk.driver.get(f"http://127.0.0.1:{server.server_port}/")
-        until(lambda: walk.driver.title == "done")
+        until(lambda: walk.driver.title == "done", "the page has tried", 180)
         server.shutdown()
     assert set(instance.get_dynamic_partitions("recordings")) == set(NAMES)
 
