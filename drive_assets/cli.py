@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import os
+import re
 import signal
 import sys
 import threading
@@ -125,6 +126,10 @@ def parser() -> argparse.ArgumentParser:
 
     services = "create what services need: DAGSTER_HOME, MLflow's store, the pool's limit"
     add("prepare", "servers.prepare", services)
+
+    complete = """print bash's completion; in ~/.bashrc: eval "$(drive-assets completion)\""""
+    options = {word for each in commands.choices.values() for word in re.findall(r"--[\w-]+", each.format_usage())}
+    add("completion", "servers.completion", complete).set_defaults(words=[*commands.choices, *sorted(options)])
     return parser
 
 

@@ -1,8 +1,14 @@
-"""Commands for servers: prepare, ui, reports."""
+"""Commands for servers and shells: prepare, ui, reports, completion."""
 
 import argparse
+import shlex
 
 from drive_assets.commands.common import tell, writable_storage
+
+COMPLETION = """_drive_assets() {{
+  COMPREPLY=($(compgen -W "{words} $(ls {recordings} 2>/dev/null)" -- "${{COMP_WORDS[COMP_CWORD]}}"))
+}}
+complete -o default -F _drive_assets drive-assets"""
 
 
 def prepare(options: argparse.Namespace) -> bool:
@@ -29,4 +35,16 @@ def reports(options: argparse.Namespace) -> bool:
 
     with open_instance() as instance:
         serve(options.host, options.port, Storage.from_environment(), instance, defs.resolve_asset_graph())
+    return True
+
+
+def completion(options: argparse.Namespace) -> bool:
+    """Words that bash may complete: commands, options, assets, architectures, and the recordings of the moment."""
+    from drive_assets.definitions import defs
+    from drive_assets.resources.storage import Storage
+    from model.network.architectures import ARCHITECTURES
+
+    assets = sorted(key.to_user_string() for key in defs.resolve_asset_graph().get_all_asset_keys())
+    recordings = shlex.quote(str(Storage.from_environment().recordings))
+    tell(COMPLETION.format(words=" ".join([*options.words, *assets, *ARCHITECTURES]), recordings=recordings))
     return True

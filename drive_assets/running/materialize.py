@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,12 +15,14 @@ from drive_assets.running.batches import PARTITION, RANGE_END, RANGE_START
 from drive_assets.running.instance import end_interrupted_run, lease, wait_for_pools
 from drive_assets.running.interrupts import INTERRUPTIONS, raise_missed_interrupts
 from drive_assets.running.run_config import AssetConfig, check_config
-from drive_assets.status import asset_status
+from drive_assets.status import asset_status, listed
 from model.common.errors import DataError
 from model.common.progress import Log
 
 REPOSITORY_TAG = {".dagster/repository": "__repository__@drive_assets.definitions"}
 """Tag with Dagster's name of our code location: the UI lists runs that have it with their jobs and assets."""
+MAX_NAMED = 3
+"""Partitions that a line names which have the same doubt."""
 QUIET: dict[str, Any] = {"console": {"config": {"log_level": "CRITICAL"}}}
 
 
@@ -133,7 +135,7 @@ class _Plan:
         if not todo:
             return
         if self.dry_run_in is not None:
-            self.tell(f"{place}: {self._states(key, todo, self.dry_run_in)}")
+            self._report_states(place, key, todo, self.dry_run_in)
             return
         started = time.monotonic()
         self.tell(f"{place} for {len(todo)} partition{'s' * (len(todo) > 1)}" if definition else place)
@@ -150,14 +152,15 @@ class _Plan:
         status = asset_status(self.instance, self.repository.asset_graph, self.needed_in, key)
         return [name for name in wanted if name in status.missing or name in status.outdated or name in status.failed]
 
-    def _states(self, key: dg.AssetKey, names: Sequence[str], storage: Storage) -> str:
-        """How many partitions are in which state."""
+    def _report_states(self, place: str, key: dg.AssetKey, names: Sequence[str], storage: Storage) -> None:
+        """Report how many partitions are in which state, and why some are failed or out of date."""
         status = asset_status(self.instance, self.repository.asset_graph, storage, key)
-        states = (
-            dict.fromkeys(status.missing, "missing") | dict(status.outdated) | dict.fromkeys(status.failed, "failed")
-        )
-        counts = Counter(states.get(name, "up to date") for name in names)
-        return ", ".join(f"{count} {state}" for state, count in counts.most_common())
+        states = {"failed": status.failed, "missing": status.missing, "out of date": status.outdated}
+        counts = Counter(next((state for state in states if name in states[state]), "up to date") for name in names)
+        self.tell(f"{place}: {', '.join(f'{count} {state}' for state, count in counts.most_common())}")
+        reasons = {name: text for name, text in {**status.outdated, **status.failed}.items() if name in names}
+        for line in listed(reasons, MAX_NAMED):
+            self.tell(f"  {line}")
 
     def _left_out(self, key: dg.AssetKey, wanted: Sequence[str]) -> set[str]:
         graph = self.repository.asset_graph
@@ -221,6 +224,7 @@ class _Plan:
                 self.tell(f"  {partition or key.to_user_string()}: {metadata['summary'].value}")
         for page in sorted({str(metadata["mlflow"].value) for metadata in made.values() if "mlflow" in metadata}):
             self.tell(f"  MLflow (served by `drive-assets ui`, or your server): {page}")
+        doubts: dict[tuple[str, str], list[str]] = defaultdict(list)
         for event in events:
             if event.is_step_failure:
                 errors = list(_causes(event.step_failure_data.error))
@@ -231,9 +235,15 @@ class _Plan:
             elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
                 check = event.asset_check_evaluation_data
                 if not check.passed:
-                    self.tell(f"  check {check.check_name}: {check.description}")
+                    partition = check.partition or ""
+                    text = (check.description or "").removeprefix(f"{partition}: ")
+                    doubts[f"check {check.check_name}", text].append(partition)
                     if check.blocking and check.severity == dg.AssetCheckSeverity.ERROR:
-                        made.pop(check.partition or "", None)  # nothing is made from what a check refuses
+                        made.pop(partition, None)  # nothing is made from what a check refuses
+        for (name, text), partitions in doubts.items():
+            more = f" and {len(partitions) - MAX_NAMED} more" if len(partitions) > MAX_NAMED else ""
+            named = ", ".join(partitions[:MAX_NAMED]) + more
+            self.tell(f"  {name}: {named}: {text}" if named else f"  {name}: {text}")
         return set(made)
 
 

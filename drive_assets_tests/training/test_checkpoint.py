@@ -80,7 +80,7 @@ def test_each_training_has_a_run_of_its_own_and_a_published_one_is_reused(
     description = failure.step_failure_data.user_failure_data.description
     assert (materialized, description.count("failed")) == ({TWO[1]}, 1)
     assert description.startswith(f"1 of 2 failed.\n{TWO[0]}: ZeroDivisionError")
-    assert any(line.startswith(f"{TWO[0]} epoch 1 of 2, ") and " left: lr " in line for line in log)
+    assert any(line.startswith(f"{TWO[0]} epoch 1/2  loss ") and "  PR-AUC " in line for line in log)
 
     first, second = runs(data_root)
     assert [run.info.run_name for run in (first, second)] == [f"{name}, best changed" for name in TWO]
@@ -115,7 +115,7 @@ def test_each_training_has_a_run_of_its_own_and_a_published_one_is_reused(
 
     result, log = train(instance, train_anew=True)
     assert result.success
-    assert any(f"{TWO[0]} epoch 2 of 2, " in line for line in log)
+    assert any(f"{TWO[0]} epoch 2/2  " in line for line in log)
     assert [steps(data_root, run) for run in runs(data_root)] == [[0, 1]] * 4
 
 

@@ -24,6 +24,14 @@ TRAINING_KEY = "dagster.training_key"
 DAGSTER_RUN = "dagster.run_id"
 GROUP = "mlflow.parentRunId"
 """Tag by which MLflow shows a run below another: the run of one recipe on one data version, which groups trainings."""
+SHOWN = {
+    "train_loss": "loss",
+    "val_loss": "val",
+    "val_pr_auc_mean": "PR-AUC",
+    "train/box_loss": "box loss",
+    "metrics/mAP50": "mAP50",
+}
+"""Metrics of networks and detectors in the log line of an epoch."""
 JOB_LOCK = "DRIVE_ASSETS_JOB_LOCK"
 """Environment variable of a cluster's worker: the lock file that it holds as long as it lives."""
 LOCK_TAG = "drive_assets.job_lock"
@@ -115,7 +123,7 @@ def log_metrics(client: "MlflowClient", run_id: str, values: Epoch) -> None:
 
 
 class EpochLog:
-    """Reports a training: one line in the log per epoch, and its metrics in the MLflow run, if there is one.
+    """Reports a training: one short line in the log per epoch, and its metrics in the MLflow run, if there is one.
 
     If MLflow fails, training continues, and the op logs the missing metrics at the end.
     """
@@ -141,9 +149,8 @@ class EpochLog:
             self.begin(done - 1)
         seconds = (time.time() - self.started) / max(done - self.first, 1)
         left = duration(seconds * (self.max_epochs - done))
-        figures = ", ".join(f"{key} {value:.4g}" for key, value in metrics.items() if key != EPOCH)
-        place = f"{self.name} epoch {done} of {self.max_epochs}".strip()
-        self.log(f"{place}, {seconds:.1f} s an epoch, at most {left} left: {figures}")
+        figures = [f"{word} {metrics[key]:.3g}" for key, word in SHOWN.items() if metrics.get(key) is not None]
+        self.log("  ".join([f"{self.name} epoch {done}/{self.max_epochs}".strip(), *figures, f"{left} left"]))
         if done - 1 not in self._logged:
             self._track(lambda client, _: self._log(client, metrics))
 

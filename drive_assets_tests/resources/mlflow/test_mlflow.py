@@ -150,7 +150,7 @@ def test_a_training_is_logged_and_missing_epochs_follow_at_the_end(
     store: Mlflow, data_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, lines = TrackedRun(store.prepared(), "key", "name"), list[str]()
-    epochs = [{"epoch": number, "lr": 0.1} for number in range(4)]
+    epochs = [{"epoch": number, "lr": 0.1, "train_loss": 1.0625, "val_loss": 1.25} for number in range(4)]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri())
     with EpochLog(run, 40, lines.append, "net").closed() as log:
         log.begin(0)
@@ -162,7 +162,7 @@ def test_a_training_is_logged_and_missing_epochs_follow_at_the_end(
         monkeypatch.setattr(log._client, "log_batch", None)  # as if the server were gone
         log(epochs[2])
         log(epochs[3])
-    assert lines[0].startswith("net epoch 1 of 40, ") and lines[0].endswith(" left: lr 0.1")
+    assert lines[0].startswith("net epoch 1/40  loss 1.06  val 1.25  ") and lines[0].endswith(" left")
     assert lines[1] == "net resumes after epoch 1 of 40"
     assert [line for line in lines if "MLflow" in line] == [
         "MLflow failed (TypeError); training continues, and its metrics are logged when the run ends."
