@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from drive_assets.reports.links import file_link
@@ -12,7 +11,7 @@ from drive_assets.splits.manifest import read_manifest
 from model.common.figures import png_bytes
 from model.common.images import read_image, small_jpeg
 from model.dataset.plots import split_overview
-from model.dataset.split_file import read_split
+from model.dataset.split_file import read_fingerprint
 from model.detection.dataset_folder import mosaic
 from model.recording.schema import DEFAULT_TASKS
 
@@ -39,10 +38,21 @@ def manifest_page(storage: Storage) -> Page:
             counts = [positives[task] for task in DEFAULT_TASKS]
             by_recording.append([Link(name, f"recording/{name}"), split, frames, windows, share, *counts])
     reasons = {key: manifest.get(key, {}) for key in ("skipped", "accepted", "no_longer_used", "moved")}
-    left_out = {
-        key.replace("_", " ").capitalize(): [_row(name, reason) for name, reason in by_name.items()]
-        for key, by_name in reasons.items()
-        if by_name
+    left_out = [
+        Section(
+            key.replace("_", " ").capitalize(),
+            table=Table(
+                ("recording", "reason"), [(Link(name, f"recording/{name}"), why) for name, why in names.items()]
+            ),
+        )
+        for key, names in reasons.items()
+        if names
+    ]
+    content = {
+        "channels": manifest["features"],
+        "classes": manifest["class_names"],
+        "regions of interest, px": sorted({f"{w} x {h}" for w, h in (each["region"] for each in recordings.values())}),
+        **manifest["window"],
     }
     columns = ("frames", "windows", "share", *DEFAULT_TASKS)
     return Page(
@@ -58,43 +68,31 @@ def manifest_page(storage: Storage) -> Page:
                 "Share of its split's windows, and windows in which each label is true.",
                 Table(("recording", "split", *columns), by_recording),
             ),
-            *(Section(title, table=Table(("recording", "reason"), rows)) for title, rows in left_out.items()),
+            *left_out,
+            Section("Content", table=Table.of(content)),
             Section("Files", links=[Link("dataset_config.json", file_link(storage, storage.manifest))]),
         ],
     )
 
 
 def split_page(storage: Storage, name: str) -> Page:
-    """The content of a split file.
+    """How often each label is true in a split.
 
     Raises:
-        DataError: there is no such split, or its file cannot be read.
+        DataError: the manifest, or the split's file, cannot be read.
     """
-    split = read_split(storage.split(name))
-    labels = split.labels[split.window_start + split.window.length - 1]
-    rates: list[list[Cell]] = []
-    for column, label in enumerate(split.label_names):
-        known, true = int((labels[:, column] >= 0).sum()), int((labels[:, column] == 1).sum())
-        rates.append([label, true, known, f"{true / known:.2%}" if known else None])
-    content = {
-        "channels": ", ".join(split.feature_names),
-        "classes": ", ".join(split.class_names),
-        "regions of interest, px": ", ".join(f"{w} x {h}" for w, h in np.unique(split.region, axis=0)),
-        **split.window.model_dump(),
-    }
+    part = read_manifest(storage)["splits"][name]
+    rates = [(label, count, f"{part['label_rates'][label]:.2%}") for label, count in part["positives"].items()]
     return Page(
         f"Split {name}",
-        f"Data version {split.fingerprint}.",
+        f"Data version {read_fingerprint(storage.split(name))}.",
         facts={
-            "recordings": len(split.recordings),
-            "frames": len(split.time_ms),
-            "windows": len(split.window_start),
+            "recordings": len(part["recordings"]),
+            "frames": part["frames"],
+            "windows": part["windows"],
             "kB": round(storage.split(name).stat().st_size / 1e3),
         },
-        sections=[
-            Section("Labels of the windows", table=Table(("label", "true", "known", "rate"), rates)),
-            Section("Content", table=Table.of(content)),
-        ],
+        sections=[Section("Labels of the windows", table=Table(("label", "true", "rate"), rates))],
     )
 
 
@@ -146,7 +144,3 @@ def _epochs(path: Path) -> list[Section]:
     wanted = [name for name in table.columns if name == "epoch" or "metrics" in name or "val/" in name]
     names = [name.split("/")[-1].replace("(B)", "") for name in wanted]
     return [Section("Epochs", table=Table(names, table[wanted].to_numpy(float).tolist()))]
-
-
-def _row(name: str, reason: Cell) -> list[Cell]:
-    return [Link(name, f"recording/{name}"), " to ".join(reason) if isinstance(reason, list) else reason]

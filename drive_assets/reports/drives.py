@@ -66,7 +66,7 @@ def annotations_page(storage: Storage, name: str) -> Page:
     picked = evenly(len(annotations), TILES)
     tiles = framed_boxes(recording, annotations, picked, TILE_WIDTH)
     shown = ("weights", "backend", "class_names", "frames_per_s", "resumed", "unreadable", "other_size", "missing")
-    known = {key: _text(details[key]) for key in shown if key in details}
+    known = {key: details[key] for key in shown if key in details}
     return Page(
         f"Annotations of {name}",
         facts={
@@ -155,7 +155,3 @@ def _frames(storage: Storage, recording: Recording) -> list[Picture]:
             tile = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
             pictures.append(Picture(small_jpeg(tile, TILE_BYTES), time, file_link(storage, path)))
     return pictures
-
-
-def _text(value: Cell) -> Cell:
-    return ", ".join(map(str, value)) if isinstance(value, list) else value

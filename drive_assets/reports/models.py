@@ -1,6 +1,5 @@
 """Report pages of checkpoints."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,7 +43,7 @@ def checkpoint_page(storage: Storage, architecture: str) -> Page:
                 f"The last {MAX_EPOCHS}." if len(epochs) > MAX_EPOCHS else "",
                 Table([_column(name) for name in columns], _rows(epochs[-MAX_EPOCHS:], columns)),
             ),
-            Section("Recipe", table=Table.of({name: _text(value) for name, value in recipe.items()})),
+            Section("Recipe", table=Table.of(recipe)),
             Section("Files", links=[Link(HISTORY, file_link(storage, folder / HISTORY))]),
         ],
     )
@@ -57,7 +56,3 @@ def _rows(epochs: Sequence[dict[str, Any]], columns: Sequence[str]) -> list[list
 def _column(name: str) -> str:
     """The heading of a figure in the history, such as val_pr_auc_brake_1s."""
     return name.replace("val_pr_auc_", "PR-AUC ").replace("val_loss", "loss on val").replace("epoch_seconds", "seconds")
-
-
-def _text(value: Any) -> Cell:
-    return json.dumps(value) if isinstance(value, (list, dict)) else value

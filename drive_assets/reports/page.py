@@ -8,7 +8,7 @@ from model.common.pages import UNDEFINED, render
 
 _PACKAGE = "drive_assets.reports"
 Cell = Any
-"""A text, a number, a `Link`, or None if undefined."""
+"""A text, a number, a list of these, a `Link`, or None if undefined."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,8 @@ def cell(value: Cell) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(cell, value))
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     return str(value)

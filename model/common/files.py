@@ -24,6 +24,7 @@ from model.common.progress import Log
 
 DAY_S = 24 * 3600.0
 _PERMISSIONS = "Choose another data root with the environment variable DRIVE_ASSETS_DATA, or change its permissions"
+_NO_FOLDER = "A file has the name of one of its folders: move it aside"
 _ADVICE = {
     errno.EROFS: _PERMISSIONS,
     errno.EACCES: _PERMISSIONS,
@@ -34,7 +35,8 @@ _ADVICE = {
     errno.EMFILE: "Raise the limit on open files (ulimit -n), then run it again",
     errno.EIO: "The disk, or the storage that it is mounted from, fails: check it before you run it again",
     errno.EISDIR: "A folder has the name of this file: move it aside",
-    errno.ENOTDIR: "A file has the name of one of its folders: move it aside",
+    errno.ENOTDIR: _NO_FOLDER,
+    errno.EEXIST: _NO_FOLDER,
 }
 """What helps against an error of the operating system; other errors are not explained."""
 _TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8})-([0-9a-f]+)-([0-9a-f]+)-[0-9a-f]{6}(?:\.\w+)?")

@@ -56,7 +56,6 @@ def _create_version(
     client: "MlflowClient", run_id: str, best: "Best", folder: Path, example: Example, reason: str
 ) -> "ModelVersion":
     """Log the model to the run that trained it, and register it."""
-    from mlflow.entities import LoggedModelOutput, Metric
     from mlflow.models import Model
     from mlflow.pyfunc import save_model
 
@@ -70,7 +69,6 @@ def _create_version(
         CHECKPOINT_TAG: best.checkpoint,
         **{name: number(value, 4) for name, value in figures.items()},
     }
-    logged = client.create_logged_model(run.info.experiment_id, best.architecture, run_id, tags, model_type="pytorch")
     with tempfile.TemporaryDirectory() as temporary:
         data, output = Path(temporary) / "data", Path(temporary) / "model"
         data.mkdir()
@@ -80,20 +78,17 @@ def _create_version(
             str(output),
             loader_module=serving.__name__,
             data_path=str(data),
-            mlflow_model=Model(run_id=run_id, model_id=logged.model_id),
+            mlflow_model=Model(run_id=run_id),
             signature=_signature(example, evaluation.tasks),
             input_example=dict(example),
             pip_requirements=[f"drive-assets=={installed_version('drive-assets')}"],
         )
-        client.log_model_artifacts(logged.model_id, str(output))
-    client.finalize_logged_model(logged.model_id, "READY")
-    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-    now, defined = logged.creation_timestamp, {name: value for name, value in figures.items() if value is not None}
-    client.log_batch(run_id, [Metric(name, value, now, 0, logged.model_id) for name, value in defined.items()])
+        place = f"model/{best.checkpoint[:12]}"
+        client.log_artifacts(run_id, str(output), place)
     trained = f"{best.architecture}, trained on data version {best.data_version}"
     description = f"{trained}: mean PR-AUC {number(mean)} on test. {reason}."
     return client.create_model_version(
-        REGISTRY, logged.artifact_location, run_id, tags, description=description, model_id=logged.model_id
+        REGISTRY, f"{run.info.artifact_uri}/{place}", run_id, tags, description=description
     )
 
 

@@ -99,5 +99,3 @@ def test_wrong_files_say_what_to_do(split: Path) -> None:
     rewrite(split, window_start=np.zeros(0, np.int32))
     with pytest.raises(DataError, match="holds no window"):
         WindowData.load(split)
-    with pytest.raises(DataError, match="absent"):
-        WindowData.load(split.with_name("absent.h5"))

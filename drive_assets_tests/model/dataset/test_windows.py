@@ -46,6 +46,15 @@ def labelled_drive(folder: Path, rows: int = 60, seed: int = 0, leave_out: tuple
     return folder
 
 
+def labelled_drives(folder: Path, count: int) -> list[str]:
+    """The names of different labelled drives in a folder."""
+    return [labelled_drive(folder / f"2024-05-0{n}_10-00-00", seed=n).name for n in range(1, count + 1)]
+
+
+def manifest_of(folder: Path, names: list[str], **split: Any) -> dict[str, Any]:
+    return build_manifest(folder, names, WindowConfig(stride=1), SplitConfig(**split))
+
+
 def joined(drive: Path, **config: Any) -> RecordingArrays:
     return join_recording(Recording(drive), WindowConfig(**config))
 
@@ -91,7 +100,7 @@ def test_the_most_confident_detections_are_kept_and_masked(tmp_path: Path) -> No
 
 
 def test_a_split_file_reads_back(tmp_path: Path) -> None:
-    drives = [labelled_drive(tmp_path / f"2024-05-0{n}_10-00-00", seed=n) for n in (1, 2)]
+    drives = [tmp_path / name for name in labelled_drives(tmp_path, 2)]
     write_split(tmp_path / "train.h5", drives, WindowConfig(stride=1), "abc")
     split = read_split(tmp_path / "train.h5")
     assert (split.recordings, split.fingerprint) == ((drives[0].name, drives[1].name), "abc")
@@ -106,7 +115,7 @@ def test_a_split_file_reads_back(tmp_path: Path) -> None:
 
 
 def test_the_coasting_threshold_of_the_labels_reaches_the_split(tmp_path: Path) -> None:
-    drives = [labelled_drive(tmp_path / f"2024-05-0{n}_10-00-00", seed=n) for n in (1, 2)]
+    drives = [tmp_path / name for name in labelled_drives(tmp_path, 2)]
     config = LabelConfig(coast_threshold=40)
     table, _ = read_telemetry(drives[0] / "telemetry.csv")
     write_future_labels(drives[0] / "future_labels.csv", future_labels(table, config), config)
@@ -123,15 +132,6 @@ def test_wrong_split_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "train.h5").write_text("no H5")
     with pytest.raises(DataError, match="cannot be read as an H5 file"):
         read_split(tmp_path / "train.h5")
-
-
-def test_annotations_name_a_broken_row(tmp_path: Path) -> None:
-    path = labelled_drive(tmp_path / "2024-05-01_10-00-00") / "annotations.csv"
-    lines = path.read_text().splitlines()
-    lines[4] = lines[4].replace("[0, 0, 0]", "[0, 0")
-    path.write_text("\n".join(lines))
-    with pytest.raises(DataError, match="row 5, column class_ids"):
-        read_annotations(path)
 
 
 def stats(name: str, windows: int, positives: int) -> RecordingStats:
@@ -162,27 +162,16 @@ def test_fixed_recordings_stay_and_too_few_are_refused() -> None:
 
 
 def test_the_manifest_skips_with_reasons_and_changes_with_its_inputs(tmp_path: Path) -> None:
-    names = [labelled_drive(tmp_path / f"2024-05-0{n}_10-00-00", seed=n).name for n in range(1, 5)]
-    names.append(write_drive(tmp_path / "2024-05-09_10-00-00").name)
-    manifest = build_manifest(tmp_path, names, WindowConfig(stride=1), SplitConfig())
+    names = [*labelled_drives(tmp_path, 4), write_drive(tmp_path / "2024-05-09_10-00-00").name]
+    manifest = manifest_of(tmp_path, names)
     assert list(manifest["skipped"]) == ["2024-05-09_10-00-00"]
     assert "annotate the recording first" in manifest["skipped"]["2024-05-09_10-00-00"]
     assert manifest["splits"]["train"]["windows"] > 0
-    again = build_manifest(tmp_path, names[::-1], WindowConfig(stride=1), SplitConfig())
-    assert again["fingerprint"] == manifest["fingerprint"]
+    versions = [manifest["fingerprint"], build_manifest(tmp_path, names, WindowConfig(), SplitConfig())["fingerprint"]]
+    assert manifest_of(tmp_path, names[::-1])["fingerprint"] == versions[0]
     write_json(tmp_path / names[0] / "reading.json", {"decimal_mark": "."})
-    read_otherwise = build_manifest(tmp_path, names, WindowConfig(stride=1), SplitConfig())
-    assert read_otherwise["fingerprint"] != manifest["fingerprint"]
-    other = build_manifest(tmp_path, names, WindowConfig(stride=2), SplitConfig())
-    assert other["fingerprint"] != manifest["fingerprint"]
-
-
-def test_a_drive_under_two_names_is_used_once(tmp_path: Path) -> None:
-    names = [labelled_drive(tmp_path / f"2024-05-0{n}_10-00-00", seed=n).name for n in range(1, 5)]
-    shutil.copytree(tmp_path / names[1], tmp_path / "2024-06-01_10-00-00")
-    manifest = build_manifest(tmp_path, [*names, "2024-06-01_10-00-00"], WindowConfig(stride=1), SplitConfig())
-    assert names[1] in manifest["skipped"]["2024-06-01_10-00-00"]
-    assert sorted(manifest["recordings"]) == names
+    versions.append(manifest_of(tmp_path, names)["fingerprint"])
+    assert len(set(versions)) == 3
 
 
 def test_recordings_report_damage_and_refuse_what_is_none(tmp_path: Path) -> None:
@@ -195,13 +184,16 @@ def test_recordings_report_damage_and_refuse_what_is_none(tmp_path: Path) -> Non
     assert (report.frames, report.usable_frames, report.truncated_frames) == (7, 5, 1)
     assert (report.rows_without_frame, report.frames_without_row) == (2, 1)
     assert content_hash(drive) != content_hash(write_drive(tmp_path / "2024-05-02_10-00-00", rows=8))
-    for name in ("2024-13-01_10-00-00", "drive", "../2024-05-01_10-00-00", "2024-05-01 10-00-00"):
-        with pytest.raises(DataError, match="YYYY-MM-DD_HH-MM-SS"):
-            parse_recording_name(name)
     for frame in drive.glob("*.jpg"):
         frame.unlink()
     with pytest.raises(DataError, match="no usable frame"):
         inspect_recording(drive)
+
+
+@pytest.mark.parametrize("name", ["2024-13-01_10-00-00", "drive", "../2024-05-01_10-00-00", "2024-05-01 10-00-00"])
+def test_other_names_are_refused(name: str) -> None:
+    with pytest.raises(DataError, match="YYYY-MM-DD_HH-MM-SS"):
+        parse_recording_name(name)
 
 
 def scaled(folder: Path, factor: float, region: list[int]) -> Path:
@@ -255,7 +247,7 @@ def test_missing_channels_are_no_inputs(tmp_path: Path) -> None:
 
 
 def test_recordings_of_different_channels_need_a_choice(tmp_path: Path) -> None:
-    names = [labelled_drive(tmp_path / f"2024-05-0{n}_10-00-00", seed=n).name for n in range(1, 4)]
+    names = labelled_drives(tmp_path, 3)
     names.append(without(tmp_path / "2024-06-01_10-00-00", "RPM", seed=4).name)
     with pytest.raises(DataError, match=r"different telemetry channels .*: 2024-06-01_10-00-00") as caught:
         build_manifest(tmp_path, names, WindowConfig(), SplitConfig())
@@ -267,8 +259,8 @@ def test_recordings_of_different_channels_need_a_choice(tmp_path: Path) -> None:
 def test_a_changed_schema_changes_the_manifest_and_refuses_splits_and_checkpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drives = [labelled_drive(tmp_path / f"2024-05-0{n}_10-00-00", seed=n) for n in range(1, 4)]
-    names = [drive.name for drive in drives]
+    names = labelled_drives(tmp_path, 3)
+    drives = [tmp_path / name for name in names]
     before = build_manifest(tmp_path, names, WindowConfig(), SplitConfig())
     write_split(tmp_path / "train.h5", drives[:2], WindowConfig())
     write_split(tmp_path / "val.h5", drives[2:], WindowConfig())
@@ -285,12 +277,12 @@ def test_a_changed_schema_changes_the_manifest_and_refuses_splits_and_checkpoint
 
 
 def test_recordings_keep_their_split_unless_asked(tmp_path: Path) -> None:
-    names = [labelled_drive(tmp_path / f"2024-05-0{n}_10-00-00", 60 + 20 * n, seed=n).name for n in range(1, 7)]
-    first = build_manifest(tmp_path, names[:5], WindowConfig(stride=1), SplitConfig())
+    names, window = labelled_drives(tmp_path, 6), WindowConfig(stride=1)
+    first = manifest_of(tmp_path, names[:5])
     before = {name: place for place, part in first["splits"].items() for name in part["recordings"]}
     lost = first["splits"]["train"]["recordings"][0]
     shutil.rmtree(tmp_path / lost)
-    second = build_manifest(tmp_path, names, WindowConfig(stride=1), SplitConfig(), first)
+    second = build_manifest(tmp_path, names, window, SplitConfig(), first)
     after = {name: place for place, part in second["splits"].items() for name in part["recordings"]}
     assert {name: after[name] for name in before if name != lost} == {n: s for n, s in before.items() if n != lost}
     assert names[5] in after and second["moved"] == {}
@@ -299,22 +291,29 @@ def test_recordings_keep_their_split_unless_asked(tmp_path: Path) -> None:
     tested = first["splits"]["test"]["recordings"][0]
     trained = next(name for name in before if before[name] == "train" and name != lost)
     fixed = SplitConfig(fixed={trained: "test", tested: "train"})
-    moved = build_manifest(tmp_path, names, WindowConfig(stride=1), fixed, second)["moved"]
+    moved = build_manifest(tmp_path, names, window, fixed, second)["moved"]
     assert moved == {trained: ["train", "test"], tested: ["test", "train"]}
-    shuffled = build_manifest(tmp_path, names, WindowConfig(stride=1), SplitConfig(reshuffle=True), second)
-    assert shuffled["splits"] == build_manifest(tmp_path, names, WindowConfig(stride=1), SplitConfig())["splits"]
+    shuffled = build_manifest(tmp_path, names, window, SplitConfig(reshuffle=True), second)
+    assert shuffled["splits"] == manifest_of(tmp_path, names)["splits"]
 
 
 def test_implausible_drives_stay_out_unless_accepted(tmp_path: Path) -> None:
-    names = [labelled_drive(tmp_path / f"2024-05-0{n}_10-00-00", seed=n).name for n in range(1, 6)]
-    drive = tmp_path / names[4]
-    text = (drive / "telemetry.csv").read_text()
-    (drive / "telemetry.csv").write_text(text.replace(",0.0,40,", ",14.1,40,"))
-    write_future_labels(drive / "future_labels.csv", future_labels(read_telemetry(drive / "telemetry.csv")[0]))
-    manifest = build_manifest(tmp_path, names, WindowConfig(), SplitConfig())
-    assert "implausible: the lowest accelerator position is 14.1 %" in manifest["skipped"][names[4]]
-    accepted = build_manifest(tmp_path, names, WindowConfig(), SplitConfig(accept_implausible=[names[4]]))
-    assert list(accepted["accepted"]) == [names[4]] and names[4] in accepted["recordings"]
+    names = labelled_drives(tmp_path, 6)
+    restless, blind, still = (Recording(tmp_path / name) for name in names[3:])
+    text = restless.telemetry_path.read_text()
+    restless.telemetry_path.write_text(text.replace(",0.0,40,", ",14.1,40,"))
+    write_future_labels(restless.labels_path, future_labels(restless.telemetry()[0]))
+    black = cv2.imencode(".jpg", np.zeros((36, 64, 3), np.uint8))[1].tobytes()
+    for path in blind.frames().values():
+        path.write_bytes(black)
+    blind.details_path.unlink()
+    camera = [{"kind": "still", "text": "20 of 24 frames are the one before", "poisons": True}]
+    write_json(still.details_path, {"camera": camera})
+    skipped = manifest_of(tmp_path, names)["skipped"]
+    reasons = ("the lowest accelerator position is 14.1 %", "24 of 24 sampled frames are black", camera[0]["text"])
+    assert all(f"implausible: {reason}" in skipped[name] for name, reason in zip(names[3:], reasons, strict=True))
+    accepted = manifest_of(tmp_path, names, accept_implausible=names[3:])
+    assert list(accepted["accepted"]) == names[3:] and names[3] in accepted["recordings"]
 
 
 def test_a_changed_region_is_reported(tmp_path: Path) -> None:
@@ -343,18 +342,3 @@ def test_changes_after_labelling_or_annotating_are_reported(tmp_path: Path) -> N
         DataError, match=r"future_labels\.csv, acc_pos_1s: .* contradict, .*: label the recording again"
     ):
         joined(drive)
-
-
-def test_a_camera_that_sees_nothing_keeps_a_drive_out(tmp_path: Path) -> None:
-    names = [labelled_drive(tmp_path / f"2024-05-0{n}_10-00-00", seed=n).name for n in range(1, 6)]
-    black = cv2.imencode(".jpg", np.zeros((36, 64, 3), np.uint8))[1].tobytes()
-    for path in Recording(tmp_path / names[3]).frames().values():
-        path.write_bytes(black)
-    Recording(tmp_path / names[3]).details_path.unlink()
-    camera = [{"kind": "still", "text": "20 of 24 frames are the one before", "poisons": True}]
-    write_json(Recording(tmp_path / names[4]).details_path, {"camera": camera})
-    manifest = build_manifest(tmp_path, names, WindowConfig(), SplitConfig())
-    assert "implausible: 24 of 24 sampled frames are black" in manifest["skipped"][names[3]]
-    assert "implausible: 20 of 24 frames are the one before" in manifest["skipped"][names[4]]
-    accepted = build_manifest(tmp_path, names, WindowConfig(), SplitConfig(accept_implausible=names[3:]))
-    assert list(accepted["accepted"]) == names[3:]

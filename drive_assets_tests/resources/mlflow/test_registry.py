@@ -75,7 +75,4 @@ def test_the_best_is_loaded_by_its_alias_and_predicts_calibrated(
     version = client.get_model_version_by_alias("drive-assets", "best")
     assert version.tags.items() >= {"architecture": ARCHITECTURE, "data_version": "v1", "recipe": "best"}.items()
     assert version.description.endswith("on test. The first.") and version.run_id == ids[0]
-    (logged,) = [each for each in client.search_logged_models([runs[0].experiment]) if each.source_run_id == ids[0]]
-    assert str(logged.status) == "READY"
-    assert {metric.key: metric.value for metric in logged.metrics}["test_mean_pr_auc"] == evaluation.test.mean_pr_auc
-    assert client.get_run(ids[0]).outputs.model_outputs[0].model_id == logged.model_id
+    assert version.tags["test_mean_pr_auc"] == f"{evaluation.test.mean_pr_auc:.4f}"
