@@ -16,6 +16,7 @@ from model.detection.dataset_folder import mosaic
 from model.recording.schema import DEFAULT_TASKS
 
 FIGURE_BYTES, PICTURE_BYTES = 200_000, 250_000
+CAPTION = "Share of windows beside the wanted one, and rates of positives, by split"
 
 
 def manifest_page(storage: Storage) -> Page:
@@ -61,7 +62,7 @@ def manifest_page(storage: Storage) -> Page:
         facts={f"windows in {name}": part["windows"] for name, part in splits.items()}
         | {"recordings": len(recordings), "left out": len(reasons["skipped"])},
         sections=[
-            Section("Shares and rates", pictures=[Picture(png_bytes(split_overview(manifest), FIGURE_BYTES), "")]),
+            Section("Shares and rates", pictures=[Picture(png_bytes(split_overview(manifest), FIGURE_BYTES), CAPTION)]),
             Section("By split", table=Table(("split", "recordings", *columns), by_split)),
             Section(
                 "By recording",

@@ -1,14 +1,17 @@
 """Report pages of recordings, their annotations and their labels."""
 
 from dataclasses import asdict
+from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from drive_assets.reports.links import file_link
 from drive_assets.reports.page import Cell, Film, Page, Picture, Section, Table
 from drive_assets.resources.storage import Storage
 from model.annotation.plots import annotation_overview, framed_boxes
+from model.common.errors import DataError
 from model.common.figures import png_bytes
 from model.common.images import evenly, small_jpeg
 from model.recording.folder import Recording, inspect_recording
@@ -16,7 +19,9 @@ from model.recording.plots import drive_timeline
 from model.recording.schema import BINARY_LABELS
 
 TILES, TILE_WIDTH, TILE_BYTES = 9, 400, 40_000
+THUMBNAIL_WIDTH = 160
 FIGURE_BYTES = 200_000
+CAPTION = "Speed and pedal over the drive, where the driver brakes, and the labels"
 FILM_FRAMES = 300
 """In one part of a film: half a minute to watch, seconds to draw."""
 
@@ -84,6 +89,7 @@ def annotations_page(storage: Storage, name: str) -> Page:
                         small_jpeg(tile, TILE_BYTES),
                         annotations.time[i],
                         file_link(storage, recording.folder / annotations.filename[i]),
+                        f"Frame at {annotations.time[i]} with {annotations.count[i]} boxes",
                     )
                     for i, tile in zip(picked, tiles, strict=True)
                 ],
@@ -91,7 +97,12 @@ def annotations_page(storage: Storage, name: str) -> Page:
             ),
             Section(
                 "Detections over the drive",
-                pictures=[Picture(png_bytes(annotation_overview(annotations, name), FIGURE_BYTES), "")],
+                pictures=[
+                    Picture(
+                        png_bytes(annotation_overview(annotations, name), FIGURE_BYTES),
+                        "Vehicles in each frame over the drive, and how confident the detector is",
+                    )
+                ],
             ),
             Section("How it was annotated", table=Table.of(known)),
             Section("Film", "Drawn when it is first played, which takes some seconds.", films=_films(recording)),
@@ -141,17 +152,32 @@ def _films(recording: Recording) -> list[Film]:
 def _timeline(recording: Recording) -> Picture:
     telemetry, _ = recording.telemetry()
     labels = recording.labels() if recording.labels_path.is_file() else None
-    return Picture(png_bytes(drive_timeline(telemetry, labels, recording.name), FIGURE_BYTES), "")
+    return Picture(png_bytes(drive_timeline(telemetry, labels, recording.name), FIGURE_BYTES), CAPTION)
+
+
+def thumbnail(recording: Recording) -> bytes:
+    """A JPEG of a frame from the middle of a recording. DataError if no frame there can be read."""
+    frames = list(recording.frames().values())
+    image = _tile(frames[len(frames) // 2], THUMBNAIL_WIDTH) if frames else None
+    if image is None:
+        raise DataError(f"{recording.folder} has no readable frame in the middle.")
+    return small_jpeg(image, TILE_BYTES)
 
 
 def _frames(storage: Storage, recording: Recording) -> list[Picture]:
     files = list(recording.frames().items())
-    pictures = []
-    for index in evenly(len(files), TILES):
-        time, path = files[index]
-        image = cv2.imread(str(path), cv2.IMREAD_REDUCED_COLOR_2)
-        if image is not None:
-            size = (TILE_WIDTH, round(image.shape[0] * TILE_WIDTH / image.shape[1]))
-            tile = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-            pictures.append(Picture(small_jpeg(tile, TILE_BYTES), time, file_link(storage, path)))
-    return pictures
+    shown = [(*files[index], _tile(files[index][1], TILE_WIDTH)) for index in evenly(len(files), TILES)]
+    return [
+        Picture(small_jpeg(tile, TILE_BYTES), time, file_link(storage, path), f"Frame at {time}")
+        for time, path, tile in shown
+        if tile is not None
+    ]
+
+
+def _tile(path: Path, width: int) -> npt.NDArray[np.uint8] | None:
+    """A picture scaled to a width, px; None if it cannot be read."""
+    image = cv2.imread(str(path), cv2.IMREAD_REDUCED_COLOR_2)
+    if image is None:
+        return None
+    size = (width, round(image.shape[0] * width / image.shape[1]))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)

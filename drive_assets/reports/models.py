@@ -1,6 +1,6 @@
 """Report pages of checkpoints."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from drive_assets.reports.links import file_link
@@ -10,9 +10,11 @@ from drive_assets.splits.manifest import current_version
 from model.common.figures import png_bytes
 from model.training.plots import training_curves
 from model.training.published import HISTORY, read_history
+from model.training.recipes import RECIPES
 
 FIGURE_BYTES = 200_000
 MAX_EPOCHS = 20
+CAPTION = "Losses on train and val, and PR-AUC on val, by epoch"
 
 
 def checkpoint_page(storage: Storage, architecture: str) -> Page:
@@ -37,16 +39,27 @@ def checkpoint_page(storage: Storage, architecture: str) -> Page:
             **{f"{name.removeprefix('val_pr_auc_')}, PR-AUC on val": best[name] for name in best if "pr_auc" in name},
         },
         sections=[
-            Section("Curves", pictures=[Picture(png_bytes(training_curves(epochs, architecture), FIGURE_BYTES), "")]),
+            Section(
+                "Curves", pictures=[Picture(png_bytes(training_curves(epochs, architecture), FIGURE_BYTES), CAPTION)]
+            ),
             Section(
                 "Epochs",
                 f"The last {MAX_EPOCHS}." if len(epochs) > MAX_EPOCHS else "",
                 Table([_column(name) for name in columns], _rows(epochs[-MAX_EPOCHS:], columns)),
             ),
-            Section("Recipe", table=Table.of(recipe)),
+            Section("Recipe", "Where an option differs from recipe `best`, that value too.", _options(recipe)),
             Section("Files", links=[Link(HISTORY, file_link(storage, folder / HISTORY))]),
         ],
     )
+
+
+def _options(recipe: Mapping[str, Any]) -> Table:
+    default = RECIPES["best"].model_dump(mode="json")
+    rows = [
+        (name.replace("_", " "), value, default.get(name) if value != default.get(name) else "")
+        for name, value in recipe.items()
+    ]
+    return Table(("option", "value", "in best"), rows)
 
 
 def _rows(epochs: Sequence[dict[str, Any]], columns: Sequence[str]) -> list[list[Cell]]:

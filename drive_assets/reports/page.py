@@ -8,7 +8,7 @@ from model.common.pages import UNDEFINED, render
 
 _PACKAGE = "drive_assets.reports"
 Cell = Any
-"""A text, a number, a list of these, a `Link`, or None if undefined."""
+"""A text, a number, a list of these, a `Link`, a `Thumbnail`, or None if undefined."""
 
 
 @dataclass(frozen=True)
@@ -19,17 +19,29 @@ class Link:
 
 
 @dataclass(frozen=True)
+class Thumbnail:
+    """A picture in a table."""
+
+    source: str
+    href: str
+    """Opened by a click"""
+    description: str
+
+
+@dataclass(frozen=True)
 class Picture:
     content: bytes
     """PNG or JPEG"""
     caption: str
     href: str = ""
     """Opened by a click"""
+    description: str = ""
+    """What it shows, for readers who cannot see it, if the caption does not say that"""
 
 
 @dataclass(frozen=True)
 class Table:
-    columns: Sequence[str]
+    columns: Sequence[Cell]
     rows: Sequence[Sequence[Cell]]
 
     @classmethod
@@ -67,15 +79,16 @@ class Page:
     """Whether the metadata of the latest materialisation is shown too: figures as facts, mappings as tables"""
 
 
-def html(page: Page, root: str, links: Sequence[Link] = (), notice: str = "") -> str:
+def html(page: Page, root: str, links: Sequence[Link] = (), notice: str = "", choice: Any = None) -> str:
     """A page as HTML.
 
     Args:
         root: the path prefix of the server, such as "" or "/reports", for links.
         links: to other pages, in the navigation.
         notice: a warning at the top.
+        choice: what the start page shows, for its form.
     """
-    return render(_PACKAGE, "page.html", page=page, root=root, links=links, notice=notice, cell=cell)
+    return render(_PACKAGE, "page.html", page=page, root=root, links=links, notice=notice, choice=choice, cell=cell)
 
 
 def navigation_html(links: Sequence[Link], root: str) -> str:

@@ -1,12 +1,14 @@
 """What Dagster recorded about an output: the metadata of its latest materialisation, and the results of its checks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 import dagster as dg
 
 from drive_assets.reports.page import Cell, Page, Section, Table
+from drive_assets.running import versions
 from drive_assets.running.dagster_private import PartitionKeyFilter
 
 FACTS = (dg.IntMetadataValue, dg.FloatMetadataValue, dg.TextMetadataValue, dg.BoolMetadataValue)
@@ -30,16 +32,48 @@ def with_metadata(page: Page, event: dg.AssetMaterialization) -> Page:
     return replace(page, facts={**page.facts, **facts}, sections=[*page.sections, *tables])
 
 
+def latest_metadata(instance: dg.DagsterInstance, asset: str, keys: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    """The metadata of the latest materialisation of each partition that has one."""
+    ids = [event for _, event in versions.latest(instance, dg.AssetKey(asset), keys).values()]
+    found = {}
+    for start in range(0, len(ids), versions.EVENTS_PER_QUERY):
+        some = ids[start : start + versions.EVENTS_PER_QUERY]
+        wanted = dg.AssetRecordsFilter(dg.AssetKey(asset), storage_ids=some)
+        for record in instance.fetch_materializations(wanted, limit=len(some)).records:
+            if event := record.asset_materialization:
+                found[str(event.partition)] = event.metadata
+    return found
+
+
 def check_results(instance: dg.DagsterInstance, keys: Sequence[dg.AssetCheckKey], partition: str | None) -> Section:
     """The latest result of each check."""
-    chosen = PartitionKeyFilter(key=partition) if partition else None
     rows: list[list[Cell]] = []
+    for key, (data, when) in _evaluations(instance, keys, partition).items():
+        state = "passed" if data.passed else "failed" if data.severity == dg.AssetCheckSeverity.ERROR else "warns"
+        rows.append([key.name.replace("_", " "), state, data.description or "", f"{when:%Y-%m-%d %H:%M}"])
+    return Section("Checks", table=Table(("check", "state", "result", "when"), rows))
+
+
+def failed_checks(instance: dg.DagsterInstance, keys: Sequence[dg.AssetCheckKey]) -> dict[str, list[str]]:
+    """The descriptions of failed checks by partition."""
+    failed: dict[str, list[dg.AssetCheckKey]] = {}
+    for info in instance.event_log_storage.get_asset_check_partition_info(keys):
+        if info.partition_key and info.latest_execution_status.name == "FAILED":
+            failed.setdefault(info.partition_key, []).append(info.check_key)
+    return {
+        name: [data.description or key.name for key, (data, _) in _evaluations(instance, checks, name).items()]
+        for name, checks in failed.items()
+    }
+
+
+def _evaluations(
+    instance: dg.DagsterInstance, keys: Sequence[dg.AssetCheckKey], partition: str | None
+) -> dict[dg.AssetCheckKey, tuple[dg.AssetCheckEvaluation, datetime]]:
+    """The latest evaluation of each check, and when it was."""
+    chosen = PartitionKeyFilter(key=partition) if partition else None
+    found = {}
     for key, record in instance.event_log_storage.get_latest_asset_check_execution_by_key(keys, chosen).items():
         event = record.event.dagster_event if record.event else None
-        if event is None or event.event_type != dg.DagsterEventType.ASSET_CHECK_EVALUATION:
-            continue
-        data = event.asset_check_evaluation_data
-        state = "passed" if data.passed else "failed" if data.severity == dg.AssetCheckSeverity.ERROR else "warns"
-        when = datetime.fromtimestamp(record.create_timestamp).strftime("%Y-%m-%d %H:%M")
-        rows.append([key.name.replace("_", " "), state, data.description or "", when])
-    return Section("Checks", table=Table(("check", "", "result", "when"), rows))
+        if event and event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            found[key] = (event.asset_check_evaluation_data, datetime.fromtimestamp(record.create_timestamp))
+    return found

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -22,12 +23,13 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from drive_assets.asset import declarations
-from drive_assets.partitions import RECORDINGS, is_recording_name
+from drive_assets.asset import GROUPS, declarations
+from drive_assets.partitions import ARCHITECTURE_PARTITIONS, RECORDINGS, is_recording_name
 from drive_assets.reports import drives
 from drive_assets.reports.links import base_url
-from drive_assets.reports.page import Link, Page, Section, html, navigation_html, sections_html
+from drive_assets.reports.page import Cell, Link, Page, Section, Table, html, navigation_html, sections_html
 from drive_assets.reports.records import check_results, latest, with_metadata
+from drive_assets.reports.start import Choice, start_page
 from drive_assets.resources.storage import Storage
 from drive_assets.running.front_door import SETTINGS, guarded
 from model.annotation.video import SUFFIX, write_video
@@ -40,11 +42,13 @@ SHOWN_FOLDERS = ("recordings", "datasets", "models", "evaluation")
 """In the data root: not the files of Dagster, MLflow and cluster jobs, which may hold secrets."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; media-src 'self'; style-src 'unsafe-inline'; "
-    "base-uri 'self'; form-action 'none'; frame-ancestors 'self'",
+    "base-uri 'self'; form-action 'self'; frame-ancestors 'self'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
+IN_MLFLOW = {"mlflow_run": "its training in MLflow", "mlflow": "all trainings in MLflow"}
+"""Metadata of checkpoints that links to MLflow, and the texts of the links."""
 VERSION_TAG = "dagster/data_version"
 REQUEST_S = 30.0
 """Time for a connection to send a complete request."""
@@ -54,7 +58,7 @@ class Reports:
     """The report pages of a data root, for the assets of a graph."""
 
     def __init__(self, storage: Storage, instance: dg.DagsterInstance, graph: Any) -> None:
-        self.storage, self.instance = storage, instance
+        self.storage, self.instance, self.graph = storage, instance, graph
         self.declarations, self.checks = declarations(graph.assets_defs), sorted(graph.asset_check_keys)
         self.root = urlsplit(base_url()).path
 
@@ -66,13 +70,14 @@ class Reports:
         get = partial(Route, methods=["GET"])
         page = _one_at_a_time(self.asset)
         routes = [
-            get("/", self.home),
+            get("/", _one_at_a_time(self.home)),
+            get("/thumbnail/{recording}", self.thumbnail),
             Mount("/files", ShownFiles(directory=self.storage.root)),
             get("/film/{recording}/{number:int}", _one_at_a_time(self.film)),
             get("/{asset}", page),
             get("/{asset}/{partition}", page),
         ]
-        hosts = ["127.0.0.1", "localhost", urlsplit(base_url()).hostname or "localhost"]
+        hosts = ["127.0.0.1", "localhost", socket.gethostname(), urlsplit(base_url()).hostname or "localhost"]
         checked = Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
         return Starlette(
             routes=[*([Mount(self.root, routes=routes)] if self.root else []), *routes],
@@ -81,8 +86,29 @@ class Reports:
         )
 
     def home(self, request: Request) -> Response:
-        """Links to the pages of all outputs, except those of recordings, which may be thousands."""
-        return self._html(Page("Reports", _HOME, sections=[Section("", links=list(self._links()))]))
+        """The start page."""
+        query = request.query_params
+        choice = Choice(**{name: query[name] for name in Choice._fields if name in query})
+        recorded = {name for name, declared in self.declarations.items() if declared.partitions == RECORDINGS}
+        checks = [key for key in self.checks if key.asset_key.to_user_string() in recorded]
+        others = Table(("output", "contents"), list(self._others()))
+        return self._html(start_page(self.storage, self.instance, checks, others, choice), choice=choice)
+
+    def _others(self) -> Iterator[list[Cell]]:
+        """Outputs that are neither of recordings nor of networks, each with what its last run reported."""
+        for asset, declared in self.declarations.items():
+            if declared.partitions in (RECORDINGS, ARCHITECTURE_PARTITIONS):
+                continue
+            for key in declared.partitions.get_partition_keys() if declared.partitions else [""]:
+                if self._exists(asset, key):
+                    event = latest(self.instance, asset, key)
+                    summary = event.metadata["summary"].value if event and "summary" in event.metadata else ""
+                    yield [Link(f"{asset} {key}".replace("_", " "), f"{asset}/{key}".rstrip("/")), summary]
+
+    def thumbnail(self, request: Request) -> Response:
+        """A small picture from the middle of a recording."""
+        content = drives.thumbnail(Recording(self._output("recording", request.path_params["recording"])))
+        return Response(content, headers=HEADERS, media_type="image/jpeg")
 
     def asset(self, request: Request) -> Response:
         """The page of an asset or a partition, drawn now or stored with the output."""
@@ -146,17 +172,21 @@ class Reports:
             place = names.index(partition)
             yield from (Link("previous recording", f"{asset}/{name}") for name in names[max(place - 1, 0) : place])
             yield from (Link("next recording", f"{asset}/{name}") for name in names[place + 1 : place + 2])
+        partitions = self.declarations[asset].partitions
         for other, declared in self.declarations.items():
-            key = partition if declared.partitions == self.declarations[asset].partitions else None
-            if (declared.partitions is None or key) and self._exists(other, key):
-                if other != asset:
-                    yield Link(other.replace("_", " "), f"{other}/{key}" if key else other)
-                if key and (event := latest(self.instance, other, key)):
-                    yield from (
-                        Link(name.replace("_", " "), str(value.value))
-                        for name, value in event.metadata.items()
-                        if name.startswith("mlflow") and isinstance(value, dg.UrlMetadataValue)
-                    )
+            key = partition if declared.partitions == partitions else None
+            is_near = key or (declared.partitions is None and self._is_detection(other) == self._is_detection(asset))
+            if not is_near or not self._exists(other, key):
+                continue
+            if other != asset:
+                yield Link(other.replace("_", " "), f"{other}/{key}" if key else other)
+            event = latest(self.instance, other, key) if key else None
+            for name, text in IN_MLFLOW.items():
+                if event and name in event.metadata:
+                    yield Link(text, str(event.metadata[name].value))
+
+    def _is_detection(self, asset: str) -> bool:
+        return bool(self.graph.get(dg.AssetKey(asset)).group_name == GROUPS[1])
 
     def _stored(self, path: Path, links: Sequence[Link], checks: Section) -> Response:
         """An HTML file that the asset wrote, with navigation and checks added."""
@@ -175,17 +205,8 @@ class Reports:
         text = f"This page could not be drawn: {type(error).__name__}: {error}. See the log of the server."
         return self._html(Page("Not possible", text), 500)
 
-    def _html(self, page: Page, status: int = 200, links: Sequence[Link] = (), notice: str = "") -> Response:
-        return HTMLResponse(html(page, self.root, links, notice), status, HEADERS)
-
-    def _links(self) -> Iterator[Link]:
-        for asset, declared in self.declarations.items():
-            if isinstance(declared.partitions, dg.DynamicPartitionsDefinition):
-                continue
-            for key in declared.partitions.get_partition_keys() if declared.partitions else [""]:
-                if self._exists(asset, key):
-                    name = f"{asset}/{key}" if key else asset
-                    yield Link(name, name)
+    def _html(self, page: Page, status: int = 200, **shown: Any) -> Response:
+        return HTMLResponse(html(page, self.root, **shown), status, HEADERS)
 
 
 class ShownFiles(StaticFiles):
@@ -219,12 +240,6 @@ def _one_at_a_time(draw: Callable[[Request], Response]) -> Callable[[Request], A
         return await to_thread.run_sync(draw, request, limiter=limiter)
 
     return answer
-
-
-_HOME = (
-    "Each asset and each partition has a page here. Pages of recordings, annotations and labels are linked in Dagster, "
-    "from the partition's metadata (report)."
-)
 
 
 class _Protocol(H11Protocol):

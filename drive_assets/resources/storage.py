@@ -73,6 +73,8 @@ class Storage(dg.ConfigurableResource):
 
     def recording_names(self) -> list[str]:
         """Names of the folders in `recordings`, sorted."""
+        if not self.recordings.is_dir():
+            return []
         return sorted(entry.name for entry in os.scandir(self.recordings) if not entry.name.startswith("."))
 
     def recordings_before(self, name: str, most: int) -> list[str]:

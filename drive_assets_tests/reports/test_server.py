@@ -1,6 +1,7 @@
 """The report pages as a browser receives them: content, refused paths, and missing or outdated outputs."""
 
 import json
+import re
 import socket
 import threading
 import time
@@ -73,11 +74,14 @@ def served(root: Path, url: str = "http://127.0.0.1") -> Iterator[tuple[Reports,
 @pytest.fixture(scope="module")
 def client(root: Path) -> Iterator[TestClient]:
     with served(root) as (_, client, instance):
-        made = dg.AssetMaterialization(
-            "recording", partition=NAME, metadata={"mlflow_run": dg.MetadataValue.url("http://tracking/run")},
-            tags={"dagster/data_version": "abc"},
-        )  # fmt: skip
-        instance.report_runless_asset_event(made)
+        telemetry = dg.MetadataValue.table([dg.TableRecord({"rows": "duration_s", "count": 3600})])
+        metadata = {"mlflow_run": dg.MetadataValue.url("http://tracking/run"), "telemetry": telemetry}
+        versions = {"dagster/data_version": "abc"}
+        for made in (
+            dg.AssetMaterialization("recording", partition=NAME, metadata=metadata, tags=versions),
+            dg.AssetMaterialization("annotations", partition=NAME, metadata={"vehicles_per_frame": 3.1}),
+        ):
+            instance.report_runless_asset_event(made)
         check = dg.AssetCheckEvaluation(
             asset_key=dg.AssetKey("recording"), check_name="few_faults", passed=False, partition=NAME,
             severity=dg.AssetCheckSeverity.WARN, description="lost 30 %: look at the recorder", metadata={},
@@ -100,6 +104,20 @@ def test_pages_link_to_what_is_around_them(client: TestClient, root: Path) -> No
     assert all(f'href="/{link}"' in page for link in links)
     page = client.get(f"/recording/{NAME}").text
     assert 'href="http://tracking/run"' in page and "previous recording" not in page
+
+
+def test_the_start_page_sorts_and_filters_recordings(client: TestClient) -> None:
+    def shown(query: str = "") -> list[str]:
+        return re.findall(r'href="/recording/[^"]+">([-_0-9]+)</a>', client.get(f"/{query}").text)
+
+    page = client.get("/").text
+    texts = ("lost 30 %: look at the recorder", 'href="/h5_split/test"', ">60</td>", ">3.1</td>")
+    assert all(text in page for text in texts)
+    assert shown() == NAMES and shown("?sort=recording&down=1") == NAMES[::-1]
+    assert shown("?sort=minutes") == [*NAMES[1:], NAME]
+    assert shown("?warnings=1") == shown(f"?search={NAME}&page=nonsense") == [NAME]
+    assert sorted(name for split in ("train", "val", "test") for name in shown(f"?split={split}")) == NAMES
+    assert client.get(f"/thumbnail/{NAME}").content.startswith(b"\xff\xd8")
 
 
 def test_annotations_labels_and_splits_have_pages(client: TestClient) -> None:
@@ -180,7 +198,7 @@ def test_an_unexpected_error_is_shown_and_the_server_continues(root: Path, monke
     def broken(*_: object) -> None:
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(server, "latest", broken)
+    monkeypatch.setattr(server, "check_results", broken)
     with served(root) as (_, client, _):
         got = client.get("/split_manifest")
         assert got.status_code == 500 and "could not be drawn: OSError: the disk is gone" in got.text
