@@ -35,14 +35,7 @@ def with_metadata(page: Page, event: dg.AssetMaterialization) -> Page:
 def latest_metadata(instance: dg.DagsterInstance, asset: str, keys: Sequence[str]) -> dict[str, Mapping[str, Any]]:
     """The metadata of the latest materialisation of each partition that has one."""
     ids = [event for _, event in versions.latest(instance, dg.AssetKey(asset), keys).values()]
-    found = {}
-    for start in range(0, len(ids), versions.EVENTS_PER_QUERY):
-        some = ids[start : start + versions.EVENTS_PER_QUERY]
-        wanted = dg.AssetRecordsFilter(dg.AssetKey(asset), storage_ids=some)
-        for record in instance.fetch_materializations(wanted, limit=len(some)).records:
-            if event := record.asset_materialization:
-                found[str(event.partition)] = event.metadata
-    return found
+    return {str(event.partition): event.metadata for event in versions.materializations(instance, ids)}
 
 
 def check_results(instance: dg.DagsterInstance, keys: Sequence[dg.AssetCheckKey], partition: str | None) -> Section:

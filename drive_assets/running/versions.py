@@ -78,7 +78,7 @@ def outdated(
         if graph.get(parent).partitions_def == node.partitions_def:
             now = latest(instance, parent, made)
             newer = {made[key][1] for key, (_, event) in now.items() if event > made[key][1]}
-            for event in _materializations(instance, newer):
+            for event in materializations(instance, newer):
                 key = str(event.partition)
                 if (event.tags or {}).get(f"{INPUT_VERSION}/{parent.to_user_string()}") != now[key][0]:
                     reasons[key] = f"{parent.to_user_string()} changed"
@@ -89,13 +89,13 @@ def _first_by_code(instance: dg.DagsterInstance, events: list[int], version: str
     """The first of these events that today's code made, found by bisection; past the last if there is none."""
 
     def is_current(event: int) -> bool:
-        return any((made.tags or {}).get(CODE_VERSION) == version for made in _materializations(instance, [event]))
+        return any((made.tags or {}).get(CODE_VERSION) == version for made in materializations(instance, [event]))
 
     place = bisect_left(events, True, key=is_current)
     return events[place] if place < len(events) else sys.maxsize
 
 
-def _materializations(instance: dg.DagsterInstance, ids: Iterable[int]) -> Iterator[dg.AssetMaterialization]:
+def materializations(instance: dg.DagsterInstance, ids: Iterable[int]) -> Iterator[dg.AssetMaterialization]:
     """Materialisations by their event ids, with all their tags, which no table of Dagster has."""
     wanted = list(ids)
     filter_ = dg.EventRecordsFilter(MATERIALIZATION, storage_ids=wanted)
