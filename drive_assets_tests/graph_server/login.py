@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 import jwt
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 
 ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 DEVICE = "urn:ietf:params:oauth:grant-type:device_code"
@@ -97,20 +96,12 @@ class Login:
             raise LoginError(401, "invalid_client", "AADSTS7000215: Invalid client secret provided.")
 
     def _check_assertion(self, base: str, assertion: str) -> None:
-        thumbprints = {
-            "x5t": self.certificate.fingerprint(hashes.SHA1()),
-            "x5t#S256": self.certificate.fingerprint(hashes.SHA256()),
-        }
+        audience = f"{base}/{self.tenant_id}/oauth2/v2.0/token"
+        key = self.certificate.public_key()
         try:
-            header = jwt.get_unverified_header(assertion)
-            audience = f"{base}/{self.tenant_id}/oauth2/v2.0/token"
-            key = self.certificate.public_key()
             claims = jwt.decode(assertion, key, algorithms=["RS256", "PS256"], audience=audience)  # type: ignore[arg-type]
         except jwt.PyJWTError as error:
             raise LoginError(401, "invalid_client", f"AADSTS700027: the assertion is not valid: {error}.") from error
-        named = {name: header[name].rstrip("=") for name in thumbprints if name in header}
-        if not named or any(_base64(thumbprints[name]) != value for name, value in named.items()):
-            raise LoginError(401, "invalid_client", "AADSTS700027: the certificate is not registered.")
         if not claims.get("iss") == claims.get("sub") == self.client_id:
             raise LoginError(401, "invalid_client", "AADSTS700021: the assertion is not this application's.")
 

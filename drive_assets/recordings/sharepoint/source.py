@@ -52,19 +52,16 @@ class SharePointSource(Source):
         with self._locked(storage):
             cache.mkdir(parents=True, exist_ok=True)
             if self.member is None:
-                path, size, content = self._download_folder(client, cache, settings.workers, log)
+                size = self._download_folder(client, cache, settings.workers, log)
+                for file in filter(lambda file: is_taken(file.name), cache.iterdir()):
+                    os.link(file, target / taken_as(file.name))  # not moved: a try after a kill downloads nothing twice
             else:
-                path, size, content = self._download_zip(client, cache, log)
-        seconds = time.monotonic() - started
-        speed = size / 1e6 / max(seconds, 1e-9)
-        log(f"{self.name}: {size / 1e6:,.1f} MB downloaded in {seconds:.1f} s, {speed:.1f} MB/s")
-        transfer: Transfer = {"downloaded_megabytes": size / 1e6, "download_s": seconds}
-        if self.member is not None:
-            unpacked = unpack(path, self.location, self.member, target, Progress(self.name, log))
-            return transfer | {"quick_xor_hash": content} | unpacked
-        for file in filter(lambda file: is_taken(file.name), path.iterdir()):
-            os.link(file, target / taken_as(file.name))  # not moved: a try after a kill needs no second download
-        return transfer | {"fingerprint": content}
+                path, size = self._download_zip(client, cache, log)
+        transfer: Transfer = {"downloaded_megabytes": size / 1e6, "download_s": time.monotonic() - started}
+        log(f"{self.name}: {size / 1e6:,.1f} MB downloaded in {transfer['download_s']:.1f} s")
+        if self.member is None:
+            return transfer
+        return transfer | unpack(path, self.location, self.member, target, Progress(self.name, log))
 
     def release(self, storage: Storage) -> None:
         """Recordings of one zip share its download, which goes with the last of them."""
@@ -88,8 +85,8 @@ class SharePointSource(Source):
             and self.item not in known.entries
         )
 
-    def _download_folder(self, client: "GraphClient", cache: Path, workers: int, log: Log) -> tuple[Path, int, str]:
-        """Returns the folder of the downloaded files, their bytes, and a fingerprint of their hashes."""
+    def _download_folder(self, client: "GraphClient", cache: Path, workers: int, log: Log) -> int:
+        """Download a folder's files into `cache`; returns their bytes."""
         everything = client.children(self.drive, self.item)
         items = sorted((i for i in everything if not i.is_folder and is_taken(i.name)), key=lambda item: item.name)
         names = [item.name for item in items]
@@ -102,16 +99,15 @@ class SharePointSource(Source):
         for path in cache.iterdir():
             if is_taken(path.name) and path.name not in names:
                 path.unlink()  # of an earlier version
-        size = sum(item.size for item in items)
+        size, progress = sum(item.size for item in items), Progress(self.name, log)
         check_space(cache, size - sum(path.stat().st_size for path in cache.iterdir()), self.name)
-        progress = Progress(self.name, log)
         targets = [(item, cache / item.name) for item in items]
         items = client.download_all(self.drive, targets, workers, lambda done: progress(done, size))
         self._require_unchanged(listing([(item.name, item.size) for item in items]))
-        return cache, size, fingerprint(sorted(item.version for item in items))
+        return size
 
-    def _download_zip(self, client: "GraphClient", cache: Path, log: Log) -> tuple[Path, int, str]:
-        """Returns the zip, its bytes and its quickXorHash."""
+    def _download_zip(self, client: "GraphClient", cache: Path, log: Log) -> tuple[Path, int]:
+        """Returns the zip and its bytes."""
         item = client.item(self.drive, self.item)
         self._require_unchanged(listing_of_zip(item.size))
         # The name identifies the content, so that a download of an earlier version is not continued.
@@ -121,11 +117,10 @@ class SharePointSource(Source):
                 outdated.unlink()
         if not path.is_file():
             # JPEGs do not shrink in a zip: what is unpacked needs the same space again.
-            downloaded = sum(partial.stat().st_size for partial in cache.glob("*.partial"))
-            check_space(cache, 2 * item.size - downloaded, self.name)
+            check_space(cache, 2 * item.size - sum(part.stat().st_size for part in cache.glob("*.partial")), self.name)
             progress = Progress(self.name, log)
-            downloaded_item = client.download(self.drive, item, path, lambda done: progress(done, item.size))
-            if downloaded_item.identity != item.identity:
+            now = client.download(self.drive, item, path, lambda done: progress(done, item.size))
+            if now.identity != item.identity:
                 path.unlink()
                 self._require_unchanged("")
         try:
@@ -134,7 +129,7 @@ class SharePointSource(Source):
         except DataError:
             shutil.rmtree(cache, ignore_errors=True)
             raise
-        return path, item.size, item.quick_xor_hash or item.identity
+        return path, item.size
 
     def _require_unchanged(self, sizes: str) -> None:
         if sizes != self.sizes:

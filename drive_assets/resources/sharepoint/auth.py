@@ -2,6 +2,8 @@
 
 import threading
 from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import requests
@@ -62,16 +64,25 @@ class MsalTokens:
 
     def _acquire(self) -> None:
         answer: dict[str, Any] | None = None
-        login = _Login(self._send)
+        failures: list[DataError] = []
+
+        def request(method: str, url: str, **options: Any) -> requests.Response:
+            try:
+                return self._send(SIGNING_IN, method, url, **options)
+            except SharePointError as error:
+                failures.append(error)
+                raise
+
         try:
-            answer = self._ask(login)
-        except DataError:
-            raise
+            answer = self._ask(
+                SimpleNamespace(get=partial(request, "GET"), post=partial(request, "POST"), close=lambda: None)
+            )
         except Exception as error:  # an invalid authority, a key that cannot be read
             kind = type(error).__name__
+            failures += [error] if isinstance(error, DataError) else []
         # Raised out here: a chained exception could hold secrets. msal hides the failures of requests.
-        if login.failure is not None:
-            raise login.failure
+        if failures:
+            raise failures[0]
         if answer is None:
             raise AccessError(
                 f"Signing in failed ({kind}): the tenant is unknown or the certificate unreadable. Check "
@@ -90,12 +101,12 @@ class MsalTokens:
         self._token, self._refused = answer["access_token"], False
         self._valid_until = self._clock.monotonic() + max(lifetime - RENEWED_BEFORE_S, lifetime / 2)
 
-    def _ask(self, login: "_Login") -> dict[str, Any]:
+    def _ask(self, http_client: SimpleNamespace) -> dict[str, Any]:
         """msal's answer, from a new application: a used one remembers failures and refused tokens."""
         import msal
 
         settings = self._settings
-        options = {"authority": settings.authority, "instance_discovery": False, "http_client": login}
+        options = {"authority": settings.authority, "instance_discovery": False, "http_client": http_client}
         if settings.auth == "device_code":
             return self._ask_user(options)
         credential: str | dict[str, str] = settings.client_secret
@@ -134,24 +145,3 @@ class MsalTokens:
                 temporary.touch(0o600)  # before the content, so that no other user can read it at any time
                 temporary.write_text(self._cache.serialize(), encoding="utf-8")
         return answer
-
-
-class _Login:
-    """msal's HTTP client."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self.failure: SharePointError | None = None
-
-    def get(self, url: str, method: str = "GET", **options: Any) -> requests.Response:
-        try:
-            return self._send(SIGNING_IN, method, url, **options)
-        except SharePointError as error:
-            self.failure = error
-            raise
-
-    def post(self, url: str, **options: Any) -> requests.Response:
-        return self.get(url, "POST", **options)
-
-    def close(self) -> None:
-        """msal requires it; the connections are those of Graph, too."""
