@@ -111,8 +111,8 @@ def _log_to_mlflow(
 
     metadata: dict[str, Any] = {"mlflow": dg.MetadataValue.url(mlflow.page(mlflow.prepared()))}
     if (run_id := mlflow.find(key)) is not None:
-        folder = storage.evaluations / BY_DATA_VERSION / content.data_version
-        mlflow.log_files(run_id, sorted(folder.glob("comparison.*")), "comparison")
+        pages = (storage.evaluations / BY_DATA_VERSION / content.data_version).glob("comparison.*")
+        mlflow.log_files(run_id, sorted(pages), "comparison")
     if holder is not None and (run_id := mlflow.find(holder.training_key)) is not None:
         folder = holder.folder(storage.evaluations)
         version = mlflow.register_best(run_id, holder, folder, _first_window(storage, content.data_version), reason)
@@ -125,9 +125,7 @@ def _first_window(storage: Storage, version: str) -> "Example":
     test = read_split(storage.split("test"), version)
     rows = slice(test.window_start[0], test.window_start[0] + test.window.length)
     return {
-        "telemetry": test.telemetry[rows][None],
-        "detections": test.detections[rows][None],
-        "detection_mask": test.detection_mask[rows][None],
+        **{name: getattr(test, name)[rows][None] for name in ("telemetry", "detections", "detection_mask")},
         "region": test.region[test.recording[rows][:1]],
     }
 
@@ -164,8 +162,6 @@ def _metadata(storage: Storage, content: Comparison, verdict: "Verdict") -> dict
         "verdict": verdict.reason,
         "promoted": verdict.promoted,
         "best": content.best,
-        "left_out": dg.MetadataValue.json(content.missing),
-        "compared": len(content.variants),
         **{name: round(value, 4) for name, value in figures.items() if value is not None},
         "no_better_than_a_baseline": [row.architecture for row in content.variants if not row.beats_baseline],
         "table": dg.MetadataValue.table([_record(row) for row in (*content.variants, *content.baselines)]),
@@ -174,12 +170,6 @@ def _metadata(storage: Storage, content: Comparison, verdict: "Verdict") -> dict
 
 
 def _record(row: Row) -> dg.TableRecord:
-    beats = {"beats_baseline": row.beats_baseline, "beats_baseline_onset": row.beats_baseline_onset}
-    return dg.TableRecord(
-        {
-            "rank": row.rank,
-            "architecture": row.architecture,
-            **{name: {None: "", True: "yes", False: "no"}[value] for name, value in beats.items()},
-            **{name: number(getattr(row, name)) for name in MEANS},
-        }
-    )
+    beats = {None: "", True: "yes", False: "no"}[row.beats_baseline]
+    means = {name: number(getattr(row, name)) for name in MEANS}
+    return dg.TableRecord({"rank": row.rank, "architecture": row.architecture, "beats the baselines": beats, **means})

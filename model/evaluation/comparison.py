@@ -50,7 +50,12 @@ def rank(
     Raises:
         DataError: there is no evaluation, or they are of different data, tasks or windows.
     """
-    _check_comparable(evaluations, baselines)
+    if not evaluations:
+        raise DataError("No evaluation to compare: evaluate at least one architecture first.")
+    of = {name: (each.data_version, *each.tasks) for name, each in {**evaluations, **baselines}.items()}
+    if len(set(of.values())) > 1:
+        listed = "; ".join(f"{name}: {', '.join(values)}" for name, values in sorted(of.items()))
+        raise DataError(f"Evaluations differ in data version or tasks ({listed}): train and evaluate all on the same.")
     ranked, ranked_baselines = _ranked(evaluations), _ranked(baselines)
     best, best_baseline = ranked[0], next(iter(ranked_baselines), None)
     by_onset = min(baselines, key=lambda name: (-(baselines[name].val.mean_onset_pr_auc or 0.0), name), default=None)
@@ -127,16 +132,6 @@ def write_comparison(content: Comparison, verdict: str, output: Path) -> None:
 
 def _ranked(evaluations: Mapping[str, Evaluation]) -> list[str]:
     return sorted(evaluations, key=lambda name: (-(evaluations[name].val.mean_pr_auc or 0.0), name))
-
-
-def _check_comparable(evaluations: Mapping[str, Evaluation], baselines: Mapping[str, Evaluation]) -> None:
-    if not evaluations:
-        raise DataError("No evaluation to compare: evaluate at least one architecture first.")
-    for key in ("data_version", "tasks"):
-        values = {name: str(getattr(each, key)) for name, each in {**evaluations, **baselines}.items()}
-        if len(set(values.values())) > 1:
-            listed = "; ".join(f"{name}: {value}" for name, value in sorted(values.items()))
-            raise DataError(f"Evaluations differ in {key} ({listed}): train and evaluate all on the same splits.")
 
 
 def _table(content: Comparison) -> pd.DataFrame:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.evaluation.config import EvaluationConfig
-from model.evaluation.predictions import TaskWindows
+from model.evaluation.predictions import Predictions
 from model.recording.times import MAX_STEP_MS
 
 MERGE_S = 2.0
@@ -44,7 +44,7 @@ class Alarm(NamedTuple):
 class Drives:
     """All windows of one task with E onsets, on one joint clock on which the recordings are far apart."""
 
-    windows: TaskWindows
+    windows: Predictions
     t: Times
     """(W,) time of each window"""
     onset_ms: Times
@@ -63,7 +63,7 @@ class Drives:
     """None if the split lacks the speed"""
 
     @classmethod
-    def of(cls, windows: TaskWindows) -> Self:
+    def of(cls, windows: Predictions) -> Self:
         """Find the onsets in windows that are ordered by recording and time."""
         merge = merge_ms(windows.time_ms, windows.recording)
         apart = np.ptp(windows.time_ms) + APART_MS if len(windows.time_ms) else 0

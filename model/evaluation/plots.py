@@ -9,14 +9,14 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from model.common.figures import COLOURS, legend, new_figure
 from model.evaluation.measures import reliability
-from model.evaluation.predictions import Predictions, TaskWindows
+from model.evaluation.predictions import Predictions
 from model.evaluation.results import CurvePoint, Row, SplitFigures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Tasks = Mapping[str, TaskWindows]
+Tasks = Mapping[str, Predictions]
 
 
 def evaluation_figures(predictions: Predictions, figures: SplitFigures, title: str) -> dict[str, "Figure"]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,28 +16,12 @@ from model.recording.schema import ACTIONS, TARGETS
 PREDICTIONS = "predictions_{}.npz"
 
 
-class TaskWindows(NamedTuple):
-    """The windows (W,) of one task whose label is known; arrays as in `Predictions`."""
-
-    labels: npt.NDArray[np.bool_]
-    probabilities: npt.NDArray[np.float64]
-    going_on: npt.NDArray[np.bool_]
-    time_ms: npt.NDArray[np.int64]
-    recording: npt.NDArray[np.integer]
-    speed: npt.NDArray[np.float32]
-    lane_boxes: npt.NDArray[np.int64]
-    brake_force: npt.NDArray[np.float32]
-    horizon_s: float
-
-    def chosen(self, rows: npt.NDArray[np.bool_]) -> "TaskWindows":
-        """The windows of a mask (W,)."""
-        arrays: dict[str, Any] = {name: getattr(self, name)[rows] for name in self._fields[:-1]}
-        return self._replace(**arrays)
-
-
 @dataclass(frozen=True)
 class Predictions:
-    """Predicted and observed values of W windows; all but the labels and the braking force are of the last frame."""
+    """Predicted and observed values of W windows; all but the labels and the braking force are of the last frame.
+
+    Arrays (W,tasks) are (W,) in the windows of a single task.
+    """
 
     tasks: tuple[str, ...]
     recordings: tuple[str, ...]
@@ -80,12 +64,23 @@ class Predictions:
             brake_force=split.targets[last][:, [TARGETS.index(f"brake_force_{horizon}") for horizon in horizons]],
         )
 
-    def task(self, column: int) -> TaskWindows:
-        """The windows of one task whose label is known."""
-        known = self.known[:, column]
-        arrays: dict[str, Any] = {name: getattr(self, name)[known] for name in TaskWindows._fields[:-1]}
-        columns = {name: array[:, column] if array.ndim == 2 else array for name, array in arrays.items()}
-        return TaskWindows(**columns, horizon_s=float(self.tasks[column].split("_")[1].removesuffix("s")))
+    def task(self, column: int) -> Self:
+        """The windows of a single task whose label is known."""
+        arrays = {name: array[:, column] if array.ndim == 2 else array for name, array in self._arrays().items()}
+        return replace(self, tasks=(self.tasks[column],), **arrays).chosen(self.known[:, column])
+
+    def chosen(self, rows: npt.NDArray[np.bool_]) -> Self:
+        """The windows of a mask (W,)."""
+        return replace(self, **{name: array[rows] for name, array in self._arrays().items()})
+
+    def _arrays(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+
+    @property
+    def horizon_s(self) -> float:
+        """Of a single task: seconds from the last frame to the label's."""
+        (task,) = self.tasks
+        return float(task.split("_")[1].removesuffix("s"))
 
     def same_windows(self, other: "Predictions") -> bool:
         """Whether both cover the same windows, so that they can be compared window by window."""

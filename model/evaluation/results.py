@@ -18,7 +18,6 @@ SHOWN_FIGURES = ("pr_auc", "roc_auc", "f1", "mcc", "balanced_accuracy", "brier",
 FEW_EVENTS = 20
 """With fewer events of a task, a test split can hardly distinguish two models."""
 Interval = tuple[float, float]
-"""Low and high end."""
 
 
 class Result(BaseModel):
@@ -27,7 +26,6 @@ class Result(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def write(self, path: Path) -> None:
-        """Write as JSON, atomically."""
         write_json(path, self.model_dump(mode="json"))
 
     @classmethod
@@ -64,15 +62,14 @@ class AlarmThreshold(Result):
     budget: float | None
     """None: not chosen for a budget but by the best F1"""
     on: float | None
-    """An alarm starts at or above it; None if no threshold keeps the budget"""
+    """An alarm starts at or above it; None if no threshold keeps the budget, for `reason`"""
     off: float | None
     """An alarm ends below it"""
     reason: str | None = None
-    """Why there is no threshold"""
 
 
 class RecallAtLead(Result):
-    """Share of events whose alarm rings at least `lead_s` before the onset."""
+    """Share of events with an alarm at least `lead_s` before the onset."""
 
     lead_s: float
     recall: float | None
@@ -130,8 +127,7 @@ class TaskFigures(Result):
     brier: float | None
     calibration_error: float | None
     """Of the calibrated probabilities, like all figures here"""
-    uncalibrated_error: float | None = None
-    """Before calibration"""
+    uncalibrated_error: float | None
     threshold: float | None
     """The one with the best F1 on val"""
     precision: float | None = None
@@ -143,10 +139,10 @@ class TaskFigures(Result):
     fp: int | None = None
     fn: int | None = None
     tn: int | None = None
-    pr_auc_interval: Interval | None = None
-    random_pr_auc: float | None = None
-    events: AlarmFigures | None = None
-    """At the threshold with the best F1 on val"""
+    pr_auc_interval: Interval | None
+    random_pr_auc: float | None
+    events: AlarmFigures | None
+    """At `threshold`"""
     onset: OnsetFigures
     alarms: list[AlarmFigures]
     """One per budget"""
@@ -155,20 +151,11 @@ class TaskFigures(Result):
 
     @property
     def event_count(self) -> int:
-        """Events that could have been foreseen."""
         return self.alarms[0].events
 
     @property
     def hours(self) -> float:
-        """Hours driven in the split."""
         return self.alarms[0].hours
-
-    @property
-    def alarm_share(self) -> float | None:
-        """Windows at or above the threshold, as a share: a network that always alarms misses little."""
-        return (
-            (self.tp + self.fp) / self.windows if self.tp is not None and self.fp is not None and self.windows else None
-        )
 
 
 class SplitFigures(BaseModel):
@@ -185,12 +172,10 @@ class SplitFigures(BaseModel):
 
     @classmethod
     def of(cls, tasks: dict[str, TaskFigures]) -> Self:
-        onsets = [figures.onset.pr_auc for figures in tasks.values()]
-        means: dict[str, Any] = {
-            "mean_pr_auc": mean_of_defined(figures.pr_auc for figures in tasks.values()),
-            "mean_onset_pr_auc": mean_of_defined(onsets),
-        }
-        return cls(**means, **tasks)
+        figures: dict[str, Any] = dict(tasks)
+        figures["mean_pr_auc"] = _mean_of_defined(task.pr_auc for task in tasks.values())
+        figures["mean_onset_pr_auc"] = _mean_of_defined(task.onset.pr_auc for task in tasks.values())
+        return cls(**figures)
 
 
 class Difference(Result):
@@ -203,7 +188,6 @@ class Difference(Result):
 
     @property
     def better(self) -> bool:
-        """Whether the mean's interval lies above zero."""
         return self.mean is not None and self.mean[0] > 0
 
     @property
@@ -244,8 +228,7 @@ class Row(Result):
 
     rank: int
     architecture: str
-    recipe: str = ""
-    """Name of the recipe, with changed options; empty for a baseline"""
+    recipe: str
     val_mean_pr_auc: float | None
     test_mean_pr_auc: float | None
     val_mean_onset_pr_auc: float | None
@@ -253,11 +236,11 @@ class Row(Result):
     test: dict[str, TaskFigures]
     difference_to_best: dict[str, Interval | None]
     """By task, the paired interval of the difference in PR-AUC; None if undefined or for the best itself"""
-    difference_to_baseline: Difference | None = None
+    difference_to_baseline: Difference | None
     """To the best baseline; None for a baseline, or without baselines"""
-    beats_baseline: bool | None = None
+    beats_baseline: bool | None
     """Whether the interval of the difference in mean PR-AUC to the best baseline lies above zero"""
-    beats_baseline_onset: bool | None = None
+    beats_baseline_onset: bool | None
     """The same at onsets, to the baseline that is best there"""
 
 
@@ -278,9 +261,8 @@ class Comparison(Result):
     best_onset_baseline: str | None
     """By mean PR-AUC at onsets on val"""
     camera: str | None
-    """Of the best network, as in its evaluation"""
 
 
-def mean_of_defined(values: Iterable[float | None]) -> float | None:
+def _mean_of_defined(values: Iterable[float | None]) -> float | None:
     defined = [value for value in values if value is not None]
     return sum(defined) / len(defined) if defined else None

@@ -6,27 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from model.evaluation import alarms, calibration
+from model.evaluation import alarms, calibration, measures
 from model.evaluation.calibration import Calibrator
 from model.evaluation.config import EvaluationConfig
 from model.evaluation.events import Drives
-from model.evaluation.measures import (
-    average_precision,
-    binary_metrics,
-    blocks,
-    bootstrap_areas,
-    bootstrap_draws,
-    choose_threshold,
-    expected_calibration_error,
-    interval,
-    roc_auc,
-)
-from model.evaluation.predictions import PREDICTIONS, Predictions, TaskWindows
+from model.evaluation.predictions import PREDICTIONS, Predictions
 from model.evaluation.results import (
     EVALUATION,
     SCHEMA_VERSION,
     AlarmThreshold,
     Evaluation,
+    Interval,
     OnsetFigures,
     Slice,
     SplitFigures,
@@ -68,14 +58,11 @@ def evaluate_predictions(
     return evaluation, calibrator
 
 
-def choose_thresholds(windows: TaskWindows, config: EvaluationConfig) -> list[AlarmThreshold]:
+def choose_thresholds(windows: Predictions, config: EvaluationConfig) -> list[AlarmThreshold]:
     """The thresholds of a task: with the best F1, None if there is no positive, and one per budget of false alarms."""
-    best_f1 = choose_threshold(windows.labels, windows.probabilities)
-    off = None if best_f1 is None else best_f1 * config.alarm_off_share
-    return [
-        AlarmThreshold(budget=None, on=best_f1, off=off),
-        *alarms.choose_thresholds(Drives.of(windows), config),
-    ]
+    on = measures.choose_threshold(windows.labels, windows.probabilities)
+    best_f1 = AlarmThreshold(budget=None, on=on, off=None if on is None else on * config.alarm_off_share)
+    return [best_f1, *alarms.choose_thresholds(Drives.of(windows), config)]
 
 
 def score(
@@ -88,33 +75,30 @@ def score(
     tasks = {}
     for column, task in enumerate(predictions.tasks):
         windows, before = predictions.task(column), raw.task(column).probabilities
-        labels, scores = windows.labels, windows.probabilities
         best_f1, *budgets = thresholds[task]
-        figures = binary_metrics(labels, scores, best_f1.on)
-        block = blocks(windows.time_ms, windows.recording)
-        draws = bootstrap_draws(block, config.bootstrap_samples, config.seed)
+        figures = measures.binary_metrics(windows.labels, windows.probabilities, best_f1.on)
         drives = Drives.of(windows)
         tasks[task] = TaskFigures(
             **figures,
-            uncalibrated_error=expected_calibration_error(labels, before),
-            pr_auc_interval=interval(bootstrap_areas(labels, scores, block, draws)[0], config.confidence_level),
+            uncalibrated_error=measures.expected_calibration_error(windows.labels, before),
+            pr_auc_interval=_intervals(windows, config)[0],
             random_pr_auc=figures["positive_rate"],
             events=None if best_f1.on is None else alarms.alarm_figures(drives, best_f1, config),
             onset=_onset_figures(windows, config),
             alarms=[alarms.alarm_figures(drives, threshold, config) for threshold in budgets],
             alarm_curve=alarms.alarm_curve(drives, config),
-            slices=_slices(windows, predictions.recordings, config),
+            slices=_slices(windows, config),
         )
     return SplitFigures.of(tasks)
 
 
-def _slices(windows: TaskWindows, recordings: Sequence[str], config: EvaluationConfig) -> list[Slice]:
+def _slices(windows: Predictions, config: EvaluationConfig) -> list[Slice]:
     """Onset figures by speed, by boxes in the own lane, and by recording; with fewer resamples."""
     few = config.replace(bootstrap_samples=max(2, config.bootstrap_samples // 5))
     speed, boxes = windows.speed, windows.lane_boxes.clip(max=2)
     parts = [("speed", name, (speed >= low) & (speed < high)) for name, (low, high) in SPEEDS.items()]
     parts += [("traffic", name, boxes == number) for number, name in enumerate(BOXES_IN_LANE)]
-    parts += [("recording", name, windows.recording == number) for number, name in enumerate(recordings)]
+    parts += [("recording", name, windows.recording == number) for number, name in enumerate(windows.recordings)]
     return [
         Slice(by=by, part=part, onset=_onset_figures(windows.chosen(rows), few))
         for by, part, rows in parts
@@ -122,19 +106,25 @@ def _slices(windows: TaskWindows, recordings: Sequence[str], config: EvaluationC
     ]
 
 
-def _onset_figures(windows: TaskWindows, config: EvaluationConfig) -> OnsetFigures:
+def _onset_figures(windows: Predictions, config: EvaluationConfig) -> OnsetFigures:
     """Figures over the windows at whose last frame the action is not under way; an area without interval is None."""
     onset = windows.chosen(~windows.going_on)
     labels, scores = onset.labels, onset.probabilities
-    block = blocks(onset.time_ms, onset.recording)
-    areas = bootstrap_areas(labels, scores, block, bootstrap_draws(block, config.bootstrap_samples, config.seed))
-    precision, roc = (interval(values, config.confidence_level) for values in areas)
+    precision, roc = _intervals(onset, config)
     return OnsetFigures(
         windows=len(labels),
         positives=int(labels.sum()),
         positive_rate=float(labels.mean()) if len(labels) else None,
-        pr_auc=average_precision(labels, scores) if precision else None,
+        pr_auc=measures.average_precision(labels, scores) if precision else None,
         pr_auc_interval=precision,
-        roc_auc=roc_auc(labels, scores) if roc else None,
+        roc_auc=measures.roc_auc(labels, scores) if roc else None,
         roc_auc_interval=roc,
     )
+
+
+def _intervals(windows: Predictions, config: EvaluationConfig) -> list[Interval | None]:
+    """Of PR-AUC and of ROC-AUC."""
+    block = measures.blocks(windows.time_ms, windows.recording)
+    draws = measures.bootstrap_draws(block, config.bootstrap_samples, config.seed)
+    areas = measures.bootstrap_areas(windows.labels, windows.probabilities, block, draws)
+    return [measures.interval(values, config.confidence_level) for values in areas]

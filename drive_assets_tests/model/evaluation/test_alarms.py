@@ -1,12 +1,14 @@
 """Alarms by hand: brake_1s, so that a label that is true at t means an onset at t + 1 s."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from model.evaluation.alarms import alarm_curve, alarm_figures, choose_thresholds, rate_interval
 from model.evaluation.config import EvaluationConfig
 from model.evaluation.events import Drives
-from model.evaluation.predictions import TaskWindows
+from model.evaluation.predictions import Predictions
 from model.evaluation.results import AlarmThreshold
 
 CONFIG = EvaluationConfig(alarm_off_share=0.5, false_alarms_per_hour=[60.0])
@@ -25,9 +27,10 @@ def drives(probability: dict[float, float], braking: list[tuple[float, float]]) 
     return Drives.of(windows(t, labels, p, state))
 
 
-def windows(t: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, state: np.ndarray) -> TaskWindows:
+def windows(t: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, state: np.ndarray) -> Predictions:
     zeros, speed = np.zeros(len(t), int), np.full(len(t), 36, np.float32)
-    return TaskWindows(labels, probabilities, state, t, zeros, speed, zeros, speed * 0 + 0.3, 1.0)
+    known, force = np.ones(len(t), bool), np.full(len(t), 0.3, np.float32)
+    return Predictions(("brake_1s",), ("first",), labels, known, state, probabilities, t, zeros, speed, zeros, force)
 
 
 def reached(drives: Drives, config: EvaluationConfig = CONFIG) -> tuple[int, int, list[float]]:
@@ -36,24 +39,26 @@ def reached(drives: Drives, config: EvaluationConfig = CONFIG) -> tuple[int, int
     return len(alarms), sum(alarm.false for alarm in alarms), lead[np.isfinite(lead)].tolist()
 
 
-def test_an_alarm_before_the_onset_foresees_it() -> None:
-    assert reached(drives({18.5: 0.9, 19.0: 0.9}, [(20, 22)])) == (1, 0, [1.5])
+LEFT_OVER = {second / 2: 0.9 for second in range(2 * 21, 2 * 27)}
+BEFORE_BOTH = {second / 2: 0.9 for second in range(2 * 19, 2 * 27)}
 
 
-def test_an_alarm_far_ahead_or_after_the_end_is_false() -> None:
-    assert reached(drives({10.0: 0.9}, [(20, 22)])) == (1, 1, [])
-    assert reached(drives({30.0: 0.9}, [(20, 22)])) == (1, 1, [])
-
-
-def test_an_alarm_while_the_driver_already_brakes_is_neither_right_nor_false() -> None:
-    assert reached(drives({20.0: 0.9}, [(20, 22)])) == (1, 0, [])
-
-
-def test_an_alarm_left_over_from_an_earlier_braking_foresees_nothing() -> None:
-    ringing = {second / 2: 0.9 for second in range(2 * 21, 2 * 27)}
-    assert reached(drives(ringing, [(20, 22), (26, 28)])) == (1, 0, [])
-    before_both = {second / 2: 0.9 for second in range(2 * 19, 2 * 27)}
-    assert reached(drives(before_both, [(20, 22), (26, 28)])) == (1, 0, [1.0])
+@pytest.mark.parametrize(
+    ("probability", "braking", "expected"),
+    [
+        pytest.param({18.5: 0.9, 19.0: 0.9}, [(20, 22)], (1, 0, [1.5]), id="before the onset: foreseen"),
+        pytest.param({10.0: 0.9}, [(20, 22)], (1, 1, []), id="far ahead: false"),
+        pytest.param({30.0: 0.9}, [(20, 22)], (1, 1, []), id="after the end: false"),
+        pytest.param({20.0: 0.9}, [(20, 22)], (1, 0, []), id="while the driver already brakes: neither"),
+        pytest.param(LEFT_OVER, [(20, 22), (26, 28)], (1, 0, []), id="left over from an earlier braking: neither"),
+        pytest.param(BEFORE_BOTH, [(20, 22), (26, 28)], (1, 0, [1.0]), id="before both: foresees the first"),
+        pytest.param({0.0: 0.9}, [(0.5, 3)], (1, 0, []), id="for an onset that no window precedes: neither"),
+    ],
+)
+def test_which_alarms_are_false(
+    probability: dict[float, float], braking: list[tuple[float, float]], expected: tuple[int, int, list[float]]
+) -> None:
+    assert reached(drives(probability, braking)) == expected
 
 
 def test_hysteresis_holds_an_alarm_and_the_minimum_duration_delays_it() -> None:
@@ -63,10 +68,16 @@ def test_hysteresis_holds_an_alarm_and_the_minimum_duration_delays_it() -> None:
     assert reached(drives({18.0: 0.9}, [(20, 22)]), CONFIG.replace(alarm_min_s=1.0)) == (0, 0, [])
 
 
-def test_an_onset_that_no_window_precedes_is_no_event() -> None:
-    found = drives({0.0: 0.9}, [(0.5, 3)])
-    assert found.events == 0
-    assert reached(found) == (1, 0, [])
+def test_alarms_and_onsets_of_two_recordings_are_apart() -> None:
+    """The second recording begins to brake where the first has an alarm; its own alarm is too late."""
+    t, no = np.tile(np.arange(40) * 500, 2), np.zeros(80, bool)
+    labels, p = no.copy(), np.zeros(80)
+    labels[60:64], p[[18, 78]] = True, 0.9
+    two = replace(windows(t, labels, p, no), recording=np.repeat([0, 1], 40))
+    found = Drives.of(two)
+    assert reached(found) == (2, 2, [])
+    assert [found.place(time) for time in found.onset_ms] == [(1, 11_000)]
+    assert (found.hours, found.km) == (2 * 19.5 / 3600, pytest.approx(0.39))
 
 
 @pytest.mark.parametrize("stride", [1, 3, 5, 8])
