@@ -66,14 +66,14 @@ def model_comparison(
         winner, weights = evaluations[content.best], storage.checkpoint(content.best) / best.WEIGHTS
         unscored = _score_incumbent(context, storage, compute, version, winner.evaluation_config)
         verdict = best.judge(content, output, weights, unscored)
-        write_comparison(content, verdict.reason, output)
+        write_comparison(content, verdict, output)
         key = key_of_checkpoint(storage, content.best)
         holder = best.promote(winner, output, weights, key) if verdict.promoted else best.incumbent(output)
         pages = _log_to_mlflow(storage, mlflow, content, key, holder, verdict.reason)
     except DataError as error:
         reasons = "\n".join(f"  {name}: {reason}" for name, reason in missing.items())
         raise dg.Failure(f"{error}\n{reasons}", allow_retries=False) from error
-    context.log.info(verdict.reason)
+    context.log.info(f"{verdict.headline}: {verdict.reason}. {verdict.alias}")
     return dg.MaterializeResult(metadata=_metadata(storage, content, verdict) | pages)
 
 
@@ -157,9 +157,10 @@ def _metadata(storage: Storage, content: Comparison, verdict: "Verdict") -> dict
     figures = {f"{top}_{name}": getattr(row, name) for top, row in tops.items() for name in MEANS}
     return {
         "report": report_link("model_comparison"),
-        "summary": f"{missing}{content.best} is the best of {len(content.variants)} by {content.chosen_by}; "
-        f"{verdict.reason}",
-        "verdict": verdict.reason,
+        "summary": f"{missing}{content.best} is the first of {len(content.variants)} by {content.chosen_by}. "
+        f"{verdict.headline}: {verdict.reason}",
+        "verdict": f"{verdict.headline}: {verdict.reason}",
+        "alias": verdict.alias,
         "promoted": verdict.promoted,
         "best": content.best,
         **{name: round(value, 4) for name, value in figures.items() if value is not None},

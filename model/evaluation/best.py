@@ -7,7 +7,7 @@ from model.common.files import atomic_path, sha256
 from model.evaluation import calibration
 from model.evaluation.paired import Areas
 from model.evaluation.predictions import PREDICTIONS, test_predictions
-from model.evaluation.results import CALIBRATION, EVALUATION, Comparison, Evaluation, Interval, Result
+from model.evaluation.results import CALIBRATION, EVALUATION, FEW_EVENTS, Comparison, Evaluation, Interval, Result
 
 POINTER, WEIGHTS = "best.json", "best_model.pt"
 
@@ -27,10 +27,14 @@ class Best(Result):
 
 
 class Verdict(Result):
-    """Whether the best of a comparison replaces the incumbent, and why."""
+    """Which model to deploy, and why."""
 
     promoted: bool
+    """Whether the best of the comparison replaces the incumbent"""
+    headline: str
     reason: str
+    alias: str
+    """One sentence on the alias `best` in MLflow's registry"""
 
 
 def incumbent(output: Path) -> Best | None:
@@ -51,20 +55,39 @@ def judge(content: Comparison, output: Path, weights: Path, unscored: str | None
     calibration.load(weights)
     best, holder = content.variants[0], incumbent(output)
     name, to_baseline = best.architecture, best.difference_to_baseline
-    promoted, reason = True, f"{name} is the first to beat {content.best_baseline}"
+    promoted, reason = True, f"it is the first to beat {content.best_baseline}"
     if to_baseline is not None and not to_baseline.better:
-        promoted = False
-        reason = f"{name} does not beat {content.best_baseline} (difference {_shown(to_baseline.mean)})"
+        promoted, reason = False, _not_beaten(content)
     elif holder is not None and holder.checkpoint == sha256(weights):
-        promoted, reason = False, f"{name} already is the best so far"
+        promoted, reason = False, "no other network is better on val"
     elif unscored is not None and holder is not None:
-        reason = f"{name} replaces {holder.architecture}, which cannot be scored on these splits: {unscored}"
+        reason = f"{holder.architecture}, deployed so far, cannot be scored on these splits: {unscored}"
     elif holder is not None:
         ours, theirs = (Areas.of(test_predictions(folder)) for folder in (output / name, holder.folder(output)))
         difference = ours.minus(theirs)
-        promoted, verb = difference.better, "beats" if difference.better else "does not beat"
-        reason = f"{name} {verb} {holder.architecture}, the best so far (difference {_shown(difference.mean)})"
-    return Verdict(promoted=promoted, reason=reason)
+        promoted, verb = difference.better, "beats" if difference.better else "is not shown to beat"
+        reason = f"{name} {verb} {holder.architecture}, deployed so far ({_shown(difference.mean)})"
+    keep = f"Keep {holder.architecture} of data version {holder.data_version}" if holder else "Deploy no network"
+    missing = "is not given: models:/drive-assets@best exists once a network beats the baselines"
+    points = "now points to it" if promoted else "still points to it" if holder else missing
+    return Verdict(
+        promoted=promoted,
+        headline=f"Deploy {name}" if promoted else keep,
+        reason=reason,
+        alias=f"The alias best in MLflow's registry {points}.",
+    )
+
+
+def _not_beaten(content: Comparison) -> str:
+    """That the best baseline is not beaten, by which margin, and whether test is too small to tell."""
+    best = content.variants[0]
+    others = any(row.beats_baseline for row in content.variants)
+    who = f"{best.architecture}, the first on val, is not" if others else "no network is"
+    mean = best.difference_to_baseline.mean if best.difference_to_baseline else None
+    rarest = min(content.tasks, key=lambda task: best.test[task].event_count)
+    events = best.test[rarest].event_count
+    few = f"; test has {events} events of {rarest}, {FEW_EVENTS} are needed" if events < FEW_EVENTS else ""
+    return f"{who} shown to beat {content.best_baseline} ({best.architecture}: {_shown(mean)}){few}"
 
 
 def promote(evaluation: Evaluation, output: Path, weights: Path, training_key: str) -> Best:
@@ -88,4 +111,5 @@ def promote(evaluation: Evaluation, output: Path, weights: Path, training_key: s
 
 
 def _shown(interval: Interval | None) -> str:
-    return "undefined" if interval is None else f"{interval[0]:+.3f} to {interval[1]:+.3f}"
+    """The interval of a difference."""
+    return f"mean PR-AUC on test {interval[0]:+.3f} to {interval[1]:+.3f}" if interval else "difference undefined"

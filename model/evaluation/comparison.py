@@ -14,6 +14,7 @@ from model.common.errors import DataError
 from model.common.figures import png_bytes, save_png
 from model.common.files import atomic_path, write_text
 from model.common.pages import render
+from model.evaluation.best import Verdict
 from model.evaluation.paired import Areas
 from model.evaluation.plots import comparison_figure, foreseen_figure
 from model.evaluation.predictions import test_predictions
@@ -103,7 +104,7 @@ def rank(
     )
 
 
-def write_comparison(content: Comparison, verdict: str, output: Path) -> None:
+def write_comparison(content: Comparison, verdict: Verdict, output: Path) -> None:
     """Write comparison.{html,csv,json,png} to `output` and to `output`/comparisons/<data version>.
 
     The second copy stays when the data change.

@@ -32,6 +32,7 @@ SMALL = TrainingConfig(
     epochs=1, batch_size=64, embedding_dim=16, hidden_dim=16, attention_num_heads=4, decoder_num_layers=1
 )
 CONFIG = EvaluationConfig(bootstrap_samples=20)
+VERDICT = Verdict(promoted=False, headline="Deploy no network", reason="none is better", alias="It is not given.")
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def compare(
     missing: Mapping[str, str] = MappingProxyType({}),
 ) -> Comparison:
     content = rank(evaluations, baselines, missing, folder)
-    write_comparison(content, "none is shown to be better", folder)
+    write_comparison(content, VERDICT, folder)
     return content
 
 
@@ -168,7 +169,7 @@ def test_the_comparison_is_ranked_by_val_and_written(evaluated: Path) -> None:
     assert len(lines) == 3
     page = (evaluated / "evaluation" / "comparison.html").read_text()
     assert page.count("<table>") == 3 + 2 * len(content.tasks)
-    assert "Verdict: none is shown to be better." in page
+    assert "<h1>Deploy no network</h1>\n<p><b>Why:</b> none is better. It is not given.</p>" in page
     events = content.variants[0].test["brake_1s"].events
     assert f"<td>{events.foreseen} of {events.events}</td>" in page
     options = "epochs 1, batch_size 64, embedding_dim 16, hidden_dim 16, attention_num_heads 4, decoder_num_layers 1"
@@ -205,7 +206,7 @@ def test_baselines_are_rows_of_the_comparison(evaluated: Path, tmp_path: Path) -
     difference = content.variants[0].difference_to_baseline.mean
     assert difference[0] < difference[1] < 0
     page = (folder / "comparison.html").read_text()
-    assert page.index("Not compared") < page.index("best is chosen by") < page.index("last_state (baseline)")
+    assert page.index("Not compared") < page.index("Networks are ranked by") < page.index("last_state (baseline)")
     assert f'href="{content.best}/report.html"' in page and "recordings in test" in page
     kept = (folder / "comparisons" / "v1" / "comparison.html").read_text()
     assert "href=" not in kept and kept.count("<td") == page.count("<td")
@@ -214,7 +215,9 @@ def test_baselines_are_rows_of_the_comparison(evaluated: Path, tmp_path: Path) -
     weights = evaluated / "models" / content.best / "best_model.pt"
     verdict = judge(content, folder, weights)
     assert not verdict.promoted
-    assert f"does not beat {content.best_baseline} (difference -" in verdict.reason
+    assert verdict.headline == "Deploy no network" and "is not given" in verdict.alias
+    assert f"no network is shown to beat {content.best_baseline} ({content.best}: mean PR-AUC on" in verdict.reason
+    assert re.search(r"; test has \d+ events of \w+, 20 are needed$", verdict.reason)
     assert len(table.splitlines()) == 1 + 2 + len(BASELINES)
 
 
@@ -239,14 +242,14 @@ def test_the_best_stays_until_a_better_one_comes(evaluated: Path, tmp_path: Path
     assert verdict(bad).promoted
     kept = promote(evaluations[bad], folder, weights(bad), "bad/v1/x")
     assert incumbent(folder) == kept
-    assert "already is the best so far" in verdict(bad).reason
+    assert "no other network is better" in verdict(bad).reason
     better = verdict(good)
     assert better.promoted
-    assert f"{good} beats {bad}, the best so far (difference +" in better.reason
+    assert f"{good} beats {bad}, deployed so far (mean PR-AUC on test +" in better.reason
     kept = promote(evaluations[good], folder, weights(good), "good/v1/x")
     worse = verdict(bad)
     assert not worse.promoted
-    assert "does not beat" in worse.reason
+    assert worse.headline == f"Keep {good} of data version v1" and "is not shown to beat" in worse.reason
     best = kept.folder(folder) / "best_model.pt"
     assert best.read_bytes() == weights(good).read_bytes()
     assert calibration.load(best) is not None
