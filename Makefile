@@ -31,8 +31,8 @@ docs: $(STAMP)  ## the documentation as a site, in site/
 	$(BIN)/mkdocs build --strict
 
 lint: $(STAMP)  ## style and types
-	$(BIN)/ruff format --check drive_assets model drive_assets_tests benchmarks
-	$(BIN)/ruff check drive_assets model drive_assets_tests benchmarks
+	$(BIN)/ruff format --check drive_assets model drive_assets_tests benchmarks examples
+	$(BIN)/ruff check drive_assets model drive_assets_tests benchmarks examples
 	$(BIN)/mypy
 
 test: lint  ## all checks

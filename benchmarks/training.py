@@ -23,14 +23,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from torch.utils.flop_counter import FlopCounterMode
 
-from drive_assets_tests.model.network.plain import PlainModel
+from benchmarks.plain_networks import PlainModel
 from model.dataset.window_data import WindowData
 from model.factory import MultimodalModel, architecture_of, create_model_variant
 from model.network.architectures import ARCHITECTURES
 from model.network.attention import Dropout
 from model.recording.schema import BOX_FEATURES, FEATURES, TELEMETRY_DIM
 from model.training.loss import training_loss
-from model.training.precision import choose_device, choose_precision
+from model.training.precision import autocast, choose_device, choose_precision
 from model.training.recipes import RECIPES, TrainingConfig
 from model.training.step import WARM_UP, Step
 
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument(
         "--recipe", choices=[name for name, recipe in RECIPES.items() if not recipe.derives], default="reference"
     )
-    parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], help="of our steps; default the recipe's")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], help="of our steps; default the recipe's")
     parser.add_argument("--compiled", action="store_true", help="compile the networks (CUDA)")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--device", default="auto")
@@ -78,7 +78,7 @@ def main() -> None:
     config, device = RECIPES[options.recipe].replace(compiled=options.compiled), choose_device(options.device)
     ours_config = config.replace(precision=options.precision or config.precision)
     data = random_windows(options.steps * config.batch_size, config.trained_tasks)
-    ours_in, plain_in = (choose_precision(each.precision, device).name for each in (ours_config, config))
+    ours_in, plain_in = (choose_precision(each.precision, device) for each in (ours_config, config))
     print(
         f"{device}, {torch.get_num_threads()} threads, {len(data)} windows a round, ours in {ours_in}, "
         f"straightforward in {plain_in}",
@@ -112,6 +112,10 @@ def create(architecture: str, config: TrainingConfig) -> MultimodalModel:
 def training_flops(network: MultimodalModel, data: WindowData) -> float:
     """Floating-point operations of one window in training, in the straightforward formulation."""
     batch = data.gather(torch.arange(8))
+    if network.derived is None:
+        ours, plain = (model.eval()(*batch[:3]) for model in (network, PlainModel(network)))
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4)
+        network.train()
     with FlopCounterMode(display=False) as counter, torch.backends.mkldnn.flags(enabled=False):
         sum(logits.sum() for logits in PlainModel(network)(*batch[:3]).values()).backward()  # type: ignore[union-attr]
     return counter.get_total_flops() / 8
@@ -161,8 +165,7 @@ def our_step(
     network: MultimodalModel, config: TrainingConfig, data: WindowData, device: torch.device, capture: bool = True
 ) -> Step:
     loss = training_loss(config, config.trained_tasks).to(device)
-    precision = choose_precision(config.precision, device)
-    return Step(network, data.to(device), loss, precision, config, capture=capture)
+    return Step(network, data.to(device), loss, config, capture=capture)
 
 
 def our_epoch(network: MultimodalModel, config: TrainingConfig, data: WindowData, device: torch.device) -> Epoch:
@@ -179,13 +182,12 @@ def plain_epoch(network: MultimodalModel, config: TrainingConfig, data: WindowDa
     model = PlainModel(with_torchs_dropout(network)).train()
     loss = training_loss(config, config.trained_tasks).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate)
-    precision = choose_precision(config.precision, device)
 
     def epoch(order: Tensor) -> None:
         for batch in DataLoader(Subset(Windows(data), order.tolist()), config.batch_size):
             telemetry, detections, mask, labels, known = (values.to(device) for values in batch)
             optimizer.zero_grad()
-            with precision.autocast():
+            with autocast(config.precision, device):
                 logits = model(telemetry, detections, mask)
             value = loss(logits, labels, known)
             value.backward()

@@ -1,6 +1,5 @@
 """The demo: simulated drives through the whole graph, small enough for two cores and ten minutes."""
 
-import os
 import time
 
 import dagster as dg
@@ -16,6 +15,7 @@ from drive_assets.running.materialize import materialize
 from drive_assets.simulation.clips import simulate_boxy, simulate_nuimages
 from drive_assets.simulation.config import SimulationConfig
 from drive_assets.simulation.drives import simulate_drives
+from model.common.processes import usable_cores
 from model.common.progress import Log
 
 SIMULATION = SimulationConfig(recordings=10, duration_s=160.0, boxy_sequences=6, boxy_frames=12)
@@ -30,7 +30,7 @@ def demo_compute() -> Compute:
     compute = compute_from_environment()
     if not isinstance(compute, LocalCompute):
         return compute
-    processes = max(compute.processes, min(len(os.sched_getaffinity(0)), MAX_PROCESSES))
+    processes = max(compute.processes, min(usable_cores(), MAX_PROCESSES))
     return LocalCompute(threads=compute.threads, processes=processes)
 
 

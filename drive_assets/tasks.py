@@ -18,8 +18,8 @@ from model.detection.detector_config import DetectorConfig, DetectorResult
 from model.evaluation.config import EvaluationConfig
 from model.evaluation.results import EVALUATION
 from model.recording.folder import ANNOTATIONS, TELEMETRY
+from model.training.published import TrainingResult
 from model.training.recipes import TrainingConfig
-from model.training.result import TrainingResult
 
 STOP_REQUESTED = threading.Event()
 """Set when the cluster's time limit for this process is near."""
@@ -126,7 +126,6 @@ def train(job: TrainJob, tell: Log) -> TrainingResult:
             job.data_version,
             _then_exit(epochs),
             job.force,
-            tell,
             epochs.begin,
         )
 

@@ -1,6 +1,8 @@
 """What op and worker exchange as JSON: the work, and a report of each job."""
 
+import contextlib
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -8,7 +10,10 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, DAGSTER_PIPES_MESSAGES_ENV_VAR, encode_param
 from pydantic import TypeAdapter
+
+from model.common.files import write_json
 
 T = TypeVar("T")
 
@@ -70,13 +75,40 @@ def version() -> str:
     return f"{installed('drive-assets')}+{digest.hexdigest()[:12]}"
 
 
-def reports_in(payloads: Iterable[Any]) -> dict[int, Report]:
-    """The last report of each job among the payloads of Pipes' custom messages, by the job's number."""
-    return {report.job: report for report in (from_wire(Report, payload) for payload in payloads)}
+def hand_over(work: Work, context: Path, messages: Path) -> dict[str, str]:
+    """Write `work` to the file `context` -> the variables by which Dagster Pipes in the worker finds both files."""
+    write_json(context, {"run_id": "", "extras": to_wire(work)})
+    paths = {DAGSTER_PIPES_CONTEXT_ENV_VAR: context, DAGSTER_PIPES_MESSAGES_ENV_VAR: messages}
+    return {name: encode_param({"path": str(path)}) for name, path in paths.items()}
+
+
+class Messages:
+    """Pipes messages in a file that grows, perhaps on another machine. Each read returns the new ones.
+
+    The file is opened for each read, so that an NFS client asks its server. A line without an end is incomplete, and
+    one that a killed worker left unfinished is skipped.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.offset = path, 0
+
+    def read(self) -> list[dict[str, Any]]:
+        try:
+            with self.path.open("rb") as stream:
+                stream.seek(self.offset)
+                content = stream.read()
+        except FileNotFoundError:
+            return []
+        complete = content[: content.rfind(b"\n") + 1]
+        self.offset += len(complete)
+        messages = []
+        for line in complete.splitlines():
+            with contextlib.suppress(ValueError):
+                messages.append(json.loads(line))
+        return messages
 
 
 def reports_of(messages: Iterable[Mapping[str, Any]]) -> dict[int, Report]:
     """The last report of each job among Pipes messages, by the job's number."""
-    return reports_in(
-        message["params"]["payload"] for message in messages if message.get("method") == "report_custom_message"
-    )
+    custom = (message["params"] for message in messages if message.get("method") == "report_custom_message")
+    return {report.job: report for report in (from_wire(Report, params["payload"]) for params in custom)}

@@ -15,10 +15,9 @@ from typing import Any
 import psutil
 from dagster_pipes import PipesContext, open_dagster_pipes
 
-from drive_assets.resources.cluster.job_folder import read_messages
 from drive_assets.resources.mlflow.tracking import JOB_LOCK
 from drive_assets.tasks import STOP_REQUESTED, TASKS, Task, exit_if_requested
-from drive_assets.wire import Failed, Report, Work, from_wire, reports_of, to_wire, version
+from drive_assets.wire import Failed, Messages, Report, Work, from_wire, reports_of, to_wire, version
 from model.common.errors import DataError, PassingError
 from model.common.files import locked
 from model.common.processes import die_with_parent, hide_from_others
@@ -41,7 +40,7 @@ def main() -> None:
             waiting = "Waiting for another process that does the same work: {holder}; its node may be lost"
             stack.enter_context(locked(lock, 0.0, waiting, log))
             os.environ[JOB_LOCK] = str(lock)
-            done = reports_of(read_messages(messages))
+            done = reports_of(Messages(messages).read())
         for number, job in enumerate(work.jobs):
             if number in done:
                 continue

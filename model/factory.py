@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from model.common.errors import DataError
 from model.dataset.window_data import WindowData
-from model.network.architectures import ARCHITECTURES, parse
+from model.network.architectures import ARCHITECTURES, PARTS
 from model.network.config import ModelConfig
 from model.network.decoders import DECODER_TYPES, TaskHeads
 from model.network.derived import DerivedInputs
@@ -95,4 +95,6 @@ def create_model_variant(config: Mapping[str, Any]) -> MultimodalModel:
 
 def architecture_of(name: str) -> dict[str, str]:
     """The parts of the architecture with this name, as keys of `create_model_variant`. DataError if unknown."""
-    return parse(name)._asdict()
+    if name not in PARTS:
+        raise DataError(f"Unknown architecture {name!r}: expected one of {', '.join(PARTS)}.")
+    return PARTS[name]

@@ -25,17 +25,13 @@ def compute_from_environment() -> Compute:
         raise DataError(f"{CHOICE} is {name!r}: expected one of {', '.join(BACKENDS)}.")
     path = os.environ.get(SETTINGS, "").strip()
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) if path else {}
+        content = (yaml.safe_load(Path(path).read_text(encoding="utf-8")) if path else None) or {}
     except (OSError, yaml.YAMLError) as error:
         raise DataError(f"{SETTINGS} names {path}, which cannot be read: {error}") from error
-    if content is None:
-        content = {}
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected settings of the compute resource, one `name: value` per line.")
     try:
-        return BACKENDS[name].from_settings(content)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+        return BACKENDS[name](**content)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors())
         raise DataError(f"{path}: {problems}") from None

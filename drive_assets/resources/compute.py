@@ -1,6 +1,6 @@
 """Where GPU work runs: an asset describes jobs, and the compute resource runs them in worker processes.
 
-Op and worker speak Dagster Pipes: the worker gets a task and a list of jobs, and reports one result or error per job.
+The worker gets a task and a list of jobs by Dagster Pipes, and reports one result or error per job.
 """
 
 import contextlib
@@ -13,16 +13,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Self, TypeVar
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
 
 import dagster as dg
 import psutil
-from pydantic import BaseModel, Field
+from pydantic import ConfigDict, Field
 
 from drive_assets.running.interrupts import fail_when_terminated
 from drive_assets.tasks import Task
-from drive_assets.wire import Report, Work, from_wire, reports_in, to_wire
+from drive_assets.wire import Messages, Report, Work, from_wire, hand_over, reports_of, to_wire
 from model.common.errors import DataError, PassingError
+from model.common.processes import usable_cores
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -47,16 +50,12 @@ class JobsContinue(dg.Failure):
 class Compute(dg.ConfigurableResource, ABC):
     """Where the jobs of an op run."""
 
+    model_config = ConfigDict(extra="forbid")
+
     @property
     def pool_limit(self) -> int:
         """Default limit of pool `gpu`: how many ops may have work here at a time."""
         return 1
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
-        """From the settings of a file. Unknown settings raise DataError; wrong values raise pydantic's error."""
-        check_names(settings, cls)
-        return cls(**settings)
 
     def run(self, context: Context, task: Task[J, R], jobs: Sequence[J], env: Env = None) -> list[R | DataError]:
         """Run `jobs` as `run_each` does, and return their results in the order of the jobs once all are done."""
@@ -75,22 +74,17 @@ class Compute(dg.ConfigurableResource, ABC):
             its worker died has a PassingError.
 
         Raises:
-            dagster.Failure: no job could run, or the run was terminated.
+            dagster.Failure: the run was terminated, or no job could be submitted.
         """
 
 
-def check_names(settings: Mapping[str, Any], cls: type[BaseModel]) -> None:
-    """Raises DataError for a setting that `cls` does not have, which a Dagster resource would ignore."""
-    if unknown := sorted(set(settings) - set(cls.model_fields)):
-        raise DataError(f"{', '.join(unknown)}: {cls.__name__} has only {', '.join(cls.model_fields)}.")
-
-
-@dataclass
+@dataclass(kw_only=True)
 class Group:
     """Jobs that one worker process does, one after the other."""
 
     numbers: list[int]
     """Their numbers among the jobs of the run."""
+    messages: Messages
     reports: dict[int, Report] = field(default_factory=dict)
     """By place in `numbers`."""
     error: DataError | None = None
@@ -98,17 +92,27 @@ class Group:
     delivered: set[int] = field(default_factory=set)
     """Places whose result or error was yielded."""
 
-    def new_results(self, task: Task[Any, R]) -> Iterator[tuple[int, R | DataError]]:
-        """Results and errors that were not yielded yet, each with the job's number."""
+    @property
+    def is_open(self) -> bool:
+        return len(self.reports) < len(self.numbers) and self.error is None
+
+    def read(self, log: dg.DagsterLogManager) -> None:
+        """Read the new messages: store their reports, and forward their log lines to the run's log."""
+        new = self.messages.read()
+        self.reports |= reports_of(new)
+        for message in new:
+            if message["method"] == "log":
+                log.log(message["params"]["level"], message["params"]["message"])
+
+    def new_results(self, task: Task[Any, R], log: dg.DagsterLogManager) -> Iterator[tuple[int, R | DataError]]:
+        """Read, and yield the results and errors that were not yielded yet, each with the job's number."""
+        self.read(log)
         for place, number in enumerate(self.numbers):
-            if place in self.delivered:
+            report = self.reports.get(place)
+            if place in self.delivered or (report is None and self.error is None):
                 continue
-            if (report := self.reports.get(place)) is not None:
-                self.delivered.add(place)
-                yield number, _result(task, report)
-            elif self.error is not None:
-                self.delivered.add(place)
-                yield number, self.error
+            self.delivered.add(place)
+            yield number, _result(task, report) if report is not None else self.error  # type: ignore[misc]
 
 
 def _result(task: Task[Any, R], report: Report) -> R | DataError:
@@ -131,58 +135,34 @@ class LocalCompute(Compute):
 
     def run_each(self, context: Context, task: Task[J, R], jobs: Sequence[J], env: Env = None) -> Results[R]:
         """As Compute.run_each: each worker process does its share of the jobs one after the other."""
-        shares = [_Share(numbers) for numbers in _deal(len(jobs), self.processes)]
-        environment = {**_thread_limits(self.threads, len(shares)), **(env or {})}
-        try:
-            with fail_when_terminated(), contextlib.ExitStack() as stack:
-                for share in shares:
-                    stack.enter_context(share.start(context, task, jobs, environment))
-                while any(share.worker.poll() is None for share in shares):
-                    for share in shares:
-                        yield from share.new_results(task)
-                    time.sleep(POLL_S)  # wait() would block on when another thread receives the signal
-        except dg.Failure:
-            for share in shares:  # jobs that were done just before the run was terminated
-                yield from share.new_results(task)
-            raise
-        for share in shares:
-            share.close(task)
-        if jobs and not any(share.reports for share in shares):
-            raise dg.Failure(str(shares[0].error))
-        for share in shares:
-            yield from share.new_results(task)
-
-
-class _Share(Group):
-    """The jobs of one local worker."""
-
-    worker: "subprocess.Popen[bytes]"
-    session: dg.PipesSession
-
-    @contextmanager
-    def start(self, context: Context, task: Task[J, R], jobs: Sequence[J], env: Mapping[str, str]) -> Iterator[None]:
-        """Run a worker for the block."""
-        # The worker asks the kernel to kill it when its parent dies, and needs to know which process that is.
-        work = Work(task.name, [to_wire(jobs[number]) for number in self.numbers], os.getpid())
-        injector, reader = dg.PipesTempFileContextInjector(), dg.PipesTempFileMessageReader()
-        with (
-            dg.open_pipes_session(context.op_execution_context, injector, reader, to_wire(work)) as self.session,
-            _worker(COMMAND, {**os.environ, **env, **self.session.get_bootstrap_env_vars()}) as self.worker,
-        ):
-            yield
-
-    def new_results(self, task: Task[Any, R]) -> Iterator[tuple[int, R | DataError]]:
-        self.reports = reports_in(self.session.get_custom_messages())
-        yield from super().new_results(task)
-
-    def close(self, task: Task[Any, Any]) -> None:
-        """The worker has ended: the jobs without a report have failed."""
-        self.reports = reports_in(self.session.get_custom_messages())
-        status = self.worker.returncode
-        how = "ended" if status == 0 else f"died (exit status {status})"
-        self.error = PassingError(
-            f"The worker for {task.name} {how} before this job was done; its log shows why. A new run resumes."
-        )
+        shares = _deal(len(jobs), self.processes)
+        environment = {**os.environ, **_thread_limits(self.threads, len(shares)), **(env or {})}
+        groups, workers = list[Group](), list[subprocess.Popen[bytes]]()
+        with TemporaryDirectory(prefix="drive-assets-") as folder:
+            try:
+                with fail_when_terminated(), contextlib.ExitStack() as stack:
+                    for index, numbers in enumerate(shares):
+                        # The worker asks the kernel to kill it when its parent, this process, dies.
+                        work = Work(task.name, [to_wire(jobs[number]) for number in numbers], os.getpid())
+                        messages = Path(folder) / f"{index}.messages"
+                        paths = hand_over(work, messages.with_suffix(".context"), messages)
+                        groups.append(Group(numbers=numbers, messages=Messages(messages)))
+                        workers.append(stack.enter_context(_worker(COMMAND, environment | paths)))
+                    while any(worker.poll() is None for worker in workers):
+                        for group in groups:
+                            yield from group.new_results(task, context.log)
+                        time.sleep(POLL_S)  # wait() would block on when another thread receives the signal
+            except dg.Failure:
+                for group in groups:  # jobs that were done just before the run was terminated
+                    yield from group.new_results(task, context.log)
+                raise
+            for group, worker in zip(groups, workers, strict=True):
+                how = "ended" if worker.returncode == 0 else f"died (exit status {worker.returncode})"
+                text = (
+                    f"The worker for {task.name} {how} before this job was done; its log shows why. A new run resumes."
+                )
+                group.error = PassingError(text)
+                yield from group.new_results(task, context.log)
 
 
 def _deal(jobs: int, workers: int) -> list[list[int]]:
@@ -216,6 +196,6 @@ def _worker(command: Sequence[str], env: Mapping[str, str]) -> Iterator["subproc
 
 
 def _thread_limits(threads: int, workers: int) -> dict[str, str]:
-    available = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+    available = int(os.environ.get("OMP_NUM_THREADS") or usable_cores())
     number = str(threads or max(1, available // workers))
     return {"OMP_NUM_THREADS": number, "MKL_NUM_THREADS": number}

@@ -24,9 +24,8 @@ from drive_assets.training.checks import finite_history, learnt_something
 from model.common.code import code_version
 from model.common.config import fingerprint
 from model.common.files import sha256
-from model.training.published import BEST, HISTORY, LEARNT_BY, PUBLISHED
+from model.training.published import BEST, HISTORY, LEARNT_BY, PUBLISHED, TrainingResult
 from model.training.recipes import RECIPES, TrainingConfig
-from model.training.result import TrainingResult
 
 
 class _WithBestDefaults(Launchpad):
@@ -159,7 +158,7 @@ def _given(context: dg.AssetExecutionContext) -> Iterable[str]:
 def _result(
     storage: Storage, name: str, result: TrainingResult, pages: Mapping[str, dg.UrlMetadataValue]
 ) -> dg.MaterializeResult:
-    folder = storage.checkpoint(name)
+    folder, made = storage.checkpoint(name), result.record["made"]
     version = sha256(folder / BEST)[:12]
     best = {key: value for key, value in result.best_metrics.items() if key.startswith("val_") and value is not None}
     words = "already trained on the same data with the same options (train_anew trains again)"
@@ -168,14 +167,14 @@ def _result(
         data_version=dg.DataVersion(version),
         metadata={
             "report": report_link("checkpoint", name, version),
-            "summary": f"{how}; {len(result.history)} epochs, best is {result.best_epoch}",
-            "best_epoch": result.best_epoch,
+            "summary": f"{how}; {len(result.history)} epochs, best is {result.record['best_epoch']}",
+            "best_epoch": result.record["best_epoch"],
             "epochs": len(result.history),
             "resumed_from": result.resumed_from,
             **{key: float(value) for key, value in best.items()},
-            "parameters": result.parameters,
-            "windows_per_s": round(result.windows_per_s, 1),
-            "device": f"{result.device}, {result.precision}",
+            "parameters": made["parameters"],
+            "windows_per_s": round(made["windows_per_s"], 1),
+            "device": f"{made['device']}, {made['precision']}",
             **pages,
             "path": dg.MetadataValue.path(folder),
         },

@@ -1,7 +1,6 @@
 """The whole graph, small, with real tasks on any instance and compute resource."""
 
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 
@@ -36,23 +35,12 @@ def make(root: Path, instance: dg.DagsterInstance, compute: Compute, selection: 
         picture = test_nuimages.tables("mini", ["a", "b"], [("vehicle.car", [0, 0, 800, 450])])
         test_nuimages.write_raw(root / "raw" / "nuimages", {"v1.0-mini": picture})
     register_recordings(instance, NAMES)
-    log: list[str] = []
-    assert run_graph(root, instance, compute, selection, CONFIG, log.append), "\n".join(log)
-    return log
-
-
-def run_graph(
-    root: Path,
-    instance: dg.DagsterInstance,
-    compute: Compute,
-    selection: str,
-    config: dict[str, Any],
-    tell: Any = print,
-) -> bool:
-    """Materialise a selection for ARCHITECTURE; an empty one is all but Boxy's assets."""
     storage = Storage(data_root=str(root), inbox_root=str(root / "inbox"))
     graph = load(storage=storage, compute=compute).get_repository_def()
     if not selection:
         names = [key.to_user_string() for key in graph.asset_graph.materializable_asset_keys]
         selection = ",".join(name for name in names if not name.startswith("boxy"))
-    return materialize(graph, instance, selection, architectures=[ARCHITECTURE], config=config, tell=tell)
+    log: list[str] = []
+    done = materialize(graph, instance, selection, architectures=[ARCHITECTURE], config=CONFIG, tell=log.append)
+    assert done, "\n".join(log)
+    return log

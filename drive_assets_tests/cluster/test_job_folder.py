@@ -7,8 +7,8 @@ from pathlib import Path
 
 from dagster_pipes import decode_param
 
-from drive_assets.resources.cluster.job_folder import JobFolder, Messages, Submission, read_messages
-from drive_assets.wire import Failed, Report, Work, to_wire
+from drive_assets.resources.cluster.job_folder import JobFolder, Submission
+from drive_assets.wire import Failed, Messages, Report, Work, to_wire
 
 
 def line(report: Report) -> str:
@@ -25,7 +25,7 @@ def test_a_message_counts_once_its_line_is_complete_and_a_line_cut_by_a_kill_is_
     with path.open("a") as stream:
         stream.write('\n{"method": "closed"}\n')  # the next attempt ends the line before it writes its own
     assert messages.read() == [{"method": "closed"}]
-    assert read_messages(path) == [{"method": "opened"}, {"method": "closed"}]
+    assert Messages(path).read() == [{"method": "opened"}, {"method": "closed"}]
 
 
 def test_a_worker_gets_its_work_the_finished_jobs_and_its_secrets(tmp_path: Path) -> None:
@@ -48,7 +48,6 @@ def test_a_worker_gets_its_work_the_finished_jobs_and_its_secrets(tmp_path: Path
     assert secret == "it's; $secret"
     assert decode_param(messages) == {"path": str(folder.messages("n2"))}
     given = json.loads(Path(decode_param(context)["path"]).read_text())
-    assert given["run_id"] == "run2"
     assert given["extras"] == to_wire(Work("train", [1, 2], reports=str(folder.messages("n2"))))
     assert sorted(p.name for p in folder.path.iterdir() if p.name.startswith("n1")) == ["n1.log"]
 

@@ -1,5 +1,6 @@
-"""A real training on a real Slurm cluster that loses its run, is asked to end early, is pre-empted, and resumes."""
+"""A real training on a real Slurm cluster that loses its run, is asked to end early, and resumes."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,47 +8,55 @@ from typing import Any
 
 import pytest
 
-from drive_assets.resources.compute import LocalCompute
 from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.mlflow.tracking import EPOCH
 from drive_assets.running.instance import open_instance
 from drive_assets_tests.cluster.slurm import LocalCluster
 from drive_assets_tests.cluster.small_graph import ARCHITECTURE
-from drive_assets_tests.cluster.training import EPOCHS, GATE, slurm, train, write_data
-from drive_assets_tests.startup import at_start
+from drive_assets_tests.model.split_files import write_splits
 from drive_assets_tests.waiting import until
 from model.training.published import read_history
 
+EPOCHS = 100
+CONFIG = {"epochs": EPOCHS, "early_stop_patience": EPOCHS, "batch_size": 32, "embedding_dim": 16, "hidden_dim": 16}
+SETTINGS = {"poll_s": 0.5, "grace_s": 1.0, "train": {"cpus": 1, "memory": "3G", "gres": "", "time": "20"}}
 
-def history(root: Path) -> list[dict[str, Any]]:
-    epochs = read_history(root / "models" / "multimodal" / ARCHITECTURE)["epochs"]
+
+def start(data_root: Path) -> "subprocess.Popen[bytes]":
+    command = ["run", "--select", "checkpoint", "--architectures", ARCHITECTURE]
+    config = data_root / "config.yaml"
+    config.write_text(json.dumps({"checkpoint": CONFIG}))
+    return subprocess.Popen([sys.executable, "-m", "drive_assets.cli", *command, "--config", str(config)])
+
+
+def history(data_root: Path) -> list[dict[str, Any]]:
+    epochs = read_history(data_root / "models" / "multimodal" / ARCHITECTURE)["epochs"]
     return [{key: value for key, value in epoch.items() if key != "epoch_seconds"} for epoch in epochs]
 
 
-@pytest.mark.timeout(900)
-def test_a_training_outlives_its_run_ends_at_slurms_signals_and_resumes_as_if_undisturbed(
-    on_cluster: LocalCluster, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.timeout(1500)
+def test_a_training_outlives_its_run_ends_at_slurms_signal_and_resumes_as_if_undisturbed(
+    on_cluster: LocalCluster, data_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_data(data_root)
-    for name, value in {"OMP_NUM_THREADS": "1", **at_start(tmp_path / "site", GATE)}.items():
-        monkeypatch.setenv(name, value)
-    with open_instance() as instance:
-        assert train(data_root, instance, LocalCompute(threads=1))
+    write_splits(data_root)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert start(data_root).wait(600) == 0
     undisturbed = history(data_root)
     assert len(undisturbed) == EPOCHS
 
-    monkeypatch.setenv("DRIVE_ASSETS_TEST_GATE", str(data_root / "go"))
     (data_root / "models").rename(data_root / "undisturbed")
+    (data_root / "slurm.yaml").write_text(json.dumps(SETTINGS))
+    monkeypatch.setenv("DRIVE_ASSETS_COMPUTE", "slurm")
+    monkeypatch.setenv("DRIVE_ASSETS_COMPUTE_SETTINGS", str(data_root / "slurm.yaml"))
     mlflow = Mlflow.from_environment()
     client = mlflow.client()
 
     def tracked() -> Any:
-        return client.search_runs([mlflow.experiment_id(client)], max_results=1)[0]
+        return client.search_runs([mlflow.experiment_id(client)], "tags.architecture != ''", max_results=1)[0]
 
     first = tracked().info.run_id
-    command = subprocess.Popen([sys.executable, "-m", "drive_assets_tests.cluster.training", str(data_root)])
-    third = "the third epoch ends"
-    until(lambda: tracked().info.run_id != first and tracked().data.metrics.get(EPOCH) == 2, third, 240)
+    command = start(data_root)
+    until(lambda: tracked().info.run_id != first and tracked().data.metrics.get(EPOCH, 0) >= 2, "three epochs end", 300)
     command.kill()
     command.wait()
     with open_instance() as instance:  # which ends the lost run
@@ -55,17 +64,12 @@ def test_a_training_outlives_its_run_ends_at_slurms_signals_and_resumes_as_if_un
     assert tracked().info.status == "RUNNING"  # its job lives
 
     (job,) = on_cluster.call("squeue", "--noheader", "--format=%i").split()
-    until((data_root / "stopped-0").exists, "the third step of the fourth epoch runs")
     on_cluster.call("scancel", "--signal=USR1", "--batch", job)
-    until((data_root / "stopped-1").exists, "Slurm requeues the job, which resumes")
-    (data_root / "go").touch()
-    on_cluster.call("scontrol", "requeue", job)  # as a pre-emption does: SIGTERM to all its processes, then SIGKILL
-    until(lambda: "Restarts=2" in on_cluster.call("scontrol", "show", "job", job), "Slurm requeues the job again")
+    until(lambda: "Restarts=1" in on_cluster.call("scontrol", "show", "job", job), "Slurm requeues the job")
+    assert start(data_root).wait(600) == 0
     with open_instance() as instance:
-        assert train(data_root, instance, slurm(data_root))
-        (record, *_) = instance.get_runs()
-        assert record.tags["drive_assets/jobs"] == job
+        assert instance.get_runs()[0].tags["drive_assets/jobs"] == job
     assert history(data_root) == undisturbed
     assert tracked().info.status == "FINISHED"
     log = next(data_root.glob("jobs/checkpoint-*/*.log")).read_text()
-    assert log.count("resumes after epoch 4 of 5") == 2
+    assert log.count(" resumes after epoch ") == 1

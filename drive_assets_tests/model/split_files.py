@@ -70,6 +70,18 @@ def write_split_file(
     return path
 
 
+def write_splits(data_root: Path) -> Path:
+    """Splits with their manifest, as h5_split writes them, as far as a training needs them; returns their folder."""
+    folder = data_root / "datasets" / "multimodal"
+    folder.mkdir(parents=True)
+    for seed, name in enumerate(("train", "val", "test")):
+        write_split_file(folder / f"{name}.h5", frames=60, seed=seed, version="v1")
+    part = {"windows": 41, "label_rates": dict.fromkeys(BINARY_LABELS, 0.5)}
+    content = {"fingerprint": "v1", "splits": dict.fromkeys(("train", "val", "test"), part)}
+    (folder / "dataset_config.json").write_text(json.dumps(content))
+    return folder
+
+
 def rewrite(path: Path, **changes: np.ndarray) -> None:
     """Replace data sets of a split file."""
     with h5py.File(path, "a") as file:

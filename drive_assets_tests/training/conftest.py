@@ -1,11 +1,10 @@
 """Shared by tests of trainings: splits, and options of a small network."""
 
-import json
 from pathlib import Path
 
 import pytest
 
-from drive_assets_tests.model.split_files import write_split_file
+from drive_assets_tests.model.split_files import write_splits
 
 SMALL = {
     "epochs": 2,
@@ -22,11 +21,4 @@ SMALL = {
 
 @pytest.fixture
 def splits(data_root: Path) -> Path:
-    """Splits with their manifest, as h5_split writes them."""
-    folder = data_root / "datasets" / "multimodal"
-    folder.mkdir(parents=True)
-    for seed, name in enumerate(("train", "val", "test")):
-        write_split_file(folder / f"{name}.h5", frames=60, seed=seed, version="v1")
-    parts = {name: {"windows": 41} for name in ("train", "val", "test")}
-    (folder / "dataset_config.json").write_text(json.dumps({"fingerprint": "v1", "splits": parts}))
-    return folder
+    return write_splits(data_root)

@@ -29,6 +29,11 @@ def die_with_parent(parent: int) -> None:
         sys.exit("The parent process has ended already.")
 
 
+def usable_cores() -> int:
+    """Cores that this process may use; without affinities, such as on macOS, all of them."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
 @contextmanager
 def children_ignore_ctrl_c() -> Iterator[None]:
     """Block Ctrl-C, which a terminal sends to all processes of a command, for processes that are started in the block.

@@ -30,27 +30,14 @@ HAZARDS = tuple(
 before; whether it ends if it was. "Now" is learnt too: no input channel says for certain that the driver brakes."""
 
 
-class Sizes(Config):
-    """Sizes of a network, shared by the network and the recipe that trains it."""
+class NetworkConfig(Config):
+    """The part of a recipe that concerns the network: its sizes, and the inputs that it derives from its window."""
 
     embedding_dim: int = Field(64, ge=1, description="Width of the encoders and of the fusion; even, for all heads")
     hidden_dim: int = Field(128, ge=1, description="Width of the decoder; a multiple of the heads")
     attention_num_heads: int = Field(8, ge=1, description="Heads of every attention")
     decoder_num_layers: int = Field(4, ge=1, description="Layers of the LSTM or of the transformer")
     dropout_prob: float = Field(0.15, ge=0, lt=1, description="Dropout in training")
-
-    @model_validator(mode="after")
-    def _heads_share_the_widths(self) -> Self:
-        heads = self.attention_num_heads
-        if self.embedding_dim % heads or self.embedding_dim % 2:
-            raise ValueError(f"embedding_dim {self.embedding_dim}: expected an even multiple of {heads} heads")
-        if self.hidden_dim % heads or self.hidden_dim < 2:
-            raise ValueError(f"hidden_dim {self.hidden_dim}: expected a multiple of {heads} heads, at least 2")
-        return self
-
-
-class NetworkConfig(Sizes):
-    """The part of a recipe that concerns the network: its sizes, and the inputs that it derives from its window."""
 
     telemetry_changes: bool = Field(False, description="Derive the changes of speed, engine speed, pedal and load")
     lead_tracks: bool = Field(
@@ -64,6 +51,15 @@ class NetworkConfig(Sizes):
         "labels",
         description="Learn the labels, or the probabilities that an action begins or ends in each second",
     )
+
+    @model_validator(mode="after")
+    def _heads_share_the_widths(self) -> Self:
+        heads = self.attention_num_heads
+        if self.embedding_dim % heads or self.embedding_dim % 2:
+            raise ValueError(f"embedding_dim {self.embedding_dim}: expected an even multiple of {heads} heads")
+        if self.hidden_dim % heads or self.hidden_dim < 2:
+            raise ValueError(f"hidden_dim {self.hidden_dim}: expected a multiple of {heads} heads, at least 2")
+        return self
 
     @property
     def derives(self) -> bool:

@@ -37,10 +37,8 @@ box's size, and of log size add up to less than MOST_CHANGE. Size is strict, so 
 for the one ahead of it; the middle is lenient, since the car turns."""
 FARTHEST_M = 250.0
 PEDAL = "ACCELERATOR_POS_D"
-PEDAL_FEATURES = 4
 PULL = ("SPEED", "RPM", "ENGINE_LOAD")
 SLOWEST_MPS = 2.0
-LEAD_FEATURES = 10 + 5 * len(MOTIONS) + 2 * len(SPANS) + 1
 
 
 class Camera(NamedTuple):
@@ -108,10 +106,9 @@ class DerivedInputs(nn.Module):
 
     @property
     def dim(self) -> int:
-        config = self.config
-        lines = len(self.channels) + _pulls(self.channels)
-        telemetry = config.telemetry_input_dim + lines * (len(LAGS) + len(SPANS)) + PEDAL_FEATURES
-        return config.telemetry_changes * (telemetry + _pulls(self.channels)) + config.lead_tracks * LEAD_FEATURES
+        """The number of features."""
+        boxes = torch.zeros(1, 1, 1, self.config.detection_input_dim_per_box)
+        return self(torch.zeros(1, 1, self.config.telemetry_input_dim), boxes, torch.zeros(1, 1, 1).bool()).shape[-1]
 
     def measure(self, detections: Tensor, mask: Tensor) -> None:
         """Estimate the camera from the frames of train: detections (F,N,D), real where mask (F,N)."""
@@ -143,10 +140,6 @@ def _continuous(config: ModelConfig) -> dict[str, int]:
     columns = [sum(widths[:index]) for index in range(len(widths))]
     named = zip(config.telemetry_inputs, columns, strict=True)
     return {name: column for name, column in named if CHANNELS[name].kind != "gear"}
-
-
-def _pulls(channels: Mapping[str, int]) -> int:
-    return (set(PULL) <= set(channels)) + ({PEDAL, "SPEED"} <= set(channels))
 
 
 def unscaled(telemetry: Tensor, channels: Mapping[str, int], name: str) -> Tensor:
@@ -210,7 +203,7 @@ def lead_track(detections: Tensor, mask: Tensor, speed: Tensor, camera: Camera) 
         speed: (B,T) in m/s.
 
     Returns:
-        (B,LEAD_FEATURES). State: seen in the last frame, seen at all, share of frames in which it is seen, time it was
+        (B,features). State: seen in the last frame, seen at all, share of frames in which it is seen, time it was
         seen last, distance (log), headway, lateral position, bottom edge, the vehicle's own size, time it was seen
         first. Motion, for each of MOTIONS: relative speed, its uncertainty, acceleration, required deceleration,
         1 / time to contact. Then rates of change of log size and of lateral position, and the number of vehicles.

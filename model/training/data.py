@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.common.errors import DataError
 from model.dataset.lead import are_vehicles
 from model.dataset.window_data import WindowData
 from model.factory import architecture_of
@@ -36,17 +35,6 @@ def load_train(path: Path, config: TrainingConfig, device: torch.device | str, d
     if config.head == "labels":
         return load_split(path, config, device, data_version, config.trained_tasks)
     return with_transitions(load_split(path, config, device, data_version, BINARY_LABELS))
-
-
-def check_same_inputs(train_data: WindowData, val_data: WindowData) -> None:
-    """Raises DataError if a network of one split does not fit the other."""
-    for name in ("class_names", "length", "inputs", "coast_threshold"):
-        train_value, val_value = getattr(train_data, name), getattr(val_data, name)
-        if train_value != val_value:
-            raise DataError(
-                f"{name} differs: {train_value} in {train_data.path}, {val_value} in {val_data.path}; "
-                "build both splits again."
-            )
 
 
 def model_config(architecture: str, config: TrainingConfig, data: WindowData) -> dict[str, Any]:

@@ -1,45 +1,34 @@
 """One pass over the windows of a split: to train a network, or to score it."""
 
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 
 from model.dataset.window_data import WindowData
 from model.evaluation.measures import average_precision, roc_auc
-from model.training.checkpoint import save_checkpoint
 from model.training.loss import UnifiedFocalLoss
-from model.training.precision import Precision
-from model.training.result import Metrics
+from model.training.precision import autocast
+from model.training.recipes import TrainingConfig
+from model.training.schedule import Metrics
 from model.training.step import Step
 
-CHECK_EVERY = 50
-"""Steps on a GPU between checks for bad ones: each check waits for the device."""
 
-
-def train_one_epoch(step: Step, order: Tensor, most_bad_steps: int, bad_batch: Path) -> Metrics:
+def train_one_epoch(step: Step, order: Tensor, most_bad_steps: int) -> Metrics:
     """One pass over windows in `order` -> {"train_loss": mean over windows, "bad_steps": steps left out}.
 
     Raises:
-        FloatingPointError: more than `most_bad_steps` steps had a loss or gradient that is not finite. The batch of
-            the first one too many is in the file `bad_batch`.
+        FloatingPointError: more than `most_bad_steps` steps had a loss or gradient that is not finite.
     """
     step.model.train()
-    every = 1 if step.precision.device.type == "cpu" else CHECK_EVERY
-    batches, results = torch.split(order, step.config.batch_size), list[tuple[Tensor, Tensor]]()
-    for number, windows in enumerate(batches, 1):
-        results.append(step(windows))
-        if number % every and number < len(batches):
-            continue
-        losses, bad = map(torch.stack, zip(*results, strict=True))
-        if len(bad_steps := bad.nonzero()[:, 0].tolist()) > most_bad_steps:
-            worst = bad_steps[max(most_bad_steps, 0)]
-            save_checkpoint(bad_batch, {**step.data.gather(batches[worst])._asdict(), "step": worst})
-            raise FloatingPointError(
-                f"Training loss is {losses[worst].item()} or its gradient not finite at step {worst} "
-                f"({step.data.path}), and the training may leave out {most_bad_steps} such steps: lower learning_rate "
-                f"or use precision fp32, and look for wrong values in the split. The batch is in {bad_batch}."
-            )
+    batches = torch.split(order, step.config.batch_size)
+    losses, bad = map(torch.stack, zip(*(step(windows) for windows in batches), strict=True))
+    bad_steps = bad.nonzero()[:, 0].tolist()
+    if len(bad_steps) > most_bad_steps:
+        first = bad_steps[0]
+        raise FloatingPointError(
+            f"Training loss is {losses[first].item()} or its gradient not finite at step {first} ({step.data.path}), "
+            f"and at {len(bad_steps)} of {len(batches)} steps; the training may leave out {most_bad_steps}: lower "
+            "learning_rate or use precision fp32, and look for wrong values in the split."
+        )
     weights = torch.tensor([len(windows) for windows in batches], dtype=torch.float64, device=bad.device)[~bad]
     losses = losses[~bad].double()
     mean = float((losses @ weights / weights.sum()).item()) if len(losses) else None
@@ -47,9 +36,7 @@ def train_one_epoch(step: Step, order: Tensor, most_bad_steps: int, bad_batch: P
 
 
 @torch.no_grad()
-def evaluate(
-    model: nn.Module, data: WindowData, loss: UnifiedFocalLoss, precision: Precision, batch_size: int
-) -> Metrics:
+def evaluate(model: nn.Module, data: WindowData, loss: UnifiedFocalLoss, config: TrainingConfig) -> Metrics:
     """Loss, and each task's PR-AUC (None without a positive) and ROC-AUC (None without both classes), on a split.
 
     Returns:
@@ -61,8 +48,8 @@ def evaluate(
     """
     model.eval()
     outputs: list[Tensor] = []
-    for batch in data.batches(batch_size):
-        with precision.autocast():
+    for batch in data.batches(config.batch_size):
+        with autocast(config.precision, data.telemetry.device):
             logits = model(*batch[:3], batch.derived)
         outputs.append(torch.stack([logits[task] for task in data.tasks], dim=1).float())
     stacked = torch.cat(outputs)

@@ -9,7 +9,7 @@ generators. On a CPU it ends bit for bit like an undisturbed one. On a GPU, kern
 noise in the last digits.
 """
 
-import dataclasses
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,15 +19,13 @@ import torch
 
 from model.common.code import code_version
 from model.common.config import fingerprint
-from model.common.errors import DataError
 from model.common.files import locked, sha256
-from model.common.progress import Log
 from model.dataset.split_file import read_fingerprint
 from model.dataset.window_data import WindowData
 from model.factory import architecture_of, create_model_variant
 from model.recording.schema import used_schema
 from model.training.checkpoint import SCHEMA_VERSION, read_checkpoint, save_checkpoint
-from model.training.data import check_same_inputs, epoch_order, load_split, load_train, model_config
+from model.training.data import epoch_order, load_split, load_train, model_config
 from model.training.epoch import evaluate, train_one_epoch
 from model.training.loss import training_loss
 from model.training.precision import choose_device, choose_precision
@@ -37,17 +35,16 @@ from model.training.published import (
     LATEST,
     LEARNT_BY,
     WORK,
-    complete_publishing,
+    TrainingResult,
+    is_published,
     publish,
-    read_published,
+    read_history,
     write_history,
 )
 from model.training.recipes import TrainingConfig
-from model.training.result import Metrics, TrainingResult, score
-from model.training.schedule import Schedule
+from model.training.schedule import Metrics, Schedule
 from model.training.step import Step
 
-BAD_BATCH = "bad_batch.pt"
 LOCK_WAIT_S = 10.0
 """A killed process may still be exiting when its successor starts."""
 
@@ -60,7 +57,6 @@ def train(
     data_version: str = "",
     on_epoch: Callable[[dict[str, float | int]], None] = lambda metrics: None,
     force: bool = False,
-    log: Log = print,
     on_start: Callable[[int], None] = lambda epochs_done: None,
 ) -> TrainingResult:
     """Train on `splits`/train.h5, score on `splits`/val.h5, and publish into the folder `output`.
@@ -75,11 +71,10 @@ def train(
         on_epoch: called with the figures of each epoch once it is saved, without those that the split leaves undefined.
             What it raises ends the training there.
         force: train even if the same training is published. One that was interrupted is resumed all the same.
-        log: called with a line if a batch exceeds the device's memory and is processed in parts.
         on_start: called with the number of epochs that are complete already, unless there is nothing to train.
 
     Raises:
-        DataError: unknown architecture, wrong config or splits, `output` in use by another process, out of GPU memory.
+        DataError: unknown architecture, wrong config or splits, `output` in use by another process.
         FloatingPointError: a loss was not finite. Files published earlier stay.
     """
     architecture_of(architecture)
@@ -89,42 +84,30 @@ def train(
     work = output / WORK / fingerprint(architecture, data_version, options, code_version(*LEARNT_BY))
     in_use = f"{output} is in use: {{holder}} trains into it. Wait until that ends, or choose another output."
     with locked(output / WORK / "lock", LOCK_WAIT_S, in_use):
-        complete_publishing(output)
-        resumes = (work / LATEST).is_file()
-        if not force and not resumes and (published := read_published(output, work.name)) is not None:
-            return published
+        if not force and not (work / LATEST).is_file() and is_published(output, work.name):
+            shutil.rmtree(work, ignore_errors=True)
+            return TrainingResult(output, len(read_history(output)["epochs"]), reused=True)
         work.mkdir(exist_ok=True)
         started, device = time.perf_counter(), choose_device(config.device)
-        try:
-            with torch.random.fork_rng([device] if device.type == "cuda" else []):
-                train_data = load_train(splits / "train.h5", config, device, expected)
-                val_data = load_split(splits / "val.h5", config, device, expected)
-                check_same_inputs(train_data, val_data)
-                sizes = model_config(architecture, config, train_data)
-                schema = used_schema(train_data.inputs)
-                identity = {
-                    "schema_version": SCHEMA_VERSION,
-                    "architecture": architecture,
-                    "model_config": sizes,
-                    "training_config": options,
-                    "data_version": data_version,
-                    "class_names": list(train_data.class_names),
-                    "inputs": list(train_data.inputs),
-                    "scaling": schema["scaling"],
-                    "schema": schema["fingerprint"],
-                }
-                resumed_from = _run_epochs(identity, train_data, val_data, work, config, on_start, on_epoch, log)
-        except torch.OutOfMemoryError as error:
-            raise DataError(
-                f"{architecture} does not fit into the memory of {device} with batch_size {config.batch_size}, nor in "
-                f"parts of it: use a smaller batch_size or network, or a device that nothing else uses ({error})."
-            ) from error
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            train_data = load_train(splits / "train.h5", config, device, expected)
+            val_data = load_split(splits / "val.h5", config, device, expected)
+            sizes = model_config(architecture, config, train_data)
+            schema = used_schema(train_data.inputs)
+            identity = {
+                "schema_version": SCHEMA_VERSION,
+                "architecture": architecture,
+                "model_config": sizes,
+                "training_config": options,
+                "data_version": data_version,
+                "class_names": list(train_data.class_names),
+                "inputs": list(train_data.inputs),
+                "scaling": schema["scaling"],
+                "schema": schema["fingerprint"],
+            }
+            resumed_from = _run_epochs(identity, train_data, val_data, work, config, on_start, on_epoch)
         publish(work, output)
-        result = read_published(output, work.name)
-        if result is None:
-            raise DataError(f"{output} was changed by another process while the training was published: train again.")
-        seconds = time.perf_counter() - started
-        return dataclasses.replace(result, resumed_from=resumed_from, duration_s=seconds, reused=False)
+        return TrainingResult(output, resumed_from, time.perf_counter() - started)
 
 
 def _run_epochs(
@@ -135,7 +118,6 @@ def _run_epochs(
     config: TrainingConfig,
     on_start: Callable[[int], None],
     on_epoch: Callable[[dict[str, float | int]], None],
-    log: Log,
 ) -> int:
     """Run the epochs that folder `work` does not hold yet, on the device of the data -> how many it held."""
     device = train_data.telemetry.device
@@ -144,8 +126,7 @@ def _run_epochs(
     train_data, val_data = model.prepare(train_data, val_data, config.batch_size)
     train_loss = training_loss(config, train_data.tasks, train_data.label_mask).to(device)
     val_loss = training_loss(config, config.tasks).to(device)
-    precision = choose_precision(config.precision, device)
-    step = Step(model, train_data, train_loss, precision, config, log)
+    step = Step(model, train_data, train_loss, config)
 
     history: list[Metrics] = []
     if (work / LATEST).is_file():
@@ -154,7 +135,7 @@ def _run_epochs(
         history = state["history"]
     schedule = Schedule(config)
     for metrics in history:
-        schedule.step(score(metrics))
+        schedule.step(metrics)
     resumed_from = len(history)
     on_start(resumed_from)
 
@@ -165,12 +146,11 @@ def _run_epochs(
         step.set_rate(rate)
         order = epoch_order(train_data, config, seed)
         skipped_before = sum(int(metrics["bad_steps"] or 0) for metrics in history)
-        trained = train_one_epoch(step, order, config.most_bad_steps - skipped_before, work / BAD_BATCH)
-        batch_size = max(1, config.batch_size // step.parts)
-        scored = evaluate(step.final_model, val_data, val_loss, precision, batch_size)
+        trained = train_one_epoch(step, order, config.most_bad_steps - skipped_before)
+        scored = evaluate(step.final_model, val_data, val_loss, config)
         metrics = {"epoch": epoch, "lr": rate, **trained, **scored, "epoch_seconds": time.perf_counter() - started}
         history.append(metrics)
-        schedule.step(score(metrics))
+        schedule.step(metrics)
         _save(work, step, identity, schedule, history)
         on_epoch({name: value for name, value in metrics.items() if value is not None})
     return resumed_from
@@ -187,8 +167,8 @@ def _save(work: Path, step: Step, identity: dict[str, Any], schedule: Schedule, 
         "weights": sha256(work / BEST),
         "parameters": sum(parameter.numel() for parameter in step.model.parameters()),
         "windows_per_s": len(step.data) * len(history) / seconds,
-        "device": str(step.precision.device),
-        "precision": step.precision.name,
+        "device": str(step.device),
+        "precision": choose_precision(step.config.precision, step.device),
     }
     best = {"best_epoch": schedule.best_epoch, "fingerprint": work.name}
     write_history(work / HISTORY, {**identity, **best, "made": made, "epochs": history})

@@ -63,23 +63,18 @@ class UnifiedFocalLoss(nn.Module):
         labels: Tensor,
         label_mask: Tensor,
         weight: Tensor | None = None,
-        total: Tensor | None = None,
     ) -> Tensor:
         """Logits {task: (B,)}, labels (B,T), label_mask (B,T) bool, True where known -> scalar float32.
 
-        Logits (B,M) are those of M networks that learn side by side: the loss is the mean of theirs.
-
-        Args:
-            weight: (B,T) makes each task's mean a weighted one.
-            total: (T,) weight of a whole batch's known labels, where these windows are a part of it: the losses of its
-                parts then add up to its own.
+        Logits (B,M) are those of M networks that learn side by side: the loss is the mean of theirs. `weight` (B,T)
+        makes each task's mean a weighted one.
         """
         stacked = torch.stack([logits[task] for task in self.tasks], dim=-1)
         members = stacked if stacked.dim() == 3 else stacked[:, None]
         losses = focal_loss(members, labels[:, None].expand_as(members), self.alpha, self.gamma).mean(dim=1)
         losses = losses.masked_fill(~label_mask, 0.0)
         weight = torch.ones_like(losses) if weight is None else weight
-        total = (weight * label_mask).sum(dim=0) if total is None else total
+        total = (weight * label_mask).sum(dim=0)
         return self.weights @ ((weight * losses).sum(dim=0) / total.clamp(min=1e-6))
 
 

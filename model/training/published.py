@@ -1,20 +1,22 @@
-"""The files of a complete training: published by one rename, and reused when the same training is requested again.
+"""The files of a complete training: published together, and reused when the same training is requested again.
 
 Imports no torch.
 """
 
 import json
 import shutil
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from model.common.config import fingerprint
 from model.common.errors import DataError
 from model.common.files import fsync, sha256, write_json
-from model.training.result import TrainingResult
+from model.training.schedule import Metrics
 
 BEST, LATEST, HISTORY = PUBLISHED = ("best_model.pt", "latest_checkpoint.pt", "training_history.json")
-WORK, _PUBLISHING = ".work", "publishing"
+WORK = ".work"
 SUM = "sum"
 LEARNT_BY = (
     "model.recording.schema",
@@ -30,25 +32,48 @@ LEARNT_BY = (
 """Modules that determine what is learnt; not the loop, which changes for speed."""
 
 
+@dataclass(frozen=True)
+class TrainingResult:
+    """A published training. The worker sends the folder, not the history: a line of Pipes must be short."""
+
+    output: Path
+    resumed_from: int
+    """Epochs that an earlier, interrupted process had completed."""
+    duration_s: float = 0.0
+    """Of this process, without the epochs of an earlier one."""
+    reused: bool = False
+    """Whether it was published already, so that nothing was trained."""
+
+    @property
+    def best_model(self) -> Path:
+        return self.output / BEST
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """Content of the history file."""
+        return read_history(self.output)
+
+    @property
+    def history(self) -> list[Metrics]:
+        """Figures of each epoch."""
+        epochs: list[Metrics] = self.record["epochs"]
+        return epochs
+
+    @property
+    def best_metrics(self) -> Metrics:
+        return self.history[self.record["best_epoch"]]
+
+
 def publish(work: Path, output: Path) -> None:
-    """Replace the files in `output` by those of the complete training in `work`, a folder in `output`/.work.
+    """Replace the files in `output` by those of the complete training in `work`.
 
-    The first rename decides: a process killed before it has published nothing, one killed after it is completed later.
+    The state to resume from is last: a process that was killed before leaves the rest to the next call.
     """
-    work.replace(output / WORK / _PUBLISHING)
-    fsync(output / WORK)
-    complete_publishing(output)
-
-
-def complete_publishing(output: Path) -> None:
-    """Complete the work of a process that was killed in `publish`. The caller holds the lock of `output`."""
-    folder = output / WORK / _PUBLISHING
-    if folder.is_dir():
-        for path in [folder / name for name in PUBLISHED]:
-            if path.is_file():
-                path.replace(output / path.name)
-        fsync(output)
-        shutil.rmtree(folder)
+    for path in [work / name for name in (BEST, HISTORY, LATEST)]:
+        if path.is_file():
+            path.replace(output / path.name)
+    fsync(output)
+    shutil.rmtree(work)
 
 
 def write_history(path: Path, content: dict[str, Any]) -> None:
@@ -73,29 +98,10 @@ def read_history(output: Path) -> dict[str, Any]:
     return content
 
 
-def read_published(output: Path, identity: str) -> TrainingResult | None:
-    """The training with fingerprint `identity` if `output` holds it undamaged, else None."""
+def is_published(output: Path, identity: str) -> bool:
+    """Whether `output` holds the training with fingerprint `identity`, undamaged."""
     try:
         history = read_history(output)
-        made, epochs, best = history["made"], history["epochs"], history["best_epoch"]
-        if history["fingerprint"] != identity or made["weights"] != sha256(output / BEST):
-            return None
-        return TrainingResult(
-            architecture=history["architecture"],
-            fingerprint=identity,
-            best_epoch=best,
-            best_metrics=epochs[best],
-            history=epochs,
-            resumed_from=len(epochs),
-            best_model=output / BEST,
-            latest_checkpoint=output / LATEST,
-            training_history=output / HISTORY,
-            parameters=made["parameters"],
-            duration_s=0.0,
-            windows_per_s=made["windows_per_s"],
-            device=made["device"],
-            precision=made["precision"],
-            reused=True,
-        )
+        return bool(history["fingerprint"] == identity and history["made"]["weights"] == sha256(output / BEST))
     except (OSError, DataError, LookupError, TypeError):  # missing, damaged, or of another version
-        return None
+        return False

@@ -39,8 +39,8 @@ class TrainingConfig(NetworkConfig):
         ge=0,
         description="Steps with a loss or gradient that is not finite are left out; more end the training",
     )
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="auto: bf16 where CUDA supports it, else fp16 on CUDA, fp32 on a CPU"
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto: bf16 on CUDA from Ampere on, else fp32"
     )
     device: str = Field("auto", description="auto (CUDA if there is one, else CPU) or a torch device such as cuda:1")
     compiled: bool = Field(

@@ -1,8 +1,18 @@
 """Learning rate, best epoch and end of a training, derived from the scores of its epochs."""
 
 import math
+from collections.abc import Mapping
 
 from model.training.recipes import TrainingConfig
+
+Metrics = dict[str, float | int | None]
+"""Figures of an epoch by name; None if the split leaves one undefined."""
+
+
+def score(metrics: Mapping[str, float | int | None]) -> float:
+    """What a training maximises: mean val PR-AUC, or minus val loss if no task has a positive label on val."""
+    mean = metrics["val_pr_auc_mean"]
+    return mean if mean is not None else -float(metrics["val_loss"] or 0.0)
 
 
 class Schedule:
@@ -34,11 +44,11 @@ class Schedule:
     def ended(self) -> bool:
         return self.epoch >= self.config.epochs or self._waited_for_end >= self.config.early_stop_patience
 
-    def step(self, score: float) -> None:
-        """Add the score of a completed epoch."""
-        config = self.config
-        if score > self.best_score:
-            self.best_epoch, self.best_score = self.epoch, score
+    def step(self, metrics: Metrics) -> None:
+        """Add a completed epoch."""
+        config, reached = self.config, score(metrics)
+        if reached > self.best_score:
+            self.best_epoch, self.best_score = self.epoch, reached
             self._waited_for_rate = self._waited_for_end = 0
         elif self.epoch >= config.warmup_epochs:
             self._waited_for_rate += 1

@@ -7,11 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from model.common.progress import Log
 from model.dataset.window_data import WindowData
 from model.factory import MultimodalModel
 from model.training.loss import UnifiedFocalLoss
-from model.training.precision import Precision
+from model.training.precision import autocast
 from model.training.recipes import TrainingConfig
 
 WARM_UP = 3
@@ -21,9 +20,7 @@ WARM_UP = 3
 class Step:
     """A training step of a network on the windows of a split.
 
-    A step whose loss or gradient is not finite changes no weight. A batch that exceeds the device's memory is processed
-    in parts, whose gradients add up to those of the batch. On CUDA the step is captured once as a graph and replayed,
-    unless it waits for fp16's scaler or for batches from the machine's memory.
+    A step whose loss or gradient is not finite changes no weight. On CUDA it is captured once as a graph and replayed.
     """
 
     def __init__(
@@ -31,26 +28,23 @@ class Step:
         model: MultimodalModel,
         data: WindowData,
         loss: UnifiedFocalLoss,
-        precision: Precision,
         config: TrainingConfig,
-        log: Log = print,
         capture: bool = True,
     ) -> None:
-        self.model, self.data, self.loss = model, data, loss
-        self.precision, self.config, self.log = precision, config, log
-        cuda = precision.device.type == "cuda"
-        self.captures = capture and cuda and precision.name != "fp16"
+        self.model, self.data, self.loss, self.config = model, data, loss, config
+        self.device = data.telemetry.device
+        cuda = self.device.type == "cuda"
+        self.captures = capture and cuda
         self.forward = torch.compile(model) if config.compiled and cuda else model
         self.optimizer = torch.optim.AdamW(
             model.parameters(),
             # A graph reads the learning rate from the address that it captured, so there it has to be a tensor.
-            lr=torch.tensor(config.learning_rate, device=precision.device) if cuda else config.learning_rate,
+            lr=torch.tensor(config.learning_rate, device=self.device) if cuda else config.learning_rate,
             weight_decay=config.weight_decay_ratio * config.learning_rate,
-            fused=precision.device.type in ("cpu", "cuda"),
+            fused=True,
             capturable=cuda,
         )
         self.average = _average(model, config.ema_decay) if config.ema_decay > 0 else None
-        self.parts = 1
         self.warm = 0
         self.graph: torch.cuda.CUDAGraph | None = None
         self.captured: tuple[Tensor, Tensor, Tensor]
@@ -62,11 +56,7 @@ class Step:
 
     def state_dict(self) -> dict[str, Any]:
         """What a training needs to resume after this step."""
-        state = {
-            "state_dict": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.precision.scaler.state_dict(),
-        }
+        state = {"state_dict": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
         return state if self.average is None else {**state, "average": self.average.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -76,8 +66,6 @@ class Step:
         self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        if state["scaler"]:  # empty if the training began on a device that needs none
-            self.precision.scaler.load_state_dict(state["scaler"])
 
     def set_rate(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
@@ -89,24 +77,10 @@ class Step:
     def __call__(self, windows: Tensor) -> tuple[Tensor, Tensor]:
         """Train on `windows` (B,) -> their loss, and whether the step was left out; both on the device."""
         whole = self.captures and len(windows) == self.config.batch_size
-        result = self._replay(windows) if whole else self._step_in_parts(windows)
+        result = self._replay(windows) if whole else self._step(windows)
         if self.average is not None:
             self.average.update_parameters(self.model)
         return result
-
-    def _step_in_parts(self, windows: Tensor) -> tuple[Tensor, Tensor]:
-        """A step, in twice as many parts from now on whenever the device's memory is too small."""
-        while True:
-            try:
-                return self._step(windows)
-            except torch.OutOfMemoryError as error:
-                if self.parts >= len(windows):
-                    raise
-                self.parts *= 2
-                self.log(
-                    f"A batch of {len(windows)} windows exceeds the memory of {self.precision.device}: from now on it "
-                    f"is processed in {self.parts} parts ({error})"
-                )
 
     def _replay(self, windows: Tensor) -> tuple[Tensor, Tensor]:
         """The step as a CUDA graph, captured once and then launched as a whole."""
@@ -115,11 +89,9 @@ class Step:
             stream, current = torch.cuda.Stream(), torch.cuda.current_stream()  # type: ignore[no-untyped-call]
             stream.wait_stream(current)
             with torch.cuda.stream(stream):
-                result = self._step_in_parts(windows)
+                result = self._step(windows)
             current.wait_stream(stream)
             return result
-        if self.parts > 1:  # memory is short, and a graph holds its own
-            return self._step_in_parts(windows)
         if self.graph is None:
             chosen = windows.clone()
             self.graph = torch.cuda.CUDAGraph()
@@ -136,35 +108,15 @@ class Step:
         batch = self.data.gather(windows)
         # Windows before an onset can weigh more than those in which the driver brakes (coasts) already.
         weight = torch.ones_like(batch.labels) + (self.config.onset_weight - 1.0) * ~batch.going_on
-        known = (weight * batch.label_mask).sum(dim=0)
-        value = torch.zeros((), device=known.device)
-        derived = [] if batch.derived is None else [batch.derived]
-        parts = zip(*(values.chunk(self.parts) for values in (*batch[3:5], weight, *batch[:3], *derived)), strict=True)
-        for labels, label_mask, part_weight, *inputs in parts:
-            with self.precision.autocast():
-                logits = self.forward(*inputs)
-            partial = self.loss(logits, labels, label_mask, part_weight, known)
-            self.precision.scaler.scale(partial).backward()
-            value = value + partial.detach()
-        return value, self._update(value)
-
-    def _update(self, loss: Tensor) -> Tensor:
-        """Clip, and update the weights unless something is not finite -> whether that was so, a bool on the device.
-
-        The gradients of fp16 overflow at times while the scaler searches its scale: there only the loss counts.
-        """
-        scaler, optimizer = self.precision.scaler, self.optimizer
-        scaler.unscale_(optimizer)
+        with autocast(self.config.precision, self.device):
+            logits = self.forward(*batch[:3], batch.derived)
+        loss = self.loss(logits, batch.labels, batch.label_mask, weight)
+        loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_norm)
-        bad = ~torch.isfinite(loss)
-        if scaler.is_enabled():
-            scaler.step(optimizer)
-            scaler.update()
-        else:
-            bad = bad | ~torch.isfinite(norm)
-            optimizer.found_inf = bad.float()  # type: ignore[attr-defined]  # fused AdamW skips the update on the device
-            optimizer.step()
-        return bad
+        bad = ~torch.isfinite(loss.detach()) | ~torch.isfinite(norm)
+        self.optimizer.found_inf = bad.float()  # type: ignore[attr-defined]  # fused AdamW skips the update on the device
+        self.optimizer.step()
+        return loss.detach(), bad
 
 
 def _average(model: nn.Module, decay: float) -> AveragedModel:

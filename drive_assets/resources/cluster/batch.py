@@ -3,12 +3,10 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import dagster as dg
-
 from drive_assets.resources.cluster.commands import State
-from drive_assets.resources.cluster.job_folder import JobFolder, Messages, Submission
+from drive_assets.resources.cluster.job_folder import JobFolder, Submission
 from drive_assets.resources.compute import Group
-from drive_assets.wire import Report, Work, reports_of
+from drive_assets.wire import Messages, Report, Work
 from model.common.errors import DataError, PassingError
 
 CLOCK_SKEW_S = 2.0
@@ -21,28 +19,16 @@ class Batch(Group):
 
     folder: JobFolder
     work: Work
+    messages: Messages = field(default_factory=lambda: Messages(Path()))
     outputs: list[Path]
     """What each job writes."""
     submission: Submission = field(default_factory=lambda: Submission("", 0, ""))
-    messages: Messages = field(default_factory=lambda: Messages(Path()))
     waiting_for: str = ""
     """Slurm's last reason why the job waits."""
     ended_at: float | None = None
 
-    @property
-    def is_open(self) -> bool:
-        return len(self.reports) < len(self.work.jobs) and self.error is None
-
     def follow(self, submission: Submission) -> None:
         self.submission, self.messages = submission, Messages(self.folder.messages(submission.name))
-
-    def read(self, log: dg.DagsterLogManager) -> None:
-        """Read the new messages: store their reports, and forward their log lines to the run's log."""
-        new = self.messages.read()
-        self.reports |= reports_of(new)
-        for message in new:
-            if message["method"] == "log":
-                log.log(message["params"]["level"], message["params"]["message"])
 
     def valid_reports(self, reports: dict[int, Report], submission: Submission) -> list[Report]:
         """Reports of results whose output files are as the job left them."""
@@ -52,9 +38,7 @@ class Batch(Group):
     def fail(self, state: State) -> None:
         """Give the job up. The error names the job, how it ended and its log, and quotes the end of the log."""
         name = self.submission.name
-        peak = self.folder.peak_memory(name) if state.memory_kill else ""
-        memory = f" Its last recorded peak was {peak}." if peak else ""
-        text = f"Job {self.submission.id} {state.reason}{memory} Its log: {self.folder.log(name)}"
+        text = f"Job {self.submission.id} {state.reason} Its log: {self.folder.log(name)}"
         tail = self.folder.log_tail(name)
         self.error = (PassingError if state.retryable else DataError)(f"{text}\n{tail}" if tail else text)
 

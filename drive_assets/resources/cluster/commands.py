@@ -25,6 +25,10 @@ TRANSIENT = ("unable to contact", "socket timed out", "connection refused", "zer
 """Parts of Slurm's error messages, in lower case, after which the same command may succeed later."""
 
 
+UNSEEN_STATUS = 66
+"""Exit status of a job whose node does not see its folder (EX_NOINPUT)."""
+
+
 class SlurmUnavailable(Exception):
     """Slurm does not answer, or takes no more jobs at the moment."""
 
@@ -39,8 +43,9 @@ class State:
     """For the user: why the job waits or is stuck, or how it ended."""
     retryable: bool = True
     """Whether the same job may succeed without anybody changing anything. For jobs that are stuck or have ended."""
-    memory_kill: bool = False
-    """Whether the job was, or may have been, killed for lack of memory."""
+
+
+UNKNOWN = State("unknown", "is unknown to Slurm and left no result: it is lost.")
 
 
 @dataclass(frozen=True)
@@ -83,35 +88,30 @@ class SlurmCommands:
         if ids:
             self.lines("scancel", *ids)
 
-    def explain(self, job: str, state: State, unseen_status: int, folder: Path) -> State:
-        """State of a job that ended without a result, with the details that `scontrol` still has.
-
-        Args:
-            unseen_status: the exit status of a job whose node does not see `folder`.
-        """
+    def explain(self, job: str, state: State, folder: Path) -> State:
+        """State of a job in a subfolder of `folder` that ended without a result, with what `scontrol` knows of it."""
         shown = " ".join(self.lines("scontrol", "show", "job", "--oneliner", job))
         details = dict(pair.split("=", 1) for pair in shown.split() if "=" in pair)
         name = details.get("JobState", state.reason)
         status, _, signal = details.get("ExitCode", "0:0").partition(":")
-        node, limit = details.get("BatchHost", "its node"), details.get("TimeLimit", "its limit")
+        node = details.get("BatchHost", "its node")
+        if name == "FAILED" and (status in ("137", "9") or signal == "9"):
+            name = "KILLED"
+        elif name == "FAILED" and status == str(UNSEEN_STATUS):
+            name = "UNSEEN"
         memory = details.get("MinMemoryNode") or details.get("MinMemoryCPU") or "the cluster's default"
-        killed = status in ("137", "9") or signal == "9"
-        if name == "OUT_OF_MEMORY" or (name == "FAILED" and killed):
-            how = "ran" if name == "OUT_OF_MEMORY" else f"was killed (signal 9) on {node}, most likely because it ran"
-            text = f"{how} out of memory: it had requested {memory}. Raise `memory` for this task."
-            return State("ended", text, retryable=name != "OUT_OF_MEMORY", memory_kill=True)
-        if name == "FAILED" and status == str(unseen_status):
-            return State("ended", f"found no {folder} on {node}: check that the file system is mounted there.")
+        out_of_memory = f"out of memory: it had requested {memory}. Raise `memory` for this task."
+        limit = details.get("TimeLimit", "its limit")
         endings = {
+            "OUT_OF_MEMORY": (f"ran {out_of_memory}", False),
+            "KILLED": (f"was killed (signal 9) on {node}, most likely because it ran {out_of_memory}", True),
+            "UNSEEN": (f"found no {folder} on {node}: check that the file system is mounted there.", True),
             "CANCELLED": ("was cancelled, but not by this run (scancel).", False),
             "TIMEOUT": (f"reached its time limit of {limit}. Raise `time` for this task; a new run resumes.", True),
-            "DEADLINE": ("could not start before its deadline.", False),
-            "NODE_FAIL": (f"was lost with its node {node}.", True),
-            "BOOT_FAIL": (f"was lost because its node {node} did not boot.", True),
-            "PREEMPTED": ("was pre-empted. A new run resumes.", True),
             "COMPLETED": ("ended without a result.", True),
+            "FAILED": (f"died on {node} (exit status {status}, signal {signal or 0}).", True),
         }
-        text, retryable = endings.get(name, (f"died on {node} (exit status {status}, signal {signal or 0}).", True))
+        text, retryable = endings.get(name, (f"ended as {name} on {node}.", True))
         return State("ended", text, retryable)
 
     def lines(self, *command: str) -> list[str]:

@@ -10,12 +10,10 @@ import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, DAGSTER_PIPES_MESSAGES_ENV_VAR, encode_param
 from filelock import FileLock, Timeout
 
-from drive_assets.wire import Report, Work, from_wire, reports_of, to_wire
+from drive_assets.wire import Messages, Report, Work, from_wire, hand_over, reports_of, to_wire
 from model.common.files import atomic_path, write_json
 
 LOG_TAIL_BYTES = 4096
@@ -71,17 +69,10 @@ class JobFolder:
     def environment(self, name: str) -> Path:
         return self.path / f"{name}.env"
 
-    def peak_memory(self, name: str) -> str:
-        """The most memory that the worker recorded for itself, such as "350 MiB"; empty if unknown."""
-        try:
-            return f"{int((self.path / f'{name}.memory').read_text()) / 2**20:,.0f} MiB"
-        except (FileNotFoundError, ValueError):
-            return ""
-
     def reports(self) -> dict[int, Report]:
         """Reports of the newest submission, by the job's number."""
         submission = self.submission()
-        return reports_of(read_messages(self.messages(submission.name))) if submission else {}
+        return reports_of(Messages(self.messages(submission.name)).read()) if submission else {}
 
     def prepare(self, submission: Submission, work: Work, env: Mapping[str, str], done: Iterable[Report]) -> None:
         """Write all that a worker reads, and remove an earlier submission's files except its log.
@@ -91,20 +82,14 @@ class JobFolder:
         """
         name, earlier = submission.name, self.submission()
         self.path.mkdir(parents=True, exist_ok=True)
-        messages, context_file = self.messages(name), self.path / f"{name}.context.json"
+        messages = self.messages(name)
         # Created here: a node's cache of the folder must not remember that the file is absent.
         lines = [json.dumps({"method": "report_custom_message", "params": {"payload": to_wire(r)}}) for r in done]
         messages.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        # Of Dagster Pipes' context the worker reads only the extras.
-        write_json(context_file, {"run_id": submission.run, "extras": to_wire(replace(work, reports=str(messages)))})
-        variables = {
-            **env,
-            DAGSTER_PIPES_CONTEXT_ENV_VAR: encode_param({"path": str(context_file)}),
-            DAGSTER_PIPES_MESSAGES_ENV_VAR: encode_param({"path": str(messages)}),
-        }
+        paths = hand_over(replace(work, reports=str(messages)), self.path / f"{name}.context.json", messages)
         with atomic_path(self.environment(name)) as temporary:
             temporary.touch(mode=0o600)  # may hold addresses with passwords
-            lines = [f"export {key}={shlex.quote(value)}" for key, value in variables.items()]
+            lines = [f"export {key}={shlex.quote(value)}" for key, value in {**env, **paths}.items()]
             temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
         self.write_submission(submission)
         if earlier is not None:
@@ -133,38 +118,3 @@ def is_worker_alive(lock: str) -> bool:
             return False
     except Timeout:
         return True
-
-
-class Messages:
-    """Pipes messages in a file that grows on another machine. Each read returns the new ones.
-
-    The file is opened for each read, so that an NFS client asks its server. A line without an end is incomplete.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.offset = path, 0
-
-    def read(self) -> list[dict[str, Any]]:
-        try:
-            with self.path.open("rb") as stream:
-                stream.seek(self.offset)
-                content = stream.read()
-        except FileNotFoundError:
-            return []
-        complete = content[: content.rfind(b"\n") + 1]
-        self.offset += len(complete)
-        return [message for line in complete.splitlines() if (message := _parse(line)) is not None]
-
-
-def read_messages(path: Path) -> list[dict[str, Any]]:
-    """All complete messages of a file; none if it is absent."""
-    return Messages(path).read()
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    """A message; None for a line that a killed worker left unfinished, or that is empty."""
-    try:
-        message = json.loads(line)
-    except ValueError:
-        return None
-    return message if isinstance(message, dict) else None

@@ -4,12 +4,10 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from drive_assets.resources.cluster.commands import SlurmCommands
+from drive_assets.resources.cluster.commands import UNSEEN_STATUS, SlurmCommands
 from drive_assets.resources.cluster.settings import SlurmSettings
 from drive_assets.tasks import RESUME_STATUS
 
-UNSEEN_STATUS = 66
-"""Exit status of a job whose node does not see its folder (EX_NOINPUT)."""
 FIXED = ("--nodes=1", "--ntasks=1", "--export=PATH,HOME,USER,LANG", "--chdir=/", "--output=/dev/null", "--requeue")
 
 

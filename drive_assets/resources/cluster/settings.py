@@ -3,16 +3,14 @@
 import hashlib
 import sys
 from abc import ABC
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar
 
 import dagster as dg
-from pydantic import Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
-from drive_assets.resources.compute import Compute, check_names
+from drive_assets.resources.compute import Compute
 from drive_assets.resources.storage import data_root
-from model.common.errors import DataError
 
 Word = Annotated[str, StringConstraints(pattern=r"^([\w.,:@%+=/*\[][\w.,:@%+=/*\[\]-]*)?$")]
 """A value of an option of sbatch or ssh: no space, quote or line end, and no dash at its beginning."""
@@ -20,6 +18,8 @@ Word = Annotated[str, StringConstraints(pattern=r"^([\w.,:@%+=/*\[][\w.,:@%+=/*\
 
 class Size(dg.Config):
     """What a job requests. Empty: the setting for all tasks, or else the cluster's default."""
+
+    model_config = ConfigDict(extra="forbid")
 
     partition: Word = ""
     account: Word = ""
@@ -36,8 +36,11 @@ class Size(dg.Config):
 class SlurmSettings(Compute, ABC):
     """A Slurm cluster whose nodes see the data root at the same path as this machine."""
 
-    data_root: str = Field(description="Folder that this machine and the nodes see at the same path.")
-    poll_s: float = Field(default=5.0, gt=0, description="Seconds between two questions of a run to Slurm.")
+    data_root: str = Field(
+        default_factory=lambda: str(data_root()),
+        description="Folder that this machine and the nodes see at the same path.",
+    )
+    poll_s: float = Field(default=20.0, gt=0, description="Seconds between two questions of a run to Slurm.")
     grace_s: float = Field(
         default=30.0,
         ge=0,
@@ -67,15 +70,15 @@ class SlurmSettings(Compute, ABC):
 
     worker_module: ClassVar[str] = "drive_assets.worker"
 
+    @model_validator(mode="before")
     @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
-        """From the settings of a file. A task's size replaces the fields that it names and keeps the others."""
-        chosen = {"data_root": str(data_root()), **settings}
+    def _completed(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """A task's size replaces the fields that it names and keeps the others."""
+        completed = dict(given)
         for name, field in cls.model_fields.items():
-            if isinstance(field.default, Size) and isinstance(given := chosen.get(name), Mapping):
-                check_names(given, Size)
-                chosen[name] = Size(**{**field.default.model_dump(), **given})
-        return super().from_settings(chosen)
+            if isinstance(field.default, Size) and isinstance(size := completed.get(name), dict):
+                completed[name] = {**field.default.model_dump(), **size}
+        return completed
 
     @property
     def pool_limit(self) -> int:
@@ -92,7 +95,4 @@ class SlurmSettings(Compute, ABC):
 
     def size(self, task: str) -> Size:
         """What a job of a task requests: the field with the task's name."""
-        size = getattr(self, task, None)
-        if not isinstance(size, Size):
-            raise DataError(f"Task {task!r} has no size: expected a setting of that name.")
-        return size
+        return getattr(self, task)

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import TypeGuard, TypeVar
 
@@ -16,10 +16,9 @@ import dagster as dg
 from filelock import FileLock
 
 from drive_assets.resources.cluster.batch import Batch
-from drive_assets.resources.cluster.commands import SlurmCommands, SlurmUnavailable, State
+from drive_assets.resources.cluster.commands import UNKNOWN, SlurmCommands, SlurmUnavailable, State
 from drive_assets.resources.cluster.job_folder import JobFolder, Submission
-from drive_assets.resources.cluster.queue import Backoff, Queue
-from drive_assets.resources.cluster.script import UNSEEN_STATUS, submit
+from drive_assets.resources.cluster.script import submit
 from drive_assets.resources.cluster.settings import SlurmSettings
 from drive_assets.resources.compute import Context, Env, JobsContinue, Results
 from drive_assets.running.instance import PROCESS_TAG
@@ -31,10 +30,11 @@ from model.common.errors import DataError, PassingError
 
 J = TypeVar("J")
 R = TypeVar("R")
-T = TypeVar("T")
 
 MAX_ARRAY = 1000
 """Jobs submitted at once: Slurm's default limit for arrays (MaxArraySize)."""
+LONGEST_WAIT_S = 60.0
+"""Between two questions to a Slurm that does not answer."""
 READ_S = 0.3
 """Seconds between two looks into the job folders."""
 JOBS_TAG = "drive_assets/jobs"
@@ -54,7 +54,7 @@ class SlurmCompute(SlurmSettings):
         try:
             run.start(task.name, env or {})
             for batch in run.follow():
-                yield from batch.new_results(task)
+                yield from batch.new_results(task, context.log)
                 if not batch.is_open:
                     with run.lock:
                         batch.folder.take(batch.submission, context.run_id)
@@ -81,7 +81,7 @@ class SlurmCompute(SlurmSettings):
             folder = JobFolder(self.jobs / f"{asset}-{fingerprint(asset, task.name, made, files)}")
             work = Work(task.name, wired, version=version())
             outputs = [task.output(jobs[number]) for number in numbers]
-            batches.append(Batch(numbers, folder=folder, work=work, outputs=outputs))
+            batches.append(Batch(numbers=numbers, folder=folder, work=work, outputs=outputs))
         return batches
 
 
@@ -94,39 +94,31 @@ class _Run:
         self.commands = SlurmCommands(settings.login)
         self.lock = FileLock(settings.jobs / ".lock")
         """Held while submissions are written."""
-        self.queue = Queue(settings.jobs, lambda: self.commands.states(settings.name_prefix))
+        self.away_since: float | None = None
+        self.wait_s = settings.poll_s
+        """How long to wait before Slurm is asked again."""
 
     def start(self, task: str, env: Mapping[str, str]) -> None:
         """Adopt the jobs that exist and submit the rest."""
         passed = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
         threads = str(self.settings.size(task).cpus)
         environment = {**passed, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **env}
-        self._retry(lambda: self._adopt_or_submit(task, environment))
+        while not self._asked(lambda: self._adopt_or_submit(task, environment)):
+            time.sleep(self.wait_s)
         ids = ", ".join(batch.submission.id for batch in self.batches)
         self.instance.add_run_tags(self.context.run_id, {JOBS_TAG: ids[:1000]})
 
     def follow(self) -> Iterator[Batch]:
         """Each batch whenever it may have something new, until each job has a result or an error."""
         asked = time.monotonic()
-        backoff = Backoff(self.settings.patience_s, self.settings.poll_s, self.log)
-        while waiting := {batch.submission.id: batch for batch in self.batches if batch.is_open}:
-            for batch in waiting.values():
-                batch.read(self.log)
-                yield batch
-            if time.monotonic() - asked < backoff.wait_s:
+        while waiting := [batch for batch in self.batches if batch.is_open]:
+            yield from waiting
+            if time.monotonic() - asked < self.wait_s:
                 time.sleep(READ_S)
                 continue
             asked = time.monotonic()
-            try:
-                states = self.queue.states(self.settings.poll_s)
-                backoff.succeeded()
-            except SlurmUnavailable as error:  # jobs may end meanwhile: their messages show it
-                backoff.failed(error)
-                continue
-            for job, batch in waiting.items():
-                if states is not None and batch.is_open:
-                    self._apply(batch, states.get(job, State("unknown")))
-                    yield batch
+            self._asked(self._apply_states)  # if Slurm is away, messages still show which jobs end
+            yield from waiting
 
     def interrupt(self) -> dg.Failure:
         """End the jobs if a person terminated the run. If only this process stops, they continue for the next run."""
@@ -146,12 +138,33 @@ class _Run:
         text = f"The run was terminated and its jobs were cancelled: {names}. A new run resumes."
         return dg.Failure(text, allow_retries=False)
 
+    def _asked(self, ask: Callable[[], None]) -> bool:
+        """Call `ask` -> whether Slurm answered. Raises JobsContinue if it has not for `patience_s`."""
+        try:
+            ask()
+        except SlurmUnavailable as error:
+            now, patience_s = time.monotonic(), self.settings.patience_s
+            if self.away_since is None:
+                self.away_since = now
+                self.log.warning(f"{error} Retrying for up to {patience_s:.0f} s; jobs continue.")
+            if (away_s := now - self.away_since) > patience_s:
+                raise JobsContinue(
+                    f"Gave up after {away_s:.0f} s: {error} Jobs continue; a retry adopts them."
+                ) from None
+            self.wait_s = min(2 * self.wait_s, max(LONGEST_WAIT_S, self.settings.poll_s))
+            return False
+        self.away_since, self.wait_s = None, self.settings.poll_s
+        return True
+
     def _adopt_or_submit(self, task: str, environment: Mapping[str, str]) -> None:
         with self.lock:
-            states = cache(self.queue.refresh)  # asked only if a job has not reported everything
+            states = cache(self._states)  # asked only if there is an earlier submission
             new = [batch for batch in self.batches if not self._adopt(batch, states)]
             for start in range(0, len(new), MAX_ARRAY):
                 self._submit(task, new[start : start + MAX_ARRAY], environment)
+
+    def _states(self) -> Mapping[str, State]:
+        return self.commands.states(self.settings.name_prefix)
 
     def _submit(self, task: str, batches: Sequence[Batch], environment: Mapping[str, str]) -> None:
         name = f"drive-assets-{uuid.uuid4().hex[:12]}"
@@ -162,7 +175,6 @@ class _Run:
             batch.folder.prepare(submission, batch.work, environment, done)
             batch.follow(submission)
         ids = submit(self.settings, task, name, [batch.folder.path for batch in batches])
-        self.queue.invalidate()
         for batch, job in zip(batches, ids, strict=True):
             batch.follow(replace(batch.submission, id=job))
             batch.folder.write_submission(batch.submission)
@@ -180,67 +192,55 @@ class _Run:
         submission = batch.folder.submission()
         if not self._is_available(submission):
             return False
-        reports, origin = batch.folder.reports(), f"submitted by run {submission.run}"
+        job, known = self._id(submission), states()  # before its reports are read: it may end meanwhile
+        state, reports = known.get(job, UNKNOWN), batch.folder.reports()
+        name = f"Job {job or submission.name}, submitted by run {submission.run},"
         if len(reports) == len(batch.work.jobs):
             failed = any(report.failed for report in reports.values())
             valid = len(batch.valid_reports(reports, submission)) == len(reports)
             if (failed and submission.taken_by) or not (failed or valid):
                 return False
-            self.log.info(f"Job {submission.id or submission.name}, {origin}, has ended: its result is taken.")
-            batch.follow(submission)
-            return True
-        job = self._id(submission)
-        state = states().get(job, State("unknown"))
-        if state.phase not in ("waiting", "running"):
-            if len(batch.folder.reports()) > len(reports):  # the job ended since its reports were read
-                return self._adopt(batch, states)
+            self.log.info(f"{name} has ended: its result is taken.")
+        elif state.phase in ("waiting", "running"):
+            self.log.info(f"{name} is {state.phase}: this run adopts it.")
+        else:
             done = f"{len(reports)} of {len(batch.work.jobs)} have a result."
-            reason = self._explain(job, state).reason
-            self.log.info(f"Job {job or submission.name}, {origin}, {reason} {done} The rest is submitted again.")
+            self.log.info(f"{name} {self._explain(job, state).reason} {done} The rest is submitted again.")
             return False
-        if job != submission.id:
-            submission = replace(submission, id=job)
-            batch.folder.write_submission(submission)
-        self.log.info(f"Job {job}, {origin}, is {state.phase}: this run adopts it.")
-        batch.follow(submission)
+        batch.follow(replace(submission, id=job))
+        batch.folder.write_submission(batch.submission)
         return True
 
-    def _apply(self, batch: Batch, state: State) -> None:
-        """Act on Slurm's state of a job that has not reported everything."""
-        if state.phase == "stuck":
-            self._retry(partial(self.commands.cancel, [batch.submission.id]))
-            batch.fail(state)
-        elif state.phase in ("ended", "unknown"):
-            batch.ended_at = batch.ended_at or time.monotonic()
-            if time.monotonic() - batch.ended_at >= self.settings.grace_s:
-                batch.read(self.log)
-                if batch.is_open:
-                    batch.fail(self._retry(partial(self._explain, batch.submission.id, state)))
-        else:
-            batch.ended_at = None
-            if state.phase == "waiting" and state.reason != batch.waiting_for:
-                batch.waiting_for = state.reason
-                self.log.info(f"Job {batch.submission.id} waits: {state.reason}")
+    def _apply_states(self) -> None:
+        """Act on Slurm's states of the jobs that have not reported everything."""
+        states = self._states()
+        for batch in self.batches:
+            if not batch.is_open:
+                continue
+            job = batch.submission.id
+            state = states.get(job, UNKNOWN)
+            if state.phase == "stuck":
+                self.commands.cancel([job])
+                batch.fail(state)
+            elif state.phase in ("ended", "unknown"):
+                batch.ended_at = batch.ended_at or time.monotonic()
+                if time.monotonic() - batch.ended_at >= self.settings.grace_s:
+                    batch.read(self.log)
+                    if batch.is_open:
+                        batch.fail(self._explain(job, state))
+            else:
+                batch.ended_at = None
+                if state.phase == "waiting" and state.reason != batch.waiting_for:
+                    batch.waiting_for = state.reason
+                    self.log.info(f"Job {job} waits: {state.reason}")
 
     def _id(self, submission: Submission) -> str:
         """Slurm's id of a submission, which the run that submitted it may not have recorded; empty if there is none."""
         return submission.id or self.commands.ids(self.settings.name_prefix + submission.name).get(submission.index, "")
 
     def _explain(self, job: str, state: State) -> State:
-        """How a job ended that has not reported everything. SlurmUnavailable if Slurm does not answer."""
-        if state.phase == "unknown":
-            return State("unknown", "is unknown to Slurm and left no result: it is lost.")
-        return self.commands.explain(job, state, UNSEEN_STATUS, self.settings.jobs)
-
-    def _retry(self, do: Callable[[], T]) -> T:
-        """Repeat until Slurm answers. Raises JobsContinue once `patience_s` is over."""
-        backoff = Backoff(self.settings.patience_s, self.settings.poll_s, self.log)
-        while True:
-            try:
-                return do()
-            except SlurmUnavailable as error:
-                backoff.failed(error)
-            time.sleep(backoff.wait_s)
+        """How a job ended that has not reported everything."""
+        return state if state.phase == "unknown" else self.commands.explain(job, state, self.settings.jobs)
 
 
 def _stamp(path: Path) -> tuple[str, int, int] | None:

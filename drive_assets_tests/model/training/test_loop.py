@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 import pytest
 import torch
 
 from drive_assets_tests.model.split_files import rewrite, write_split_file
 from model.common.errors import DataError
-from model.factory import MultimodalModel, architecture_of, create_model_variant
+from model.factory import architecture_of, create_model_variant
 from model.network.architectures import ARCHITECTURES
 from model.recording.schema import BINARY_LABELS
 from model.training import loop, published
@@ -27,10 +26,8 @@ from model.training.data import load_split
 from model.training.epoch import evaluate, train_one_epoch
 from model.training.loop import train
 from model.training.loss import UnifiedFocalLoss, training_loss
-from model.training.precision import choose_precision
-from model.training.published import read_history
+from model.training.published import TrainingResult, read_history
 from model.training.recipes import RECIPES, TrainingConfig
-from model.training.result import TrainingResult
 from model.training.step import Step
 
 SMALL: dict[str, Any] = {
@@ -66,8 +63,8 @@ def figures(result: TrainingResult) -> list[dict[str, Any]]:
 
 def assert_same_training(one: TrainingResult, other: TrainingResult) -> None:
     assert figures(one) == figures(other)
-    for path in ("best_model", "latest_checkpoint"):
-        ours, theirs = weights(getattr(one, path)), weights(getattr(other, path))
+    for name in PUBLISHED[:2]:
+        ours, theirs = weights(one.output / name), weights(other.output / name)
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
@@ -95,14 +92,19 @@ def test_every_architecture_trains_and_its_checkpoint_loads(architecture: str, s
     }
     assert all(math.isfinite(value) for epoch in seen for value in epoch.values())
     assert result.best_metrics == max(result.history, key=lambda epoch: epoch["val_pr_auc_mean"] or 0)
+    assert sorted(path.name for path in result.output.iterdir()) == [".work", *PUBLISHED]
+    assert not [path for path in (result.output / ".work").iterdir() if path.is_dir()]
+    made = result.record["made"]
+    assert (made["device"], made["precision"], result.resumed_from) == ("cpu", "fp32", 0)
+    assert made["windows_per_s"] > 0 and made["parameters"] > 1000
     model, checkpoint = load_checkpoint(result.best_model, architecture)
-    assert checkpoint["epoch"] == result.best_epoch
+    assert checkpoint["epoch"] == result.record["best_epoch"]
     assert checkpoint["val_metrics"] == result.best_metrics
     assert TrainingConfig(**checkpoint["training_config"]).epochs == 2
     data = load_split(splits / "val.h5", TrainingConfig(**checkpoint["training_config"]), "cpu")
     assert not model.training
     loss = UnifiedFocalLoss(CONFIG.tasks)
-    again = evaluate(model, data, loss, choose_precision("fp32", torch.device("cpu")), 16)
+    again = evaluate(model, data, loss, CONFIG)
     assert again == {name: result.best_metrics[name] for name in again}
 
 
@@ -118,27 +120,13 @@ def test_a_learnable_set_is_learnt(tmp_path: Path) -> None:
     assert (best["val_pr_auc_mean"] or 0) > 0.8 > 0.65 > (first["val_pr_auc_mean"] or 0)
 
 
-def test_published_files_and_history(splits: Path) -> None:
-    result = train(NAME, splits, splits / "out", CONFIG, "v1")
-
-    assert sorted(path.name for path in (splits / "out").iterdir()) == [".work", *PUBLISHED]
-    assert not [path for path in (splits / "out" / ".work").iterdir() if path.is_dir()]
-    history = json.loads(result.training_history.read_text())
-    assert history["architecture"] == NAME and history["data_version"] == "v1"
-    assert history["epochs"] == result.history and history["best_epoch"] == result.best_epoch
-    assert TrainingConfig(**history["training_config"]) == CONFIG
-    assert result.best_model == splits / "out" / "best_model.pt"
-    assert (result.device, result.precision, result.resumed_from) == ("cpu", "fp32", 0)
-    assert result.windows_per_s > 0 and result.parameters > 1000
-
-
 def test_a_published_training_is_reused_unless_forced_or_damaged(splits: Path) -> None:
     first = train(NAME, splits, splits / "out", CONFIG, "v1")
+    assert figures(first)  # read before another training replaces them
     seen: list[dict[str, float | int]] = []
     again = train(NAME, splits, splits / "out", CONFIG, "v1", seen.append)
     assert (again.reused, again.resumed_from, seen) == (True, 4, [])
-    assert again.history == first.history and again.best_metrics == first.best_metrics
-    assert (again.parameters, again.windows_per_s) == (first.parameters, first.windows_per_s)
+    assert again.record == first.record
 
     forced = train(NAME, splits, splits / "out", CONFIG, "v1", seen.append, force=True)
     assert (forced.reused, forced.resumed_from, len(seen)) == (False, 0, 4)
@@ -146,6 +134,12 @@ def test_a_published_training_is_reused_unless_forced_or_damaged(splits: Path) -
     assert not train(NAME, splits, splits / "out", CONFIG, "v1").reused  # the other one is published now
     (splits / "out" / "best_model.pt").write_bytes(b"damaged")
     assert not train(NAME, splits, splits / "out", CONFIG, "v1").reused
+    history = splits / "out" / PUBLISHED[2]
+    history.write_text(history.read_text().replace('"learning_rate"', '"leerning_rate"', 1))
+    with pytest.raises(DataError, match="was modified since"):
+        read_history(splits / "out")
+    repeated = train(NAME, splits, splits / "out", CONFIG, "v1")
+    assert not repeated.reused and figures(repeated) == figures(first)
 
 
 def test_a_forced_training_that_was_killed_is_resumed_with_or_without_force(splits: Path) -> None:
@@ -167,16 +161,16 @@ def test_publishing_that_is_killed_at_any_step_is_completed_without_training(spl
         shutil.copytree(splits / "out", splits / str(step))
         killed = _publish_and_die(splits / str(step) / ".work" / work.name, step)
         history = json.loads((splits / str(step) / "training_history.json").read_text())
-        published_at.append(history["fingerprint"] != older.fingerprint)
+        published_at.append(history["fingerprint"] != older.record["fingerprint"])
         seen: list[dict[str, float | int]] = []
         result = train(NAME, splits, splits / str(step), CONFIG, "v1", seen.append)
-        assert (result.fingerprint, result.resumed_from, seen) == (work.name, 4, [])
+        assert (result.record["fingerprint"], result.resumed_from, seen) == (work.name, 4, [])
         assert sorted(path.name for path in (splits / str(step)).iterdir()) == [".work", *PUBLISHED]
         assert not [path for path in (splits / str(step) / ".work").iterdir() if path.is_dir()]
         assert load_checkpoint(result.best_model)[1]["training_config"]["seed"] == 0
         if not killed:
             break
-    assert not killed and step >= 5
+    assert not killed and step >= 4
     assert published_at == sorted(published_at)
 
 
@@ -196,21 +190,17 @@ def _publish_and_die(work: Path, step: int) -> bool:
     return os.waitpid(child, 0)[1] != 0
 
 
-def test_two_runs_of_a_seed_are_equal_whatever_ran_before(splits: Path) -> None:
+def test_two_runs_of_a_seed_are_equal_whatever_ran_before_and_leave_the_callers_random_numbers_alone(
+    splits: Path,
+) -> None:
     one = train(NAME, splits, splits / "one", CONFIG)
-    torch.rand(7)
-    two = train(NAME, splits, splits / "two", CONFIG)
-    other = train(NAME, splits, splits / "three", CONFIG.replace(seed=1))
-    assert_same_training(one, two)
-    assert figures(one) != figures(other)
-
-
-def test_training_leaves_the_callers_random_numbers_alone(splits: Path) -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    train(NAME, splits, splits / "out", CONFIG.replace(epochs=1))
+    two = train(NAME, splits, splits / "two", CONFIG)
     assert torch.equal(torch.rand(3), expected)
+    assert_same_training(one, two)
+    assert figures(one) != figures(train(NAME, splits, splits / "three", CONFIG.replace(seed=1)))
 
 
 @pytest.mark.parametrize(
@@ -242,19 +232,8 @@ def test_the_published_network_has_the_average_of_the_weights_and_derives_its_in
     assert list(model.config.prediction_tasks)[:4] == config.tasks and len(model.config.prediction_tasks) == 10
     assert model.members is not None and (model.members.deviation != 1).any()
     loss, data = training_loss(config, config.tasks), load_split(splits / "val.h5", config, "cpu")
-    again = evaluate(model, data, loss, choose_precision("fp32", torch.device("cpu")), 16)
+    again = evaluate(model, data, loss, CONFIG)
     assert again == {name: checkpoint["val_metrics"][name] for name in again}
-
-
-def test_cross_entropy_weighs_auxiliary_tasks_and_onsets() -> None:
-    config = TrainingConfig(loss="bce", tasks=["brake_1s"], auxiliary_weight=0.5)
-    tasks = ["brake_1s", "coast_1s"]
-    logits, labels = torch.tensor([[0.3, -1.0], [2.0, 0.5]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    each = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
-    weight, known = torch.tensor([[1.0, 3.0], [3.0, 1.0]]), torch.ones(2, 2, dtype=torch.bool)
-    value = training_loss(config, tasks)(dict(zip(tasks, logits.T, strict=True)), labels, known, weight)
-    expected = (each * weight).sum(0) / 4
-    torch.testing.assert_close(value, expected[0] + 0.5 * expected[1])
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
@@ -264,12 +243,12 @@ def test_a_process_that_is_killed_within_an_epoch_resumes_after_the_one_before(s
         "from model.training.loop import train\n"
         "from model.training.recipes import TrainingConfig\n"
         "from model.training.step import Step\n"
-        "update, steps = Step._update, []\n"
+        "step, steps = Step._step, []\n"
         "def stopped(*arguments):\n"
         "    steps.append(0)\n"
         "    if len(steps) == 10: print('stopped', flush=True); time.sleep(600)\n"
-        "    return update(*arguments)\n"
-        "Step._update = stopped\n"
+        "    return step(*arguments)\n"
+        "Step._step = stopped\n"
         f"torch.set_num_threads({torch.get_num_threads()})\n"
         f"config = TrainingConfig(**{SMALL!r})\n"
         f"train({NAME!r}, Path({str(splits)!r}), Path({str(splits / 'out')!r}), config, 'v1')\n"
@@ -320,103 +299,50 @@ def test_a_step_that_is_not_finite_changes_no_weight_and_is_counted(splits: Path
     data.telemetry[:] = float("nan")
     model = create_model_variant({**architecture_of(NAME), **config.network})
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    step = Step(model, data, UnifiedFocalLoss(config.tasks), choose_precision("fp32", torch.device("cpu")), config)
-    metrics = train_one_epoch(step, data.order(), 1, splits / "bad.pt")
+    step = Step(model, data, UnifiedFocalLoss(config.tasks), config)
+    metrics = train_one_epoch(step, data.order(), 1)
     assert metrics == {"train_loss": None, "bad_steps": 1}
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    with pytest.raises(FloatingPointError, match=r"loss is nan.*at step 0 .*may leave out 0 such steps"):
-        train_one_epoch(step, data.order(), 0, splits / "bad.pt")
-    assert torch.load(splits / "bad.pt", weights_only=True)["step"] == 0
+    with pytest.raises(FloatingPointError, match=r"loss is nan.*at step 0 .*at 1 of 1 steps; .*may leave out 0: lower"):
+        train_one_epoch(step, data.order(), 0)
 
 
-@pytest.mark.parametrize("fitting", [5, 1])
-def test_a_batch_that_exceeds_the_memory_is_processed_in_parts_and_logged(
-    splits: Path, fitting: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = CONFIG.replace(epochs=2, dropout_prob=0.0, onset_weight=2.0)
-    with h5py.File(splits / "train.h5") as file:
-        labels = file["labels"][()]
-    labels[30:50, BINARY_LABELS.index("brake_1s")] = -1
-    rewrite(splits / "train.h5", labels=labels)
-    whole = train(NAME, splits, splits / "whole", config, "v1")
-    forward = MultimodalModel.forward
-
-    def short_of_memory(self: MultimodalModel, *inputs: torch.Tensor) -> dict[str, torch.Tensor]:
-        if self.training and len(inputs[0]) > fitting:
-            raise torch.OutOfMemoryError("tried to allocate 2.00 GiB")
-        return forward(self, *inputs)
-
-    monkeypatch.setattr(MultimodalModel, "forward", short_of_memory)
-    lines: list[str] = []
-    parts = train(NAME, splits, splits / "parts", config, "v1", log=lines.append)
-
-    assert len(lines) == {5: 2, 1: 4}[fitting] and f"processed in {2 ** len(lines)} parts" in lines[-1]
-    for one, other in zip(figures(whole), figures(parts), strict=True):
-        assert one == pytest.approx(other, rel=1e-4)
-
-
-def test_too_little_memory_for_one_window_names_the_batch_size(splits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def out_of_memory(*_: Any) -> None:
-        raise torch.OutOfMemoryError("tried to allocate 2.00 GiB")
-
-    monkeypatch.setattr(MultimodalModel, "forward", out_of_memory)
-    with pytest.raises(DataError, match="does not fit into the memory of cpu with batch_size 16"):
-        train(NAME, splits, splits / "out", CONFIG, log=lambda line: None)
-
-
-def test_too_many_steps_that_are_not_finite_end_the_run_keep_the_batch_and_publish_nothing(splits: Path) -> None:
+def test_too_many_steps_that_are_not_finite_end_the_run_and_publish_nothing(splits: Path) -> None:
     before = train(NAME, splits, splits / "out", CONFIG)
     kept = before.best_model.read_bytes()
-    with pytest.raises(FloatingPointError, match=r"loss is nan.*lower learning_rate.*bad_batch.pt"):
+    with pytest.raises(FloatingPointError, match=r"loss is nan.*lower learning_rate"):
         train(NAME, splits, splits / "out", CONFIG.replace(learning_rate=1e30, warmup_epochs=0, most_bad_steps=1))
-    (kept_batch,) = (splits / "out").glob(".work/*/bad_batch.pt")
-    batch = torch.load(kept_batch, weights_only=True)
-    assert batch["telemetry_seq"].shape[1:] == (20, 10)
     assert before.best_model.read_bytes() == kept
 
 
-def test_a_task_without_positives_on_val_is_undefined_and_left_out_of_the_mean(splits: Path) -> None:
+@pytest.mark.parametrize("missing", [["brake_1s"], BINARY_LABELS])
+def test_a_task_without_positives_on_val_is_left_out_of_the_mean_and_without_any_val_loss_decides(
+    splits: Path, missing: Sequence[str]
+) -> None:
     with h5py.File(splits / "val.h5") as file:
         labels = file["labels"][()]
-    labels[:, BINARY_LABELS.index("brake_1s")] = 0
+    labels[:, [BINARY_LABELS.index(task) for task in missing]] = 0
     rewrite(splits / "val.h5", labels=labels)
     seen: list[dict[str, float | int]] = []
     result = train(NAME, splits, splits / "out", CONFIG, on_epoch=seen.append)
 
-    epoch = json.loads(result.training_history.read_text())["epochs"][0]
+    epoch = result.history[0]
     assert epoch["val_pr_auc_brake_1s"] is None and epoch["val_roc_auc_brake_1s"] is None
-    defined = [epoch[f"val_pr_auc_{task}"] for task in CONFIG.tasks[1:]]
-    assert epoch["val_pr_auc_mean"] == pytest.approx(sum(defined) / 3)
     assert "val_pr_auc_brake_1s" not in seen[0]
+    if missing == BINARY_LABELS:
+        assert result.best_metrics["val_pr_auc_mean"] is None
+        assert result.best_metrics["val_loss"] == min(each["val_loss"] or 0 for each in result.history)
+    else:
+        defined = [epoch[f"val_pr_auc_{task}"] or 0 for task in CONFIG.tasks[1:]]
+        assert epoch["val_pr_auc_mean"] == pytest.approx(sum(defined) / 3)
 
 
-def test_without_any_positive_on_val_its_loss_decides(splits: Path) -> None:
-    with h5py.File(splits / "val.h5") as file:
-        rewritten = np.zeros_like(file["labels"][()])
-    rewrite(splits / "val.h5", labels=rewritten)
-    result = train(NAME, splits, splits / "out", CONFIG)
-    assert result.best_metrics["val_pr_auc_mean"] is None
-    assert result.best_metrics["val_loss"] == min(epoch["val_loss"] or 0 for epoch in result.history)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"device": "warp9"}, "device 'warp9' cannot be used here"),
-        ({"precision": "fp16"}, "precision fp16 on cpu: expected a CUDA device"),
-    ],
-)
-def test_a_device_or_precision_that_the_machine_does_not_have_is_refused(
-    splits: Path, change: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(DataError, match=message):
-        train(NAME, splits, splits / "out", CONFIG.replace(**change))
-
-
-def test_an_unknown_architecture_makes_no_folder(splits: Path) -> None:
+def test_an_unknown_device_or_architecture_is_refused(splits: Path) -> None:
+    with pytest.raises(DataError, match="device 'warp9' cannot be used here"):
+        train(NAME, splits, splits / "out", CONFIG.replace(device="warp9"))
     with pytest.raises(DataError, match="Unknown architecture 'simple_lstm'"):
-        train("simple_lstm", splits, splits / "out", CONFIG)
-    assert not (splits / "out").exists()
+        train("simple_lstm", splits, splits / "other", CONFIG)
+    assert not (splits / "other").exists()
 
 
 def test_a_second_run_into_the_same_folder_is_refused(splits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -445,13 +371,11 @@ def test_a_checkpoint_that_is_not_the_expected_one_is_refused(splits: Path) -> N
     cut.write_bytes(flipped)
     with pytest.raises(DataError, match=r"cut\.pt cannot be read as a checkpoint"):
         load_checkpoint(cut)
-    torch.save({"weights": 1}, cut)
-    with pytest.raises(DataError, match="no checkpoint of this project: expected the keys"):
-        load_checkpoint(cut)
     content = torch.load(path, weights_only=True)
-    torch.save({**content, "schema_version": 99}, cut)
-    with pytest.raises(DataError, match="schema 99: expected 3"):
-        load_checkpoint(cut)
+    for foreign in ({"weights": 1}, {**content, "schema_version": 99}):
+        torch.save(foreign, cut)
+        with pytest.raises(DataError, match="no checkpoint of this version: expected schema 3"):
+            load_checkpoint(cut)
     torch.save({**content, "model_config": {**content["model_config"], "hidden_dim": 32}}, cut)
     with pytest.raises(DataError, match="does not fit its own model_config"):
         load_checkpoint(cut)
@@ -467,21 +391,3 @@ def test_facts_that_decide_what_is_learnt_belong_to_its_version(fact: str) -> No
         f"model.{path.parent.name}.{path.stem}" for path in model.rglob("*.py") if f"\n{fact}" in path.read_text()
     ]
     assert len(modules) == 1 and set(modules) <= set(published.LEARNT_BY)
-
-
-def test_splits_that_do_not_fit_each_other_are_refused(splits: Path) -> None:
-    write_split_file(splits / "val.h5", frames=60, length=10)
-    with pytest.raises(DataError, match=r"length differs: 20 in .*train\.h5, 10 in .*val\.h5"):
-        train(NAME, splits, splits / "out", CONFIG)
-
-
-def test_a_history_with_a_changed_letter_is_refused_and_the_training_repeated(splits: Path) -> None:
-    first = train(NAME, splits, splits / "out", CONFIG, "v1")
-    text = first.training_history.read_text()
-    first.training_history.write_text(text.replace('"learning_rate"', '"leerning_rate"', 1))
-    with pytest.raises(DataError, match="was modified since"):
-        read_history(splits / "out")
-    again = train(NAME, splits, splits / "out", CONFIG, "v1")
-    assert not again.reused
-    assert [epoch["val_loss"] for epoch in again.history] == [epoch["val_loss"] for epoch in first.history]
-    read_history(splits / "out")

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from model.training.loss import UnifiedFocalLoss, focal_loss
+from model.training.loss import UnifiedFocalLoss, focal_loss, training_loss
+from model.training.recipes import TrainingConfig
 
 TASKS = ("brake_1s", "brake_2s", "coast_1s", "coast_2s", "coast_5s")
 ALPHA = np.array([0.2, 0.2, 0.3, 0.3, 0.25])
@@ -44,10 +45,15 @@ def test_the_sum_is_the_weighted_mean_over_known_labels() -> None:
     assert ours.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_given_tables_replace_the_reference() -> None:
-    loss = UnifiedFocalLoss(["brake_1s"], {"brake_1s": 0.5}, {"brake_1s": 0.0}, {"brake_1s": 2.0})
-    value = loss({"brake_1s": torch.zeros(4)}, torch.tensor([[1.0], [0], [1], [0]]), torch.ones(4, 1, dtype=torch.bool))
-    assert value.item() == pytest.approx(2 * 0.5 * np.log(2))
+def test_cross_entropy_weighs_auxiliary_tasks_and_onsets() -> None:
+    config = TrainingConfig(loss="bce", tasks=["brake_1s"], auxiliary_weight=0.5)
+    tasks = ["brake_1s", "coast_1s"]
+    logits, labels = torch.tensor([[0.3, -1.0], [2.0, 0.5]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    each = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    weight, known = torch.tensor([[1.0, 3.0], [3.0, 1.0]]), torch.ones(2, 2, dtype=torch.bool)
+    value = training_loss(config, tasks)(dict(zip(tasks, logits.T, strict=True)), labels, known, weight)
+    expected = (each * weight).sum(0) / 4
+    torch.testing.assert_close(value, expected[0] + 0.5 * expected[1])
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float16])

@@ -1,6 +1,6 @@
 """The twelve networks in plain form: every slot is computed, and attention runs frame by frame.
 
-The fast formulation is tested and timed against it. It shares the weights of the network that it is made from.
+The fast formulation is timed against it. It shares the weights of the network that it is made from.
 """
 
 import torch

@@ -1,15 +1,19 @@
-"""Every network has the outputs and gradients of its plain formulation, with both layouts of detections."""
+"""Layouts and own kernels change no result: sets without empty slots, attention and decoders on a CPU, dropout."""
 
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import TransformerEncoderLayer
+from torch.nn.functional import scaled_dot_product_attention
 
-from drive_assets_tests.model.network.plain import PlainModel
-from model.factory import architecture_of, create_model_variant
+from model.factory import MultimodalModel, architecture_of, create_model_variant
+from model.network import attention
 from model.network.architectures import ARCHITECTURES
 from model.network.attention import Dropout
+from model.network.config import ModelConfig
+from model.network.decoders import LstmDecoder, TransformerDecoder
 from model.network.sets import ObjectSets
 
 SIZES = {"embedding_dim": 32, "hidden_dim": 32, "attention_num_heads": 4, "decoder_num_layers": 2, "dropout_prob": 0.0}
@@ -26,45 +30,44 @@ def windows(counts: str) -> tuple[Tensor, Tensor, Tensor]:
     return telemetry, torch.rand(5, 7, 6, 6, generator=generator) * mask[..., None], mask
 
 
-def outputs_and_gradients(model: nn.Module, inputs: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+def outputs_and_gradients(model: MultimodalModel, counts: str) -> tuple[Tensor, dict[str, Tensor]]:
     model.zero_grad()
-    outputs = torch.stack(list(model(*inputs).values()))
+    outputs = torch.stack(list(model(*windows(counts)).values()))
     outputs.square().sum().backward()
     return outputs.detach(), {name: parameter.grad for name, parameter in model.named_parameters()}  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("all_slots", [False, True])
+def torchs_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return scaled_dot_product_attention(*(x.transpose(1, 2) for x in (query, key, value))).transpose(1, 2)
+
+
 @pytest.mark.parametrize("counts", ["any", "none"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_outputs_and_gradients_are_those_of_the_plain_formulation(
-    architecture: str, counts: str, all_slots: bool, monkeypatch: pytest.MonkeyPatch
+def test_outputs_and_gradients_are_those_with_all_slots_and_torchs_attention(
+    architecture: str, counts: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    of: Any = ObjectSets.of
-    monkeypatch.setattr(ObjectSets, "of", lambda mask: of(mask, all_slots))
     torch.manual_seed(0)
     model = create_model_variant({**architecture_of(architecture), **SIZES})
-    expected, wanted = outputs_and_gradients(PlainModel(model), windows(counts))
-    outputs, gradients = outputs_and_gradients(model, windows(counts))
+    outputs, gradients = outputs_and_gradients(model, counts)
+    of: Any = ObjectSets.of
+    monkeypatch.setattr(ObjectSets, "of", lambda mask: of(mask, all_slots=True))
+    monkeypatch.setattr(attention, "_attend_on_cpu", torchs_attention)
+    expected, wanted = outputs_and_gradients(model, counts)
 
     torch.testing.assert_close(outputs, expected, rtol=1e-5, atol=1e-5)
     for name, gradient in gradients.items():
-        plain = wanted[f"model.{name}"]
+        plain = wanted[name]
         torch.testing.assert_close(gradient, plain, rtol=1e-5, atol=1e-5 * max(1.0, plain.abs().max().item()), msg=name)
 
 
-def test_sets_of_equal_size_are_grouped_and_restored_in_order() -> None:
-    mask = torch.tensor([[True, False, True], [False, False, False], [False, True, False], [True, False, True]])
-    values = torch.arange(12.0).view(4, 3, 1)
-    sets = ObjectSets.of(mask)
-
-    assert list(sets.groups) == [(1, 0), (1, 1), (2, 2)]
-    objects = sets.pack(values)
-    assert objects[:, 0].tolist() == [7, 0, 2, 9, 11]
-    assert [part.shape for part in sets.split(objects)] == [(1, 0, 1), (1, 1, 1), (2, 2, 1)]
-    assert sets.mean(objects)[:, 0].tolist() == [1, 0, 7, 10]
-    frames = torch.arange(4.0)
-    assert [part.tolist() for part in sets.split_frames(frames)] == [[1], [2], [0, 3]]
-    assert torch.equal(sets.join_frames(sets.split_frames(frames)), frames)
+def test_decoders_return_the_last_state_of_torchs_layers() -> None:
+    fused, config = torch.rand(5, 7, 32), ModelConfig(**SIZES)
+    lstm, transformer = LstmDecoder(config), TransformerDecoder(config)
+    torch.testing.assert_close(lstm(fused), lstm.lstm(fused)[0][:, -1])
+    x = transformer.widen(fused)
+    for layer in transformer.layers.layers:
+        x = TransformerEncoderLayer.forward(layer, x)  # type: ignore[arg-type]
+    torch.testing.assert_close(transformer(fused), transformer.layers.norm(x)[:, -1])  # type: ignore[misc]
 
 
 def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
