@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from model.dataset.lead import LAGS, OWN_LANE, in_own_lane
 from model.network.config import ModelConfig
-from model.recording.schema import BOX_FEATURES, CHANNELS
-from model.recording.times import STEP_MS
+from model.recording.schema import BOX_FEATURES, CHANNELS, STEP_MS
 
 FRAME_S = STEP_MS / 1000
 SPANS = (3, 6, 10)
@@ -278,8 +277,7 @@ def _motion(
     """Distance, relative speed, acceleration and the spread of the speed (B,1) at the end of distances `gap` (B,T).
 
     A parabola is fitted to the distances, with weights that decay with age and a `noise` in proportion to distance, and
-    with a prior for speed and acceleration. (To fit the lead's own motion, with the car's speed known, is worse: a
-    driver who follows brakes with the lead, so that the distance changes more smoothly than either speed.)
+    with a prior for speed and acceleration.
     """
     kind = gap.dtype  # boxes without jitter weigh so much that single precision cannot solve for their motion
     gap, noise, valid, time = gap.double(), noise.double(), valid.double(), time.double()

@@ -21,9 +21,8 @@ from model.recording.folder import parse_recording_name
 from model.recording.frame_files import is_whole
 from model.recording.gears import fitting_gear
 from model.recording.labels import LabelConfig, assisted, speed_change
-from model.recording.schema import CHANNELS, GEARS, WINDOW_FRAMES
+from model.recording.schema import CHANNELS, GEARS, STEP_MS, WINDOW_FRAMES
 from model.recording.telemetry import PEDAL, TelemetryReport
-from model.recording.times import STEP_MS
 
 REST_SHARE, REST_BAND = 0.05, 0.5
 """A pedal rests where at least this share of rows is within this many % of its lowest position."""

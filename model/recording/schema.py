@@ -73,6 +73,8 @@ CHANNELS = {
     )
 }
 HORIZONS_S = (1, 2, 3, 4, 5)
+STEP_MS = 500
+"""Of the 2 Hz of labels, windows and networks."""
 ACTIONS = ("brake", "coast")
 """What the driver does at a frame, and in the binary labels after it."""
 _QUANTITIES = (

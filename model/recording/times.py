@@ -10,11 +10,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from model.common.errors import DataError
+from model.recording.schema import STEP_MS
 
 MAX_STEP_MS = 601
 """Two rows further apart than this have a gap between them."""
-STEP_MS = 500
-"""Of the 2 Hz of labels, windows and networks."""
 FASTEST_STEP_MS = 425
 """Rows that follow each other faster are thinned out to 2 Hz."""
 ROWS_FOR_A_RATE = 10

@@ -9,8 +9,7 @@ import pandas as pd
 
 from model.common.errors import DataError
 from model.recording.dialect import Cells, ReadingConfig
-from model.recording.schema import CHANNELS
-from model.recording.times import STEP_MS
+from model.recording.schema import CHANNELS, STEP_MS
 
 MISSING = frozenset({"", "-", "--", "nan", "n/a", "na", "null", "none", "#n/a"})
 """Texts, in lower case, that say that there is no value."""

@@ -9,7 +9,6 @@ import torch
 
 from model.common.errors import DataError
 from model.common.files import atomic_path
-from model.dataset.lead import are_vehicles
 from model.factory import MultimodalModel, create_model_variant
 from model.recording.schema import check_schema
 
@@ -20,8 +19,7 @@ def load_checkpoint(path: Path, architecture: str | None = None) -> tuple[Multim
     """The network of a checkpoint, on the CPU and in evaluation mode, and the rest of the checkpoint.
 
     Raises:
-        DataError: the file is missing, damaged, no checkpoint of this project, not of `architecture`, or takes other
-            features of detections than today's.
+        DataError: the file is missing, damaged, no checkpoint of this project, or not of `architecture`.
     """
     content = read_checkpoint(path)
     actual = content["architecture"]
@@ -30,12 +28,6 @@ def load_checkpoint(path: Path, architecture: str | None = None) -> tuple[Multim
             f"{path} is a checkpoint of {actual}: expected {architecture}; train that one or name its file."
         )
     model = create_model_variant(content["model_config"])
-    classes = content.get("class_names", ())
-    if model.config.vehicle_flag == all(are_vehicles(classes)):
-        raise DataError(
-            f"{path} was trained with another input for which of the classes {', '.join(classes)} are vehicles: train "
-            f"{actual} again."
-        )
     try:
         model.load_state_dict(content.pop("state_dict"))
     except RuntimeError as error:

@@ -19,14 +19,12 @@ BEST, LATEST, HISTORY = PUBLISHED = ("best_model.pt", "latest_checkpoint.pt", "t
 WORK = ".work"
 SUM = "sum"
 LEARNT_BY = (
+    "model.factory",
     "model.recording.schema",
     "model.detection.vehicles",
-    "model.dataset.features",
-    "model.dataset.lead",
-    *(
-        f"model.network.{name}"
-        for name in ("attention", "decoders", "derived", "encoders", "fusions", "hazard", "members")
-    ),
+    *(f"model.dataset.{name}" for name in ("features", "lead")),
+    *(f"model.network.{name}" for name in ("attention", "config", "decoders", "derived", "encoders", "fusions")),
+    *(f"model.network.{name}" for name in ("hazard", "members", "sets")),
     *(f"model.training.{name}" for name in ("loss", "recipes", "schedule")),
 )
 """Modules that determine what is learnt; not the loop, which changes for speed."""

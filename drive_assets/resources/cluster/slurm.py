@@ -15,9 +15,8 @@ from typing import TypeGuard, TypeVar
 import dagster as dg
 from filelock import FileLock
 
-from drive_assets.resources.cluster.batch import Batch
 from drive_assets.resources.cluster.commands import UNKNOWN, SlurmCommands, SlurmUnavailable, State
-from drive_assets.resources.cluster.job_folder import JobFolder, Submission
+from drive_assets.resources.cluster.job_folder import Batch, JobFolder, Submission
 from drive_assets.resources.cluster.script import submit
 from drive_assets.resources.cluster.settings import SlurmSettings
 from drive_assets.resources.compute import Context, Env, JobsContinue, Results
