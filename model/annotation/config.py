@@ -28,7 +28,7 @@ class AnnotationConfig(Config):
         False, description="Also between classes: COCO detectors report one vehicle as car and as truck"
     )
     max_detections: int = Field(300, ge=1, description="Maximum number of detections per frame")
-    batch: int = Field(0, ge=0, description="Frames per batch; 0: 64 on a GPU, 4 on a CPU")
+    batch: int = Field(0, ge=0, description="Frames per batch; 0: 64 on a GPU, 4 on a CPU, 4 a core with OpenVINO")
     decode_threads: int = Field(0, ge=0, description="Threads that read and decode frames; 0: as many as cores")
     backend: Literal["auto", "torch", "openvino"] = Field(
         "auto", description="auto (OpenVINO on a CPU where installed), torch or openvino"

@@ -2,20 +2,18 @@
 
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from model.annotation.backends import Keep, choose_backend
 from model.annotation.config import PACE, AnnotationConfig
-from model.annotation.frames import Detections, OtherSize, UnreadableFrame, View, view_of
+from model.annotation.frames import Detections, Frame, OtherSize, UnreadableFrame, View, read_letterboxed, view_of
 from model.annotation.partial import PartialAnnotations
 from model.annotation.report import AnnotationReport
 from model.common.config import fingerprint
@@ -31,14 +29,6 @@ from model.recording.plausibility import CAMERA, implausible_camera
 
 PROGRESS_S = 5.0
 CONFIDENCE_BINS = 20
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-@dataclass
-class _Skipped:
-    unreadable: list[str] = field(default_factory=list)
-    other_size: list[str] = field(default_factory=list)
 
 
 class Annotator:
@@ -54,11 +44,12 @@ class Annotator:
         unused = sorted(set(detector.names.values()) - set(used))
         self.mapping = ", ".join(f"{name} as {output}" for name, output in used.items())
         self.mapping += f"; not used: {', '.join(unused)}" if unused else ""
-        lowest = [config.confidence] * len(self.class_names)
-        for name, threshold in config.class_confidence.items():
-            if name not in self.class_names:
-                raise DataError(f"class_confidence names {name!r}: expected some of {', '.join(self.class_names)}.")
-            lowest[self.class_names.index(name)] = threshold
+        if unknown := sorted(set(config.class_confidence) - set(self.class_names)):
+            raise DataError(f"class_confidence names {unknown[0]!r}: expected some of {', '.join(self.class_names)}.")
+        thresholds, outputs = torch.full((len(detector.names),), 2.0), np.zeros(len(detector.names), np.int64)
+        for number, output in class_ids.items():
+            thresholds[number] = config.class_confidence.get(self.class_names[output], config.confidence)
+            outputs[number] = output
         self.digest = sha256(weights)
         self.weights = f"{weights.name} {self.digest[:12]}"
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -67,9 +58,7 @@ class Annotator:
         if config.image_size % self.stride:
             raise DataError(f"image_size {config.image_size}: {weights} takes multiples of {self.stride}.")
         network.fuse(verbose=False)
-        keep = Keep.of(
-            len(detector.names), class_ids, lowest, config.iou, config.max_detections, device, config.agnostic_nms
-        )
+        keep = Keep(thresholds, outputs, config.iou, config.max_detections, config.agnostic_nms)
         self.backend = choose_backend(config.backend, network, keep, config.half, device)
         self.backend.batch = config.batch or self.backend.batch
 
@@ -109,8 +98,8 @@ class Annotator:
                 recording=recording.name,
                 weights=self.weights,
                 frames=len(annotations),
-                unreadable=len(skipped.unreadable),
-                other_size=len(skipped.other_size),
+                unreadable=skipped["unreadable"],
+                other_size=skipped["other_size"],
                 detections=len(annotations.confidence),
                 vehicles_per_frame=len(annotations.confidence) / len(annotations),
                 frames_without_vehicle=int((annotations.count == 0).sum()),
@@ -131,18 +120,13 @@ class Annotator:
             done.discard()
         return report
 
-    def _run(self, frames: list[Path], view: View, done: PartialAnnotations, log: Log) -> _Skipped:
-        """Add the detections of `frames` to `done`; return the frames that were left out."""
-        skipped, logged, finished = _Skipped(), time.perf_counter(), 0
-        threads = self.config.decode_threads or max(2, os.cpu_count() or 2)
-        with _pool(threads) as readers, _pool(self.backend.lanes) as lanes:
-            loading = _ahead(readers, lambda path: self.backend.load(path, view), frames, 2 * self.backend.batch)
-            batches = self._batches(loading, skipped, log)
-            results = _ahead(
-                lanes, lambda batch: self._detect(list(batch.values()), view, log), batches, self.backend.lanes + 1
-            )
-            for batch, detections in results:
-                done.add(zip(batch, detections.result(), strict=True), self.config.checkpoint_every)
+    def _run(self, frames: list[Path], view: View, done: PartialAnnotations, log: Log) -> Counter[str]:
+        """Add the detections of `frames` to `done`; return how many were left out, by reason."""
+        skipped, logged, finished = Counter[str](), time.perf_counter(), 0
+        with ThreadPoolExecutor(self.config.decode_threads or max(2, os.cpu_count() or 2)) as readers:
+            for batch in self._batches(readers, frames, view, skipped, log):
+                detections = self._detect(list(batch.values()), view, log)
+                done.add(zip(batch, detections, strict=True), self.config.checkpoint_every)
                 finished += len(batch)
                 if time.perf_counter() - logged > PROGRESS_S:
                     logged = time.perf_counter()
@@ -150,18 +134,18 @@ class Annotator:
         return skipped
 
     def _batches(
-        self, loading: Iterable[tuple[Path, "Future[Any]"]], skipped: _Skipped, log: Log
-    ) -> Iterator[dict[str, Any]]:
-        """Loaded frames by file name, as many at once as the network takes."""
-        batch: dict[str, Any] = {}
-        for path, future in loading:
+        self, readers: ThreadPoolExecutor, frames: list[Path], view: View, skipped: Counter[str], log: Log
+    ) -> Iterator[dict[str, Frame]]:
+        """Frames by file name, as many at once as the network takes, while the threads read the next ones."""
+        batch: dict[str, Frame] = {}
+        for path, frame in _read_ahead(readers, frames, view, 2 * self.backend.batch):
             try:
-                batch[path.name] = future.result()
+                batch[path.name] = frame.result()
             except UnreadableFrame as error:
-                skipped.unreadable.append(path.name)
+                skipped["unreadable"] += 1
                 log(f"{path.name} cannot be read and is skipped ({error})")
             except OtherSize as error:
-                skipped.other_size.append(path.name)
+                skipped["other_size"] += 1
                 log(f"{path.name} is skipped: it has {error}")
             if len(batch) >= self.backend.batch:
                 yield batch
@@ -169,22 +153,22 @@ class Annotator:
         if batch:
             yield batch
 
-    def _detect(self, loaded: list[Any], view: View, log: Log) -> list[Detections]:
+    def _detect(self, images: list[Frame], view: View, log: Log) -> list[Detections]:
         """Detections of each frame. If memory runs out, this batch and the next ones are halved."""
         try:
-            return self.backend.detect(loaded, view)
+            return self.backend.detect(images, view.roi)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-        if len(loaded) == 1:
+        if len(images) == 1:
             raise DataError(
                 f"There is not enough memory for one frame at image size {view.image_size}: free some, or choose a "
                 "smaller image_size."
             )
-        half = len(loaded) // 2
+        half = len(images) // 2
         self.backend.batch = min(self.backend.batch, half)
         log(f"out of memory: the batch is halved to {self.backend.batch} frames")
-        return self._detect(loaded[:half], view, log) + self._detect(loaded[half:], view, log)
+        return self._detect(images[:half], view, log) + self._detect(images[half:], view, log)
 
 
 def _files(recording: Recording) -> set[tuple[str, int, int, int]]:
@@ -194,23 +178,13 @@ def _files(recording: Recording) -> set[tuple[str, int, int, int]]:
     return {(name, stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
 
 
-@contextmanager
-def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads whose waiting tasks are cancelled if the block ends early."""
-    pool = ThreadPoolExecutor(threads)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Iterable[Item], limit: int
-) -> Iterator[tuple[Item, "Future[Result]"]]:
-    """Each item with the future of its result, in order, with at most `limit` running or waiting."""
-    waiting: deque[tuple[Item, Future[Result]]] = deque()
-    for item in items:
-        waiting.append((item, pool.submit(work, item)))
+def _read_ahead(
+    readers: ThreadPoolExecutor, paths: list[Path], view: View, limit: int
+) -> Iterator[tuple[Path, "Future[Frame]"]]:
+    """Each file with the future of its frame, in order, with at most `limit` being read or waiting."""
+    waiting: deque[tuple[Path, Future[Frame]]] = deque()
+    for path in paths:
+        waiting.append((path, readers.submit(read_letterboxed, path, view)))
         if len(waiting) >= limit:
             yield waiting.popleft()
     yield from waiting

@@ -1,13 +1,10 @@
 """Boxy (Behrendt 2019) as published -> a YOLO data set: zips of half-size PNG frames, labels in full-size pixels."""
 
 import re
-from array import array
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from model.common.config import Config
@@ -17,7 +14,7 @@ from model.detection.boxy_images import ZIP_FOLDER, archive_stems, archives, fol
 from model.detection.dataset_folder import known_images, replaced_folder
 from model.detection.downloads import NotOnServer, Remote
 from model.detection.json_rows import json_items
-from model.detection.yolo_dataset import DatasetReport, DatasetWriter, LabelledImages, split_groups
+from model.detection.yolo_dataset import DatasetReport, DatasetWriter, RawLabels, split_groups
 
 FULL_WIDTH, FULL_HEIGHT = 2464, 2056
 BONNET_X, BONNET_Y = (0.35, 0.65), 0.90
@@ -47,17 +44,6 @@ class BoxyConfig(Config):
     )
 
 
-@dataclass
-class _Sequence:
-    """Labels of a sequence's frames in their order."""
-
-    frames: list[str] = field(default_factory=list)
-    counts: array = field(default_factory=lambda: array("q"))
-    """Vehicles of each frame."""
-    corners: array = field(default_factory=lambda: array("d"))
-    """Eight numbers a vehicle: x1, y1, x2, y2 of all of it, then of its rear; each the other's where one is missing."""
-
-
 def convert_boxy(raw: Path, output: Path, config: BoxyConfig, log: Log = lambda line: None) -> DatasetReport:
     """Convert the raw folder (`*.zip` or extracted sequence folders, and label JSON files) to a YOLO data set.
 
@@ -68,17 +54,20 @@ def convert_boxy(raw: Path, output: Path, config: BoxyConfig, log: Log = lambda 
         DataError: no labels, a broken label file, no usable image; names it.
     """
     report = DatasetReport()
-    labels = _with_images(raw, _read_labels(raw, config, report), report)
-    part_of = split_groups(list(labels), config.val_share)
+    raw_labels = _read_labels(raw, config, report)
+    sequences: dict[str, dict[int, str]] = {}
+    for index, sequence in enumerate(raw_labels.groups):
+        sequences.setdefault(sequence, {})[index] = raw_labels.files[index]
+    part_of = split_groups(list(sequences), config.val_share)
+    labels = raw_labels.labels(config.min_box_px, report)
     with replaced_folder(output) as (new, earlier):
         writer = DatasetWriter(new, CLASSES[config.classes], report)
         known = known_images(earlier)
-        for number, sequence in enumerate(sorted(labels), 1):
-            part, frames, labelled = part_of[sequence], *_labelled(sequence, labels.pop(sequence), config, report)
+        for number, sequence in enumerate(sorted(sequences), 1):
+            part = part_of[sequence]
             report.groups[part].append(sequence)
-            full_size = np.tile([FULL_WIDTH, FULL_HEIGHT], (len(frames), 1))
-            used = writer.add(part, labelled, full_size, images(raw, known, sequence, frames, report))
-            log(f"Sequence {number} of {len(part_of)} ({part}): {sequence}, {used.sum():,} images")
+            used = writer.add(part, labels, images(raw, known, sequence, sequences[sequence], report))
+            log(f"Sequence {number} of {len(part_of)} ({part}): {sequence}, {len(used):,} images")
         writer.finish(raw, "the zips of the sequences that the label files name, or their folders")
     return report
 
@@ -100,114 +89,102 @@ def download_boxy(remote: Remote, raw: Path, config: BoxyConfig, log: Log = lamb
 
     for name in PUBLISHED_LABELS:
         fetch([name], required=name == PUBLISHED_LABELS[0])
-    for sequence in sorted(_read_labels(raw, config, DatasetReport())):
+    for sequence in sorted({sequence for _, sequence, _, _ in _frames(raw, config)}):
         if not folders(raw, sequence) and not archives(raw, sequence):
             name = f"{archive_stems(sequence)[-1]}.zip"
             fetch([f"{ZIP_FOLDER}/{name}", name])
 
 
-def _read_labels(raw: Path, config: BoxyConfig, report: DatasetReport) -> dict[str, _Sequence]:
-    """Labels of the chosen sequences, read frame by frame: Boxy's files are larger than many memories."""
+def _frames(raw: Path, config: BoxyConfig) -> Iterator[tuple[Path, str, str, Any]]:
+    """Yield (file, sequence, frame, label) of the chosen sequences, row by row: the files may exceed the memory.
+
+    Raises:
+        DataError: there are no labels, a frame has another name, or a chosen sequence is missing.
+    """
     files = sorted(path for path in raw.glob(LABELS) if not path.name.startswith(".")) if raw.is_dir() else []
     if not files:
         raise DataError(
             f"{raw} holds no Boxy labels: expected {PUBLISHED_LABELS[0]} beside the zips. Download them, or make a "
             "simulated set with `drive-assets simulate`."
         )
-    wanted = {stem for sequence in config.sequences for stem in archive_stems(sequence)}
-    labels: dict[str, _Sequence] = {}
-    seen: set[str] = set()
+    wanted = {stem: name for name in config.sequences for stem in archive_stems(name)}
+    missing = set(config.sequences)
     for path in files:
         for name, label in json_items(path):
             match = _FRAME.match(name)
             if match is None or ".." in name:
                 raise DataError(f"{path}, label of {name!r}: expected a frame as ./<sequence>/<frame>.png.")
-            if wanted and match["sequence"] not in wanted:
-                continue
-            sequence = labels.setdefault(match["sequence"], _Sequence())
-            if name in seen:
-                report.drop("labels that occur twice")
-                continue
-            seen.add(name)
-            try:
-                flawed = any(flaw != FLAWLESS for flaw in label.get("flaws") or ())
-                corners = _corners(label["vehicles"])
-            except (KeyError, TypeError, AttributeError, OverflowError):
-                report.drop("labels that cannot be read", 1, f"{path}, {name}: the label cannot be read.")
-                continue
-            if flawed:
-                report.drop("images with flaws")
-                continue
-            sequence.frames.append(match["frame"])
-            sequence.counts.append(len(corners) // 8)
-            sequence.corners.extend(corners)
-    missing = [name for name in config.sequences if not labels.keys() & set(archive_stems(name))]
+            sequence = match["sequence"]
+            if not wanted or sequence in wanted:
+                missing.discard(wanted.get(sequence, ""))
+                yield path, sequence, match["frame"], label
     if missing:
         raise DataError(f"sequences {', '.join(sorted(missing))}: not in the labels in {raw}. Check their names.")
+
+
+def _read_labels(raw: Path, config: BoxyConfig, report: DatasetReport) -> RawLabels:
+    """Labels of the frames of the sequences that have a folder or a zip.
+
+    Raises:
+        DataError: fewer than two sequences have one.
+    """
+    labels = RawLabels()
+    seen: set[str] = set()
+    present: dict[str, bool] = {}
+    without_zip: dict[str, int] = {}
+    for path, sequence, frame, label in _frames(raw, config):
+        if sequence not in present:
+            present[sequence] = bool(folders(raw, sequence) or archives(raw, sequence))
+        if not present[sequence]:
+            without_zip[sequence] = without_zip.get(sequence, 0) + 1
+            continue
+        file = f"{frame}.png"
+        name = image_name(sequence, file)
+        if name in seen:
+            report.drop("labels that occur twice")
+            continue
+        seen.add(name)
+        try:
+            flawed = any(flaw != FLAWLESS for flaw in label.get("flaws") or ())
+            boxes = [_box(vehicle) for vehicle in label["vehicles"] if vehicle.get("rear") or vehicle.get("AABB")]
+            degenerate = any(x1 >= x2 or y1 >= y2 for _, (x1, y1, x2, y2) in boxes)
+        except (KeyError, TypeError, AttributeError):
+            report.drop("labels that cannot be read", 1, f"{path}, {sequence}, {frame}: the label cannot be read.")
+            continue
+        if flawed or degenerate:
+            report.drop("images with flaws" if flawed else "images with a degenerate box")
+            continue
+        image = labels.add_image(name, file, sequence, (FULL_WIDTH, FULL_HEIGHT))
+        for side, corners in boxes:
+            if _on_bonnet(*corners):
+                report.drop("boxes on the bonnet")
+            else:
+                labels.add_box(image, side if config.classes == "sides" else 0, corners)
+    archives_missing = {f"{archive_stems(name)[-1]}.zip": count for name, count in without_zip.items()}
+    for archive, count in archives_missing.items():
+        report.drop("images whose zip is missing", count, f"{archive} is missing in {raw}.")
+    if without_zip and sum(present.values()) < 2:
+        raise DataError(
+            f"{raw} holds the images of {sum(present.values())} of the {len(present)} sequences that the labels name: "
+            f"expected at least 2, one to train on and one to validate on. Missing are "
+            f"{', '.join(list(archives_missing)[:3])}{' and others' if len(archives_missing) > 3 else ''}."
+        )
     return labels
 
 
-def _with_images(raw: Path, labels: dict[str, _Sequence], report: DatasetReport) -> dict[str, _Sequence]:
-    """The sequences that have a folder or a zip; only those are split into train and val.
+def _box(vehicle: dict[str, Any]) -> tuple[int, tuple[float, float, float, float]]:
+    """The side that a vehicle shows and the corners of its rear, or of the whole vehicle if the rear is not given.
 
-    Raises:
-        DataError: there are fewer than two.
+    The side is 0 left, 1 front, 2 right: where the vehicle drives relative to us, from the flank that is visible.
     """
-    present = {name: labels[name] for name in labels if folders(raw, name) or archives(raw, name)}
-    missing = {f"{archive_stems(name)[-1]}.zip": labels[name] for name in labels if name not in present}
-    for archive, sequence in missing.items():
-        report.drop("images whose zip is missing", len(sequence.frames), f"{archive} is missing in {raw}.")
-    if missing and len(present) < 2:
-        raise DataError(
-            f"{raw} holds the images of {len(present)} of the {len(labels)} sequences that the labels name: expected "
-            f"at least 2, one to train on and one to validate on. Missing are {', '.join(list(missing)[:3])}"
-            f"{' and others' if len(missing) > 3 else ''}."
-        )
-    return present
+    rear, whole = vehicle.get("rear") or vehicle["AABB"], vehicle.get("AABB") or vehicle["rear"]
+    corners = (rear["x1"] + 0.0, rear["y1"] + 0.0, rear["x2"] + 0.0, rear["y2"] + 0.0)
+    left_flank, right_flank = rear["x1"] - whole["x1"], whole["x2"] - rear["x2"]
+    if left_flank <= SAME_EDGE_PX and right_flank <= SAME_EDGE_PX:
+        return 1, corners
+    return 2 if left_flank > right_flank else 0, corners
 
 
-def _corners(vehicles: list[dict[str, Any]]) -> array:
-    numbers: list[float] = []
-    for vehicle in vehicles:
-        rear, whole = vehicle.get("rear"), vehicle.get("AABB")
-        whole, rear = whole or rear, rear or whole
-        if whole is None or rear is None:
-            continue
-        numbers += (whole["x1"], whole["y1"], whole["x2"], whole["y2"], rear["x1"], rear["y1"], rear["x2"], rear["y2"])
-    return array("d", numbers)
-
-
-def _labelled(
-    name: str, sequence: _Sequence, config: BoxyConfig, report: DatasetReport
-) -> tuple[list[str], LabelledImages]:
-    """Frames of a sequence and their boxes: `rear` or else `AABB`. A frame with a degenerate box is left out."""
-    counts = np.array(sequence.counts, np.int64)
-    corners = np.array(sequence.corners, float).reshape(-1, 2, 4)
-    whole, rear = corners[:, 0], corners[:, 1]
-    frame_of = np.repeat(np.arange(len(counts)), counts)
-    degenerate = (rear[:, :2] >= rear[:, 2:]).any(axis=1)
-    intact = np.bincount(frame_of[degenerate], minlength=len(counts)) == 0
-    report.drop("images with a degenerate box", int((~intact).sum()))
-    size = [FULL_WIDTH, FULL_HEIGHT]
-    clipped = np.clip(rear, 0, size * 2)
-    centre = (rear[:, :2] + rear[:, 2:]) / 2 / size
-    faults = {
-        "boxes on the bonnet": (centre[:, 0] >= BONNET_X[0])
-        & (centre[:, 0] <= BONNET_X[1])
-        & (centre[:, 1] > BONNET_Y),
-        "boxes outside the image": (clipped[:, :2] >= clipped[:, 2:]).any(axis=1),
-        "boxes too small": ((clipped[:, 2:] - clipped[:, :2]) < config.min_box_px).any(axis=1),
-    }
-    kept = report.keep(intact[frame_of], faults)
-    classes = _sides(whole, rear) if config.classes == "sides" else np.zeros(len(rear), np.int64)
-    per_frame = np.bincount(frame_of[kept], minlength=len(counts))
-    names = [image_name(name, frame) for frame in sequence.frames]
-    labelled = LabelledImages(names, per_frame, classes[kept], clipped[kept] / (size * 2)).select(intact)
-    return [frame for frame, keep in zip(sequence.frames, intact.tolist(), strict=True) if keep], labelled
-
-
-def _sides(whole: npt.NDArray[np.float64], rear: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """0 left, 1 front, 2 right: where the vehicle drives relative to us, from the flank that is visible."""
-    left_flank, right_flank = rear[:, 0] - whole[:, 0], whole[:, 2] - rear[:, 2]
-    front = (left_flank <= SAME_EDGE_PX) & (right_flank <= SAME_EDGE_PX)
-    return np.where(front, 1, np.where(left_flank > right_flank, 2, 0))
+def _on_bonnet(x1: float, y1: float, x2: float, y2: float) -> bool:
+    x, y = (x1 + x2) / 2 / FULL_WIDTH, (y1 + y2) / 2 / FULL_HEIGHT
+    return BONNET_X[0] <= x <= BONNET_X[1] and y > BONNET_Y

@@ -2,7 +2,7 @@
 
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from model.detection.yolo_dataset import LARGEST_FILE, DatasetReport
@@ -27,26 +27,23 @@ def archives(raw: Path, sequence: str) -> list[Path]:
     return [path for folder in (raw, raw / ZIP_FOLDER) for name in names if (path := folder / name).is_file()]
 
 
-def image_name(sequence: str, frame: str) -> str:
-    """The name of a frame in the data set."""
-    return f"{sequence}__{frame}.png"
+def image_name(sequence: str, file: str) -> str:
+    """The name that a frame's file has in the data set."""
+    return f"{sequence}__{file}"
 
 
 def images(
-    raw: Path, known: Mapping[str, Path], sequence: str, frames: Sequence[str], report: DatasetReport
+    raw: Path, known: Mapping[str, Path], sequence: str, files: Mapping[int, str], report: DatasetReport
 ) -> Iterator[tuple[int, Path | bytes]]:
     """Yield (index, a file to link or the PNG's bytes) of the frames that are in `raw`; the others are reported.
 
     Args:
         known: images of earlier conversions by name, linked instead of extracted again.
+        files: file names of the frames by index.
     """
-    files = {path.name: path for folder in folders(raw, sequence) for path in folder.iterdir()}
-    zipped = []
-    for index, frame in enumerate(frames):
-        if path := files.get(f"{frame}.png"):
-            yield index, path
-        else:
-            zipped.append(index)
+    extracted = {path.name: path for folder in folders(raw, sequence) for path in folder.iterdir()}
+    zipped = {index: name for index, name in files.items() if name not in extracted}
+    yield from ((index, extracted[name]) for index, name in files.items() if name in extracted)
     zips = archives(raw, sequence)
     if not zipped or not zips:
         report.drop("labels whose image is missing", len(zipped))
@@ -54,12 +51,12 @@ def images(
     try:
         with zipfile.ZipFile(zips[0]) as archive:
             members = {PurePosixPath(info.filename).name: info for info in archive.infolist() if not info.is_dir()}
-            for index in zipped:
-                info = members.get(f"{frames[index]}.png")
+            for index, name in zipped.items():
+                info = members.get(name)
                 if info is None:
                     report.drop("labels whose image is missing")
                     continue
-                earlier = known.get(image_name(sequence, frames[index]))
+                earlier = known.get(image_name(sequence, name))
                 image = earlier if earlier and _same(earlier, info) else _extracted(archive, info, report)
                 if image is not None:
                     yield index, image

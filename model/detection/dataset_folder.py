@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,21 +23,21 @@ def replaced_folder(output: Path) -> Iterator[tuple[Path, list[Path]]]:
     """Yield a new folder that replaces `output` at the end of the block; on an error nothing changes.
 
     One process at a time fills it. Yielded with it are the earlier folders whose files can be linked: `output`, and
-    the folders of killed runs, which are removed at the end.
+    the folder of a killed run, which is removed at the end.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     hidden = f".{output.name}"
-    new, old = output.with_name(f"{hidden}.new"), output.with_name(f"{hidden}.old")
+    new, old, left = (output.with_name(f"{hidden}.{kind}") for kind in ("new", "old", "left"))
     with locked(output.with_name(f"{hidden}.lock")), explained_errors(output):
         if old.exists() and not output.exists():  # killed between the two renames
             old.rename(output)
         shutil.rmtree(old, ignore_errors=True)
         if new.exists():
-            new.rename(output.with_name(f"{hidden}.left.{uuid.uuid4().hex[:12]}"))
-        left = sorted(output.parent.glob(f"{hidden}.left.*"))
+            shutil.rmtree(left, ignore_errors=True)
+            new.rename(left)
         new.mkdir()
         try:
-            yield new, [*([output] if output.exists() else []), *left]
+            yield new, [folder for folder in (output, left) if folder.exists()]
             fsync(new)
             if output.exists():
                 output.rename(old)
@@ -49,7 +48,7 @@ def replaced_folder(output: Path) -> Iterator[tuple[Path, list[Path]]]:
                 old.rename(output)
             shutil.rmtree(new, ignore_errors=True)
             raise
-        for folder in (old, *left):
+        for folder in (old, left):
             shutil.rmtree(folder, ignore_errors=True)
 
 

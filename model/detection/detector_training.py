@@ -11,15 +11,13 @@ from typing import Any
 
 from model.common.config import fingerprint
 from model.common.errors import DataError, is_out_of_memory
-from model.common.files import atomic_path, explained_errors, remove_abandoned, sha256, write_json, write_text
+from model.common.files import atomic_path, explained_errors, sha256, write_json, write_text
 from model.detection.dataset_folder import dataset_version
 from model.detection.detector import BUNDLED, configure_ultralytics
 from model.detection.detector_config import STRIDE, DetectorConfig, DetectorResult
 
 CPU_BATCH, MEMORY_SHARE = 8, 0.6
 POLL_S = 1.0
-SAVED_BYTES = 200_000_000
-"""Room for weights with the optimizer's state, four times, and figures."""
 LAST, BEST = "weights/last.pt", "weights/best.pt"
 """Ultralytics' checkpoints in the working folder."""
 RESULTS = "results.csv"
@@ -46,7 +44,7 @@ def train_detector(
     the result of the same recipe and data set, it is returned without training.
 
     Raises:
-        DataError: data set or starting weights missing, not enough memory for one image, disk full.
+        DataError: data set or starting weights missing, not enough memory for one image, or a full disk.
     """
     if not dataset.is_file():
         raise DataError(f"{dataset} is missing: expected a YOLO data set; materialise it first.")
@@ -56,8 +54,7 @@ def train_detector(
     if published := _published(folder, output):
         shutil.rmtree(folder / "weights", ignore_errors=True)  # left if the earlier run was killed after publishing
         return published
-    remove_abandoned(folder)
-    _check_room(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     devices = _devices(config.devices)
     try:
         with explained_errors(folder):
@@ -68,14 +65,13 @@ def train_detector(
                 batch = _fit(_yolo(folder / LAST), folder, devices, on_epoch, resume=True)
             else:
                 batch = saved["train_args"]["batch"]
-                _validate(dataset, folder, config, batch, devices)
     except (RuntimeError, subprocess.CalledProcessError) as error:
-        _check_room(folder)
         # Processes of several GPUs leave only an exit status; what they print goes to this one's output.
         if not is_out_of_memory(error) and not isinstance(error, subprocess.CalledProcessError):
             raise
         raise DataError(
-            f"Training the detector failed: {error}. If memory ran out, choose a smaller batch or image_size."
+            f"Training the detector failed: {error}. If memory ran out, choose a smaller batch or image_size; if the "
+            "disk is full, free some space and run it again."
         ) from error
     return _publish(folder, output, batch, saved is not None)
 
@@ -83,39 +79,24 @@ def train_detector(
 def _restore(folder: Path) -> dict[str, Any] | None:
     """Prepare the files of an interrupted training for a resume.
 
-    Ultralytics writes last.pt in place and then, if the epoch is the best so far, the same content to best.pt, so that
-    a kill damages one of them at most.
-
     Returns:
-        The checkpoint, whose `epoch` is -1 once the training is over; None if the training has to start over.
+        The last checkpoint, whose `epoch` is -1 once the training is over; None if the training has to start over,
+        because there is none, or it is damaged or holds foreign classes.
     """
-    last, best, table = folder / LAST, folder / BEST, folder / RESULTS
-    contents = {path: _read_checkpoint(path) for path in (last, best)}
-    saved = contents[last] or contents[best]
-    if saved is None or not table.is_file() or (contents[best] is None and saved["epoch"] < 0):
-        shutil.rmtree(folder)
-        return None
-    for path, other in ((last, best), (best, last)):
-        if contents[path] is None:
-            with atomic_path(path) as temporary:
-                shutil.copyfile(other, temporary)
-    if saved["epoch"] >= 0:
-        lines = table.read_text(encoding="utf-8").splitlines(keepends=True)
-        write_text(table, "".join(lines[: saved["epoch"] + 2]))  # the header and the saved epochs
-    return saved
-
-
-def _read_checkpoint(path: Path) -> dict[str, Any] | None:
-    """The content of a checkpoint of ultralytics; None if the file is missing, damaged or holds foreign classes."""
     from ultralytics.nn.tasks import torch_safe_load
 
-    if not path.is_file():
-        return None
+    table = folder / RESULTS
     try:
-        content, _ = torch_safe_load(path, safe_only=True)
-        return content if isinstance(content["epoch"], int) and content["train_args"]["batch"] else None
+        for path in (folder / BEST, folder / LAST):
+            saved, _ = torch_safe_load(path, safe_only=True)
+        lines = table.read_text(encoding="utf-8").splitlines(keepends=True)
+        epoch, _ = saved["epoch"], saved["train_args"]["batch"]
     except Exception:  # torch and ultralytics raise many kinds for a damaged file
+        shutil.rmtree(folder, ignore_errors=True)
         return None
+    if epoch >= 0:
+        write_text(table, "".join(lines[: epoch + 2]))  # the header and the saved epochs
+    return dict(saved)
 
 
 def _train(
@@ -145,53 +126,50 @@ def _train(
 
 def _fit(detector: Any, folder: Path, devices: str | list[int], on_epoch: OnEpoch, **options: Any) -> int:
     """Train to the end, reporting each epoch; return the batch, which ultralytics halves if one GPU is too small."""
-    epochs = _EpochReports(folder / RESULTS, on_epoch)
+    results = folder / RESULTS
+    reported = len(read_epochs(results))
+
+    def report(*_: object) -> None:
+        nonlocal reported
+        for epoch in read_epochs(results)[reported:]:
+            reported += 1
+            on_epoch(epoch)
+
     if isinstance(devices, list) and len(devices) > 1:
-        with epochs.polled():
+        with _repeated(report):
             detector.train(device=devices, **options)
+        report()
     else:
-        detector.add_callback("on_model_save", epochs.report)
+        detector.add_callback("on_model_save", report)
         detector.train(device=devices, **options)
     return int(detector.trainer.batch_size)
 
 
-def _validate(dataset: Path, folder: Path, config: DetectorConfig, batch: int, devices: str | list[int]) -> None:
-    """Do what ultralytics does after the last epoch: strip the best weights, validate them and draw the figures."""
-    from ultralytics.utils.plotting import plot_results
-    from ultralytics.utils.torch_utils import strip_optimizer
+@contextmanager
+def _repeated(call: Callable[[], None]) -> Iterator[None]:
+    """Make a call every second while the block runs: ultralytics' callbacks run in the processes of several GPUs."""
+    ended = threading.Event()
 
-    with atomic_path(folder / BEST) as temporary:
-        strip_optimizer(folder / BEST, temporary)
-    _yolo(folder / BEST).val(
-        data=str(dataset),
-        project=str(folder.parent),
-        name=folder.name,
-        exist_ok=True,
-        imgsz=config.image_size,
-        batch=batch,
-        device=devices if isinstance(devices, str) else devices[:1],
-        plots=True,
-        verbose=False,
-    )
-    plot_results(file=folder / RESULTS)
+    def repeat() -> None:
+        while not ended.wait(POLL_S):
+            call()
 
-
-def _check_room(folder: Path) -> None:
-    """Raises DataError if a training's files do not fit on the disk: torch's errors name neither disk nor file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if free < SAVED_BYTES:
-        raise DataError(
-            f"{folder} cannot be written: the disk is full. A training writes about {SAVED_BYTES / 1e6:,.0f} MB there, "
-            f"{free / 1e6:,.0f} MB are free; free some and run it again; it resumes."
-        )
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _publish(folder: Path, output: Path, batch: int, resumed: bool) -> DetectorResult:
     """Copy the best weights to `output`, and drop the checkpoints."""
+    from ultralytics.utils.torch_utils import strip_optimizer
+
     epochs = read_epochs(folder / RESULTS)
     with atomic_path(output) as temporary:
-        shutil.copyfile(folder / BEST, temporary)
+        strip_optimizer(folder / BEST, temporary)
     best = max(epochs, key=lambda epoch: epoch["metrics/mAP50_95"])
     names = {"mAP50": "map50", "mAP50_95": "map50_95", "precision": "precision", "recall": "recall"}
     metrics = {short: float(best[f"metrics/{long}"]) for long, short in names.items()}
@@ -227,38 +205,6 @@ def read_epochs(results: Path) -> list[dict[str, float | int]]:
     names = [name.strip().replace("(B)", "").replace("-", "_") for name in header.split(",")]
     rows = [dict(zip(names, map(float, line.split(",")), strict=True)) for line in lines]
     return [row | {"epoch": int(row["epoch"]) - 1} for row in rows]
-
-
-class _EpochReports:
-    """Reports the epochs that appear in ultralytics' results.csv, each once."""
-
-    def __init__(self, results: Path, on_epoch: OnEpoch) -> None:
-        self.results, self.on_epoch = results, on_epoch
-        self.reported = len(read_epochs(results))
-
-    def report(self, *_: object) -> None:
-        """Report the new epochs; called by ultralytics once an epoch is saved."""
-        for epoch in read_epochs(self.results)[self.reported :]:
-            self.reported += 1
-            self.on_epoch(epoch)
-
-    @contextmanager
-    def polled(self) -> Iterator[None]:
-        """Report from a thread while the block runs: callbacks would be called in the other processes."""
-        ended = threading.Event()
-
-        def poll() -> None:
-            while not ended.wait(POLL_S):
-                self.report()
-
-        thread = threading.Thread(target=poll, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
-            self.report()
 
 
 def _yolo(source: str | Path) -> Any:

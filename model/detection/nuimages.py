@@ -5,13 +5,10 @@ mostly for masks: they are read row by row, once, and only the columns in use ar
 """
 
 import re
-from array import array
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
 from pydantic import Field
 
 from model.common.config import Config
@@ -20,7 +17,7 @@ from model.common.progress import Log
 from model.detection.dataset_folder import PARTS, replaced_folder
 from model.detection.downloads import Remote, extract_archives
 from model.detection.json_rows import json_rows
-from model.detection.yolo_dataset import DatasetReport, DatasetWriter, LabelledImages, split_groups
+from model.detection.yolo_dataset import DatasetReport, DatasetWriter, RawLabels, split_groups
 
 CLASSES = ("person", "vehicle.car", "vehicle.motorcycle", "vehicle.bus", "vehicle.truck", "trafficcone")
 CATEGORIES = {
@@ -55,20 +52,6 @@ class NuimagesConfig(Config):
     )
 
 
-@dataclass
-class _Table:
-    """The annotated images of a set, and their boxes in the order of the rows."""
-
-    files: list[str] = field(default_factory=list)
-    sizes: list[tuple[int, int]] = field(default_factory=list)
-    """Width and height, px."""
-    logs: list[str] = field(default_factory=list)
-    image_of: array = field(default_factory=lambda: array("q"))
-    classes: array = field(default_factory=lambda: array("q"))
-    corners: array = field(default_factory=lambda: array("d"))
-    """Four numbers a box: xmin, ymin, xmax, ymax, px."""
-
-
 def convert_nuimages(raw: Path, output: Path, config: NuimagesConfig, log: Log = lambda line: None) -> DatasetReport:
     """Convert a raw folder (`v1.0-*/*.json`, `samples/CAM_*/*.jpg`) to a YOLO data set with linked images.
 
@@ -85,15 +68,12 @@ def convert_nuimages(raw: Path, output: Path, config: NuimagesConfig, log: Log =
         writer = DatasetWriter(new, CLASSES, report)
         placed: set[str] = set()
         for name, table in tables.items():
-            labelled = _labelled(table, config, report)
-            parts = np.array([part_of[name, log_file] for log_file in table.logs])
+            labels = table.labels(config.min_box_px, report)
             for part in PARTS:
-                chosen = np.flatnonzero(parts == part)
-                images = _images(raw, [table.files[i] for i in chosen], placed, report)
-                sizes = np.array(table.sizes, np.int64).reshape(-1, 2)[chosen]
-                used = writer.add(part, labelled.select(parts == part), sizes, images)
-                report.groups[part] += sorted({table.logs[i] for i in chosen[used]})
-                log(f"{name}: {used.sum():,} images to {part}")
+                files = {i: file for i, file in enumerate(table.files) if part_of[name, table.groups[i]] == part}
+                used = writer.add(part, labels, _images(raw, files, placed, report))
+                report.groups[part] += sorted({table.groups[i] for i in used})
+                log(f"{name}: {len(used):,} images to {part}")
         writer.finish(raw, f"images of {', '.join(config.cameras)} under samples/ as the tables name them")
     return report
 
@@ -147,7 +127,7 @@ def _rows(path: Path, *columns: str) -> Iterator[tuple[Any, ...]]:
             raise DataError(f"{path}, row {number}: no {error}; expected {', '.join(columns)}.") from error
 
 
-def _read_table(folder: Path, config: NuimagesConfig, report: DatasetReport, log: Log) -> _Table:
+def _read_table(folder: Path, config: NuimagesConfig, report: DatasetReport, log: Log) -> RawLabels:
     table, image_of_token = _read_images(folder, config, report)
     log(f"{folder.name}: {len(table.files):,} images of {', '.join(config.cameras)}")
     category_of = dict(_rows(folder / "category.json", "token", "name"))
@@ -165,24 +145,21 @@ def _read_table(folder: Path, config: NuimagesConfig, report: DatasetReport, log
             report.drop("boxes of other classes" if known else "boxes of an unknown category", 1, problem)
         else:
             try:
-                corners = array("d", box)
-            except TypeError:
-                corners = array("d")
-            if len(corners) != 4:
+                x1, y1, x2, y2 = box
+                table.add_box(index, class_of[category], (x1, y1, x2, y2))
+            except (TypeError, ValueError):
                 report.drop("boxes that cannot be read", 1, f"{path}, {token}: bbox {str(box)[:60]}.")
-                continue
-            table.image_of.append(index)
-            table.classes.append(class_of[category])
-            table.corners.extend(corners)
     return table
 
 
-def _read_images(folder: Path, config: NuimagesConfig, report: DatasetReport) -> tuple[_Table, dict[str, int | None]]:
+def _read_images(
+    folder: Path, config: NuimagesConfig, report: DatasetReport
+) -> tuple[RawLabels, dict[str, int | None]]:
     """The key frames of the chosen cameras, and their index by token (None: another camera's or unusable)."""
     camera_of = _cameras(folder, config)
     logfile_of = dict(_rows(folder / "log.json", "token", "logfile"))
     log_of = {key: log for log, key in _rows(folder / "sample.json", "log_token", "key_camera_token")}
-    table, index_of = _Table(), dict[str, int | None]()
+    table, index_of = RawLabels(), dict[str, int | None]()
     path = folder / "sample_data.json"
     columns = ("token", "calibrated_sensor_token", "filename", "width", "height")
     for token, sensor, file, width, height in _rows(path, *columns):
@@ -201,10 +178,8 @@ def _read_images(folder: Path, config: NuimagesConfig, report: DatasetReport) ->
         elif not (isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0):
             report.drop("images without a size", 1, f"{path}, {token}: width {width}, height {height}.")
         else:
-            index_of[token] = len(table.files)
-            table.files.append(file)
-            table.sizes.append((width, height))
-            table.logs.append(str(logfile_of[log]))
+            name = PurePosixPath(file).name
+            index_of[token] = table.add_image(name, file, str(logfile_of[log]), (width, height))
     if log_of:
         report.drop(
             "samples whose image is not in sample_data",
@@ -226,9 +201,9 @@ def _cameras(folder: Path, config: NuimagesConfig) -> dict[str, str | None]:
     return {token: channel_of.get(sensor) for token, sensor in calibrated}
 
 
-def _split(tables: dict[str, _Table], config: NuimagesConfig) -> dict[tuple[str, str], str]:
+def _split(tables: dict[str, RawLabels], config: NuimagesConfig) -> dict[tuple[str, str], str]:
     """Train or val by set and log: as published, else by log. A log that two sets share is trained on."""
-    logs = {name: set(table.logs) for name, table in tables.items()}
+    logs = {name: set(table.groups) for name, table in tables.items()}
     every = sorted(set().union(*logs.values()))
     if set(PUBLISHED) <= set(tables):
         published = dict.fromkeys(every, "train") | {
@@ -240,27 +215,9 @@ def _split(tables: dict[str, _Table], config: NuimagesConfig) -> dict[tuple[str,
     return {(name, log): part_of[log] for name in logs for log in logs[name]}
 
 
-def _labelled(table: _Table, config: NuimagesConfig, report: DatasetReport) -> LabelledImages:
-    image_of = np.array(table.image_of, np.int64)
-    order = np.argsort(image_of, kind="stable")
-    image_of, classes = image_of[order], np.array(table.classes, np.int64)[order]
-    size = np.tile(np.array(table.sizes, float).reshape(-1, 2), 2)[image_of]
-    corners = np.array(table.corners, float).reshape(-1, 4)[order]
-    clipped = np.clip(corners, 0, size)
-    faults = {
-        "boxes without extent": (corners[:, :2] >= corners[:, 2:]).any(axis=1),
-        "boxes outside the image": (clipped[:, :2] >= clipped[:, 2:]).any(axis=1),
-        "boxes too small": ((clipped[:, 2:] - clipped[:, :2]) < config.min_box_px).any(axis=1),
-    }
-    kept = report.keep(np.ones(len(classes), bool), faults)
-    counts = np.bincount(image_of[kept], minlength=len(table.files))
-    names = [PurePosixPath(file).name for file in table.files]
-    return LabelledImages(names, counts, classes[kept], (clipped / size)[kept])
-
-
-def _images(raw: Path, files: Sequence[str], placed: set[str], report: DatasetReport) -> Iterator[tuple[int, Path]]:
+def _images(raw: Path, files: Mapping[int, str], placed: set[str], report: DatasetReport) -> Iterator[tuple[int, Path]]:
     """Index and path of the files that exist. `placed` holds the names of all sets so far."""
-    for index, file in enumerate(files):
+    for index, file in files.items():
         image = raw / file
         if image.name in placed:
             report.drop("images that occur twice")

@@ -1,7 +1,8 @@
 """Writing data sets in YOLO's layout: images/{train,val}, labels/{train,val}, dataset.yaml."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,8 +20,6 @@ ASPECT_TOLERANCE = 0.01
 """Largest relative difference between an image's aspect ratio and that of the size that its boxes are given in."""
 MOST_PROBLEMS = 20
 _ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xae\x42\x60\x82"}
-_SMALL, _MEDIUM = 32**2, 96**2
-Mask = npt.NDArray[np.bool_]
 
 
 class UnusableImage(Exception):
@@ -40,12 +39,6 @@ class DatasetReport:
     """Images or boxes left out, by reason."""
     problems: list[str] = field(default_factory=list)
     """The first problems of the raw data, by file name."""
-    boxes_per_image: dict[str, int] = field(default_factory=dict)
-    """Images by their number of boxes."""
-    median_box: list[float] = field(default_factory=list)
-    """Width and height of the median box as shares of the image."""
-    sizes: dict[str, int] = field(default_factory=dict)
-    """Boxes by size in px of the image as COCO counts them: small below 32x32, medium below 96x96, large."""
 
     def drop(self, reason: str, count: int = 1, problem: str = "") -> None:
         """Count what is left out for `reason`; `problem` names it."""
@@ -54,31 +47,81 @@ class DatasetReport:
         if problem and len(self.problems) < MOST_PROBLEMS:
             self.problems.append(problem)
 
-    def keep(self, kept: Mask, faults: dict[str, Mask]) -> Mask:
-        """The kept boxes without faulty ones, each counted under the first reason that applies to it."""
+
+@dataclass
+class RawLabels:
+    """Images and boxes as they are read; numbers in arrays, since label files are larger than many memories."""
+
+    names: list[str] = field(default_factory=list)
+    """Of the images in the data set."""
+    files: list[str] = field(default_factory=list)
+    """Of the images in the raw data."""
+    groups: list[str] = field(default_factory=list)
+    """The sequence or log of each image."""
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    """Width and height of the images that the boxes are given in, px."""
+    image_of: array = field(default_factory=lambda: array("q"))
+    """(boxes,) index of its image"""
+    classes: array = field(default_factory=lambda: array("q"))
+    """(boxes,)"""
+    corners: array = field(default_factory=lambda: array("d"))
+    """(boxes * 4,) x1, y1, x2, y2, px"""
+
+    def add_image(self, name: str, file: str, group: str, size: tuple[int, int]) -> int:
+        """Returns the image's index."""
+        self.names.append(name)
+        self.files.append(file)
+        self.groups.append(group)
+        self.sizes.append(size)
+        return len(self.names) - 1
+
+    def add_box(self, image: int, number: int, corners: Iterable[float]) -> None:
+        """A box of class `number`. Raises TypeError or OverflowError if the corners are not numbers."""
+        self.corners.extend(array("d", corners))
+        self.image_of.append(image)
+        self.classes.append(number)
+
+    def labels(self, min_box_px: float, report: DatasetReport) -> "Labels":
+        """The boxes within their images, of at least this width and height; the others are reported."""
+        image_of = np.array(self.image_of, np.int64)
+        size = np.array(self.sizes, float).reshape(-1, 1, 2)[image_of]
+        corners = np.array(self.corners, float).reshape(-1, 2, 2)
+        clipped = np.clip(corners, 0, size)
+        extent = clipped[:, 1] - clipped[:, 0]
+        kept = np.ones(len(corners), bool)
+        faults = {
+            "boxes without extent": (corners[:, 0] >= corners[:, 1]).any(axis=1),
+            "boxes outside the image": (extent <= 0).any(axis=1),
+            "boxes too small": (extent < min_box_px).any(axis=1),
+        }
         for reason, faulty in faults.items():
-            self.drop(reason, int((kept & faulty).sum()))
-            kept = kept & ~faulty
-        return kept
+            report.drop(reason, int((kept & faulty).sum()))
+            kept &= ~faulty
+        order = np.argsort(image_of, kind="stable")
+        kept = order[kept[order]]
+        shares = clipped[kept] / size[kept]
+        boxes = np.hstack([shares.mean(axis=1), shares[:, 1] - shares[:, 0]])
+        offsets = np.searchsorted(image_of[kept], np.arange(len(self.names) + 1)).tolist()
+        return Labels(self.names, self.sizes, offsets, np.array(self.classes, np.int64)[kept], boxes)
 
 
 @dataclass(frozen=True)
-class LabelledImages:
-    """Names of images, and their boxes in the same order."""
+class Labels:
+    """Images, and their boxes in the same order; those of image i are `offsets[i]:offsets[i + 1]`."""
 
     names: list[str]
-    counts: npt.NDArray[np.int64]
-    """(images,) boxes of each image"""
+    sizes: list[tuple[int, int]]
+    offsets: list[int]
     classes: npt.NDArray[np.int64]
     """(boxes,) class ids"""
     boxes: npt.NDArray[np.float64]
-    """(boxes,4) x1, y1, x2, y2 as shares of the image, within [0, 1]"""
+    """(boxes,4) centre, width and height as shares of the image"""
 
-    def select(self, chosen: Mask) -> "LabelledImages":
-        """Only the chosen images (images,)."""
-        boxes = np.repeat(chosen, self.counts)
-        names = [name for name, choose in zip(self.names, chosen.tolist(), strict=True) if choose]
-        return LabelledImages(names, self.counts[chosen], self.classes[boxes], self.boxes[boxes])
+    def text(self, image: int) -> str:
+        """An image's label file: `class cx cy w h` a line."""
+        part = slice(self.offsets[image], self.offsets[image + 1])
+        rows = zip(self.classes[part].tolist(), self.boxes[part].tolist(), strict=True)
+        return "".join(f"{number} {cx:.6f} {cy:.6f} {w:.6f} {h:.6f}\n" for number, (cx, cy, w, h) in rows)
 
 
 class DatasetWriter:
@@ -86,41 +129,36 @@ class DatasetWriter:
 
     def __init__(self, folder: Path, names: Sequence[str], report: DatasetReport) -> None:
         self.folder, self.names, self.report = folder, names, report
-        self._sizes: list[npt.NDArray[np.float64]] = []
-        self._areas: list[npt.NDArray[np.float64]] = []
-        self._density: list[npt.NDArray[np.int64]] = []
         for part in PARTS:
             (folder / "images" / part).mkdir(parents=True)
             (folder / "labels" / part).mkdir(parents=True)
+            report.classes[part] = dict.fromkeys(names, 0)
 
-    def add(
-        self,
-        part: str,
-        labelled: LabelledImages,
-        label_sizes: npt.NDArray[np.int64],
-        sources: Iterable[tuple[int, Path | bytes]],
-    ) -> Mask:
-        """Link or write the images that can be used, and write their labels.
+    def add(self, part: str, labels: Labels, sources: Iterable[tuple[int, Path | bytes]]) -> list[int]:
+        """Link or write the images that can be used, and write their labels; return their indices.
 
         Args:
-            label_sizes: (images,2) width and height in px of the images that the boxes are given in.
             sources: index of an image with its file or content; images that are missing here are left out.
-
-        Returns:
-            (images,) which of them are used.
         """
-        used, pixels = np.zeros(len(labelled.names), bool), np.zeros((len(labelled.names), 2))
+        used = []
         for index, image in sources:
-            name = labelled.names[index]
+            name = labels.names[index]
             target = self.folder / "images" / part / name
             self._place(image, target)
             try:
-                pixels[index] = usable_size(target, label_sizes[index])
-                used[index] = True
+                check_usable(target, labels.sizes[index])
             except UnusableImage as reason:
                 target.unlink()
                 self.report.drop(str(reason), 1, f"{name}: {reason}.")
-        self._write_labels(part, labelled.select(used), pixels[used])
+                continue
+            (self.folder / "labels" / part / name).with_suffix(".txt").write_text(labels.text(index), encoding="ascii")
+            used.append(index)
+        self.report.images[part] += len(used)
+        for index in used:
+            numbers = labels.classes[labels.offsets[index] : labels.offsets[index + 1]].tolist()
+            self.report.boxes[part] += len(numbers)
+            for number in numbers:
+                self.report.classes[part][self.names[number]] += 1
         return used
 
     def _place(self, image: Path | bytes, target: Path) -> None:
@@ -128,23 +166,6 @@ class DatasetWriter:
             link_or_copy(image, target)
         else:
             target.write_bytes(image)
-
-    def _write_labels(self, part: str, labelled: LabelledImages, pixels: npt.NDArray[np.float64]) -> None:
-        folder = f"{self.folder / 'labels' / part}{os.sep}"
-        texts = label_texts(labelled.counts, labelled.classes, labelled.boxes)
-        for name, text in zip(labelled.names, texts, strict=True):
-            with open(f"{folder}{name.rpartition('.')[0]}.txt", "w", encoding="ascii") as stream:  # noqa: PTH123 (Paths are slow)
-                stream.write(text)
-        report = self.report
-        report.images[part] += len(labelled.names)
-        report.boxes[part] += len(labelled.classes)
-        counts = np.bincount(labelled.classes, minlength=len(self.names)).tolist()
-        for name, count in zip(self.names, counts, strict=True):
-            report.classes[part][name] = report.classes[part].get(name, 0) + count
-        sizes = labelled.boxes[:, 2:] - labelled.boxes[:, :2]
-        self._sizes.append(sizes)
-        self._areas.append((sizes * np.repeat(pixels, labelled.counts, axis=0)).prod(axis=1))
-        self._density.append(labelled.counts)
 
     def finish(self, raw: Path, expected: str) -> None:
         """Write dataset.yaml and complete the report.
@@ -163,12 +184,6 @@ class DatasetWriter:
         listed = "".join(f"  {number}: {name}\n" for number, name in enumerate(self.names))
         # No absolute path: the data root can be moved.
         write_text(self.folder / "dataset.yaml", f"train: images/train\nval: images/val\nnames:\n{listed}")
-        density = np.bincount(np.concatenate(self._density))
-        report.boxes_per_image = {str(boxes): images for boxes, images in enumerate(density.tolist()) if images}
-        sizes, areas = np.concatenate(self._sizes), np.concatenate(self._areas)
-        report.median_box = np.median(sizes, axis=0).round(4).tolist() if len(sizes) else []
-        small, medium = int((areas < _SMALL).sum()), int((areas < _MEDIUM).sum())
-        report.sizes = {"small": small, "medium": medium - small, "large": len(areas) - medium}
 
 
 def split_groups(groups: Sequence[str], val_share: float) -> dict[str, str]:
@@ -187,24 +202,8 @@ def split_groups(groups: Sequence[str], val_share: float) -> dict[str, str]:
     return {group: "val" if group in chosen else "train" for group in ordered}
 
 
-def label_texts(
-    counts: npt.NDArray[np.int64], classes: npt.NDArray[np.int64], boxes: npt.NDArray[np.float64]
-) -> Iterator[str]:
-    """Label files of images with `counts` boxes each: `class cx cy w h` a line, as shares of the image."""
-    centre, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
-    rows = np.column_stack([centre, size]).tolist()
-    lines = [
-        f"{number} {row[0]:.6f} {row[1]:.6f} {row[2]:.6f} {row[3]:.6f}\n"
-        for number, row in zip(classes.tolist(), rows, strict=True)
-    ]
-    start = 0
-    for count in counts.tolist():
-        yield "".join(lines[start : start + count])
-        start += count
-
-
-def usable_size(image: Path, label_size: npt.ArrayLike) -> tuple[int, int]:
-    """Width and height of an image in px. Its end is checked too, since downloads may be cut.
+def check_usable(image: Path, label_size: tuple[int, int]) -> None:
+    """Check an image's header, and its end, since downloads may be cut.
 
     Args:
         label_size: width and height in px that the boxes are given in; the image may have another scale.
@@ -228,7 +227,6 @@ def usable_size(image: Path, label_size: npt.ArrayLike) -> tuple[int, int]:
         raise UnusableImage("images that are damaged") from error
     if width * height > LARGEST_PIXELS:
         raise UnusableImage("images too large")
-    label_width, label_height = np.asarray(label_size).tolist()
+    label_width, label_height = label_size
     if abs(width * label_height / (height * label_width) - 1) > ASPECT_TOLERANCE:
         raise UnusableImage("images whose aspect ratio does not fit their boxes")
-    return width, height

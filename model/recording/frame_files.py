@@ -1,6 +1,5 @@
-"""A frame's file: which names are frames, the kind of picture, whether it is whole, and its orientation."""
+"""A frame's file: which names are frames, the kind of picture, and whether it is whole."""
 
-import io
 from collections.abc import Mapping
 from functools import cache
 from itertools import pairwise
@@ -15,10 +14,8 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 """In upper or lower case. The content decides the kind: cameras and converters name PNG files .jpg."""
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xae\x42\x60\x82"
-UPRIGHT = 1
 _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 _TAIL = 4096
-_ORIENTATION = 0x0112
 
 
 def is_frame(name: str) -> bool:
@@ -57,21 +54,6 @@ def is_whole(path: Path) -> bool:
     except _UNREADABLE:
         return False
     return True
-
-
-def is_plain_jpeg(content: bytes) -> bool:
-    """Whether content is a JPEG whose pixels are stored upright."""
-    return content.startswith(JPEG_START) and (b"Exif\0\0" not in content or orientation(content) == UPRIGHT)
-
-
-def orientation(content: bytes) -> int:
-    """EXIF's number for a picture's orientation: 1 is upright, also where there is no valid number."""
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            number = image.getexif().get(_ORIENTATION, UPRIGHT)
-    except _UNREADABLE:
-        return UPRIGHT
-    return number if number in range(1, 9) else UPRIGHT
 
 
 def repeated_frames(frames: Mapping[str, Path]) -> list[str]:

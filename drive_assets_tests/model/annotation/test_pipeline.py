@@ -1,6 +1,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from drive_assets_tests.drives import write_drive
-from model.annotation.backends import CudaBackend, Keep, TorchBackend, suppress
+from model.annotation.backends import Keep, suppress
 from model.annotation.config import AnnotationConfig
 from model.annotation.frames import View
 from model.annotation.pipeline import Annotator
@@ -19,7 +20,7 @@ from model.common.errors import DataError, PassingError
 from model.common.figures import png_bytes
 from model.detection.detector import BUNDLED
 from model.recording.annotations import read_annotations
-from model.recording.folder import DEFAULT_REGION, Recording
+from model.recording.folder import DEFAULT_REGION, Recording, Region
 
 NAME = "2024-05-01_10-00-00"
 SMALL = AnnotationConfig(image_size=160, backend="torch", confidence=0.01, checkpoint_every=2, batch=2)
@@ -30,58 +31,39 @@ def annotator(tmp_path_factory: pytest.TempPathFactory) -> Annotator:
     return Annotator(BUNDLED, SMALL, tmp_path_factory.mktemp("cache"))
 
 
-def test_boxes_are_those_of_ultralytics_suppression() -> None:
-    """For any scores, classes and thresholds; in half precision as well as in single."""
-    from ultralytics.utils.nms import non_max_suppression
-    from ultralytics.utils.ops import scale_boxes
-
-    view = View((1920, 1080), DEFAULT_REGION, 704)
-    keep = Keep.of(4, {1: 0, 3: 1}, [0.3, 0.5], 0.6, 40, "cpu")
-    generator = torch.Generator().manual_seed(0)
-    for images in (1, 3, 40):  # 40 are more boxes than one call takes
-        centre = torch.rand(images, 2, 1500, generator=generator) * torch.tensor([[704.0], [224.0]])
-        raw = torch.cat([centre, 5 + 60 * torch.rand(images, 2, 1500, generator=generator)], 1)
-        raw = torch.cat([raw, torch.rand(images, 4, 1500, generator=generator)], 1)
-        expected = non_max_suppression(raw.clone(), 0.3, 0.6, classes=[1, 3], max_det=10_000)
-        for ours, theirs in zip(suppress(raw, False, keep, view), expected, strict=True):
-            theirs = theirs[(theirs[:, 5] == 1) | (theirs[:, 4] > 0.5)][:40]
-            theirs[:, :4] = scale_boxes(view.letterboxed, theirs[:, :4], (575, 1920))
-            theirs[:, 5] = (theirs[:, 5] == 3).float()
-            assert len(ours) == 40
-            np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-3)
-
-
-def test_end_to_end_networks_need_no_suppression() -> None:
-    view = View((1920, 1080), DEFAULT_REGION, 704)
-    keep = Keep.of(4, {1: 0, 3: 1}, [0.3, 0.5], 0.6, 40, "cpu")
-    rows = [[0, 6, 11, 17, 0.4, 1], [0, 6, 11, 17, 0.9, 3], [0, 6, 11, 17, 0.4, 3], [0, 6, 11, 17, 0.9, 0]]
-    (found,) = suppress(torch.tensor([rows]), True, keep, view)
-    np.testing.assert_allclose(found, [[0, 0, 30, 30, 0.9, 1], [0, 0, 30, 30, 0.4, 0]], atol=0.05)
+SHAPE, KEEP = (224, 704), Keep(torch.tensor([2, 0.3, 2, 0.5]), np.array([0, 0, 0, 1]), 0.6, 40)
+"""Of four classes, two count: the second from a confidence of 0.3, the fourth from 0.5."""
 
 
 @pytest.mark.parametrize("agnostic", [False, True])
-def test_classes_suppress_each_other_only_if_asked(agnostic: bool) -> None:
+@pytest.mark.parametrize("images", [1, 3, 40])
+def test_boxes_are_those_of_ultralytics_suppression(images: int, agnostic: bool) -> None:
     from ultralytics.utils.nms import non_max_suppression
     from ultralytics.utils.ops import scale_boxes
 
-    view = View((1920, 1080), DEFAULT_REGION, 704)
-    keep = Keep.of(4, {1: 0, 3: 0}, [0.3], 0.6, 300, "cpu", agnostic)
+    keep = replace(KEEP, agnostic=agnostic, thresholds=torch.tensor([2, 0.3, 2, 0.3 if agnostic else 0.5]))
     generator = torch.Generator().manual_seed(0)
-    raw = torch.cat([torch.full((1, 4, 400), 100.0), torch.rand(1, 4, 400, generator=generator)], 1)
-    raw[:, :2] += 60 * torch.rand(1, 2, 400, generator=generator)
-    (ours,) = suppress(raw, False, keep, view)
-    (theirs,) = non_max_suppression(raw.clone(), 0.3, 0.6, classes=[1, 3], agnostic=agnostic, max_det=10_000)
-    theirs[:, :4] = scale_boxes(view.letterboxed, theirs[:, :4], (575, 1920))
-    np.testing.assert_allclose(ours[:, :5], theirs[:, :5].numpy(), atol=1e-3)
+    centre = torch.rand(images, 2, 1500, generator=generator) * torch.tensor([[704.0], [224.0]])
+    raw = torch.cat([centre, 5 + 60 * torch.rand(images, 2, 1500, generator=generator)], 1)
+    raw = torch.cat([raw, torch.rand(images, 4, 1500, generator=generator)], 1)
+    expected = non_max_suppression(raw.clone(), 0.3, 0.6, classes=[1, 3], agnostic=agnostic, max_det=10_000)
+    for ours, theirs in zip(suppress(raw, False, keep, SHAPE, DEFAULT_REGION), expected, strict=True):
+        theirs = theirs[theirs[:, 4] > keep.thresholds[theirs[:, 5].long()]][:40]
+        theirs[:, :4] = scale_boxes(SHAPE, theirs[:, :4], (575, 1920))
+        theirs[:, 5] = (theirs[:, 5] == 3).float()
+        assert len(ours) == 40
+        np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-3)
 
 
-@pytest.mark.parametrize("backend", ["torch", "openvino", "cuda"])
+def test_end_to_end_networks_need_no_suppression() -> None:
+    rows = [[0, 6, 11, 17, 0.4, 1], [0, 6, 11, 17, 0.9, 3], [0, 6, 11, 17, 0.4, 3], [0, 6, 11, 17, 0.9, 0]]
+    (found,) = suppress(torch.tensor([rows]), True, KEEP, SHAPE, DEFAULT_REGION)
+    np.testing.assert_allclose(found, [[0, 0, 30, 30, 0.9, 1], [0, 0, 30, 30, 0.4, 0]], atol=0.05)
+
+
+@pytest.mark.parametrize("backend", ["torch", "openvino"])
 def test_boxes_equal_those_of_predict_on_the_real_recording(real: Path, tmp_path: Path, backend: str) -> None:
-    """OpenVINO's kernels round differently: up to 2 px and 0.02 there, and a box at the threshold may come or go.
-
-    The GPU's way (`cuda`: letterboxing by torch, batches filled up) runs here in single precision on the CPU; a grey
-    level of difference and, on a GPU, half precision have the same tolerance.
-    """
+    """OpenVINO's kernels round differently: up to 2 px and 0.02 there, and a box at the threshold may come or go."""
     if backend == "openvino" and find_spec("openvino") is None:
         pytest.skip("openvino is not installed: extra `cpu`")
     (source,) = (real / "recordings").iterdir()
@@ -90,11 +72,7 @@ def test_boxes_equal_those_of_predict_on_the_real_recording(real: Path, tmp_path
     for path in [source / "telemetry.csv", *sorted(source.glob("*.jpg"))[:8]]:
         shutil.copyfile(path, drive / path.name)
     weights = real / "weights" / "yolo11n.pt"
-    annotator = Annotator(weights, AnnotationConfig(backend=backend.replace("cuda", "torch")), tmp_path / "cache")
-    if backend == "cuda":
-        cpu = annotator.backend
-        assert isinstance(cpu, TorchBackend)
-        annotator.backend = CudaBackend(cpu.network, cpu.keep, half=False, device="cpu")
+    annotator = Annotator(weights, AnnotationConfig(backend=backend), tmp_path / "cache")
     report = annotator.annotate(drive)
     assert (report.frames, report.class_names) == (8, ["vehicle"])
     assert report.vehicles_per_frame >= 4
@@ -143,11 +121,11 @@ def test_out_of_memory_halves_the_batch(tmp_path: Path) -> None:
     drive = write_drive(tmp_path / NAME, rows=8)
     detect, tried, most = annotator.backend.detect, list[int](), 1
 
-    def short(loaded: list, view: View) -> list:
-        tried.append(len(loaded))
-        if len(loaded) > most:
+    def short(images: list, region: Region) -> list:
+        tried.append(len(images))
+        if len(images) > most:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return detect(loaded, view)
+        return detect(images, region)
 
     annotator.backend.detect = short  # type: ignore[method-assign]
     lines: list[str] = []
@@ -211,13 +189,13 @@ def test_a_recording_replaced_meanwhile_is_not_annotated(
     drive = write_drive(tmp_path / NAME, rows=6)
     detect = annotator.backend.detect
 
-    def replace(loaded: list, view: View) -> list:
+    def swap(images: list, region: Region) -> list:
         monkeypatch.setattr(annotator.backend, "detect", detect)
         drive.rename(tmp_path / "before")
         write_drive(drive, rows=6, seed=1)
-        return detect(loaded, view)
+        return detect(images, region)
 
-    monkeypatch.setattr(annotator.backend, "detect", replace)
+    monkeypatch.setattr(annotator.backend, "detect", swap)
     with pytest.raises(PassingError, match="changed or replaced while it was annotated"):
         annotator.annotate(drive)
     assert not list(drive.glob("annotations*")) and not list(drive.glob(".*.partial"))
