@@ -1,6 +1,7 @@
 """recording, detector -> annotations.csv"""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import partial
 
 import dagster as dg
@@ -73,22 +74,13 @@ def annotations(
 def _result(storage: Storage, name: str, report: AnnotationReport) -> dg.MaterializeResult:
     path = Recording(storage.recording(name)).annotations_path
     version = sha256(path)[:12]
-    shown = (
-        "frames",
-        "resumed",
-        "without_row",
-        "missing",
-        "unreadable",
-        "other_size",
-        "detections",
-        "frames_without_vehicle",
-    )
+    counts = {key: value for key, value in asdict(report).items() if isinstance(value, int)}
     return dg.MaterializeResult(
         data_version=dg.DataVersion(version),
         metadata={
             "report": report_link("annotations", name, version),
             "summary": f"{report.vehicles_per_frame:.1f} vehicles a frame in {report.frames:,} frames",
-            **{key: getattr(report, key) for key in shown},
+            **counts,
             "vehicles_per_frame": round(report.vehicles_per_frame, 3),
             "frames_per_s": round(report.frames_per_s, 2),
             "weights": report.weights,

@@ -1,8 +1,7 @@
 """Checks of annotations: are the detections plausible?"""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import median
+from typing import NamedTuple
 
 import dagster as dg
 
@@ -44,8 +43,17 @@ def steady_detections(storage: Storage, name: str) -> dg.AssetCheckResult:
     own = _statistics(storage, name)
     others = [_statistics(storage, other) for other in storage.recordings_before(name, EARLIER)]
     earlier = [other for other in others if other and own and other.weights == own.weights]
+    changes = []
+    if own and len(earlier) >= MIN_EARLIER:
+        vehicles = median(other.vehicles_per_frame for other in earlier)
+        confidence = median(other.confidence for other in earlier)
+        preceding = f"in the {len(earlier)} preceding recordings"
+        if vehicles > 0 and not vehicles / MAX_RATIO <= own.vehicles_per_frame <= vehicles * MAX_RATIO:
+            changes.append(f"{own.vehicles_per_frame:.2f} vehicles a frame, {vehicles:.2f} {preceding}")
+        if abs(own.confidence - confidence) > MAX_CONFIDENCE_CHANGE:
+            changes.append(f"mean confidence {own.confidence:.2f}, {confidence:.2f} {preceding}")
     return check_result(
-        _changes(own, earlier) if own and len(earlier) >= MIN_EARLIER else [],
+        changes,
         "Look at its frames (report): does the region of interest fit, is the lens clean? If only the traffic differs, "
         "ignore this.",
         about=name,
@@ -53,26 +61,10 @@ def steady_detections(storage: Storage, name: str) -> dg.AssetCheckResult:
     )
 
 
-@dataclass(frozen=True)
-class _Statistics:
+class _Statistics(NamedTuple):
     weights: str
     vehicles_per_frame: float
     confidence: float
-
-
-def _changes(own: _Statistics, earlier: Sequence[_Statistics]) -> list[str]:
-    vehicles = median(other.vehicles_per_frame for other in earlier)
-    confidence = median(other.confidence for other in earlier)
-    changes = []
-    if vehicles > 0 and not vehicles / MAX_RATIO <= own.vehicles_per_frame <= vehicles * MAX_RATIO:
-        changes.append(
-            f"{own.vehicles_per_frame:.2f} vehicles a frame, {vehicles:.2f} in the {len(earlier)} preceding recordings"
-        )
-    if abs(own.confidence - confidence) > MAX_CONFIDENCE_CHANGE:
-        changes.append(
-            f"mean confidence {own.confidence:.2f}, {confidence:.2f} in the {len(earlier)} preceding recordings"
-        )
-    return changes
 
 
 def _statistics(storage: Storage, name: str) -> _Statistics | None:

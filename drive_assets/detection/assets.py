@@ -87,10 +87,7 @@ def boxy_dataset(context: dg.AssetExecutionContext, config: BoxyLaunchpad, stora
     """Boxy's highway frames in YOLO's layout. **In:** zips and label JSON in `raw/boxy`, downloaded if an address is
     set; otherwise the simulated set. **Out:** images, labels, `dataset.yaml`. Whole sequences go to train or val."""
     with fail_on_data_error(context):
-        remote = _remote(config.url, BOXY_URL)
-        simulated = remote is None and not storage.boxy_raw.is_dir()
-        default = storage.simulated / "boxy" if simulated else storage.boxy_raw
-        raw = storage.root / config.raw if config.raw else default
+        raw, remote = _source(config.url, BOXY_URL, config.raw, storage, storage.boxy_raw)
         if remote is not None:
             download_boxy(remote, raw, config, context.log.info)
         report = convert_boxy(raw, storage.boxy_dataset, config, context.log.info)
@@ -111,10 +108,7 @@ def nuimages_dataset(
     `raw/nuimages`, downloaded if an address is set. **Out:** images, labels, `dataset.yaml`. Whole logs go to train or
     val."""
     with fail_on_data_error(context):
-        remote = _remote(config.url, NUIMAGES_URL)
-        simulated = storage.simulated / "nuimages"
-        use_simulated = remote is None and simulated.is_dir() and not storage.nuimages_raw.is_dir()
-        raw = storage.root / config.raw if config.raw else simulated if use_simulated else storage.nuimages_raw
+        raw, remote = _source(config.url, NUIMAGES_URL, config.raw, storage, storage.nuimages_raw)
         if remote is not None:
             download_nuimages(remote, raw, config.archives, context.log.info)
         extract_nuimages(raw, context.log.info)
@@ -122,13 +116,19 @@ def nuimages_dataset(
     return _dataset_result(context, report, raw, storage.nuimages_dataset)
 
 
-def _remote(url: str, variable: str) -> Remote | None:
-    """Where to download from. Launchpad values are stored and shown, so they must hold no secret."""
+def _source(url: str, variable: str, raw: str, storage: Storage, usual: Path) -> tuple[Path, Remote | None]:
+    """The raw folder, simulated unless there is a real one, and where to download missing files from.
+
+    Raises:
+        DataError: the address holds a secret, which the launchpad would store and show.
+    """
     parts = urlsplit(url)
     if parts.username or parts.password or parts.query:
         raise DataError(f"url holds credentials or a token: set it in the environment instead, as {variable}.")
-    base = url or os.environ.get(variable, "")
-    return Remote(base) if base else None
+    base, simulated = url or os.environ.get(variable, ""), storage.simulated / usual.name
+    use_simulated = not base and not usual.is_dir() and simulated.is_dir()
+    default = simulated if use_simulated else usual
+    return storage.root / raw if raw else default, Remote(base) if base else None
 
 
 def _dataset_result(
@@ -137,18 +137,14 @@ def _dataset_result(
     for problem in report.problems:
         context.log.warning(problem)
     images, boxes = sum(report.images.values()), sum(report.boxes.values())
-    version = dataset_version(dataset)
+    version, shown = dataset_version(dataset), ("images", "boxes", "classes", "groups", "problems")
     return dg.MaterializeResult(
         data_version=dg.DataVersion(version),
         metadata={
             "report": report_link(context.asset_key.to_user_string(), version=version),
-            "images": dg.MetadataValue.json(report.images),
-            "boxes": dg.MetadataValue.json(report.boxes),
-            "classes": dg.MetadataValue.json(report.classes),
             "boxes_per_image": round(boxes / images, 3),
-            "groups": dg.MetadataValue.json(report.groups),
             "left_out": dg.MetadataValue.json(report.dropped),
-            "problems": dg.MetadataValue.json(report.problems),
+            **{key: dg.MetadataValue.json(getattr(report, key)) for key in shown},
             "source": dg.MetadataValue.path(raw),
             "path": dg.MetadataValue.path(dataset),
         },

@@ -6,13 +6,11 @@ import dagster as dg
 import pytest
 
 from drive_assets.definitions import defs
-from drive_assets.detection.assets import BoxyDetectorLaunchpad, NuimagesDetectorLaunchpad
 from drive_assets.resources.compute import LocalCompute
 from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.storage import Storage
 from drive_assets_tests.model.detection import test_boxy, test_nuimages
 from drive_assets_tests.model.detection.test_downloads import Server, server, zipped
-from model.detection.detector_config import DetectorConfig, NuimagesDetectorConfig
 
 _ = (server, zipped)
 
@@ -68,35 +66,20 @@ def test_secrets_in_the_launchpad_are_refused(data_root: Path) -> None:
         assert (succeeded, "set it in the environment" in told, "SECRET" in told) == (False, True, False)
 
 
-def test_nuimages_dataset_from_an_archive_in_the_raw_folder(data_root: Path, tmp_path: Path) -> None:
-    mini = test_nuimages.tables("mini", ["a", "b"], [("vehicle.car", [0, 0, 800, 450]), ("animal", [0, 0, 9, 9])])
-    given = test_nuimages.write_raw(tmp_path / "given", {"v1.0-mini": mini})
-    members = {str(p.relative_to(given)): p.read_bytes() for p in given.rglob("*.*") if p.is_file()}
-    raw = data_root / "raw" / "nuimages"
+@pytest.mark.timeout(300)
+def test_nuimages_detector_is_trained_on_its_set(data_root: Path) -> None:
     succeeded, _, told = materialize("nuimages_dataset")
-    assert not succeeded and str(raw) in told and "v1.0-train" in told
-    raw.mkdir(parents=True)
-    test_nuimages.archive(raw / "nuimages-v1.0-mini.tgz", members)
+    assert not succeeded and str(data_root / "raw" / "nuimages") in told and "v1.0-train" in told
+    succeeded, _, told = materialize("nuimages_detector")
+    assert not succeeded and "materialise nuimages_dataset first" in told
+    mini = test_nuimages.tables("mini", ["a", "b"], [("vehicle.car", [0, 0, 800, 450]), ("animal", [0, 0, 9, 9])])
+    test_nuimages.write_raw(data_root / "raw" / "nuimages", {"v1.0-mini": mini})
     succeeded, metadata, told = materialize("nuimages_dataset")
     assert succeeded, told
     assert metadata["classes"]["train"]["vehicle.car"] == 2
     assert metadata["left_out"] == {"boxes of other classes": 4}
-
-
-@pytest.mark.timeout(300)
-def test_nuimages_detector_is_trained_on_its_set(data_root: Path) -> None:
-    succeeded, _, told = materialize("nuimages_detector")
-    assert not succeeded and "materialise nuimages_dataset first" in told
-    mini = test_nuimages.tables("mini", ["a", "b"], [("vehicle.car", [0, 0, 800, 450])])
-    test_nuimages.write_raw(data_root / "raw" / "nuimages", {"v1.0-mini": mini})
-    assert materialize("nuimages_dataset")[0]
     config = {"epochs": 1, "image_size": 64, "batch": 2, "workers": 0, "devices": "cpu"}
     succeeded, metadata, told = materialize("nuimages_detector", config)
     assert succeeded, told
     assert {"map50", "map50_95", "precision", "recall", "mlflow_run"} <= set(metadata)
     assert (data_root / "models" / "yolo" / "yolo11n_nuimages.pt").is_file()
-
-
-def test_each_detector_has_its_recipe() -> None:
-    assert BoxyDetectorLaunchpad().model_dump() == DetectorConfig().model_dump()
-    assert NuimagesDetectorLaunchpad().model_dump() == NuimagesDetectorConfig().model_dump()

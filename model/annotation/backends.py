@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -201,19 +202,12 @@ def choose_backend(name: str, network: Any, keep: Keep, half: bool, device: str)
     Raises:
         DataError: OpenVINO is requested and not installed.
     """
-    if device == "cuda":
-        return TorchBackend(network, keep, device, half)
-    try:
-        if name != "torch":
-            import openvino  # noqa: F401
-
-            return OpenVinoBackend(network, keep)
-    except ImportError:
-        if name == "openvino":
-            raise DataError(
-                "backend openvino is not installed: install the extra `cpu`, or use backend torch."
-            ) from None
-    return TorchBackend(network, keep)
+    installed = find_spec("openvino") is not None
+    if device == "cuda" or name == "torch" or (name == "auto" and not installed):
+        return TorchBackend(network, keep, device, half and device == "cuda")
+    if not installed:
+        raise DataError("backend openvino is not installed: install the extra `cpu`, or use backend torch.")
+    return OpenVinoBackend(network, keep)
 
 
 def _first(raw: Any) -> torch.Tensor:

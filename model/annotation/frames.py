@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -47,10 +47,7 @@ class View:
     stride: int = 32
 
 
-@dataclass(frozen=True)
-class _Picture:
-    """A file's content, and what its header says."""
-
+class _Picture(NamedTuple):
     content: bytes
     size: tuple[int, int]
     """Width and height in px of the upright picture."""

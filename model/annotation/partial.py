@@ -2,7 +2,9 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 
@@ -11,6 +13,9 @@ from model.common.errors import DataError
 from model.common.files import explained_errors
 from model.recording.content import FRAME_HASHES
 from model.recording.folder import Recording
+
+Row = tuple[str, str | None, Detections]
+"""File name, hash of the content, detections."""
 
 
 class PartialAnnotations:
@@ -23,13 +28,11 @@ class PartialAnnotations:
             hashes: of the frames' contents by file name; frames whose hash has changed are annotated again.
         """
         output = recording.annotations_path
-        self._stem = f".{output.stem}."
-        self.path = output.with_name(f"{self._stem}{identity}.partial")
+        self.path, self._pattern = output.with_name(f".{output.stem}.{identity}.partial"), f".{output.stem}.*.partial"
         self._unwritten: list[str] = []
         self._hashes = hashes
-        self.frames = _earlier(recording, identity, hashes)
-        if self.path.is_file():
-            self._read()
+        rows = [*_earlier(recording, identity), *_partial(self.path)]
+        self.frames = {name: detections for name, digest, detections in rows if hashes.get(name) == digest}
 
     def __enter__(self) -> "PartialAnnotations":
         return self
@@ -48,7 +51,7 @@ class PartialAnnotations:
     def discard(self) -> None:
         """Remove the file, and those of other weights and options."""
         self._unwritten = []
-        for path in self.path.parent.glob(f"{self._stem}*.partial"):
+        for path in self.path.parent.glob(self._pattern):
             path.unlink()
 
     def _write(self) -> None:
@@ -59,27 +62,19 @@ class PartialAnnotations:
                 os.fsync(stream.fileno())
             self._unwritten = []
 
-    def _read(self) -> None:
-        for line in self.path.read_text(encoding="utf-8").split("\n"):
-            try:
-                name, digest, detections = json.loads(line)
-                if self._hashes.get(name) == digest:
-                    self.frames[name] = np.array(detections, np.float32).reshape(-1, 6)
-            except (ValueError, TypeError):  # cut by a kill: annotated again
-                continue
 
-
-def _earlier(recording: Recording, identity: str, hashes: Mapping[str, str]) -> dict[str, Detections]:
-    """Detections of an earlier run with this identity in unchanged frames; nothing if they cannot be read."""
-    try:
+def _earlier(recording: Recording, identity: str) -> Iterator[Row]:
+    """What an earlier run with this identity annotated; nothing if it cannot be read."""
+    with suppress(DataError):
         if recording.details.get("fingerprint") == identity and recording.annotations_path.is_file():
-            annotations = recording.annotations()
-            before = recording.details.get(FRAME_HASHES, {})
-            return {
-                name: annotations.frame(index)
-                for index, name in enumerate(annotations.filename)
-                if name in hashes and before.get(name) == hashes[name]
-            }
-    except DataError:
-        pass
-    return {}
+            annotations, hashes = recording.annotations(), recording.details.get(FRAME_HASHES, {})
+            for index, name in enumerate(annotations.filename):
+                yield name, hashes.get(name), annotations.frame(index)
+
+
+def _partial(path: Path) -> Iterator[Row]:
+    """The lines of a killed run; the last one may be cut."""
+    for line in path.read_text(encoding="utf-8").split("\n") if path.is_file() else []:
+        with suppress(ValueError, TypeError):
+            name, digest, detections = json.loads(line)
+            yield name, digest, np.array(detections, np.float32).reshape(-1, 6)

@@ -1,7 +1,6 @@
 """Figures of annotations: frames with their boxes, detections over time, confidences."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
@@ -10,7 +9,7 @@ import numpy.typing as npt
 
 from model.common.figures import COLOURS, new_figure
 from model.recording.annotations import Annotations
-from model.recording.folder import Recording, Region
+from model.recording.folder import Recording
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,12 +19,21 @@ def framed_boxes(
     recording: Recording, annotations: Annotations, indices: Sequence[int], width: int
 ) -> list[npt.NDArray[np.uint8]]:
     """The regions of interest of some annotated frames with their boxes, `width` px wide; blank where unreadable."""
-    region = recording.annotated_region()
-    folder = recording.folder
-    return [_tile(folder / annotations.filename[i], annotations.frame(i), region, width) for i in indices]
+    x, y, region_width, region_height = recording.annotated_region()
+    scale, tiles = width / region_width, []
+    size = (width, round(region_height * scale))
+    for index in indices:
+        image = cv2.imread(str(recording.folder / annotations.filename[index]))
+        crop = None if image is None else image[y : y + region_height, x : x + region_width]
+        if crop is None or not crop.size:
+            tiles.append(np.full((size[1], size[0], 3), 255, np.uint8))
+            continue
+        tiles.append(np.asarray(cv2.resize(crop, size, interpolation=cv2.INTER_AREA), np.uint8))
+        _draw_boxes(tiles[-1], annotations.frame(index), scale)
+    return tiles
 
 
-def draw_boxes(image: npt.NDArray[np.uint8], detections: npt.NDArray[np.float32], scale: float) -> None:
+def _draw_boxes(image: npt.NDArray[np.uint8], detections: npt.NDArray[np.float32], scale: float) -> None:
     """Draw detections (n,6) on a region of interest that was scaled by `scale`, in place."""
     for x1, y1, x2, y2, confidence, _ in detections:
         corners = [round(float(v) * scale) for v in (x1, y1, x2, y2)]
@@ -42,16 +50,3 @@ def annotation_overview(annotations: Annotations, name: str) -> "Figure":
     right.hist(annotations.confidence, np.linspace(0, 1, 21).tolist(), color=COLOURS[0])
     right.set(xlabel="confidence", ylabel="detections", xlim=(0, 1))
     return figure
-
-
-def _tile(path: Path, detections: npt.NDArray[np.float32], roi: Region, width: int) -> npt.NDArray[np.uint8]:
-    x, y, wide, height = roi
-    scale = width / wide
-    size = (width, round(height * scale))
-    image = cv2.imread(str(path))
-    crop = None if image is None else image[y : y + height, x : x + wide]
-    if crop is None or not crop.size:
-        return np.full((size[1], size[0], 3), 255, np.uint8)
-    tile = np.asarray(cv2.resize(crop, size, interpolation=cv2.INTER_AREA), np.uint8)
-    draw_boxes(tile, detections, scale)
-    return tile

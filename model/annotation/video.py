@@ -1,7 +1,6 @@
 """A recording as a film: its frames with boxes, region of interest, telemetry, and what the driver does next."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,11 @@ import av
 import cv2
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from model.common.errors import DataError
 from model.common.files import atomic_path
 from model.common.progress import Log
-from model.recording.annotations import Annotations
 from model.recording.folder import Recording, Region
 from model.recording.labels import current_state
 from model.recording.schema import ACTIONS, HORIZONS_S
@@ -31,7 +30,6 @@ ENCODERS = {
     ".webm": ("libvpx", {"crf": "20", "b": "4M", "deadline": "realtime", "cpu-used": "4"}, {}),
 }
 """By the file's suffix: encoder, its options and the container's; browsers play both."""
-FONT = cv2.FONT_HERSHEY_SIMPLEX
 BOXES = ((0, 200, 255), (255, 160, 0), (120, 220, 80), (220, 100, 220))
 BRAKE, COAST, OFF = (60, 60, 230), (60, 190, 240), (70, 70, 70)
 INK, DARK, FAINT = (255, 255, 255), (0, 0, 0), (150, 150, 150)
@@ -80,52 +78,23 @@ def write_video(
 
 
 def _images(recording: Recording, part: slice) -> Iterator[Image]:
-    scene, frames = _Scene.of(recording), recording.frames()
-    for index in range(len(scene.annotations))[part]:
-        time = scene.annotations.time[index]
-        row = scene.row_of.get(time)
-        image = cv2.imread(str(frames[time])) if time in frames and row is not None else None
-        if image is not None and row is not None:
-            yield scene.draw(np.asarray(image, np.uint8), index, row)
-
-
-@dataclass(frozen=True)
-class _Scene:
-    """What is drawn over the frames of a recording."""
-
-    annotations: Annotations
-    region: Region
-    class_names: tuple[str, ...]
-    speed: npt.NDArray[np.float64]
-    """(N,) km/h, of the telemetry's rows"""
-    now: npt.NDArray[np.int8]
-    """(N,2) brakes and coasts at the row itself"""
-    ahead: list[npt.NDArray[np.object_]]
-    """Brakes and coasts, (N,5) each, as in future_labels.csv: True, False or <NA>"""
-    row_of: dict[str, int]
-
-    @classmethod
-    def of(cls, recording: Recording) -> "_Scene":
-        annotations, (telemetry, _), labels = recording.annotations(), recording.telemetry(), recording.labels()
-        if not labels["Time"].equals(telemetry["Time"].astype(labels["Time"].dtype)):
-            raise DataError(f"{recording.labels_path} does not fit the telemetry: label the recording again.")
-        return cls(
-            annotations=annotations,
-            region=recording.annotated_region(),
-            class_names=recording.class_names(),
-            speed=telemetry["SPEED"].to_numpy(float),
-            now=current_state(telemetry, recording.label_config().coast_threshold),
-            ahead=[labels[[f"{name}_{h}s" for h in HORIZONS_S]].astype(object).to_numpy() for name in ACTIONS],
-            row_of={time: row for row, time in enumerate(telemetry["Time"])},
-        )
-
-    def draw(self, image: Image, index: int, row: int) -> Image:
-        """Annotated frame `index`, which belongs to telemetry row `row`, with its bar."""
-        frame = _draw_frame(image, self.annotations.frame(index), self.region, self.class_names)
-        braking, coasting = (bool(value) for value in self.now[row])
-        text = f"{self.annotations.time[index]}   {self.speed[row]:.0f} km/h   {self.annotations.count[index]} vehicles"
-        bar = _draw_bar(text, (braking, coasting), (self.ahead[0][row], self.ahead[1][row]))
-        return np.vstack([frame, bar])
+    """The annotated frames that can be read, each with its bar."""
+    annotations, (telemetry, _), labels = recording.annotations(), recording.telemetry(), recording.labels()
+    if not labels["Time"].equals(telemetry["Time"].astype(labels["Time"].dtype)):
+        raise DataError(f"{recording.labels_path} does not fit the telemetry: label the recording again.")
+    now = current_state(telemetry, recording.label_config().coast_threshold).astype(bool)
+    ahead = [labels[[f"{name}_{h}s" for h in HORIZONS_S]].astype(object).to_numpy() for name in ACTIONS]
+    rows = {time: row for row, time in enumerate(telemetry["Time"])}
+    region, names, frames = recording.annotated_region(), recording.class_names(), recording.frames()
+    for index in range(len(annotations))[part]:
+        time = annotations.time[index]
+        image = cv2.imread(str(frames[time])) if time in frames and time in rows else None
+        if image is not None:
+            row = rows[time]
+            frame = _draw_frame(np.asarray(image, np.uint8), annotations.frame(index), region, names)
+            text = f"{time}   {telemetry['SPEED'].iloc[row]:.0f} km/h   {annotations.count[index]} vehicles"
+            bar = _draw_bar(text, [[now[row, line], *values[row]] for line, values in enumerate(ahead)])
+            yield np.vstack([frame, bar])
 
 
 def _draw_frame(image: Image, detections: npt.NDArray[np.float32], roi: Region, names: tuple[str, ...]) -> Image:
@@ -144,32 +113,22 @@ def _draw_frame(image: Image, detections: npt.NDArray[np.float32], roi: Region, 
     return frame
 
 
-def _draw_bar(text: str, now: tuple[bool, bool], ahead: tuple[npt.NDArray, npt.NDArray]) -> Image:
-    """Time and speed on the left; on the right, for braking and coasting, a box for now and one a horizon."""
+def _draw_bar(text: str, actions: list[list[Any]]) -> Image:
+    """`text` on the left; on the right, for braking and coasting, whether it is so now and after each horizon."""
     bar = np.full((BAR, WIDTH, 3), 25, np.uint8)
     _write(bar, text, (16, 40), 0.6, INK)
     start, step = WIDTH - 70 * (len(HORIZONS_S) + 1) - 16, 70
-    for line, (name, colour) in enumerate((("brake", BRAKE), ("coast", COAST))):
+    for line, (name, colour, values) in enumerate(zip(ACTIONS, (BRAKE, COAST), actions, strict=True)):
         top = 6 + 27 * line
         _write(bar, name, (start - 64, top + 17), 0.5, INK)
-        for column, value in enumerate([now[line], *ahead[line]]):
-            left = start + step * column
-            known = value is True or value is False or isinstance(value, np.bool_)
-            fill = colour if known and value else OFF
-            if known:
-                cv2.rectangle(bar, (left, top), (left + step - 8, top + 23), fill, -1)
-            else:
-                cv2.rectangle(bar, (left, top), (left + step - 8, top + 23), OFF, 1)
+        for column, value in enumerate(values):
+            left, known = start + step * column, not pd.isna(value)
             title = "now" if column == 0 else f"+{HORIZONS_S[column - 1]} s"
-            _write(
-                bar,
-                title if known else f"{title} ?",
-                (left + 8, top + 17),
-                0.45,
-                FAINT if not known else DARK if value else INK,
-            )
+            fill, ink = (colour, DARK) if known and value else (OFF, INK)
+            cv2.rectangle(bar, (left, top), (left + step - 8, top + 23), fill, -1 if known else 1)
+            _write(bar, title if known else f"{title} ?", (left + 8, top + 17), 0.45, ink if known else FAINT)
     return bar
 
 
 def _write(image: Image, text: str, place: tuple[int, int], size: float, colour: tuple[int, int, int]) -> None:
-    cv2.putText(image, text, place, FONT, size, colour, 1, cv2.LINE_AA)
+    cv2.putText(image, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)

@@ -1,6 +1,8 @@
 """Boxy (Behrendt 2019) as published -> a YOLO data set: zips of half-size PNG frames, labels in full-size pixels."""
 
+import itertools
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -14,7 +16,7 @@ from model.detection.boxy_images import ZIP_FOLDER, archive_stems, archives, fol
 from model.detection.dataset_folder import known_images, replaced_folder
 from model.detection.downloads import NotOnServer, Remote
 from model.detection.json_rows import json_items
-from model.detection.yolo_dataset import DatasetReport, DatasetWriter, RawLabels, split_groups
+from model.detection.yolo_dataset import DatasetReport, DatasetWriter, Labels, split_groups
 
 FULL_WIDTH, FULL_HEIGHT = 2464, 2056
 BONNET_X, BONNET_Y = (0.35, 0.65), 0.90
@@ -54,12 +56,11 @@ def convert_boxy(raw: Path, output: Path, config: BoxyConfig, log: Log = lambda 
         DataError: no labels, a broken label file, no usable image; names it.
     """
     report = DatasetReport()
-    raw_labels = _read_labels(raw, config, report)
+    labels = _read_labels(raw, config, report)
     sequences: dict[str, dict[int, str]] = {}
-    for index, sequence in enumerate(raw_labels.groups):
-        sequences.setdefault(sequence, {})[index] = raw_labels.files[index]
+    for index, sequence in enumerate(labels.groups):
+        sequences.setdefault(sequence, {})[index] = labels.files[index]
     part_of = split_groups(list(sequences), config.val_share)
-    labels = raw_labels.labels(config.min_box_px, report)
     with replaced_folder(output) as (new, earlier):
         writer = DatasetWriter(new, CLASSES[config.classes], report)
         known = known_images(earlier)
@@ -79,20 +80,21 @@ def download_boxy(remote: Remote, raw: Path, config: BoxyConfig, log: Log = lamb
         DataError: no labels, or a file cannot be downloaded or is damaged; names the file, not the address.
     """
 
-    def fetch(names: list[str], required: bool = False) -> None:
+    wanted = [[name] for name in PUBLISHED_LABELS]
+    remote.fetch(wanted.pop(0), raw / PUBLISHED_LABELS[0], log)
+    for names in itertools.chain(wanted, _missing_zips(raw, config)):
         try:
             remote.fetch(names, raw / PurePosixPath(names[-1]).name, log)
         except NotOnServer:
-            if required:
-                raise
             log(f"{names[-1]} is not on the server and is left out")
 
-    for name in PUBLISHED_LABELS:
-        fetch([name], required=name == PUBLISHED_LABELS[0])
+
+def _missing_zips(raw: Path, config: BoxyConfig) -> Iterator[list[str]]:
+    """The names that a zip may have on the server, of each sequence that is not in `raw`."""
     for sequence in sorted({sequence for _, sequence, _, _ in _frames(raw, config)}):
         if not folders(raw, sequence) and not archives(raw, sequence):
             name = f"{archive_stems(sequence)[-1]}.zip"
-            fetch([f"{ZIP_FOLDER}/{name}", name])
+            yield [f"{ZIP_FOLDER}/{name}", name]
 
 
 def _frames(raw: Path, config: BoxyConfig) -> Iterator[tuple[Path, str, str, Any]]:
@@ -122,21 +124,21 @@ def _frames(raw: Path, config: BoxyConfig) -> Iterator[tuple[Path, str, str, Any
         raise DataError(f"sequences {', '.join(sorted(missing))}: not in the labels in {raw}. Check their names.")
 
 
-def _read_labels(raw: Path, config: BoxyConfig, report: DatasetReport) -> RawLabels:
+def _read_labels(raw: Path, config: BoxyConfig, report: DatasetReport) -> Labels:
     """Labels of the frames of the sequences that have a folder or a zip.
 
     Raises:
         DataError: fewer than two sequences have one.
     """
-    labels = RawLabels()
+    labels = Labels(config.min_box_px, report)
     seen: set[str] = set()
     present: dict[str, bool] = {}
-    without_zip: dict[str, int] = {}
+    missing: Counter[str] = Counter()
     for path, sequence, frame, label in _frames(raw, config):
         if sequence not in present:
             present[sequence] = bool(folders(raw, sequence) or archives(raw, sequence))
         if not present[sequence]:
-            without_zip[sequence] = without_zip.get(sequence, 0) + 1
+            missing[f"{archive_stems(sequence)[-1]}.zip"] += 1
             continue
         file = f"{frame}.png"
         name = image_name(sequence, file)
@@ -159,15 +161,14 @@ def _read_labels(raw: Path, config: BoxyConfig, report: DatasetReport) -> RawLab
             if _on_bonnet(*corners):
                 report.drop("boxes on the bonnet")
             else:
-                labels.add_box(image, side if config.classes == "sides" else 0, corners)
-    archives_missing = {f"{archive_stems(name)[-1]}.zip": count for name, count in without_zip.items()}
-    for archive, count in archives_missing.items():
+                labels.add_box(image, side if config.classes == "sides" else 0, *corners)
+    for archive, count in missing.items():
         report.drop("images whose zip is missing", count, f"{archive} is missing in {raw}.")
-    if without_zip and sum(present.values()) < 2:
+    if missing and sum(present.values()) < 2:
         raise DataError(
             f"{raw} holds the images of {sum(present.values())} of the {len(present)} sequences that the labels name: "
-            f"expected at least 2, one to train on and one to validate on. Missing are "
-            f"{', '.join(list(archives_missing)[:3])}{' and others' if len(archives_missing) > 3 else ''}."
+            "expected at least 2, one to train on and one to validate on. The first missing: "
+            f"{', '.join(list(missing)[:3])}."
         )
     return labels
 
@@ -178,7 +179,7 @@ def _box(vehicle: dict[str, Any]) -> tuple[int, tuple[float, float, float, float
     The side is 0 left, 1 front, 2 right: where the vehicle drives relative to us, from the flank that is visible.
     """
     rear, whole = vehicle.get("rear") or vehicle["AABB"], vehicle.get("AABB") or vehicle["rear"]
-    corners = (rear["x1"] + 0.0, rear["y1"] + 0.0, rear["x2"] + 0.0, rear["y2"] + 0.0)
+    corners = rear["x1"], rear["y1"], rear["x2"], rear["y2"]
     left_flank, right_flank = rear["x1"] - whole["x1"], whole["x2"] - rear["x2"]
     if left_flank <= SAME_EDGE_PX and right_flank <= SAME_EDGE_PX:
         return 1, corners

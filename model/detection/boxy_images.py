@@ -56,8 +56,7 @@ def images(
                 if info is None:
                     report.drop("labels whose image is missing")
                     continue
-                earlier = known.get(image_name(sequence, name))
-                image = earlier if earlier and _same(earlier, info) else _extracted(archive, info, report)
+                image = _extracted(archive, info, known.get(image_name(sequence, name)), report)
                 if image is not None:
                     yield index, image
     except (zipfile.BadZipFile, OSError, EOFError) as error:
@@ -65,21 +64,20 @@ def images(
         report.drop("images whose zip is broken", len(zipped), problem)
 
 
-def _extracted(archive: zipfile.ZipFile, info: zipfile.ZipInfo, report: DatasetReport) -> bytes | None:
-    """The content of a member; None, reported, if it is damaged or too large."""
+def _extracted(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, earlier: Path | None, report: DatasetReport
+) -> Path | bytes | None:
+    """A member's content, or the earlier image if it has that content; None, reported, if it is damaged or too large.
+
+    A killed run may have cut the earlier image, and a new zip may hold another one.
+    """
     if info.file_size > LARGEST_FILE:
         report.drop("images too large")
         return None
     try:
+        if earlier and earlier.stat().st_size == info.file_size and zlib.crc32(earlier.read_bytes()) == info.CRC:
+            return earlier
         return archive.read(info)  # checks the CRC
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
         report.drop("images that are damaged", 1, f"{archive.filename}, {info.filename}: {error}.")
         return None
-
-
-def _same(path: Path, info: zipfile.ZipInfo) -> bool:
-    """Whether a file has the member's content: a killed run may have cut it, a new zip may hold another one."""
-    try:
-        return path.stat().st_size == info.file_size and zlib.crc32(path.read_bytes()) == info.CRC
-    except OSError:
-        return False

@@ -18,7 +18,10 @@ class DetectorConfig(Config):
     epochs: int = Field(110, ge=1, description="Maximum number of epochs")
     image_size: int = Field(704, ge=STRIDE, multiple_of=STRIDE, description="Longer side of the images, px")
     batch: int = Field(
-        0, ge=0, description="Images per step over all devices; 0: as many as take 60 % of a GPU's memory, 8 on a CPU"
+        0,
+        ge=0,
+        description="Images per step over all devices; 0: as many as take 60 % of a single GPU's memory, 16 on each of "
+        "several GPUs, 8 on a CPU",
     )
     devices: str = Field(
         "auto",

@@ -14,9 +14,9 @@ from model.common.errors import DataError, is_out_of_memory
 from model.common.files import atomic_path, explained_errors, sha256, write_json, write_text
 from model.detection.dataset_folder import dataset_version
 from model.detection.detector import BUNDLED, configure_ultralytics
-from model.detection.detector_config import STRIDE, DetectorConfig, DetectorResult
+from model.detection.detector_config import DetectorConfig, DetectorResult
 
-CPU_BATCH, MEMORY_SHARE = 8, 0.6
+CPU_BATCH, GPU_BATCH, MEMORY_SHARE = 8, 16, 0.6
 POLL_S = 1.0
 LAST, BEST = "weights/last.pt", "weights/best.pt"
 """Ultralytics' checkpoints in the working folder."""
@@ -49,6 +49,8 @@ def train_detector(
     if not dataset.is_file():
         raise DataError(f"{dataset} is missing: expected a YOLO data set; materialise it first.")
     configure_ultralytics(work / "ultralytics")
+    from ultralytics import YOLO
+
     start = _starting_weights(config)
     folder = work / fingerprint(config.model_dump(mode="json"), str(dataset), dataset_version(dataset.parent))
     if published := _published(folder, output):
@@ -60,9 +62,12 @@ def train_detector(
         with explained_errors(folder):
             saved = _restore(folder)
             if saved is None:
-                batch = _train(dataset, folder, config, start, devices, on_epoch)
+                detector = YOLO(config.architecture)
+                if start is not None:
+                    detector.load(str(start))
+                batch = _fit(detector, folder, devices, on_epoch, **_options(config, dataset, folder, devices))
             elif 0 <= saved["epoch"] < config.epochs - 1:
-                batch = _fit(_yolo(folder / LAST), folder, devices, on_epoch, resume=True)
+                batch = _fit(YOLO(str(folder / LAST)), folder, devices, on_epoch, resume=True)
             else:
                 batch = saved["train_args"]["batch"]
     except (RuntimeError, subprocess.CalledProcessError) as error:
@@ -99,29 +104,20 @@ def _restore(folder: Path) -> dict[str, Any] | None:
     return dict(saved)
 
 
-def _train(
-    dataset: Path, folder: Path, config: DetectorConfig, start: Path | None, devices: str | list[int], on_epoch: OnEpoch
-) -> int:
-    """Train from the first epoch to the end; return the batch."""
-    detector = _yolo(config.architecture)
-    if start is not None:
-        detector.load(str(start))
-    return _fit(
-        detector,
-        folder,
-        devices,
-        on_epoch,
-        data=str(dataset),
-        project=str(folder.parent),
-        name=folder.name,
-        exist_ok=True,
-        batch=config.batch or _automatic_batch(config, devices),
-        cos_lr=True,
-        deterministic=True,
-        verbose=False,
-        plots=True,
+def _options(config: DetectorConfig, dataset: Path, folder: Path, devices: str | list[int]) -> dict[str, Any]:
+    """A new training's options under ultralytics' names."""
+    return {
         **{ULTRALYTICS_NAMES.get(name, name): value for name, value in config if name not in OWN_OPTIONS},
-    )
+        "data": str(dataset),
+        "project": str(folder.parent),
+        "name": folder.name,
+        "exist_ok": True,
+        "batch": config.batch or _automatic_batch(devices),
+        "cos_lr": True,
+        "deterministic": True,
+        "verbose": False,
+        "plots": True,
+    }
 
 
 def _fit(detector: Any, folder: Path, devices: str | list[int], on_epoch: OnEpoch, **options: Any) -> int:
@@ -207,26 +203,11 @@ def read_epochs(results: Path) -> list[dict[str, float | int]]:
     return [row | {"epoch": int(row["epoch"]) - 1} for row in rows]
 
 
-def _yolo(source: str | Path) -> Any:
-    from ultralytics import YOLO
-
-    return YOLO(str(source))
-
-
-def _automatic_batch(config: DetectorConfig, devices: str | list[int]) -> int:
-    """Images a step over all devices: as many as take 60 % of a GPU's memory, times the number of GPUs."""
+def _automatic_batch(devices: str | list[int]) -> float:
+    """Images a step over all devices, or the share of a single GPU's memory that they may take."""
     if isinstance(devices, str):
         return CPU_BATCH
-    import torch
-    from ultralytics.utils.autobatch import check_train_batch_size
-
-    network = _yolo(config.architecture).model.to(f"cuda:{devices[0]}").train()
-    # Multi-scale training grows the images to (1 + multi_scale) times their size.
-    largest = round(config.image_size * (1 + config.multi_scale) / STRIDE) * STRIDE
-    each = int(check_train_batch_size(network, largest, amp=True, batch=MEMORY_SHARE))
-    del network
-    torch.cuda.empty_cache()
-    return each * len(devices)
+    return MEMORY_SHARE if len(devices) == 1 else GPU_BATCH * len(devices)
 
 
 def _starting_weights(config: DetectorConfig) -> Path | None:

@@ -17,7 +17,7 @@ from model.common.progress import Log
 from model.detection.dataset_folder import PARTS, replaced_folder
 from model.detection.downloads import Remote, extract_archives
 from model.detection.json_rows import json_rows
-from model.detection.yolo_dataset import DatasetReport, DatasetWriter, RawLabels, split_groups
+from model.detection.yolo_dataset import DatasetReport, DatasetWriter, Labels, split_groups
 
 CLASSES = ("person", "vehicle.car", "vehicle.motorcycle", "vehicle.bus", "vehicle.truck", "trafficcone")
 CATEGORIES = {
@@ -68,10 +68,9 @@ def convert_nuimages(raw: Path, output: Path, config: NuimagesConfig, log: Log =
         writer = DatasetWriter(new, CLASSES, report)
         placed: set[str] = set()
         for name, table in tables.items():
-            labels = table.labels(config.min_box_px, report)
             for part in PARTS:
                 files = {i: file for i, file in enumerate(table.files) if part_of[name, table.groups[i]] == part}
-                used = writer.add(part, labels, _images(raw, files, placed, report))
+                used = writer.add(part, table, _images(raw, files, placed, report))
                 report.groups[part] += sorted({table.groups[i] for i in used})
                 log(f"{name}: {len(used):,} images to {part}")
         writer.finish(raw, f"images of {', '.join(config.cameras)} under samples/ as the tables name them")
@@ -127,7 +126,7 @@ def _rows(path: Path, *columns: str) -> Iterator[tuple[Any, ...]]:
             raise DataError(f"{path}, row {number}: no {error}; expected {', '.join(columns)}.") from error
 
 
-def _read_table(folder: Path, config: NuimagesConfig, report: DatasetReport, log: Log) -> RawLabels:
+def _read_table(folder: Path, config: NuimagesConfig, report: DatasetReport, log: Log) -> Labels:
     table, image_of_token = _read_images(folder, config, report)
     log(f"{folder.name}: {len(table.files):,} images of {', '.join(config.cameras)}")
     category_of = dict(_rows(folder / "category.json", "token", "name"))
@@ -137,46 +136,40 @@ def _read_table(folder: Path, config: NuimagesConfig, report: DatasetReport, log
         index = image_of_token.get(image, -1)
         if index is None:  # of another camera
             continue
-        if index < 0:
-            report.drop("boxes of an image that is not in sample_data", 1, f"{path}, {token}: no image {image}.")
-        elif category not in class_of:
-            known = category in category_of
-            problem = "" if known else f"{path}, {token}: no category {category}."
-            report.drop("boxes of other classes" if known else "boxes of an unknown category", 1, problem)
-        else:
-            try:
-                x1, y1, x2, y2 = box
-                table.add_box(index, class_of[category], (x1, y1, x2, y2))
-            except (TypeError, ValueError):
-                report.drop("boxes that cannot be read", 1, f"{path}, {token}: bbox {str(box)[:60]}.")
+        if category in category_of and category not in class_of:
+            report.drop("boxes of other classes")
+            continue
+        try:
+            x1, y1, x2, y2 = box
+            if index < 0:
+                raise ValueError
+            table.add_box(index, class_of[category], x1, y1, x2, y2)
+        except (LookupError, TypeError, ValueError):
+            text = f"category {category}, image {image}, bbox {str(box)[:60]}"
+            report.drop("boxes that cannot be read", 1, f"{path}, {token}: {text}.")
     return table
 
 
-def _read_images(
-    folder: Path, config: NuimagesConfig, report: DatasetReport
-) -> tuple[RawLabels, dict[str, int | None]]:
+def _read_images(folder: Path, config: NuimagesConfig, report: DatasetReport) -> tuple[Labels, dict[str, int | None]]:
     """The key frames of the chosen cameras, and their index by token (None: another camera's or unusable)."""
     camera_of = _cameras(folder, config)
     logfile_of = dict(_rows(folder / "log.json", "token", "logfile"))
     log_of = {key: log for log, key in _rows(folder / "sample.json", "log_token", "key_camera_token")}
-    table, index_of = RawLabels(), dict[str, int | None]()
+    table, index_of = Labels(config.min_box_px, report), dict[str, int | None]()
     path = folder / "sample_data.json"
     columns = ("token", "calibrated_sensor_token", "filename", "width", "height")
     for token, sensor, file, width, height in _rows(path, *columns):
         if token not in log_of:  # between the key frames; without boxes
             continue
         log, index_of[token] = log_of.pop(token), None
-        camera = camera_of.get(sensor)
-        if camera is None:
-            report.drop("images of an unknown camera", 1, f"{path}, {token}: no calibrated sensor {sensor}.")
-        elif camera not in config.cameras:
+        if sensor in camera_of and camera_of[sensor] not in config.cameras:
             continue
-        elif not isinstance(file, str) or not _FILE.match(file):
+        sized = isinstance(width, int) and isinstance(height, int) and min(width, height) > 0
+        if not isinstance(file, str) or not _FILE.match(file):
             raise DataError(f"{path}, {token}: filename {file!r}: expected samples/<camera>/<name>.jpg.")
-        elif log not in logfile_of:
-            report.drop("images of an unknown log", 1, f"{path}, {token}: its sample has log {log}, not in log.json.")
-        elif not (isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0):
-            report.drop("images without a size", 1, f"{path}, {token}: width {width}, height {height}.")
+        if sensor not in camera_of or log not in logfile_of or not sized:
+            text = f"calibrated sensor {sensor}, log {log}, size {width}x{height}"
+            report.drop("images whose rows cannot be read", 1, f"{path}, {token}: {text}.")
         else:
             name = PurePosixPath(file).name
             index_of[token] = table.add_image(name, file, str(logfile_of[log]), (width, height))
@@ -201,7 +194,7 @@ def _cameras(folder: Path, config: NuimagesConfig) -> dict[str, str | None]:
     return {token: channel_of.get(sensor) for token, sensor in calibrated}
 
 
-def _split(tables: dict[str, RawLabels], config: NuimagesConfig) -> dict[tuple[str, str], str]:
+def _split(tables: dict[str, Labels], config: NuimagesConfig) -> dict[tuple[str, str], str]:
     """Train or val by set and log: as published, else by log. A log that two sets share is trained on."""
     logs = {name: set(table.groups) for name, table in tables.items()}
     every = sorted(set().union(*logs.values()))

@@ -1,25 +1,21 @@
 """Writing data sets in YOLO's layout: images/{train,val}, labels/{train,val}, dataset.yaml."""
 
-import os
-from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from model.common.errors import DataError
 from model.common.files import write_text
 from model.detection.dataset_folder import PARTS, link_or_copy
+from model.recording.frame_files import is_whole
 
 LARGEST_FILE = 64 * 1024 * 1024
-LARGEST_PIXELS = 64_000_000
 ASPECT_TOLERANCE = 0.01
 """Largest relative difference between an image's aspect ratio and that of the size that its boxes are given in."""
 MOST_PROBLEMS = 20
-_ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xae\x42\x60\x82"}
 
 
 class UnusableImage(Exception):
@@ -31,7 +27,6 @@ class DatasetReport:
     """What a data set holds and what was left out."""
 
     images: dict[str, int] = field(default_factory=lambda: {"train": 0, "val": 0})
-    boxes: dict[str, int] = field(default_factory=lambda: {"train": 0, "val": 0})
     classes: dict[str, dict[str, int]] = field(default_factory=lambda: {"train": {}, "val": {}})
     """Boxes by class."""
     groups: dict[str, list[str]] = field(default_factory=lambda: {"train": [], "val": []})
@@ -39,6 +34,10 @@ class DatasetReport:
     """Images or boxes left out, by reason."""
     problems: list[str] = field(default_factory=list)
     """The first problems of the raw data, by file name."""
+
+    @property
+    def boxes(self) -> dict[str, int]:
+        return {part: sum(counts.values()) for part, counts in self.classes.items()}
 
     def drop(self, reason: str, count: int = 1, problem: str = "") -> None:
         """Count what is left out for `reason`; `problem` names it."""
@@ -49,9 +48,12 @@ class DatasetReport:
 
 
 @dataclass
-class RawLabels:
-    """Images and boxes as they are read; numbers in arrays, since label files are larger than many memories."""
+class Labels:
+    """Images and the texts of their label files."""
 
+    min_box_px: float
+    """Boxes narrower or lower than this are dropped."""
+    report: DatasetReport
     names: list[str] = field(default_factory=list)
     """Of the images in the data set."""
     files: list[str] = field(default_factory=list)
@@ -60,12 +62,8 @@ class RawLabels:
     """The sequence or log of each image."""
     sizes: list[tuple[int, int]] = field(default_factory=list)
     """Width and height of the images that the boxes are given in, px."""
-    image_of: array = field(default_factory=lambda: array("q"))
-    """(boxes,) index of its image"""
-    classes: array = field(default_factory=lambda: array("q"))
-    """(boxes,)"""
-    corners: array = field(default_factory=lambda: array("d"))
-    """(boxes * 4,) x1, y1, x2, y2, px"""
+    texts: list[str] = field(default_factory=list)
+    """`class cx cy w h` a line, as shares of the image."""
 
     def add_image(self, name: str, file: str, group: str, size: tuple[int, int]) -> int:
         """Returns the image's index."""
@@ -73,55 +71,22 @@ class RawLabels:
         self.files.append(file)
         self.groups.append(group)
         self.sizes.append(size)
+        self.texts.append("")
         return len(self.names) - 1
 
-    def add_box(self, image: int, number: int, corners: Iterable[float]) -> None:
-        """A box of class `number`. Raises TypeError or OverflowError if the corners are not numbers."""
-        self.corners.extend(array("d", corners))
-        self.image_of.append(image)
-        self.classes.append(number)
-
-    def labels(self, min_box_px: float, report: DatasetReport) -> "Labels":
-        """The boxes within their images, of at least this width and height; the others are reported."""
-        image_of = np.array(self.image_of, np.int64)
-        size = np.array(self.sizes, float).reshape(-1, 1, 2)[image_of]
-        corners = np.array(self.corners, float).reshape(-1, 2, 2)
-        clipped = np.clip(corners, 0, size)
-        extent = clipped[:, 1] - clipped[:, 0]
-        kept = np.ones(len(corners), bool)
-        faults = {
-            "boxes without extent": (corners[:, 0] >= corners[:, 1]).any(axis=1),
-            "boxes outside the image": (extent <= 0).any(axis=1),
-            "boxes too small": (extent < min_box_px).any(axis=1),
-        }
-        for reason, faulty in faults.items():
-            report.drop(reason, int((kept & faulty).sum()))
-            kept &= ~faulty
-        order = np.argsort(image_of, kind="stable")
-        kept = order[kept[order]]
-        shares = clipped[kept] / size[kept]
-        boxes = np.hstack([shares.mean(axis=1), shares[:, 1] - shares[:, 0]])
-        offsets = np.searchsorted(image_of[kept], np.arange(len(self.names) + 1)).tolist()
-        return Labels(self.names, self.sizes, offsets, np.array(self.classes, np.int64)[kept], boxes)
-
-
-@dataclass(frozen=True)
-class Labels:
-    """Images, and their boxes in the same order; those of image i are `offsets[i]:offsets[i + 1]`."""
-
-    names: list[str]
-    sizes: list[tuple[int, int]]
-    offsets: list[int]
-    classes: npt.NDArray[np.int64]
-    """(boxes,) class ids"""
-    boxes: npt.NDArray[np.float64]
-    """(boxes,4) centre, width and height as shares of the image"""
-
-    def text(self, image: int) -> str:
-        """An image's label file: `class cx cy w h` a line."""
-        part = slice(self.offsets[image], self.offsets[image + 1])
-        rows = zip(self.classes[part].tolist(), self.boxes[part].tolist(), strict=True)
-        return "".join(f"{number} {cx:.6f} {cy:.6f} {w:.6f} {h:.6f}\n" for number, (cx, cy, w, h) in rows)
+    def add_box(self, image: int, number: int, x1: float, y1: float, x2: float, y2: float) -> None:
+        """A box of class `number` in px, clipped to the image. Raises TypeError if the corners are not numbers."""
+        width, height = self.sizes[image]
+        left, top, right, bottom = max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)
+        if x1 >= x2 or y1 >= y2:
+            self.report.drop("boxes without extent")
+        elif left >= right or top >= bottom:
+            self.report.drop("boxes outside the image")
+        elif min(right - left, bottom - top) < self.min_box_px:
+            self.report.drop("boxes too small")
+        else:
+            centre = f"{(left + right) / 2 / width:.6f} {(top + bottom) / 2 / height:.6f}"
+            self.texts[image] += f"{number} {centre} {(right - left) / width:.6f} {(bottom - top) / height:.6f}\n"
 
 
 class DatasetWriter:
@@ -144,28 +109,23 @@ class DatasetWriter:
         for index, image in sources:
             name = labels.names[index]
             target = self.folder / "images" / part / name
-            self._place(image, target)
+            if isinstance(image, Path):
+                link_or_copy(image, target)
+            else:
+                target.write_bytes(image)
             try:
                 check_usable(target, labels.sizes[index])
             except UnusableImage as reason:
                 target.unlink()
                 self.report.drop(str(reason), 1, f"{name}: {reason}.")
                 continue
-            (self.folder / "labels" / part / name).with_suffix(".txt").write_text(labels.text(index), encoding="ascii")
+            text = labels.texts[index]
+            (self.folder / "labels" / part / name).with_suffix(".txt").write_text(text, encoding="ascii")
+            for line in text.splitlines():
+                self.report.classes[part][self.names[int(line.split()[0])]] += 1
             used.append(index)
         self.report.images[part] += len(used)
-        for index in used:
-            numbers = labels.classes[labels.offsets[index] : labels.offsets[index + 1]].tolist()
-            self.report.boxes[part] += len(numbers)
-            for number in numbers:
-                self.report.classes[part][self.names[number]] += 1
         return used
-
-    def _place(self, image: Path | bytes, target: Path) -> None:
-        if isinstance(image, Path):
-            link_or_copy(image, target)
-        else:
-            target.write_bytes(image)
 
     def finish(self, raw: Path, expected: str) -> None:
         """Write dataset.yaml and complete the report.
@@ -215,18 +175,14 @@ def check_usable(image: Path, label_size: tuple[int, int]) -> None:
         if image.stat().st_size > LARGEST_FILE:
             raise UnusableImage("images too large")
         with Image.open(image, formats=("JPEG", "PNG")) as opened:
-            (width, height), ending = opened.size, _ENDINGS[str(opened.format)]
-        with image.open("rb") as stream:
-            stream.seek(-len(ending), os.SEEK_END)
-            if stream.read() != ending:
-                raise UnusableImage("images that are damaged")
+            width, height = opened.size
     except Image.DecompressionBombError as error:
         raise UnusableImage("images too large") from error
     except (OSError, ValueError, SyntaxError, ImportError) as error:
         # What PIL raises for other files. ultralytics, where imported, makes it look for a HEIF reader first.
         raise UnusableImage("images that are damaged") from error
-    if width * height > LARGEST_PIXELS:
-        raise UnusableImage("images too large")
+    if not is_whole(image):
+        raise UnusableImage("images that are damaged")
     label_width, label_height = label_size
     if abs(width * label_height / (height * label_width) - 1) > ASPECT_TOLERANCE:
         raise UnusableImage("images whose aspect ratio does not fit their boxes")

