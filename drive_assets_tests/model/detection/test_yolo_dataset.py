@@ -23,7 +23,7 @@ def test_sizes_are_read_and_unusable_images_refused(kind: str, tmp_path: Path) -
     check_usable(path, (128, 64))
     with pytest.raises(UnusableImage, match="aspect ratio"):
         check_usable(path, (64, 64))
-    for content in (whole[:-20], whole[:30], b"", b"GIF89a", b"\0" * 500):
+    for content in (whole[: len(whole) // 2], whole[:30], b"", b"GIF89a", b"\0" * 500):
         path.write_bytes(content)
         with pytest.raises(UnusableImage, match="damaged"):
             check_usable(path, (64, 32))
