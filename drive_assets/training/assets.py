@@ -113,6 +113,7 @@ def checkpoint(
         def trained(name: str, result: TrainingResult) -> dg.MaterializeResult:
             run = runs[name]
             run_id = mlflow.complete(run, result.history, result.resumed_from, result.duration_s)
+            mlflow.log_best(run, run_id, result.best_metrics)
             mlflow.log_files(run_id, [storage.checkpoint(name) / file for file in PUBLISHED], "checkpoint")
             mlflow.log_page(run_id, html(checkpoint_page(storage, name), base_url()), "report.html")
             pages = {"mlflow": mlflow.page(run.experiment), "mlflow_run": mlflow.page(run.experiment, run_id)}

@@ -178,6 +178,20 @@ class Walk:
         self.take(name)
         return title
 
+    def reports(self, names: list[str]) -> None:
+        """From a report page to the start page, sorted and filtered, and from recording to recording."""
+        self.click("//nav/a[.='All reports']")
+        self.click("//th/a[starts-with(.,'recording')]")
+        self.see(f"//tbody/tr[1]//a[.='{names[-1]}']")
+        self.see("//input[@name='search']").send_keys(names[0][:10])
+        self.click("//button[.='Show']")
+        self.see("//p[starts-with(.,'1 of ')]")
+        self.take("report_start")
+        self.click(f"//td/a[.='{names[0]}']")
+        for name in names[1:]:
+            self.click("//nav/a[.='next recording']")
+            self.see(f"//h1[.='Recording {name}']")
+
     def plot(self, asset: str) -> None:
         """The metadata of an asset over time."""
         self.driver.get(f"{self.dagster}/assets/{asset}")

@@ -105,6 +105,7 @@ def walk_through(walk: Walk, instance: dg.DagsterInstance) -> None:
     walk.check("recording", "few_faults", "few_faults")
     address = walk.metadata("recording", NAMES[1])
     assert walk.page(address, "report") == f"Recording {NAMES[1]}"
+    walk.reports(NAMES)
     walk.plot("recording")
 
 

@@ -17,6 +17,7 @@ from drive_assets.resources.mlflow.address import DATABASES, SQLITE, table_of_tr
 from drive_assets.resources.mlflow.store import create_local_store, store_errors, store_exists
 from drive_assets.resources.mlflow.tracking import (
     DAGSTER_RUN,
+    GROUP,
     LOCK_TAG,
     Epoch,
     TrackedRun,
@@ -45,6 +46,10 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
 EXPERIMENT_KIND = {"mlflow.experimentKind": "custom_model_development"}
 """With this tag MLflow's UI opens an experiment on its trainings, not on features for language models."""
+
+
+DECIDING = "best_val_pr_auc_mean"
+"""The metric by which the trainings of a group are compared."""
 
 
 class Mlflow(dg.ConfigurableResource):
@@ -143,6 +148,16 @@ class Mlflow(dg.ConfigurableResource):
         if found.status != "FINISHED":
             close_run(client, run, found.run_id, "FINISHED")
         return str(found.run_id)
+
+    @store_errors()
+    def log_best(self, run: TrackedRun, run_id: str, metrics: Epoch) -> None:
+        """Log the figures on val of the best epoch to its run, and to the run of its group if none there is better."""
+        client, group = self.client(), run.tags[GROUP]
+        best = {f"best_{name}": value for name, value in metrics.items() if name.startswith("val_")}
+        log_metrics(client, run_id, best)
+        if (best.get(DECIDING) or 0) >= client.get_run(group).data.metrics.get(DECIDING, 0):
+            log_metrics(client, group, best)
+            client.set_tag(group, "best_architecture", run.tags["architecture"])
 
     def end_killed(self, instance: dg.DagsterInstance) -> None:
         """End the MLflow runs of Dagster runs of this instance whose processes were killed."""

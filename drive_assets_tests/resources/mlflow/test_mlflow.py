@@ -20,7 +20,15 @@ from mlflow import MlflowClient
 from drive_assets.resources.mlflow.address import scrubbed, tracking_uri
 from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.mlflow.store import store_errors
-from drive_assets.resources.mlflow.tracking import TRAINING_KEY, EpochLog, TrackedRun, UsedData, duration, open_run
+from drive_assets.resources.mlflow.tracking import (
+    GROUP,
+    TRAINING_KEY,
+    EpochLog,
+    TrackedRun,
+    UsedData,
+    duration,
+    open_run,
+)
 from model.common.errors import DataError, PassingError
 
 CODE = """
@@ -183,6 +191,15 @@ def test_missing_parameters_and_data_of_a_killed_process_are_logged(store: Mlflo
     found = client(data_root).get_run(bare)
     assert found.data.params == {"epochs": "3", "seed": "0"}
     assert [each.dataset.name for each in found.inputs.dataset_inputs] == ["multimodal"]
+
+
+def test_a_group_has_the_figures_of_its_best_training(store: Mlflow, data_root: Path) -> None:
+    group = store.group(TrackedRun(store.prepared(), "group", "best on v1"))
+    for name, value in (("a", 0.5), ("b", 0.7), ("c", 0.6)):
+        run = TrackedRun(store.prepared(), name, name, tags={GROUP: group, "architecture": name})
+        store.log_best(run, store.complete(run, [], 0), {"epoch": 3, "val_pr_auc_mean": value, "val_loss": None})
+    found = client(data_root).get_run(group).data
+    assert (found.metrics, found.tags["best_architecture"]) == ({"best_val_pr_auc_mean": 0.7}, "b")
 
 
 @pytest.mark.parametrize("fails", [False, True])
