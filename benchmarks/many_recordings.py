@@ -204,7 +204,7 @@ def event_of_a_drive() -> Any:
 
     with tempfile.TemporaryDirectory() as folder:
         drive = write_drive(Path(folder) / "2019-12-31_10-00-00")
-        made = _result(drive, IngestReport(inspect_recording(drive), content_hash(drive), str(drive), "new"))
+        made = _result(drive, IngestReport(inspect_recording(drive), content_hash(drive), str(drive), "new"), ())
     return dg.AssetMaterialization("recording", metadata=made.metadata, tags={"dagster/data_version": "1"})
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 
 from drive_assets.asset import Declaration, declaration
+from drive_assets.reports.records import failed_checks
 from drive_assets.resources.storage import Storage
 from drive_assets.running.instance import UNFINISHED
 from drive_assets.running.versions import latest, outdated
@@ -34,6 +35,8 @@ class AssetStatus:
     running: Sequence[str] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
     """Missing or outdated, and the last run failed; with the reason."""
+    doubtful: Mapping[str, str] = field(default_factory=dict)
+    """Materialised, and a check of the partition failed; with what it found."""
 
 
 def read_status(instance: dg.DagsterInstance, graph: Any, storage: Storage) -> list[AssetStatus]:
@@ -50,7 +53,11 @@ def lines(statuses: Sequence[AssetStatus]) -> list[str]:
     width = max(len(status.asset) for status in statuses)
     text = [f"{status.asset:{width}}  {_counts(status)}" for status in statuses]
     for status in statuses:
-        for kind, reasons in (("failed", status.failed), ("out of date", status.outdated)):
+        for kind, reasons in (
+            ("failed", status.failed),
+            ("out of date", status.outdated),
+            ("doubtful", status.doubtful),
+        ):
             if reasons:
                 text += [f"\n{status.asset}, {kind}:", *(f"  {line}" for line in listed(reasons, MAX_LISTED))]
     if any(status.failed for status in statuses if status.asset == "recording"):
@@ -67,6 +74,7 @@ def listed(reasons: Mapping[str, str], count: int) -> list[str]:
 def _counts(status: AssetStatus) -> str:
     failed = status.failed.keys() & set(status.missing)
     counts = {"out of date": len(status.outdated), "running": len(status.running), "failed": len(failed)}
+    counts["doubtful"] = len(status.doubtful)
     text = f"{len(status.materialised):,} of {len(status.materialised) + len(status.missing):,} materialised"
     text += "".join(f", {count:,} {kind}" for kind, count in counts.items() if count)
     missing = [key for key in status.missing if key and key not in failed | set(status.running)]
@@ -98,7 +106,18 @@ def asset_status(instance: dg.DagsterInstance, graph: Any, storage: Storage, key
         dict(sorted(stale.items())),
         sorted(set(keys) & set(running)),
         {each: failed[each] for each in sorted((set(keys) & failed.keys()) - set(running))},
+        _doubtful(instance, key, declared, materialised) if declared is not None else {},
     )
+
+
+def _doubtful(
+    instance: dg.DagsterInstance, key: dg.AssetKey, declared: Declaration, materialised: Sequence[str]
+) -> dict[str, str]:
+    """Partitions whose latest check results failed, with the descriptions of these results."""
+    failed = failed_checks(instance, [dg.AssetCheckKey(key, check.name) for check in declared.checks])
+    return {
+        each: "; ".join(failed[each]).replace(f"{each}: ", "") for each in sorted(failed.keys() & set(materialised))
+    }
 
 
 def _attempts(instance: dg.DagsterInstance, key: dg.AssetKey) -> tuple[list[str], dict[str, str]]:

@@ -14,7 +14,7 @@ from drive_assets.resources.storage import Storage
 from drive_assets.running.batches import check_event
 from drive_assets.status import AssetStatus, asset_status, listed
 
-CURRENT, TAKEN = "is_current", "all_are_taken"
+CURRENT, TAKEN, TRUSTED = "is_current", "all_are_taken", "none_is_doubtful"
 MAX_LISTED = 5
 
 
@@ -26,15 +26,21 @@ def upkeep(definitions: Iterable[dg.AssetsDefinition]) -> dg.Definitions:
     )
     specs = [dg.AssetCheckSpec(CURRENT, asset=name, description=current) for name in declarations(definitions)]
     specs.append(dg.AssetCheckSpec(TAKEN, asset="recording", description=taken))
+    trusted = "The checks of each recording passed. Look at the report of those that are named."
+    specs.append(dg.AssetCheckSpec(TRUSTED, asset="recording", description=trusted))
     return dg.Definitions(asset_checks=[_checks(specs)], sensors=[status_sensor])
 
 
 def evaluate(status: AssetStatus, check: str) -> dg.AssetCheckResult:
     """The result of a check, from an asset's status."""
-    reasons, words = (status.failed, "failed") if check == TAKEN else (status.outdated, "out of date")
+    reasons, words = {
+        CURRENT: (status.outdated, "out of date"),
+        TAKEN: (status.failed, "failed"),
+        TRUSTED: (status.doubtful, "doubtful"),
+    }[check]
     return check_result(
         listed(reasons, MAX_LISTED),
-        about=f"{len(reasons)} {words}",
+        about=f"{len(reasons)} of {len(status.materialised) + len(status.missing)} {words}",
         metadata={
             "materialised": len(status.materialised),
             "missing": len(status.missing),
@@ -59,8 +65,8 @@ def _checks(specs: Sequence[dg.AssetCheckSpec]) -> dg.AssetChecksDefinition:
 @dg.sensor(
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Looks once a minute for recordings that failed and for outputs that are out of date or gone from the "
-    f"disk, and evaluates the checks {TAKEN} and {CURRENT} where that changed. Starts no run.",
+    description="Looks once a minute for recordings that failed or are doubtful, and for outputs that are out of date "
+    f"or gone from the disk; evaluates the checks {TAKEN}, {TRUSTED} and {CURRENT} where that changed. Starts no run.",
 )
 def status_sensor(context: dg.SensorEvaluationContext, storage: Storage) -> dg.SensorResult:
     assert context.repository_def is not None
@@ -69,7 +75,7 @@ def status_sensor(context: dg.SensorEvaluationContext, storage: Storage) -> dg.S
     for name in declarations(graph.assets_defs):
         status = asset_status(context.instance, graph, storage, dg.AssetKey(name))
         if status.materialised or status.failed:
-            for check in (CURRENT, TAKEN) if name == "recording" else (CURRENT,):
+            for check in (CURRENT, TAKEN, TRUSTED) if name == "recording" else (CURRENT,):
                 key = dg.AssetCheckKey(dg.AssetKey(name), check)
                 events[f"{name}, {check}"] = check_event(evaluate(status, check), key)
     texts = {name: str(event.description) for name, event in events.items()}

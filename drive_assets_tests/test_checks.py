@@ -212,8 +212,13 @@ def test_recordings_that_changed_since_the_manifest_are_not_written(data_root: o
     assert changed_recordings(storage, names) == {names[0]: "reading.json changed"}
     with pytest.raises(DataError, match=r"\(reading.json changed\): materialise split_manifest again"):
         check_unchanged(storage, manifest, split)
-    reading.unlink()
+    reading.write_text('{"pedal": 1}')
+    others = {name: entry for name, entry in manifest["recordings"].items() if name != names[0]}
+    skipped = {names[0]: "reading.json is wrong"}
+    write_json(storage.manifest, {**manifest, "recordings": others, "skipped": skipped})
     assert changed_recordings(storage, names) == {}
+    reading.unlink()
+    assert changed_recordings(storage, names) == {names[0]: "changed since it was skipped"}
     labels.unlink()
     with pytest.raises(DataError, match=r"\(future_labels.csv is gone\)"):
         check_unchanged(storage, manifest, split)

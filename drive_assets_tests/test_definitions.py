@@ -49,6 +49,7 @@ def test_checks() -> None:
     assert names == {
         *(f"{name}:is_current" for name in EXPECTED),
         "recording:all_are_taken",
+        "recording:none_is_doubtful",
         "recording:few_faults",
         "recording:plausible_drive",
         "boxy_detector:finds_vehicles",

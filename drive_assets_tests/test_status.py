@@ -85,10 +85,19 @@ def test_failed_outdated_and_missing_partitions(instance: dg.DagsterInstance, st
     gone = f"{storage.future_labels(DRIVE)} is gone"
     assert statuses["future_labels"].outdated == {DRIVE: gone}
     text = "\n".join(lines(list(statuses.values())))
-    assert f"1 of 3 materialised, 1 failed; missing: {UNKNOWN}" in text and "forget NAME" in text
+    doubt = "4 rows are less than a window of 20"
+    assert statuses["recording"].doubtful[DRIVE].endswith(f"; {doubt}")
+    assert f"recording, doubtful:\n  {DRIVE}: the lowest accelerator position" in text
+    (event,) = instance.fetch_materializations(dg.AssetKey("recording"), limit=1).records
+    assert (
+        event.asset_materialization
+        and event.asset_materialization.metadata["doubtful"].value == statuses["recording"].doubtful[DRIVE]
+    )
+    assert f"1 of 3 materialised, 1 failed, 1 doubtful; missing: {UNKNOWN}" in text and "forget NAME" in text
     first = tick(instance, storage)
     assert evaluations(first) == {
         "recording:all_are_taken": False,
+        "recording:none_is_doubtful": False,
         "recording:is_current": True,
         "future_labels:is_current": False,
     }

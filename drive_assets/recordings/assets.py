@@ -1,6 +1,6 @@
 """sources -> recordings"""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import dagster as dg
 
 from drive_assets.asset import Column, asset, bound_checks
 from drive_assets.partitions import RECORDINGS
-from drive_assets.recordings.checks import few_faults, plausible_drive
+from drive_assets.recordings.checks import few_faults, find_implausible, plausible_drive
 from drive_assets.recordings.ingest import IngestReport, ingest
 from drive_assets.recordings.sources import lookup
 from drive_assets.reports.drives import recording_page
@@ -52,12 +52,14 @@ def recording(context: dg.AssetExecutionContext, config: RecordingLaunchpad, sto
     faults are counted; unusable recordings are rejected, naming file and row. Sources are never changed."""
 
     def take(name: str) -> dg.MaterializeResult:
-        return _result(storage.recording(name), ingest(storage, lookup(storage, name), context.log.info, config))
+        report = ingest(storage, lookup(storage, name), context.log.info, config)
+        doubts = [finding.text for finding in find_implausible(storage, name)]
+        return _result(storage.recording(name), report, doubts)
 
     yield from each_partition(context, take, bound_checks(context, storage), retry_wait_s=60.0)
 
 
-def _result(folder: Path, report: IngestReport) -> dg.MaterializeResult:
+def _result(folder: Path, report: IngestReport, doubts: Sequence[str]) -> dg.MaterializeResult:
     content, telemetry = report.content, report.content.telemetry
     return dg.MaterializeResult(
         data_version=dg.DataVersion(report.version),
@@ -66,6 +68,7 @@ def _result(folder: Path, report: IngestReport) -> dg.MaterializeResult:
             "summary": f"{content.usable_frames:,} usable frames; {telemetry.share_lost * telemetry.rows:.0f} of "
             f"{telemetry.rows:,} rows dropped, {content.truncated_frames} frames truncated, "
             f"{content.rows_without_frame} missing",
+            **({"doubtful": "; ".join(doubts)} if doubts else {}),
             "change": report.change,
             "source": report.source,
             **{key: round(value, 3) if isinstance(value, float) else value for key, value in report.transfer.items()},

@@ -1,28 +1,40 @@
 """Checks of recordings: are they good enough to learn from?"""
 
 from dataclasses import asdict
+from functools import lru_cache
 
 import dagster as dg
 
 from drive_assets.checks import ERROR, WARN, check_result, partition_check
 from drive_assets.resources.storage import Storage
-from model.recording.folder import Recording, inspect_recording
+from model.recording.folder import TELEMETRY, Recording, inspect_recording
 from model.recording.frame_files import repeated_frames
-from model.recording.plausibility import implausible_camera, implausible_drive, implausible_start
+from model.recording.plausibility import Finding, implausible_camera, implausible_drive, implausible_start
 
 MAX_LOST = 0.2
 """Share of rows or frames that a recording may lose without a warning."""
+
+
+def find_implausible(storage: Storage, name: str) -> list[Finding]:
+    """What is implausible about a recording."""
+    folder = storage.recording(name)
+    return _findings(Recording(folder), max(path.stat().st_ctime_ns for path in (folder, folder / TELEMETRY)))
+
+
+@lru_cache(maxsize=1)
+def _findings(recording: Recording, changed: int) -> list[Finding]:
+    """Cached: the ingestion reports them, and the check after it."""
+    telemetry, report = recording.telemetry()
+    frames = recording.frames()
+    findings = [*implausible_drive(telemetry, report), *implausible_start(recording.name, telemetry)]
+    return findings + implausible_camera(frames, telemetry, repeated_frames(frames))
 
 
 @partition_check()
 def plausible_drive(storage: Storage, name: str) -> dg.AssetCheckResult:
     """Finds stuck or saturated sensors, a pedal that never rests, a brake that is always on, a black or frozen camera.
     Recordings that would teach false labels are left out of data sets unless accept_implausible names them."""
-    recording = Recording(storage.recording(name))
-    telemetry, report = recording.telemetry()
-    frames = recording.frames()
-    findings = [*implausible_drive(telemetry, report), *implausible_start(name, telemetry)]
-    findings += implausible_camera(frames, telemetry, repeated_frames(frames))
+    findings = find_implausible(storage, name)
     return check_result(
         [f"{name}: {finding.text}" for finding in findings],
         severity=ERROR if any(finding.blocks_training for finding in findings) else WARN,

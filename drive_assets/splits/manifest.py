@@ -94,7 +94,7 @@ def changed_recordings(storage: Storage, known: list[str]) -> dict[str, str]:
             continue
         if name not in manifest["skipped"]:
             changes[name] = "new"
-        elif max(path.stat().st_ctime for path in files) > written:
+        elif last_change(Recording(storage.recording(name))) > written:
             changes[name] = "changed since it was skipped"
     return dict(sorted(changes.items()))
 
