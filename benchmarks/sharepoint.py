@@ -68,7 +68,7 @@ def timed(action: Any, *arguments: Any) -> float:
 
 def curl(client: GraphClient, drive_id: str, item: Item, ca_bundle: str, target: Path) -> None:
     """Download with curl. The address is passed by a pipe, since the list of processes is public."""
-    with client._transport.content(drive_id, item.id, "", Operation("Downloading")) as response:
+    with client.content(drive_id, item.id, "", Operation("Downloading")) as response:
         address = response.url
     command = ["curl", "--silent", "--fail", "--cacert", ca_bundle, "--output", str(target), "--config", "-"]
     subprocess.run(command, input=f'url = "{address}"', text=True, check=True)

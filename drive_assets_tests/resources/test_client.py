@@ -21,11 +21,11 @@ from drive_assets_tests.resources.conftest import DRIVE
 
 def round_of(client: GraphClient, drive_id: str, link: str | None = None) -> tuple[dict[str, Item], str]:
     """The last state of each item of a delta round, and the link for the next."""
-    items, page = dict[str, Item](), client.delta_page(drive_id, link)
-    while page.delta_link is None:
-        items |= {item.id: item for item in page.items}
-        page = client.delta_page(drive_id, page.next_link)
-    return items | {item.id: item for item in page.items}, page.delta_link
+    items, is_last = dict[str, Item](), False
+    while not is_last:
+        page, link, is_last = client.changes(drive_id, link)
+        items |= {item.id: item for item in page}
+    return items, str(link)
 
 
 def test_creating_a_client_sends_no_request(client: GraphClient, server: GraphServer) -> None:
@@ -87,13 +87,13 @@ def test_children_are_requested_in_pages_of_a_thousand_of_which_one_may_be_empty
     assert "$top=1000" in urllib.parse.unquote(server.requests[-1].path)
 
 
-def test_delta_pages_list_what_changed_since_the_first(client: GraphClient, library: Path, drive_id: str) -> None:
+def test_pages_of_changes_list_what_changed_since_the_first(client: GraphClient, library: Path, drive_id: str) -> None:
     items = {child.id: child for child in client.children(drive_id, client.item_by_path(drive_id, "").id)}
-    start = client.delta_page(drive_id)
-    assert (start.items, start.next_link) == ([], None)
+    at_start, start, is_last = client.changes(drive_id)
+    assert (at_start, is_last) == ([], True)
     (library / "big.zip").unlink()
     (library / "new.txt").write_bytes(b"new")
-    changed, link = round_of(client, drive_id, start.delta_link)
+    changed, link = round_of(client, drive_id, start)
     states = {item.name or items[item.id].name: item.deleted for item in changed.values() if item.parent_id}
     assert (states["big.zip"], states["new.txt"]) == (True, False)
     before = client.requests_sent
@@ -115,14 +115,14 @@ def test_children_whose_next_link_repeats_are_an_error(
 def test_410_requires_a_resync(client: GraphClient, server: GraphServer, drive_id: str) -> None:
     server.fail(Fault("gone", code="resyncRequired"))
     with pytest.raises(ResyncRequired) as caught:
-        client.delta_page(drive_id, client.delta_page(drive_id).delta_link)
+        client.changes(drive_id, client.changes(drive_id)[1])
     assert (caught.value.status, caught.value.code) == (410, "resyncRequired")
 
 
 def test_a_link_to_another_host_receives_no_token(client: GraphClient, server: GraphServer, drive_id: str) -> None:
     sent = len(server.requests)
     with pytest.raises(SharePointError, match="another host"):
-        client.delta_page(drive_id, server.graph_url.replace("localhost", "127.0.0.1") + "/v1.0/drives/x/root/delta")
+        client.changes(drive_id, server.graph_url.replace("localhost", "127.0.0.1") + "/v1.0/drives/x/root/delta")
     assert len(server.requests) == sent
 
 

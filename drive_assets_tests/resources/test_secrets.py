@@ -61,9 +61,9 @@ def work(
     """The client's calls, one at a time, so that each is tried even if others fail."""
     drive_id = link.split("/drives/")[1].split("/")[0]
     yield lambda: client.drives(client.site_id(server.site_url))
-    yield lambda: client.delta_page(drive_id)
+    yield lambda: client.changes(drive_id)
     yield lambda: list(client.children(drive_id, item.parent_id or ""))
-    yield lambda: client.delta_page(drive_id, link)
+    yield lambda: client.changes(drive_id, link)
     yield lambda: client.shared_item(server.share("big.zip"))
     yield lambda: client.item_by_path(drive_id, "big.zip")
     yield lambda: client.download(drive_id, item, target)
@@ -87,18 +87,18 @@ def test_no_fault_shows_a_secret(
     texts: list[str] = []
     first = make_client()
     drive_id = first.drives(first.site_id(server.site_url))["Documents"]
-    last = first.delta_page(drive_id)
+    _, link, _ = first.changes(drive_id)
     item = first.item_by_path(drive_id, "big.zip")
     server.fail(fault)
     failed = 0
     for client in (first, make_client()):  # one is signed in, one is not
-        for call in work(client, server, tmp_path / "here" / "big.zip", str(last.delta_link), item):
+        for call in work(client, server, tmp_path / "here" / "big.zip", link, item):
             try:
                 call()
             except DataError as error:
                 failed += 1
                 texts += shown(error)
-        texts += [repr(client), repr(vars(client)), repr(vars(client._transport)), repr(client._transport.settings)]
+        texts += [repr(client), repr(vars(client)), repr(client.settings)]
     formatter = logging.Formatter("%(name)s %(message)s %(args)s")
     texts += [formatter.format(record) + repr(vars(record)) for record in caplog.records]
     assert any("msal" in text for text in texts), "the log was captured"

@@ -73,7 +73,7 @@ class Known(BaseModel):
     def see_change(self, item: Item, now: float) -> None:
         """Note which folders an item of the list of changes affects: that which holds it and that which held it."""
         entry = self.entries.get(item.id)
-        if not (entry or item.deleted or item.is_folder or is_zip(item) or is_taken(item.name)):
+        if not (entry or item.deleted or item.is_folder or item.is_zip or is_taken(item.name)):
             return
         affected = {item.parent_id or "", entry.parent if entry else ""}
         if entry is not None and item.parent_id in self.entries and item.id != self.place.folder:
@@ -94,15 +94,15 @@ class Known(BaseModel):
             Ids of the folders and zips in it that are new or changed; names of requested recordings that are gone.
         """
         changed: list[str] = []
-        listed = {item.id: item for item in items if item.is_folder or is_zip(item)}
+        listed = {item.id: item for item in items if item.is_folder or item.is_zip}
         inside = [id_ for id_, entry in self.entries.items() if entry.parent == folder and id_ != folder]
         gone = [name for id_ in inside if id_ not in listed for name in self.remove(id_)]
         for item in listed.values():
             entry = self.entries.setdefault(item.id, Entry(parent=folder, is_folder=item.is_folder))
             entry.parent = folder
-            if entry.name != item.name or (is_zip(item) and entry.version != item.version):
+            if entry.name != item.name or (item.is_zip and entry.version != item.version):
                 entry.name = item.name
-                entry.set_version(item.version if is_zip(item) else entry.version)
+                entry.set_version(item.version if item.is_zip else entry.version)
                 entry.set_changed(now)
                 changed.append(item.id)
         return changed, gone
@@ -139,10 +139,6 @@ def read_known(storage: Storage) -> Known | None:
 def full_listing_request(storage: Storage) -> Path:
     """A file that asks the sensor to list everything."""
     return storage.root / "sharepoint" / "list_everything"
-
-
-def is_zip(item: Item) -> bool:
-    return not item.is_folder and item.name.lower().endswith(".zip")
 
 
 def _file(storage: Storage) -> Path:

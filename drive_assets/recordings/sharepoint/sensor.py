@@ -93,7 +93,7 @@ def _read_changes(client: "GraphClient", known: Known, tick: Tick, now: float) -
     read = {known.link}
     while True:
         try:
-            page = client.delta_page(known.place.drive, known.link)
+            items, link, is_last = client.changes(known.place.drive, known.link)
         except SharePointError as error:
             if known.link is None or not (isinstance(error, ResyncRequired) or error.status in REFUSED_LINK):
                 raise
@@ -102,17 +102,17 @@ def _read_changes(client: "GraphClient", known: Known, tick: Tick, now: float) -
             known.see_all_change(now)
             known.link = None
             continue
-        for item in page.items:
+        for item in items:
             known.see_change(item, now)
-        known.link = page.next_link or page.delta_link
-        if page.next_link is None:
+        known.link = link
+        if is_last:
             return True
-        if known.link in read:
+        if link in read:
             raise DataError(
                 "SharePoint's list of changes repeats. The next tick tries again; if that does not help, reset the "
                 "cursor of sharepoint_sensor."
             )
-        read.add(known.link)
+        read.add(link)
         if tick.spent_s > SHARE_FOR_PAGES * tick.rules.slice_s:
             tick.note("list of changes too long for one tick", f"{len(read) - 1} pages read, the next tick continues")
             return False

@@ -11,11 +11,9 @@ from urllib.parse import unquote, urlsplit
 
 from drive_assets.resources.sharepoint.download import download, is_downloaded
 from drive_assets.resources.sharepoint.http import Operation, quote_id, quote_path
-from drive_assets.resources.sharepoint.items import DeltaPage, Item, SharePointError, Unavailable, parse_item
+from drive_assets.resources.sharepoint.items import Item, SharePointError, Unavailable, parse_item
 from drive_assets.resources.sharepoint.remote import BLOCK, RemoteFile
-from drive_assets.resources.sharepoint.settings import SharePointSettings
 from drive_assets.resources.sharepoint.transport import Transport
-from model.common.downloads import Retries
 from model.common.files import fsync
 
 
@@ -23,34 +21,15 @@ def _ignore(size: int) -> None:
     """Report no progress."""
 
 
-class GraphClient:
+class GraphClient(Transport):
     """Reads a SharePoint library. Thread-safe; all workers share one pause. Makes no network call on construction.
 
     Every method raises SharePointError, or one of its kinds (see `items`), or PassingError when it fails.
     """
 
-    def __init__(
-        self,
-        settings: SharePointSettings,
-        retries: Retries | None = None,
-        on_device_code: Callable[[str], None] | None = None,
-    ) -> None:
-        """A client of one tenant.
-
-        Args:
-            retries: how long a call waits for the service; by default half an hour.
-            on_device_code: receives the text that tells a user how to sign in; None refuses sign-ins by a user.
-        """
-        self._transport = Transport(settings, retries or Retries("SharePoint"), on_device_code)
-
-    @property
-    def requests_sent(self) -> int:
-        """HTTP requests to Graph so far, without those to the login and to download addresses."""
-        return self._transport.requests_sent
-
     def sign_in(self) -> None:
         """Acquire a token; other calls do so by themselves."""
-        self._transport.retry(self._transport.tokens.token)
+        self.retry(self.tokens.token)
 
     def site_id(self, url: str) -> str:
         """The id (host,guid,guid) of a site by its address."""
@@ -59,7 +38,7 @@ class GraphClient:
         operation = Operation(
             f"Finding the site {url}", if_missing="Set SHAREPOINT_SITE as the browser shows it, up to /sites/NAME."
         )
-        return self._transport.get_json(f"/sites/{parts.hostname}{f':/{path}' if path else ''}", operation)["id"]
+        return self.get_json(f"/sites/{parts.hostname}{f':/{path}' if path else ''}", operation)["id"]
 
     def drives(self, site_id: str) -> dict[str, str]:
         """Id of each document library of a site, by name."""
@@ -73,11 +52,7 @@ class GraphClient:
             f"Finding {path!r} in the library", if_missing="Check SHAREPOINT_FOLDER and SHAREPOINT_LIBRARY."
         )
         address = f"/drives/{quote_id(drive_id)}/root{f':/{segments}' if segments else ''}"
-        return parse_item(self._transport.get_json(address, operation))
-
-    def item(self, drive_id: str, item_id: str) -> Item:
-        """An item by its id."""
-        return self._transport.item(drive_id, item_id)
+        return parse_item(self.get_json(address, operation))
 
     def shared_item(self, link: str) -> tuple[str, Item]:
         """Drive id and item of a sharing link. An app without a user cannot open anonymous links."""
@@ -87,7 +62,7 @@ class GraphClient:
             if_denied="An app cannot open anonymous links: share with the app's site, or set SHAREPOINT_SITE instead.",
             if_missing="Create a new link, or set SHAREPOINT_SITE.",
         )
-        raw = self._transport.get_json(f"/shares/{encoded}/driveItem", operation)
+        raw = self.get_json(f"/shares/{encoded}/driveItem", operation)
         return raw["parentReference"]["driveId"], parse_item(raw)
 
     def children(self, drive_id: str, item_id: str) -> Iterator[Item]:
@@ -95,18 +70,21 @@ class GraphClient:
         address = f"/drives/{quote_id(drive_id)}/items/{quote_id(item_id)}/children?$top=1000"
         return (parse_item(raw) for raw in self._pages(address, Operation(f"Listing folder {item_id}")))
 
-    def delta_page(self, drive_id: str, link: str | None = None) -> DeltaPage:
-        """One page of changes: that of a next or delta link. Without one, no items and the link to later changes.
+    def changes(self, drive_id: str, link: str | None = None) -> tuple[list[Item], str, bool]:
+        """A page of the list of changes, which begins empty where `link` is None.
+
+        Returns:
+            Its items, the link to what follows, and whether that is only what changes from now on.
 
         Raises:
             ResyncRequired: the link is too old.
         """
         operation = Operation("Listing the library's changes")
-        page = self._transport.get_json(link or f"/drives/{quote_id(drive_id)}/root/delta?token=latest", operation)
+        page = self.get_json(link or f"/drives/{quote_id(drive_id)}/root/delta?token=latest", operation)
         next_link, delta_link = page.get("@odata.nextLink"), page.get("@odata.deltaLink")
         if bool(next_link) == bool(delta_link):
             raise Unavailable(f"{operation.name} failed: expected a next or a delta link in the page. Try later.")
-        return DeltaPage([parse_item(raw) for raw in page.get("value", [])], next_link, delta_link)
+        return [parse_item(raw) for raw in page.get("value", [])], str(next_link or delta_link), bool(delta_link)
 
     def download(self, drive_id: str, item: Item, target: Path, progress: Callable[[int], None] = _ignore) -> Item:
         """`download_all` for one file, given as (item, target)."""
@@ -147,7 +125,7 @@ class GraphClient:
                     raise SharePointError(f"Downloading {item.name} was stopped. The next call resumes it.")
 
             if not is_downloaded(item, target):
-                item = download(self._transport, drive_id, item, target, report)
+                item = download(self, drive_id, item, target, report)
             report(target.stat().st_size)
             return item
 
@@ -166,7 +144,7 @@ class GraphClient:
 
     def open(self, drive_id: str, item: Item) -> BinaryIO:
         """A file opened for reading and seeking without a download, for the directory of a zip."""
-        return io.BufferedReader(RemoteFile(self._transport, drive_id, item), BLOCK)
+        return io.BufferedReader(RemoteFile(self, drive_id, item), BLOCK)
 
     def _pages(self, address: str, operation: Operation) -> Iterator[dict[str, Any]]:
         seen = set[str]()
@@ -174,6 +152,6 @@ class GraphClient:
             if address in seen:
                 raise SharePointError(f"{operation.name} failed: a next link repeats. Try again later.")
             seen.add(address)
-            page = self._transport.get_json(address, operation)
+            page = self.get_json(address, operation)
             yield from page.get("value", [])
             address = page.get("@odata.nextLink") or ""

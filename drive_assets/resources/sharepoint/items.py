@@ -1,4 +1,4 @@
-"""What Graph returns: items, drives, pages of a delta round, and errors that a user can act on."""
+"""What Graph returns: items, and errors that a user can act on."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -57,6 +57,10 @@ class Item:
     malware: bool = False
 
     @property
+    def is_zip(self) -> bool:
+        return not self.is_folder and self.name.lower().endswith(".zip")
+
+    @property
     def identity(self) -> str:
         """Changes with the content: hash and size, else the eTag, else time and size. The cTag is often missing."""
         if self.quick_xor_hash:
@@ -69,15 +73,6 @@ class Item:
     def version(self) -> str:
         """Changes with the name or the content of a file."""
         return f"{self.name}:{self.identity}"
-
-
-@dataclass(frozen=True, slots=True)
-class DeltaPage:
-    """One page of a delta round: it has exactly one of the two links, and only `delta_link` ends the round."""
-
-    items: list[Item]
-    next_link: str | None
-    delta_link: str | None
 
 
 def parse_item(raw: Mapping[str, Any]) -> Item:

@@ -4,7 +4,6 @@ import io
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import requests
 from urllib3.exceptions import HTTPError
 
 from drive_assets.resources.sharepoint.http import Operation
@@ -70,15 +69,11 @@ class RemoteFile(io.RawIOBase):
             wanted_start, end = (int(first), min(int(last) + 1, size)) if first else (max(0, size - int(last)), size)
             if start != wanted_start and response.status_code != 416:
                 raise Unavailable(f"{self._operation.name} failed: SharePoint sent another range than requested.")
-            content = b"" if response.status_code == 416 else self._read(response, end - start)
-        return size, content
-
-    def _read(self, response: requests.Response, length: int) -> bytes:
-        content, reason = b"", "the response ended early"
-        try:
-            content = response.raw.read(length, decode_content=False)
-        except HTTPError as error:
-            reason = type(error).__name__
+            length, content, reason = end - start if response.status_code != 416 else 0, b"", "the response ended early"
+            try:
+                content = response.raw.read(length, decode_content=False) if length else b""
+            except HTTPError as error:
+                reason = type(error).__name__
         if len(content) < length:
             raise Unavailable(f"{self._operation.name} failed: the connection was cut ({reason}).")
-        return content
+        return size, content

@@ -24,10 +24,21 @@ class Transport:
     """Sends requests, and raises SharePointError, free of secrets, for those that fail. Thread-safe."""
 
     def __init__(
-        self, settings: SharePointSettings, retries: Retries, on_device_code: Callable[[str], None] | None
+        self,
+        settings: SharePointSettings,
+        retries: Retries | None = None,
+        on_device_code: Callable[[str], None] | None = None,
     ) -> None:
-        self.settings, self.retry, self.requests_sent = settings, retries, 0
-        self.tokens = MsalTokens(settings, self.send, retries.clock, on_device_code)
+        """For one tenant.
+
+        Args:
+            retries: how long a call waits for the service; by default half an hour.
+            on_device_code: receives the text that tells a user how to sign in; None refuses sign-ins by a user.
+        """
+        self.settings, self.retry = settings, retries or Retries("SharePoint")
+        self.requests_sent = 0
+        """Requests to Graph, without those to the login."""
+        self.tokens = MsalTokens(settings, self.send, self.retry.clock, on_device_code)
         self._origins = {_origin(settings.graph), _origin(CLOUDS[settings.cloud][0])}
         self._session = _Session()
         self._session.mount("https://", HTTPAdapter(pool_maxsize=MAX_WORKERS))
