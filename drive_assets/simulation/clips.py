@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from drive_assets.simulation.camera import Camera
-from drive_assets.simulation.config import STEP_S, SimulationConfig
+from drive_assets.simulation.config import DENSITY, STEP_S, SimulationConfig
 from drive_assets.simulation.demand import VEHICLE_TYPES
 from drive_assets.simulation.output import exists, new_folder, side_by_side
 from drive_assets.simulation.render import JPEG, Renderer
@@ -29,7 +29,7 @@ from drive_assets.simulation.vehicles import MIN_BOX_PX, MIN_VISIBLE, Seen
 from model.common.files import write_json
 from model.common.progress import Log
 
-OPTIONS = {"seed", "density_min", "density_max", "boxy_sequences", "boxy_frames", "boxy_interval_s"}
+OPTIONS = {"seed", "boxy_sequences", "boxy_frames", "boxy_interval_s"}
 """Fields of the config that the sets depend on."""
 BOXY_CAMERA = Camera(1232, 1028, focal=1150.0, horizon=480.0, bonnet=0.92 * 1028, mount=1.4)
 """Boxy's at half size: the bonnet fills the rows below 92 %."""
@@ -89,8 +89,7 @@ def _frames(
 ) -> Iterator[tuple[float, Image, list[Seen]]]:
     """Frames of a clip: seconds since its start, the picture, and the vehicles that are large and visible enough."""
     interval, frames = round(config.boxy_interval_s / STEP_S), config.boxy_frames
-    density = (config.density_min, config.density_max)
-    traffic = simulate_traffic(frames * config.boxy_interval_s, density, seed)
+    traffic = simulate_traffic(frames * config.boxy_interval_s, DENSITY, seed)
     renderer = Renderer(camera, traffic.road, seed, noise)
     smallest = MIN_BOX_PX * camera.width / 1920
     for step in range(0, frames * interval, interval):

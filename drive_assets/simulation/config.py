@@ -1,8 +1,6 @@
 """Options of the simulated drives and data sets."""
 
-from typing import Self
-
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from model.common.config import Config
 
@@ -10,6 +8,8 @@ SAMPLE_INTERVAL_S = 0.5
 """The recorder's nominal interval."""
 STEP_S = 0.1
 """Step of the traffic simulation; rows are recorded at multiples of it."""
+DENSITY = (22.0, 52.0)
+"""Lowest and highest density of the traffic: vehicles per kilometre of all three lanes."""
 
 
 class SimulationConfig(Config):
@@ -24,12 +24,6 @@ class SimulationConfig(Config):
         le=0.5,
         description="Share of rows with a fault of the recorder (No Frame, gaps, repeats, missing frames)",
     )
-    density_min: float = Field(
-        22.0, ge=1, le=120, description="Lowest traffic density, vehicles per kilometre of all three lanes"
-    )
-    density_max: float = Field(
-        52.0, ge=1, le=120, description="Highest traffic density, vehicles per kilometre of all three lanes"
-    )
     workers: int = Field(2, ge=1, le=256, description="Parallel processes; does not change the result")
     boxy_sequences: int = Field(
         8, ge=1, le=1_000, description="Sequences of the Boxy-like set; train and validation are split by sequence"
@@ -38,9 +32,3 @@ class SimulationConfig(Config):
     boxy_interval_s: float = Field(
         2.0, ge=STEP_S, le=60, description="Seconds between two frames of a Boxy-like sequence"
     )
-
-    @model_validator(mode="after")
-    def _density_is_a_range(self) -> Self:
-        if self.density_min > self.density_max:
-            raise ValueError(f"density_min ({self.density_min}) must not exceed density_max ({self.density_max})")
-        return self

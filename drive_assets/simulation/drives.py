@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drive_assets.simulation.camera import RECORDER
-from drive_assets.simulation.config import SimulationConfig
+from drive_assets.simulation.config import DENSITY, SimulationConfig
 from drive_assets.simulation.driver import drive
 from drive_assets.simulation.look import Look
 from drive_assets.simulation.output import exists, new_folder, side_by_side
@@ -22,7 +22,7 @@ from model.recording.annotations import Annotations, write_annotations
 from model.recording.folder import DEFAULT_REGION, TELEMETRY, TRUE_ANNOTATIONS
 from model.recording.frame_files import frame_name
 
-_OPTIONS = {"duration_s", "seed", "fault_rate", "density_min", "density_max"}
+_OPTIONS = {"duration_s", "seed", "fault_rate"}
 _HOURS = {"day": (9, 15), "dusk": (17, 18), "night": (19, 22)}
 
 
@@ -35,7 +35,7 @@ def simulate_drives(output: Path, config: SimulationConfig, log: Log = print) ->
     Raises:
         DataError: a folder of that name holds something else, `output` cannot be written, SUMO is missing or fails.
     """
-    folders = [output / drive_name(config, index) for index in range(config.recordings)]
+    folders = [output / f"{_start(config, index):%Y-%m-%d_%H-%M-%S}" for index in range(config.recordings)]
     missing = [index for index, folder in enumerate(folders) if not exists(folder, _made_from(config, index))]
     if len(missing) < len(folders):
         log(f"{len(folders) - len(missing)} of {len(folders)} drives already exist")
@@ -43,11 +43,6 @@ def simulate_drives(output: Path, config: SimulationConfig, log: Log = print) ->
     for index, summary in zip(missing, summaries, strict=True):
         log(f"drive {index + 1}/{len(folders)} {folders[index].name}: {summary}")
     return folders
-
-
-def drive_name(config: SimulationConfig, index: int) -> str:
-    """The recording name of drive `index`: its start, at an hour that matches its light."""
-    return f"{_start(config, index):%Y-%m-%d_%H-%M-%S}"
 
 
 def _drive_seed(config: SimulationConfig, index: int) -> int:
@@ -59,6 +54,7 @@ def _made_from(config: SimulationConfig, index: int) -> dict[str, Any]:
 
 
 def _start(config: SimulationConfig, index: int) -> datetime:
+    """When a drive starts: at an hour that matches its light."""
     rng = np.random.default_rng([config.seed, index, 2])
     first, last = _HOURS[Look.of_seed(_drive_seed(config, index)).light]
     second = int(rng.integers(first * 3600, last * 3600))
@@ -69,7 +65,7 @@ def _simulate(folder: Path, config: SimulationConfig, index: int) -> str:
     """Write one drive's folder; returns the numbers of its rows and frames."""
     seed = _drive_seed(config, index)
     rng = np.random.default_rng([config.seed, index, 4])
-    traffic = simulate_traffic(config.duration_s + 1, (config.density_min, config.density_max), seed)
+    traffic = simulate_traffic(config.duration_s + 1, DENSITY, seed)
     controls = drive(traffic.speed, traffic.acceleration, rng)
     steps = sample_steps(config.duration_s, rng)
     samples = record(_start(config, index), steps, controls, config.fault_rate, rng)
