@@ -47,5 +47,5 @@ def plausible_rates(storage: Storage, name: str) -> dg.AssetCheckResult:
         problems,
         "Look at its timeline (report), then check the recorder.",
         about=name,
-        metadata={label: round(rates[label], 4) for label in LABELS},
+        metadata={label: round(float(rates[label]), 4) for label in LABELS},
     )
