@@ -61,9 +61,7 @@ class GraphError(Exception):
         self.status, self.code, self.message, self.headers = status, code, message, headers or {}
 
     def answer(self) -> Answer:
-        inner = {"date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S"), "request-id": secrets.token_hex(16)}
-        error = {"code": self.code, "message": self.message, "innerError": inner}
-        return as_json({"error": error}, self.status, self.headers)
+        return as_json({"error": {"code": self.code, "message": self.message}}, self.status, self.headers)
 
 
 def as_json(content: object, status: int = 200, headers: dict[str, str] | None = None) -> Answer:
@@ -140,9 +138,9 @@ class Graph:
             raise GraphError(fault.status or 401, fault.code or "unauthenticated", "The download URL has expired.")
         if "Authorization" in call.headers:
             raise GraphError(401, "unauthenticated", "A pre-authenticated URL takes no Authorization header.")
-        _, _, drive_id, item_id = call.path.split("/", 3)
+        item_id = call.path.rpartition("/")[2]
         ends, _, signature = call.query.get("tempauth", "").partition(".")
-        if not hmac.compare_digest(self._sign(drive_id, item_id, ends), signature) or time.time() > float(ends):
+        if not hmac.compare_digest(self._sign(item_id, ends), signature) or time.time() > float(ends):
             raise GraphError(401, "unauthenticated", "The download URL is not valid any more.")
         file = self.drive.file(item_id)
         if file is None or not file.is_file():
@@ -189,11 +187,8 @@ class Graph:
             if found[1] != self.drive.id:
                 raise not_found(f"drive {found[1]}")
             with self.drive.lock:
-                return self._items(call, self.drive, found[2])
+                return self._items(call, found[2])
         raise GraphError(400, "BadRequest", f"Resource not found for the segment: {path}")
-
-    def _web_url(self, path: str) -> str:
-        return quote(f"{self.site_url}/Shared Documents/{path}".rstrip("/"), safe=":/")
 
     def share(self, path: str, anonymous: bool = False) -> str:
         """A sharing link to an item. An app-only token cannot open an anonymous one."""
@@ -211,42 +206,41 @@ class Graph:
         path, anonymous = self.shared[link]
         if anonymous and not of_user:
             raise GraphError(403, "accessDenied", "An app-only token cannot open an anonymous link.")
-        drive = self.drive
-        with drive.lock:
-            drive.refresh()
-            entry = drive.find(path, drive.root_id)
+        with self.drive.lock:
+            self.drive.refresh()
+            entry = self.drive.find(path, self.drive.root_id)
             if entry is None:
                 raise not_found(path)
-            return as_json(self._show(call, drive, entry, whole=True))
+            return as_json(self._show(call, entry, whole=True))
 
     # Items
 
-    def _items(self, call: Call, drive: Drive, tail: str) -> Answer:
+    def _items(self, call: Call, tail: str) -> Answer:
         found = ADDRESS.fullmatch(tail)
         if found is None:
             raise GraphError(400, "BadRequest", f"Resource not found for the segment: {tail}")
         action = (found["action"] or "").rstrip("/")
         if delta := re.fullmatch(r"/delta(?:\(token='(.*)'\))?", action):
             call.query.setdefault("token", delta[1] or "")
-            if (found["id"] or drive.root_id) != drive.root_id or found["path"]:
+            if (found["id"] or self.drive.root_id) != self.drive.root_id or found["path"]:
                 raise GraphError(400, "notSupported", "Delta is supported at the root of a library only.")
-            return self._delta(call, drive)
+            return self._delta(call)
         if action != "/content" and "skiptoken" not in call.query:
-            drive.refresh()
-        entry = drive.entries.get(found["id"] or drive.root_id)
+            self.drive.refresh()
+        entry = self.drive.entries.get(found["id"] or self.drive.root_id)
         if entry is not None and found["path"]:
-            entry = drive.find(found["path"], entry.id)
+            entry = self.drive.find(found["path"], entry.id)
         if entry is None:
             raise not_found(tail)
-        call.item = drive.path(entry.id)
+        call.item = self.drive.path(entry.id)
         if action == "":
-            return as_json(self._show(call, drive, entry, whole=True))
+            return as_json(self._show(call, entry, whole=True))
         if action == "/children":
-            return self._children(call, drive, entry)
+            return self._children(call, entry)
         if action == "/content":
             if entry.is_folder:
                 raise GraphError(400, "invalidRequest", "A folder has no content.")
-            return Answer(302, {"Location": self._download_url(call, drive, entry)})
+            return Answer(302, {"Location": self._download_url(call, entry)})
         raise GraphError(400, "BadRequest", f"Resource not found for the segment: {action}")
 
     def _item_path(self, call: Call) -> str:
@@ -254,14 +248,14 @@ class Graph:
         found = re.match(r"(?:/v1\.0/drives/|/download/)[^/]+/(?:items/)?([^/:]+)", call.path)
         return self.drive.path(found[1]) if found else ""
 
-    def _children(self, call: Call, drive: Drive, folder: Entry) -> Answer:
-        after = _decode(call.query.get("skiptoken", ""))
-        items = [entry for entry in drive.children(folder.id) if entry.name.lower() > after]
+    def _children(self, call: Call, folder: Entry) -> Answer:
+        after = call.query.get("skiptoken", "").rstrip("~")
+        items = [entry for entry in self.drive.children(folder.id) if entry.name.lower() > after]
         page, token = items[: self._top(call)], None
         if len(items) > len(page):
-            token = _encode(page[-1].name.lower())
+            token = page[-1].name.lower()
         page, token = self._spoil_page(call, page, token, call.query.get("skiptoken"))
-        answer: dict[str, Any] = {"value": [self._show(call, drive, entry, whole=True) for entry in page]}
+        answer: dict[str, Any] = {"value": [self._show(call, entry, whole=True) for entry in page]}
         if token is not None:
             query = {f"${name}": value for name, value in call.query.items()} | {"$skiptoken": token}
             answer["@odata.nextLink"] = self._link(call, query)
@@ -283,19 +277,19 @@ class Graph:
 
     # Delta
 
-    def _delta(self, call: Call, drive: Drive) -> Answer:
+    def _delta(self, call: Call) -> Answer:
         token = call.query.get("token", "")
         if token and (fault := self.faults.take({"gone"}, call.where)):
             raise self._gone(call, fault.code or "resyncRequired", fault.location)
         key, _, offset = token.rstrip("~").partition(".")
         if token == "latest" or key in ("", self._born):
-            drive.refresh()
+            self.drive.refresh()
         if token == "latest":
-            return as_json({"value": [], "@odata.deltaLink": self._delta_link(call, drive.version)})
+            return as_json({"value": [], "@odata.deltaLink": self._delta_link(call, self.drive.version)})
         if key in ("", self._born):
             key = secrets.token_hex(8)
             since = int(offset or 0)
-            self._rounds[key] = self._spoil_round(call, drive, drive.changes(since)), drive.version
+            self._rounds[key] = self._spoil_round(call, self.drive.changes(since)), self.drive.version
             offset = "0"
         if key not in self._rounds:
             raise self._gone(call, "resyncRequired", True)
@@ -306,7 +300,7 @@ class Graph:
         page, spoilt = self._spoil_page(call, page, following, token)
         if not page and spoilt != following:
             spoilt = f"{key}.{start}{'~' * (1 + token.count('~'))}"
-        answer: dict[str, Any] = {"value": [self._show(call, drive, entry, stale=stale) for entry, stale in page]}
+        answer: dict[str, Any] = {"value": [self._show(call, entry, stale=stale) for entry, stale in page]}
         if spoilt is None:
             answer["@odata.deltaLink"] = self._delta_link(call, version)
         else:
@@ -320,28 +314,29 @@ class Graph:
         headers = {"Location": self._link(call, {})} if location else {}
         return GraphError(410, code, "The delta token is no longer valid. Start over.", headers)
 
-    def _spoil_round(self, call: Call, drive: Drive, entries: list[Entry]) -> list[tuple[Entry, bool]]:
+    def _spoil_round(self, call: Call, entries: list[Entry]) -> list[tuple[Entry, bool]]:
         take = self.faults.take
         if take({"missing_tombstone"}, call.where):
             entries = [entry for entry in entries if not entry.deleted]
         if take({"out_of_order"}, call.where):
             entries = entries[::-1]
         shown = [(entry, False) for entry in entries]
-        stale = [(entry, True) for entry in entries if take({"repeat_items"}, drive.path(entry.id))]
+        stale = [(entry, True) for entry in entries if take({"repeat_items"}, self.drive.path(entry.id))]
         return stale + shown
 
     # How an item looks
 
-    def _show(self, call: Call, drive: Drive, entry: Entry, whole: bool = False, stale: bool = False) -> dict[str, Any]:
+    def _show(self, call: Call, entry: Entry, whole: bool = False, stale: bool = False) -> dict[str, Any]:
         """An item as JSON. Without `whole`, for delta, it has neither cTag nor path; `stale`: as an empty file."""
-        path = drive.path(entry.id)
-        guid, when = _guid(entry.id), _time(entry.modified_ns)
-        parent: dict[str, Any] = {"driveId": drive.id, "driveType": "documentLibrary", "siteId": self.site_id}
+        path = self.drive.path(entry.id)
+        guid = _guid(entry.id)
+        when = datetime.fromtimestamp(entry.modified_ns // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        parent: dict[str, Any] = {"driveId": self.drive.id, "driveType": "documentLibrary"}
         if entry.parent_id is not None:
             parent["id"] = entry.parent_id
             if whole:
                 above = quote(path.rpartition("/")[0])
-                parent["path"] = f"/drives/{drive.id}/root:" + (f"/{above}" if above else "")
+                parent["path"] = f"/drives/{self.drive.id}/root:" + (f"/{above}" if above else "")
         item: dict[str, Any] = {"id": entry.id, "name": entry.name, "parentReference": parent}
         if entry.deleted:
             item["deleted"] = {"state": "deleted"}
@@ -350,44 +345,41 @@ class Graph:
         else:
             item |= {
                 "eTag": f'"{{{guid}}},{entry.revision}"',
-                "createdDateTime": when,
                 "lastModifiedDateTime": when,
-                "fileSystemInfo": {"createdDateTime": when, "lastModifiedDateTime": when},
-                "webUrl": self._web_url(path),
-                "size": 0 if stale else drive.total_size(entry),
+                "size": 0 if stale else self.drive.total_size(entry),
             }
         if entry.is_folder:
-            item["folder"] = {"childCount": len(drive.children(entry.id))}
+            item["folder"] = {"childCount": len(self.drive.children(entry.id))}
         if entry.parent_id is None:
             item["root"] = {}
         if not entry.is_folder and not entry.deleted:
             if fault := self.faults.take({"wrong_size"}, path):
                 item["size"] = int(item["size"] * fault.factor)
-            item["file"] = self._file_facet(drive, entry, path, stale)
+            item["file"] = self._file_facet(entry, path, stale)
             if whole:
-                item["@microsoft.graph.downloadUrl"] = self._download_url(call, drive, entry)
+                item["@microsoft.graph.downloadUrl"] = self._download_url(call, entry)
                 if not self.faults.take({"missing_ctag"}, path):
                     item["cTag"] = f'"c:{{{guid}}},{entry.revision}"'
             if self.faults.take({"malware"}, path):
                 item["malware"] = {"description": "Malware was detected in this file."}
         return item
 
-    def _file_facet(self, drive: Drive, entry: Entry, path: str, stale: bool) -> dict[str, Any]:
+    def _file_facet(self, entry: Entry, path: str, stale: bool) -> dict[str, Any]:
         facet: dict[str, Any] = {"mimeType": "application/octet-stream"}
         if stale:
             facet["hashes"] = {"quickXorHash": "AAAAAAAAAAAAAAAAAAAAAAAAAAA="}
         elif self.faults.take({"wrong_hash"}, path):
             facet["hashes"] = {"quickXorHash": base64.b64encode(hashlib.sha1(path.encode()).digest()).decode()}
-        elif not self.faults.take({"missing_hash"}, path) and (value := drive.hash(entry)) is not None:
+        elif not self.faults.take({"missing_hash"}, path) and (value := self.drive.hash(entry)) is not None:
             facet["hashes"] = {"quickXorHash": value}
         return facet
 
-    def _download_url(self, call: Call, drive: Drive, entry: Entry) -> str:
+    def _download_url(self, call: Call, entry: Entry) -> str:
         ends = f"{time.time() + 3600:.0f}"
-        return f"{call.base}/download/{drive.id}/{entry.id}?tempauth={ends}.{self._sign(drive.id, entry.id, ends)}"
+        return f"{call.base}/download/{self.drive.id}/{entry.id}?tempauth={ends}.{self._sign(entry.id, ends)}"
 
-    def _sign(self, drive_id: str, item_id: str, ends: str) -> str:
-        return hmac.new(self._key, f"{drive_id}/{item_id}/{ends}".encode(), hashlib.sha256).hexdigest()
+    def _sign(self, item_id: str, ends: str) -> str:
+        return hmac.new(self._key, f"{item_id}/{ends}".encode(), hashlib.sha256).hexdigest()
 
 
 def _range(file: Path, asked: str | None, headers: dict[str, str], fault: Fault | None) -> Answer:
@@ -407,17 +399,5 @@ def _range(file: Path, asked: str | None, headers: dict[str, str], fault: Fault 
     return Answer(206, headers, file=file, start=start, length=end - start + 1)
 
 
-def _time(modified_ns: int) -> str:
-    return datetime.fromtimestamp(modified_ns // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def _guid(text: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_URL, text))
-
-
-def _encode(text: str) -> str:
-    return base64.urlsafe_b64encode(text.encode()).decode()
-
-
-def _decode(token: str) -> str:
-    return base64.urlsafe_b64decode(token.rstrip("~")).decode()

@@ -8,13 +8,7 @@ from pathlib import Path
 import pytest
 
 from drive_assets.resources.sharepoint.client import GraphClient
-from drive_assets.resources.sharepoint.items import (
-    AccessError,
-    Item,
-    NotFound,
-    ResyncRequired,
-    SharePointError,
-)
+from drive_assets.resources.sharepoint.items import AccessError, Item, NotFound, ResyncRequired, SharePointError
 from drive_assets_tests.graph_server import Fault, GraphServer
 from drive_assets_tests.resources.conftest import DRIVE
 

@@ -15,13 +15,7 @@ from drive_assets.recordings import arrivals
 from drive_assets.recordings.archives import open_archive
 from drive_assets.recordings.arrivals import INTERVAL_S, NAME_IN_USE, Arrival, ArrivalRules, Tick
 from drive_assets.recordings.files import is_taken, listing, missing_files, sizes_of, taken_as
-from drive_assets.recordings.sharepoint.known import (
-    AT_ONCE,
-    Entry,
-    Known,
-    full_listing_request,
-    read_known,
-)
+from drive_assets.recordings.sharepoint.known import AT_ONCE, Entry, Known, full_listing_request, read_known
 from drive_assets.recordings.sharepoint.library import SET_UP, connect, find_place, settings_key
 from drive_assets.recordings.sharepoint.source import SharePointSource, listing_of_zip
 from drive_assets.resources.sharepoint.items import NotFound, ResyncRequired, SharePointError
