@@ -39,7 +39,7 @@ class Archive:
             if not info.is_dir() and not info.filename.endswith("\\") and is_taken(path.name):
                 if info.flag_bits & ENCRYPTED:
                     raise DataError(f"{label} is encrypted: unpack it with its password, and ingest the folder.")
-                self.entries.setdefault(str(path.parent).removeprefix("."), []).append(info)
+                self.entries.setdefault("/".join(path.parent.parts), []).append(info)
 
     def recordings(self) -> dict[str, str]:
         """Folder in the zip of each recording, by name. Files at the top form a recording named as the zip.

@@ -50,24 +50,14 @@ class ArrivalRules(dg.ConfigurableResource):
         return cls(settling_s=setting("DRIVE_ASSETS_SETTLING_S", Seconds, 600.0))
 
 
-@dataclass(frozen=True)
-class Arrival:
-    """A complete and settled recording."""
-
-    source: Source
-    key: str
-    """Run key: identifies the item and its content."""
-    sizes: str
-    """`listing` of its files."""
-
-
 @dataclass
 class Tick:
     """What one tick of a sensor saw and requests."""
 
     storage: Storage
     rules: ArrivalRules
-    requested: list[Arrival] = field(default_factory=list)
+    requested: dict[str, tuple[str, Source]] = field(default_factory=dict)
+    """Run key and source of each recording, by name"""
     notes: dict[str, list[str]] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
 
@@ -90,18 +80,21 @@ class Tick:
             self.note("not settled", f"{label} changed {_duration(age)} ago (settling time {_duration(settling)})")
         return age >= settling
 
-    def request(self, arrival: Arrival) -> bool:
-        """Request a recording; reports it instead if another source holds its name. Returns whether it is requested."""
-        source = arrival.source
-        twins = [other.source.location for other in self.requested if other.source.name == source.name]
-        if twins:
-            conflict = f"{source.location} and {twins[0]} are both {source.name}; the latter is taken"
-        else:
-            conflict = name_conflict(self.storage, source, arrival.sizes)
+    def request(self, source: Source, key: str, sizes: str) -> bool:
+        """Request a recording; reports it instead if another source holds its name. Returns whether it is requested.
+
+        Args:
+            key: of the run: identifies the source's folder or zip, and its content.
+            sizes: `listing` of the recording's files.
+        """
+        conflict = name_conflict(self.storage, source, sizes)
+        if source.name in self.requested:
+            other = self.requested[source.name][1].location
+            conflict = f"{source.location} and {other} are both {source.name}; the latter is taken"
         if conflict:
             self.note(NAME_IN_USE, conflict)
         else:
-            self.requested.append(arrival)
+            self.requested[source.name] = (key, source)
         return not conflict
 
     def summary(self, nothing: str) -> str:
@@ -118,11 +111,11 @@ class Tick:
         if not self.requested:
             return dg.SensorResult(skip_reason=summary, cursor=cursor)
         context.log.info(summary)
-        register(self.storage, [arrival.source for arrival in self.requested])
-        names = sorted(arrival.source.name for arrival in self.requested)
+        register(self.storage, [source for _, source in self.requested.values()])
+        names = sorted(self.requested)
         return dg.SensorResult(
             run_requests=[
-                dg.RunRequest(arrival.key, partition_key=arrival.source.name, tags=TAGS) for arrival in self.requested
+                dg.RunRequest(key, partition_key=name, tags=TAGS) for name, (key, _) in self.requested.items()
             ],
             dynamic_partitions_requests=[
                 RECORDINGS.build_add_request(names[i : i + KEYS_PER_CALL]) for i in range(0, len(names), KEYS_PER_CALL)

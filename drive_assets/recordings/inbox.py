@@ -12,7 +12,7 @@ from pathlib import Path
 import dagster as dg
 
 from drive_assets.recordings.archives import open_archive
-from drive_assets.recordings.arrivals import INTERVAL_S, Arrival, ArrivalRules, Tick
+from drive_assets.recordings.arrivals import INTERVAL_S, ArrivalRules, Tick
 from drive_assets.recordings.files import TAKEN, listing, missing_files, sizes_of
 from drive_assets.recordings.local import OTHER, find_all, find_units
 from drive_assets.resources.storage import Storage
@@ -133,7 +133,7 @@ def _scan(unit: Path, tick: Tick, requested: dict[str, str]) -> bool:
     for source in sources:
         if requested.get(source.name) == version or incomplete[source.name]:
             continue
-        if tick.request(Arrival(source, f"{source.name}:{version}", listing(contents[source.name]))):
+        if tick.request(source, f"{source.name}:{version}", listing(contents[source.name])):
             requested[source.name] = version
         else:
             is_done = False

@@ -189,13 +189,12 @@ def _parse(path: Path, config: ReadingConfig) -> tuple[_Rows, pd.DataFrame, tupl
         inferred, values["GEAR"] = _gears(rows, values, mark)
     kept = rows.kinds == ""
     table = pd.DataFrame({TIME: columns[TIME], "t": t, **values, "inferred": inferred})[kept]
-    if "GEAR" in names and table["GEAR"].isna().any():  # of a car with other ratios
-        table["GEAR"] = table["GEAR"].ffill().bfill()
-    if "GEAR" in names and table["GEAR"].isna().all():
-        del table["GEAR"]
-        empty = (*empty, "GEAR")
-    elif "GEAR" in names:
-        table["GEAR"] = table["GEAR"].astype(np.int8)
+    if "GEAR" in names:
+        gear = table.pop("GEAR").ffill().bfill()  # gaps are left in cars with other ratios
+        if gear.isna().all():
+            silent.append("GEAR")
+        else:
+            table["GEAR"] = gear.astype(np.int8)
     rows.refuse_unreadable(path, config.most_unreadable, mark)
     return rows, table, (*empty, *silent), Dialect(cells.encoding, cells.separator, DECIMAL_MARKS[mark], spelling, None)
 

@@ -13,7 +13,7 @@ import dagster as dg
 from drive_assets.partitions import is_recording_name
 from drive_assets.recordings import arrivals
 from drive_assets.recordings.archives import open_archive
-from drive_assets.recordings.arrivals import INTERVAL_S, NAME_IN_USE, Arrival, ArrivalRules, Tick
+from drive_assets.recordings.arrivals import INTERVAL_S, NAME_IN_USE, ArrivalRules, Tick
 from drive_assets.recordings.files import is_taken, listing, missing_files, sizes_of, taken_as
 from drive_assets.recordings.sharepoint.known import AT_ONCE, Entry, Known, full_listing_request, read_known
 from drive_assets.recordings.sharepoint.library import SET_UP, connect, find_place, settings_key
@@ -219,7 +219,7 @@ class Scan:
             drive, location = self.known.place.drive, self._location(item)
             source = SharePointSource(name, location, member, drive, item, sizes, identity=entry.version)
             key = f"{item}:{fingerprint(name, entry.version, entry.number)}"  # a renamed recording is another one
-            if self.tick.request(Arrival(source, key, listing(files))):
+            if self.tick.request(source, key, listing(files)):
                 entry.requested = [*entry.requested, name] if member is not None else [name]
             else:
                 entry.notes.append((NAME_IN_USE, self.tick.notes[NAME_IN_USE][-1]))
