@@ -90,6 +90,8 @@ class SlurmCommands:
 
     def explain(self, job: str, state: State, folder: Path) -> State:
         """State of a job in a subfolder of `folder` that ended without a result, with what `scontrol` knows of it."""
+        if state.phase == "unknown":
+            return state
         shown = " ".join(self.lines("scontrol", "show", "job", "--oneliner", job))
         details = dict(pair.split("=", 1) for pair in shown.split() if "=" in pair)
         name = details.get("JobState", state.reason)

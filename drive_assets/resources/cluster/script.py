@@ -47,7 +47,8 @@ def _script(settings: SlurmSettings, name: str, folders: Sequence[Path]) -> str:
         f'exec >>"{name}.log" 2>&1 || exit {UNSEEN_STATUS}',
         # A line that a killed attempt left unfinished must not join the next one.
         f'echo >>"{name}.messages.jsonl"',
-        f'. "./{name}.env"',
+        # Without it the result was taken: a controller that lost its state runs the job again.
+        f'. "./{name}.env" || exit 0',
         *settings.setup,
         f"{worker} & worker=$!",
         "early=0; trap 'signalled=1; early=1; kill -USR1 $worker' USR1",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TypeGuard, TypeVar
+from typing import TypeVar
 
 import dagster as dg
 from filelock import FileLock
@@ -147,9 +147,8 @@ class _Run:
                 self.away_since = now
                 self.log.warning(f"{error} Retrying for up to {patience_s:.0f} s; jobs continue.")
             if (away_s := now - self.away_since) > patience_s:
-                raise JobsContinue(
-                    f"Gave up after {away_s:.0f} s: {error} Jobs continue; a retry adopts them."
-                ) from None
+                text = f"Gave up after {away_s:.0f} s: {error} Jobs continue; a retry adopts them."
+                raise JobsContinue(text) from None
             self.wait_s = min(2 * self.wait_s, max(LONGEST_WAIT_S, self.settings.poll_s))
             return False
         self.away_since, self.wait_s = None, self.settings.poll_s
@@ -168,8 +167,8 @@ class _Run:
     def _submit(self, task: str, batches: Sequence[Batch], environment: Mapping[str, str]) -> None:
         name = f"drive-assets-{uuid.uuid4().hex[:12]}"
         for index, batch in enumerate(batches):
-            earlier = batch.folder.submission()
-            done = batch.valid_reports(batch.folder.reports(), earlier) if self._is_available(earlier) else []
+            earlier = self._available(batch)
+            done = batch.valid_reports(batch.folder.reports(), earlier) if earlier else []
             submission = Submission(name, index, self.context.run_id)
             batch.folder.prepare(submission, batch.work, environment, done)
             batch.follow(submission)
@@ -179,17 +178,15 @@ class _Run:
             batch.folder.write_submission(batch.submission)
             self.log.info(f"Job {job} is submitted; log: {batch.folder.log(name)}")
 
-    def _is_available(self, submission: Submission | None) -> TypeGuard[Submission]:
-        """Whether there is a submission whose result this run may take: no successful run has taken it."""
-        if submission is None:
-            return False
-        taker = self.instance.get_run_by_id(submission.taken_by) if submission.taken_by else None
-        return taker is None or taker.status != dg.DagsterRunStatus.SUCCESS
+    def _available(self, batch: Batch) -> Submission | None:
+        """The newest submission if this run may take its result: no successful run has taken it."""
+        submission = batch.folder.submission()
+        taker = self.instance.get_run_by_id(submission.taken_by) if submission and submission.taken_by else None
+        return None if taker is not None and taker.status == dg.DagsterRunStatus.SUCCESS else submission
 
     def _adopt(self, batch: Batch, states: Callable[[], Mapping[str, State]]) -> bool:
         """Follow the job of an earlier run if it still runs, or left a result that may be taken."""
-        submission = batch.folder.submission()
-        if not self._is_available(submission):
+        if (submission := self._available(batch)) is None:
             return False
         job, known = self._id(submission), states()  # before its reports are read: it may end meanwhile
         state, reports = known.get(job, UNKNOWN), batch.folder.reports()
@@ -203,8 +200,9 @@ class _Run:
         elif state.phase in ("waiting", "running"):
             self.log.info(f"{name} is {state.phase}: this run adopts it.")
         else:
+            ending = self.commands.explain(job, state, self.settings.jobs).reason
             done = f"{len(reports)} of {len(batch.work.jobs)} have a result."
-            self.log.info(f"{name} {self._explain(job, state).reason} {done} The rest is submitted again.")
+            self.log.info(f"{name} {ending} {done} The rest is submitted again.")
             return False
         batch.follow(replace(submission, id=job))
         batch.folder.write_submission(batch.submission)
@@ -226,7 +224,7 @@ class _Run:
                 if time.monotonic() - batch.ended_at >= self.settings.grace_s:
                     batch.read(self.log)
                     if batch.is_open:
-                        batch.fail(self._explain(job, state))
+                        batch.fail(self.commands.explain(job, state, self.settings.jobs))
             else:
                 batch.ended_at = None
                 if state.phase == "waiting" and state.reason != batch.waiting_for:
@@ -236,10 +234,6 @@ class _Run:
     def _id(self, submission: Submission) -> str:
         """Slurm's id of a submission, which the run that submitted it may not have recorded; empty if there is none."""
         return submission.id or self.commands.ids(self.settings.name_prefix + submission.name).get(submission.index, "")
-
-    def _explain(self, job: str, state: State) -> State:
-        """How a job ended that has not reported everything."""
-        return state if state.phase == "unknown" else self.commands.explain(job, state, self.settings.jobs)
 
 
 def _stamp(path: Path) -> tuple[str, int, int] | None:
