@@ -7,7 +7,9 @@ from pathlib import Path
 
 from dagster_pipes import decode_param
 
+from drive_assets.resources.cluster import script
 from drive_assets.resources.cluster.job_folder import JobFolder, Submission
+from drive_assets.resources.cluster.slurm import SlurmCompute
 from drive_assets.wire import Failed, Messages, Report, Work, to_wire
 
 
@@ -68,3 +70,11 @@ def test_only_the_end_of_a_log_of_gigabytes_is_read(tmp_path: Path) -> None:
         stream.write(b"\nlast words\xff\n")
     assert folder.log_tail("n").endswith("last words\ufffd")
     assert len(folder.log_tail("n")) < 5000
+
+
+def test_a_job_that_slurm_runs_again_after_its_result_was_taken_ends_without_a_worker(tmp_path: Path) -> None:
+    settings = SlurmCompute(data_root=str(tmp_path), python="/no/python")
+    command = ["bash", "-c", script._script(settings, "n", [tmp_path])]
+    assert subprocess.run(command).returncode == 0
+    (tmp_path / "n.env").touch()
+    assert subprocess.run(command).returncode == 127
