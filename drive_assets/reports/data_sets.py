@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from drive_assets.reports.links import file_link
 from drive_assets.reports.page import Cell, Link, Page, Picture, Section, Table
 from drive_assets.resources.storage import Storage
@@ -131,17 +129,7 @@ def detector_page(storage: Storage, weights: Path) -> Page:
         f"Detector {weights.stem}",
         f"Weights: {weights}.",
         sections=[
-            Section("Curves and examples", "" if pictures else "The training left no pictures.", pictures=pictures),
-            *_epochs(folder / "results.csv"),
+            Section("Curves and examples", "" if pictures else "The training left no pictures.", pictures=pictures)
         ],
         from_metadata=True,
     )
-
-
-def _epochs(path: Path) -> list[Section]:
-    if not path.is_file():
-        return []
-    table = pd.read_csv(path, skipinitialspace=True)
-    wanted = [name for name in table.columns if name == "epoch" or "metrics" in name or "val/" in name]
-    names = [name.split("/")[-1].replace("(B)", "") for name in wanted]
-    return [Section("Epochs", table=Table(names, table[wanted].to_numpy(float).tolist()))]

@@ -1,10 +1,10 @@
 """Report pages of checkpoints."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from drive_assets.reports.links import file_link
-from drive_assets.reports.page import Cell, Link, Page, Picture, Section, Table
+from drive_assets.reports.page import Link, Page, Picture, Section, Table
 from drive_assets.resources.storage import Storage
 from drive_assets.splits.manifest import current_version
 from model.common.figures import png_bytes
@@ -13,7 +13,6 @@ from model.training.published import HISTORY, read_history
 from model.training.recipes import RECIPES
 
 FIGURE_BYTES = 200_000
-MAX_EPOCHS = 20
 CAPTION = "Losses on train and val, and PR-AUC on val, by epoch"
 
 
@@ -28,7 +27,6 @@ def checkpoint_page(storage: Storage, architecture: str) -> Page:
     epochs, recipe, trained = history["epochs"], history["training_config"], history["data_version"]
     best = epochs[history["best_epoch"]] if epochs else {}
     current = current_version(storage)
-    columns = [name for name in (epochs[0] if epochs else {}) if not name.startswith("val_roc")][:12]
     return Page(
         f"Checkpoint of {architecture}",
         f"Trained on data version {trained}"
@@ -41,11 +39,6 @@ def checkpoint_page(storage: Storage, architecture: str) -> Page:
         sections=[
             Section(
                 "Curves", pictures=[Picture(png_bytes(training_curves(epochs, architecture), FIGURE_BYTES), CAPTION)]
-            ),
-            Section(
-                "Epochs",
-                f"The last {MAX_EPOCHS}." if len(epochs) > MAX_EPOCHS else "",
-                Table([_column(name) for name in columns], _rows(epochs[-MAX_EPOCHS:], columns)),
             ),
             Section("Recipe", "Where an option differs from recipe `best`, that value too.", _options(recipe)),
             Section("Files", links=[Link(HISTORY, file_link(storage, folder / HISTORY))]),
@@ -60,12 +53,3 @@ def _options(recipe: Mapping[str, Any]) -> Table:
         for name, value in recipe.items()
     ]
     return Table(("option", "value", "in best"), rows)
-
-
-def _rows(epochs: Sequence[dict[str, Any]], columns: Sequence[str]) -> list[list[Cell]]:
-    return [[epoch[name] + 1 if name == "epoch" else epoch.get(name) for name in columns] for epoch in epochs]
-
-
-def _column(name: str) -> str:
-    """The heading of a figure in the history, such as val_pr_auc_brake_1s."""
-    return name.replace("val_pr_auc_", "PR-AUC ").replace("val_loss", "loss on val").replace("epoch_seconds", "seconds")

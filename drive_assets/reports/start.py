@@ -16,6 +16,7 @@ from model.network.architectures import ARCHITECTURES
 PER_PAGE = 100
 LEFT_OUT = "left out"
 SORTED_BY = ("recording", "minutes", "split", "vehicles a frame", "warnings")
+FIGURES = ("minutes", "vehicles a frame")
 
 
 class Choice(NamedTuple):
@@ -37,14 +38,8 @@ class Choice(NamedTuple):
         return Link(text, "?" + urlencode({key: value for key, value in chosen.items() if value}))
 
 
-class Row(NamedTuple):
-    """A recording, in the order of `SORTED_BY`."""
-
-    name: str
-    minutes: float | None
-    split: str
-    vehicles: float | None
-    warnings: list[str]
+Figures = tuple[float | None, float | None]
+"""Minutes, and vehicles a frame; None if unknown"""
 
 
 def start_page(
@@ -56,31 +51,40 @@ def start_page(
         checks: of the assets that are partitioned by recording.
         others: the outputs that are neither recordings nor networks.
     """
-    rows = _recordings(storage, instance, checks)
-    shown = [
-        row
-        for row in rows
-        if choice.search in row.name and choice.split in ("", row.split) and (row.warnings or not choice.warnings)
+    every = [name for name in storage.recording_names() if is_recording_name(name)]
+    splits, warnings = _splits(storage), failed_checks(instance, checks)
+    names = [
+        name
+        for name in every
+        if choice.search in name
+        and choice.split in ("", splits.get(name))
+        and (name in warnings or not choice.warnings)
     ]
-    column = SORTED_BY.index(choice.sort) if choice.sort in SORTED_BY else 0
-    shown.sort(key=lambda row: (row[column] is not None, row[column], row.name), reverse=bool(choice.down))
-    first = PER_PAGE * (max(int(choice.page), 1) - 1 if choice.page.isdecimal() else 0)
-    sections = [
-        Section(
-            "Recordings",
-            f"{len(shown):,} of {len(rows):,}; {sum(bool(row.warnings) for row in rows):,} have warnings.",
-            Table(_columns(choice), [_cells(row) for row in shown[first : first + PER_PAGE]]),
-            links=[
-                choice.link(f"{start + 1:,} to {min(start + PER_PAGE, len(shown)):,}", page=str(start // PER_PAGE + 1))
-                for start in range(0, len(shown), PER_PAGE)
-                if len(shown) > PER_PAGE
-            ],
-        ),
-        Section("Models", table=_models(storage, instance)),
-        Section("Data sets and comparison", table=others),
-    ]
-    minutes = sum(row.minutes or 0 for row in rows)
-    return Page("Reports", facts={"recordings": len(rows), "hours": round(minutes / 60, 1)}, sections=sections)
+    # Figures of all recordings are read only to sort by them: of ten thousand, that takes some seconds.
+    figures = _figures(instance, names) if choice.sort in FIGURES else {}
+
+    def place(name: str) -> tuple[Any, ...]:
+        if choice.sort in FIGURES:
+            return (figures[name][FIGURES.index(choice.sort)] or 0, name)
+        return ({"split": splits.get(name, ""), "warnings": warnings.get(name, [])}.get(choice.sort, ""), name)
+
+    names.sort(key=place, reverse=bool(choice.down))
+    first = PER_PAGE * (int(choice.page) - 1) if choice.page.isdecimal() and choice.page != "0" else 0
+    shown = names[first : first + PER_PAGE]
+    figures = figures or _figures(instance, shown)
+    rows = [_row(name, splits.get(name, ""), figures[name], warnings.get(name, [])) for name in shown]
+    recordings = Section(
+        "Recordings",
+        f"{len(names):,} of {len(every):,}; {sum(name in warnings for name in every):,} have warnings.",
+        Table(_columns(choice), rows),
+        links=[
+            choice.link(f"{start + 1:,} to {min(start + PER_PAGE, len(names)):,}", page=str(start // PER_PAGE + 1))
+            for start in range(0, len(names), PER_PAGE)
+            if len(names) > PER_PAGE
+        ],
+    )
+    models = Section("Models", table=_models(storage, instance))
+    return Page("Reports", sections=[recordings, models, Section("Data sets and comparison", table=others)])
 
 
 def _columns(choice: Choice) -> list[Cell]:
@@ -93,29 +97,24 @@ def _columns(choice: Choice) -> list[Cell]:
     return ["picture", *headings]
 
 
-def _cells(row: Row) -> list[Cell]:
-    page = f"recording/{row.name}"
-    picture = Thumbnail(f"thumbnail/{row.name}", page, f"A frame from the middle of recording {row.name}")
-    return [picture, Link(row.name, page), row.minutes, row.split, row.vehicles, "; ".join(row.warnings)]
+def _row(name: str, split: str, figures: Figures, warnings: Sequence[str]) -> list[Cell]:
+    page = f"recording/{name}"
+    picture = Thumbnail(f"thumbnail/{name}", page, f"A frame from the middle of recording {name}")
+    return [picture, Link(name, page), figures[0], split, figures[1], "; ".join(warnings)]
 
 
-def _recordings(storage: Storage, instance: dg.DagsterInstance, checks: Sequence[dg.AssetCheckKey]) -> list[Row]:
-    names = [name for name in storage.recording_names() if is_recording_name(name)]
+def _splits(storage: Storage) -> dict[str, str]:
     manifest = read_manifest(storage) if storage.manifest.is_file() else {"splits": {}, "skipped": {}}
     splits = dict.fromkeys(manifest["skipped"], LEFT_OUT)
-    splits |= {name: split for split, part in manifest["splits"].items() for name in part["recordings"]}
+    return splits | {name: split for split, part in manifest["splits"].items() for name in part["recordings"]}
+
+
+def _figures(instance: dg.DagsterInstance, names: Sequence[str]) -> dict[str, Figures]:
     recorded, annotated = (latest_metadata(instance, asset, names) for asset in ("recording", "annotations"))
-    warnings = failed_checks(instance, checks)
-    return [
-        Row(
-            name,
-            _minutes(recorded.get(name, {})),
-            splits.get(name, ""),
-            _number(annotated.get(name, {}), "vehicles_per_frame"),
-            warnings.get(name, []),
-        )
+    return {
+        name: (_minutes(recorded.get(name, {})), _number(annotated.get(name, {}), "vehicles_per_frame"))
         for name in names
-    ]
+    }
 
 
 def _minutes(metadata: Mapping[str, Any]) -> float | None:

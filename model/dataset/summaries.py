@@ -54,7 +54,7 @@ def summarise(own: Recording, window: WindowConfig) -> Summary:
         return Summary(f"no window of {window.length} frames without a gap and with known labels", blocker)
     when = arrays.time_ms
     sampled = np.argsort(when // 100 * _SCATTER % 2**32, kind="stable")[:SAMPLED_ROWS]
-    positives = (arrays.window_labels(window.length) == 1).sum(axis=0)
+    positives = (arrays.labels[arrays.window_start + window.length - 1] == 1).sum(axis=0)
     return Summary(
         blocks_training=blocker,
         stats=RecordingStats(

@@ -96,10 +96,6 @@ class RecordingArrays(Frames):
     region: tuple[int, int]
     """Width and height of the region of interest that the boxes are in the pixels of"""
 
-    def window_labels(self, length: int) -> npt.NDArray[np.int8]:
-        """(W,10) labels of the windows: those of their last frames."""
-        return self.labels[self.window_start + length - 1]
-
 
 def join_recording(own: Recording, config: WindowConfig, telemetry: pd.DataFrame | None = None) -> RecordingArrays:
     """Join a recording's telemetry, annotations and labels by time and find its windows.

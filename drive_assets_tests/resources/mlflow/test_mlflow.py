@@ -222,11 +222,6 @@ def test_a_training_that_starts_over_gets_a_new_run_unless_no_epoch_was_logged(s
     assert again != first and store.find("key") == again
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(12.4, "12 s"), (420, "7 min"), (7500, "2 h 05 min")])
-def test_durations_as_text(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
-
-
 @pytest.mark.parametrize("transfer", [shutil.move, shutil.copytree])
 def test_a_moved_or_copied_data_root_gets_a_new_experiment_and_keeps_the_former(
     store: Mlflow, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transfer: Callable[..., object]
