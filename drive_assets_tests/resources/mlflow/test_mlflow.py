@@ -26,7 +26,6 @@ from drive_assets.resources.mlflow.tracking import (
     EpochLog,
     TrackedRun,
     UsedData,
-    duration,
     open_run,
 )
 from model.common.errors import DataError, PassingError
