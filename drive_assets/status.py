@@ -115,9 +115,7 @@ def _doubtful(
 ) -> dict[str, str]:
     """Partitions whose latest check results failed, with the descriptions of these results."""
     failed = failed_checks(instance, [dg.AssetCheckKey(key, check.name) for check in declared.checks])
-    return {
-        each: "; ".join(failed[each]).replace(f"{each}: ", "") for each in sorted(failed.keys() & set(materialised))
-    }
+    return {each: "; ".join(failed[each]) for each in sorted(failed.keys() & set(materialised))}
 
 
 def _attempts(instance: dg.DagsterInstance, key: dg.AssetKey) -> tuple[list[str], dict[str, str]]:

@@ -48,13 +48,16 @@ def check_results(instance: dg.DagsterInstance, keys: Sequence[dg.AssetCheckKey]
 
 
 def failed_checks(instance: dg.DagsterInstance, keys: Sequence[dg.AssetCheckKey]) -> dict[str, list[str]]:
-    """The descriptions of failed checks by partition."""
+    """The descriptions of failed checks by partition, which they need not name."""
     failed: dict[str, list[dg.AssetCheckKey]] = {}
     for info in instance.event_log_storage.get_asset_check_partition_info(keys):
         if info.partition_key and info.latest_execution_status.name == "FAILED":
             failed.setdefault(info.partition_key, []).append(info.check_key)
     return {
-        name: [data.description or key.name for key, (data, _) in _evaluations(instance, checks, name).items()]
+        name: [
+            (data.description or key.name).replace(f"{name}: ", "")
+            for key, (data, _) in _evaluations(instance, checks, name).items()
+        ]
         for name, checks in failed.items()
     }
 

@@ -29,6 +29,7 @@ def main() -> None:
         walk.check("split_manifest", "balanced_splits", "balanced_splits")
         walk.plot("future_labels")
         walk.metadata("future_labels", names[0])
+        walk.page(urls["reports"], "report_start")
         for page in (f"recording/{names[0]}", f"annotations/{names[0]}", "split_manifest", "model_comparison"):
             walk.page(f"{urls['reports']}/{page}", f"report_{page.split('/')[0]}")
 

@@ -186,7 +186,6 @@ class Walk:
         self.see("//input[@name='search']").send_keys(names[0][:10])
         self.click("//button[.='Show']")
         self.see("//p[starts-with(.,'1 of ')]")
-        self.take("report_start")
         self.click(f"//td/a[.='{names[0]}']")
         for name in names[1:]:
             self.click("//nav/a[.='next recording']")
