@@ -1,6 +1,5 @@
 """What several commands need."""
 
-from drive_assets.recordings.ingest import sweep
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
 from model.common.files import remove_abandoned
@@ -20,6 +19,5 @@ def writable_storage() -> Storage:
     """The data root, checked that it can be written, without temporary files of killed processes."""
     storage = Storage.from_environment()
     storage.check_writable()
-    sweep(storage)
     remove_abandoned(storage.root)
     return storage

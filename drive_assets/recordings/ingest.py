@@ -1,18 +1,14 @@
 """Copying a recording into the data root: verified before it becomes visible, never over another one, never partly."""
 
-import contextlib
-import os
-import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from drive_assets.partitions import is_recording_name
 from drive_assets.recordings.source import Source, Transfer
 from drive_assets.recordings.sources import read_origin, register, to_dict
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
-from model.common.files import fsync, fsync_folder, locked, write_json
+from model.common.files import fsync, fsync_folder, locked, temporary_folder, write_json
 from model.common.progress import Log
 from model.recording.content import content_hash
 from model.recording.dialect import ReadingConfig
@@ -52,35 +48,22 @@ def ingest(
             PassingError: a retry may succeed.
     """
     storage.check_writable()
-    storage.recordings.mkdir(parents=True, exist_ok=True)
     target = storage.recording(source.name)
     waiting = f"{source.name} is being ingested by {{holder}}: waiting for that to end."
     with locked(lock_of(storage, source.name), 0.0, waiting, log):
-        _recover(storage, source.name)
         in_place = Path(source.location) == target
         if in_place or _is_there(target, source):
             return _reread(target, source, config, in_place)
-        incoming = storage.recordings / ".incoming" / f"{source.name}.{os.getpid()}"
-        shutil.rmtree(incoming, ignore_errors=True)
         try:
-            incoming.mkdir(parents=True)
-            transfer = source.fetch(storage, incoming, log)
-            try:
-                _decide_reading(incoming, target, config)
-                report, version = _inspect(incoming, config)
-                _refuse_other_origin(storage, source, incoming, version)
-            except DataError as error:
+            with temporary_folder(storage.recordings / ".incoming" / source.name) as incoming:
+                transfer = source.fetch(storage, incoming, log)
+                report, version = _verify(storage, source, incoming, config)
+                write_json(incoming / ORIGIN, {**to_dict(source), "version": version})
+                fsync_folder(incoming)
+                change = _publish(storage, incoming, target, version)
                 source.release(storage)
-                # The error names the source: the copy is removed.
-                raise DataError(str(error).replace(str(incoming), source.location)) from error
-            write_json(incoming / ORIGIN, {**to_dict(source), "version": version})
-            fsync_folder(incoming)
-            change = _publish(storage, incoming, target, version)
-            source.release(storage)
         except OSError as error:
-            raise DataError(f"{source.location} cannot be copied to {incoming}: {error}.") from error
-        finally:
-            shutil.rmtree(incoming, ignore_errors=True)
+            raise DataError(f"{source.location} cannot be copied to {storage.recordings}: {error}.") from error
     return IngestReport(report, version, source.location, change, transfer)
 
 
@@ -103,11 +86,19 @@ def _reread(target: Path, source: Source, config: ReadingConfig, in_place: bool)
     return IngestReport(report, version, "the data root" if in_place else source.location, change)
 
 
-def _decide_reading(incoming: Path, target: Path, config: ReadingConfig) -> None:
-    """Set how the copy is read: by `config`, else by the source's own file, else as the recording was read so far."""
-    if not (incoming / READING).is_file():
-        Recording(incoming).keep_reading(Recording(target).reading())
-    Recording(incoming).keep_reading(config)
+def _verify(storage: Storage, source: Source, incoming: Path, config: ReadingConfig) -> tuple[RecordingReport, str]:
+    """Inspect a copy. It is read by `config`, else by the source's own file, else as the recording was read so far."""
+    try:
+        if not (incoming / READING).is_file():
+            Recording(incoming).keep_reading(Recording(storage.recording(source.name)).reading())
+        Recording(incoming).keep_reading(config)
+        report, version = _inspect(incoming, config)
+        _refuse_other_origin(storage, source, incoming, version)
+    except DataError as error:
+        source.release(storage)
+        # The error names the source: the copy is removed.
+        raise DataError(str(error).replace(str(incoming), source.location)) from error
+    return report, version
 
 
 def _publish(storage: Storage, incoming: Path, target: Path, version: str) -> str:
@@ -123,32 +114,10 @@ def _publish(storage: Storage, incoming: Path, target: Path, version: str) -> st
         return change
     aside = storage.recordings / ".superseded" / target.name / time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime())
     aside.parent.mkdir(parents=True, exist_ok=True)
-    ready = storage.recordings / ".incoming" / f"{target.name}.ready"
-    incoming.rename(ready)
-    target.rename(aside)
-    ready.rename(target)
+    target.rename(aside)  # a kill between the two is repaired when the run is repeated: the source is still there
+    incoming.rename(target)
     fsync(target.parent)
     return "superseded"
-
-
-def _recover(storage: Storage, name: str) -> None:
-    """Finish or remove what a crash left, for example between the two renames of a replacement.
-
-    The caller holds the recording's lock.
-    """
-    ready, target = storage.recordings / ".incoming" / f"{name}.ready", storage.recording(name)
-    if ready.exists() and not target.exists():
-        ready.rename(target)
-    for left in (storage.recordings / ".incoming").glob(f"{name}.*"):
-        shutil.rmtree(left, ignore_errors=True)
-
-
-def sweep(storage: Storage) -> None:
-    """Remove what killed processes left of recordings that no process ingests now."""
-    for name in {left.name.rpartition(".")[0] for left in (storage.recordings / ".incoming").glob("*.*")}:
-        if is_recording_name(name):
-            with contextlib.suppress(DataError), locked(lock_of(storage, name), wait_s=0):
-                _recover(storage, name)
 
 
 def lock_of(storage: Storage, name: str) -> Path:

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import pytest
-from filelock import FileLock
 
 from drive_assets.recordings import sources
-from drive_assets.recordings.ingest import ingest, sweep
+from drive_assets.recordings.ingest import ingest
 from drive_assets.recordings.local import LocalSource, find_all
 from drive_assets.recordings.source import Source, Transfer
 from drive_assets.recordings.sources import lookup, origin, register
@@ -66,14 +65,6 @@ def test_other_content_moves_the_earlier_version_aside(storage: Storage, tmp_pat
     (earlier,) = (storage.recordings / ".superseded" / NAME).iterdir()
     assert len(list(earlier.glob("*.jpg"))) == 6
     assert (earlier / "annotations.csv").read_text() == "derived"
-
-
-def test_the_next_call_finishes_after_a_crash_between_the_two_renames(storage: Storage, tmp_path: Path) -> None:
-    drive = write_drive(tmp_path / NAME, rows=6)
-    ready = storage.recordings / ".incoming" / f"{NAME}.ready"
-    shutil.copytree(drive, ready)
-    assert ingest(storage, LocalSource(NAME, str(storage.recording(NAME)))).content.usable_frames == 6
-    assert visible(storage) == [NAME]
 
 
 @pytest.mark.parametrize("prefix", ["", f"{NAME}/", f"export/{NAME}/", f"M\xfcnchen\\{NAME}\\"])
@@ -362,19 +353,6 @@ def test_the_reading_options_are_stored_with_the_recording(storage: Storage, tmp
     )
     assert (in_place.change, in_place.version) == ("reread", before.version)
     assert storage.annotations(NAME).read_text() == "derived"
-
-
-def test_files_of_killed_processes_are_removed_by_the_next_command(storage: Storage, tmp_path: Path) -> None:
-    incoming = storage.recordings / ".incoming"
-    for name in (f"{NAME}.4711", "2024-05-02_10-00-00.12"):
-        (incoming / name).mkdir(parents=True)
-        (incoming / name / "x.jpg").write_bytes(b"x")
-    (storage.recordings / ".locks").mkdir()
-    with FileLock(storage.recordings / ".locks" / NAME):
-        sweep(storage)
-        assert [path.name for path in incoming.iterdir()] == [f"{NAME}.4711"]  # a process ingests this one
-    sweep(storage)
-    assert list(incoming.iterdir()) == []
 
 
 def test_unreadable_source_files(storage: Storage, tmp_path: Path) -> None:
