@@ -23,9 +23,8 @@ from typing import Any
 from drive_assets.resources.sharepoint.client import GraphClient
 from drive_assets.resources.sharepoint.http import Operation
 from drive_assets.resources.sharepoint.items import Item
-from drive_assets.resources.sharepoint.quickxorhash import QuickXorHash
+from drive_assets.resources.sharepoint.quickxorhash import CHUNK, QuickXorHash
 from drive_assets.resources.sharepoint.settings import SharePointSettings
-from model.common.downloads import CHUNK
 from model.common.files import fsync
 
 ROUNDS = 6

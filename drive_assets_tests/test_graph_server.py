@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from drive_assets.resources.sharepoint.quickxorhash import QuickXorHash
+from drive_assets.resources.sharepoint.quickxorhash import hash_file
 from drive_assets_tests.graph_server import Fault, GraphServer
 from drive_assets_tests.graph_server.proxy import proxy_to
 
@@ -82,7 +82,6 @@ def test_hashes_of_rclone_server_and_client_are_equal(rclone: Run, library: Path
     rclone("check", str(library), "drive:")  # compares the server's hashes with rclone's own
     local = rclone("hashsum", "quickxor", "--base64", str(library))
     named = {line.split("  ", 1)[1]: line.split("  ", 1)[0] for line in local.splitlines()}
-    for name, content in files_of(library).items():
-        ours = QuickXorHash()
-        ours.update(content)
-        assert named[name].replace("-", "+").replace("_", "/") == ours.base64()  # rclone prints the alphabet for URLs
+    for name in files_of(library):
+        # rclone prints the alphabet for URLs
+        assert named[name].replace("-", "+").replace("_", "/") == hash_file(library / name)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from drive_assets.resources.sharepoint.quickxorhash import QuickXorHash
+from drive_assets.resources.sharepoint.quickxorhash import hash_file
 
 FORBIDDEN = set('"*:<>?/\\|')
 
@@ -197,11 +197,7 @@ class FolderDrive(Drive):
         key = (entry.inode, entry.modified_ns, entry.size)
         path = self.file(entry.id)
         if key not in self._hashes and path is not None and path.is_file():
-            running = QuickXorHash()
-            with path.open("rb") as stream:
-                while chunk := stream.read(1 << 20):
-                    running.update(chunk)
-            self._hashes[key] = running.base64()
+            self._hashes[key] = hash_file(path)
         return self._hashes.get(key)
 
     def file(self, item_id: str) -> Path | None:

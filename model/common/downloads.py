@@ -6,8 +6,9 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from urllib3.exceptions import HTTPError, InvalidHeader
 from urllib3.util import Retry
@@ -24,7 +25,7 @@ MAX_BACKOFF_S = 60.0
 DEFAULT_PAUSE_S = 10.0
 """After a 429 without Retry-After."""
 CHUNK = 1 << 18
-"""Bytes read at a time: enough for a fast hash, few enough to stay in the processor's cache until they are written."""
+"""Bytes read at a time."""
 
 
 class Clock(Protocol):
@@ -83,54 +84,13 @@ class Retries:
             self.clock.sleep(wait)
 
 
-class Digest(Protocol):
-    """A hash, as in hashlib."""
-
-    def update(self, data: bytes, /) -> None: ...
-
-
-class PartialFile:
-    """A file that grows, and the hash of its content."""
-
-    def __init__(self, path: Path, resume: bool, create_digest: Callable[[], Digest] | None = None) -> None:
-        self.path = path
-        self.size = self.max_size = 0
-        """Only what exceeds `max_size` is progress."""
-        self._create_digest = create_digest
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(path, "r+b" if resume and path.is_file() else "w+b", buffering=0)  # noqa: SIM115, PTH123
-        self.digest = create_digest() if create_digest else None
-        if self.digest is None:
-            self.size = self.max_size = self._file.seek(0, 2)
-        while chunk := self._file.read(CHUNK):
-            self._count(chunk)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._file.close()
-
-    def append(self, chunk: bytes) -> None:
-        rest = memoryview(chunk)
-        while rest:
-            rest = rest[self._file.write(rest) :]
-        self._count(chunk)
-
-    def restart(self) -> None:
-        """Empty the file."""
-        self._file.seek(0)
-        self._file.truncate()
-        self.size, self.digest = 0, self._create_digest() if self._create_digest else None
-
-    def _count(self, chunk: bytes) -> None:
-        if self.digest is not None:
-            self.digest.update(chunk)
-        self.size += len(chunk)
-        self.max_size = max(self.max_size, self.size)
+def open_partial(path: Path, resume: bool) -> FileIO:
+    """A file that `receive` appends to. Missing parent folders are created."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileIO(path, "a" if resume else "w")
 
 
-def receive(response: "requests.Response", file: PartialFile, label: str, progress: Callable[[int], None]) -> None:
+def receive(response: "requests.Response", file: FileIO, label: str, progress: Callable[[int], None]) -> None:
     """Append a response of status 200, 206 or 416 to `file`, which is emptied first if it begins elsewhere.
 
     Args:
@@ -141,25 +101,29 @@ def receive(response: "requests.Response", file: PartialFile, label: str, progre
         PassingError: the connection was cut, or the range is not the requested one.
         OSError: the file cannot be written.
     """
+    size = file.tell()
     start, total = content_range(response)
-    if response.status_code == 416 and total == file.size:
+    if response.status_code == 416 and total == size:
         return
-    if start != file.size:
-        file.restart()
+    if start != size:
+        file.seek(0)
+        file.truncate()
         if response.status_code != 200:
             raise PassingError(f"{label} failed: the server sent another range than requested.")
-    before, reason = file.max_size, "the response ended early"
+    reason = "the response ended early"
     try:
         while chunk := response.raw.read(CHUNK, decode_content=False):
-            file.append(chunk)
-            progress(file.size)
+            rest = memoryview(chunk)
+            while rest:
+                rest = rest[file.write(rest) :]
+            progress(file.tell())
     except HTTPError as error:
         reason = type(error).__name__
     else:
-        if file.size >= total:
+        if file.tell() >= total:
             return
     failure = PassingError(f"{label} failed: the connection was cut repeatedly ({reason}).")
-    failure.progressed = file.max_size > before
+    failure.progressed = start == size < file.tell()
     raise failure
 
 

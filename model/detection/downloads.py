@@ -11,12 +11,13 @@ import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import requests
 
-from model.common.downloads import PartialFile, Retries, receive, requested_pause
+from model.common.downloads import Retries, open_partial, receive, requested_pause
 from model.common.errors import DataError, PassingError
 from model.common.files import explained_errors, fsync, locked, temporary_folder, write_json
 from model.common.progress import Log
@@ -68,7 +69,7 @@ class Remote:
     def _fetch(self, name: str, target: Path, log: Log) -> None:
         partial, about = target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.about.json")
         for attempt in (1, 2):
-            with explained_errors(partial), PartialFile(partial, resume=True) as file:
+            with explained_errors(partial), open_partial(partial, resume=True) as file:
                 self.retries(lambda: self._request(name, file, about, log), log)
             damage = _zip_damage(partial) if target.suffix == ".zip" else ""
             if not damage:
@@ -82,11 +83,11 @@ class Remote:
         about.unlink(missing_ok=True)
         fsync(target.parent)
 
-    def _request(self, name: str, file: PartialFile, about: Path, log: Log) -> None:
+    def _request(self, name: str, file: FileIO, about: Path, log: Log) -> None:
         """Append the rest of the file, or write it from the start. `about` holds its ETag or date."""
         known, headers = _read_json(about), {"Accept-Encoding": "identity"}
-        if file.size and known:
-            headers |= {"Range": f"bytes={file.size}-", "If-Range": known["validator"]}
+        if file.tell() and known:
+            headers |= {"Range": f"bytes={file.tell()}-", "If-Range": known["validator"]}
         try:
             response = requests.get(self._url(name), headers=headers, stream=True, timeout=TIMEOUT_S)
         except requests.RequestException as error:  # its text holds the address

@@ -17,10 +17,6 @@ from drive_assets.resources.sharepoint.transport import Transport
 from model.common.files import fsync
 
 
-def _ignore(size: int) -> None:
-    """Report no progress."""
-
-
 class GraphClient(Transport):
     """Reads a SharePoint library. Thread-safe; all workers share one pause. Makes no network call on construction.
 
@@ -86,7 +82,9 @@ class GraphClient(Transport):
             raise Unavailable(f"{operation.name} failed: expected a next or a delta link in the page. Try later.")
         return [parse_item(raw) for raw in page.get("value", [])], str(next_link or delta_link), bool(delta_link)
 
-    def download(self, drive_id: str, item: Item, target: Path, progress: Callable[[int], None] = _ignore) -> Item:
+    def download(
+        self, drive_id: str, item: Item, target: Path, progress: Callable[[int], None] = lambda size: None
+    ) -> Item:
         """`download_all` for one file, given as (item, target)."""
         return self.download_all(drive_id, [(item, target)], 1, progress)[0]
 
@@ -95,7 +93,7 @@ class GraphClient(Transport):
         drive_id: str,
         items: Sequence[tuple[Item, Path]],
         workers: int,
-        progress: Callable[[int], None] = _ignore,
+        progress: Callable[[int], None] = lambda size: None,
     ) -> list[Item]:
         """Download files in parallel, each verified and complete or not at all; resumes from `<target>.partial`.
 

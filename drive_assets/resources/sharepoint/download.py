@@ -1,13 +1,14 @@
 """Downloads that are complete and verified or not there at all, and that resume where an earlier attempt stopped."""
 
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 
 from drive_assets.resources.sharepoint.http import Operation
 from drive_assets.resources.sharepoint.items import Item, Quarantined, SharePointError, Unavailable
-from drive_assets.resources.sharepoint.quickxorhash import QuickXorHash
+from drive_assets.resources.sharepoint.quickxorhash import hash_file
 from drive_assets.resources.sharepoint.transport import Transport
-from model.common.downloads import PartialFile, receive
+from model.common.downloads import open_partial, receive
 from model.common.errors import DataError
 from model.common.files import fsync
 from model.common.printable import printable
@@ -36,14 +37,14 @@ def download(transport: Transport, drive_id: str, item: Item, target: Path, prog
     try:
         for _ in range(2):
             _refuse_malware(item)
-            with PartialFile(partial, bool(item.quick_xor_hash) and not problem, QuickXorHash) as file:
+            with open_partial(partial, resume=bool(item.quick_xor_hash) and not problem) as file:
                 _fetch(transport, drive_id, item, file, progress)
-            before, problem = item, _problem(item, file)
+            before, problem = item, _problem(item, partial)
             if problem or not item.quick_xor_hash:
                 item = transport.item(drive_id, item.id)
                 _refuse_malware(item)
                 if item.identity != before.identity:
-                    problem = _problem(item, file) if item.quick_xor_hash else "it changed during the download"
+                    problem = _problem(item, partial) if item.quick_xor_hash else "it changed during the download"
             if not problem:
                 fsync(partial)
                 partial.replace(target)
@@ -64,10 +65,7 @@ def download(transport: Transport, drive_id: str, item: Item, target: Path, prog
 
 def is_downloaded(item: Item, path: Path) -> bool:
     """Whether a file has an item's hash. Without a hash the answer is no."""
-    if not item.quick_xor_hash or not path.is_file():
-        return False
-    with PartialFile(path, True, QuickXorHash) as file:
-        return not _problem(item, file)
+    return bool(item.quick_xor_hash) and path.is_file() and not _problem(item, path)
 
 
 def _refuse_malware(item: Item) -> None:
@@ -75,21 +73,23 @@ def _refuse_malware(item: Item) -> None:
         raise Quarantined(f"{item.name} is not downloaded: SharePoint reports malware in it. Check it there.")
 
 
-def _problem(item: Item, file: PartialFile) -> str:
+def _problem(item: Item, path: Path) -> str:
     if item.quick_xor_hash:
-        found = file.digest.base64() if isinstance(file.digest, QuickXorHash) else ""
+        found = hash_file(path)
         return "" if found == item.quick_xor_hash else f"its quickXorHash is {found} instead of {item.quick_xor_hash}"
-    return "" if file.size == item.size else f"it has {file.size:,} bytes instead of {item.size:,}"
+    size = path.stat().st_size
+    return "" if size == item.size else f"it has {size:,} bytes instead of {item.size:,}"
 
 
-def _fetch(transport: Transport, drive_id: str, item: Item, file: PartialFile, progress: Callable[[int], None]) -> None:
+def _fetch(transport: Transport, drive_id: str, item: Item, file: FileIO, progress: Callable[[int], None]) -> None:
     """Append to `file` until its content ends. The caller verifies it."""
     operation = Operation(printable(f"Downloading {item.name}"))
 
     def attempt() -> None:
-        if file.size and file.size == item.size:
+        size = file.tell()
+        if size and size == item.size:
             return
-        with transport.content(drive_id, item.id, f"{file.size}-" if file.size else "", operation) as response:
+        with transport.content(drive_id, item.id, f"{size}-" if size else "", operation) as response:
             receive(response, file, operation.name, progress)
 
     transport.retry(attempt)

@@ -6,6 +6,7 @@ of 160, bytes that are 160 apart share a bit, so that all but the last step is a
 """
 
 import base64
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ BITS = 160
 SHIFT = 11
 ROW = 160
 """Bytes after which the bit positions repeat."""
+CHUNK = 1 << 18
 WIDE_ROW = 64 * ROW
 """Bytes XORed at a time: enough to make numpy's cost a row small, few enough to stay in the processor's first cache."""
 
@@ -53,3 +55,12 @@ class QuickXorHash:
     def base64(self) -> str:
         """The hash as Graph writes it."""
         return base64.b64encode(self.digest()).decode("ascii")
+
+
+def hash_file(path: Path) -> str:
+    """The hash of a file's content, as Graph writes it."""
+    running = QuickXorHash()
+    with path.open("rb", buffering=0) as stream:
+        while chunk := stream.read(CHUNK):
+            running.update(chunk)
+    return running.base64()
