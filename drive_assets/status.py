@@ -14,7 +14,6 @@ import dagster as dg
 from drive_assets.asset import Declaration, declaration
 from drive_assets.reports.records import failed_checks
 from drive_assets.resources.storage import Storage
-from drive_assets.running.instance import UNFINISHED
 from drive_assets.running.versions import latest, outdated
 from drive_assets.splits.manifest import current_version
 from model.common.errors import DataError
@@ -122,17 +121,13 @@ def _attempts(instance: dg.DagsterInstance, key: dg.AssetKey) -> tuple[list[str]
     """Partitions whose last attempt is running, and those whose last attempt failed, with the reason."""
     storage = instance.event_log_storage
     attempts = storage.get_latest_asset_partition_materialization_attempts_without_materializations(key)
-    running, failed, reasons = [], dict[str, str](), dict[str, str]()
+    running, failed, reason = [], dict[str, str](), cache(partial(failure_reason, instance))
     for partition, (run_id, _) in attempts.items():
         run = instance.get_run_by_id(run_id)
-        if run is None:
-            continue
-        if run.status in UNFINISHED or run.status == dg.DagsterRunStatus.QUEUED:
+        if run is not None and not run.is_finished:
             running.append(partition)
-        elif run.status == dg.DagsterRunStatus.FAILURE:
-            if run_id not in reasons:
-                reasons[run_id] = failure_reason(instance, run_id)
-            failed[partition] = _of_partition(reasons[run_id], partition)
+        elif run is not None and run.status == dg.DagsterRunStatus.FAILURE:
+            failed[partition] = _of_partition(reason(run_id), partition)
     return running, failed
 
 

@@ -35,24 +35,17 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Failed:
-    """Why a job has no result."""
-
-    error: str
-    """For the user."""
-    passing: bool = False
-    """Whether the same job may succeed later without anybody changing anything."""
-
-
-@dataclass(frozen=True)
 class Report:
     """The result or the error of a job."""
 
     job: int
     """Its number in `Work.jobs`."""
-    failed: Failed | None = None
+    error: str = ""
+    """Why there is no result, for the user; empty if the job succeeded."""
+    passing: bool = False
+    """Whether a failed job may succeed later without anybody changing anything."""
     value: Any = None
-    """JSON of the task's result class, if the job did not fail."""
+    """JSON of the task's result class."""
 
 
 def to_wire(value: Any) -> Any:

@@ -17,7 +17,7 @@ from dagster_pipes import PipesContext, open_dagster_pipes
 
 from drive_assets.resources.mlflow.tracking import JOB_LOCK
 from drive_assets.tasks import STOP_REQUESTED, TASKS, Task, exit_if_requested
-from drive_assets.wire import Failed, Messages, Report, Work, from_wire, reports_of, to_wire, version
+from drive_assets.wire import Messages, Report, Work, from_wire, reports_of, to_wire, version
 from model.common.errors import DataError, PassingError
 from model.common.files import locked
 from model.common.processes import die_with_parent, hide_from_others
@@ -55,7 +55,7 @@ def _version_error(work: Work, number: int) -> Report | None:
         return None
     here = f"{os.uname().nodename} has {version()} of drive-assets in {sys.prefix}"
     text = f"{here}, the Dagster side has {work.version}: install the same version on both, or share one installation."
-    return Report(number, Failed(text))
+    return Report(number, text)
 
 
 def _log(pipes: PipesContext) -> Log:
@@ -73,10 +73,10 @@ def _do(pipes: PipesContext, task: Task[Any, Any], number: int, job: Any) -> Rep
         return Report(number, value=to_wire(task.do(from_wire(task.job, job), _log(pipes))))
     except DataError as error:
         pipes.log.error(str(error))
-        return Report(number, Failed(str(error), isinstance(error, PassingError)))
+        return Report(number, str(error), isinstance(error, PassingError))
     except Exception as error:  # the other jobs continue; the op fails at the end and names this one
         pipes.log.error(traceback.format_exc())
-        return Report(number, Failed(f"{type(error).__name__}: {error}"))
+        return Report(number, f"{type(error).__name__}: {error}")
 
 
 def _end_with_children(number: int, _: object) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from drive_assets.resources.mlflow.tracking import TrackedRun, UsedData
 from drive_assets.tasks import TrainDetectorJob, TrainJob
-from drive_assets.wire import Failed, Report, Work, from_wire, to_wire
+from drive_assets.wire import Report, Work, from_wire, to_wire
 from model.detection.detector_config import DetectorConfig, DetectorResult
 from model.training.recipes import TrainingConfig
 
@@ -26,7 +26,7 @@ def through_json(value: object) -> object:
         TrainDetectorJob(Path("d.yaml"), Path("w.pt"), Path("work"), DetectorConfig(epochs=2)),
         DetectorResult(Path("w.pt"), {"map50": 0.1 + 0.2}, 3, 8, False, [Path("a/results.png")]),
         Work("train", [{"a": 1}], 7),
-        Report(2, Failed("row 3 is wrong")),
+        Report(2, "row 3 is wrong"),
         Report(0, value={"figures": [1, 0.5, None]}),
     ],
     ids=lambda value: type(value).__name__,

@@ -116,9 +116,9 @@ class Group:
 
 
 def _result(task: Task[Any, R], report: Report) -> R | DataError:
-    if report.failed is None:
+    if not report.error:
         return from_wire(task.result, report.value)
-    return (PassingError if report.failed.passing else DataError)(report.failed.error)
+    return (PassingError if report.passing else DataError)(report.error)
 
 
 class LocalCompute(Compute):

@@ -26,7 +26,7 @@ def fail_when_terminated() -> Iterator[None]:
 @contextmanager
 def raise_missed_interrupts() -> Iterator[None]:
     """Raises KeyboardInterrupt at its end if SIGINT or SIGTERM arrived between two steps, where Dagster drops them."""
-    if not _in_main_thread():
+    if threading.current_thread() is not threading.main_thread():  # Python delivers signals to the main thread only
         yield
         return
     reader, writer = os.pipe()
@@ -42,25 +42,3 @@ def raise_missed_interrupts() -> Iterator[None]:
         signal.set_wakeup_fd(previous)
         os.close(reader)
         os.close(writer)
-
-
-@contextmanager
-def defer_interrupts() -> Iterator[None]:
-    """SIGINT and SIGTERM take effect at the end of the block."""
-    if not _in_main_thread():
-        yield
-        return
-    received: list[int] = []
-    previous = {number: signal.signal(number, lambda number, _: received.append(number)) for number in INTERRUPTS}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-        if received:
-            signal.raise_signal(received[0])
-
-
-def _in_main_thread() -> bool:
-    """Python delivers signals to the main thread only."""
-    return threading.current_thread() is threading.main_thread()

@@ -10,7 +10,7 @@ from dagster_pipes import decode_param
 from drive_assets.resources.cluster import script
 from drive_assets.resources.cluster.job_folder import JobFolder, Submission
 from drive_assets.resources.cluster.slurm import SlurmCompute
-from drive_assets.wire import Failed, Messages, Report, Work, to_wire
+from drive_assets.wire import Messages, Report, Work, to_wire
 
 
 def line(report: Report) -> str:
@@ -36,9 +36,9 @@ def test_a_worker_gets_its_work_the_finished_jobs_and_its_secrets(tmp_path: Path
     assert folder.submission() is None
     folder.prepare(first, Work("train", [1, 2]), {}, [])
     with folder.messages("n1").open("a") as stream:
-        stream.write(line(Report(0, value="done")) + line(Report(1, Failed("row 3 is wrong"))))
+        stream.write(line(Report(0, value="done")) + line(Report(1, "row 3 is wrong")))
     folder.log("n1").write_text("begins\n")
-    assert folder.reports() == {0: Report(0, value="done"), 1: Report(1, Failed("row 3 is wrong"))}
+    assert folder.reports() == {0: Report(0, value="done"), 1: Report(1, "row 3 is wrong")}
 
     folder.prepare(second, Work("train", [1, 2]), {"URI": "it's; $secret"}, [folder.reports()[0]])
     assert folder.submission() == second

@@ -27,7 +27,7 @@ from drive_assets.running.instance import (
     set_default_limit,
     wait_for_pools,
 )
-from drive_assets.running.interrupts import defer_interrupts, raise_missed_interrupts
+from drive_assets.running.interrupts import raise_missed_interrupts
 from drive_assets.running.ui import LOGS
 from model.common.errors import DataError
 
@@ -137,19 +137,6 @@ def test_a_signal_between_two_steps_is_not_lost(number: signal.Signals, handlers
         os.kill(os.getpid(), number)  # Dagster's block notes it, and forgets it at its end
     with raise_missed_interrupts():
         pass
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_deferred_signal_takes_effect_after_the_block_also_if_the_block_fails(
-    number: signal.Signals, handlers_kept: None
-) -> None:
-    signal.signal(number, signal.default_int_handler)
-    done = False
-    with pytest.raises(KeyboardInterrupt), defer_interrupts():
-        os.kill(os.getpid(), number)
-        done = True
-        raise ValueError("the store failed")
-    assert done and signal.getsignal(number) is signal.default_int_handler
 
 
 def test_a_damaged_database_is_named_with_what_to_do(data_root: Path) -> None:

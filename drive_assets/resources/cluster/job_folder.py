@@ -134,7 +134,7 @@ class Batch(Group):
     def valid_reports(self, reports: dict[int, Report], submission: Submission) -> list[Report]:
         """Reports of results whose output files are as the job left them."""
         messages = self.folder.messages(submission.name)
-        return [r for r in reports.values() if not r.failed and _is_unchanged(self.outputs[r.job], messages)]
+        return [r for r in reports.values() if not r.error and _is_unchanged(self.outputs[r.job], messages)]
 
     def fail(self, state: State) -> None:
         """Give the job up. The error names the job, how it ended and its log, and quotes the end of the log."""

@@ -192,7 +192,7 @@ class _Run:
         state, reports = known.get(job, UNKNOWN), batch.folder.reports()
         name = f"Job {job or submission.name}, submitted by run {submission.run},"
         if len(reports) == len(batch.work.jobs):
-            failed = any(report.failed for report in reports.values())
+            failed = any(report.error for report in reports.values())
             valid = len(batch.valid_reports(reports, submission)) == len(reports)
             if (failed and submission.taken_by) or not (failed or valid):
                 return False

@@ -1,14 +1,13 @@
 """The MLflow store: created whole or not at all, and its failures in one sentence each."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from filelock import FileLock
 
 from drive_assets.resources.mlflow.address import SQLITE, scrubbed, tracking_uri
-from drive_assets.running.interrupts import defer_interrupts
 from model.common.errors import DataError, PassingError
 from model.common.files import atomic_path
 
@@ -38,8 +37,7 @@ def store_errors() -> Iterator[None]:
     """
     local = tracking_uri().startswith(SQLITE)
     try:
-        with defer_interrupts() if local else nullcontext():
-            yield
+        yield
     except DataError:
         raise
     except Exception as error:  # of mlflow, sqlalchemy, requests, sqlite3 and boto

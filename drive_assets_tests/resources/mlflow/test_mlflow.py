@@ -201,17 +201,6 @@ def test_a_group_has_the_figures_of_its_best_training(store: Mlflow, data_root: 
     assert (found.metrics, found.tags["best_architecture"]) == ({"best_val_pr_auc_mean": 0.7}, "b")
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_a_signal_waits_for_a_local_store(store: Mlflow, fails: bool) -> None:
-    done = []
-    with pytest.raises(KeyboardInterrupt), store_errors():
-        signal.raise_signal(signal.SIGINT)
-        done.append(True)
-        if fails:
-            raise RuntimeError("the store failed just then")
-    assert done == [True]
-
-
 def test_a_training_that_starts_over_gets_a_new_run_unless_no_epoch_was_logged(store: Mlflow, data_root: Path) -> None:
     first = opened(store, "key", "killed")
     assert opened(store, "key", "next") == first
