@@ -24,8 +24,15 @@ from model.dataset.splits import build_manifest
 from model.dataset.windows import WindowConfig
 from model.recording.schema import DEFAULT_TASKS
 
-MAX_LOGGED = 200
-"""Lines about single recordings in the log of a run."""
+CHANGES = {
+    "skipped": "left out",
+    "accepted": "implausible, and used because accept_implausible names them",
+    "no_longer_used": "in the previous data set and not in this one",
+    "moved": "moved to another split",
+}
+"""What a manifest lists by recording, in words."""
+MAX_LOGGED = 50
+"""Recordings of each kind in the log of a run."""
 MAX_LISTED = 1000
 """Recordings up to which the event of a manifest lists all: of more it would be megabytes."""
 SPLIT_COLUMNS: list[Column] = [
@@ -82,24 +89,14 @@ def split_manifest(
         names = [name for name in known if storage.recording(name).is_dir() or name in used]
         manifest = build_manifest(storage.recordings, names, config.window, config.split, previous, storage.summaries)
     write_json(storage.manifest, manifest)
-    changes = list(_changes(manifest))
-    for line in changes[:MAX_LOGGED]:
-        context.log.warning(line)
-    if len(changes) > MAX_LOGGED:
-        context.log.warning(f"{len(changes) - MAX_LOGGED:,} more such lines: see {storage.manifest}.")
+    for key, words in CHANGES.items():
+        names = manifest[key]
+        lines = [f"  {name}: {reason}" for name, reason in list(names.items())[:MAX_LOGGED]]
+        if len(names) > MAX_LOGGED:
+            lines.append(f"  and {len(names) - MAX_LOGGED:,} more: see {storage.manifest}")
+        if names:
+            context.log.warning("\n".join([f"{len(names):,} recordings {words}:", *lines]))
     return _manifest_result(manifest, storage)
-
-
-def _changes(manifest: Mapping[str, Any]) -> Iterator[str]:
-    """Recordings that are left out, no longer used, or moved."""
-    for name, reason in manifest["skipped"].items():
-        yield f"Skipped {name}: {reason}"
-    for name, reason in manifest["accepted"].items():
-        yield f"{name} is implausible and used because accept_implausible names it: {reason}"
-    for name, reason in manifest["no_longer_used"].items():
-        yield f"{name} was in the previous data set and is not in this one: {reason}"
-    for name, (before, now) in manifest["moved"].items():
-        yield f"{name} moved from {before} to {now}"
 
 
 def _manifest_result(manifest: Mapping[str, Any], storage: Storage) -> dg.MaterializeResult:

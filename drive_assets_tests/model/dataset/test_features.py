@@ -18,13 +18,6 @@ def test_the_usual_channels_are_five_and_ten_features() -> None:
     assert list(scaling.values()) == [(0, 150), (650, 4500), (0, 100), (0, 100)]
 
 
-def test_features_follow_the_channels_that_are_there() -> None:
-    raw = torch.tensor([[75.0, 25.0]])
-    torch.testing.assert_close(
-        telemetry_features(raw, inputs=("SPEED", "ACCELERATOR_POS_D")), torch.tensor([[0.5, 0.25]])
-    )
-
-
 def test_telemetry_is_scaled_clamped_and_its_gear_one_hot() -> None:
     raw = torch.tensor(
         [[75.0, 2575.0, 25.0, 50.0, 3.0], [-1.0, 600.0, 101.0, 0.0, 0.0], [200.0, 4500.0, 0.0, 99.0, 9.0]]
@@ -40,9 +33,11 @@ def test_telemetry_is_scaled_clamped_and_its_gear_one_hot() -> None:
     assert telemetry_features(raw[None, None]).shape == (1, 1, 3, 10)
 
 
-def test_gear_as_one_number() -> None:
+def test_gear_as_one_number_and_features_of_the_channels_that_are_there() -> None:
     raw = torch.tensor([[150.0, 650.0, 0.0, 0.0, 2.0]])
     torch.testing.assert_close(telemetry_features(raw, "continuous"), torch.tensor([[1.0, 0.0, 0.0, 0.0, 0.4]]))
+    two = telemetry_features(torch.tensor([[75.0, 25.0]]), inputs=("SPEED", "ACCELERATOR_POS_D"))
+    torch.testing.assert_close(two, torch.tensor([[0.5, 0.25]]))
     with pytest.raises(DataError, match="Gear coding 'none': expected one of onehot, continuous"):
         telemetry_features(raw, "none")
 

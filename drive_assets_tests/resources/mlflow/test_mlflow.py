@@ -132,21 +132,14 @@ def test_a_deleted_experiment_is_restored(store: Mlflow, data_root: Path) -> Non
     assert client(data_root).get_experiment("1").lifecycle_stage == "active"
 
 
-def test_runs_of_killed_commands_end(store: Mlflow, data_root: Path) -> None:
-    store.end(lambda run_id: run_id == "lost")
-    assert not (data_root / "mlflow.db").exists()
-    lost, alive = (opened(store, name, name) for name in ("lost", "alive"))
-    store.end(lambda run_id: run_id == "lost")
-    assert client(data_root).get_run(lost).info.status == "KILLED"
-    assert client(data_root).get_run(alive).info.status == "RUNNING"
-
-
 def test_the_next_training_ends_runs_of_killed_processes(store: Mlflow, data_root: Path) -> None:
     with dg.instance_for_test() as instance:
         states = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.STARTED)
         ours = [dg.DagsterRun(job_name="job", run_id=make_new_run_id(), status=status) for status in states]
         for run in ours:
             instance.add_run(run)
+        store.end_killed(instance)
+        assert not (data_root / "mlflow.db").exists()
         ids = [opened(store, run_id, run_id) for run_id in (*(run.run_id for run in ours), "of another instance")]
         store.end_killed(instance)
     found = [client(data_root).get_run(run_id).info.status for run_id in ids]
