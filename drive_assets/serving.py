@@ -5,26 +5,16 @@ store the name of this module: it must not be moved.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from model.evaluation.predictor import Arrays
+    from model.evaluation.predictor import Predictor
 
 CHECKPOINT = "best_model.pt"
 
 
-class ServedModel:
-    """The interface that MLflow requires of a model."""
+def _load_pyfunc(path: str) -> "Predictor":
+    """MLflow calls this function, and then `predict` of what it returns."""
+    from model.evaluation.predictor import Predictor
 
-    def __init__(self, checkpoint: Path) -> None:
-        from model.evaluation.predictor import Predictor
-
-        self.predictor = Predictor(checkpoint)
-
-    def predict(self, model_input: "Arrays", params: Any = None) -> Any:
-        """As `Predictor.predict`."""
-        return self.predictor.predict(model_input)
-
-
-def _load_pyfunc(path: str) -> ServedModel:
-    return ServedModel(Path(path) / CHECKPOINT)
+    return Predictor(Path(path) / CHECKPOINT)
