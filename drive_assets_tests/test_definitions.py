@@ -66,6 +66,7 @@ def test_checks() -> None:
         "h5_split:of_the_manifest",
         "checkpoint:finite_history",
         "checkpoint:learnt_something",
+        "checkpoint:no_worse_than_before",
         "evaluation:enough_events",
         "evaluation:calibrated",
         "model_comparison:complete",

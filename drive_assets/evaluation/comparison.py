@@ -23,6 +23,7 @@ from model.dataset.split_file import read_split
 from model.evaluation.config import EvaluationConfig
 from model.evaluation.results import COMPARISON, EVALUATION, Comparison, Evaluation, Row
 from model.network.architectures import ARCHITECTURES
+from model.training.published import decline
 
 if TYPE_CHECKING:
     from drive_assets.resources.mlflow.registry import Example
@@ -66,13 +67,17 @@ def model_comparison(
         winner, weights = evaluations[content.best], storage.checkpoint(content.best) / best.WEIGHTS
         unscored = _score_incumbent(context, storage, compute, version, winner.evaluation_config)
         verdict = best.judge(content, output, weights, unscored)
-        write_comparison(content, verdict, output)
+        declines = {name: decline(storage.checkpoint(name)) for name in evaluations}
+        notes = [f"{name} replaced a better checkpoint: {worse}" for name, worse in declines.items() if worse]
+        write_comparison(content, verdict, output, notes)
         key = key_of_checkpoint(storage, content.best)
         holder = best.promote(winner, output, weights, key) if verdict.promoted else best.incumbent(output)
         pages = _log_to_mlflow(storage, mlflow, content, key, holder, verdict.reason)
     except DataError as error:
         reasons = "\n".join(f"  {name}: {reason}" for name, reason in missing.items())
         raise dg.Failure(f"{error}\n{reasons}", allow_retries=False) from error
+    for note in notes:
+        context.log.warning(note)
     context.log.info(f"{verdict.headline}: {verdict.reason}. {verdict.alias}")
     return dg.MaterializeResult(metadata=_metadata(storage, content, verdict) | pages)
 

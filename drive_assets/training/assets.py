@@ -1,6 +1,7 @@
 """splits -> checkpoint of one architecture"""
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import dagster as dg
@@ -20,11 +21,19 @@ from drive_assets.running.interrupts import fail_when_terminated
 from drive_assets.running.launchpad import Launchpad
 from drive_assets.splits.manifest import read_current_manifest, recorded_version
 from drive_assets.tasks import TRAIN, TrainJob
-from drive_assets.training.checks import finite_history, learnt_something
+from drive_assets.training.checks import finite_history, learnt_something, no_worse_than_before
 from model.common.code import code_version
 from model.common.config import fingerprint
 from model.common.files import sha256
-from model.training.published import BEST, HISTORY, LEARNT_BY, PUBLISHED, TrainingResult
+from model.training.published import (
+    BEST,
+    HISTORY,
+    LEARNT_BY,
+    PUBLISHED,
+    TrainingResult,
+    decline,
+    restore_previous,
+)
 from model.training.recipes import RECIPES, TrainingConfig
 
 
@@ -50,6 +59,11 @@ class TrainingLaunchpad(TrainingConfig, _WithBestDefaults):
         description="Train again although this architecture was trained by this code on the same data with the same "
         "options; otherwise that result is reused, and only missing metrics are logged to MLflow",
     )
+    keep_better: bool = Field(
+        False,
+        description="Keep the published checkpoint if the new one has a lower mean PR-AUC on val, on the same data and "
+        "tasks; the folder previous then holds the new one, instead of the one that was replaced",
+    )
 
     def training_config(self, given: Iterable[str]) -> TrainingConfig:
         """The recipe with the options `given`; others keep the recipe's values."""
@@ -67,7 +81,7 @@ def training_key(architecture: str, data_version: str, recipe: dict[str, Any]) -
 
 
 COLUMNS: list[Column] = [
-    ("epoch", "int", "from 0"),
+    ("epoch", "int", "from 0; pages, logs and MLflow count from 1"),
     ("train_loss", "float", "mean weighted loss over the tasks"),
     ("val_loss", "float", "the same on val"),
     ("val_pr_auc_mean", "float", "decides which epoch is best"),
@@ -81,7 +95,7 @@ COLUMNS: list[Column] = [
     partitions_def=ARCHITECTURE_PARTITIONS,
     output=lambda storage, name: storage.checkpoint(name) / BEST,
     page=checkpoint_page,
-    checks=[finite_history, learnt_something],
+    checks=[finite_history, learnt_something, no_worse_than_before],
     columns=COLUMNS,
     data_version=lambda path: recorded_version(path.with_name(HISTORY)),
     quick={"epochs": 12, "batch_size": 128},
@@ -117,7 +131,14 @@ def checkpoint(
             mlflow.log_files(run_id, [storage.checkpoint(name) / file for file in PUBLISHED], "checkpoint")
             mlflow.log_page(run_id, html(checkpoint_page(storage, name), base_url()), "report.html")
             pages = {"mlflow": mlflow.page(run.experiment), "mlflow_run": mlflow.page(run.experiment, run_id)}
-            return _result(storage, name, result, {name: dg.MetadataValue.url(page) for name, page in pages.items()})
+            shown: dict[str, Any] = {name: dg.MetadataValue.url(page) for name, page in pages.items()}
+            if worse := decline(result.output):
+                mlflow.log_figures(run_id, {"previous_val_pr_auc_mean": worse.before})
+                shown["previous"] = f"{'kept' if config.keep_better else 'better than the new one'}: {worse}"
+                if config.keep_better:
+                    restore_previous(result.output)
+                    result = replace(result)  # its history is read again
+            return _result(storage, name, result, shown)
 
         results = compute.run_each(context, TRAIN, jobs, mlflow.env)
         yield from each_result(context, results, trained, bound_checks(context, storage))
@@ -156,27 +177,26 @@ def _given(context: dg.AssetExecutionContext) -> Iterable[str]:
     return given
 
 
-def _result(
-    storage: Storage, name: str, result: TrainingResult, pages: Mapping[str, dg.UrlMetadataValue]
-) -> dg.MaterializeResult:
-    folder, made = storage.checkpoint(name), result.record["made"]
+def _result(storage: Storage, name: str, result: TrainingResult, more: Mapping[str, Any]) -> dg.MaterializeResult:
+    folder, made, best_epoch = storage.checkpoint(name), result.record["made"], result.record["best_epoch"] + 1
     version = sha256(folder / BEST)[:12]
     best = {key: value for key, value in result.best_metrics.items() if key.startswith("val_") and value is not None}
     words = "already trained on the same data with the same options (train_anew trains again)"
     how = words if result.reused else f"resumed from epoch {done}" if (done := result.resumed_from) else "trained"
+    previous = f"; the previous checkpoint was {more['previous']}" if "previous" in more else ""
     return dg.MaterializeResult(
         data_version=dg.DataVersion(version),
         metadata={
             "report": report_link("checkpoint", name, version),
-            "summary": f"{how}; {len(result.history)} epochs, best is {result.record['best_epoch']}",
-            "best_epoch": result.record["best_epoch"],
+            "summary": f"{how}; {len(result.history)} epochs, best is {best_epoch}{previous}",
+            "best_epoch": best_epoch,
             "epochs": len(result.history),
             "resumed_from": result.resumed_from,
             **{key: float(value) for key, value in best.items()},
             "parameters": made["parameters"],
             "windows_per_s": round(made["windows_per_s"], 1),
             "device": f"{made['device']}, {made['precision']}",
-            **pages,
+            **more,
             "path": dg.MetadataValue.path(folder),
         },
     )

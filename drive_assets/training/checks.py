@@ -7,7 +7,7 @@ import dagster as dg
 from drive_assets.checks import ERROR, check_result, partition_check
 from drive_assets.resources.storage import Storage
 from drive_assets.splits.manifest import read_manifest
-from model.training.published import HISTORY, read_history
+from model.training.published import HISTORY, PREVIOUS, decline, read_history
 
 
 @partition_check(blocking=True)
@@ -43,5 +43,17 @@ def learnt_something(storage: Storage, name: str) -> dg.AssetCheckResult:
         problems,
         "Train longer, with another learning_rate, or on more recordings.",
         about=f"{name}, PR-AUC on val at its best epoch",
-        metadata={"best_epoch": history["best_epoch"]},
+        metadata={"best_epoch": history["best_epoch"] + 1},
+    )
+
+
+@partition_check()
+def no_worse_than_before(storage: Storage, name: str) -> dg.AssetCheckResult:
+    """The checkpoint did not replace one with a higher mean PR-AUC on val, on the same data and tasks."""
+    folder = storage.checkpoint(name)
+    worse = decline(folder)
+    return check_result(
+        [str(worse)] if worse else [],
+        f"The better checkpoint is in {folder / PREVIOUS}: move its files back, or train again with keep_better.",
+        about=name,
     )

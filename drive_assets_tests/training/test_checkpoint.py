@@ -16,7 +16,7 @@ from drive_assets.resources.storage import Storage
 from drive_assets.training import assets
 from drive_assets_tests.model.split_files import write_split_file
 from drive_assets_tests.training.conftest import SMALL
-from model.training.published import HISTORY
+from model.training.published import HISTORY, Decline
 
 TWO = ["simple_concat_lstm", "simple_concat_transformer"]
 
@@ -111,12 +111,17 @@ def test_each_training_has_a_run_of_its_own_and_a_published_one_is_reused(
     assert [(run.info.run_id, run.info.end_time) for run in again] == [
         (run.info.run_id, run.info.end_time) for run in (first, second)
     ]
-    assert [steps(data_root, run) for run in again] == [[0, 1]] * 2
+    assert [steps(data_root, run) for run in again] == [[1, 2]] * 2
 
-    result, log = train(instance, train_anew=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(assets, "decline", lambda output: Decline(0.9, 0.8))
+        result, log = train(instance, train_anew=True, keep_better=True)
     assert result.success
+    assert (data_root / "models" / "multimodal" / TWO[0] / HISTORY).read_bytes() == published
+    (event,) = [event for event in result.asset_materializations_for_node("checkpoint") if event.partition == TWO[0]]
+    assert event.metadata["previous"].value == "kept: mean PR-AUC on val fell from 0.900 to 0.800"
     assert any(f"{TWO[0]} epoch 2/2  " in line for line in log)
-    assert [steps(data_root, run) for run in runs(data_root)] == [[0, 1]] * 4
+    assert [steps(data_root, run) for run in runs(data_root)] == [[1, 2]] * 4
 
 
 @pytest.mark.timeout(600)

@@ -3,7 +3,7 @@
 The best is chosen on val; its figures are reported on test.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -104,10 +104,13 @@ def rank(
     )
 
 
-def write_comparison(content: Comparison, verdict: Verdict, output: Path) -> None:
+def write_comparison(content: Comparison, verdict: Verdict, output: Path, notes: Sequence[str] = ()) -> None:
     """Write comparison.{html,csv,json,png} to `output` and to `output`/comparisons/<data version>.
 
     The second copy stays when the data change.
+
+    Args:
+        notes: warnings that the page shows below the verdict.
     """
     rows = [*content.variants, *content.baselines]
     figure = comparison_figure(rows, content.tasks, content.best)
@@ -115,6 +118,7 @@ def write_comparison(content: Comparison, verdict: Verdict, output: Path) -> Non
     shown: dict[str, Any] = {
         "content": content,
         "verdict": verdict,
+        "notes": notes,
         "figure": png_bytes(figure, FIGURE_BYTES),
         "curves": png_bytes(curves, FIGURE_BYTES),
         "recordings": len(set(test_predictions(output / content.best).recording.tolist())),

@@ -8,7 +8,7 @@ import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from model.common.config import fingerprint
 from model.common.errors import DataError
@@ -16,7 +16,8 @@ from model.common.files import fsync, sha256, write_json
 from model.training.schedule import Metrics
 
 BEST, LATEST, HISTORY = PUBLISHED = ("best_model.pt", "latest_checkpoint.pt", "training_history.json")
-WORK = ".work"
+WORK, PREVIOUS = ".work", "previous"
+"""Folders of trainings in progress, and of the files that the published training replaced."""
 SUM = "sum"
 LEARNT_BY = (
     "model.factory",
@@ -63,15 +64,50 @@ class TrainingResult:
 
 
 def publish(work: Path, output: Path) -> None:
-    """Replace the files in `output` by those of the complete training in `work`.
+    """Replace the files in `output` by those of the complete training in `work`; `output`/previous keeps the former.
 
     The state to resume from is last: a process that was killed before leaves the rest to the next call.
     """
+    (output / PREVIOUS).mkdir(exist_ok=True)
     for path in [work / name for name in (BEST, HISTORY, LATEST)]:
         if path.is_file():
+            if (output / path.name).is_file():
+                shutil.copyfile(output / path.name, output / PREVIOUS / path.name)
             path.replace(output / path.name)
     fsync(output)
     shutil.rmtree(work)
+
+
+def restore_previous(output: Path) -> None:
+    """Publish the previous training again; the one that replaced it becomes the previous one."""
+    restored = output / WORK / "restored"
+    shutil.copytree(output / PREVIOUS, restored, dirs_exist_ok=True)
+    publish(restored, output)
+
+
+class Decline(NamedTuple):
+    """Mean PR-AUC on val of two trainings of one architecture, of which the worse one replaced the better one."""
+
+    before: float
+    after: float
+
+    def __str__(self) -> str:
+        return f"mean PR-AUC on val fell from {self.before:.3f} to {self.after:.3f}"
+
+
+def decline(output: Path) -> Decline | None:
+    """How much worse the published training is than the previous one; None if it is not.
+
+    Trainings on different data or of different tasks are not compared.
+    """
+    try:
+        histories = read_history(output / PREVIOUS), read_history(output)
+    except DataError:  # there was none before
+        return None
+    before, after = (history["epochs"][history["best_epoch"]]["val_pr_auc_mean"] for history in histories)
+    tasks = [(history["data_version"], history["training_config"]["tasks"]) for history in histories]
+    comparable = tasks[0] == tasks[1] and before is not None and after is not None
+    return Decline(before, after) if comparable and after < before else None
 
 
 def write_history(path: Path, content: dict[str, Any]) -> None:

@@ -38,7 +38,7 @@ LOCK_TAG = "drive_assets.job_lock"
 """The same path as a tag of the MLflow run."""
 PARAMETER_LIMIT = 500
 EPOCH = "epoch"
-"""The metric that every epoch has: its number from 0, which is also the step of its metrics."""
+"""The metric that every epoch has: its number, from 0 in files. MLflow has it from 1, also as the step of metrics."""
 Epoch = Mapping[str, float | int | None]
 
 
@@ -110,14 +110,17 @@ def close_run(client: "MlflowClient", run: TrackedRun, run_id: str, status: str)
 
 def logged_epochs(client: "MlflowClient", run_id: str) -> set[int]:
     """Numbers of the epochs that a run has."""
-    return {metric.step for metric in client.get_metric_history(run_id, EPOCH)}
+    return {metric.step - 1 for metric in client.get_metric_history(run_id, EPOCH)}
 
 
 def log_metrics(client: "MlflowClient", run_id: str, values: Epoch) -> None:
     """Log the values that are defined, those of an epoch at its number."""
     from mlflow.entities import Metric
 
-    now, step = round(time.time() * 1000), int(values.get(EPOCH) or 0)
+    now, step = round(time.time() * 1000), 0
+    if EPOCH in values:
+        step = int(values[EPOCH] or 0) + 1
+        values = {**values, EPOCH: step}
     metrics = [Metric(key, float(value), now, step) for key, value in values.items() if value is not None]
     client.log_batch(run_id, metrics=metrics)
 

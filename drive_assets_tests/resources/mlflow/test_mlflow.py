@@ -168,7 +168,7 @@ def test_a_training_is_logged_and_missing_epochs_follow_at_the_end(
         "MLflow failed (TypeError); training continues, and its metrics are logged when the run ends."
     ]
     run_id = store.complete(run, epochs, 1)
-    assert [metric.step for metric in client(data_root).get_metric_history(run_id, "lr")] == [0, 1, 2, 3]
+    assert [metric.step for metric in client(data_root).get_metric_history(run_id, "lr")] == [1, 2, 3, 4]
     assert client(data_root).get_run(run_id).info.status == "FINISHED"
     assert store.complete(run, epochs, 4) == run_id == store.find("key")
     assert len(client(data_root).search_runs(["1"])) == 1
