@@ -1,6 +1,6 @@
 """Figures of an evaluation and of a comparison, as matplotlib Figures; nothing touches global state."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,103 +10,94 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from model.common.figures import COLOURS, legend, new_figure
 from model.evaluation.measures import reliability
 from model.evaluation.predictions import Predictions
-from model.evaluation.results import CurvePoint, Row, SplitFigures
+from model.evaluation.results import CurvePoint, Row, SplitFigures, TaskFigures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Tasks = Mapping[str, Predictions]
-
 
 def evaluation_figures(predictions: Predictions, figures: SplitFigures, title: str) -> dict[str, "Figure"]:
     """The plots of one evaluation by file stem."""
-    tasks = {task: predictions.task(column) for column, task in enumerate(predictions.tasks)}
-    return {
-        "pr_curves": pr_curves(tasks, title),
-        "roc_curves": roc_curves(tasks, title),
-        "reliability": reliability_diagram(tasks, title),
-        "score_distributions": score_distributions(tasks, figures, title),
-        "confusion": confusion_matrices(tasks, figures, title),
-        "timeline": prediction_timeline(predictions, figures, title),
-        "alarm_curves": alarm_curves(tasks, figures, title),
-    }
+    plots = {}
+    for stem, (what, draw, is_shared) in PLOTS.items():
+        plots[stem], panels = new_figure(1 if is_shared else len(predictions.tasks), f"{title}: {what} on test")
+        for column, task in enumerate(predictions.tasks):
+            axes = panels[0 if is_shared else column]
+            draw(axes, task, predictions.task(column), figures[task], COLOURS[column])
+    return {**plots, "timeline": prediction_timeline(predictions, figures, title)}
 
 
-def pr_curves(tasks: Tasks, title: str) -> "Figure":
-    """Precision over recall of each task; dotted: chance."""
-    figure, (axes,) = new_figure(1, f"{title}: precision and recall on test")
-    for (task, windows), colour in zip(tasks.items(), COLOURS, strict=False):
-        if windows.labels.any():
-            precision, recall, _ = precision_recall_curve(windows.labels, windows.probabilities)
-            axes.step(recall, precision, where="post", color=colour, label=task)
-            axes.axhline(windows.labels.mean(), color=colour, linestyle=":", linewidth=1)
+def _pr_curve(axes: "Axes", task: str, windows: Predictions, figures: TaskFigures, colour: str) -> None:
+    if windows.labels.any():
+        precision, recall, _ = precision_recall_curve(windows.labels, windows.probabilities)
+        axes.step(recall, precision, where="post", color=colour, label=task)
+        axes.axhline(windows.labels.mean(), color=colour, linestyle=":", linewidth=1)
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     legend(axes, "dotted: random")
-    return figure
 
 
-def roc_curves(tasks: Tasks, title: str) -> "Figure":
-    """True over false positive rate of each task."""
-    figure, (axes,) = new_figure(1, f"{title}: ROC on test")
-    for (task, windows), colour in zip(tasks.items(), COLOURS, strict=False):
-        if windows.labels.any() and not windows.labels.all():
-            axes.plot(*roc_curve(windows.labels, windows.probabilities)[:2], color=colour, label=task)
-    axes.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1)
+def _roc_curve(axes: "Axes", task: str, windows: Predictions, figures: TaskFigures, colour: str) -> None:
+    if windows.labels.any() and not windows.labels.all():
+        axes.plot(*roc_curve(windows.labels, windows.probabilities)[:2], color=colour, label=task)
+    axes.axline((0, 0), slope=1, color="grey", linestyle=":", linewidth=1)
     axes.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1), ylim=(0, 1.02))
     legend(axes, None)
-    return figure
 
 
-def reliability_diagram(tasks: Tasks, title: str) -> "Figure":
-    """Observed rate over predicted probability; the larger a point, the more windows it stands for."""
-    figure, (axes,) = new_figure(1, f"{title}: calibration on test")
-    axes.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1)
-    for (task, windows), colour in zip(tasks.items(), COLOURS, strict=False):
-        bins = np.array(reliability(windows.labels, windows.probabilities))
-        predicted, observed, count = bins[:, bins[2] > 0]
-        if len(count):
-            axes.plot(predicted, observed, color=colour, linewidth=1, label=task)
-            axes.scatter(predicted, observed, s=12 + 150 * np.sqrt(count / count.sum()), color=colour, alpha=0.6)
+def _reliability(axes: "Axes", task: str, windows: Predictions, figures: TaskFigures, colour: str) -> None:
+    """The larger a point, the more windows it stands for."""
+    bins = np.array(reliability(windows.labels, windows.probabilities))
+    predicted, observed, count = bins[:, bins[2] > 0]
+    if len(count):
+        axes.plot(predicted, observed, color=colour, linewidth=1, label=task)
+        axes.scatter(predicted, observed, s=12 + 150 * np.sqrt(count / count.sum()), color=colour, alpha=0.6)
+    axes.axline((0, 0), slope=1, color="grey", linestyle=":", linewidth=1)
     axes.set(xlabel="predicted probability", ylabel="observed rate", xlim=(0, 1), ylim=(0, 1))
     legend(axes, None)
-    return figure
 
 
-def score_distributions(tasks: Tasks, figures: SplitFigures, title: str) -> "Figure":
-    """Histogram of probabilities of windows with and without the event, one panel per task."""
-    figure, every = new_figure(len(tasks), f"{title}: scores on test")
+def _scores(axes: "Axes", task: str, windows: Predictions, figures: TaskFigures, colour: str) -> None:
     bins = np.linspace(0, 1, 41).tolist()
-    for axes, (task, windows) in zip(every, tasks.items(), strict=False):
-        axes.hist(windows.probabilities[~windows.labels], bins, color=COLOURS[0], alpha=0.6, label="no")
-        axes.hist(windows.probabilities[windows.labels], bins, color=COLOURS[1], alpha=0.7, label="yes")
-        if (threshold := figures[task].threshold) is not None:
-            axes.axvline(threshold, color="black", linestyle="--", linewidth=1, label="threshold")
-        axes.set(title=task, xlabel="probability", ylabel="windows", yscale="symlog")
-        legend(axes, None)
-    return figure
+    axes.hist(windows.probabilities[~windows.labels], bins, color=COLOURS[0], alpha=0.6, label="no")
+    axes.hist(windows.probabilities[windows.labels], bins, color=COLOURS[1], alpha=0.7, label="yes")
+    if figures.threshold is not None:
+        axes.axvline(figures.threshold, color="black", linestyle="--", linewidth=1, label="threshold")
+    axes.set(title=task, xlabel="probability", ylabel="windows", yscale="symlog")
+    legend(axes, None)
 
 
-def confusion_matrices(tasks: Tasks, figures: SplitFigures, title: str) -> "Figure":
-    """Right and wrong predictions at the threshold chosen on val, one panel per task."""
-    figure, every = new_figure(len(tasks), f"{title}: confusion on test")
-    for axes, task in zip(every, tasks, strict=False):
-        at = figures[task]
-        axes.set_title(task)
-        if at.threshold is None:
-            axes.text(0.5, 0.5, "no positive on val:\nno threshold", ha="center", va="center")
-            axes.set_axis_off()
-            continue
-        counts = np.array([[at.tn, at.fp], [at.fn, at.tp]], int)
-        share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-        for (row, column), value in np.ndenumerate(counts):
-            ink = "white" if share[row, column] > 0.6 else "black"
-            text = f"{value:,}\n{share[row, column]:.1%}"
-            axes.text(column, row, text, ha="center", va="center", color=ink)
-        axes.set(xticks=(0, 1), xticklabels=("no", "yes"), yticks=(0, 1), yticklabels=("no", "yes"))
-        axes.set(xlabel=f"predicted (at {at.threshold:.2f})", ylabel="observed")
-    return figure
+def _confusion(axes: "Axes", task: str, windows: Predictions, figures: TaskFigures, colour: str) -> None:
+    axes.set_title(task)
+    if figures.threshold is None:
+        axes.text(0.5, 0.5, "no positive on val:\nno threshold", ha="center", va="center")
+        axes.set_axis_off()
+        return
+    counts = np.array([[figures.tn, figures.fp], [figures.fn, figures.tp]], int)
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), value in np.ndenumerate(counts):
+        ink = "white" if share[row, column] > 0.6 else "black"
+        axes.text(column, row, f"{value:,}\n{share[row, column]:.1%}", ha="center", va="center", color=ink)
+    axes.set(xticks=(0, 1), xticklabels=("no", "yes"), yticks=(0, 1), yticklabels=("no", "yes"))
+    axes.set(xlabel=f"predicted (at {figures.threshold:.2f})", ylabel="observed")
+
+
+def _alarm_curve(axes: "Axes", task: str, windows: Predictions, figures: TaskFigures, colour: str) -> None:
+    _plot_curve(axes, figures.alarm_curve, color=colour, marker=".", markersize=3, linewidth=1, label=task)
+    _label_curves(axes)
+    legend(axes, None)
+
+
+PLOTS = {
+    "pr_curves": ("precision and recall", _pr_curve, True),
+    "roc_curves": ("ROC", _roc_curve, True),
+    "reliability": ("calibration", _reliability, True),
+    "score_distributions": ("scores", _scores, False),
+    "confusion": ("confusion", _confusion, False),
+    "alarm_curves": ("events foreseen", _alarm_curve, True),
+}
+"""By file stem: what is shown, the function that draws a task, and whether tasks share one panel."""
 
 
 def prediction_timeline(predictions: Predictions, figures: SplitFigures, title: str) -> "Figure":
@@ -133,16 +124,6 @@ def shade(axes: "Axes", seconds: npt.NDArray[np.float64], observed: npt.NDArray[
     axes.fill_between(
         seconds, 0, 1, where=observed, color=COLOURS[1], alpha=alpha, step="mid", linewidth=0, label="observed"
     )
-
-
-def alarm_curves(tasks: Tasks, figures: SplitFigures, title: str) -> "Figure":
-    """Share of events foreseen over false alarms per hour, one line per task."""
-    figure, (axes,) = new_figure(1, f"{title}: events foreseen on test")
-    for task, colour in zip(tasks, COLOURS, strict=False):
-        _plot_curve(axes, figures[task].alarm_curve, color=colour, marker=".", markersize=3, linewidth=1, label=task)
-    _label_curves(axes)
-    legend(axes, None)
-    return figure
 
 
 def comparison_figure(rows: Sequence[Row], tasks: Sequence[str], best: str) -> "Figure":
@@ -192,4 +173,5 @@ def _plot_curve(axes: "Axes", points: Sequence[CurvePoint], **style: Any) -> Non
 def _label_curves(axes: "Axes") -> None:
     axes.set(xlabel="false alarms per hour", ylabel="share of events foreseen", ylim=(0, 1.02))
     axes.set_xscale("symlog", linthresh=1)
+    axes.autoscale(axis="x")
     axes.set_xlim(left=-0.1)
