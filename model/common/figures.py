@@ -1,12 +1,9 @@
 """Figures without global state: creating, styling and saving them."""
 
 import io
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-from model.common.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,12 +12,6 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000", "#999999", "#7F3C8D")
 """Okabe and Ito's colours, which colour-blind readers can distinguish; then two more."""
 LEVEL_DPI = (110, 90, 72, 60, 48, 36)
-
-
-def save_png(figure: "Figure", path: Path) -> None:
-    """Write a figure, atomically."""
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=LEVEL_DPI[0])
 
 
 def png_bytes(figure: "Figure", limit: int) -> bytes:

@@ -211,8 +211,13 @@ def _named(holder: Path) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8 to `path`, atomically."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path`, atomically."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
 
 
 def write_json(path: Path, content: Any) -> None:

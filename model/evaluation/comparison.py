@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 
 from model.common.errors import DataError
-from model.common.figures import png_bytes, save_png
-from model.common.files import atomic_path, write_text
+from model.common.figures import png_bytes
+from model.common.files import atomic_path, write_bytes, write_text
 from model.common.pages import render
 from model.evaluation.best import Verdict
 from model.evaluation.paired import Areas
@@ -113,20 +113,20 @@ def write_comparison(content: Comparison, verdict: Verdict, output: Path, notes:
         notes: warnings that the page shows below the verdict.
     """
     rows = [*content.variants, *content.baselines]
-    figure = comparison_figure(rows, content.tasks, content.best)
+    figure = png_bytes(comparison_figure(rows, content.tasks, content.best), FIGURE_BYTES)
     curves = foreseen_figure(rows, content.tasks, content.best, content.best_baseline)
     shown: dict[str, Any] = {
         "content": content,
         "verdict": verdict,
         "notes": notes,
-        "figure": png_bytes(figure, FIGURE_BYTES),
+        "figure": figure,
         "curves": png_bytes(curves, FIGURE_BYTES),
         "recordings": len(set(test_predictions(output / content.best).recording.tolist())),
         "created": datetime.now().strftime("%Y-%m-%d %H:%M"),
         "few_events": FEW_EVENTS,
     }
     for folder in (output / BY_DATA_VERSION / content.data_version, output):
-        save_png(figure, folder / "comparison.png")
+        write_bytes(folder / "comparison.png", figure)
         with atomic_path(folder / "comparison.csv") as temporary:
             _table(content).to_csv(temporary, index=False, lineterminator="\n")
         # Later evaluations replace those that the copy would link to.

@@ -3,8 +3,8 @@
 from datetime import datetime
 from pathlib import Path
 
-from model.common.figures import png_bytes, save_png
-from model.common.files import write_text
+from model.common.figures import png_bytes
+from model.common.files import write_bytes, write_text
 from model.common.pages import render
 from model.dataset.split_file import Split
 from model.evaluation.examples import KINDS, find_examples, picture, worst, write_events
@@ -24,8 +24,9 @@ def write_report(
         recordings: folder of the recordings, for the frames of the worst examples; without it only boxes are drawn.
     """
     figures = evaluation_figures(test, evaluation.test, evaluation.architecture)
-    for stem, figure in figures.items():
-        save_png(figure, output / f"{stem}.png")
+    plots = {stem: png_bytes(figure, PLOT_BYTES) for stem, figure in figures.items()}
+    for stem, content in plots.items():
+        write_bytes(output / f"{stem}.png", content)
     examples = find_examples(test, evaluation.test, split, evaluation.evaluation_config)
     write_events(output / EVENTS, examples)
     pictures = {
@@ -39,7 +40,7 @@ def write_report(
         "model.evaluation",
         "report.html",
         evaluation=evaluation,
-        plots={stem: png_bytes(figure, PLOT_BYTES) for stem, figure in figures.items()},
+        plots=plots,
         worst=pictures,
         recordings=len(set(test.recording.tolist())),
         created=datetime.now().strftime("%Y-%m-%d %H:%M"),
