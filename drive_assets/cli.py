@@ -109,7 +109,7 @@ def parser() -> argparse.ArgumentParser:
 
     video = add("video", "recordings.video", "write a video of an annotated recording")
     video.add_argument("recording", metavar="RECORDING", help="name of a recording")
-    where = "an .mp4 or .webm file; default <recording>.mp4 in the current folder"
+    where = "an .mp4 or .webm file; default videos/<recording>.mp4 in the data root"
     video.add_argument("--output", type=Path, help=where)
     video.add_argument("--speed", type=float, default=5.0, help="times faster than recorded; default 5")
 

@@ -66,6 +66,20 @@ def test_implausible_detection_counts(data_root: object, count: float, expected:
     assert (found.passed, f"{NAMES[0]}: {count} vehicles a frame" in str(found.description)) == (expected, not expected)
 
 
+@pytest.mark.parametrize("source", ["raw/boxy", "simulated/boxy", "simulated"])
+def test_a_detector_trained_on_simulated_frames_is_doubtful_on_real_ones(data_root: object, source: str) -> None:
+    storage = Storage.from_environment()
+    write_details(storage, [3.0, 3.0], ["a", "a"])
+    for name in NAMES:
+        recording = Recording(storage.recording(name))
+        recording.details_path.write_text(json.dumps({**recording.details, "trained_on": source}))
+    (storage.recording(NAMES[1]) / "true_annotations.csv").write_text("")  # simulated drives have one
+    found, simulated = (plausible_detections.evaluate(storage, name) for name in NAMES)
+    assert simulated.passed and found.passed == (source == "raw/boxy")
+    assert found.severity == dg.AssetCheckSeverity.WARN
+    assert ("trained on simulated frames" in str(found.description)) == (source != "raw/boxy")
+
+
 @pytest.mark.parametrize(("weights", "expected"), [(["a", "a"], True), (["a", "b"], False)])
 def test_recordings_annotated_by_two_detectors(data_root: object, weights: list[str], expected: bool) -> None:
     storage = Storage.from_environment()

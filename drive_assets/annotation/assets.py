@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 
 import dagster as dg
+from pydantic import Field
 
 from drive_assets.annotation.checks import plausible_detections, steady_detections
 from drive_assets.asset import Column, asset, bound_checks
@@ -13,16 +15,21 @@ from drive_assets.partitions import RECORDINGS
 from drive_assets.reports.drives import annotations_page
 from drive_assets.reports.links import report_link
 from drive_assets.resources.compute import Compute
-from drive_assets.resources.storage import Storage
+from drive_assets.resources.storage import Storage, own_detector
 from drive_assets.running.batches import Event, each_result, partition_keys
 from drive_assets.running.launchpad import Launchpad
 from drive_assets.tasks import ANNOTATE, AnnotateJob
 from model.annotation.config import AnnotationConfig
+from model.annotation.plots import framed_boxes
 from model.annotation.report import AnnotationReport
 from model.common.files import sha256
+from model.common.images import contact_sheet, evenly
+from model.common.pages import picture
 from model.recording.folder import Recording
 
 DETECTOR = dg.AssetSelection.assets("boxy_detector")
+PREVIEW_TILES, PREVIEW_WIDTH, PREVIEW_BYTES = 6, 400, 70_000
+"""Of the metadata, where Dagster shows images of up to 100 kB, in base64."""
 COLUMNS: list[Column] = [
     ("Time", "text", "time of the frame"),
     ("filename", "text", "file of the frame"),
@@ -37,8 +44,11 @@ COLUMNS: list[Column] = [
 class AnnotationLaunchpad(AnnotationConfig, Launchpad):
     """How frames are annotated."""
 
-    weights: str = ""
-    """Weights file of the detector; empty: the one that boxy_detector trained."""
+    weights: str = Field(
+        "",
+        description="Weights file of the detector; empty: that of DRIVE_ASSETS_WEIGHTS, otherwise what boxy_detector "
+        "trained",
+    )
 
 
 @asset(
@@ -64,7 +74,8 @@ def annotations(
     """The vehicles in each frame. **In:** the recording's frames, and the weights of `boxy_detector` or those that the
     launchpad names. **Out:** a row per frame, also for frames without vehicles; `annotations.json` records how they
     were annotated. An interrupted run resumes where it stopped."""
-    weights = storage.root / config.weights if config.weights else storage.boxy_detector
+    named = config.weights or own_detector()
+    weights = storage.root / Path(named).expanduser() if named else storage.boxy_detector
     chosen = AnnotationConfig(**config.model_dump(exclude={"weights"}))
     jobs = [AnnotateJob(storage.recording(name), weights, storage.cache, chosen) for name in partition_keys(context)]
     results = compute.run_each(context, ANNOTATE, jobs)
@@ -72,7 +83,9 @@ def annotations(
 
 
 def _result(storage: Storage, name: str, report: AnnotationReport) -> dg.MaterializeResult:
-    path = Recording(storage.recording(name)).annotations_path
+    recording = Recording(storage.recording(name))
+    path, annotations = recording.annotations_path, recording.annotations()
+    tiles = framed_boxes(recording, annotations, evenly(len(annotations), PREVIEW_TILES), PREVIEW_WIDTH)
     version = sha256(path)[:12]
     counts = {key: value for key, value in asdict(report).items() if isinstance(value, int)}
     return dg.MaterializeResult(
@@ -83,7 +96,9 @@ def _result(storage: Storage, name: str, report: AnnotationReport) -> dg.Materia
             **counts,
             "vehicles_per_frame": round(report.vehicles_per_frame, 3),
             "frames_per_s": round(report.frames_per_s, 2),
+            "preview": dg.MetadataValue.md(f"![]({picture(contact_sheet(tiles, 2, PREVIEW_BYTES))})"),
             "weights": report.weights,
+            "trained_on": report.trained_on or "unknown",
             "backend": report.backend,
             "classes": ", ".join(report.class_names),
             "path": dg.MetadataValue.path(path),

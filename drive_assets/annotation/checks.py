@@ -7,7 +7,8 @@ import dagster as dg
 
 from drive_assets.checks import ERROR, WARN, check_result, partition_check
 from drive_assets.resources.storage import Storage
-from model.recording.folder import Recording
+from model.detection.detector import SIMULATED
+from model.recording.folder import TRUE_ANNOTATIONS, Recording
 from model.recording.plausibility import implausible_detections
 
 MAX_PER_FRAME = 60.0
@@ -20,16 +21,20 @@ MAX_RATIO, MAX_CONFIDENCE_CHANGE = 4.0, 0.15
 
 @partition_check()
 def plausible_detections(storage: Storage, name: str) -> dg.AssetCheckResult:
-    """An untrained detector finds no vehicles, or hundreds in every frame. If the camera is upside down, all vehicles
-    are in the sky; such recordings are left out of data sets unless accept_implausible names them."""
+    """An untrained detector finds no vehicles, or hundreds in every frame, and one that was trained on simulated frames
+    misses vehicles in real ones. If the camera is upside down, all vehicles are in the sky; such recordings are left
+    out of data sets unless accept_implausible names them."""
     recording = Recording(storage.recording(name))
     annotations = recording.annotations()
     count = round(float(annotations.count.mean()), 2) if len(annotations) else 0.0
     problems = [] if 0 < count <= MAX_PER_FRAME else [f"{count} vehicles a frame"]
+    source = str(recording.details.get("trained_on", ""))
+    if SIMULATED in source.split("/") and not (recording.folder / TRUE_ANNOTATIONS).is_file():
+        problems.append(f"the detector was trained on simulated frames ({source}) and misses vehicles in real ones")
     findings = implausible_detections(annotations.box, recording.annotated_region().height)
     return check_result(
         problems + [finding.text for finding in findings],
-        "Look at the frames, or annotate again with other weights.",
+        "Look at the frames, or annotate again with other weights (in the launchpad, or as DRIVE_ASSETS_WEIGHTS).",
         about=name,
         severity=ERROR if any(finding.blocks_training for finding in findings) else WARN,
         metadata={"vehicles_per_frame": count},

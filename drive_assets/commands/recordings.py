@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from pathlib import Path
 
 from drive_assets.commands.common import tell, writable_storage
 from drive_assets.partitions import register_recordings
@@ -72,7 +71,8 @@ def video(options: argparse.Namespace) -> bool:
     from model.recording.folder import parse_recording_name
 
     parse_recording_name(options.recording)
-    output = options.output or Path(f"{options.recording}{SUFFIX}")
-    frames = write_video(writable_storage().recording(options.recording), output, options.speed, tell)
+    storage = writable_storage()
+    output = options.output or storage.root / "videos" / f"{options.recording}{SUFFIX}"
+    frames = write_video(storage.recording(options.recording), output, options.speed, tell)
     tell(f"{output}: {frames} frames")
     return True

@@ -70,7 +70,8 @@ def annotations_page(storage: Storage, name: str) -> Page:
     region = recording.annotated_region()
     picked = evenly(len(annotations), TILES)
     tiles = framed_boxes(recording, annotations, picked, TILE_WIDTH)
-    shown = ("weights", "backend", "class_names", "frames_per_s", "resumed", "unreadable", "other_size", "missing")
+    shown = ("weights", "trained_on", "backend", "class_names", "frames_per_s", "resumed", "unreadable", "other_size",
+             "missing")  # fmt: skip
     known = {key: details[key] for key in shown if key in details}
     return Page(
         f"Annotations of {name}",

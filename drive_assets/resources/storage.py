@@ -30,6 +30,11 @@ def inbox_root() -> Path:
     return Path(os.environ.get("DRIVE_ASSETS_INBOX") or data_root() / "inbox").expanduser().resolve()
 
 
+def own_detector() -> str:
+    """`DRIVE_ASSETS_WEIGHTS`: a team's weights in place of those that boxy_detector trains; empty if there are none."""
+    return os.environ.get("DRIVE_ASSETS_WEIGHTS", "")
+
+
 class Storage(dg.ConfigurableResource):
     """The layout of the data root as paths. Creates no folder before something is written to it."""
 

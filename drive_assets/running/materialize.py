@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS, RECORDINGS, SPLITS, check_known, recording_keys
-from drive_assets.resources.storage import Storage
+from drive_assets.resources.storage import Storage, own_detector
 from drive_assets.running.batches import PARTITION, RANGE_END, RANGE_START
 from drive_assets.running.instance import end_interrupted_run, lease, wait_for_pools
 from drive_assets.running.interrupts import INTERRUPTIONS, raise_missed_interrupts
@@ -165,7 +165,8 @@ class _Plan:
     def _left_out(self, key: dg.AssetKey, wanted: Sequence[str]) -> set[str]:
         graph = self.repository.asset_graph
         # Given weights replace the detector: it does not matter then whether its training failed.
-        replaced = {dg.AssetKey("boxy_detector")} if self.config.get("annotations", {}).get("weights") else set()
+        given = self.config.get("annotations", {}).get("weights") or own_detector()
+        replaced = {dg.AssetKey("boxy_detector")} if given else set()
         left_out: set[str] = set()
         for parent in graph.get(key).parent_keys - replaced:
             failed, definition = self.failed[parent], graph.get(parent).partitions_def

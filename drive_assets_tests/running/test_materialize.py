@@ -149,8 +149,13 @@ def test_a_failed_split_affects_only_what_needs_it(
     assert (("checkpoint", ONE) in made) == is_trained
 
 
-def test_given_weights_replace_a_detector_that_fails(graph: Graph, instance: dg.DagsterInstance) -> None:
-    for config, expected in (({}, []), ({"annotations": {"weights": "mine.pt"}}, NAMES)):
+def test_given_weights_replace_a_detector_that_fails(
+    graph: Graph, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for own, config, expected in (
+        ("", {}, []), ("", {"annotations": {"weights": "mine.pt"}}, NAMES), ("ours.pt", {}, NAMES)
+    ):  # fmt: skip
+        monkeypatch.setenv("DRIVE_ASSETS_WEIGHTS", own)
         graph.made.clear()
         graph.wrong["boxy_detector", ""] = [DataError("no images")]
         run(graph, instance, "recording,boxy_detector,annotations", config=config)

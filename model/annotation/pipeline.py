@@ -20,7 +20,7 @@ from model.common.config import fingerprint
 from model.common.errors import DataError, PassingError, is_out_of_memory
 from model.common.files import sha256, write_json
 from model.common.progress import Log
-from model.detection.detector import configure_ultralytics, load_detector, vehicle_classes
+from model.detection.detector import configure_ultralytics, load_detector, training_source, vehicle_classes
 from model.recording.annotations import Annotations, write_annotations
 from model.recording.content import FRAME_HASHES, file_hashes
 from model.recording.folder import Recording, Region
@@ -52,6 +52,7 @@ class Annotator:
             outputs[number] = output
         self.digest = sha256(weights)
         self.weights = f"{weights.name} {self.digest[:12]}"
+        self.trained_on = training_source(detector, weights)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         network = detector.model.eval()
         self.stride = int(network.stride.max())
@@ -97,6 +98,7 @@ class Annotator:
             report = AnnotationReport(
                 recording=recording.name,
                 weights=self.weights,
+                trained_on=self.trained_on,
                 frames=len(annotations),
                 unreadable=skipped["unreadable"],
                 other_size=skipped["other_size"],

@@ -10,6 +10,8 @@ class AnnotationReport:
     recording: str
     weights: str
     """Name and start of the SHA-256 of the detector's file"""
+    trained_on: str
+    """The source of the frames that the detector was trained on; empty if unknown."""
     frames: int
     unreadable: int
     """Files that are not pictures, truncated or damaged."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import av
@@ -25,6 +26,7 @@ RECORDED_FPS = 2
 SPEED = 5.0
 """How many times faster than recorded the film plays."""
 SUFFIX = ".mp4"
+PROGRESS_S = 5.0
 ENCODERS = {
     SUFFIX: ("libx264", {"preset": "veryfast", "crf": "26"}, {"movflags": "+faststart"}),
     ".webm": ("libvpx", {"crf": "20", "b": "4M", "deadline": "realtime", "cpu-used": "4"}, {}),
@@ -61,7 +63,7 @@ def write_video(
     frames, size = 0, (0, 0, 0)
     with atomic_path(output) as temporary, av.open(temporary, "w", options=container_options) as film:
         stream: Any = film.add_stream(encoder, Fraction(RECORDED_FPS * speed).limit_denominator(1000), options=options)
-        for image in _images(Recording(recording), part):
+        for image in _images(Recording(recording), part, log):
             if not frames:
                 size = image.shape
                 stream.height, stream.width, stream.pix_fmt = size[0], size[1], "yuv420p"
@@ -69,15 +71,13 @@ def write_video(
                 continue
             film.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
             frames += 1
-            if frames % 500 == 0:
-                log(f"{frames} frames")
         if not frames:
             raise DataError(f"{recording} has no annotated frame that can be read.")
         film.mux(stream.encode())
     return frames
 
 
-def _images(recording: Recording, part: slice) -> Iterator[Image]:
+def _images(recording: Recording, part: slice, log: Log) -> Iterator[Image]:
     """The annotated frames that can be read, each with its bar."""
     annotations, (telemetry, _), labels = recording.annotations(), recording.telemetry(), recording.labels()
     if not labels["Time"].equals(telemetry["Time"].astype(labels["Time"].dtype)):
@@ -86,7 +86,11 @@ def _images(recording: Recording, part: slice) -> Iterator[Image]:
     ahead = [labels[[f"{name}_{h}s" for h in HORIZONS_S]].astype(object).to_numpy() for name in ACTIONS]
     rows = {time: row for row, time in enumerate(telemetry["Time"])}
     region, names, frames = recording.annotated_region(), recording.class_names(), recording.frames()
-    for index in range(len(annotations))[part]:
+    indices, logged = range(len(annotations))[part], monotonic()
+    for index in indices:
+        if monotonic() - logged > PROGRESS_S:
+            logged = monotonic()
+            log(f"{index - indices.start:,} of {len(indices):,} frames")
         time = annotations.time[index]
         image = cv2.imread(str(frames[time])) if time in frames and time in rows else None
         if image is not None:

@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from model.common.errors import DataError
-from model.common.files import atomic_path
+from model.common.files import atomic_path, sha256
 from model.detection.vehicles import COCO_VEHICLES, OWN_CLASSES, VEHICLE_WORDS
 
 BUNDLED = Path(__file__).parent / "pretrained" / "yolo12n_simulated.pt"
+TRAINED_ON = "trained_on"
+"""Key in weights: the source of the frames that they were trained on."""
+SIMULATED = "simulated"
+"""The source of the bundled weights' frames; sources below a folder of this name are simulated, too."""
 
 
 def configure_ultralytics(folder: Path) -> None:
@@ -73,6 +77,11 @@ def load_detector(weights: Path) -> Any:
     if (channels := detector.model.yaml.get("channels", 3)) != 3:
         raise DataError(f"{weights} takes images of {channels} channels: expected a detector for colour images, of 3.")
     return detector
+
+
+def training_source(detector: Any, weights: Path) -> str:
+    """The source of the frames that a detector was trained on; empty if the weights do not say."""
+    return SIMULATED if sha256(weights) == sha256(BUNDLED) else str((detector.ckpt or {}).get(TRAINED_ON, ""))
 
 
 def vehicle_classes(

@@ -13,8 +13,9 @@ from model.common.config import fingerprint
 from model.common.errors import DataError, is_out_of_memory
 from model.common.files import atomic_path, explained_errors, sha256, write_json, write_text
 from model.detection.dataset_folder import dataset_version
-from model.detection.detector import BUNDLED, configure_ultralytics
+from model.detection.detector import BUNDLED, TRAINED_ON, configure_ultralytics
 from model.detection.detector_config import DetectorConfig, DetectorResult
+from model.detection.yolo_dataset import SOURCE
 
 CPU_BATCH, GPU_BATCH, MEMORY_SHARE = 8, 16, 0.6
 POLL_S = 1.0
@@ -78,7 +79,7 @@ def train_detector(
             f"Training the detector failed: {error}. If memory ran out, choose a smaller batch or image_size; if the "
             "disk is full, free some space and run it again."
         ) from error
-    return _publish(folder, output, batch, saved is not None)
+    return _publish(dataset.parent, folder, output, batch, saved is not None)
 
 
 def _restore(folder: Path) -> dict[str, Any] | None:
@@ -159,13 +160,13 @@ def _repeated(call: Callable[[], None]) -> Iterator[None]:
         thread.join()
 
 
-def _publish(folder: Path, output: Path, batch: int, resumed: bool) -> DetectorResult:
+def _publish(dataset: Path, folder: Path, output: Path, batch: int, resumed: bool) -> DetectorResult:
     """Copy the best weights to `output`, and drop the checkpoints."""
     from ultralytics.utils.torch_utils import strip_optimizer
 
     epochs = read_epochs(folder / RESULTS)
     with atomic_path(output) as temporary:
-        strip_optimizer(folder / BEST, temporary)
+        strip_optimizer(folder / BEST, temporary, updates={TRAINED_ON: _source(dataset)})
     best = max(epochs, key=lambda epoch: epoch["metrics/mAP50_95"])
     names = {"mAP50": "map50", "mAP50_95": "map50_95", "precision": "precision", "recall": "recall"}
     metrics = {short: float(best[f"metrics/{long}"]) for long, short in names.items()}
@@ -173,6 +174,14 @@ def _publish(folder: Path, output: Path, batch: int, resumed: bool) -> DetectorR
     write_json(folder / PUBLISHED, {"weights": sha256(output), **figures})
     shutil.rmtree(folder / "weights")
     return DetectorResult(output, **figures, resumed=resumed, files=_files(folder))
+
+
+def _source(dataset: Path) -> str:
+    """Where a data set's frames come from; its name if it was made elsewhere."""
+    try:
+        return str(json.loads((dataset / SOURCE).read_text(encoding="utf-8"))["source"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return dataset.name
 
 
 def _published(folder: Path, output: Path) -> DetectorResult | None:

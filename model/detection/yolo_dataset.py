@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from model.common.errors import DataError
-from model.common.files import write_text
+from model.common.files import write_json, write_text
 from model.detection.dataset_folder import PARTS, link_or_copy
 from model.recording.frame_files import is_whole
 
@@ -16,6 +16,8 @@ LARGEST_FILE = 64 * 1024 * 1024
 ASPECT_TOLERANCE = 0.01
 """Largest relative difference between an image's aspect ratio and that of the size that its boxes are given in."""
 MOST_PROBLEMS = 20
+SOURCE = "source.json"
+"""In a data set: the last two folders of its raw data, such as simulated/boxy."""
 
 
 class UnusableImage(Exception):
@@ -142,6 +144,7 @@ class DatasetWriter:
                 f"Expected {expected}.{examples}"
             )
         listed = "".join(f"  {number}: {name}\n" for number, name in enumerate(self.names))
+        write_json(self.folder / SOURCE, {"source": "/".join(raw.resolve().parts[-2:])})
         # No absolute path: the data root can be moved.
         write_text(self.folder / "dataset.yaml", f"train: images/train\nval: images/val\nnames:\n{listed}")
 

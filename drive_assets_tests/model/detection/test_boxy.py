@@ -62,6 +62,7 @@ def test_full_size_labels_become_normalised_lines(tmp_path: Path) -> None:
     assert report.images == {"train": 3, "val": 3}
     assert report.dropped == {"images with flaws": 2, "boxes on the bonnet": 2, "images with a degenerate box": 2}
     assert (tmp_path / "set" / "dataset.yaml").read_text().endswith("names:\n  0: vehicle\n")
+    assert json.loads((tmp_path / "set" / "source.json").read_text()) == {"source": f"{tmp_path.name}/raw"}
     assert mosaic(tmp_path / "set")[:2] == b"\xff\xd8"
 
 

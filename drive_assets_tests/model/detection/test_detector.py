@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from model.common.errors import DataError, is_out_of_memory
-from model.detection.detector import BUNDLED, configure_ultralytics, load_detector, vehicle_classes
+from model.detection.detector import BUNDLED, configure_ultralytics, load_detector, training_source, vehicle_classes
 from model.detection.detector_config import DetectorConfig
 from model.detection.detector_training import train_detector
 
@@ -69,7 +69,9 @@ def test_models_other_than_yolo_detectors_for_colour_images_are_named(tmp_path: 
 
 
 def test_the_bundled_detector_loads() -> None:
-    assert vehicle_classes(load_detector(BUNDLED).names) == ({0: 0}, ["vehicle"])
+    detector = load_detector(BUNDLED)
+    assert vehicle_classes(detector.names) == ({0: 0}, ["vehicle"])
+    assert training_source(detector, BUNDLED) == "simulated"
 
 
 def test_sizes_and_starting_weights_are_checked_without_a_download(tmp_path: Path) -> None:
@@ -92,6 +94,7 @@ def dataset(tmp_path: Path) -> Path:
             cv2.imwrite(str(tmp_path / "images" / split / f"{number}.png"), image)
             (tmp_path / "labels" / split / f"{number}.txt").write_text("0 0.5 0.5 0.5 0.5\n")
     (tmp_path / "dataset.yaml").write_text("train: images/train\nval: images/val\nnames:\n  0: vehicle\n")
+    (tmp_path / "source.json").write_text('{"source": "simulated/boxy"}')
     return tmp_path / "dataset.yaml"
 
 
@@ -102,7 +105,8 @@ def test_a_tiny_training_publishes_its_best_weights(dataset: Path, tmp_path: Pat
     assert {"train/box_loss", "metrics/mAP50", "val/box_loss"} <= set(epochs[0])
     assert set(result.metrics) == {"map50", "map50_95", "precision", "recall"}
     assert (result.epochs, result.batch, result.resumed) == (1, 4, False)
-    assert load_detector(result.weights).names == {0: "vehicle"}
+    detector = load_detector(result.weights)
+    assert (detector.names, training_source(detector, result.weights)) == ({0: "vehicle"}, "simulated/boxy")
     expected = {"results.csv", "results.png", "args.yaml", "confusion_matrix.png", "BoxPR_curve.png"}
     assert expected | {"val_batch0_labels.jpg", "val_batch0_pred.jpg"} <= {path.name for path in result.files}
     repeated = train_detector(dataset, tmp_path / "out.pt", TINY, epochs.append, tmp_path / "work")
