@@ -111,11 +111,16 @@ def test_drives_are_annotated_and_labelled_and_nothing_is_redone(data_root: Path
     with open_instance() as instance:
         for asset in ("recording", "annotations", "future_labels"):
             assert instance.get_materialized_partitions(dg.AssetKey(asset)) == set(NAMES[:2])
-        labels = instance.fetch_materializations(
-            dg.AssetRecordsFilter(asset_key=dg.AssetKey("future_labels"), asset_partitions=[NAMES[1]]), limit=1
-        )
-        shown = labels.records[0].asset_materialization
-        assert shown is not None and {"report", "brake_1s_rate"} <= set(shown.metadata)
+        shown = {}
+        for asset in ("annotations", "future_labels"):
+            wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=[NAMES[1]])
+            event = instance.fetch_materializations(wanted, limit=1).records[0].asset_materialization
+            assert event is not None
+            shown[asset] = event.metadata
+        assert {"report", "brake_1s_rate"} <= set(shown["future_labels"])
+        preview = str(shown["annotations"]["preview"].value)
+        assert preview.startswith("![](data:image/jpeg;base64,") and len(preview) < 100_000
+        assert shown["annotations"]["trained_on"].value == "simulated"
     made = data_root / "recordings" / NAMES[0] / "annotations.csv"
     before = made.read_bytes()
     status, told = drive_assets("run", "--select", "annotations", *chosen)

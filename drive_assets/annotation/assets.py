@@ -28,8 +28,8 @@ from model.common.pages import picture
 from model.recording.folder import Recording
 
 DETECTOR = dg.AssetSelection.assets("boxy_detector")
-PREVIEW_TILES, PREVIEW_WIDTH, PREVIEW_BYTES = 6, 400, 70_000
-"""Of the metadata, where Dagster shows images of up to 100 kB, in base64."""
+PREVIEW_TILES, PREVIEW_WIDTH, PREVIEW_BYTES = 6, 320, 70_000
+"""Of the metadata, where Dagster shows images of up to 100 kB, in base64. Faces and plates are too small to be read."""
 COLUMNS: list[Column] = [
     ("Time", "text", "time of the frame"),
     ("filename", "text", "file of the frame"),
