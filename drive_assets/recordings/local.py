@@ -136,7 +136,7 @@ def find_units(folder: Path, deeper: bool = True) -> Iterator[tuple[Path, str]]:
     """
     for path in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
         inside, problem = [], _problem(path)
-        if deeper and problem == OTHER and path.is_dir():
+        if deeper and problem == OTHER and path.is_dir() and not path.is_symlink():
             inside = [(unit, reason) for unit, reason in find_units(path, deeper=False) if reason != OTHER]
         yield from inside or [(path, problem)]
 
@@ -150,10 +150,11 @@ def _problem(path: Path) -> str:
     if path.suffix.lower() in UNFINISHED:
         return "is an unfinished download or copy: wait until it is complete, or remove it"
     try:
-        is_unit = (
-            is_recording_name(path.name) or _has_telemetry(path) if path.is_dir() else path.suffix.lower() == ".zip"
-        )
-        return "" if is_unit and path.exists() else OTHER
+        if path.is_dir():
+            is_unit = is_recording_name(path.name) or _has_telemetry(path)
+        else:
+            is_unit = path.suffix.lower() == ".zip" and path.exists()
+        return "" if is_unit else OTHER
     except OSError as error:
         return f"cannot be read: {error.strerror}"
 
