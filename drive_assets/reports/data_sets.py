@@ -3,26 +3,21 @@
 from pathlib import Path
 
 from drive_assets.reports.links import file_link
-from drive_assets.reports.page import Cell, Link, Page, Picture, Section, Table
+from drive_assets.reports.page import Cell, Link, Page, Picture, Section, Table, drawn
 from drive_assets.resources.storage import Storage
 from drive_assets.splits.manifest import read_manifest
-from model.common.figures import png_bytes
 from model.common.images import read_image, small_jpeg
 from model.dataset.plots import split_overview
 from model.dataset.split_file import read_fingerprint
 from model.detection.dataset_folder import mosaic
 from model.recording.schema import DEFAULT_TASKS
 
-FIGURE_BYTES, PICTURE_BYTES = 200_000, 250_000
+PICTURE_BYTES = 250_000
 CAPTION = "Share of windows beside the wanted one, and rates of positives, by split"
 
 
 def manifest_page(storage: Storage) -> Page:
-    """Which recording is in which split, what each contributes, and which are left out and why.
-
-    Raises:
-        DataError: the manifest cannot be read.
-    """
+    """Which recording is in which split, what each contributes, and which are left out and why."""
     manifest = read_manifest(storage)
     splits, recordings = manifest["splits"], manifest["recordings"]
     by_split: list[list[Cell]] = []
@@ -60,7 +55,7 @@ def manifest_page(storage: Storage) -> Page:
         facts={f"windows in {name}": part["windows"] for name, part in splits.items()}
         | {"recordings": len(recordings), "left out": len(reasons["skipped"])},
         sections=[
-            Section("Shares and rates", pictures=[Picture(png_bytes(split_overview(manifest), FIGURE_BYTES), CAPTION)]),
+            Section("Shares and rates", pictures=[drawn(split_overview(manifest), CAPTION)]),
             Section("By split", table=Table(("split", "recordings", *columns), by_split)),
             Section(
                 "By recording",
@@ -75,11 +70,7 @@ def manifest_page(storage: Storage) -> Page:
 
 
 def split_page(storage: Storage, name: str) -> Page:
-    """How often each label is true in a split.
-
-    Raises:
-        DataError: the manifest, or the split's file, cannot be read.
-    """
+    """How often each label is true in a split."""
     part = read_manifest(storage)["splits"][name]
     rates = [(label, count, f"{part['label_rates'][label]:.2%}") for label, count in part["positives"].items()]
     return Page(

@@ -8,11 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from drive_assets.reports.links import file_link
-from drive_assets.reports.page import Cell, Film, Page, Picture, Section, Table
+from drive_assets.reports.page import Cell, Film, Page, Picture, Section, Table, drawn
 from drive_assets.resources.storage import Storage
 from model.annotation.plots import annotation_overview, framed_boxes
 from model.common.errors import DataError
-from model.common.figures import png_bytes
 from model.common.images import evenly, small_jpeg
 from model.recording.folder import Recording, inspect_recording
 from model.recording.plots import drive_timeline
@@ -20,18 +19,14 @@ from model.recording.schema import BINARY_LABELS
 
 TILES, TILE_WIDTH, TILE_BYTES = 9, 400, 40_000
 THUMBNAIL_WIDTH = 160
-FIGURE_BYTES = 200_000
+DETECTIONS = "Vehicles in each frame over the drive, and how confident the detector is"
 CAPTION = "Speed and pedal over the drive, where the driver brakes, and the labels"
 FILM_FRAMES = 300
 """In one part of a film: half a minute to watch, seconds to draw."""
 
 
 def recording_page(storage: Storage, name: str) -> Page:
-    """Frames over the drive, its telemetry and labels over time, dropped rows, and the dialect of the file.
-
-    Raises:
-        DataError: the recording cannot be read.
-    """
+    """Frames over the drive, its telemetry and labels over time, dropped rows, and the dialect of the file."""
     recording = Recording(storage.recording(name))
     report = inspect_recording(recording.folder, most_unreadable=1.0)
     telemetry = report.telemetry
@@ -60,11 +55,7 @@ def recording_page(storage: Storage, name: str) -> Page:
 
 
 def annotations_page(storage: Storage, name: str) -> Page:
-    """Frames with boxes, detections over the drive, how it was annotated, and the drive as a film.
-
-    Raises:
-        DataError: the annotations cannot be read.
-    """
+    """Frames with boxes, detections over the drive, how it was annotated, and the drive as a film."""
     recording = Recording(storage.recording(name))
     annotations, details = recording.annotations(), recording.details
     region = recording.annotated_region()
@@ -98,12 +89,7 @@ def annotations_page(storage: Storage, name: str) -> Page:
             ),
             Section(
                 "Detections over the drive",
-                pictures=[
-                    Picture(
-                        png_bytes(annotation_overview(annotations, name), FIGURE_BYTES),
-                        "Vehicles in each frame over the drive, and how confident the detector is",
-                    )
-                ],
+                pictures=[drawn(annotation_overview(annotations, name), DETECTIONS)],
             ),
             Section("How it was annotated", table=Table.of(known)),
             Section("Film", "Drawn when it is first played, which takes some seconds.", films=_films(recording)),
@@ -112,11 +98,7 @@ def annotations_page(storage: Storage, name: str) -> Page:
 
 
 def labels_page(storage: Storage, name: str) -> Page:
-    """How often each label is true, how often it is unknown, and when.
-
-    Raises:
-        DataError: the labels cannot be read.
-    """
+    """How often each label is true, how often it is unknown, and when."""
     recording = Recording(storage.recording(name))
     labels = recording.labels()
     rows: list[list[Cell]] = []
@@ -153,7 +135,7 @@ def _films(recording: Recording) -> list[Film]:
 def _timeline(recording: Recording) -> Picture:
     telemetry, _ = recording.telemetry()
     labels = recording.labels() if recording.labels_path.is_file() else None
-    return Picture(png_bytes(drive_timeline(telemetry, labels, recording.name), FIGURE_BYTES), CAPTION)
+    return drawn(drive_timeline(telemetry, labels, recording.name), CAPTION)
 
 
 def thumbnail(recording: Recording) -> bytes:

@@ -14,11 +14,7 @@ DEFAULT_URL = "http://127.0.0.1:3001"
 
 
 def base_url() -> str:
-    """`DRIVE_ASSETS_REPORTS_URL`: the address of the report server in a browser, without a trailing slash.
-
-    Raises:
-        DataError: it is not an HTTP address.
-    """
+    """`DRIVE_ASSETS_REPORTS_URL`, without a trailing slash. DataError if it is not an HTTP address."""
     url = os.environ.get(VARIABLE, "").strip().rstrip("/") or DEFAULT_URL
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc:

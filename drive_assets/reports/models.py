@@ -4,24 +4,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from drive_assets.reports.links import file_link
-from drive_assets.reports.page import Link, Page, Picture, Section, Table
+from drive_assets.reports.page import Link, Page, Section, Table, drawn
 from drive_assets.resources.storage import Storage
 from drive_assets.splits.manifest import current_version
-from model.common.figures import png_bytes
 from model.training.plots import training_curves
 from model.training.published import HISTORY, read_history
 from model.training.recipes import RECIPES
 
-FIGURE_BYTES = 200_000
 CAPTION = "Losses on train and val, and PR-AUC on val, by epoch"
 
 
 def checkpoint_page(storage: Storage, architecture: str) -> Page:
-    """Training curves, the best epoch, the recipe and the data version.
-
-    Raises:
-        DataError: there is no such architecture, or its history cannot be read.
-    """
+    """Training curves, the best epoch, the recipe and the data version."""
     folder = storage.checkpoint(architecture)
     history = read_history(folder)
     epochs, recipe, trained = history["epochs"], history["training_config"], history["data_version"]
@@ -37,9 +31,7 @@ def checkpoint_page(storage: Storage, architecture: str) -> Page:
             **{f"{name.removeprefix('val_pr_auc_')}, PR-AUC on val": best[name] for name in best if "pr_auc" in name},
         },
         sections=[
-            Section(
-                "Curves", pictures=[Picture(png_bytes(training_curves(epochs, architecture), FIGURE_BYTES), CAPTION)]
-            ),
+            Section("Curves", pictures=[drawn(training_curves(epochs, architecture), CAPTION)]),
             Section("Recipe", "Where an option differs from recipe `best`, that value too.", _options(recipe)),
             Section("Files", links=[Link(HISTORY, file_link(storage, folder / HISTORY))]),
         ],

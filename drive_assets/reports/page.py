@@ -2,10 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from model.common.figures import png_bytes
 from model.common.pages import UNDEFINED, render
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FIGURE_BYTES = 200_000
 _PACKAGE = "drive_assets.reports"
 Cell = Any
 """A text, a number, a list of these, a `Link`, a `Thumbnail`, or None if undefined."""
@@ -70,6 +75,8 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
+    """A report. Functions that return one raise DataError if what it shows cannot be read."""
+
     title: str
     text: str = ""
     facts: Mapping[str, Cell] = field(default_factory=dict)
@@ -77,6 +84,11 @@ class Page:
     sections: Sequence[Section] = ()
     from_metadata: bool = False
     """Whether the metadata of the latest materialisation is shown too: figures as facts, mappings as tables"""
+
+
+def drawn(figure: "Figure", caption: str) -> Picture:
+    """A figure of matplotlib."""
+    return Picture(png_bytes(figure, FIGURE_BYTES), caption)
 
 
 def html(page: Page, root: str, links: Sequence[Link] = (), notice: str = "", choice: Any = None) -> str:

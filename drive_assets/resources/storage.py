@@ -67,12 +67,7 @@ class Storage(dg.ConfigurableResource):
         return self.root / "simulated"
 
     def recording(self, name: str) -> Path:
-        """The folder of a recording.
-
-        Raises:
-            DataError: the name is not a recording name. It may come from a partition that anybody added, such as
-                ../../outside.
-        """
+        """DataError if the name is none: it may come from a partition that anybody added, such as ../../outside."""
         parse_recording_name(name)
         return self.recordings / name
 

@@ -17,11 +17,7 @@ from model.recording.folder import Recording
 
 
 def read_manifest(storage: Storage) -> dict[str, Any]:
-    """The content of dataset_config.json.
-
-    Raises:
-        DataError: it is missing or broken.
-    """
+    """The content of dataset_config.json. DataError if it is missing or broken."""
     try:
         content: dict[str, Any] = json.loads(storage.manifest.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -35,11 +31,7 @@ def read_manifest(storage: Storage) -> dict[str, Any]:
 
 
 def read_current_manifest(storage: Storage) -> dict[str, Any]:
-    """The manifest, after checking that the split files were made from it.
-
-    Raises:
-        DataError: as `read_manifest`, or a split file is missing or older.
-    """
+    """The manifest. DataError as `read_manifest`, or if a split file is missing or was made from another one."""
     manifest = read_manifest(storage)
     for name in manifest["splits"]:
         if read_fingerprint(storage.split(name)) != manifest["fingerprint"]:

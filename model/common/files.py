@@ -121,10 +121,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of `path` to write a file to; on success flush it and rename it to `path`.
 
     The temporary name keeps the suffix, since many writers choose the format by it. On an exception it is removed and
-    `path` stays as it was. Missing parent folders are created.
-
-    Raises:
-        DataError: as `explained_errors`.
+    `path` stays as it was. Missing parent folders are created. DataError as `explained_errors`.
     """
     temporary = temporary_sibling(path)
     with explained_errors(path):

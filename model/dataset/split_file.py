@@ -52,11 +52,7 @@ class Split(Frames):
 
 
 def write_split(path: Path, recordings: Sequence[Path], config: WindowConfig, fingerprint: str = "") -> None:
-    """Write the split of `recordings`, folders in their final order, to an H5 file, atomically.
-
-    Raises:
-        DataError: as `join_recording`, or the recordings differ in channels, classes or coasting threshold.
-    """
+    """Write the split of `recordings`, folders in their final order. DataError as `join_recording`, `common_traits`."""
     if not recordings:
         raise DataError(f"{path}: expected at least one recording.")
     parts = {recording.name: join_recording(Recording(recording), config) for recording in recordings}
