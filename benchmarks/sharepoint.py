@@ -3,7 +3,7 @@
     python -m benchmarks.sharepoint [--size-mib 1024] [--files 5000]
 
 The server runs in another process and uses TLS on loopback. The ratios do not depend on the machine's speed. See
-benchmarks/sharepoint_sensor.py for delta rounds.
+benchmarks/sharepoint_sensor.py for the sensor.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from statistics import median
 from typing import Any
 
 from drive_assets.resources.sharepoint.client import GraphClient
-from drive_assets.resources.sharepoint.http import Operation
+from drive_assets.resources.sharepoint.errors import Operation
 from drive_assets.resources.sharepoint.items import Item
 from drive_assets.resources.sharepoint.quickxorhash import CHUNK, QuickXorHash
 from drive_assets.resources.sharepoint.settings import SharePointSettings

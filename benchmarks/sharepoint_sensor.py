@@ -1,8 +1,8 @@
-"""A delta round of 100,000 items through the SharePoint sensor: seconds per tick, memory, requests without a change.
+"""The first listing of 100,000 items by the SharePoint sensor: seconds per tick, memory, requests without a change.
 
     python -m benchmarks.sharepoint_sensor [--recordings 200] [--frames 499] [--page-size 200]
 
-The library is the tests' local Graph server, in another process than the sensor. Graph's pages have about 200 items.
+The library is the tests' local Graph server, in another process than the sensor.
 Limits: 40 s per tick, 300 MiB in the sensor's process, one request for a tick without a change.
 """
 

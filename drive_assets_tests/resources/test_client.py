@@ -1,4 +1,4 @@
-"""Resolving, listing and delta rounds against the local Graph server."""
+"""Resolving, listing and changes against the local Graph server."""
 
 import re
 import urllib.parse
@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from drive_assets.resources.sharepoint.client import GraphClient
-from drive_assets.resources.sharepoint.items import AccessError, Item, NotFound, ResyncRequired, SharePointError
+from drive_assets.resources.sharepoint.errors import AccessError, NotFound, ResyncRequired, SharePointError
+from drive_assets.resources.sharepoint.items import Item
 from drive_assets_tests.graph_server import Fault, GraphServer
 from drive_assets_tests.resources.conftest import DRIVE
 
 
 def round_of(client: GraphClient, drive_id: str, link: str | None = None) -> tuple[dict[str, Item], str]:
-    """The last state of each item of a delta round, and the link for the next."""
+    """The last state of each item that changed since a link, and the link to later changes."""
     items, is_last = dict[str, Item](), False
     while not is_last:
         page, link, is_last = client.changes(drive_id, link)

@@ -2,8 +2,9 @@
 
 import pytest
 
-from drive_assets.resources.sharepoint.http import quote_id, quote_path, scrub
-from drive_assets.resources.sharepoint.items import Item, SharePointError, parse_item
+from drive_assets.resources.sharepoint.errors import SharePointError, scrub
+from drive_assets.resources.sharepoint.items import Item, parse_item
+from drive_assets.resources.sharepoint.transport import quote_id, quote_path
 from model.common.errors import DataError
 
 FILE = {

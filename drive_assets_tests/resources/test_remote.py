@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from drive_assets.resources.sharepoint.client import GraphClient
-from drive_assets.resources.sharepoint.items import Item, SharePointError
+from drive_assets.resources.sharepoint.errors import SharePointError
+from drive_assets.resources.sharepoint.items import Item
 from drive_assets_tests.graph_server import Fault, GraphServer
 from drive_assets_tests.resources.conftest import BIG
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from drive_assets.resources.sharepoint.client import GraphClient
-from drive_assets.resources.sharepoint.items import AccessError, SharePointError
+from drive_assets.resources.sharepoint.errors import AccessError, SharePointError
 from drive_assets_tests.graph_server import Fault, GraphServer
 from drive_assets_tests.resources.clock import TestClock
 from model.common.downloads import MAX_FAILURES, Throttled

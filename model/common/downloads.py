@@ -122,7 +122,7 @@ def receive(response: "requests.Response", file: FileIO, label: str, progress: C
     else:
         if file.tell() >= total:
             return
-    failure = PassingError(f"{label} failed: the connection was cut repeatedly ({reason}).")
+    failure = PassingError(f"{label} failed: the connection was cut repeatedly ({reason}). A new try resumes.")
     failure.progressed = start == size < file.tell()
     raise failure
 

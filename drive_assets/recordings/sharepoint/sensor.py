@@ -18,7 +18,7 @@ from drive_assets.recordings.files import is_taken, listing, missing_files, size
 from drive_assets.recordings.sharepoint.known import AT_ONCE, Entry, Known, full_listing_request, read_known
 from drive_assets.recordings.sharepoint.library import SET_UP, connect, find_place, settings_key
 from drive_assets.recordings.sharepoint.source import SharePointSource, listing_of_zip
-from drive_assets.resources.sharepoint.items import NotFound, ResyncRequired, SharePointError
+from drive_assets.resources.sharepoint.errors import NotFound, ResyncRequired, SharePointError
 from drive_assets.resources.sharepoint.settings import SharePointSettings
 from drive_assets.resources.storage import Storage
 from drive_assets.running.batches import error_text

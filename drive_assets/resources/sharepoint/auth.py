@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
-from drive_assets.resources.sharepoint.http import Operation, scrub
-from drive_assets.resources.sharepoint.items import AccessError, SharePointError
+from drive_assets.resources.sharepoint.errors import AccessError, Operation, SharePointError, scrub
 from drive_assets.resources.sharepoint.settings import SharePointSettings
 from model.common.downloads import Clock
 from model.common.errors import DataError
@@ -81,7 +80,7 @@ class MsalTokens:
             kind = type(error).__name__
             failures += [error] if isinstance(error, DataError) else []
         # Raised out here: a chained exception could hold secrets. msal hides the failures of requests.
-        if failures:
+        if failures and "access_token" not in (answer or {}):
             raise failures[0]
         if answer is None:
             raise AccessError(

@@ -10,10 +10,10 @@ from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from drive_assets.resources.sharepoint.download import download, is_downloaded
-from drive_assets.resources.sharepoint.http import Operation, quote_id, quote_path
-from drive_assets.resources.sharepoint.items import Item, SharePointError, Unavailable, parse_item
+from drive_assets.resources.sharepoint.errors import Operation, SharePointError, Unavailable
+from drive_assets.resources.sharepoint.items import Item, parse_item
 from drive_assets.resources.sharepoint.remote import BLOCK, RemoteFile
-from drive_assets.resources.sharepoint.transport import Transport
+from drive_assets.resources.sharepoint.transport import Transport, quote_id, quote_path
 from model.common.files import fsync
 
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from io import FileIO
 from pathlib import Path
 
-from drive_assets.resources.sharepoint.http import Operation
-from drive_assets.resources.sharepoint.items import Item, Quarantined, SharePointError, Unavailable
+from drive_assets.resources.sharepoint.errors import Operation, Quarantined, SharePointError, Unavailable
+from drive_assets.resources.sharepoint.items import Item
 from drive_assets.resources.sharepoint.quickxorhash import hash_file
 from drive_assets.resources.sharepoint.transport import Transport
 from model.common.downloads import open_partial, receive

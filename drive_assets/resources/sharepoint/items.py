@@ -1,40 +1,8 @@
-"""What Graph returns: items, and errors that a user can act on."""
+"""Files and folders as Graph returns them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from model.common.errors import DataError, PassingError
-from model.common.printable import printable
-
-
-class SharePointError(DataError):
-    """A request failed. The message names the request, the HTTP status, Graph's code and what to do."""
-
-    def __init__(self, message: str, status: int | None = None, code: str = "") -> None:
-        super().__init__(printable(message))
-        self.status = status
-        self.code = code
-
-
-class AccessError(SharePointError):
-    """The service refuses the credentials (401), or they do not reach that far (403)."""
-
-
-class NotFound(SharePointError):
-    """The site, drive or item does not exist."""
-
-
-class Quarantined(SharePointError):
-    """Two downloads differ from the library's hash, or the item is reported as malware. The content is not used."""
-
-
-class ResyncRequired(SharePointError):
-    """A delta link is too old (410): what changed since then is unknown."""
-
-
-class Unavailable(SharePointError, PassingError):
-    """The service or the network failed: the same request may succeed later."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from urllib3.exceptions import HTTPError
 
-from drive_assets.resources.sharepoint.http import Operation
-from drive_assets.resources.sharepoint.items import Item, SharePointError, Unavailable
+from drive_assets.resources.sharepoint.errors import Operation, SharePointError, Unavailable
+from drive_assets.resources.sharepoint.items import Item
 from drive_assets.resources.sharepoint.transport import Transport
 from model.common.downloads import content_range
 
@@ -49,8 +49,8 @@ class RemoteFile(io.RawIOBase):
         if self._position >= first:
             piece = end[self._position - first :][: len(view)]
         else:
-            last = min(self._position + len(view), first) - 1
-            found_size, piece = self._transport.retry(lambda: self._fetch(f"{self._position}-{last}"))
+            stop = min(self._position + len(view), first)
+            found_size, piece = self._transport.retry(lambda: self._fetch(self._position, stop))
             if found_size != size:
                 raise SharePointError(f"{self._operation.name} failed: it changed meanwhile. Look it up again.")
         view[: len(piece)] = piece
@@ -59,19 +59,22 @@ class RemoteFile(io.RawIOBase):
 
     @cached_property
     def _end(self) -> tuple[int, bytes]:
-        return self._transport.retry(lambda: self._fetch(f"-{BLOCK}"))
+        return self._transport.retry(lambda: self._fetch(-BLOCK))
 
-    def _fetch(self, ranged: str) -> tuple[int, bytes]:
-        """The file's size and the bytes of a range."""
+    def _fetch(self, first: int, stop: int = 0) -> tuple[int, bytes]:
+        """The file's size, and its bytes from `first` to `stop`; if `first` is negative, its last ones."""
+        ranged = f"{first}-{stop - 1}" if first >= 0 else str(first)
+        content, reason = b"", "the response ended early"
         with self._transport.content(self._drive_id, self._item.id, ranged, self._operation) as response:
             start, size = content_range(response)
-            first, _, last = ranged.rpartition("-")
-            wanted_start, end = (int(first), min(int(last) + 1, size)) if first else (max(0, size - int(last)), size)
-            if start != wanted_start and response.status_code != 416:
+            if response.status_code == 416:
+                return size, b""
+            expected = first if first >= 0 else max(0, size + first)
+            if start != expected:
                 raise Unavailable(f"{self._operation.name} failed: SharePoint sent another range than requested.")
-            length, content, reason = end - start if response.status_code != 416 else 0, b"", "the response ended early"
+            length = (min(stop, size) if first >= 0 else size) - start
             try:
-                content = response.raw.read(length, decode_content=False) if length else b""
+                content = response.raw.read(length, decode_content=False)
             except HTTPError as error:
                 reason = type(error).__name__
         if len(content) < length:

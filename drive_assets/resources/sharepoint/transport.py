@@ -5,16 +5,24 @@ import logging
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
 
 from drive_assets.resources.sharepoint.auth import MsalTokens
-from drive_assets.resources.sharepoint.http import TRANSIENT, Operation, connection_error, error_of, quote_id
-from drive_assets.resources.sharepoint.items import Item, SharePointError, Unavailable, parse_item
+from drive_assets.resources.sharepoint.errors import (
+    TRANSIENT,
+    Operation,
+    SharePointError,
+    Unavailable,
+    connection_error,
+    error_of,
+)
+from drive_assets.resources.sharepoint.items import Item, parse_item
 from drive_assets.resources.sharepoint.settings import CLOUDS, MAX_WORKERS, TIMEOUT_S, SharePointSettings
 from model.common.downloads import Retries
+from model.common.errors import DataError
 
 EXPIRED = (401, 403, 404, 410)
 """Of a download address: the next try asks for a new one."""
@@ -127,7 +135,7 @@ class Transport:
         url = f"{self.settings.graph}/v1.0{address}" if address.startswith("/") else address
         if _origin(url) not in self._origins:  # the token must not be sent there
             raise SharePointError(
-                f"{operation.name} failed: the link leads to another host than Graph's. Start a new delta round."
+                f"{operation.name} failed: the link leads to another host than Graph's. Reset the sensor's cursor."
             )
         for _ in range(2):
             token = self.tokens.token()
@@ -149,3 +157,16 @@ class _Session(requests.Session):
 def _origin(url: str) -> tuple[str, str]:
     parts = urlsplit(url)
     return parts.scheme, parts.netloc.lower()
+
+
+def quote_id(name: str) -> str:
+    """An id as a segment of a path: drives begin with b!, whose ! stays."""
+    return quote(name, safe="!,")
+
+
+def quote_path(path: str) -> str:
+    """A path whose segments may hold any character, # and % included."""
+    segments = [segment for segment in path.split("/") if segment]
+    if any(segment in (".", "..") for segment in segments):
+        raise DataError(f"The path {path!r} has a segment . or .. : give it from the top of the library.")
+    return "/".join(quote(segment, safe="") for segment in segments)

@@ -17,7 +17,7 @@ from drive_assets.recordings.assets import recording
 from drive_assets.recordings.sharepoint import source as sharepoint_source
 from drive_assets.recordings.sharepoint.library import read_settings
 from drive_assets.resources.sharepoint.client import GraphClient
-from drive_assets.resources.sharepoint.items import NotFound
+from drive_assets.resources.sharepoint.errors import NotFound
 from drive_assets.resources.storage import Storage
 from drive_assets_tests.graph_server import Fault, GraphServer
 from drive_assets_tests.recordings.conftest import Sensor, drive, write_zip

@@ -12,7 +12,7 @@ from drive_assets.recordings.ingest import ingest
 from drive_assets.recordings.sharepoint.definitions import sharepoint_reconciliation
 from drive_assets.recordings.sharepoint.sensor import sharepoint_sensor
 from drive_assets.recordings.sources import lookup
-from drive_assets.resources.sharepoint.items import SharePointError
+from drive_assets.resources.sharepoint.errors import SharePointError
 from drive_assets.resources.storage import Storage
 from drive_assets_tests.graph_server import Fault, GraphServer
 from drive_assets_tests.recordings.conftest import Clock, Sensor, drive, find_recordings, sketch, write_zip

@@ -1,25 +1,47 @@
-"""Errors of requests that tell the user what to do, and the quoting of addresses."""
+"""Errors that a user can act on, and the responses and failed connections that they stand for."""
 
 import re
 from dataclasses import dataclass
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import requests
 
-from drive_assets.resources.sharepoint.items import (
-    AccessError,
-    NotFound,
-    Quarantined,
-    ResyncRequired,
-    SharePointError,
-    Unavailable,
-)
 from model.common.downloads import requested_pause
-from model.common.errors import DataError
+from model.common.errors import DataError, PassingError
+from model.common.printable import printable
 
 TRANSIENT = (429, 500, 502, 503, 504, 509)
 MAX_MESSAGE = 300
 """Characters of the service's message that an error quotes."""
+
+
+class SharePointError(DataError):
+    """A request failed. The message names the request, the HTTP status, Graph's code and what to do."""
+
+    def __init__(self, message: str, status: int | None = None, code: str = "") -> None:
+        super().__init__(printable(message))
+        self.status = status
+        self.code = code
+
+
+class AccessError(SharePointError):
+    """The service refuses the credentials (401), or they do not reach that far (403)."""
+
+
+class NotFound(SharePointError):
+    """The site, drive or item does not exist."""
+
+
+class Quarantined(SharePointError):
+    """Two downloads differ from the library's hash, or the item is reported as malware. The content is not used."""
+
+
+class ResyncRequired(SharePointError):
+    """A delta link is too old (410): what changed since then is unknown."""
+
+
+class Unavailable(SharePointError, PassingError):
+    """The service or the network failed: the same request may succeed later."""
 
 
 @dataclass(frozen=True)
@@ -82,16 +104,3 @@ def scrub(text: str) -> str:
     """A text of the service on one line, shortened, and without what follows the host in an address."""
     line = " ".join(text.split())
     return re.sub(r"(https?://[^\s/]+)/\S*", r"\1/...", line)[:MAX_MESSAGE]
-
-
-def quote_id(name: str) -> str:
-    """An id as a segment of a path: drives begin with b!, whose ! stays."""
-    return quote(name, safe="!,")
-
-
-def quote_path(path: str) -> str:
-    """A path whose segments may hold any character, # and % included."""
-    segments = [segment for segment in path.split("/") if segment]
-    if any(segment in (".", "..") for segment in segments):
-        raise DataError(f"The path {path!r} has a segment . or .. : give it from the top of the library.")
-    return "/".join(quote(segment, safe="") for segment in segments)
