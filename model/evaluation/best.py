@@ -112,4 +112,4 @@ def promote(evaluation: Evaluation, output: Path, weights: Path, training_key: s
 
 def _shown(interval: Interval | None) -> str:
     """The interval of a difference."""
-    return f"mean PR-AUC on test {interval[0]:+.3f} to {interval[1]:+.3f}" if interval else "difference undefined"
+    return f"{interval[0]:+.3f} to {interval[1]:+.3f} in mean PR-AUC on test" if interval else "difference undefined"
