@@ -2,13 +2,13 @@
 
 import dagster as dg
 
-from drive_assets.resources.storage import SPLIT_NAMES
 from model.common.errors import DataError
+from model.dataset import assignment
 from model.network.architectures import ARCHITECTURES
 from model.recording.folder import parse_recording_name
 
 RECORDINGS = dg.DynamicPartitionsDefinition(name="recordings")
-SPLITS = dg.StaticPartitionsDefinition(SPLIT_NAMES)
+SPLITS = dg.StaticPartitionsDefinition(assignment.SPLITS)
 ARCHITECTURE_PARTITIONS = dg.StaticPartitionsDefinition(ARCHITECTURES)
 
 KEYS_PER_CALL = 1000

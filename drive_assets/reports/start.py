@@ -11,6 +11,7 @@ from drive_assets.reports.page import Cell, Link, Page, Section, Table, Thumbnai
 from drive_assets.reports.records import failed_checks, latest_metadata
 from drive_assets.resources.storage import Storage
 from drive_assets.splits.manifest import read_manifest
+from model.dataset.assignment import SPLITS
 from model.network.architectures import ARCHITECTURES
 
 PER_PAGE = 100
@@ -31,6 +32,11 @@ class Choice(NamedTuple):
     warnings: str = ""
     """Not empty: only recordings with warnings"""
     page: str = "1"
+
+    @property
+    def splits(self) -> Sequence[str]:
+        """Values of `split`."""
+        return ("", *SPLITS, LEFT_OUT)
 
     def link(self, text: str, **changes: str) -> Link:
         """The same page with another choice."""

@@ -10,10 +10,10 @@ import dagster as dg
 
 from model.common.errors import DataError
 from model.common.files import explained_errors
+from model.dataset.assignment import SPLITS
 from model.network.architectures import ARCHITECTURES
 from model.recording.folder import Recording, parse_recording_name
 
-SPLIT_NAMES = ("train", "val", "test")
 PROBE_BYTES = 65_536
 """Bytes that a disk must be able to take before work begins."""
 
@@ -127,7 +127,7 @@ class Storage(dg.ConfigurableResource):
 
     def split(self, name: str) -> Path:
         """Raises DataError if the split does not exist."""
-        _require(name, SPLIT_NAMES, "split")
+        _require(name, SPLITS, "split")
         return self.splits / f"{name}.h5"
 
     @property
