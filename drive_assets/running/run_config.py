@@ -39,13 +39,13 @@ def check_config(
     Raises:
         DataError: config of an unknown asset, an unknown option, or an invalid value.
     """
-    known = [key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()]
+    known, ignored = [key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()], list[str]()
     for name, options in config.items():
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             raise DataError(f"Config for {name!r}: no such asset." + (f" Did you mean {near[0]}?" if near else ""))
         if dg.AssetKey(name) not in selected:
-            tell(f"The config of {name} is ignored: the asset is not selected.")
+            ignored.append(name)
             continue
         job = repository.get_implicit_global_asset_job_def().get_subset(asset_selection={dg.AssetKey(name)})
         try:
@@ -53,6 +53,8 @@ def check_config(
         except dg.DagsterInvalidConfigError as error:
             reasons = "; ".join(_reason(name, problem.message) for problem in error.errors)
             raise DataError(f"Config for {name}: {reasons}. The launchpad lists its options and their types.") from None
+    if ignored:
+        tell(f"Not selected, so that their config is ignored: {', '.join(ignored)}.")
 
 
 def _reason(name: str, message: str) -> str:
