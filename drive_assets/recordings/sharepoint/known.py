@@ -65,7 +65,8 @@ class Known(BaseModel):
     def path(self, item: str) -> str:
         """Path in the watched folder."""
         names: list[str] = []
-        while item != self.place.folder and len(names) < len(self.entries):  # links in changes may form a circle
+        # What moved out has a parent that is not known; changes that are half read may form a circle.
+        while item in self.entries and item != self.place.folder and len(names) < len(self.entries):
             names.append(self.entries[item].name)
             item = self.entries[item].parent
         return "/".join(reversed(names))
@@ -76,7 +77,7 @@ class Known(BaseModel):
         if not (entry or item.deleted or item.is_folder or item.is_zip or is_taken(item.name)):
             return
         affected = {item.parent_id or "", entry.parent if entry else ""}
-        if entry is not None and item.parent_id in self.entries and item.id != self.place.folder:
+        if entry is not None and item.parent_id and item.id != self.place.folder:
             entry.parent = item.parent_id
         for folder in affected & self.entries.keys():
             self.entries[folder].set_changed(now)
@@ -106,6 +107,11 @@ class Known(BaseModel):
                 entry.set_changed(now)
                 changed.append(item.id)
         return changed, gone
+
+    def remove_orphans(self) -> list[str]:
+        """Remove what moved out of the watched folder; returns names of requested recordings in it."""
+        orphans = [id_ for id_, entry in self.entries.items() if entry.parent not in self.entries]
+        return [name for id_ in orphans for name in self.remove(id_)]
 
     def remove(self, item: str) -> list[str]:
         """Remove a folder or zip with all in it; returns the recordings that were requested of it."""

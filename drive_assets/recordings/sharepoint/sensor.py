@@ -142,6 +142,7 @@ class Scan:
                 self._report_removed(self.known.remove(item))
             except Exception as error:  # a failure of one does not stop the others
                 self.tick.note("not read", f"{self.known.path(item)}: {error_text(error)}")
+        self._report_removed(self.known.remove_orphans())
 
     def _is_due(self, item: str, entry: Entry) -> bool:
         """Whether a folder or zip changed and is settled; reports it if not, and what is known of it."""

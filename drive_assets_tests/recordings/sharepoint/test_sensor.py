@@ -90,6 +90,20 @@ def test_a_folder_that_moves_in_is_requested_and_one_that_moves_out_is_reported(
     assert f"1 deleted or moved away in SharePoint and kept here: {DAYS[0]}" in sensor.text
 
 
+def test_a_recording_that_moves_within_the_folder_stays_the_same(
+    sensor: Sensor, library: Path, server: GraphServer
+) -> None:
+    sketch(library / "new", *DAYS[:2])
+    assert sensor.request_all() == DAYS[:2]
+    (library / "done").mkdir()
+    (library / "new" / DAYS[0]).rename(library / "done" / DAYS[0])
+    server.fail(Fault("out_of_order"))
+    assert sensor.request_all() == []
+    (library / "new").rename(library / "later")
+    assert sensor.request_all() == []
+    assert "Nothing new" in sensor.text
+
+
 def test_a_renamed_recording_is_another_one(sensor: Sensor, library: Path) -> None:
     folder = sketch(library, DAYS[0])
     assert sensor.request_all() == [DAYS[0]]
