@@ -40,7 +40,10 @@ def run_demo(
     storage: Storage,
     tell: Log = print,
 ) -> bool:
-    """Simulate drives, materialise the whole graph and list the outputs. Returns whether all succeeded."""
+    """Simulate drives, materialise the whole graph, and report outputs, warnings, the verdict and what to do next.
+
+    Returns whether all succeeded.
+    """
     started = time.monotonic()
     storage.check_writable()
     tell(
@@ -55,7 +58,14 @@ def run_demo(
     names = [source.name for source in sources]
     register_recordings(instance, names)
     config = quick_config(repository.assets_defs_by_key.values()) | SPLITS
-    succeeded = materialize(repository, instance, "*", recordings=names, config=config, tell=tell)
+    warnings: list[str] = []
+
+    def log(line: str) -> None:
+        if line.startswith("  check "):
+            warnings.append(line)
+        tell(line)
+
+    succeeded = materialize(repository, instance, "*", recordings=names, config=config, tell=log)
     minutes = (time.monotonic() - started) / 60
     tell(f"\n{'Succeeded' if succeeded else 'Some failed, see above'} in {minutes:.1f} minutes. Below {storage.root}:")
     tell(f"  recordings with annotations and labels   {storage.recordings}")
@@ -63,5 +73,16 @@ def run_demo(
     tell(f"  splits                                   {storage.splits}")
     tell(f"  12 checkpoints                           {storage.checkpoints}")
     tell(f"  comparison of all, as a page             {storage.evaluations / 'comparison.html'}")
-    tell("Open the graph, its plots and the MLflow runs with `make ui`.")
+    if warnings:
+        tell("\nWarnings:\n" + "\n".join(dict.fromkeys(warnings)))
+    if (event := instance.get_latest_materialization_event(dg.AssetKey("model_comparison"))) is not None:
+        compared = event.asset_materialization
+        assert compared is not None
+        tell(f"\nVerdict: {compared.metadata['verdict'].value}.")
+    tell(
+        "\nNext:\n"
+        "  make ui                                  the graph, report pages and trainings in the browser\n"
+        f"  drive-assets video {names[0]}   a film of a drive with what the detector found\n"
+        "  drive-assets ingest PATH                 your own drives"
+    )
     return succeeded

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import psutil
 import requests
 
+from drive_assets.asset import GROUPS
 from drive_assets.reports import links
 from drive_assets.resources.backends import compute_from_environment
 from drive_assets.resources.mlflow.address import DATABASES, SQLITE, UI_ADDRESS, table_of_trainings, tracking_uri
@@ -28,6 +29,8 @@ from model.common.errors import DataError
 from model.common.files import atomic_path, locked
 from model.common.progress import Log
 
+LINEAGE = f"/asset-groups/?expanded={','.join(f'global@global:{group}' for group in GROUPS)}"
+"""Dagster's page of the asset graph, all groups open."""
 SERVED = (SQLITE, *DATABASES)
 """Beginnings of the addresses of MLflow stores that have no server of their own."""
 STOP_S = 15.0
@@ -77,7 +80,7 @@ def run_ui(host: str, port: int, mlflow_port: int, reports_port: int, tell: Log 
     guarded = [*module, front_door.__name__]
     reports = ["drive_assets.cli", "reports", "--host", host, "--port", str(reports_port)]
     servers = [
-        Server("dagster", [*guarded, "dagster", *definitions, "-h", host, "-p", str(port)], port, door),
+        Server("dagster", [*guarded, "dagster", *definitions, "-h", host, "-p", str(port)], port, door, LINEAGE),
         Server("daemon", [str(Path(sys.executable).parent / "dagster-daemon"), "run", *definitions]),
         Server("reports", [*module, *reports], reports_port, door),
     ]
@@ -182,7 +185,8 @@ def _watch(
                 )
             if status is not None:
                 page, mark, fragment = server.page.partition("#")
-                tell(f"{server.name:8} {address}{page}{f'?token={token}' if token else ''}{mark}{fragment}")
+                query = f"{'&' if '?' in page else '?'}token={token}" if token else ""
+                tell(f"{server.name:8} {address}{page}{query}{mark}{fragment}")
                 waiting.remove(server)
         time.sleep(0.5)
 
