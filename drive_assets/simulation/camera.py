@@ -83,12 +83,8 @@ class View:
         pixels[:, 1] = self.camera.horizon + self.pitch_px - scale * (points[:, 1] + np.interp(ahead, _GRID_M, self.up))
         return pixels
 
-    def polygon(self, points: Points) -> Points:
-        """Project a polygon of (N,3) metres, clipped in front of the camera; (0,2) if none of it lies ahead."""
-        return self.polygons([points])[0]
-
     def polygons(self, polygons: Sequence[Points]) -> list[Points]:
-        """As `polygon`, for several at once."""
+        """Project polygons of (N,3) metres, clipped in front of the camera; (0,2) if none of one lies ahead."""
         ahead = [_clip(points) if points[:, 2].min() < NEAR_M else points for points in polygons]
         pixels, ends = self.project(np.concatenate(ahead)), np.cumsum([len(points) for points in ahead]).tolist()
         return [pixels[start:end] for start, end in pairwise([0, *ends])]

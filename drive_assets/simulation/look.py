@@ -11,16 +11,13 @@ WEATHERS = ("clear", "overcast", "fog", "rain")
 
 _AMBIENT = {"day": (1.0, 1.0, 1.0), "dusk": (0.5, 0.46, 0.5), "night": (0.12, 0.10, 0.10)}
 _SKY = {
-    ("day", "clear"): ((215, 150, 95), (238, 220, 200)),
-    ("day", "overcast"): ((185, 178, 172), (214, 209, 204)),
-    ("day", "fog"): ((196, 194, 192), (204, 203, 202)),
-    ("day", "rain"): ((150, 145, 140), (178, 174, 170)),
-    ("dusk", "clear"): ((120, 80, 60), (115, 150, 215)),
-    ("dusk", "overcast"): ((95, 85, 80), (120, 115, 120)),
-    ("dusk", "fog"): ((110, 105, 103), (118, 115, 114)),
-    ("dusk", "rain"): ((80, 74, 70), (98, 92, 90)),
+    "clear": ((215, 150, 95), (238, 220, 200)),
+    "overcast": ((185, 178, 172), (214, 209, 204)),
+    "fog": ((196, 194, 192), (204, 203, 202)),
+    "rain": ((150, 145, 140), (178, 174, 170)),
 }
-_NIGHT_SKY = ((20, 14, 10), (38, 32, 28))
+"""By day, above and at the horizon."""
+_SUNSET = ((120, 80, 60), (115, 150, 215))
 _VISIBILITY_M = {"clear": 1400.0, "overcast": 900.0, "rain": 380.0, "fog": 150.0}
 
 
@@ -44,15 +41,16 @@ class Look:
         rng = np.random.default_rng([seed, 5])
         light = LIGHTS[rng.choice(3, p=(0.64, 0.18, 0.18))]
         weather = WEATHERS[rng.choice(4, p=(0.42, 0.28, 0.12, 0.18))]
-        top, low = _NIGHT_SKY if light == "night" else _SKY[light, weather]
+        ambient = np.array(_AMBIENT[light])
+        sky = _SUNSET if (light, weather) == ("dusk", "clear") else np.array(_SKY[weather]) * ambient
         dim = rng.uniform(0.82, 1.08) * (0.85 if weather in ("rain", "overcast") else 1.0)
         sun = rng.uniform(-0.2, 0.2) if weather == "clear" else 0.0
         return cls(
             light=light,
             weather=weather,
-            ambient=np.array(_AMBIENT[light]) * dim,
-            sky_top=np.array(top, float) * dim,
-            sky_low=np.array(low, float) * dim,
+            ambient=ambient * dim,
+            sky_top=np.array(sky[0]) * dim,
+            sky_low=np.array(sky[1]) * dim,
             visibility_m=_VISIBILITY_M[weather] * rng.uniform(0.75, 1.3),
             noise={"day": 1.8, "dusk": 3.0, "night": 4.5}[light] * rng.uniform(0.8, 1.3),
             blur=bool(rng.random() < 0.4),

@@ -102,7 +102,7 @@ class Scenery:
                 bend = base + np.sign(tip - base) * 60
                 road = [(base, -11.2), (bend, -11.2), (tip, -40.0), (tip, -48.0), (bend, -17.4), (base, -17.4)]
                 points = np.array([(y - side, 0.0, place - view.s) for place, side in road])
-                fill(image, view.polygon(points), self.look.lit(asphalt, max(10.0, bend - view.s)))
+                fill(image, view.polygons([points])[0], self.look.lit(asphalt, max(10.0, bend - view.s)))
 
     def _grain(self, image: Image, view: View) -> None:
         """Fine texture that moves with the road, drawn at half size and added to the ground."""

@@ -131,15 +131,14 @@ def _outline(
 ) -> tuple[tuple[int, int, int, int], int] | None:
     """Mark the vehicle's pixels in `ids` (sides `number`, rear `number` + 1); returns their clipped box and count."""
     height, width = ids.shape
-    corners = []
-    for face in _faces(shape, view, offset)[1:]:
-        points = view.polygon(shape.outlines[face] + offset)
+    faces = _faces(shape, view, offset)[1:]
+    polygons = view.polygons([shape.outlines[face] + offset for face in faces]) if faces else []
+    for face, points in zip(faces, polygons, strict=True):
         if len(points):
-            corners.append(points)
             cv2.fillPoly(ids, [fixed(points)], number + (face == "rear"), cv2.LINE_8, SUBPIXEL_BITS)
-    if not corners:
+    every = np.concatenate([np.empty((0, 2)), *polygons])
+    if not len(every):
         return None
-    every = np.concatenate(corners)
     x1, y1 = np.clip(np.floor(every.min(axis=0)), 0, (width, height)).astype(int).tolist()
     x2, y2 = np.clip(np.ceil(every.max(axis=0)) + 1, 0, (width, height)).astype(int).tolist()
     if x2 - x1 < 2 or y2 - y1 < 2:
