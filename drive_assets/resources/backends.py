@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from drive_assets.resources.cluster.slurm import SlurmCompute
 from drive_assets.resources.compute import Compute, LocalCompute
+from model.common.config import problems
 from model.common.errors import DataError
 
 BACKENDS: dict[str, type[Compute]] = {"local": LocalCompute, "slurm": SlurmCompute}
@@ -33,5 +34,4 @@ def compute_from_environment() -> Compute:
     try:
         return BACKENDS[name](**content)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors())
-        raise DataError(f"{path}: {problems}") from None
+        raise DataError(f"{path}: {problems(error, BACKENDS[name])}") from None

@@ -136,7 +136,9 @@ class LocalCompute(Compute):
     def run_each(self, context: Context, task: Task[J, R], jobs: Sequence[J], env: Env = None) -> Results[R]:
         """As Compute.run_each: each worker process does its share of the jobs one after the other."""
         shares = _deal(len(jobs), self.processes)
-        environment = {**os.environ, **_thread_limits(self.threads, len(shares)), **(env or {})}
+        cores = int(os.environ.get("OMP_NUM_THREADS") or usable_cores())
+        threads = self.threads or max(1, cores // len(shares))
+        environment = {**os.environ, **thread_limits(threads), **(env or {})}
         groups, workers = list[Group](), list[subprocess.Popen[bytes]]()
         with TemporaryDirectory(prefix="drive-assets-") as folder:
             try:
@@ -195,7 +197,6 @@ def _worker(command: Sequence[str], env: Mapping[str, str]) -> Iterator["subproc
             worker.wait()
 
 
-def _thread_limits(threads: int, workers: int) -> dict[str, str]:
-    available = int(os.environ.get("OMP_NUM_THREADS") or usable_cores())
-    number = str(threads or max(1, available // workers))
-    return {"OMP_NUM_THREADS": number, "MKL_NUM_THREADS": number}
+def thread_limits(number: int) -> dict[str, str]:
+    """Environment variables that limit the threads of torch and OpenMP."""
+    return {"OMP_NUM_THREADS": str(number), "MKL_NUM_THREADS": str(number)}

@@ -23,24 +23,24 @@ class Config(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise DataError(f"{type(self).__name__}: {_problems(error, type(self))}") from None
+            raise DataError(f"{type(self).__name__}: {problems(error, type(self))}") from None
 
     def replace(self, **values: Any) -> Self:
         """A copy with other values, validated again."""
         return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | values)
 
 
-def _problems(error: ValidationError, cls: type[BaseModel]) -> str:
+def problems(error: ValidationError, cls: type[BaseModel]) -> str:
     """Each problem as `field value: what was expected`."""
-    problems = []
+    found = []
     for problem in error.errors(include_url=False):
         place = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            problems.append(f"{place} is unknown: expected one of {', '.join(cls.model_fields)}")
+            found.append(f"{place} is unknown: expected one of {', '.join(cls.model_fields)}")
             continue
         message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-        problems.append(f"{place} {problem['input']!r}: expected {message}" if place else message)
-    return "; ".join(problems) + "."
+        found.append(f"{place} {problem['input']!r}: expected {message}" if place else message)
+    return "; ".join(found) + "."
 
 
 def fingerprint(*parts: Any) -> str:

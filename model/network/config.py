@@ -1,9 +1,8 @@
 """Configuration of a network. Imports no torch: the launchpad derives from it."""
 
-from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from model.common.config import Config
 from model.network.architectures import Decoder, Encoder, Fusion
@@ -28,6 +27,16 @@ HAZARDS = tuple(
 )
 """Of each action: whether it is under way now; whether it begins in second h if it was not under way in the second
 before; whether it ends if it was. "Now" is learnt too: no input channel says for certain that the driver brakes."""
+
+
+def _distinct_labels(tasks: list[str]) -> list[str]:
+    if not tasks or len(set(tasks)) != len(tasks) or not set(tasks) <= set(BINARY_LABELS):
+        raise ValueError(f"distinct labels of {', '.join(BINARY_LABELS)}")
+    return tasks
+
+
+Tasks = Annotated[list[str], AfterValidator(_distinct_labels)]
+"""Labels to predict, at least one."""
 
 
 class NetworkConfig(Config):
@@ -83,17 +92,12 @@ class ModelConfig(NetworkConfig):
     coast_threshold: float = Field(
         LabelConfig().coast_threshold, gt=0, le=100, description="Accelerator position (%) below which the car coasts"
     )
-    prediction_tasks: list[str] = Field(list(DEFAULT_TASKS), description="Labels to predict, a logit each")
+    prediction_tasks: Tasks = Field(list(DEFAULT_TASKS), description="Labels to predict, a logit each")
 
     @property
     def outputs(self) -> list[str]:
         """What the network learns, a logit each."""
         return list(HAZARDS) if self.head == "hazard" else self.prediction_tasks
-
-    @model_validator(mode="after")
-    def _tasks_are_labels(self) -> Self:
-        check_tasks(self.prediction_tasks, "prediction_tasks")
-        return self
 
     @model_validator(mode="after")
     def _features_match_the_channels(self) -> Self:
@@ -105,10 +109,3 @@ class ModelConfig(NetworkConfig):
                 f"{', '.join(self.telemetry_inputs)}"
             )
         return self
-
-
-def check_tasks(tasks: Sequence[str], name: str) -> None:
-    """Raise ValueError unless `tasks` are distinct labels, at least one."""
-    unknown = [task for task in tasks if task not in BINARY_LABELS]
-    if unknown or not tasks or len(set(tasks)) != len(tasks):
-        raise ValueError(f"{name} {list(tasks)}: expected distinct labels of {', '.join(BINARY_LABELS)}")

@@ -55,8 +55,7 @@ class TrainingResult:
     @property
     def history(self) -> list[Metrics]:
         """Figures of each epoch."""
-        epochs: list[Metrics] = self.record["epochs"]
-        return epochs
+        return self.record["epochs"]
 
     @property
     def best_metrics(self) -> Metrics:

@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from model.network.config import HAZARDS, NetworkConfig, check_tasks
+from model.network.config import HAZARDS, NetworkConfig, Tasks
 from model.recording.schema import BINARY_LABELS, DEFAULT_TASKS
 
 FOCAL_ALPHA = {"brake_1s": 0.2, "brake_2s": 0.2, "coast_1s": 0.3, "coast_2s": 0.3}
@@ -18,7 +18,7 @@ OTHER_ALPHA, OTHER_GAMMA, OTHER_WEIGHT = 0.25, 2.0, 1.0
 class TrainingConfig(NetworkConfig):
     """The recipe. Defaults are the reference recipe."""
 
-    tasks: list[str] = Field(list(DEFAULT_TASKS), description="Labels to predict, any of the ten")
+    tasks: Tasks = Field(list(DEFAULT_TASKS), description="Labels to predict, any of the ten")
     epochs: int = Field(100, ge=1, description="Most epochs")
     batch_size: int = Field(256, ge=1, description="Windows a step")
     learning_rate: float = Field(5e-5, gt=0, allow_inf_nan=False, description="Learning rate of AdamW after warm-up")
@@ -79,11 +79,6 @@ class TrainingConfig(NetworkConfig):
         "onehot", description="GEAR as onehot (6 features) or continuous (1 feature)"
     )
     detection_classes: bool = Field(False, description="Add the class of each detection, one-hot, to the inputs")
-
-    @model_validator(mode="after")
-    def _tasks_are_labels(self) -> Self:
-        check_tasks(self.tasks, "tasks")
-        return self
 
     @model_validator(mode="after")
     def _hazards_need_cross_entropy(self) -> Self:

@@ -19,7 +19,7 @@ from drive_assets.resources.cluster.commands import UNKNOWN, SlurmCommands, Slur
 from drive_assets.resources.cluster.job_folder import Batch, JobFolder, Submission
 from drive_assets.resources.cluster.script import submit
 from drive_assets.resources.cluster.settings import SlurmSettings
-from drive_assets.resources.compute import Context, Env, JobsContinue, Results
+from drive_assets.resources.compute import Context, Env, JobsContinue, Results, thread_limits
 from drive_assets.running.instance import PROCESS_TAG
 from drive_assets.running.interrupts import INTERRUPTIONS
 from drive_assets.tasks import Task
@@ -32,8 +32,6 @@ R = TypeVar("R")
 
 MAX_ARRAY = 1000
 """Jobs submitted at once: Slurm's default limit for arrays (MaxArraySize)."""
-LONGEST_WAIT_S = 60.0
-"""Between two questions to a Slurm that does not answer."""
 READ_S = 0.3
 """Seconds between two looks into the job folders."""
 JOBS_TAG = "drive_assets/jobs"
@@ -94,16 +92,14 @@ class _Run:
         self.lock = FileLock(settings.jobs / ".lock")
         """Held while submissions are written."""
         self.away_since: float | None = None
-        self.wait_s = settings.poll_s
-        """How long to wait before Slurm is asked again."""
+        """When Slurm did not answer for the first time since it did."""
 
     def start(self, task: str, env: Mapping[str, str]) -> None:
         """Adopt the jobs that exist and submit the rest."""
         passed = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
-        threads = str(self.settings.size(task).cpus)
-        environment = {**passed, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **env}
+        environment = {**passed, **thread_limits(self.settings.size(task).cpus), **env}
         while not self._asked(lambda: self._adopt_or_submit(task, environment)):
-            time.sleep(self.wait_s)
+            time.sleep(self.settings.poll_s)
         ids = ", ".join(batch.submission.id for batch in self.batches)
         self.instance.add_run_tags(self.context.run_id, {JOBS_TAG: ids[:1000]})
 
@@ -112,7 +108,7 @@ class _Run:
         asked = time.monotonic()
         while waiting := [batch for batch in self.batches if batch.is_open]:
             yield from waiting
-            if time.monotonic() - asked < self.wait_s:
+            if time.monotonic() - asked < self.settings.poll_s:
                 time.sleep(READ_S)
                 continue
             asked = time.monotonic()
@@ -131,11 +127,10 @@ class _Run:
             return JobsContinue(text, allow_retries=False)
         try:
             self.commands.cancel([job for submission in live if (job := self._id(submission))])
+            ended = f"and its jobs were cancelled: {names}."
         except SlurmUnavailable as error:
-            text = f"The run was terminated, but its jobs may continue: {names}. {error}"
-            return dg.Failure(text, allow_retries=False)
-        text = f"The run was terminated and its jobs were cancelled: {names}. A new run resumes."
-        return dg.Failure(text, allow_retries=False)
+            ended = f"but its jobs may continue: {names}. {error}"
+        return dg.Failure(f"The run was terminated {ended} A new run resumes.", allow_retries=False)
 
     def _asked(self, ask: Callable[[], None]) -> bool:
         """Call `ask` -> whether Slurm answered. Raises JobsContinue if it has not for `patience_s`."""
@@ -149,9 +144,8 @@ class _Run:
             if (away_s := now - self.away_since) > patience_s:
                 text = f"Gave up after {away_s:.0f} s: {error} Jobs continue; a retry adopts them."
                 raise JobsContinue(text) from None
-            self.wait_s = min(2 * self.wait_s, max(LONGEST_WAIT_S, self.settings.poll_s))
             return False
-        self.away_since, self.wait_s = None, self.settings.poll_s
+        self.away_since = None
         return True
 
     def _adopt_or_submit(self, task: str, environment: Mapping[str, str]) -> None:
