@@ -72,9 +72,9 @@ class Lab:
                 self.go.touch()
             return result.result()
 
-    def made(self, run: str | None = None) -> dict[str, int]:
-        """How often each job had begun, by materialised partition of a run (the newest)."""
-        run = run or self.instance.get_runs()[0].run_id
+    def made(self) -> dict[str, int]:
+        """How often each job had begun, by materialised partition of the newest run."""
+        run = self.instance.get_runs()[0].run_id
         records = self.instance.get_records_for_run(run, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION).records
         events = [record.event_log_entry.dagster_event for record in records]
         return {

@@ -97,18 +97,6 @@ def test_an_untrained_network_predicts_rare_positives() -> None:
         assert output.sigmoid().mean().item() == pytest.approx(PRIOR, abs=0.05)
 
 
-def test_other_inputs_and_tasks() -> None:
-    model = variant(
-        "simple_query_lstm",
-        telemetry_input_dim=5,
-        detection_input_dim_per_box=9,
-        prediction_tasks=["coast_5s", "brake_3s"],
-        decoder_num_layers=1,
-    )
-    logits = model(torch.rand(2, 7, 5), torch.rand(2, 7, 3, 9), torch.ones(2, 7, 3, dtype=torch.bool))
-    assert list(logits) == ["coast_5s", "brake_3s"]
-
-
 @pytest.mark.parametrize(
     ("config", "message"),
     [
