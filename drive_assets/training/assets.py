@@ -157,24 +157,18 @@ def _runs(
     tags = {DAGSTER_RUN: context.run_id, "data_version": version, "recipe": recipe}
     key = f"{version}/{fingerprint(options)}"
     tags[GROUP] = mlflow.group(TrackedRun(experiment, key, f"{recipe} on {version}", options, dict(tags), data))
-    return version, {
-        name: TrackedRun(
-            experiment,
-            training_key(name, version, options),
-            f"{name}, {recipe}",
-            options,
-            {**tags, "architecture": name},
-            data,
-        )
-        for name in partition_keys(context)
-    }
+    runs = {}
+    for name in partition_keys(context):
+        of_training = {**tags, "architecture": name}
+        key = training_key(name, version, options)
+        runs[name] = TrackedRun(experiment, key, f"{name}, {recipe}", options, of_training, data)
+    return version, runs
 
 
 def _given(context: dg.AssetExecutionContext) -> Iterable[str]:
     """Names of the options in the run's config: Dagster fills in the defaults of all others."""
     ops: Any = context.run.run_config.get("ops", {})
-    given: dict[str, Any] = ops.get(context.op_def.name, {}).get("config", {})
-    return given
+    return ops.get(context.op_def.name, {}).get("config", {})
 
 
 def _result(storage: Storage, name: str, result: TrainingResult, more: Mapping[str, Any]) -> dg.MaterializeResult:
