@@ -1,6 +1,6 @@
 """The sensor that requests recordings in SharePoint once they are complete.
 
-Graph's list of changes tells which folders to list; the listing of a folder tells what is in it.
+Graph's list of changes shows which folders to list; the listing of a folder shows what is in it.
 """
 
 import os
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 REFUSED_LINK = (400, 404)
 """What Graph answers, instead of 410, to a link that it no longer knows."""
 SHARE_FOR_PAGES = 0.75
-"""Of a tick's time; the rest is for the recordings in the pages."""
+"""Of a tick's time; the rest is for listing folders."""
 INCOMPLETE, REFUSED, WRONG_NAME = "not complete", "refused", "not named YYYY-MM-DD_HH-MM-SS"
 
 

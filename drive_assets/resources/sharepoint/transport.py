@@ -41,7 +41,7 @@ class Transport:
 
         Args:
             retries: how long a call waits for the service; by default half an hour.
-            on_device_code: receives the text that tells a user how to sign in; None refuses sign-ins by a user.
+            on_device_code: receives the text that explains to a user how to sign in; None refuses sign-ins by a user.
         """
         self.settings, self.retry = settings, retries or Retries("SharePoint")
         self.requests_sent = 0
@@ -121,9 +121,10 @@ class Transport:
             failure = connection_error(error, url, operation)
         if response is None:  # raised out here: a chained exception would hold the whole address
             raise failure
-        with contextlib.suppress(KeyError, ValueError):
-            remaining, reset = (float(response.headers[f"RateLimit-{name}"]) for name in ("Remaining", "Reset"))
-            self.retry.pause(reset / max(remaining, 1))  # spreads the remaining requests over the time until then
+        for each in (*response.history, response):
+            with contextlib.suppress(KeyError, ValueError):
+                remaining, reset = (float(each.headers[f"RateLimit-{name}"]) for name in ("Remaining", "Reset"))
+                self.retry.pause(reset / max(remaining, 1))  # spreads the remaining requests over the time until then
         if response.status_code in TRANSIENT:
             with response:
                 raise error_of(response, operation, quotes_body and not response.history)
