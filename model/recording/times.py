@@ -36,7 +36,11 @@ def plain_time(text: str) -> str:
     rows that spell one moment differently belong together.
     """
     match = _ISO_TIME.fullmatch(text)
-    return f"{match[1]} {match[2]}-{match[3]}-{match[4]}-{(match[5] or '').rstrip('0') or '0'}" if match else text
+    return _plain(match) if match else text
+
+
+def _plain(match: re.Match[str]) -> str:
+    return f"{match[1]} {match[2]}-{match[3]}-{match[4]}-{(match[5] or '').rstrip('0') or '0'}"
 
 
 def read_times(
@@ -56,9 +60,9 @@ def read_times(
         return np.array(spelled, object), _milliseconds(moments), False
     matches = [_ISO_TIME.fullmatch(text) for text in texts]
     t = _parsed(matches, fraction_digits=1)
-    for row in (row for row, text in enumerate(texts) if _EPOCH.fullmatch(text)):
+    for row in (row for row, match in enumerate(matches) if not match and _EPOCH.fullmatch(texts[row])):
         t[row] = round(float(texts[row]) * (1000 if len(texts[row].partition(".")[0]) == 10 else 1))
-    plain = np.array([plain_time(text) for text in texts], object)
+    plain = np.array([_plain(match) if match else text for match, text in zip(matches, texts, strict=True)], object)
     lengths = {len(match[5] or "") for match in matches if match}
     if len(lengths) > 1 and max(lengths) == 3:
         filled = _parsed(matches, fraction_digits=3)
