@@ -5,6 +5,7 @@ import signal
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from drive_assets.resources.storage import Storage
@@ -49,19 +50,9 @@ def downloading(storage: Storage) -> int:
     """The process that writes a download, once it wrote some bytes."""
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
-        if any(path.stat().st_size for path in (storage.cache / "downloads").rglob("*.partial")):
-            for process in Path("/proc").glob("[0-9]*"):
-                if any(
-                    name.startswith(str(storage.cache)) and name.endswith(".partial") for name in open_files(process)
-                ):
-                    return int(process.name)
+        partials = {str(path) for path in (storage.cache / "downloads").rglob("*.partial") if path.stat().st_size}
+        for process in psutil.process_iter(["open_files"]) if partials else ():
+            if any(file.path in partials for file in process.info["open_files"] or ()):
+                return process.pid
         time.sleep(0.1)
     raise AssertionError("no download started")
-
-
-def open_files(process: Path) -> list[str]:
-    """Files that a process has open, if this user may see them."""
-    try:
-        return [str(link.readlink()) for link in (process / "fd").iterdir()]
-    except OSError:
-        return []
