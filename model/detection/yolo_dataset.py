@@ -87,8 +87,9 @@ class Labels:
         elif min(right - left, bottom - top) < self.min_box_px:
             self.report.drop("boxes too small")
         else:
-            centre = f"{(left + right) / 2 / width:.6f} {(top + bottom) / 2 / height:.6f}"
-            self.texts[image] += f"{number} {centre} {(right - left) / width:.6f} {(bottom - top) / height:.6f}\n"
+            left, top, right, bottom = left / width, top / height, right / width, bottom / height
+            centre = f"{(left + right) / 2:.6f} {(top + bottom) / 2:.6f}"
+            self.texts[image] += f"{number} {centre} {right - left:.6f} {bottom - top:.6f}\n"
 
 
 class DatasetWriter:
@@ -108,9 +109,10 @@ class DatasetWriter:
             sources: index of an image with its file or content; images that are missing here are left out.
         """
         used = []
+        image_folder, label_folder = self.folder / "images" / part, self.folder / "labels" / part
         for index, image in sources:
             name = labels.names[index]
-            target = self.folder / "images" / part / name
+            target = image_folder / name
             if isinstance(image, Path):
                 link_or_copy(image, target)
             else:
@@ -122,7 +124,7 @@ class DatasetWriter:
                 self.report.drop(str(reason), 1, f"{name}: {reason}.")
                 continue
             text = labels.texts[index]
-            (self.folder / "labels" / part / name).with_suffix(".txt").write_text(text, encoding="ascii")
+            (label_folder / f"{name.rpartition('.')[0]}.txt").write_text(text, encoding="ascii")
             for line in text.splitlines():
                 self.report.classes[part][self.names[int(line.split()[0])]] += 1
             used.append(index)
