@@ -119,6 +119,8 @@ class _Plan:
     tags: Mapping[str, str]
     failed: dict[dg.AssetKey, set[str]] = field(default_factory=dict)
     """Partitions that failed, or were left out because something upstream did; also of assets that are not selected."""
+    doubts: dict[tuple[str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
+    """Partitions of the current asset by failed check and what it says."""
 
     def make(self, key: dg.AssetKey) -> None:
         """Make an asset's partitions, if it is selected, except those that depend on what failed."""
@@ -141,6 +143,7 @@ class _Plan:
         self.tell(f"{place} for {len(todo)} partition{'s' * (len(todo) > 1)}" if definition else place)
         failed = set(todo).difference(*(self._run(key, tags) for tags in self._ranges(key, todo)))
         self.failed[key] = left_out | failed
+        self._report_doubts()
         if failed:
             self.tell(f"{place} FAILED{': ' + ', '.join(sorted(failed)) if definition else ''}")
         else:
@@ -225,7 +228,6 @@ class _Plan:
                 self.tell(f"  {partition or key.to_user_string()}: {metadata['summary'].value}")
         for page in sorted({str(metadata["mlflow"].value) for metadata in made.values() if "mlflow" in metadata}):
             self.tell(f"  MLflow (served by `drive-assets ui`, or your server): {page}")
-        doubts: dict[tuple[str, str], list[str]] = defaultdict(list)
         for event in events:
             if event.is_step_failure:
                 errors = list(_causes(event.step_failure_data.error))
@@ -238,14 +240,18 @@ class _Plan:
                 if not check.passed:
                     partition = check.partition or ""
                     text = (check.description or "").removeprefix(f"{partition}: ")
-                    doubts[f"check {check.check_name}", text].append(partition)
+                    self.doubts[f"check {check.check_name}", text].append(partition)
                     if check.blocking and check.severity == dg.AssetCheckSeverity.ERROR:
                         made.pop(partition, None)  # nothing is made from what a check refuses
-        for (name, text), partitions in doubts.items():
+        return set(made)
+
+    def _report_doubts(self) -> None:
+        """One line for what a check says of several partitions."""
+        for (name, text), partitions in self.doubts.items():
             more = f" and {len(partitions) - MAX_NAMED} more" if len(partitions) > MAX_NAMED else ""
             named = ", ".join(partitions[:MAX_NAMED]) + more
             self.tell(f"  {name}: {named}: {text}" if named else f"  {name}: {text}")
-        return set(made)
+        self.doubts.clear()
 
 
 def _causes(error: Any) -> Iterator[Any]:

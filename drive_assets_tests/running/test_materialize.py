@@ -120,6 +120,22 @@ def test_nothing_is_made_from_what_a_blocking_check_refuses(instance: dg.Dagster
     assert "[2/2] model_comparison is left out: its inputs failed" in reported
 
 
+def test_the_same_doubt_about_many_partitions_is_one_line(instance: dg.DagsterInstance) -> None:
+    @dg.asset(
+        partitions_def=RECORDINGS,
+        check_specs=[dg.AssetCheckSpec("bright", asset="recording", partitions_def=RECORDINGS)],
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    def recording(context: dg.AssetExecutionContext) -> Iterator[Event]:
+        dark = {"bright": lambda key: dg.AssetCheckResult(passed=False, description=f"{key}: it is dark")}
+        yield from each_partition(context, lambda key: dg.MaterializeResult(), dark)
+
+    lines: list[str] = []
+    repository = dg.Definitions([recording]).get_repository_def()
+    assert materialize(repository, instance, "*", tell=lines.append)
+    assert [line for line in lines if "dark" in line] == [f"  check bright: {', '.join(NAMES)}: it is dark"]
+
+
 def test_a_failed_recording_affects_only_its_own_partitions(graph: Graph, instance: dg.DagsterInstance) -> None:
     graph.wrong["recording", NAMES[0]] = [DataError("row 2")]
     ok, reported, made = run(graph, instance)
