@@ -1,5 +1,6 @@
 """The demo: simulated drives through the whole graph, small enough for two cores and ten minutes."""
 
+import sys
 import time
 
 import dagster as dg
@@ -79,10 +80,11 @@ def run_demo(
         compared = event.asset_materialization
         assert compared is not None
         tell(f"\nVerdict: {compared.metadata['verdict'].value}.")
-    tell(
-        "\nNext:\n"
-        "  make ui                                  the graph, report pages and trainings in the browser\n"
-        f"  drive-assets video {names[0]}   a film of a drive with what the detector found\n"
-        "  drive-assets ingest PATH                 your own drives"
-    )
+    tell("\nNext:")
+    for command, purpose in (
+        ("ui", "the graph, report pages and trainings in the browser"),
+        (f"video {names[0]}", "a film of a drive with what the detector found"),
+        ("ingest PATH", "your own drives"),
+    ):
+        tell(f"  {sys.argv[0]} {command:25}  # {purpose}")
     return succeeded
