@@ -1,14 +1,15 @@
 """Compares two data roots: every file by its content, without times, ids and caches."""
 
+import contextlib
 import csv
 import json
 import os
 import re
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import dagster as dg
 import h5py
@@ -31,9 +32,16 @@ APART = (
 )
 """Compared by what Dagster and MLflow say, or drawn from files that are compared; a detector's args.yaml shows what it
 resumed from."""
-
 RESUMED_APPROXIMATELY = ("models/yolo/", "boxy_detector")
 """Parts of the names of a detector's files and of its MLflow run: a resumed detector is not equal bit for bit."""
+RECORDS = (
+    "SELECT 'run', name, status, lifecycle_stage FROM runs",
+    "SELECT 'parameter', name, key, value FROM params JOIN runs USING (run_uuid)",
+    "SELECT 'data set', name, digest FROM datasets",
+    "SELECT 'version', name, version FROM model_versions",
+    "SELECT 'alias', name, alias, version FROM registered_model_aliases",
+)
+"""What is equal in two MLflow databases, besides metrics."""
 
 
 def differences(expected: Path, found: Path) -> Iterator[str]:
@@ -45,8 +53,8 @@ def differences(expected: Path, found: Path) -> Iterator[str]:
         if not any(part in name for part in RESUMED_APPROXIMATELY) and not same(wanted[name], got[name]):
             yield f"{name} has other content"
     if (expected / "mlflow.db").is_file() and (found / "mlflow.db").is_file():
-        yield from _listed("MLflow", mlflow_records(expected), mlflow_records(found))
-    yield from _listed("Dagster", materialized(expected), materialized(found))
+        yield from _listed("MLflow", _mlflow_records(expected), _mlflow_records(found))
+    yield from _listed("Dagster", _materialized(expected), _materialized(found))
 
 
 def unfinished(root: Path) -> Iterator[str]:
@@ -82,82 +90,36 @@ def _files(root: Path) -> dict[str, Path]:
     return found
 
 
-def materialized(root: Path) -> set[tuple[str, str]]:
+def _materialized(root: Path) -> set[tuple[str, str]]:
     """(asset, partition) of all that Dagster considers materialised."""
     if not (root / "dagster" / "dagster.yaml").is_file():
         return set()
     with _instance(root) as instance:
         keys = instance.all_asset_keys()
-        return {(key.to_user_string(), name) for key in keys for name in instance.get_materialized_partitions(key)} | {
-            (key.to_user_string(), "") for key in keys
-        }
+        partitions = {(key, name) for key in keys for name in ("", *instance.get_materialized_partitions(key))}
+    return {(key.to_user_string(), name) for key, name in partitions}
 
 
-@contextmanager
+@contextlib.contextmanager
 def _instance(root: Path) -> Iterator[dg.DagsterInstance]:
     """The instance of a data root, whose settings refer to the environment."""
-    before = os.environ.get("DAGSTER_HOME")
-    os.environ["DAGSTER_HOME"] = str(root / "dagster")
-    try:
-        with dg.DagsterInstance.get() as instance:
-            yield instance
-    finally:
-        os.environ.pop("DAGSTER_HOME") if before is None else os.environ.update(DAGSTER_HOME=before)
+    with mock.patch.dict(os.environ, DAGSTER_HOME=str(root / "dagster")), dg.DagsterInstance.get() as instance:
+        yield instance
 
 
-def mlflow_records(root: Path) -> set[tuple[Any, ...]]:
+def _mlflow_records(root: Path) -> set[tuple[Any, ...]]:
     """Runs, parameters, metrics by step, inputs and registered versions, by the run's name."""
-    by_name = "JOIN runs USING (run_uuid)"
-    metrics = _query(root, f"SELECT name, key, step, value, is_nan FROM metrics {by_name}")
-    return {
-        *_query(root, "SELECT 'run', name, status, lifecycle_stage FROM runs"),
-        *_query(root, f"SELECT 'parameter', name, key, value FROM params {by_name}"),
-        *(
-            ("metric", name, key, step, *(() if name in RESUMED_APPROXIMATELY else value))
-            for name, key, step, *value in metrics
-            if not any(part in key for part in TIMES)
-        ),
-        *_query(root, "SELECT 'data set', name, digest FROM datasets"),
-        *_query(root, "SELECT 'version', name, version FROM model_versions"),
-        *_query(root, "SELECT 'alias', name, alias, version FROM registered_model_aliases"),
+    metrics = _query(root, "SELECT name, key, step, value, is_nan FROM metrics JOIN runs USING (run_uuid)")
+    return {record for query in RECORDS for record in _query(root, query)} | {
+        ("metric", name, key, step, *(() if name in RESUMED_APPROXIMATELY else value))
+        for name, key, step, *value in metrics
+        if not any(part in key for part in TIMES)
     }
 
 
 def _query(root: Path, query: str) -> list[tuple[Any, ...]]:
-    connection = sqlite3.connect(f"file:{root / 'mlflow.db'}?mode=ro", uri=True)
-    try:
+    with contextlib.closing(sqlite3.connect(f"file:{root / 'mlflow.db'}?mode=ro", uri=True)) as connection:
         return connection.execute(query).fetchall()
-    finally:
-        connection.close()
-
-
-def same(expected: Path, found: Path) -> bool:
-    """Whether two files have equal content, without times. Unreadable files differ."""
-    if expected.read_bytes() == found.read_bytes():
-        return True
-    readers = {".json": _json, ".csv": _table, ".html": _page, ".pt": _checkpoint, ".h5": _hdf5, ".npz": _arrays}
-    reader = readers.get(expected.suffix)
-    try:
-        return reader is not None and _equal(reader(expected), reader(found))
-    except Exception:  # each reader has its own kinds
-        return False
-
-
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text())
-
-
-def _table(path: Path) -> Any:
-    with path.open(newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-def _page(path: Path) -> Any:
-    return re.sub(r"Created \d{4}-\d\d-\d\d \d\d:\d\d", "", path.read_text())
-
-
-def _checkpoint(path: Path) -> Any:
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _hdf5(path: Path) -> Any:
@@ -172,9 +134,25 @@ def _hdf5(path: Path) -> Any:
     return found
 
 
-def _arrays(path: Path) -> Any:
-    with np.load(path) as content:
-        return {name: content[name] for name in content.files}
+READERS: dict[str, Callable[[Path], Any]] = {
+    ".json": lambda path: json.loads(path.read_text()),
+    ".csv": lambda path: list(csv.DictReader(path.read_text().splitlines(keepends=True))),
+    ".html": lambda path: re.sub(r"Created \d{4}-\d\d-\d\d \d\d:\d\d", "", path.read_text()),
+    ".pt": lambda path: torch.load(path, map_location="cpu", weights_only=True),
+    ".h5": _hdf5,
+    ".npz": lambda path: dict(np.load(path)),
+}
+
+
+def same(expected: Path, found: Path) -> bool:
+    """Whether two files have equal content, without times. Unreadable files differ."""
+    if expected.read_bytes() == found.read_bytes():
+        return True
+    reader = READERS.get(expected.suffix)
+    try:
+        return reader is not None and _equal(reader(expected), reader(found))
+    except Exception:  # each reader has its own kinds
+        return False
 
 
 def _equal(one: Any, other: Any) -> bool:

@@ -2,19 +2,23 @@
 
 import csv
 import io
+import shutil
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
-from typing import Literal
+from typing import Literal, cast
 
 import pandas as pd
+from PIL import Image
 
 from model.recording.labels import LabelConfig
 from model.recording.schema import HORIZONS_S
 
 ROWS = 60
+FORMAT = "%Y-%m-%d %H-%M-%S-%f"
 COLUMNS = (
     "Time", "SPEED", "RPM", "ACCELERATOR_POS_D", "ENGINE_LOAD", "BRAKE_SIGNAL", "GEAR", "BRAKE_FORCE", "PRE_BRAKING",
     "WHILE_BRAKING",
@@ -55,10 +59,8 @@ class Draft:
     """Words that the output must contain."""
     is_known: bool = True
     """Whether the values are known: not where the damage may turn one digit into another."""
-    is_annotated: bool = False
-    """Whether the frames are to be looked at by a detector too."""
-    rounded: set[str] = field(default_factory=set)
-    """Columns whose numbers are written without their fractions."""
+    tolerance: float = 0.0
+    """Of values that are written without their fractions."""
 
     def __post_init__(self) -> None:
         self.files["roi.json"] = b'{"x": 0, "y": 100, "width": 640, "height": 200}'
@@ -71,17 +73,13 @@ class Draft:
 
     def pick(self, rng: Random, most: int = 2) -> list[int]:
         """A few true rows that are whole yet, which may be lost from now on. The last is left to `cut_end`."""
-        chosen = rng.sample(
-            [number for number in range(1, ROWS - 1) if number not in self.harmed], rng.randint(1, most)
-        )
+        chosen = rng.sample(sorted(set(range(1, ROWS - 1)) - self.harmed), rng.randint(1, most))
         self.harmed.update(chosen)
         return chosen
 
     def cells(self, number: int) -> list[str]:
         """The cells of a true row, to be changed."""
-        row = self.rows[self.place(number)]
-        assert isinstance(row, list)
-        return row
+        return cast(list[str], self.rows[self.place(number)])
 
     def place(self, number: int) -> int:
         """Where a true row stands."""
@@ -98,13 +96,18 @@ class Draft:
         """The input must be refused, with these words."""
         self.must_refuse, self.expected_words = True, words
 
-    @staticmethod
-    def flipped(content: bytes, rng: Random, most: int) -> bytes:
-        """With 1 to `most` bits flipped."""
-        changed = bytearray(content)
-        for _ in range(rng.randint(1, most)):
-            changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
-        return bytes(changed)
+    def some_frames(self, rng: Random, most: int = 5) -> list[str]:
+        return rng.sample(sorted(self.frames), rng.randint(1, most))
+
+    def has_other_pictures(self) -> bool:
+        """Whether the frames or their region are not as in an undamaged drive."""
+        intact = Draft(self.name, self.pictures)
+        return (self.frames, self.files) != (intact.frames, intact.files)
+
+    def spell_booleans(self, pair: str) -> None:
+        """Write other words for False and True."""
+        no, yes = pair.split()
+        self.map_column("BRAKE_SIGNAL", {"False": no, "True": yes}.__getitem__)
 
     def map_column(self, name: str, change: Callable[[str], str]) -> None:
         place = COLUMNS.index(name)
@@ -146,7 +149,7 @@ class Draft:
                 wrong += [] if number in self.harmed else [f"row {time} is lost"]
                 continue
             for name, value in truth(number).items():
-                if name in rows[time] and not abs(rows[time][name] - value) <= (0.5 if name in self.rounded else 0):
+                if name in rows[time] and not abs(rows[time][name] - value) <= self.tolerance:
                     wrong.append(f"{name} of {time} is {rows[time][name]} and was {value}")
         return wrong[:5]
 
@@ -162,16 +165,37 @@ class Draft:
                 reachable = later < ROWS and not any(number < place <= later for place in self.breaks)
                 for label, value in labels(later).items():
                     given = row[f"{label}_{horizon}s"]
-                    if pd.isna(given):
-                        wrong += [f"{label}_{horizon}s of {row['Time']} is unknown"] * (
-                            reachable and later not in self.harmed
-                        )
-                    elif not reachable or given != value:
+                    is_lost = pd.isna(given) and (not reachable or later in self.harmed)
+                    if not is_lost and (not reachable or pd.isna(given) or given != value):
                         wrong.append(f"{label}_{horizon}s of {row['Time']} is {given}")
         return wrong[:5]
 
 
 Kind = Callable[[Draft, Random], None]
+
+
+def flipped(content: bytes, rng: Random, most: int) -> bytes:
+    """Content with 1 to `most` bits flipped."""
+    changed = bytearray(content)
+    for _ in range(rng.randint(1, most)):
+        changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
+    return bytes(changed)
+
+
+def saved(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def pack(folder: Path, prefix: str = "", method: int = zipfile.ZIP_STORED) -> Path:
+    """Replace a folder by a zip beside it."""
+    archive_path = folder.with_name(f"{folder.name}.zip")
+    with zipfile.ZipFile(archive_path, "w", method) as archive:
+        for path in sorted(folder.iterdir()):
+            archive.writestr(prefix + path.name, path.read_bytes())
+    shutil.rmtree(folder)
+    return archive_path
 
 
 def stamp(moment: datetime) -> str:

@@ -1,5 +1,6 @@
 """A tiny graph cut into steps, each with the data root before it and the one that it makes undisturbed."""
 
+import contextlib
 import json
 import os
 import resource
@@ -7,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,15 +97,11 @@ def run(select: str, *arguments: str) -> tuple[str, ...]:
 
 
 SIMULATE = ("simulate", "--workers", "2", "--boxy-sequences", "3", "--boxy-frames", "2")
+SIX_SECONDS = (*SIMULATE, "--recordings", "2", "--duration", "6")
+DRIVES = (*SIMULATE, "--recordings", "4", "--duration", "24")
 STEPS = (
-    Step(
-        "simulate",
-        (*SIMULATE, "--recordings", "2", "--duration", "6"),
-        has_workers=True,
-        from_nothing=True,
-        done=files("simulated/recordings/2*/*"),
-    ),
-    Step("drives", (*SIMULATE, "--recordings", "4", "--duration", "24"), is_killed=False, from_nothing=True),
+    Step("simulate", SIX_SECONDS, has_workers=True, from_nothing=True, done=files("simulated/recordings/2*/*")),
+    Step("drives", DRIVES, is_killed=False, from_nothing=True),
     Step("recording", run("recording"), done=files("recordings/2*/[!.]*")),
     Step("datasets", run("boxy_dataset,nuimages_dataset")),
     Step("detector", run("boxy_detector"), has_workers=True, done=detector_epochs),
@@ -138,22 +134,16 @@ class Workshop:
             MARK: str(self.folder),
         }
 
-    def before(self, step: Step) -> Path:
-        """The data root that a step starts from; it need not exist."""
-        if step.from_nothing:
-            return self.folder / "nothing"
-        return self.after(STEPS[STEPS.index(step) - 1])
-
     def after(self, step: Step) -> Path:
         """The data root that a step makes undisturbed."""
         return self.folder / "made" / step.name
 
-    def prepare(self, tell: Callable[[str], None]) -> None:
-        """Run the graph undisturbed, unless an earlier campaign in this folder has."""
+    def prepare(self, last: Step) -> None:
+        """Run the graph undisturbed up to a step, unless an earlier campaign in this folder has."""
         times = self.folder / "seconds.json"
         if times.is_file():
             self.seconds = json.loads(times.read_text())
-        for step in STEPS:
+        for step in STEPS[: STEPS.index(last) + 1]:
             if step.name in self.seconds:
                 continue
             self.reset(step)
@@ -162,7 +152,6 @@ class Workshop:
             if status != 0:
                 raise SystemExit(f"{step.name} fails undisturbed:\n{output}")
             self.seconds[step.name] = children_seconds() - before
-            tell(f"{step.name} takes {self.seconds[step.name]:.1f} s of processor time undisturbed")
             shutil.rmtree(self.after(step), ignore_errors=True)
             copy(self.data, self.after(step))
             times.write_text(json.dumps(self.seconds))
@@ -172,10 +161,10 @@ class Workshop:
         self.data.mkdir(exist_ok=True)
         for path in self.data.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        if self.before(step).is_dir():
-            copy(self.before(step), self.data)
+        if not step.from_nothing:
+            copy(self.after(STEPS[STEPS.index(step) - 1]), self.data)
 
-    @contextmanager
+    @contextlib.contextmanager
     def small_disk(self) -> Iterator[None]:
         """Mount a small disk in memory on `data` for the block. Needs root."""
         self.data.mkdir(exist_ok=True)
@@ -185,7 +174,7 @@ class Workshop:
         finally:
             subprocess.run(["umount", "--lazy", str(self.data)], check=True)
 
-    def start(self, step: Step, log: Path) -> "subprocess.Popen[bytes]":
+    def start(self, step: Step, log: Path) -> subprocess.Popen[bytes]:
         """Start the command in its own session, as in a terminal."""
         command = [sys.executable, "-m", "drive_assets.cli", *step.arguments]
         with log.open("wb") as stream:
@@ -203,12 +192,10 @@ class Workshop:
         """Living processes of the campaign's commands, and all that they started."""
         found = []
         for process in psutil.process_iter():
-            try:
+            with contextlib.suppress(psutil.Error):
                 if process.environ().get(MARK) == str(self.folder) and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
-            except psutil.Error:
-                continue
-        return [process for process in found if process.pid != os.getpid()]
+        return found
 
 
 def children_seconds() -> float:

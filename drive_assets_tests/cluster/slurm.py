@@ -89,17 +89,17 @@ class LocalCluster:
         munge = self.folder / "munge"
         names = {"socket": "socket", "key-file": "key", "log-file": "log", "pid-file": "pid", "seed-file": "seed"}
         options = [f"--{option}={munge / name}" for option, name in names.items()]
-        self._run("munged", "munged", "--foreground", "--force", *options)
+        self.run("munged", "munged", "--foreground", "--force", *options)
         until((munge / "socket").exists, "munged listens")
         self.start_controller()
-        self._run("n1", "slurmd", "-D", "-N", "n1")
+        self.run("n1", "slurmd", "-D", "-N", "n1")
         blind = f"mount -t tmpfs none {self.hidden} && exec slurmd -D -N n2"
-        self._run("n2", "unshare", "--mount", "sh", "-c", blind)
+        self.run("n2", "unshare", "--mount", "sh", "-c", blind)
         nodes = ("sinfo", "-h", "-N", "-p", "main", "-o", "%t")
         until(lambda: self.call(*nodes).split() == ["idle"] * 2, f"both nodes are idle; see {self.folder}/*.out")
 
     def start_controller(self) -> None:
-        self._run("slurmctld", "slurmctld", "-D")
+        self.run("slurmctld", "slurmctld", "-D")
 
     def stop(self, name: str) -> None:
         process = self.processes.pop(name)
@@ -123,7 +123,7 @@ class LocalCluster:
     def call(self, *command: str) -> str:
         return subprocess.run(command, env=self.environment, capture_output=True, text=True).stdout
 
-    def _run(self, name: str, *command: str) -> None:
+    def run(self, name: str, *command: str) -> None:
         with (self.folder / f"{name}.out").open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 command,
