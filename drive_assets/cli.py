@@ -154,10 +154,9 @@ def _handle_interrupts() -> threading.Event:
 def _explain(error: Exception) -> int:
     """Report an error of Dagster's database or of the terminal in a sentence; raise any other."""
     from drive_assets.running.database_errors import explain, is_database_error
-    from drive_assets.running.home import prepare_home
 
     if is_database_error(error):
-        return _fail(explain(error, prepare_home()), 1)
+        return _fail(explain(error, Path(os.environ["DAGSTER_HOME"])), 1)  # set before a database was opened
     raise error
 
 

@@ -25,13 +25,14 @@ TIMES = ("seconds", "time", "per_s")
 APART = (
     "dagster/",
     "cache/",
+    "recordings/.locks/",
     "mlflow.db",
     "/artifacts/training/args.yaml",
     "/artifacts/report.html",
     "yolo12n1/args.yaml",
 )
 """Compared by what Dagster and MLflow say, or drawn from files that are compared; a detector's args.yaml shows what it
-resumed from."""
+resumed from; a lock names who holds it."""
 RESUMED_APPROXIMATELY = ("models/yolo/", "boxy_detector")
 """Parts of the names of a detector's files and of its MLflow run: a resumed detector is not equal bit for bit."""
 RECORDS = (

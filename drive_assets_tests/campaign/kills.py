@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -55,6 +56,28 @@ def pause(command: Process, data: Path) -> None:
     os.killpg(command.pid, signal.SIGCONT)
 
 
+def limit(kind: int) -> Callable[[Process, Path], None]:
+    """Let the command and its processes have no more of what the kernel limits."""
+
+    def method(command: Process, data: Path) -> None:
+        process = psutil.Process(command.pid)
+        for each in (process, *process.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                each.rlimit(kind, (0, 0))
+
+    return method
+
+
+def lock_databases(command: Process, data: Path) -> None:
+    """Hold all databases of the data root for a while, as a backup does."""
+    with contextlib.ExitStack() as stack:
+        for path in data.rglob("*.db"):
+            connection = stack.enter_context(contextlib.closing(sqlite3.connect(path)))
+            with contextlib.suppress(sqlite3.OperationalError):
+                connection.execute("BEGIN EXCLUSIVE")
+        time.sleep(PAUSE_S)
+
+
 METHODS: dict[str, Callable[[Process, Path], None]] = {
     "SIGKILL": lambda command, data: command.kill(),
     "SIGKILL of the worker": kill_worker,
@@ -63,8 +86,13 @@ METHODS: dict[str, Callable[[Process, Path], None]] = {
     "Ctrl-C": lambda command, data: os.killpg(command.pid, signal.SIGINT),  # all processes of the terminal
     "full disk": fill_disk,
     "SIGSTOP and SIGCONT": pause,
+    "no more open files": limit(psutil.RLIMIT_NOFILE),
+    "no more bytes in files": limit(psutil.RLIMIT_FSIZE),
+    "no more memory": limit(psutil.RLIMIT_AS),
+    "locked databases": lock_databases,
 }
-ENDS_BY_ITSELF = ("SIGKILL of the worker", "full disk", "SIGSTOP and SIGCONT")
+ENDED_BY_KILL = ("SIGKILL", "SIGKILL of all", "SIGTERM", "Ctrl-C")
+ENDS_BY_ITSELF = METHODS.keys() - ENDED_BY_KILL
 STATUSES = {"SIGTERM": ACCEPTED, "Ctrl-C": ACCEPTED, "SIGSTOP and SIGCONT": {0}}
 
 
