@@ -142,7 +142,7 @@ def _kill(workshop: Workshop, step: Step, method: str, moment: float, trial: Tri
     while command.poll() is None and _seconds(command.pid) < moment:
         time.sleep(LOOK_S)
     trial.hit = command.poll() is None
-    with contextlib.suppress(ProcessLookupError):
+    with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
         METHODS[method](command, workshop.data)
     try:
         status = command.wait(STUCK_S if method in ENDS_BY_ITSELF else ENDING_S)
