@@ -31,9 +31,12 @@ def configure_ultralytics(folder: Path) -> None:
         PET_LOG_DIR=str(folder / "torchelastic"),
     )
     import matplotlib
+    from PIL import Image
     from ultralytics import settings, utils
 
     utils.LOGGER.setLevel("WARNING")
+    # Ultralytics' own function imports a HEIF plug-in, which may be missing, for files that are no picture.
+    Image.open = utils.patches._image_open
 
     integrations = ("clearml", "comet", "dvc", "hub", "mlflow", "neptune", "raytune", "tensorboard", "wandb", "sync")
     wanted: dict[str, Any] = {name: False for name in integrations if name in settings}

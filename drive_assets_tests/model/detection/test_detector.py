@@ -1,3 +1,4 @@
+import io
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image, UnidentifiedImageError
 
 from model.common.errors import DataError, is_out_of_memory
 from model.detection.detector import BUNDLED, configure_ultralytics, load_detector, training_source, vehicle_classes
@@ -66,6 +68,12 @@ def test_models_other_than_yolo_detectors_for_colour_images_are_named(tmp_path: 
         torch.jit.save(scripted, tmp_path / name)
         with pytest.raises(DataError, match=text):
             load_detector(tmp_path / name)
+
+
+def test_files_that_are_no_pictures_need_no_plug_in(tmp_path: Path) -> None:
+    configure_ultralytics(tmp_path)
+    with pytest.raises(UnidentifiedImageError):
+        Image.open(io.BytesIO(b"no picture"))
 
 
 def test_the_bundled_detector_loads() -> None:
