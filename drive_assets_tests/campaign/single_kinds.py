@@ -146,9 +146,9 @@ def other_time_formats(draft: Draft, rng: Random) -> None:
 
 
 def finer_fractions(draft: Draft, rng: Random) -> None:
+    """Zeros at the end, which are left out of the times and of the names of frames."""
     zeros = "0" * rng.randint(1, 5)
     draft.map_column("Time", lambda time: time + zeros)
-    draft.times = [time + zeros for time in draft.times]
     draft.frames = {name.replace(".jpg", f"{zeros}.jpg"): content for name, content in draft.frames.items()}
 
 
