@@ -26,6 +26,8 @@ LARGEST_PIXELS = 100_000_000
 ORIENTATION = 0x0112
 TURNED, SIDEWAYS = range(2, 9), range(5, 9)
 """EXIF's numbers for pictures that are not stored upright, and for those of swapped width and height."""
+PNG_METADATA = (b"eXIf", b"type exif", b"adobe.xmp")
+"""Marks of an orientation in a PNG. It may follow the pixels, so that Pillow decodes them to find it."""
 
 
 class UnreadableFrame(Exception):
@@ -115,22 +117,23 @@ def _read(path: Path) -> _Picture:
     try:
         content = path.read_bytes()
         with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:
-            (width, height), kind = image.size, image.format
-            orientation = image.getexif().get(ORIENTATION) if "exif" in image.info else None
+            (width, height), is_jpeg = image.size, image.format != "PNG"
+            if width * height > LARGEST_PIXELS:
+                raise UnreadableFrame(f"{width}x{height} px: more than {LARGEST_PIXELS / 1e6:.0f} million pixels")
+            may_turn = "exif" in image.info if is_jpeg else any(mark in content for mark in PNG_METADATA)
+            orientation = image.getexif().get(ORIENTATION) if may_turn else None
     except UnidentifiedImageError as error:
         raise UnreadableFrame("it is not a JPEG or PNG") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UnreadableFrame(getattr(error, "strerror", None) or str(error)) from error
-    if width * height > LARGEST_PIXELS:
-        raise UnreadableFrame(f"{width}x{height} px: more than {LARGEST_PIXELS / 1e6:.0f} million pixels")
     size = (height, width) if orientation in SIDEWAYS else (width, height)
-    return _Picture(content, size, kind == "JPEG" and orientation not in TURNED)
+    return _Picture(content, size, is_jpeg and orientation not in TURNED)
 
 
 def _upright(content: bytes) -> Frame:
     """A picture turned as its EXIF data ask. Raises OSError, SyntaxError or ValueError if it is damaged."""
     with Image.open(io.BytesIO(content)) as image:
-        if image.format == "JPEG":
+        if image.format != "PNG":  # "JPEG", or "MPO" for a JPEG with a preview after it
             simplejpeg.decode_jpeg(content, "GRAY", min_height=1, min_width=1, min_factor=8)  # Pillow overlooks damage
         upright = ImageOps.exif_transpose(image)
         if upright.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255

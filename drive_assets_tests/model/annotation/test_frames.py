@@ -1,11 +1,14 @@
+import io
 import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from model.annotation.frames import UnreadableFrame, View, read_region, view_of
+from model.annotation.frames import ORIENTATION, UnreadableFrame, View, read_region, view_of
 from model.common.errors import DataError
 from model.recording.folder import Region
 
@@ -41,6 +44,40 @@ def test_damaged_data_between_intact_markers_is_found(tmp_path: Path, damage: st
     path.write_bytes(content.tobytes())
     with pytest.raises(UnreadableFrame):
         read_region(path, VIEW)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_jpegs_with_a_preview_are_decoded_and_checked_like_others(tmp_path: Path, turned: bool) -> None:
+    """Pillow names them MPO."""
+    exif, stored = Image.Exif(), io.BytesIO()
+    exif[ORIENTATION] = 3 if turned else 1
+    image = Image.open(io.BytesIO(jpeg().tobytes()))
+    image.save(stored, "MPO", save_all=True, append_images=[image.resize((160, 90))], exif=exif)
+    content, path = bytearray(stored.getvalue()), tmp_path / "frame.jpg"
+    path.write_bytes(content)
+    assert np.array_equal(read_region(path, VIEW), cv2.imread(str(path))[320:895])
+    content[len(content) // 2 : len(content) // 2 + 4096] = bytes(4096)
+    path.write_bytes(content)
+    with pytest.raises(UnreadableFrame):
+        read_region(path, VIEW)
+
+
+@pytest.mark.parametrize("mark", ["exif", "exif after the pixels", "xmp"])
+def test_the_size_of_a_png_is_that_of_the_upright_picture(tmp_path: Path, mark: str) -> None:
+    exif, stored, path = Image.Exif(), io.BytesIO(), tmp_path / "frame.png"
+    exif[ORIENTATION] = 6
+    about = PngInfo()
+    about.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="6"/>')
+    options = {"pnginfo": about} if mark == "xmp" else {"exif": exif}
+    Image.new("RGB", (60, 100)).save(stored, "PNG", **options)
+    content = stored.getvalue()
+    if mark == "exif after the pixels":
+        start, end = content.index(b"eXIf") - 4, content.index(b"IDAT") - 4
+        content = content[:start] + content[end:-12] + content[start:end] + content[-12:]
+    path.write_bytes(content)
+    region = Region(0, 0, 100, 60)
+    view = view_of(tmp_path, [path], region, 704)
+    assert view.frame == (100, 60) and read_region(path, view).shape == (60, 100, 3)
 
 
 def test_huge_frames_are_refused_by_their_header(tmp_path: Path) -> None:
