@@ -101,10 +101,10 @@ def decline(output: Path) -> Decline | None:
     """
     try:
         histories = read_history(output / PREVIOUS), read_history(output)
-    except DataError:  # there was none before
+        before, after = (history["epochs"][history["best_epoch"]]["val_pr_auc_mean"] for history in histories)
+        tasks = [(history["data_version"], history["training_config"]["tasks"]) for history in histories]
+    except (DataError, LookupError, TypeError):  # there was none before, or it is of another version
         return None
-    before, after = (history["epochs"][history["best_epoch"]]["val_pr_auc_mean"] for history in histories)
-    tasks = [(history["data_version"], history["training_config"]["tasks"]) for history in histories]
     comparable = tasks[0] == tasks[1] and before is not None and after is not None
     return Decline(before, after) if comparable and after < before else None
 

@@ -41,3 +41,5 @@ def test_trainings_on_other_data_or_without_positives_are_not_compared(tmp_path:
     assert decline(tmp_path) is None
     replace(tmp_path, None, "v2")
     assert decline(tmp_path) is None
+    write_history(tmp_path / PREVIOUS / HISTORY, {"best_epoch": 0, "epochs": [{}]})  # of another version
+    assert decline(tmp_path) is None
