@@ -28,6 +28,12 @@ def test_a_greeting_around_the_answer_is_skipped(tmp_path: Path, monkeypatch: py
     assert commands.ids("ours-x") == {0: "4711_0", 1: "4711_1"}
 
 
+def test_a_job_that_missed_its_deadline_is_not_submitted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = login_node(tmp_path, "JobState=DEADLINE BatchHost=n1", monkeypatch)
+    expected = State("ended", "could not start before its deadline.", retryable=False)
+    assert commands.explain("7", State("ended", "DEADLINE"), tmp_path) == expected
+
+
 def test_an_answer_without_a_job_id_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="sbatch printed no job id: expected a line with a number, got 'Welcome!"):
         login_node(tmp_path, "Welcome!", monkeypatch).submit([], "", [])

@@ -110,6 +110,7 @@ class SlurmCommands:
             "UNSEEN": (f"found no {folder} on {node}: check that the file system is mounted there.", True),
             "CANCELLED": ("was cancelled, but not by this run (scancel).", False),
             "TIMEOUT": (f"reached its time limit of {limit}. Raise `time` for this task; a new run resumes.", True),
+            "DEADLINE": ("could not start before its deadline.", False),
             "COMPLETED": ("ended without a result.", True),
             "FAILED": (f"died on {node} (exit status {status}, signal {signal or 0}).", True),
         }
