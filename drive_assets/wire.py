@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version as installed
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, DAGSTER_PIPES_MESSAGES_ENV_VAR, encode_param
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 
 from model.common.files import write_json
 
@@ -38,6 +38,8 @@ class Work:
 class Report:
     """The result or the error of a job."""
 
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+    """A failure that another version reported in another field is not taken for a success."""
     job: int
     """Its number in `Work.jobs`."""
     error: str = ""
@@ -102,6 +104,11 @@ class Messages:
 
 
 def reports_of(messages: Iterable[Mapping[str, Any]]) -> dict[int, Report]:
-    """The last report of each job among Pipes messages, by the job's number."""
-    custom = (message["params"] for message in messages if message.get("method") == "report_custom_message")
-    return {report.job: report for report in (from_wire(Report, params["payload"]) for params in custom)}
+    """The last report of each job among Pipes messages, by the job's number. Those of other versions are skipped."""
+    reports = {}
+    for message in messages:
+        if message.get("method") == "report_custom_message":
+            with contextlib.suppress(ValueError):
+                report = from_wire(Report, message["params"]["payload"])
+                reports[report.job] = report
+    return reports

@@ -16,7 +16,7 @@ import psutil
 from dagster_pipes import PipesContext, open_dagster_pipes
 
 from drive_assets.resources.mlflow.tracking import JOB_LOCK
-from drive_assets.tasks import STOP_REQUESTED, TASKS, Task, exit_if_requested
+from drive_assets.tasks import RESUME_STATUS, STOP_REQUESTED, TASKS, Task, exit_if_requested
 from drive_assets.wire import Messages, Report, Work, from_wire, reports_of, to_wire, version
 from model.common.errors import DataError, PassingError
 from model.common.files import locked
@@ -28,7 +28,7 @@ def main() -> None:
     hide_from_others()
     for ending in (signal.SIGTERM, signal.SIGINT):
         signal.signal(ending, _end_with_children)
-    signal.signal(signal.SIGUSR1, lambda *_: STOP_REQUESTED.set())
+    signal.signal(signal.SIGUSR1, lambda *_: os._exit(RESUME_STATUS))  # there is nothing to save yet
     with open_dagster_pipes() as pipes, contextlib.ExitStack() as stack:
         work, log = from_wire(Work, pipes.extras), _log(pipes)
         done: dict[int, Report] = {}
@@ -41,6 +41,7 @@ def main() -> None:
             stack.enter_context(locked(lock, 0.0, waiting, log))
             os.environ[JOB_LOCK] = str(lock)
             done = reports_of(Messages(messages).read())
+        signal.signal(signal.SIGUSR1, lambda *_: STOP_REQUESTED.set())
         for number, job in enumerate(work.jobs):
             if number in done:
                 continue

@@ -1,6 +1,8 @@
 """The folder of a cluster job, without a cluster."""
 
 import json
+import os
+import signal
 import stat
 import subprocess
 from pathlib import Path
@@ -10,7 +12,11 @@ from dagster_pipes import decode_param
 from drive_assets.resources.cluster import script
 from drive_assets.resources.cluster.job_folder import JobFolder, Submission
 from drive_assets.resources.cluster.slurm import SlurmCompute
-from drive_assets.wire import Messages, Report, Work, to_wire
+from drive_assets.resources.compute import COMMAND
+from drive_assets.tasks import RESUME_STATUS
+from drive_assets.wire import Messages, Report, Work, hand_over, reports_of, to_wire
+from drive_assets_tests.waiting import until
+from model.common.files import locked
 
 
 def line(report: Report) -> str:
@@ -60,6 +66,27 @@ def test_a_worker_gets_its_work_the_finished_jobs_and_its_secrets(tmp_path: Path
     folder.take(second, "root")
     assert folder.submission() == Submission("n2", 3, "run2", taken_by="root")
     assert not path.exists()
+
+
+def test_a_failure_that_an_earlier_version_reported_is_not_taken_for_a_success() -> None:
+    payloads = [{"job": 0, "failed": {"error": "row 3 is wrong"}, "value": None}, {"job": 1, "value": "done"}]
+    messages = [{"method": "report_custom_message", "params": {"payload": payload}} for payload in payloads]
+    assert reports_of(messages) == {1: Report(1, value="done")}
+
+
+def test_a_worker_that_waits_for_a_lost_node_ends_at_the_signal_before_its_time_limit(tmp_path: Path) -> None:
+    messages = tmp_path / "messages"
+    paths = hand_over(Work("train", [], reports=str(messages)), tmp_path / "context", messages)
+    with (
+        locked(tmp_path / ".lock"),
+        subprocess.Popen(COMMAND, env=os.environ | paths, stdout=subprocess.DEVNULL) as worker,
+    ):
+        try:
+            until(lambda: messages.exists() and "Waiting for another process" in messages.read_text(), "it waits", 60)
+            worker.send_signal(signal.SIGUSR1)
+            assert worker.wait(10) == RESUME_STATUS
+        finally:
+            worker.kill()
 
 
 def test_only_the_end_of_a_log_of_gigabytes_is_read(tmp_path: Path) -> None:
