@@ -74,6 +74,18 @@ def test_a_result_that_came_while_no_run_was_there_is_taken_unless_its_file_was_
     assert ("its result is taken" in lab.log()) == (not rewritten)
 
 
+def test_a_complete_result_is_taken_while_slurm_is_away(lab: Lab) -> None:
+    lab.killed(wait=True)
+    lab.go.touch()
+    until(lambda: not lab.live_jobs(), "the job ends")
+    lab.cluster.stop("slurmctld")
+    try:
+        assert lab.run(changed={"patience_s": 0.0}, wait=True).success, lab.log()
+    finally:
+        restart_controller(lab.cluster)
+    assert lab.made() == {"a": 1}
+
+
 def test_a_submission_without_an_id_is_found_by_its_name(lab: Lab) -> None:
     lab.killed(wait=True)
     folder, submission = lab.submission()

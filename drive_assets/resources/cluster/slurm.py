@@ -182,8 +182,11 @@ class _Run:
         """Follow the job of an earlier run if it still runs, or left a result that may be taken."""
         if (submission := self._available(batch)) is None:
             return False
-        job, known = self._id(submission), states()  # before its reports are read: it may end meanwhile
-        state, reports = known.get(job, UNKNOWN), batch.folder.reports()
+        job, state, reports = submission.id, UNKNOWN, batch.folder.reports()
+        if len(reports) < len(batch.work.jobs):  # a complete result is taken even if Slurm is away
+            job = self._id(submission)
+            state = states().get(job, UNKNOWN)
+            reports = batch.folder.reports()  # it may have ended meanwhile
         name = f"Job {job or submission.name}, submitted by run {submission.run},"
         if len(reports) == len(batch.work.jobs):
             failed = any(report.error for report in reports.values())
