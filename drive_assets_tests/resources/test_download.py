@@ -11,6 +11,7 @@ from drive_assets.resources.sharepoint.errors import AccessError, NotFound, Quar
 from drive_assets.resources.sharepoint.items import Item
 from drive_assets_tests.graph_server import Fault, GraphServer
 from drive_assets_tests.graph_server import Request as SentRequest
+from drive_assets_tests.graph_server.app import Answer
 from drive_assets_tests.resources.conftest import BIG, DRIVE
 from model.common.downloads import MAX_FAILURES
 from model.common.errors import DataError, PassingError
@@ -67,6 +68,22 @@ def test_the_download_address_receives_no_authorization(big: Download) -> None:
     assert "Authorization" in content[0].headers
     assert [request.status for request in big.requests] == [200]
     assert "Authorization" not in big.requests[0].headers
+
+
+def test_a_redirect_to_an_address_without_https_is_an_error(big: Download, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = big.server.graph_url.replace("https", "http") + "/download/x"
+    monkeypatch.setattr(big.server.graph, "_download_url", lambda call, entry: address)
+    with pytest.raises(SharePointError, match="localhost redirects to an address without https"):
+        big.run()
+
+
+def test_redirects_that_go_on_are_an_error(big: Download, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        big.server.graph, "_download", lambda call: Answer(302, {"Location": f"{call.base}{call.target}"})
+    )
+    with pytest.raises(SharePointError, match="TooManyRedirects"):
+        big.run()
+    assert len(big.requests) == 3 * MAX_FAILURES
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])

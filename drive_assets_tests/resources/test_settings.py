@@ -55,6 +55,7 @@ def test_every_variable_is_read(tmp_path: Path) -> None:
         {"CLIENT_ID": ""},
         {"CLIENT_SECRET": ""},
         {"AUTH": "password"},
+        {"AUTH": "certificate_password"},
         {"AUTH": "certificate"},
         {"CLIENT_CERTIFICATE": "/no/such/file"},
         {"CLOUD": "mars"},

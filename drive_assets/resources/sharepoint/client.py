@@ -20,7 +20,7 @@ from model.common.files import fsync
 class GraphClient(Transport):
     """Reads a SharePoint library. Thread-safe; all workers share one pause. Makes no network call on construction.
 
-    Every method raises SharePointError, or one of its kinds (see `items`), or PassingError when it fails.
+    Every method raises SharePointError, or one of its kinds (see `errors`), or PassingError when it fails.
     """
 
     def sign_in(self) -> None:

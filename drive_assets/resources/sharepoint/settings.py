@@ -88,7 +88,7 @@ class SharePointSettings(BaseModel):
             return None
         values.setdefault("auth", "certificate" if "client_certificate" in values else "secret")
         wrong = f"client_{values['auth']}"
-        if wrong not in cls.model_fields or wrong in values:
+        if wrong not in ("client_secret", "client_certificate") or wrong in values:
             try:
                 return cls(**values)
             except ValidationError as error:

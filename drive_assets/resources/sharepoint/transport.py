@@ -49,6 +49,7 @@ class Transport:
         self.tokens = MsalTokens(settings, self.send, self.retry.clock, on_device_code)
         self._origins = {_origin(settings.graph), _origin(CLOUDS[settings.cloud][0])}
         self._session = _Session()
+        self._session.max_redirects = 3
         self._session.mount("https://", HTTPAdapter(pool_maxsize=MAX_WORKERS))
         agent = f"NONISV|{settings.company}|drive-assets/{metadata.version('drive-assets')}"
         self._session.headers["User-Agent"] = agent
@@ -151,7 +152,12 @@ class Transport:
 
 class _Session(requests.Session):
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
-        """No address that a request is redirected to receives the token."""
+        """No address that a request is redirected to receives the token, and all begin with https."""
+        if _origin(prepared_request.url or "")[0] != "https":
+            raise SharePointError(
+                f"{urlsplit(response.url).hostname} redirects to an address without https, where the content could be "
+                "altered: check the proxy, or try again later."
+            )
         prepared_request.headers.pop("Authorization", None)
 
 
