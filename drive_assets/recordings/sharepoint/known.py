@@ -59,8 +59,8 @@ class Known(BaseModel):
 
     @property
     def is_complete(self) -> bool:
-        """Whether all folders are listed."""
-        return all(entry.changed != AT_ONCE for entry in self.entries.values())
+        """Whether the watched folder was found, and all folders in it are listed."""
+        return bool(self.entries) and all(entry.changed != AT_ONCE for entry in self.entries.values())
 
     def path(self, item: str) -> str:
         """Path in the watched folder."""

@@ -110,6 +110,18 @@ def test_a_recording_that_changed_since_its_request_is_left_to_the_sensor(sensor
     assert sensor.ingested == []
 
 
+def test_a_watched_folder_that_is_not_found_makes_no_source_gone(
+    sensor: Sensor, library: Path, server: GraphServer
+) -> None:
+    drive(library, DAYS[0])
+    sensor.request_all()
+    (library / "new").mkdir()
+    server.fail(Fault("denied", status=404, match="/children"))
+    sensor.tick()
+    assert "watched folder not found" in sensor.text
+    assert sensor.ingest(DAYS[0]).change == "new"
+
+
 def test_a_hash_that_is_sometimes_missing_is_no_change(sensor: Sensor, library: Path, server: GraphServer) -> None:
     drive(library, DAYS[0])
     server.fail(Fault("missing_hash", count=2))
