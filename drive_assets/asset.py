@@ -19,6 +19,7 @@ from drive_assets.partitions import ARCHITECTURE_PARTITIONS, RECORDINGS, SPLITS
 from drive_assets.reports.page import Page
 from drive_assets.resources.storage import Storage
 from drive_assets.running.batches import Checks
+from model.common.errors import DataError
 from model.network.architectures import ARCHITECTURES
 
 OWNERS, CODE_URL = "DRIVE_ASSETS_OWNERS", "DRIVE_ASSETS_CODE_URL"
@@ -109,7 +110,7 @@ def asset(
             code_version=code_version,
             kinds=kinds,
             partitions_def=partitions_def,
-            owners=[owner.strip() for owner in os.environ.get(OWNERS, "").split(",") if owner.strip()],
+            owners=_owners(),
             metadata=metadata,
             check_specs=[check.spec(name, partitions_def) for check in checks],
             **options,
@@ -141,6 +142,17 @@ def bound_checks(context: dg.AssetExecutionContext, storage: Storage) -> Checks:
     """The checks of the asset that is being materialised, on the outputs in a data root."""
     declared = declaration(context.assets_def)
     return {check.name: partial(check.evaluate, storage) for check in declared.checks} if declared else {}
+
+
+def _owners() -> list[str]:
+    """Raises DataError if one in the environment is neither a team nor an email address."""
+    owners = [owner.strip() for owner in os.environ.get(OWNERS, "").split(",") if owner.strip()]
+    try:
+        dg.AssetSpec("any", owners=owners)
+    except dg.DagsterInvalidDefinitionError:
+        expected = "expected email addresses or teams such as team:drives, separated by commas"
+        raise DataError(f"{OWNERS} is {os.environ[OWNERS]!r}: {expected}.") from None
+    return owners
 
 
 def _require(condition: bool, name: str, rule: str) -> None:

@@ -76,7 +76,8 @@ def run_demo(
     tell(f"  comparison of all, as a page             {storage.evaluations / 'comparison.html'}")
     if warnings:
         tell("\nWarnings:\n" + "\n".join(dict.fromkeys(warnings)))
-    if (event := instance.get_latest_materialization_event(dg.AssetKey("model_comparison"))) is not None:
+    event = instance.get_latest_materialization_event(dg.AssetKey("model_comparison"))
+    if succeeded and event is not None:  # else it may be of an earlier demo
         compared = event.asset_materialization
         assert compared is not None
         tell(f"\nVerdict: {compared.metadata['verdict'].value}.")

@@ -12,6 +12,7 @@ from drive_assets.partitions import register_recordings
 from drive_assets.resources.compute import LocalCompute
 from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.storage import Storage
+from drive_assets.running.environment import Cron, setting
 from drive_assets.running.instance import open_instance
 from drive_assets.splits.assets import split_manifest
 from drive_assets_tests.model.dataset.test_windows import labelled_drive
@@ -109,6 +110,12 @@ def after(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult, stora
     )
     requests = list(refresh_training(context))  # type: ignore[call-overload]
     return [request for request in requests if isinstance(request, dg.RunRequest)]
+
+
+def test_a_wrong_schedule_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRIVE_ASSETS_REFRESH_CRON", "at night")
+    with pytest.raises(DataError, match=r"DRIVE_ASSETS_REFRESH_CRON is 'at night' .*no cron schedule.*'0 2 "):
+        setting("DRIVE_ASSETS_REFRESH_CRON", Cron, "0 2 * * *")
 
 
 def test_only_the_refresh_trains_after_the_data_set_was_rebuilt(data_root: Path) -> None:

@@ -42,12 +42,14 @@ def test_bash_completes_commands_assets_and_recordings(
     data_root: Path, signals_kept: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (data_root / "recordings" / "2024-05-01_10-00-00").mkdir(parents=True)
+    (data_root / "recordings" / "$(touch${IFS}executed)").mkdir()
     assert drive_assets("completion") == 0
     script = capsys.readouterr().out
     for typed, completed in (("stat", "status"), ("--arch", "--architectures"), ("2024", "2024-05-01_10-00-00")):
         complete = f"COMP_WORDS=(drive-assets {typed}); COMP_CWORD=1; _drive_assets; echo ${{COMPREPLY[@]}}"
-        found = subprocess.run(["bash", "-c", f"{script}\n{complete}"], capture_output=True, text=True).stdout
-        assert completed in found.split()
+        found = subprocess.run(["bash", "-c", f"{script}\n{complete}"], capture_output=True, text=True, cwd=data_root)
+        assert completed in found.stdout.split()
+    assert not (data_root / "executed").exists()
 
 
 def test_the_status_as_json(data_root: Path, signals_kept: None, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,8 +5,10 @@ import shlex
 
 from drive_assets.commands.common import tell, writable_storage
 
+# compgen expands its words again, so names of folders that are not recordings must not get there: `$(rm x)` would run.
 COMPLETION = """_drive_assets() {{
-  COMPREPLY=($(compgen -W "{words} $(ls {recordings} 2>/dev/null)" -- "${{COMP_WORDS[COMP_CWORD]}}"))
+  local names=$(ls {recordings} 2>/dev/null | grep -xE '[0-9_-]+')
+  COMPREPLY=($(compgen -W "{words} $names" -- "${{COMP_WORDS[COMP_CWORD]}}"))
 }}
 complete -o default -F _drive_assets drive-assets"""
 

@@ -31,13 +31,19 @@ class Memory:
     """Version of the content that was last requested, by the recording's name."""
     scanned: dict[str, str] = field(default_factory=dict)
     """`glance` of the folders and zips all of whose recordings are requested."""
+    left: str = ""
+    """The first folder or zip for which there was no time: the next tick starts there."""
 
     @classmethod
     def parse(cls, cursor: str | None) -> "Memory":
-        if not cursor:
+        """The memory in a cursor; an empty one without a cursor, or with one of another version of this product.
+
+        Dagster starts no run twice for the same content, since the run keys stay the same.
+        """
+        try:
+            return cls(**json.loads(bz2.decompress(base64.b64decode(cursor or ""))))
+        except (OSError, ValueError, TypeError):
             return cls()
-        content = json.loads(bz2.decompress(base64.b64decode(cursor)))
-        return cls(content["requested"], content["scanned"])
 
     def text(self) -> str:
         """The cursor; compressed, since Dagster keeps that of each tick for a day or longer."""
@@ -86,7 +92,10 @@ def inbox_sensor(
     except OSError as error:
         return dg.SkipReason(f"{storage.inbox} cannot be read: {error.strerror}.")
     before, memory.scanned, scans = memory.scanned, {}, 0
-    for unit, problem in units:
+    names = [str(unit.relative_to(storage.inbox)) for unit, _ in units]
+    start = names.index(memory.left) if memory.left in names else 0
+    memory.left = ""
+    for unit, problem in units[start:] + units[:start]:
         name = str(unit.relative_to(storage.inbox))
         if problem:
             tick.note("without a recording" if problem == OTHER else REFUSED, f"{name} {problem}")
@@ -96,6 +105,7 @@ def inbox_sensor(
             if before.get(name) != glanced:
                 if tick.is_full or (scans and tick.spent_s >= arrival_rules.slice_s):
                     tick.note("left for the next tick", name)
+                    memory.left = memory.left or name
                     continue
                 scans += 1
                 if not _scan(unit, tick, memory.requested):

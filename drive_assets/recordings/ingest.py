@@ -51,6 +51,7 @@ def ingest(
     target = storage.recording(source.name)
     waiting = f"{source.name} is being ingested by {{holder}}: waiting for that to end."
     with locked(lock_of(storage, source.name), 0.0, waiting, log):
+        _end_move(storage, target)
         in_place = Path(source.location) == target
         if in_place or _is_there(target, source):
             return _reread(target, source, config, in_place)
@@ -61,6 +62,7 @@ def ingest(
                 write_json(incoming / ORIGIN, {**to_dict(source), "version": version})
                 fsync_folder(incoming)
                 change = _publish(storage, incoming, target, version)
+                _end_move(storage, target)
                 source.release(storage)
         except OSError as error:
             raise DataError(f"{source.location} cannot be copied to {storage.recordings}: {error}.") from error
@@ -112,12 +114,25 @@ def _publish(storage: Storage, incoming: Path, target: Path, version: str) -> st
         Recording(target).keep_reading(Recording(incoming).reading())
         (incoming / ORIGIN).replace(target / ORIGIN)
         return change
-    aside = storage.recordings / ".superseded" / target.name / time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime())
-    aside.parent.mkdir(parents=True, exist_ok=True)
-    target.rename(aside)  # a kill between the two is repaired when the run is repeated: the source is still there
+    moving = _moving(storage, target)
+    moving.parent.mkdir(parents=True, exist_ok=True)
+    target.rename(moving)
     incoming.rename(target)
     fsync(target.parent)
     return "superseded"
+
+
+def _moving(storage: Storage, target: Path) -> Path:
+    """Where an earlier version is until the new one is in its place."""
+    return storage.recordings / ".superseded" / target.name / "moving"
+
+
+def _end_move(storage: Storage, target: Path) -> None:
+    """Give an earlier version its final place; put it back if a kill came before the new one was in its place."""
+    moving = _moving(storage, target)
+    if moving.is_dir():
+        final = moving.with_name(time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime()))
+        moving.rename(final if target.is_dir() else target)
 
 
 def lock_of(storage: Storage, name: str) -> Path:

@@ -39,11 +39,21 @@ class LocalSource(Source):
 
     @classmethod
     def find(cls, storage: Storage, name: str) -> "LocalSource | None":
-        """A simulated drive, one in the inbox, or one in the data root itself, where a user may have put it."""
+        """A simulated drive, one in the inbox, or one in the data root itself, where a user may have put it.
+
+        Raises:
+            DataError: there are only incomplete or broken ones.
+        """
         places = [storage.simulated / "recordings" / name, storage.inbox / name, storage.inbox / f"{name}.zip"]
+        refused = None
         for place in filter(Path.exists, (*places, storage.recording(name))):
-            if sources := [source for source in sources_in(place) if source.name == name]:
-                return sources[0]
+            try:
+                if sources := [source for source in sources_in(place) if source.name == name]:
+                    return sources[0]
+            except DataError as error:
+                refused = refused or error
+        if refused is not None:
+            raise refused
         return None
 
     def fetch(self, storage: Storage, target: Path, log: Log) -> Transfer:
@@ -119,6 +129,9 @@ def find_all(paths: Sequence[Path]) -> tuple[list[LocalSource], list[str]]:
                 sources = sources_in(unit)
             except DataError as error:
                 refused.append(str(error))
+                continue
+            except OSError as error:
+                refused.append(f"{unit} cannot be read: {error.strerror}.")
                 continue
             for source in sources:
                 if not is_recording_name(source.name):

@@ -1,5 +1,6 @@
 """The start page: all recordings, to sort and to filter, then models and data sets."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -75,7 +76,7 @@ def start_page(
         return ({"split": splits.get(name, ""), "warnings": warnings.get(name, [])}.get(choice.sort, ""), name)
 
     names.sort(key=place, reverse=bool(choice.down))
-    first = PER_PAGE * (int(choice.page) - 1) if choice.page.isdecimal() and choice.page != "0" else 0
+    first = PER_PAGE * (int(choice.page) - 1) if re.fullmatch("[1-9][0-9]{0,8}", choice.page) else 0
     shown = names[first : first + PER_PAGE]
     figures = figures or _figures(instance, shown)
     rows = [_row(name, splits.get(name, ""), figures[name], warnings.get(name, [])) for name in shown]

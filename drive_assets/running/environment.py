@@ -3,13 +3,23 @@
 import os
 from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, TypeAdapter, ValidationError
+import dagster as dg
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from model.common.errors import DataError
 
 T = TypeVar("T")
-Cron = str
-"""A cron schedule, which Dagster validates."""
+
+
+def _checked_by_dagster(cron: str) -> str:
+    try:
+        dg.ScheduleDefinition(name="any", job_name="any", cron_schedule=cron)
+    except dg.DagsterInvalidDefinitionError:
+        raise ValueError("no cron schedule") from None
+    return cron
+
+
+Cron = Annotated[str, AfterValidator(_checked_by_dagster)]
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 

@@ -16,6 +16,7 @@ from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.running.database_errors import explain
 from drive_assets.running.home import POSTGRES, prepare_home
 from model.common.errors import DataError
+from model.common.files import explained_errors
 from model.common.progress import Log
 
 PROCESS_TAG = "drive_assets/process"
@@ -49,16 +50,22 @@ def lease(instance: dg.DagsterInstance) -> Iterator[dict[str, str]]:
 
     A file is locked until the block or this process ends, however it ends: to other commands, on any host, its runs are
     in progress.
+
+    Raises:
+        DataError: the file system has no locks, or cannot be written to.
     """
     process = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
     path = _lease(instance, process)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".new")) as lock:
+    lock = FileLock(path.with_suffix(".new"))
+    with explained_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
         Path(lock.lock_file).rename(path)  # nobody ever sees it unlocked, and removes it
-        try:
-            yield {PROCESS_TAG: process}
-        finally:
-            path.unlink(missing_ok=True)
+    try:
+        yield {PROCESS_TAG: process}
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
 
 
 def end_lost_runs(instance: dg.DagsterInstance) -> None:

@@ -54,7 +54,7 @@ def check_config(
             reasons = "; ".join(_reason(name, problem.message) for problem in error.errors)
             raise DataError(f"Config for {name}: {reasons}. The launchpad lists its options and their types.") from None
     if ignored:
-        tell(f"Not selected, so that their config is ignored: {', '.join(ignored)}.")
+        tell(f"Config ignored for assets that are not selected: {', '.join(ignored)}.")
 
 
 def _reason(name: str, message: str) -> str:

@@ -115,8 +115,8 @@ def prepare_services() -> Path:
 
 
 def read_token(path: Path) -> str:
-    """The token in a file that only this user can read; a new one if there is none."""
-    if not path.exists():
+    """The token in a file that only this user can read; a new one if there is none, or the file is empty."""
+    if not path.exists() or not path.read_text(encoding="utf-8").strip():
         with atomic_path(path) as new:
             new.touch(0o600)
             new.write_text(secrets.token_urlsafe(24), encoding="utf-8")

@@ -174,6 +174,21 @@ def test_a_change_is_noticed_at_a_glance_and_nothing_else_is_read(
     assert [*Memory.parse(inbox.cursor).scanned] == [DAYS[0]]
 
 
+def test_what_is_scanned_in_vain_does_not_hold_up_the_others(inbox: Sensor, storage: Storage) -> None:
+    (storage.inbox / DAYS[0]).mkdir()
+    for day in DAYS[1:3]:
+        sketch(storage.inbox, day)
+    inbox.rules = ArrivalRules(slice_s=0)
+    assert [inbox.tick() for _ in range(3)] == [[], [DAYS[1]], [DAYS[2]]]
+
+
+@pytest.mark.parametrize("cursor", ['{"requested": {}}', "nonsense", "", "QlpoOTE="])
+def test_a_cursor_that_cannot_be_read_counts_as_none(inbox: Sensor, storage: Storage, cursor: str) -> None:
+    sketch(storage.inbox, DAYS[0])
+    inbox.cursor = cursor
+    assert inbox.tick() == [DAYS[0]]
+
+
 def test_a_tick_ends_in_time_and_the_next_continues(inbox: Sensor, storage: Storage) -> None:
     for day in DAYS[:3]:
         sketch(storage.inbox / "week" if day == DAYS[1] else storage.inbox, day)

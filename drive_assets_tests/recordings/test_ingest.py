@@ -5,6 +5,7 @@ import errno
 import os
 import shutil
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -180,6 +181,23 @@ def test_what_is_refused_is_named_on_one_line_and_does_not_affect_the_others(tmp
     assert len(refused) == len(expected)
 
 
+def test_a_folder_that_cannot_be_read_does_not_affect_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed, good = (write_drive(tmp_path / name, rows=2) for name in (NAME, "2024-05-02_10-00-00"))
+    list_folder = Path.iterdir
+
+    def iterdir(path: Path) -> Iterator[Path]:
+        if path == closed:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return list_folder(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    found, refused = find_all([closed, good])
+    assert [source.name for source in found] == [good.name]
+    assert refused == [f"{closed} cannot be read: Permission denied."]
+
+
 def test_an_invalid_recording_leaves_nothing_and_its_error_names_the_source(storage: Storage, tmp_path: Path) -> None:
     drive = write_drive(tmp_path / NAME, rows=4)
     text = (drive / "telemetry.csv").read_text()
@@ -223,6 +241,14 @@ def test_registered_sources_come_before_the_inbox(storage: Storage, tmp_path: Pa
     given = write_drive(tmp_path / "given" / NAME, rows=2)
     register(storage, find_recordings(given))
     assert lookup(storage, NAME).location == str(given)
+
+
+def test_an_incomplete_folder_does_not_hide_a_complete_source(storage: Storage, tmp_path: Path) -> None:
+    (storage.inbox / NAME).mkdir(parents=True)
+    with pytest.raises(DataError, match=f"{storage.inbox / NAME} lacks telemetry.csv"):
+        lookup(storage, NAME)
+    archive = zip_of(storage.inbox / f"{NAME}.zip", files_of(write_drive(tmp_path / NAME, rows=2)))
+    assert lookup(storage, NAME).location == str(archive)
 
 
 def _ingest(data: str, folder: str) -> None:
@@ -353,6 +379,33 @@ def test_the_reading_options_are_stored_with_the_recording(storage: Storage, tmp
     )
     assert (in_place.change, in_place.version) == ("reread", before.version)
     assert storage.annotations(NAME).read_text() == "derived"
+
+
+@pytest.mark.parametrize("killed_at", [1, 2, 3])
+def test_a_kill_while_a_version_moves_aside_loses_nothing(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
+    source = find_recordings(write_drive(tmp_path / NAME, rows=3))[0]
+    raw = ReadingConfig(pedal_range=[0, 255])
+    ingest(storage, source, config=raw)
+    shutil.rmtree(tmp_path / NAME)
+    write_drive(tmp_path / NAME, rows=4)
+    renames, rename = list[Path](), Path.rename
+
+    def killed(path: Path, target: Path) -> Path:
+        renames.append(path)
+        if len(renames) == killed_at:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as kill, pytest.raises(KeyboardInterrupt):
+        kill.setattr(Path, "rename", killed)
+        ingest(storage, source)
+    ingest(storage, source)
+    assert Recording(storage.recording(NAME)).reading() == raw
+    assert len(list(storage.recording(NAME).glob("*.jpg"))) == 4
+    (earlier,) = (storage.recordings / ".superseded" / NAME).iterdir()
+    assert len(list(earlier.glob("*.jpg"))) == 3 and earlier.name.startswith("20")
 
 
 def test_unreadable_source_files(storage: Storage, tmp_path: Path) -> None:

@@ -116,6 +116,7 @@ def test_the_start_page_sorts_and_filters_recordings(client: TestClient) -> None
     assert shown() == NAMES and shown("?sort=recording&down=1") == NAMES[::-1]
     assert shown("?sort=minutes") == [*NAMES[1:], NAME]
     assert shown("?warnings=1") == shown(f"?search={NAME}&page=nonsense") == [NAME]
+    assert shown("?page=00") == shown(f"?page={'9' * 5000}") == NAMES and shown("?page=2") == []
     assert sorted(name for split in ("train", "val", "test") for name in shown(f"?split={split}")) == NAMES
     assert client.get(f"/thumbnail/{NAME}").content.startswith(b"\xff\xd8")
 

@@ -1,5 +1,6 @@
 """The instance, its settings, and runs that commands execute: lost runs, full pools, signals, advice on errors."""
 
+import errno
 import os
 import signal
 import sqlite3
@@ -7,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import dagster as dg
 import pytest
@@ -87,6 +89,15 @@ def test_the_lease_of_a_command_ends_with_it_and_those_of_killed_ones_are_remove
         end_lost_runs(instance)
         assert (list(folder.iterdir()), status_of(instance, run_id)) == ([own], "STARTED")
     assert list(folder.iterdir()) == []
+
+
+def test_a_file_system_without_locks_is_named(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fcntl.flock", Mock(side_effect=OSError(errno.ENOLCK, "No locks available")))
+    with (
+        pytest.raises(DataError, match=r"No locks available\. Choose a data root on a file system with locks"),
+        lease(instance),
+    ):
+        pass
 
 
 def test_a_full_pool_is_reported_and_waited_for(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,6 +153,9 @@ def test_a_token_that_could_not_be_written_is_no_empty_one(tmp_path: Path, monke
         read_token(path)
     assert list(tmp_path.iterdir()) == []
     token = read_token(path)
+    path.write_text("\n")
+    assert read_token(path) != token and len(read_token(path)) == 32
+    token = read_token(path)
     assert len(token) == 32 and read_token(path) == token and path.stat().st_mode & 0o777 == 0o600
 
 
