@@ -20,6 +20,8 @@ from model.evaluation.results import CALIBRATION, Result
 
 Method = Literal["platt", "temperature", "isotonic", "none"]
 _EDGE = 1e-7
+_LARGEST_LOGIT = 30.0
+"""On val, where labels that probabilities separate allow any slope: larger logits round to the probability 1."""
 _MIN_SAMPLES = 5
 """With fewer positives or negatives on val a task is not calibrated."""
 
@@ -85,7 +87,8 @@ def fit_curve(labels: Labels, probabilities: Array, method: Method) -> Curve:
         return Curve(points=list(zip(steps.X_thresholds_.tolist(), steps.y_thresholds_.tolist(), strict=True)))
     z = _logit(probabilities)[:, None]
     line = LogisticRegression(C=np.inf, fit_intercept=method == "platt" and np.ptp(z) > 0).fit(z, labels)
-    slope, (offset,) = line.coef_.item(), np.atleast_1d(line.intercept_).tolist()
+    scale = min(1.0, _LARGEST_LOGIT / max(np.abs(line.decision_function(z)).max(), _EDGE))
+    slope, (offset,) = scale * line.coef_.item(), (scale * np.atleast_1d(line.intercept_)).tolist()
     return Curve(slope=slope, offset=offset) if slope > 0 else Curve()  # a falling line would reverse the ranking
 
 

@@ -132,8 +132,8 @@ def read_cells(path: Path, config: ReadingConfig) -> Cells:
     """Read the columns of the channels from a table.
 
     Raises:
-        DataError: the file is missing, empty or not a text table, lacks a required column, or has a column twice. Names
-            the separator and the columns that it has.
+        DataError: the file is missing, empty or not a text table, lacks a required column, or has a column twice with
+            different cells. Names the separator and the columns that it has.
     """
     text, encoding = _decode(path, config.encoding)
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
@@ -151,6 +151,9 @@ def read_cells(path: Path, config: ReadingConfig) -> Cells:
     missing = frozenset(config.missing_values)
     table = [["" if cell in missing else cell for cell in row or empty] for row in rows]
     texts = np.array(table, object).reshape(len(rows), len(names))
+    for index, name in enumerate(names):
+        if name and (texts[:, index] != texts[:, names.index(name)]).any():
+            raise DataError(f"{path} has the column {name} more than once, with different cells: keep one.")
     header_again = [lines[number].strip() == lines[first].strip() for number in numbers]
     return Cells(
         columns={name: texts[:, index] for index, name in enumerate(names) if name},
@@ -190,8 +193,6 @@ def _header(path: Path, lines: Sequence[str], names_of: Mapping[str, str], separ
 
 
 def _check_columns(path: Path, headers: Sequence[str], names: Sequence[str], separator: str) -> None:
-    if twice := [name for name in names if name and names.count(name) > 1]:
-        raise DataError(f"{path} has the column {twice[0]} more than once: keep one.")
     if missing := [name for name in REQUIRED_COLUMNS if name not in names]:
         shown = ("".join(c if c.isprintable() else "?" for c in header[:40]) for header in headers[:12])
         raise DataError(

@@ -190,11 +190,13 @@ def _parse(path: Path, config: ReadingConfig) -> tuple[_Rows, pd.DataFrame, tupl
     kept = rows.kinds == ""
     table = pd.DataFrame({TIME: columns[TIME], "t": t, **values, "inferred": inferred})[kept]
     if "GEAR" in names:
-        gear = table.pop("GEAR").ffill().bfill()  # gaps are left in cars with other ratios
+        gear = table.pop("GEAR")  # gaps are left in cars with other ratios
         if gear.isna().all():
             silent.append("GEAR")
         else:
-            table["GEAR"] = gear.astype(np.int8)
+            segment = table["t"].diff().lt(0).cumsum()
+            age = table["t"] - table["t"].where(gear.notna()).groupby(segment).ffill()
+            table["GEAR"] = gear.ffill().where(age <= config.hold_s * 1000, 0).astype(np.int8)
     rows.refuse_unreadable(path, config.most_unreadable, mark)
     return rows, table, (*empty, *silent), Dialect(cells.encoding, cells.separator, DECIMAL_MARKS[mark], spelling, None)
 
@@ -237,6 +239,8 @@ def _drop_faults(rows: _Rows, names: Sequence[str], t: npt.NDArray[np.int64], co
     whole = kinds == ""
     for name in names:
         texts = columns[name]
+        if name == "GEAR" and "RPM" in names:  # a missing gear follows from speed and engine speed
+            continue
         if not CHANNELS[name].required:
             texts[whole] = held(texts[whole], t[whole], config.hold_s * 1000)
         elif CHANNELS[name].kind == "flag" and (blank := whole & (texts == "")).any():
@@ -244,8 +248,7 @@ def _drop_faults(rows: _Rows, names: Sequence[str], t: npt.NDArray[np.int64], co
             if value[whole & ~blank].all() and known[whole & ~blank].all():
                 texts[blank] = "False"
                 rows.remarks.append(f"{name} is True or empty: empty cells count as False")
-        if name != "GEAR" or "RPM" not in names:  # the gear follows from speed and engine speed
-            kinds[whole & (texts == "")] = "incomplete"
+        kinds[whole & (texts == "")] = "incomplete"
 
 
 def _gears(

@@ -35,6 +35,13 @@ def test_a_task_with_few_positives_is_not_calibrated(method: Method) -> None:
     assert fit_curve(labels, np.linspace(0, 1, 100), method) == Curve()
 
 
+@pytest.mark.parametrize("method", ["platt", "temperature"])
+def test_probabilities_that_separate_the_labels_stay_different(method: Method) -> None:
+    predicted = np.concatenate([np.linspace(0.001, 0.45, 50), np.linspace(0.55, 0.999, 50)])
+    after = fit_curve(np.arange(100) >= 50, predicted, method)(predicted)
+    assert (np.diff(after) > 0).all()
+
+
 def test_the_ranking_of_a_network_worse_than_chance_is_not_reversed() -> None:
     labels = np.arange(100) < 50
     assert fit_curve(labels, np.linspace(0.1, 0.9, 100), "platt").slope > 0

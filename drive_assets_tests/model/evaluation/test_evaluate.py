@@ -219,6 +219,11 @@ def test_baselines_are_rows_of_the_comparison(evaluated: Path, tmp_path: Path) -
     assert verdict.headline == "Deploy no network" and "is not given" in verdict.alias
     assert f"no network is shown to beat {content.best_baseline} ({content.best}: -" in verdict.reason
     assert re.search(r"; test has \d+ events of \w+, 20 are needed$", verdict.reason)
+    for mean, is_small in (((-0.02, 0.03), False), ((-0.05, 0.09), True)):  # a gain of 0.03 would show, or not
+        undecided = content.variants[0].difference_to_baseline.model_copy(update={"mean": mean})
+        row = content.variants[0].model_copy(update={"difference_to_baseline": undecided})
+        reason = judge(content.model_copy(update={"variants": [row]}), folder, weights).reason
+        assert ("to show it, test needs about" in reason) == is_small
     assert len(table.splitlines()) == 1 + 2 + len(BASELINES)
 
 

@@ -182,6 +182,12 @@ def test_what_loggers_and_spreadsheets_write(tmp_path: Path, change: Callable, d
     assert table["BRAKE_SIGNAL"].tolist() == [False, True] * 6
 
 
+def test_a_column_that_is_there_twice_with_equal_cells_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "telemetry.csv"
+    path.write_text("\n".join(f"{line},{line.split(',')[1]}" for line in (HEADER, *drive())))
+    assert read_telemetry(path)[0]["SPEED"].iloc[-1] == 109
+
+
 def test_a_last_line_that_is_cut_costs_its_row(tmp_path: Path) -> None:
     path = write(tmp_path / "telemetry.csv", row(moment(0)), row(moment(500)))
     path.write_text(path.read_text().removesuffix('1,"[1, 2]",[]\n'))  # of a brake force of -0.01
@@ -329,6 +335,12 @@ def odd(folder: Path, **columns: Callable[[int], str]) -> Path:
         ({"GEAR": lambda n: "P" if n == 0 else "D"}, 240, ("GEAR", [0, 5, 5])),
         ({"GEAR": lambda n: str(n % 9)}, 240, ("GEAR", [0, 1, 2, 3, 4, 5, 5, 5, 5])),
         ({"RPM": lambda n: "3000", "GEAR": lambda n: "" if n % 2 else str(n % 3)}, 240, ("GEAR", [0, 0, 2, 2])),
+        # Unknown gears of a car with other ratios: held for three seconds, but not over a clock that was set back.
+        ({"RPM": lambda n: "3000", "GEAR": lambda n: "4" if n == 1 else "D"}, 240, ("GEAR", [0, *[4] * 7, 0, 0])),
+        ({"RPM": lambda n: "3000", "GEAR": lambda n: "4" if n == 1 else "",
+          "Time": lambda n: moment(500 * n - 1100 * (n > 3))}, 240, ("GEAR", [0, 4, 4, 4, 0, 0])),
+        ({"SPEED": lambda n: "3" if n else "81", "RPM": lambda n: "900" if n else "2000",
+          "GEAR": lambda n: "" if n else "4"}, 240, ("GEAR", [4, 0, 0])),  # inferred, not held
     ],
 )  # fmt: skip
 def test_what_is_certain_about_unusual_cars_and_loggers_is_read(
@@ -362,7 +374,8 @@ def test_a_channel_that_says_nothing_about_the_car_is_no_input(
          r"lacks the columns ACCELERATOR_POS_D, BRAKE_SIGNAL: found Time, SPEED, separated by comma\. Exp"),
         (b"version https://git-lfs.github.com/spec/v1\n", r"lacks the columns .*found version https://git-lfs"),
         (b"\x00\x01\x02\xff\xfe", r"lacks the columns .*found \?\?\?"),
-        (b"Time,SPEED,ACCELERATOR_POS_D,BRAKE_SIGNAL, SPEED\n", "has the column SPEED more than once"),
+        (b"Time,SPEED,ACCELERATOR_POS_D,BRAKE_SIGNAL, SPEED\n2024-05-01 10-00-00,1,2,True,3\n",
+         "has the column SPEED more than once, with different cells"),
         ("\n".join([HEADER, *drive(40, 1000)]).encode(),
          "is recorded at 1 Hz, a row every 1 s: expected 2 Hz or more"),
         ("\n".join([HEADER, *drive()[::-1]]).encode(), "steps back in time 59 times in 60 rows"),
