@@ -81,16 +81,20 @@ def _read_changes(client: "GraphClient", known: Known, tick: Tick, now: float) -
     """Note in `known` what changed since its link; returns whether the list of changes was read to its end.
 
     Raises:
-        SharePointError: a page cannot be read.
+        SharePointError, Throttled: the first page cannot be read; at a later one, the next tick continues.
         DataError: the links form a circle.
     """
     read = {known.link}
     while True:
         try:
             items, link, is_last = client.changes(known.place.drive, known.link)
-        except SharePointError as error:
-            if known.link is None or not (isinstance(error, ResyncRequired) or error.status in REFUSED_LINK):
-                raise
+        except (SharePointError, Throttled) as error:
+            is_refused = isinstance(error, ResyncRequired) or getattr(error, "status", None) in REFUSED_LINK
+            if known.link is None or not is_refused:
+                if len(read) == 1:
+                    raise
+                tick.note("list of changes not read to its end", f"{error} The next tick continues")
+                return False
             # Changes since an outdated link are unknown: everything is listed and compared by id.
             tick.note("restart(s) of the list of changes", str(error))
             known.see_all_change(now)
@@ -146,14 +150,14 @@ class Scan:
 
     def _is_due(self, item: str, entry: Entry) -> bool:
         """Whether a folder or zip changed and is settled; reports it if not, and what is known of it."""
+        if entry.changed is not None and not entry.notes:
+            # By the time that the sensor saw the change: upload tools keep the times of files, and clocks differ.
+            return self.tick.is_settled(self.known.path(item), entry.changed)
+        if entry.changed is not None and arrivals.now() - entry.changed >= self.tick.rules.settling_s:
+            return True  # a name was in use: the examination reports it again
         for kind, text in entry.notes:
             self.tick.note(kind, text)
-        if entry.changed is None:
-            return False
-        if entry.notes:  # a name was in use
-            return arrivals.now() - entry.changed >= self.tick.rules.settling_s
-        # By the time that the sensor saw the change: upload tools keep the times of files, and clocks differ.
-        return self.tick.is_settled(self.known.path(item), entry.changed)
+        return False
 
     def _examine(self, item: str, entry: Entry) -> list[str]:
         """List a folder or read a zip's directory, and request what is new; returns ids to examine now, too."""
@@ -180,7 +184,6 @@ class Scan:
 
     def _examine_zip(self, item: str, entry: Entry) -> list[str]:
         found = self.client.item(self.known.place.drive, item)
-        entry.set_version(found.version)
         path = self.known.path(item)
         if found.malware:
             self._note(entry, REFUSED, f"{path}: SharePoint reports malware in it")

@@ -16,6 +16,7 @@ from drive_assets.recordings.files import clashing_names, is_taken, listing, mis
 from drive_assets.recordings.sharepoint.known import read_known
 from drive_assets.recordings.sharepoint.library import connect, read_settings
 from drive_assets.recordings.source import Source, Transfer
+from drive_assets.resources.sharepoint.errors import NotFound
 from drive_assets.resources.storage import Storage
 from model.common.config import fingerprint
 from model.common.errors import DataError
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 ABANDONED_S = 7 * 24 * 3600
 """Downloads that have not changed for this long are removed."""
+PATIENCE_S = 10.0
+"""The longest wait for SharePoint's answer whether an item exists."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +81,15 @@ class SharePointSource(Source):
 
     def is_gone(self, storage: Storage) -> bool:
         known = read_known(storage)
-        return (
-            known is not None
-            and known.is_complete
-            and known.place.drive == self.drive
-            and self.item not in known.entries
-        )
+        if known is None or not known.is_complete or known.place.drive != self.drive or self.item in known.entries:
+            return False
+        try:  # it may be outside the watched folder
+            connect(read_settings(), patience_s=PATIENCE_S).item(self.drive, self.item)
+        except NotFound:
+            return True
+        except DataError:  # without an answer it counts as there
+            return False
+        return False
 
     def _download_folder(self, client: "GraphClient", cache: Path, workers: int, log: Log) -> int:
         """Download a folder's files into `cache`; returns their bytes."""

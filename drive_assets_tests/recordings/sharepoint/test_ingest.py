@@ -122,6 +122,19 @@ def test_a_watched_folder_that_is_not_found_makes_no_source_gone(
     assert sensor.ingest(DAYS[0]).change == "new"
 
 
+def test_a_recording_that_moved_out_of_the_watched_folder_keeps_its_source_and_its_name(
+    sensor: Sensor, library: Path
+) -> None:
+    given = drive(library, DAYS[0])
+    sensor.request_all()
+    given.rename(library.parent / "Office" / DAYS[0])
+    sensor.tick()
+    assert sensor.ingest(DAYS[0]).change == "new"
+    drive(library, DAYS[0], rows=5)
+    assert sensor.request_all() == []
+    assert f"{DAYS[0]} exists already from sharepoint:" in sensor.text
+
+
 def test_a_hash_that_is_sometimes_missing_is_no_change(sensor: Sensor, library: Path, server: GraphServer) -> None:
     drive(library, DAYS[0])
     server.fail(Fault("missing_hash", count=2))

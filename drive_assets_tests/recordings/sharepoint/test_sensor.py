@@ -3,6 +3,7 @@
 import shutil
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -15,6 +16,8 @@ from drive_assets.recordings.sources import lookup
 from drive_assets.resources.sharepoint.errors import SharePointError
 from drive_assets.resources.storage import Storage
 from drive_assets_tests.graph_server import Fault, GraphServer
+from drive_assets_tests.graph_server.app import Call
+from drive_assets_tests.graph_server.drive import Entry
 from drive_assets_tests.recordings.conftest import Clock, Sensor, drive, find_recordings, sketch, write_zip
 from model.common.errors import DataError
 
@@ -160,6 +163,24 @@ def test_zips_of_one_and_of_several_recordings(sensor: Sensor, library: Path, tm
     assert sensor.tick() == []
 
 
+def test_a_zip_whose_hash_only_its_listing_lacks_is_requested_once(
+    sensor: Sensor, library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: GraphServer
+) -> None:
+    show = server.graph._show
+
+    def show_without_hash(call: Call, entry: Entry, **options: bool) -> dict[str, Any]:
+        item = show(call, entry, **options)
+        if call.path.endswith("/children"):
+            item.get("file", {}).pop("hashes", None)
+        return item
+
+    monkeypatch.setattr(server.graph, "_show", show_without_hash)
+    write_zip(library / f"{DAYS[0]}.zip", [sketch(tmp_path / "given", DAYS[0])], inside="")
+    assert sensor.request_all() == DAYS[:1]
+    (library / "new").mkdir()  # the folder is listed again
+    assert sensor.request_all() == []
+
+
 def test_hostile_and_broken_zips_are_refused_by_name_and_read_once(
     sensor: Sensor, library: Path, server: GraphServer
 ) -> None:
@@ -182,6 +203,9 @@ def test_two_items_with_one_name(sensor: Sensor, library: Path, tmp_path: Path) 
     first = sensor.keys
     assert sensor.tick() == []
     assert "1 not taken, since the name is in use" in sensor.text and f"{DAYS[0]}.zip" in sensor.text
+    sensor.clock.settle()  # it is examined again
+    assert sensor.tick() == []
+    assert "1 not taken, since the name is in use" in sensor.text
     shutil.rmtree(library / DAYS[0])
     assert sensor.tick() == []
     assert sensor.tick() == [DAYS[0]]  # the name is free
@@ -218,6 +242,21 @@ def test_a_list_of_changes_too_long_for_one_tick_continues_in_the_next_and_reque
         assert "1 pages read, the next tick continues" in sensor.text, page
     sensor.rules = ArrivalRules(settling_s=0.0)
     assert sensor.tick() == DAYS[:9]
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault("denied", match="token=", after=1), Fault("throttle", after=1, retry_after=300)]
+)
+def test_after_an_error_the_next_tick_continues_the_list_of_changes(
+    sensor: Sensor, library: Path, server: GraphServer, fault: Fault
+) -> None:
+    sensor.tick()
+    sketch(library, *DAYS[:9], rows=4)
+    kept = sensor.cursor
+    server.fail(fault)
+    assert sensor.tick() == []
+    assert "list of changes not read to its end" in sensor.text and "The next tick continues" in sensor.text
+    assert sensor.cursor != kept
 
 
 @pytest.mark.parametrize(
