@@ -12,6 +12,7 @@ SPLITS = dg.StaticPartitionsDefinition(assignment.SPLITS)
 ARCHITECTURE_PARTITIONS = dg.StaticPartitionsDefinition(ARCHITECTURES)
 
 KEYS_PER_CALL = 1000
+"""Most partition keys that one call adds."""
 NO_NAME = "not a recording name (YYYY-MM-DD_HH-MM-SS)"
 
 
@@ -23,7 +24,8 @@ def register_recordings(instance: dg.DagsterInstance, names: list[str]) -> list[
     for name in names:
         parse_recording_name(name)
     new = sorted(set(names) - set(instance.get_dynamic_partitions(str(RECORDINGS.name))))
-    instance.add_dynamic_partitions(str(RECORDINGS.name), new)
+    for start in range(0, len(new), KEYS_PER_CALL):
+        instance.add_dynamic_partitions(str(RECORDINGS.name), new[start : start + KEYS_PER_CALL])
     return new
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock, patch
 
 import dagster as dg
 import pytest
@@ -11,6 +12,7 @@ from drive_assets.labels.assets import future_labels_asset
 from drive_assets.partitions import RECORDINGS, register_recordings
 from drive_assets.recordings.assets import recording
 from drive_assets.recordings.forget import forget
+from drive_assets.reports.records import failed_checks
 from drive_assets.resources.storage import Storage
 from drive_assets.running.instance import open_instance
 from drive_assets.running.materialize import materialize
@@ -113,6 +115,29 @@ def test_failed_outdated_and_missing_partitions(instance: dg.DagsterInstance, st
     assert evaluations(tick(instance, storage, first.cursor)) == {"future_labels:is_current": True}
     storage.recording(DRIVE).rename(storage.root / "elsewhere")
     assert status(instance, storage)["recording"].outdated == {DRIVE: f"{storage.recording(DRIVE)} is gone"}
+
+
+def test_keys_and_doubts_of_many_recordings_take_few_queries(instance: dg.DagsterInstance) -> None:
+    names = [f"2024-06-01_{n // 60 % 24:02}-{n % 60:02}-{n // 1440:02}" for n in range(2500)]
+    added = Mock(wraps=instance.add_dynamic_partitions)
+    with patch.object(instance, "add_dynamic_partitions", added):
+        register_recordings(instance, names)
+    assert [len(call.args[1]) for call in added.call_args_list] == [1000, 1000, 500]
+    key = dg.AssetCheckKey(dg.AssetKey("recording"), "few_faults")
+    for name in names[:6]:
+        doubt = {"passed": name == names[0], "description": f"{name}: lost 30 %", "metadata": {}}
+        instance.report_runless_asset_event(
+            dg.AssetCheckEvaluation(asset_key=key.asset_key, check_name=key.name, partition=name, **doubt)
+        )
+    asked = Mock(wraps=instance.event_log_storage.get_asset_check_execution_history)
+    single = Mock(side_effect=AssertionError)
+    with (
+        patch("drive_assets.reports.records.PER_QUERY", 4),
+        patch.object(instance.event_log_storage, "get_asset_check_execution_history", asked),
+        patch.object(instance.event_log_storage, "get_latest_asset_check_execution_by_key", single),
+    ):
+        doubts = failed_checks(instance, [key])
+    assert (doubts, asked.call_count) == ({name: ["lost 30 %"] for name in names[5:0:-1]}, 2)
 
 
 def test_damaged_outputs_are_out_of_date(instance: dg.DagsterInstance, storage: Storage) -> None:

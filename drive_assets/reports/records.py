@@ -11,6 +11,7 @@ from drive_assets.reports.page import Cell, Page, Section, Table
 from drive_assets.running import versions
 from drive_assets.running.dagster_private import PartitionKeyFilter
 
+PER_QUERY = 1000
 FACTS = (dg.IntMetadataValue, dg.FloatMetadataValue, dg.TextMetadataValue, dg.BoolMetadataValue)
 
 
@@ -49,17 +50,23 @@ def check_results(instance: dg.DagsterInstance, keys: Sequence[dg.AssetCheckKey]
 
 def failed_checks(instance: dg.DagsterInstance, keys: Sequence[dg.AssetCheckKey]) -> dict[str, list[str]]:
     """The descriptions of failed checks by partition, which they need not name."""
-    failed: dict[str, list[dg.AssetCheckKey]] = {}
-    for info in instance.event_log_storage.get_asset_check_partition_info(keys):
-        if info.partition_key and info.latest_execution_status.name == "FAILED":
-            failed.setdefault(info.partition_key, []).append(info.check_key)
-    return {
-        name: [
-            (data.description or key.name).replace(f"{name}: ", "")
-            for key, (data, _) in _evaluations(instance, checks, name).items()
-        ]
-        for name, checks in failed.items()
-    }
+    storage, descriptions = instance.event_log_storage, dict[str, list[str]]()
+    for key in keys:
+        infos = storage.get_asset_check_partition_info([key])
+        failed = {info.partition_key: info.latest_execution_status for info in infos if _has_failed(info)}
+        statuses, last = set(failed.values()), None
+        # The failures of all partitions, the latest first: a query for each partition is slow with thousands of them.
+        while failed and (records := storage.get_asset_check_execution_history(key, PER_QUERY, last, statuses)):
+            for record in records:
+                name, last = record.partition, record.id
+                if failed.pop(name, None) and name and record.evaluation:
+                    text = (record.evaluation.description or key.name).replace(f"{name}: ", "")
+                    descriptions.setdefault(name, []).append(text)
+    return descriptions
+
+
+def _has_failed(info: Any) -> bool:
+    return info.partition_key and info.latest_execution_status.name == "FAILED"
 
 
 def _evaluations(

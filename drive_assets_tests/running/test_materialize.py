@@ -9,6 +9,7 @@ import pytest
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS, RECORDINGS, SPLITS, register_recordings
 from drive_assets.running.batches import Event, each_partition
 from drive_assets.running.materialize import materialize
+from drive_assets.running.run_config import check_config
 from model.common.errors import DataError, PassingError
 
 NAMES = ["2024-05-01_10-00-00", "2024-05-02_10-00-00"]
@@ -163,6 +164,15 @@ def test_a_failed_split_affects_only_what_needs_it(
     ok, _, made = run(graph, instance, "h5_split,checkpoint")
     assert not ok
     assert (("checkpoint", ONE) in made) == is_trained
+
+
+def test_config_of_what_is_not_selected_is_named(graph: Graph, instance: dg.DagsterInstance) -> None:
+    told: list[str] = []
+    repository = graph.repository()
+    keys = sorted(repository.asset_graph.get_all_asset_keys())
+    check_config(repository, {key.to_user_string(): {} for key in keys[:2]}, keys[2:], told.append)
+    names = ", ".join(key.to_user_string() for key in keys[:2])
+    assert told == [f"Config ignored for assets that are not selected: {names}."]
 
 
 def test_given_weights_replace_a_detector_that_fails(
