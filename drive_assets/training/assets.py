@@ -32,6 +32,7 @@ from model.training.published import (
     PUBLISHED,
     TrainingResult,
     decline,
+    hold,
     restore_previous,
 )
 from model.training.recipes import RECIPES, TrainingConfig
@@ -136,8 +137,9 @@ def checkpoint(
                 mlflow.log_figures(run_id, {"previous_val_pr_auc_mean": worse.before})
                 shown["previous"] = f"{'kept' if config.keep_better else 'better than the new one'}: {worse}"
                 if config.keep_better:
-                    restore_previous(result.output)
-                    result = replace(result)  # its history is read again
+                    with hold(result.output):
+                        restore_previous(result.output)
+                    result = replace(result, identity="")  # describes the restored training from here on
             return _result(storage, name, result, shown)
 
         results = compute.run_each(context, TRAIN, jobs, mlflow.env)

@@ -123,6 +123,18 @@ def test_each_training_has_a_run_of_its_own_and_a_published_one_is_reused(
     assert any(f"{TWO[0]} epoch 2/2  " in line for line in log)
     assert [steps(data_root, run) for run in runs(data_root)] == [[1, 2]] * 4
 
+    with monkeypatch.context() as patch:  # a failure after the better one was restored is no reason to train again
+        patch.setattr(assets, "decline", lambda output: Decline(0.9, 0.8))
+        patch.setattr(assets, "sha256", broken)
+        assert not train(instance, seed=1, keep_better=True)[0].success
+        patch.setattr(assets, "sha256", version_of)
+        result, log = train(instance, seed=1, keep_better=True)
+    assert result.success and not any(" epoch " in line for line in log)
+    (event,) = [event for event in result.asset_materializations_for_node("checkpoint") if event.partition == TWO[0]]
+    assert str(event.metadata["previous"].value).startswith("kept")
+    assert (data_root / "models" / "multimodal" / TWO[0] / HISTORY).read_bytes() == published
+    assert [steps(data_root, run) for run in runs(data_root)] == [[1, 2]] * 6
+
 
 @pytest.mark.timeout(600)
 def test_splits_rebuilt_between_launch_and_load_fail_the_training(

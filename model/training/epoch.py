@@ -11,6 +11,9 @@ from model.training.recipes import TrainingConfig
 from model.training.schedule import Metrics
 from model.training.step import Step
 
+CHECK_EVERY = 200
+"""Steps between looks for bad ones, each of which waits for the GPU."""
+
 
 def train_one_epoch(step: Step, order: Tensor, most_bad_steps: int) -> Metrics:
     """One pass over windows in `order` -> {"train_loss": mean over windows, "bad_steps": steps left out}.
@@ -20,15 +23,18 @@ def train_one_epoch(step: Step, order: Tensor, most_bad_steps: int) -> Metrics:
     """
     step.model.train()
     batches = torch.split(order, step.config.batch_size)
-    losses, bad = map(torch.stack, zip(*(step(windows) for windows in batches), strict=True))
-    bad_steps = bad.nonzero()[:, 0].tolist()
-    if len(bad_steps) > most_bad_steps:
-        first = bad_steps[0]
-        raise FloatingPointError(
-            f"Training loss is {losses[first].item()} or its gradient not finite at step {first} ({step.data.path}), "
-            f"and at {len(bad_steps)} of {len(batches)} steps; the training may leave out {most_bad_steps}: lower "
-            "learning_rate or use precision fp32, and look for wrong values in the split."
-        )
+    results: list[tuple[Tensor, Tensor]] = []
+    for start in range(0, len(batches), CHECK_EVERY):
+        results += map(step, batches[start : start + CHECK_EVERY])
+        losses, bad = map(torch.stack, zip(*results, strict=True))
+        bad_steps = bad.nonzero()[:, 0].tolist()
+        if len(bad_steps) > most_bad_steps:
+            first = bad_steps[0]
+            raise FloatingPointError(
+                f"Training loss is {losses[first].item()} or its gradient not finite at step {first} "
+                f"({step.data.path}), and at {len(bad_steps)} of {len(results)} steps; the training may leave out "
+                f"{most_bad_steps}: lower learning_rate or use precision fp32, and look for wrong values in the split."
+            )
     weights = torch.tensor([len(windows) for windows in batches], dtype=torch.float64, device=bad.device)[~bad]
     losses = losses[~bad].double()
     mean = float((losses @ weights / weights.sum()).item()) if len(losses) else None

@@ -11,7 +11,8 @@ noise in the last digits.
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ import torch
 
 from model.common.code import code_version
 from model.common.config import fingerprint
-from model.common.files import locked, sha256
+from model.common.errors import DataError
+from model.common.files import sha256
 from model.dataset.split_file import read_fingerprint
 from model.dataset.window_data import WindowData
 from model.factory import architecture_of, create_model_variant
@@ -34,19 +36,19 @@ from model.training.published import (
     HISTORY,
     LATEST,
     LEARNT_BY,
+    PREVIOUS,
     WORK,
     TrainingResult,
+    hold,
     is_published,
     publish,
     read_history,
+    restore_previous,
     write_history,
 )
 from model.training.recipes import TrainingConfig
 from model.training.schedule import Metrics, Schedule
 from model.training.step import Step
-
-LOCK_WAIT_S = 10.0
-"""A killed process may still be exiting when its successor starts."""
 
 
 def train(
@@ -64,7 +66,8 @@ def train(
     Each epoch is saved in `output`/.work/<fingerprint of architecture, data version, config and code>. A process that
     ends early, however it ends, loses the epoch in progress; the next call resumes after the last one saved. When the
     training is complete, its files replace best_model.pt, latest_checkpoint.pt and training_history.json in `output`.
-    If these have the same fingerprint already, they are returned and nothing is trained.
+    If these have the same fingerprint already, they are returned and nothing is trained; if those in `output`/previous
+    have it, they are published again.
 
     Args:
         data_version: that the splits must have, also when a training resumes; if empty, the one that they have.
@@ -74,7 +77,8 @@ def train(
         on_start: called with the number of epochs that are complete already, unless there is nothing to train.
 
     Raises:
-        DataError: unknown architecture, wrong config or splits, `output` in use by another process.
+        DataError: unknown architecture, wrong config or splits, `output` in use by another process, or too little GPU
+            memory.
         FloatingPointError: a loss was not finite. Files published earlier stay.
     """
     architecture_of(architecture)
@@ -82,11 +86,13 @@ def train(
     data_version = expected or fingerprint([sha256(splits / f"{name}.h5") for name in ("train", "val")])
     options = config.model_dump(mode="json")
     work = output / WORK / fingerprint(architecture, data_version, options, code_version(*LEARNT_BY))
-    in_use = f"{output} is in use: {{holder}} trains into it. Wait until that ends, or choose another output."
-    with locked(output / WORK / "lock", LOCK_WAIT_S, in_use):
-        if not force and not (work / LATEST).is_file() and is_published(output, work.name):
-            shutil.rmtree(work, ignore_errors=True)
-            return TrainingResult(output, len(read_history(output)["epochs"]), reused=True)
+    with hold(output) as was_published, _explained_memory(config):
+        if (was_published or not force) and not (work / LATEST).is_file():
+            if not is_published(output, work.name) and is_published(output / PREVIOUS, work.name):
+                restore_previous(output)
+            if is_published(output, work.name):
+                shutil.rmtree(work, ignore_errors=True)
+                return TrainingResult(output, len(read_history(output)["epochs"]), reused=True, identity=work.name)
         work.mkdir(exist_ok=True)
         started, device = time.perf_counter(), choose_device(config.device)
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -107,7 +113,18 @@ def train(
             }
             resumed_from = _run_epochs(identity, train_data, val_data, work, config, on_start, on_epoch)
         publish(work, output)
-        return TrainingResult(output, resumed_from, time.perf_counter() - started)
+        return TrainingResult(output, resumed_from, time.perf_counter() - started, identity=work.name)
+
+
+@contextmanager
+def _explained_memory(config: TrainingConfig) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise DataError(
+            f"The GPU has too little memory for the splits and a batch_size of {config.batch_size}: lower batch_size, "
+            f"end other programs on the GPU, or train with device cpu ({str(error).splitlines()[0]})."
+        ) from error
 
 
 def _run_epochs(

@@ -5,6 +5,8 @@ Imports no torch.
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,12 +14,16 @@ from typing import Any, NamedTuple
 
 from model.common.config import fingerprint
 from model.common.errors import DataError
-from model.common.files import fsync, sha256, write_json
+from model.common.files import fsync, fsync_folder, locked, sha256, write_json
 from model.training.schedule import Metrics
 
 BEST, LATEST, HISTORY = PUBLISHED = ("best_model.pt", "latest_checkpoint.pt", "training_history.json")
 WORK, PREVIOUS = ".work", "previous"
 """Folders of trainings in progress, and of the files that the published training replaced."""
+PUBLISHING = "publishing"
+"""Folder in WORK of a complete training whose files are being moved to the output."""
+LOCK_WAIT_S = 10.0
+"""A killed process may still be exiting when its successor starts."""
 SUM = "sum"
 LEARNT_BY = (
     "model.factory",
@@ -42,6 +48,8 @@ class TrainingResult:
     """Of this process, without the epochs of an earlier one."""
     reused: bool = False
     """Whether it was published already, so that nothing was trained."""
+    identity: str = ""
+    """Its fingerprint; empty for whichever training is published."""
 
     @property
     def best_model(self) -> Path:
@@ -49,8 +57,13 @@ class TrainingResult:
 
     @cached_property
     def record(self) -> dict[str, Any]:
-        """Content of the history file."""
-        return read_history(self.output)
+        """Content of the history file. DataError if another training was published since."""
+        content = read_history(self.output)
+        if self.identity not in ("", content["fingerprint"]):
+            raise DataError(
+                f"{self.output} holds another training, published since this one ended: run this one again."
+            )
+        return content
 
     @property
     def history(self) -> list[Metrics]:
@@ -62,25 +75,54 @@ class TrainingResult:
         return self.history[self.record["best_epoch"]]
 
 
+@contextmanager
+def hold(output: Path) -> Iterator[bool]:
+    """Keep other processes out of `output`, and complete a publication that was killed -> whether there was one.
+
+    Raises:
+        DataError: another process trains into `output`.
+    """
+    in_use = f"{output} is in use: {{holder}} trains into it. Wait until that ends, or choose another output."
+    with locked(output / WORK / "lock", LOCK_WAIT_S, in_use):
+        yield _complete_publication(output)
+
+
 def publish(work: Path, output: Path) -> None:
     """Replace the files in `output` by those of the complete training in `work`; `output`/previous keeps the former.
 
-    The state to resume from is last: a process that was killed before leaves the rest to the next call.
+    Call it in `hold`. A process that is killed leaves the rest to the next one that holds `output`.
     """
-    (output / PREVIOUS).mkdir(exist_ok=True)
-    for path in [work / name for name in (BEST, HISTORY, LATEST)]:
-        if path.is_file():
-            if (output / path.name).is_file():
-                shutil.copyfile(output / path.name, output / PREVIOUS / path.name)
-            path.replace(output / path.name)
+    work.rename(output / WORK / PUBLISHING)
+    _complete_publication(output)
+
+
+def _complete_publication(output: Path) -> bool:
+    new, former = output / WORK / PUBLISHING, output / WORK / "former"
+    if not new.is_dir():
+        return False
+    published = [output / name for name in PUBLISHED]
+    if (new / BEST).is_file() and all(path.is_file() for path in published):  # none is replaced yet
+        shutil.rmtree(former, ignore_errors=True)
+        former.mkdir()
+        for path in published:
+            shutil.copyfile(path, former / path.name)
+        fsync_folder(former)
+        shutil.rmtree(output / PREVIOUS, ignore_errors=True)
+        former.rename(output / PREVIOUS)
+    for path in published:
+        if (new / path.name).is_file():
+            (new / path.name).replace(path)
     fsync(output)
-    shutil.rmtree(work)
+    shutil.rmtree(new)
+    return True
 
 
 def restore_previous(output: Path) -> None:
-    """Publish the previous training again; the one that replaced it becomes the previous one."""
+    """Publish the previous training again; the one that replaced it becomes the previous one. Call it in `hold`."""
     restored = output / WORK / "restored"
-    shutil.copytree(output / PREVIOUS, restored, dirs_exist_ok=True)
+    shutil.rmtree(restored, ignore_errors=True)
+    shutil.copytree(output / PREVIOUS, restored)
+    fsync_folder(restored)
     publish(restored, output)
 
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import shutil
 import signal
 import subprocess
@@ -16,6 +15,7 @@ import pytest
 import torch
 
 from drive_assets_tests.model.split_files import rewrite, write_split_file
+from drive_assets_tests.model.training.test_published import killed_at
 from model.common.errors import DataError
 from model.factory import architecture_of, create_model_variant
 from model.network.architectures import ARCHITECTURES
@@ -92,7 +92,7 @@ def test_every_architecture_trains_and_its_checkpoint_loads(architecture: str, s
     }
     assert all(math.isfinite(value) for epoch in seen for value in epoch.values())
     assert result.best_metrics == max(result.history, key=lambda epoch: epoch["val_pr_auc_mean"] or 0)
-    assert sorted(path.name for path in result.output.iterdir()) == sorted([".work", "previous", *PUBLISHED])
+    assert sorted(path.name for path in result.output.iterdir()) == sorted([".work", *PUBLISHED])
     assert not [path for path in (result.output / ".work").iterdir() if path.is_dir()]
     made = result.record["made"]
     assert (made["device"], made["precision"], result.resumed_from) == ("cpu", "fp32", 0)
@@ -130,8 +130,12 @@ def test_a_published_training_is_reused_unless_forced_or_damaged(splits: Path) -
 
     forced = train(NAME, splits, splits / "out", CONFIG, "v1", seen.append, force=True)
     assert (forced.reused, forced.resumed_from, len(seen)) == (False, 0, 4)
-    assert not train(NAME, splits, splits / "out", CONFIG.replace(seed=1), "v1").reused
-    assert not train(NAME, splits, splits / "out", CONFIG, "v1").reused  # the other one is published now
+    other = train(NAME, splits, splits / "out", CONFIG.replace(seed=1), "v1")
+    assert not other.reused
+    with pytest.raises(DataError, match="out holds another training, published since this one ended"):
+        _ = forced.record
+    assert train(NAME, splits, splits / "out", CONFIG, "v1").reused  # published again from the folder previous
+    assert published.is_published(splits / "out" / "previous", other.identity)
     (splits / "out" / "best_model.pt").write_bytes(b"damaged")
     assert not train(NAME, splits, splits / "out", CONFIG, "v1").reused
     history = splits / "out" / PUBLISHED[2]
@@ -159,7 +163,8 @@ def test_publishing_that_is_killed_at_any_step_is_completed_without_training(spl
     published_at = []
     for step in range(100):
         shutil.copytree(splits / "out", splits / str(step))
-        killed = _publish_and_die(splits / str(step) / ".work" / work.name, step)
+        output = splits / str(step)
+        killed = killed_at(step, published.publish, output / ".work" / work.name, output)
         history = json.loads((splits / str(step) / "training_history.json").read_text())
         published_at.append(history["fingerprint"] != older.record["fingerprint"])
         seen: list[dict[str, float | int]] = []
@@ -168,26 +173,11 @@ def test_publishing_that_is_killed_at_any_step_is_completed_without_training(spl
         assert sorted(path.name for path in (splits / str(step)).iterdir()) == sorted([".work", "previous", *PUBLISHED])
         assert not [path for path in (splits / str(step) / ".work").iterdir() if path.is_dir()]
         assert load_checkpoint(result.best_model)[1]["training_config"]["seed"] == 0
+        assert published.is_published(output / "previous", older.record["fingerprint"])
         if not killed:
             break
-    assert not killed and step >= 4
+    assert not killed and step >= 10
     assert published_at == sorted(published_at)
-
-
-def _publish_and_die(work: Path, step: int) -> bool:
-    """Publish in a process that is killed before it changes a file or folder for the `step`th time; whether it was."""
-    child = os.fork()
-    if child == 0:
-        changes = iter(range(step))
-
-        def die(event: str, arguments: object) -> None:
-            if event in ("os.rename", "os.remove", "os.rmdir") and next(changes, None) is None:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(die)
-        published.publish(work, work.parents[1])
-        os._exit(0)
-    return os.waitpid(child, 0)[1] != 0
 
 
 def test_two_runs_of_a_seed_are_equal_whatever_ran_before_and_leave_the_callers_random_numbers_alone(
@@ -290,7 +280,9 @@ def test_splits_rebuilt_between_launch_and_load_are_refused(splits: Path, rebuil
     assert train(NAME, splits, splits / "out", CONFIG, "v1").resumed_from == 2
 
 
-def test_a_step_that_is_not_finite_changes_no_weight_and_is_counted(splits: Path) -> None:
+def test_a_step_that_is_not_finite_changes_no_weight_and_is_counted(
+    splits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = CONFIG.replace(epochs=1, batch_size=61)
     result = train(NAME, splits, splits / "clean", config)
     assert [epoch["bad_steps"] for epoch in result.history] == [0]
@@ -305,6 +297,10 @@ def test_a_step_that_is_not_finite_changes_no_weight_and_is_counted(splits: Path
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     with pytest.raises(FloatingPointError, match=r"loss is nan.*at step 0 .*at 1 of 1 steps; .*may leave out 0: lower"):
         train_one_epoch(step, data.order(), 0)
+    monkeypatch.setattr("model.training.epoch.CHECK_EVERY", 2)
+    small = Step(model, data, UnifiedFocalLoss(config.tasks), config.replace(batch_size=8))
+    with pytest.raises(FloatingPointError, match="at 2 of 2 steps"):  # not at the end of the epoch
+        train_one_epoch(small, data.order(), 1)
 
 
 def test_too_many_steps_that_are_not_finite_end_the_run_and_publish_nothing(splits: Path) -> None:
@@ -346,7 +342,7 @@ def test_an_unknown_device_or_architecture_is_refused(splits: Path) -> None:
 
 
 def test_a_second_run_into_the_same_folder_is_refused(splits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "LOCK_WAIT_S", 0.0)
+    monkeypatch.setattr(published, "LOCK_WAIT_S", 0.0)
 
     def second(metrics: dict[str, float | int]) -> None:
         train(NAME, splits, splits / "out", CONFIG.replace(seed=9))
@@ -354,6 +350,15 @@ def test_a_second_run_into_the_same_folder_is_refused(splits: Path, monkeypatch:
     with pytest.raises(DataError, match=r"out is in use: process \d+ on .* trains into it"):
         train(NAME, splits, splits / "out", CONFIG, on_epoch=second)
     train(NAME, splits, splits / "out", CONFIG)
+
+
+def test_a_gpu_with_too_little_memory_is_explained(splits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    monkeypatch.setattr(loop, "load_train", full)
+    with pytest.raises(DataError, match=r"batch_size of 16: lower batch_size, .*Tried to allocate 2 GiB"):
+        train(NAME, splits, splits / "out", CONFIG)
 
 
 def test_a_checkpoint_that_is_not_the_expected_one_is_refused(splits: Path) -> None:
