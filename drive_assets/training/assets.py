@@ -45,6 +45,7 @@ class _WithBestDefaults(Launchpad):
     def __pydantic_init_subclass__(cls, **options: Any) -> None:
         for name, value in RECIPES["best"]:
             cls.model_fields[name].default = value
+        cls.model_rebuild(force=True)  # Dagster leaves out what equals the default, which pydantic then fills in
         super().__pydantic_init_subclass__(**options)
 
 

@@ -17,6 +17,7 @@ from drive_assets.training import assets
 from drive_assets_tests.model.split_files import write_split_file
 from drive_assets_tests.training.conftest import SMALL
 from model.training.published import HISTORY, Decline
+from model.training.recipes import RECIPES
 
 TWO = ["simple_concat_lstm", "simple_concat_transformer"]
 
@@ -152,3 +153,13 @@ def test_splits_rebuilt_between_launch_and_load_fail_the_training(
     description = failure.step_failure_data.user_failure_data.description
     assert description.count("train.h5 holds data version v2, expected v1") == 2
     assert not (data_root / "models" / "multimodal" / TWO[0] / HISTORY).exists()
+
+
+def test_options_that_equal_the_default_are_used() -> None:
+    options = {name: getattr(RECIPES["best"], name) for name in ("epochs", "learning_rate")}
+
+    @dg.asset
+    def trained(config: assets.TrainingLaunchpad) -> None:
+        assert config.training_config(options) == RECIPES["best"]
+
+    assert dg.materialize([trained], run_config={"ops": {"trained": {"config": options}}}).success
