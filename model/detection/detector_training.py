@@ -1,5 +1,6 @@
 """Fine-tuning a YOLO detector with ultralytics: resumed after a kill, with a batch that fits into the memory."""
 
+import errno
 import json
 import shutil
 import subprocess
@@ -85,24 +86,42 @@ def train_detector(
 def _restore(folder: Path) -> dict[str, Any] | None:
     """Prepare the files of an interrupted training for a resume.
 
-    Returns:
-        The last checkpoint, whose `epoch` is -1 once the training is over; None if the training has to start over,
-        because there is none, or it is damaged or holds foreign classes.
-    """
-    from ultralytics.nn.tasks import torch_safe_load
+    Ultralytics writes last.pt in place and then, after the best epoch so far, the same content to best.pt: a kill
+    damages one of them at most.
 
-    table = folder / RESULTS
-    try:
-        for path in (folder / BEST, folder / LAST):
-            saved, _ = torch_safe_load(path, safe_only=True)
-        lines = table.read_text(encoding="utf-8").splitlines(keepends=True)
-        epoch, _ = saved["epoch"], saved["train_args"]["batch"]
-    except Exception:  # torch and ultralytics raise many kinds for a damaged file
+    Returns:
+        The last whole checkpoint, whose `epoch` is -1 once the training is over; None if the training has to start
+        over.
+    """
+    last, best, table = folder / LAST, folder / BEST, folder / RESULTS
+    contents = {path: _read_checkpoint(path) for path in (last, best)}
+    saved = contents[last] or contents[best]
+    if saved is None or not table.is_file() or (contents[best] is None and saved["epoch"] < 0):
         shutil.rmtree(folder, ignore_errors=True)
         return None
-    if epoch >= 0:
-        write_text(table, "".join(lines[: epoch + 2]))  # the header and the saved epochs
-    return dict(saved)
+    for path, other in ((last, best), (best, last)):
+        if contents[path] is None:
+            with atomic_path(path) as temporary:
+                shutil.copyfile(other, temporary)
+    if saved["epoch"] >= 0:
+        lines = table.read_text(encoding="utf-8").splitlines(keepends=True)
+        write_text(table, "".join(lines[: saved["epoch"] + 2]))  # the header and the saved epochs
+    return saved
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any] | None:
+    """A checkpoint of ultralytics; None if it is missing, damaged or holds foreign classes."""
+    from ultralytics.nn.tasks import torch_safe_load
+
+    if not path.is_file():
+        return None
+    try:
+        content, _ = torch_safe_load(path, safe_only=True)
+        return content if isinstance(content["epoch"], int) and content["train_args"]["batch"] else None
+    except Exception as error:  # torch and ultralytics raise many kinds for a damaged file, for a cut one EINVAL
+        if is_out_of_memory(error) or (isinstance(error, OSError) and error.errno != errno.EINVAL):
+            raise
+        return None
 
 
 def _options(config: DetectorConfig, dataset: Path, folder: Path, devices: str | list[int]) -> dict[str, Any]:

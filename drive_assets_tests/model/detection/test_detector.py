@@ -1,3 +1,4 @@
+import errno
 import io
 import os
 import signal
@@ -6,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -16,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from model.common.errors import DataError, is_out_of_memory
 from model.detection.detector import BUNDLED, configure_ultralytics, load_detector, training_source, vehicle_classes
 from model.detection.detector_config import DetectorConfig
-from model.detection.detector_training import train_detector
+from model.detection.detector_training import _restore, train_detector
 
 COCO = {0: "person", 2: "car", 3: "motorcycle", 5: "bus", 7: "truck"}
 TINY = DetectorConfig(
@@ -205,20 +207,35 @@ class Hostile:
         return Path.touch, (self.target,)
 
 
-@pytest.mark.parametrize(("damaged", "hostile"), [("last.pt", True), ("best.pt", False)])
-def test_a_damaged_or_hostile_checkpoint_is_not_resumed(
-    dataset: Path, tmp_path: Path, damaged: str, hostile: bool
+@pytest.mark.parametrize(
+    ("hostile", "cut", "resumed"), [("last.pt", "", True), ("", "best.pt", True), ("last.pt", "best.pt", False)]
+)
+def test_a_damaged_or_hostile_checkpoint_is_replaced_by_the_other_one(
+    dataset: Path, tmp_path: Path, hostile: str, cut: str, resumed: bool
 ) -> None:
     weights = interrupted_training(dataset, tmp_path, 0)
     if hostile:
-        content = torch.load(weights / damaged, weights_only=False)
-        torch.save(content | {"stop": Hostile(tmp_path / "code was run")}, weights / damaged)
-    else:
-        os.truncate(weights / damaged, 10_000)
+        content = torch.load(weights / hostile, weights_only=False)
+        torch.save(content | {"stop": Hostile(tmp_path / "code was run")}, weights / hostile)
+    if cut:
+        os.truncate(weights / cut, 10_000)
     epochs: list[dict[str, float | int]] = []
     result = train_detector(dataset, tmp_path / "out.pt", TINY.replace(epochs=2), epochs.append, tmp_path / "work")
-    assert ([epoch["epoch"] for epoch in epochs], result.resumed) == ([0, 1], False)
+    assert ([epoch["epoch"] for epoch in epochs], result.resumed) == ([1] if resumed else [0, 1], resumed)
     assert not (tmp_path / "code was run").exists()
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), MemoryError()])
+def test_checkpoints_that_cannot_be_read_now_are_kept(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    (weights / "last.pt").write_bytes(b"checkpoint")
+    monkeypatch.setattr("ultralytics.nn.tasks.torch_safe_load", Mock(side_effect=error))
+    with pytest.raises(type(error)):
+        _restore(tmp_path)
+    assert (weights / "last.pt").exists()
 
 
 def test_a_training_interrupted_after_its_last_epoch_is_published(dataset: Path, tmp_path: Path) -> None:
