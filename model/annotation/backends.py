@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,8 @@ def suppress(
     else:
         box = xywh2xyxy(box)
         group = image if keep.agnostic else image * len(keep.thresholds) + number
-        order = batched_nms(box.double(), confidence.double(), group, keep.iou)
+        positive = box.double() + 4 * max(shape)  # negative corners would reach into the next group
+        order = batched_nms(positive, confidence.double(), group, keep.iou)
     box = scale_boxes(shape, box[order], (region.height, region.width))
     rows = torch.column_stack([box, confidence[order], number[order].float(), image[order].float()]).cpu().numpy()
     images = rows[:, 6].astype(np.int64)
@@ -91,20 +92,18 @@ class TorchBackend:
             torch.OutOfMemoryError, MemoryError: the batch is too large.
         """
         height, width, _ = images[0].shape
-        return suppress(self.forward(images), self.end_to_end, self.keep, (height, width), region)
+        try:
+            return suppress(self.forward(images), self.end_to_end, self.keep, (height, width), region)
+        except torch.OutOfMemoryError:
+            self._graphs.clear()
+            torch.cuda.empty_cache()
+            raise
 
     def forward(self, images: Sequence[Frame]) -> torch.Tensor:
         """Raw predictions."""
         pixels = torch.from_numpy(np.stack(images)).to(self.device).flip(-1).permute(0, 3, 1, 2)
         batch = (pixels / 255).to(self.type).contiguous(memory_format=self.layout)
-        if self.device != "cuda":
-            return _first(self.network(batch))
-        try:
-            return self._replayed(batch)
-        except torch.OutOfMemoryError:
-            self._graphs.clear()
-            torch.cuda.empty_cache()
-            raise
+        return self._replayed(batch) if self.device == "cuda" else _first(self.network(batch))
 
     def _replayed(self, batch: torch.Tensor) -> torch.Tensor:
         """Raw predictions from a CUDA graph; smaller batches are padded to the usual size."""
@@ -129,9 +128,8 @@ class OpenVinoBackend(TorchBackend):
 
     def forward(self, images: Sequence[Frame]) -> torch.Tensor:
         shape = images[0].shape
-        if shape not in self._queues:
-            self._queues[shape] = self._compile(shape)
-        queue, raw = self._queues[shape], [torch.empty(0)] * len(images)
+        queue = self._queues.pop(shape) if shape in self._queues else self._compile(shape)
+        raw = [torch.empty(0)] * len(images)
 
         def store(request: Any, index: int) -> None:
             raw[index] = torch.from_numpy(request.get_output_tensor().data.copy())
@@ -140,6 +138,7 @@ class OpenVinoBackend(TorchBackend):
         for index, image in enumerate(images):
             queue.start_async([image[None]], index)
         queue.wait_all()
+        self._queues[shape] = queue  # after a failure, requests may still run and the queue cannot be used again
         return torch.cat(raw)
 
     def _compile(self, shape: tuple[int, ...]) -> Any:
@@ -200,13 +199,18 @@ def choose_backend(name: str, network: Any, keep: Keep, half: bool, device: str)
     """The requested backend; for `auto` the fastest that is installed.
 
     Raises:
-        DataError: OpenVINO is requested and not installed.
+        DataError: OpenVINO is requested and cannot be imported.
     """
-    installed = find_spec("openvino") is not None
-    if device == "cuda" or name == "torch" or (name == "auto" and not installed):
+    if device == "cuda" or name == "torch":
         return TorchBackend(network, keep, device, half and device == "cuda")
-    if not installed:
-        raise DataError("backend openvino is not installed: install the extra `cpu`, or use backend torch.")
+    try:
+        import_module("openvino")
+    except (ImportError, OSError) as error:
+        if name == "openvino":
+            raise DataError(
+                f"backend openvino cannot be imported ({error}): install the extra `cpu`, or use backend torch."
+            ) from error
+        return TorchBackend(network, keep, device)
     return OpenVinoBackend(network, keep)
 
 
