@@ -1,5 +1,6 @@
 """Small recordings for tests: real files, a few kB a frame, with events that recur."""
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -37,3 +38,11 @@ def write_drive(folder: Path, rows: int = 80, seed: int = 0) -> Path:
         (folder / f"{time}.jpg").write_bytes(_pictures(seed)[row % PICTURES])
     (folder / "telemetry.csv").write_text("\n".join(lines) + "\n")
     return folder
+
+
+def respell(drive: Path, fractions: dict[str, str]) -> list[Path]:
+    """Replace the fractions of a drive's times, in its telemetry and its frames' names. Returns the frames by time."""
+    telemetry = drive / "telemetry.csv"
+    telemetry.write_text(re.sub(r"-(\d),", lambda match: f"-{fractions[match[1]]},", telemetry.read_text()))
+    paths = sorted(drive.glob("*.jpg"), reverse=True)
+    return [path.rename(path.with_stem(path.stem[:-1] + fractions[path.stem[-1]])) for path in paths][::-1]

@@ -21,7 +21,6 @@ from model.evaluation.predictions import Predictions
 from model.evaluation.results import AlarmThreshold, SplitFigures
 from model.recording.folder import Recording
 from model.recording.schema import ACTIONS
-from model.recording.times import read_times
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -147,11 +146,11 @@ def _draw_frame(axes: "Axes", split: Split, frame: int, recordings: Path | None)
 def _crop(split: Split, frame: int, recordings: Path) -> npt.NDArray[np.uint8] | None:
     """The region of interest at half its size; None if the recording or its frame was removed."""
     recording = Recording(recordings / split.recordings[split.recording[frame]])
-    if not recording.folder.is_dir():
+    if not recording.telemetry_path.is_file():
         return None
-    frames, roi = recording.frames(), recording.annotated_region()
-    times = read_times(np.array(list(frames), object))[1]
-    path = dict(zip(times.tolist(), frames.values(), strict=True)).get(int(split.clock_ms[frame]))
+    telemetry, roi = recording.telemetry()[0], recording.annotated_region()
+    time = dict(zip(telemetry["t"], telemetry["Time"], strict=True)).get(int(split.clock_ms[frame]))
+    path = recording.frames().get(str(time))
     if path is None:
         return None
     return read_image(path)[roi.y : roi.y + roi.height : 2, roi.x : roi.x + roi.width : 2]

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 from pydantic import NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
@@ -16,10 +17,11 @@ from model.common.errors import DataError
 from model.common.files import sha256, write_json
 from model.recording.annotations import Annotations, read_annotations
 from model.recording.dialect import MOST_UNREADABLE, ReadingConfig
-from model.recording.frame_files import frame_name, frame_time, is_frame, is_whole, repeated_frames
+from model.recording.frame_files import frame_name, is_frame, is_whole, repeated_frames
 from model.recording.labels import CONFIG_SUFFIX, LabelConfig, read_future_labels, read_label_config
 from model.recording.tables import read_object
 from model.recording.telemetry import TelemetryReport, read_telemetry
+from model.recording.times import read_times
 
 TELEMETRY = "telemetry.csv"
 ANNOTATIONS = "annotations.csv"
@@ -140,12 +142,13 @@ class Recording:
         return read_label_config(self.labels_path)
 
     def frames(self) -> dict[str, Path]:
-        """Files of the camera's frames by their time, in order of time."""
+        """Files of the camera's frames by the Time of their rows, in its order."""
         frames: dict[str, Path] = {}
         with os.scandir(self.folder) as entries:
             names = sorted(entry.name for entry in entries if is_frame(entry.name))
-        for name in names:
-            frames.setdefault(frame_time(name), self.folder / name)
+        times, _, _ = read_times(np.array([name.rpartition(".")[0] for name in names], object))
+        for time, name in sorted(zip(times, names, strict=True)):
+            frames.setdefault(time, self.folder / name)
         return frames
 
     def region(self) -> Region | None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from PIL import Image
 
 from model.common.files import explained_errors, sha256
-from model.recording.times import plain_time
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 """In upper or lower case. The content decides the kind: cameras and converters name PNG files .jpg."""
@@ -26,11 +25,6 @@ def is_frame(name: str) -> bool:
 def frame_name(time: str) -> str:
     """The file of the frame that was taken at a row's Time."""
     return f"{time}{SUFFIXES[0]}"
-
-
-def frame_time(name: str) -> str:
-    """The Time of the row that a frame's file belongs to."""
-    return plain_time(name.rpartition(".")[0])
 
 
 def is_whole(path: Path) -> bool:

@@ -164,7 +164,9 @@ def _parse(path: Path, config: ReadingConfig) -> tuple[_Rows, pd.DataFrame, tupl
         rows.problems.append((broken[0], f"row {line}, a quote without its end, a NUL, or too many cells"))
     columns[TIME], t, are_milliseconds = read_times(columns[TIME], config.time_format)
     if are_milliseconds:
-        rows.remarks.append("fractions of Time are milliseconds without leading zeros: as decimals they step back")
+        rows.remarks.append(
+            "fractions of Time are milliseconds without leading zeros: as decimals their steps are uneven"
+        )
     empty = _empty_channels(path, cells)
     names = [name for name in CHANNELS if name in columns and name not in empty]
     _drop_faults(rows, names, t, config)

@@ -23,7 +23,10 @@ SLOT = "slot"
 """The column of the half seconds that rows stand for."""
 
 _ISO_TIME = re.compile(
-    r"(\d{4}-\d{2}-\d{2})[ T_](\d{2})[:-](\d{2})[:-](\d{2})(?:[.,-](\d{1,6}))?(?:Z|[+-]\d{2}:\d{2}|\+\d{4})?", re.ASCII
+    r"(\d{4}-\d{2}-\d{2})[ T_](\d{2})[:-](\d{2})[:-](\d{2})"
+    r"(?:(?!(?<=T\d\d:\d\d:\d\d)-\d{4}$)[.,-](\d{1,6}))?"  # -0500 right after ISO 8601's time is an offset
+    r"(?:Z|[+-]\d{2}:?\d{2})?",
+    re.ASCII,
 )
 _EPOCH = re.compile(r"\d{10}(?:\.\d{1,6})?|\d{13}", re.ASCII)
 """Seconds, or milliseconds, since 1970."""
@@ -36,11 +39,12 @@ def plain_time(text: str) -> str:
     rows that spell one moment differently belong together.
     """
     match = _ISO_TIME.fullmatch(text)
-    return _plain(match) if match else text
+    return _plain(match, 1) if match else text
 
 
-def _plain(match: re.Match[str]) -> str:
-    return f"{match[1]} {match[2]}-{match[3]}-{match[4]}-{(match[5] or '').rstrip('0') or '0'}"
+def _plain(match: re.Match[str], fraction_digits: int) -> str:
+    fraction = (match[5] or "").rjust(fraction_digits, "0")
+    return f"{match[1]} {match[2]}-{match[3]}-{match[4]}-{fraction.rstrip('0') or '0'}"
 
 
 def read_times(
@@ -49,7 +53,7 @@ def read_times(
     """(N,) `plain_time` of each text and (N,) its milliseconds since 1970, -1 where it is invalid.
 
     The last result says whether fractions are read as milliseconds without leading zeros (3 and 503 for .003 and .503):
-    their lengths differ, and as decimals they would step back in time.
+    their lengths differ, and the times then follow each other in more even steps than with decimals.
 
     Args:
         time_format: of the texts, in strftime codes; their fractions are then spelled with as few digits as they need.
@@ -59,20 +63,22 @@ def read_times(
         spelled = [text if pd.isna(moment) else _spelled(moment) for text, moment in zip(texts, moments, strict=True)]
         return np.array(spelled, object), _milliseconds(moments), False
     matches = [_ISO_TIME.fullmatch(text) for text in texts]
-    t = _parsed(matches, fraction_digits=1)
-    for row in (row for row, match in enumerate(matches) if not match and _EPOCH.fullmatch(texts[row])):
-        t[row] = round(float(texts[row]) * (1000 if len(texts[row].partition(".")[0]) == 10 else 1))
-    plain = np.array([_plain(match) if match else text for match, text in zip(matches, texts, strict=True)], object)
+    t, digits = _parsed(matches, fraction_digits=1), 1
     lengths = {len(match[5] or "") for match in matches if match}
     if len(lengths) > 1 and max(lengths) == 3:
         filled = _parsed(matches, fraction_digits=3)
-        if _steps_back(filled) < _steps_back(t):
-            return plain, filled, True
-    return plain, t, False
+        if _unevenness(filled) < _unevenness(t):
+            t, digits = filled, 3
+    for row in (row for row, match in enumerate(matches) if not match and _EPOCH.fullmatch(texts[row])):
+        t[row] = round(float(texts[row]) * (1000 if len(texts[row].partition(".")[0]) == 10 else 1))
+    plain = [_plain(match, digits) if match else text for match, text in zip(matches, texts, strict=True)]
+    return np.array(plain, object), t, digits == 3
 
 
-def _steps_back(t: npt.NDArray[np.int64]) -> int:
-    return int((np.diff(t[t >= 0]) < 0).sum())
+def _unevenness(t: npt.NDArray[np.int64]) -> float:
+    """How far steps differ from the usual one, ms in all; of times in any order, such as those of sorted file names."""
+    steps = np.diff(np.sort(t[t >= 0]))
+    return float(np.abs(steps - np.median(steps)).sum()) if len(steps) else 0.0
 
 
 def _spelled(moment: datetime) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from drive_assets_tests.drives import write_drive
+from drive_assets_tests.drives import respell, write_drive
 from model.annotation.frames import UnreadableFrame, View, read_region, view_of
 from model.common.errors import DataError
 from model.recording.folder import Recording, Region, inspect_recording
@@ -88,6 +88,13 @@ def test_a_recording_of_other_suffixes_and_a_camera_that_hung(tmp_path: Path) ->
     assert (report.frames, report.usable_frames, report.repeated_frames) == (8, 8, 2)
     assert report.examples["repeated_frames"] == [frames[5].stem, frames[6].stem]
     assert repeated_frames({"a": frames[4], "b": frames[7]}) == []
+
+
+def test_frames_named_by_milliseconds_belong_to_their_rows(tmp_path: Path) -> None:
+    drive = write_drive(tmp_path / "2024-05-01_10-00-00", rows=8)
+    frames = respell(drive, {"0": "5", "5": "500"})
+    assert list(Recording(drive).frames().values()) == frames
+    assert inspect_recording(drive).usable_frames == 8
 
 
 def test_a_region_with_other_keys_and_fractions_is_read(tmp_path: Path) -> None:

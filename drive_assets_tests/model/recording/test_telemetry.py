@@ -72,6 +72,8 @@ def test_gears_from_speed_and_rpm() -> None:
 def test_times_with_and_without_fraction() -> None:
     times = ["1970-01-01 00-00-01", "1970-01-01T00:00:01.5", "1970-01-01 00-00-01-050000", "1970-01-01", "x"]
     plain, t, _ = read_times(np.array([*times, "1970-01-32 00-00-01", "1970-01-01 24-00-00"], object))
+    _, offset, _ = read_times(np.array(["1970-01-01T00:00:01-0500", "1970-01-01T00:00:01.5-0500"], object))
+    assert offset.tolist() == [1000, 1500]
     assert plain.tolist()[:3] == ["1970-01-01 00-00-01-0", "1970-01-01 00-00-01-5", "1970-01-01 00-00-01-05"]
     assert t.tolist() == [1000, 1500, 1050, -1, -1, -1, -1]
 
@@ -87,8 +89,9 @@ def test_times_with_and_without_fraction() -> None:
         (lambda t: f"1970-01-01 00-{t // 60_000:02}-{t // 1000 % 60:02}-{f'{t % 1000:03}'.rstrip('0')}", False),
     ],
 )
-def test_times_in_other_spellings(spell: Callable[[int], str], are_milliseconds: bool) -> None:
-    right = np.arange(200) * 537 + 3
+@pytest.mark.parametrize("step", [500, 537])
+def test_times_in_other_spellings(spell: Callable[[int], str], are_milliseconds: bool, step: int) -> None:
+    right = np.arange(200) * step + 3
     _, t, milliseconds = read_times(np.array([spell(int(moment)) for moment in right], object))
     assert (t - t[0]).tolist() == (right - right[0]).tolist()
     assert milliseconds == are_milliseconds
