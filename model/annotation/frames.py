@@ -122,7 +122,7 @@ def _read(path: Path) -> _Picture:
                 raise UnreadableFrame(f"{width}x{height} px: more than {LARGEST_PIXELS / 1e6:.0f} million pixels")
             may_turn = "exif" in image.info if is_jpeg else any(mark in content for mark in PNG_METADATA)
             orientation = image.getexif().get(ORIENTATION) if may_turn else None
-    except UnidentifiedImageError as error:
+    except (UnidentifiedImageError, ImportError) as error:  # ultralytics makes Pillow look for a HEIF reader first
         raise UnreadableFrame("it is not a JPEG or PNG") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UnreadableFrame(getattr(error, "strerror", None) or str(error)) from error

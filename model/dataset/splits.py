@@ -1,5 +1,6 @@
 """The manifest of a data set: which recordings are in it, in which splits, and why others are not."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -26,10 +27,10 @@ def build_manifest(
 ) -> dict[str, Any]:
     """The content of dataset_config.json: what goes into the splits, why, and what identifies it.
 
-    Recordings that are gone, have no annotations, labels or window, are implausible in a way that blocks training,
-    or hold the drive of another one (it could come into two splits) are listed as skipped, with the reason. A recording
-    keeps the split that the `previous` manifest gave it, unless the config fixes another or asks to reshuffle; those
-    that moved, and those that are no longer used, are listed too.
+    Recordings that are gone, have no annotations, labels or window, are implausible in a way that blocks training, lack
+    a telemetry channel that most have, or hold the drive of another one (it could come into two splits) are listed as
+    skipped, with the reason. A recording keeps the split that the `previous` manifest gave it, unless the config fixes
+    another or asks to reshuffle; those that moved, and those that are no longer used, are listed too.
 
     Args:
         cache: a file of summaries, so that recordings whose files did not change are not read again.
@@ -104,7 +105,22 @@ def _candidates(
     for name, other in repeated(used).items():
         skipped[name] = f"the same drive as {other}, with equal times and telemetry: remove one of them"
         del used[name]
+    for name, channels in _lacking(used).items():
+        skipped[name] = (
+            f"it has no {', '.join(channels)}, unlike most recordings. To use it, set the option inputs of window to "
+            "channels that all have"
+        )
+        del used[name]
     return used, skipped, accepted
+
+
+def _lacking(used: Mapping[str, Summary]) -> dict[str, list[str]]:
+    """By recording, the telemetry channels that it lacks and most recordings have."""
+    inputs = {name: summary.traits.inputs for name, summary in used.items() if summary.traits}
+    having = Counter(channel for channels in inputs.values() for channel in channels)
+    usual = [channel for channel, count in having.items() if 2 * count > len(inputs)]
+    lacking = {name: [each for each in usual if each not in channels] for name, channels in inputs.items()}
+    return {name: channels for name, channels in lacking.items() if channels}
 
 
 def _summary(members: Sequence[RecordingStats], total: int) -> dict[str, Any]:

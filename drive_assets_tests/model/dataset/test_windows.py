@@ -246,9 +246,17 @@ def test_missing_channels_are_no_inputs(tmp_path: Path) -> None:
         WindowConfig(inputs=["BRAKE_SIGNAL"])
 
 
-def test_recordings_of_different_channels_need_a_choice(tmp_path: Path) -> None:
+def test_one_recording_without_a_channel_is_skipped(tmp_path: Path) -> None:
     names = labelled_drives(tmp_path, 3)
-    names.append(without(tmp_path / "2024-06-01_10-00-00", "RPM", seed=4).name)
+    odd = without(tmp_path / "2024-06-01_10-00-00", "RPM", seed=4).name
+    manifest = build_manifest(tmp_path, [*names, odd], WindowConfig(), SplitConfig())
+    assert sorted(manifest["recordings"]) == names
+    assert manifest["skipped"][odd].startswith("it has no RPM, unlike most recordings")
+
+
+def test_recordings_of_different_channels_need_a_choice(tmp_path: Path) -> None:
+    names = labelled_drives(tmp_path, 2)
+    names += [without(tmp_path / f"2024-06-0{n}_10-00-00", "RPM", seed=n + 3).name for n in (1, 2)]
     with pytest.raises(DataError, match=r"different telemetry channels .*: 2024-06-01_10-00-00") as caught:
         build_manifest(tmp_path, names, WindowConfig(), SplitConfig())
     assert "['SPEED', 'ACCELERATOR_POS_D', 'ENGINE_LOAD', 'GEAR']" in str(caught.value)
