@@ -1,6 +1,7 @@
 """The checks of outputs that can be wrong without an error."""
 
 import json
+import time
 from functools import partial
 
 import dagster as dg
@@ -231,6 +232,7 @@ def test_recordings_that_changed_since_the_manifest_are_not_written(data_root: o
     skipped = {names[0]: "reading.json is wrong"}
     write_json(storage.manifest, {**manifest, "recordings": others, "skipped": skipped})
     assert changed_recordings(storage, names) == {}
+    time.sleep(0.05)  # times of files are as coarse as 10 ms
     reading.unlink()
     assert changed_recordings(storage, names) == {names[0]: "changed since it was skipped"}
     labels.unlink()

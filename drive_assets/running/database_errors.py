@@ -43,7 +43,7 @@ def explain(error: Exception, home: Path) -> str:
         file = home / SETTINGS
         return f"Dagster cannot use {file} ({reason}): correct the file, or delete it to get the defaults."
     key = next((key for key in ADVICE if key in reason.lower()), "")
-    disk = os.statvfs(home)
+    disk = os.statvfs(next(path for path in (home, *home.parents) if path.exists()))
     free = disk.f_bavail * disk.f_frsize
     if key == "is full" or (key == "i/o error" and (free < LITTLE or not disk.f_favail)):
         what = f"{free / 1e6:,.0f} MB" if disk.f_favail else "no inodes"

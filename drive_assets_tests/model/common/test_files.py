@@ -54,7 +54,7 @@ def contend(path: Path) -> list[str]:
 
 
 def test_under_contention_the_holder_is_named(tmp_path: Path) -> None:
-    with get_context("fork").Pool(3) as pool:
+    with get_context("spawn").Pool(3) as pool:  # a forked process inherits locks that threads hold
         texts = itertools.chain(*pool.map(contend, [tmp_path / "lock"] * 3))
     assert not [text for text in texts if not re.fullmatch(r"process \d+ on .+", text)]
 
