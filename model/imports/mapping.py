@@ -28,7 +28,8 @@ class ChannelMapping(Config):
 
     source: list[str] = Field(
         min_length=1,
-        description="Alternatives, of which the first that a log has is taken. Column of a wide CSV, PID name of a long CSV, `message.signal` of a CAN log with a DBC, channel of "
+        description="Alternatives, of which the first that a log has is taken: a column of a wide CSV, a PID name of a "
+        "long CSV, `message.signal` of a CAN log with a DBC, a channel of "
         "an MDF4 file, or `topic field.subfield` of MCAP and ROS",
     )
     log: str = Field(
@@ -72,8 +73,8 @@ class LogMapping(Config):
     bus: str = Field("", description="Channel of a CAN log with several, such as can0 or 1. Empty: all")
     clock: Literal["", "epoch", "relative", "midnight", "text"] = Field(
         "",
-        description="What its times are: seconds since 1970, since the log's start or since midnight, or a date's text. "
-        "Empty: as the values show",
+        description="What its times are: seconds since 1970, since the log's start or since midnight, or a date's "
+        "text. Empty: as the values show",
     )
     clock_unit: Literal["s", "ms", "us", "ns"] = Field("s", description="Unit of times that are numbers")
     time_format: str = Field("", description="Of times that are texts, in strftime codes. Empty: as they show")
@@ -100,8 +101,8 @@ class ImportMapping(Config):
     )
     offset_s: float | Literal["estimate"] = Field(
         0.0,
-        description="Seconds to add to the logs' times so that they are the video's; `estimate`: from the picture's flow "
-        "and the speed",
+        description="Seconds to add to the logs' times so that they are the video's; `estimate`: from the picture's "
+        "flow and the speed",
     )
     zone: str = Field("UTC", description="Time zone of the drive, such as Europe/Berlin")
     drivetrain: Drivetrain = Field("unknown", description="combustion, hybrid or electric")

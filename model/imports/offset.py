@@ -1,7 +1,7 @@
 """The offset between a video's clock and a log's, from the picture's flow and the car's speed.
 
-The picture flows faster the faster the car drives. The offset is the shift at which flow and speed correlate best. It is
-trusted only if parts of the drive, each for itself, give the same.
+The picture flows faster the faster the car drives. The offset is the shift at which flow and speed correlate best. It
+is trusted only if parts of the drive, each for itself, give the same.
 """
 
 from collections.abc import Iterator, Sequence

@@ -43,7 +43,9 @@ struct EncodeIndex {{
   frameId @0 :UInt32; type @1 :UInt16; encodeId @2 :UInt32; segmentNum @3 :Int32; segmentId @4 :UInt32;
   segmentIdEncode @5 :UInt32; timestampSof @6 :UInt64; timestampEof @7 :UInt64;
 }}
-struct Clocks {{ bootTimeNanos @0 :UInt64; monotonicNanos @1 :UInt64; monotonicRawNanos @2 :UInt64; wallTimeNanos @3 :UInt64; }}
+struct Clocks {{
+  bootTimeNanos @0 :UInt64; monotonicNanos @1 :UInt64; monotonicRawNanos @2 :UInt64; wallTimeNanos @3 :UInt64;
+}}
 struct Event {{ logMonoTime @0 :UInt64; valid @67 :Bool = true; union {{
 {members}
 }} }}

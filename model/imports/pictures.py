@@ -84,8 +84,8 @@ def open_video(path: Path) -> Any:
         container = av.open(str(path))
     except (av.error.FFmpegError, OSError) as error:
         raise DataError(
-            f"{path} cannot be read ({error.strerror}): expected a video; one without its index (moov), as after a crash of "
-            "the camera, needs repair first, for instance with untrunc."
+            f"{path} cannot be read ({error.strerror}): expected a video; one without its index (moov), as after a crash "
+            "of the camera, needs repair first, for instance with untrunc."
         ) from error
     if not container.streams.video:
         container.close()

@@ -47,7 +47,7 @@ class Origin:
 
 
 class Clock:
-    """Spells s since 1970 as a recording's times: in the zone of the drive's start, without steps of daylight saving."""
+    """Spells s since 1970 as a recording's times: in the zone of its start, without steps of daylight saving."""
 
     def __init__(self, start: float, zone: str) -> None:
         offset = datetime.fromtimestamp(start, ZoneInfo(zone)).utcoffset() or timedelta(0)
@@ -127,8 +127,8 @@ def sampled(
     if not known.any():
         t = found["SPEED"].signal.t
         raise DataError(
-            f"Log and video do not overlap: the speed is known from {_moment(t[0])} to {_moment(t[-1])}, the video lasts "
-            f"from {_moment(times[0])} to {_moment(times[-1])}. Set the logs' zone or clock, video_start or offset_s."
+            f"Log and video do not overlap: the speed is known from {_moment(t[0])} to {_moment(t[-1])}, the video "
+            f"lasts from {_moment(times[0])} to {_moment(times[-1])}. Set the logs' zone or clock, video_start or offset_s."
         )
     for name in [name for name in columns if name not in ("SPEED", *SWITCHES)]:
         without = float(np.isnan(columns[name][known]).mean())

@@ -136,7 +136,9 @@ def test_an_mdf_file_that_is_cut(tmp_path: Path) -> None:
 
 def write_mcap(path: Path, summary: bool = True) -> None:
     with path.open("wb") as file:
-        options: dict[str, Any] = {} if summary else {"index_types": 0, "use_statistics": False, "repeat_channels": False}
+        options: dict[str, Any] = (
+            {} if summary else {"index_types": 0, "use_statistics": False, "repeat_channels": False}
+        )
         writer = Writer(file, **options)
         writer.start()
         schema = writer.register_schema("car", "jsonschema", b'{"type": "object"}')

@@ -79,8 +79,8 @@ def read(path: Path, log: LogMapping, wanted: Sequence[str], database: Any) -> d
         if not len(t):
             if short[message.frame_id]:
                 raise DataError(
-                    f"{path}: {short[message.frame_id]} messages {message.name} have fewer bytes than the {message.length} "
-                    "of the DBC: it is another car's."
+                    f"{path}: {short[message.frame_id]} messages {message.name} have fewer bytes than the "
+                    f"{message.length} of the DBC: it is another car's."
                 )
             continue
         data = np.frombuffer(payloads[message.frame_id], np.uint8).reshape(len(t), message.length)

@@ -52,8 +52,8 @@ def _open(path: Path, log: LogMapping, dbc: Sequence[Path]) -> Any:
         mdf = asammdf.MDF(path)
     except Exception as error:
         raise DataError(
-            f"{path} is no complete MDF4 measurement ({' '.join(str(error).split())[:160]}): copy it again, or finalise it "
-            "with the logger's tool."
+            f"{path} is no complete MDF4 measurement ({' '.join(str(error).split())[:160]}): copy it again, or "
+            "finalise it with the logger's tool."
         ) from error
     if not dbc:
         return mdf

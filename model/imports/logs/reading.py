@@ -64,7 +64,7 @@ def _find(name: str, channel: ChannelMapping, raws: Sequence[tuple[Path, LogMapp
             if source in raw and (not channel.log or fnmatch.fnmatch(path.name, channel.log))
         ]
         if having:
-            path, log, first = having[0]
+            _, log, first = having[0]
             same = [(each, raw) for each, other, raw in having if other is log]
             joined = Raw(
                 np.concatenate([_on_clock(raw.t, log) for _, raw in same]),
@@ -76,7 +76,8 @@ def _find(name: str, channel: ChannelMapping, raws: Sequence[tuple[Path, LogMapp
             )
     places = ", ".join(str(path) for path, _, _ in raws) or "no log"
     raise DataError(
-        f"{name}: {' and '.join(channel.source)} is in none of {places}; `drive-assets import video --draft` lists what is."
+        f"{name}: {' and '.join(channel.source)} is in none of {places}; `drive-assets import video --draft` lists what "
+        "is."
     )
 
 

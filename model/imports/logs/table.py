@@ -169,8 +169,8 @@ def times(table: Table, log: LogMapping) -> npt.NDArray[np.float64]:
     if not np.isfinite(moments).any():
         example = next((text for text in texts if text), "nothing")
         raise DataError(
-            f"{table.path}: times in column {name}, such as {example}, cannot be read: set time_column, time_format or, "
-            "without times, rate_hz."
+            f"{table.path}: times in column {name}, such as {example}, cannot be read: set time_column, time_format "
+            "or, without times, rate_hz."
         )
     return moments
 

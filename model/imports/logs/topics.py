@@ -1,4 +1,4 @@
-"""Topics of MCAP files and of ROS 1 and ROS 2 bags. A signal is `topic field.subfield`, such as `/can_speed twist.x`."""
+"""Topics of MCAP files and of ROS 1 and ROS 2 bags. A signal is `topic field.subfield`, as `/can_speed twist.x`."""
 
 import json
 from collections import defaultdict
@@ -93,8 +93,8 @@ def _messages(path: Path, topics: set[str] | None) -> Iterator[tuple[str, float,
         raise
     except Exception as error:
         raise DataError(
-            f"{path} cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:160]}): copy it again, or repair "
-            "it with `mcap recover` or `rosbag reindex`."
+            f"{path} cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:160]}): copy it again, or "
+            "repair it with `mcap recover` or `rosbag reindex`."
         ) from error
 
 
