@@ -6,12 +6,11 @@ from types import ModuleType
 from model.common.errors import DataError
 
 EXTRAS = {
-    "av": "video",
     "can": "can",
     "cantools": "can",
     "asammdf": "mdf",
     "mcap": "mcap",
-    "mcap_ros1": "mcap",
+    "mcap_protobuf": "mcap",
     "rosbags": "ros",
     "capnp": "openpilot",
     "zstandard": "openpilot",

@@ -38,7 +38,11 @@ class ChannelMapping(Config):
     unit: str = Field("", description="Unit in the log, such as m/s; empty: the channel's own")
     scale: float = Field(1.0, description="Factor on the values, after the unit's")
     shift: float = Field(0.0, description="Added after the factor")
-    pressed: list[str | float] = Field([], description="Values of a switch that mean on. Empty: all but 0 and false")
+    pressed: list[str | float] = Field(
+        [],
+        description="Values of a switch that mean on; others mean off. Empty: all numbers but 0, and on, true, yes, "
+        "pressed",
+    )
     missing: list[str | float] = Field([], description="Values that mean that there was no answer")
     at_least: float | None = Field(None, description="Smallest value that can be; smaller ones are dropped and counted")
     at_most: float | None = Field(None, description="Largest value that can be; larger ones are dropped and counted")

@@ -107,7 +107,7 @@ def _flow(videos: Sequence[tuple[Video, float]]) -> tuple[npt.NDArray[np.float64
     """Times (N,) and the median flow (N,) between pictures, px a second."""
     import cv2
 
-    flow_of = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+    flow_of = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
     times, flows = [], []
     before: tuple[float, Any] | None = None
     first = videos[0][1]

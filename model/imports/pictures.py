@@ -64,7 +64,7 @@ def time_in_name(name: str, zone: str) -> float | None:
     if match := _CLOCK_TIME.search(name):
         *parts, fraction = match.groups()
         try:
-            moment = datetime(*map(int, parts), tzinfo=ZoneInfo(zone))  # type: ignore[arg-type]
+            moment = datetime.strptime(" ".join(parts), "%Y %m %d %H %M %S").replace(tzinfo=ZoneInfo(zone))
         except ValueError:
             return None
         return moment.timestamp() + (float(f"0.{fraction}") if fraction else 0.0)
@@ -84,8 +84,8 @@ def open_video(path: Path) -> Any:
         container = av.open(str(path))
     except (av.error.FFmpegError, OSError) as error:
         raise DataError(
-            f"{path} cannot be read ({error.strerror}): expected a video; one without its index (moov), as after a crash "
-            "of the camera, needs repair first, for instance with untrunc."
+            f"{path} cannot be read ({error.strerror}): expected a video; one without its index (moov), as after a "
+            "crash of the camera, needs repair first, for instance with untrunc."
         ) from error
     if not container.streams.video:
         container.close()

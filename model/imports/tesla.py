@@ -97,8 +97,8 @@ def _frames(clips: Sequence[Video], seen: list[tuple[float, Any]], log: Log) -> 
                 yield t, frame
         if not count:
             raise DataError(
-                f"{clip.path} holds no frame that can be decoded: clips that the car encrypted must be exported from the "
-                "car or the app first."
+                f"{clip.path} holds no frame that can be decoded: export clips that the car encrypted from the car or "
+                "the app first."
             )
         log(f"{clip.path.name}: {count} frames")
 
@@ -142,8 +142,8 @@ def _message(frame: Any) -> Any | None:
 def _signals(seen: Sequence[tuple[float, Any]], drive: Drive) -> dict[str, Found]:
     if not seen:
         raise DataError(
-            f"{drive.files[0]} has no signals in its stream: cars store them since firmware 2025.44.25, while the drive "
-            "is recorded; use `import video` with a log of your own."
+            f"{drive.files[0]} has no signals in its stream: cars store them since firmware 2025.44.25. Use "
+            "`import video` with a log of your own."
         )
     t = np.array([each for each, _ in seen])
     messages = [message for _, message in seen]

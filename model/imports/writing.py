@@ -128,7 +128,8 @@ def sampled(
         t = found["SPEED"].signal.t
         raise DataError(
             f"Log and video do not overlap: the speed is known from {_moment(t[0])} to {_moment(t[-1])}, the video "
-            f"lasts from {_moment(times[0])} to {_moment(times[-1])}. Set the logs' zone or clock, video_start or offset_s."
+            f"lasts from {_moment(times[0])} to {_moment(times[-1])}. Set the logs' zone or clock, video_start or "
+            "offset_s."
         )
     for name in [name for name in columns if name not in ("SPEED", *SWITCHES)]:
         without = float(np.isnan(columns[name][known]).mean())

@@ -112,7 +112,8 @@ def decode(data: npt.NDArray[np.uint8], signal: Any, scaled: bool = True) -> npt
         total = (total << 1) | ((data[:, bit // 8] >> (bit % 8)) & 1)
     if signal.is_signed:
         total = np.where(total >= 1 << (signal.length - 1), total - (1 << signal.length), total)
-    return total * float(signal.scale) + float(signal.offset) if scaled else total.astype(float)
+    values = total.astype(np.float64)
+    return values * float(signal.scale) + float(signal.offset) if scaled else values
 
 
 def _bits(signal: Any) -> list[int]:

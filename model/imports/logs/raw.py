@@ -12,6 +12,7 @@ from model.imports.mapping import SWITCHES, ChannelMapping
 from model.imports.signals import UNITS, Signal, in_order
 
 _ON, _OFF = ("true", "on", "yes", "pressed"), ("false", "off", "no", "released")
+_NO_ANSWER = ("", "-", "--", "n/a", "na", "nan", "none", "null", "no data", "nodata", "?")
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,13 @@ def _values(
         values[np.isin(lower, _ON)], values[np.isin(lower, _OFF)] = 1.0, 0.0
     else:
         texts, values = None, raw.values.astype(float)
+        lower = None
     missing = _among(values, texts, channel.missing)
     if name in SWITCHES:
         on = _among(values, texts, channel.pressed) if channel.pressed else values != 0
-        known = np.isfinite(values) | (on if channel.pressed else False)
+        known = np.isfinite(values)
+        if channel.pressed and lower is not None:
+            known |= ~np.isin(lower, _NO_ANSWER)
         values = np.where(known, on.astype(float), np.nan)
     values = np.where(missing, np.nan, values)
     return values, ~np.isfinite(values)

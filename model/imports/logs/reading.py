@@ -76,8 +76,8 @@ def _find(name: str, channel: ChannelMapping, raws: Sequence[tuple[Path, LogMapp
             )
     places = ", ".join(str(path) for path, _, _ in raws) or "no log"
     raise DataError(
-        f"{name}: {' and '.join(channel.source)} is in none of {places}; `drive-assets import video --draft` lists what "
-        "is."
+        f"{name}: {' and '.join(channel.source)} is in none of {places}; `drive-assets import video --draft` lists the "
+        "signals."
     )
 
 

@@ -101,8 +101,8 @@ def _cells(line: str, separator: str) -> list[str]:
 
 
 def _header_row(rows: Sequence[Sequence[str]]) -> int:
-    """The row of most distinct names among the first; loggers write about themselves above it."""
-    names = [len({cell for cell in row if cell and not _is_number(cell)}) for row in rows[:HEADER_WITHIN]]
+    """The row of most names among the first; loggers write about themselves above it, and units below it."""
+    names = [sum(bool(cell) and not _is_number(cell) for cell in row) for row in rows[:HEADER_WITHIN]]
     return int(np.argmax(names))
 
 
@@ -211,4 +211,4 @@ def _text_times(texts: npt.NDArray[np.object_], log: LogMapping) -> npt.NDArray[
 
 
 def _since_1970(moments: "pd.Series[pd.Timestamp]") -> npt.NDArray[np.float64]:
-    return (moments - pd.Timestamp(0)).dt.total_seconds().to_numpy(float)
+    return np.asarray((moments - pd.Timestamp(0)).dt.total_seconds(), float)
