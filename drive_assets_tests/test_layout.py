@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-MODEL_ROOMS = ("common", "recording", "detection", "annotation", "dataset", "network", "training", "evaluation")
+MODEL_ROOMS = (
+    "common",
+    "recording",
+    "imports",
+    "detection",
+    "annotation",
+    "dataset",
+    "network",
+    "training",
+    "evaluation",
+)
 """In the order in which data flows: a room imports itself and the rooms before it."""
 EXCEPTIONS = {("model.training", "model.factory"), ("model.training", "model.evaluation.measures")}
 """A checkpoint builds its network by name; training computes the measures of the evaluation."""
