@@ -21,7 +21,9 @@ from drive_assets.wire import Messages, Report, Work, from_wire, reports_of, to_
 from model.common.errors import DataError, PassingError
 from model.common.files import locked
 from model.common.processes import die_with_parent, hide_from_others
-from model.common.progress import Log
+from model.common.progress import TERMINAL, Log, Terminal
+
+_terminal = Terminal(os.environ.get(TERMINAL))
 
 
 def main() -> None:
@@ -47,6 +49,7 @@ def main() -> None:
                 continue
             exit_if_requested()
             report = _version_error(work, number) or _do(pipes, TASKS[work.task], number, job)
+            _terminal.end()
             pipes.report_custom_message(to_wire(report))
 
 
@@ -63,7 +66,7 @@ def _log(pipes: PipesContext) -> Log:
     """Lines go to the run's log, which the UI shows, and to the terminal."""
 
     def log(line: str) -> None:
-        print(line, flush=True)
+        _terminal(line)
         pipes.log.info(line)
 
     return log
@@ -87,6 +90,7 @@ def _end_with_children(number: int, _: object) -> None:
     that it interrupts might catch it.
     """
     try:
+        _terminal.end()
         for child in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):
                 child.kill()

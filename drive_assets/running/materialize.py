@@ -1,5 +1,7 @@
 """Materialises from the command line what the UI would, on the same instance, so that the UI shows its runs."""
 
+import os
+import sys
 import time
 import uuid
 from collections import Counter, defaultdict
@@ -17,7 +19,7 @@ from drive_assets.running.interrupts import INTERRUPTIONS, raise_missed_interrup
 from drive_assets.running.run_config import AssetConfig, check_config
 from drive_assets.status import asset_status, listed
 from model.common.errors import DataError
-from model.common.progress import Log
+from model.common.progress import TERMINAL, Log
 
 REPOSITORY_TAG = {".dagster/repository": "__repository__@drive_assets.definitions"}
 """Tag with Dagster's name of our code location: the UI lists runs that have it with their jobs and assets."""
@@ -53,6 +55,8 @@ def materialize(
         DataError: an unknown partition key, or a selection that selects nothing.
         KeyboardInterrupt: SIGINT or SIGTERM arrived.
     """
+    if sys.stdout.isatty():
+        os.environ[TERMINAL] = os.ttyname(sys.stdout.fileno())
     config = config or {}
     graph = repository.asset_graph
     every = [key for level in graph.toposorted_asset_keys_by_level for key in sorted(level)]

@@ -59,7 +59,7 @@ def train(
     data_version: str = "",
     on_epoch: Callable[[dict[str, float | int]], None] = lambda metrics: None,
     force: bool = False,
-    on_start: Callable[[int], None] = lambda epochs_done: None,
+    on_start: Callable[[list[Metrics]], None] = lambda history: None,
 ) -> TrainingResult:
     """Train on `splits`/train.h5, score on `splits`/val.h5, and publish into the folder `output`.
 
@@ -74,7 +74,7 @@ def train(
         on_epoch: called with the figures of each epoch once it is saved, without those that the split leaves undefined.
             What it raises ends the training there.
         force: train even if the same training is published. One that was interrupted is resumed all the same.
-        on_start: called with the number of epochs that are complete already, unless there is nothing to train.
+        on_start: called with the figures of the epochs that are complete already, unless there is nothing to train.
 
     Raises:
         DataError: unknown architecture, wrong config or splits, `output` in use by another process, or too little GPU
@@ -133,7 +133,7 @@ def _run_epochs(
     val_data: WindowData,
     work: Path,
     config: TrainingConfig,
-    on_start: Callable[[int], None],
+    on_start: Callable[[list[Metrics]], None],
     on_epoch: Callable[[dict[str, float | int]], None],
 ) -> int:
     """Run the epochs that folder `work` does not hold yet, on the device of the data -> how many it held."""
@@ -154,7 +154,7 @@ def _run_epochs(
     for metrics in history:
         schedule.step(metrics)
     resumed_from = len(history)
-    on_start(resumed_from)
+    on_start(history)
 
     while not schedule.ended:
         started, epoch, rate = time.perf_counter(), schedule.epoch, schedule.rate

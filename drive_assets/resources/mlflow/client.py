@@ -17,6 +17,7 @@ from drive_assets.resources.mlflow.address import DATABASES, SQLITE, table_of_tr
 from drive_assets.resources.mlflow.store import create_local_store, store_errors, store_exists
 from drive_assets.resources.mlflow.tracking import (
     DAGSTER_RUN,
+    DECIDING,
     GROUP,
     LOCK_TAG,
     Epoch,
@@ -46,10 +47,6 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
 EXPERIMENT_KIND = {"mlflow.experimentKind": "custom_model_development"}
 """With this tag MLflow's UI opens an experiment on its trainings, not on features for language models."""
-
-
-DECIDING = "best_val_pr_auc_mean"
-"""The metric by which the trainings of a group are compared."""
 
 
 class Mlflow(dg.ConfigurableResource):
@@ -155,7 +152,8 @@ class Mlflow(dg.ConfigurableResource):
         client, group = self.client(), run.tags[GROUP]
         best = {f"best_{name}": value for name, value in metrics.items() if name.startswith("val_")}
         log_metrics(client, run_id, best)
-        if (best.get(DECIDING) or 0) >= client.get_run(group).data.metrics.get(DECIDING, 0):
+        deciding = f"best_{DECIDING}"
+        if (best.get(deciding) or 0) >= client.get_run(group).data.metrics.get(deciding, 0):
             log_metrics(client, group, best)
             client.set_tag(group, "best_architecture", run.tags["architecture"])
 

@@ -7,12 +7,12 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from model.common.progress import Log
+from model.common.progress import GAP, Log, Progress
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -24,14 +24,11 @@ TRAINING_KEY = "dagster.training_key"
 DAGSTER_RUN = "dagster.run_id"
 GROUP = "mlflow.parentRunId"
 """Tag by which MLflow shows a run below another: the run of one recipe on one data version, which groups trainings."""
-SHOWN = {
-    "train_loss": "loss",
-    "val_loss": "val",
-    "val_pr_auc_mean": "PR-AUC",
-    "train/box_loss": "box loss",
-    "metrics/mAP50": "mAP50",
-}
-"""Metrics of networks and detectors in the log line of an epoch."""
+LOSSES = {"loss": ("train_loss", "val_loss"), "box loss": ("train/box_loss", "val/box_loss")}
+RISING = {"PR-AUC": "val_pr_auc_mean", "mAP50": "metrics/mAP50"}
+"""Metrics of networks and detectors in an epoch's line of progress."""
+DECIDING = RISING["PR-AUC"]
+"""The metric by which epochs, and the trainings of a group, are compared."""
 JOB_LOCK = "DRIVE_ASSETS_JOB_LOCK"
 """Environment variable of a cluster's worker: the lock file that it holds as long as it lives."""
 LOCK_TAG = "drive_assets.job_lock"
@@ -126,36 +123,48 @@ def log_metrics(client: "MlflowClient", run_id: str, values: Epoch) -> None:
 
 
 class EpochLog:
-    """Reports a training: one short line in the log per epoch, and its metrics in the MLflow run, if there is one.
+    """Reports a training: its progress after each epoch to the log, and its metrics to the MLflow run, if there is one.
 
     If MLflow fails, training continues, and the op logs the missing metrics at the end.
     """
 
     def __init__(self, run: TrackedRun | None, max_epochs: int, log: Log, name: str = "") -> None:
         self.run, self.max_epochs, self.log, self.name = run, max_epochs, log, name
-        self.started, self.first = time.time(), -1
+        self.started, self.first, self.best = time.time(), -1, 0.0
         self._client: MlflowClient | None = None
         self._run_id = ""
         self._logged: set[int] = set()
 
-    def begin(self, epochs_done: int) -> None:
-        """The training starts, or resumes after so many epochs."""
-        self.first = epochs_done
-        if epochs_done:
-            self.log(f"{self.name} resumes after epoch {epochs_done} of {self.max_epochs}".strip())
-        self._track(lambda client, run: self._open(client, run, epochs_done))
+    def begin(self, history: Sequence[Epoch]) -> None:
+        """The training starts, or resumes after these epochs."""
+        self.first = len(history)
+        self.best = max((metrics.get(DECIDING) or 0.0 for metrics in history), default=0.0)
+        if history:
+            self.log(f"{self.name} resumes after epoch {self.first} of {self.max_epochs}".strip())
+        self._track(lambda client, run: self._open(client, run, self.first))
 
-    def __call__(self, metrics: Mapping[str, float | int]) -> None:
+    def __call__(self, metrics: Epoch) -> None:
         """An epoch has ended."""
-        done = int(metrics[EPOCH]) + 1
+        number = int(metrics[EPOCH] or 0)
         if self.first < 0:
-            self.begin(done - 1)
-        seconds = (time.time() - self.started) / max(done - self.first, 1)
-        left = duration(seconds * (self.max_epochs - done))
-        figures = [f"{word} {metrics[key]:.3g}" for key, word in SHOWN.items() if metrics.get(key) is not None]
-        self.log("  ".join([f"{self.name} epoch {done}/{self.max_epochs}".strip(), *figures, f"{left} left"]))
-        if done - 1 not in self._logged:
+            self.begin([{}] * number)  # a detector does not report earlier epochs
+        seconds = (time.time() - self.started) / max(number + 1 - self.first, 1)
+        left = f"{duration(seconds * (self.max_epochs - number - 1))} left"
+        heading = f"{self.name} epoch {number + 1}/{self.max_epochs}".strip()
+        self.log(Progress(GAP.join([heading, *self._figures(metrics), left])))
+        if number not in self._logged:
             self._track(lambda client, _: self._log(client, metrics))
+
+    def _figures(self, metrics: Epoch) -> Iterator[str]:
+        for word, names in LOSSES.items():
+            losses = [f"{value:.3g}" for name in names if (value := metrics.get(name)) is not None]
+            if losses:
+                yield f"{word} {'/'.join(losses)}"
+        for word, name in RISING.items():
+            if (value := metrics.get(name)) is not None:
+                is_best = name == DECIDING and value > self.best
+                self.best = value if is_best else self.best
+                yield f"{word} {f'{value:.3f}'.removeprefix('0')}{' best' * is_best}"
 
     @contextmanager
     def closed(self) -> Iterator["EpochLog"]:

@@ -150,19 +150,24 @@ def test_a_training_is_logged_and_missing_epochs_follow_at_the_end(
     store: Mlflow, data_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, lines = TrackedRun(store.prepared(), "key", "name"), list[str]()
-    epochs = [{"epoch": number, "lr": 0.1, "train_loss": 1.0625, "val_loss": 1.25} for number in range(4)]
+    areas = (0.7, 0.6, 1.0, 0.7)
+    epochs = [
+        {"epoch": number, "lr": 0.1, "train_loss": 1.0625, "val_loss": 1.25, "val_pr_auc_mean": area}
+        for number, area in enumerate(areas)
+    ]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri())
     with EpochLog(run, 40, lines.append, "net").closed() as log:
-        log.begin(0)
+        log.begin([])
         log(epochs[0])
     with EpochLog(run, 40, lines.append, "net").closed() as log:
-        log.begin(1)
+        log.begin(epochs[:1])
         log(epochs[0])
         log(epochs[1])
         monkeypatch.setattr(log._client, "log_batch", None)  # as if the server were gone
         log(epochs[2])
         log(epochs[3])
-    assert lines[0].startswith("net epoch 1/40  loss 1.06  val 1.25  ") and lines[0].endswith(" left")
+    assert lines[0].startswith("net epoch 1/40  loss 1.06/1.25  PR-AUC .700 best  ") and lines[0].endswith(" left")
+    assert "  PR-AUC .600  " in lines[3] and "  PR-AUC 1.000 best  " in lines[4]
     assert lines[1] == "net resumes after epoch 1 of 40"
     assert [line for line in lines if "MLflow" in line] == [
         "MLflow failed (TypeError); training continues, and its metrics are logged when the run ends."
