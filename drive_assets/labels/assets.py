@@ -20,7 +20,7 @@ from model.common.code import code_version
 from model.common.files import sha256
 from model.recording.folder import Recording
 from model.recording.labels import LabelConfig, future_labels, write_future_labels
-from model.recording.schema import BINARY_LABELS, DEFAULT_TASKS, LABELS, TIME
+from model.recording.schema import DEFAULT_TASKS, LABEL_COLUMNS, LABELS, TASKS, TIME
 
 
 class LabelLaunchpad(LabelConfig, Launchpad):
@@ -67,7 +67,7 @@ def future_labels_asset(context: dg.AssetExecutionContext, config: LabelLaunchpa
         telemetry, _ = own.telemetry()
         labels = future_labels(telemetry, config)
         path = own.labels_path
-        write_future_labels(path, labels, config)
+        write_future_labels(path, labels if own.imported else labels[list(LABEL_COLUMNS)], config)
         version = sha256(path)[:12]
         link = {"report": report_link("future_labels", name, version)}
         return dg.MaterializeResult(data_version=dg.DataVersion(version), metadata=link | _metadata(path, labels))
@@ -76,7 +76,7 @@ def future_labels_asset(context: dg.AssetExecutionContext, config: LabelLaunchpa
 
 
 def _metadata(path: Path, labels: pd.DataFrame) -> dict[str, Any]:
-    known = {label: labels[label].dropna() for label in BINARY_LABELS}
+    known = {label: labels[label].dropna() for label in TASKS}
     rates = {label: round(float(values.mean()), 4) if len(values) else 0.0 for label, values in known.items()}
     table = [
         dg.TableRecord({"label": label, "rate": rates[label], "unknown": len(labels) - len(values)})

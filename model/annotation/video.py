@@ -82,7 +82,7 @@ def _images(recording: Recording, part: slice, log: Log) -> Iterator[Image]:
     annotations, (telemetry, _), labels = recording.annotations(), recording.telemetry(), recording.labels()
     if not labels["Time"].equals(telemetry["Time"].astype(labels["Time"].dtype)):
         raise DataError(f"{recording.labels_path} does not fit the telemetry: label the recording again.")
-    now = current_state(telemetry, recording.label_config().coast_threshold).astype(bool)
+    now = current_state(telemetry, recording.label_config()) == 1
     ahead = [labels[[f"{name}_{h}s" for h in HORIZONS_S]].astype(object).to_numpy() for name in ACTIONS]
     rows = {time: row for row, time in enumerate(telemetry["Time"])}
     region, names, frames = recording.annotated_region(), recording.class_names(), recording.frames()

@@ -16,7 +16,7 @@ from model.common.errors import DataError
 from model.common.files import atomic_path
 from model.dataset.windows import Frames, RecordingArrays, WindowConfig, common_traits, join_recording
 from model.recording.folder import Recording
-from model.recording.schema import ACTIONS, BINARY_LABELS, check_schema, used_schema
+from model.recording.schema import ACTIONS, BINARY_LABELS, SLOW_LABELS, check_schema, used_schema
 
 SCHEMA_VERSION = 4
 CHECKSUM = "checksum"
@@ -67,6 +67,7 @@ def write_split(path: Path, recordings: Sequence[Path], config: WindowConfig, fi
         "window": config.model_dump_json(),
         "class_names": json.dumps(traits.class_names),
         "coast_threshold": str(traits.coast_threshold),
+        "slow_threshold": str(traits.slow_threshold),
     }
     with atomic_path(path) as temporary:
         write_arrays(temporary, _joined(list(parts.values())), attributes)
@@ -77,6 +78,10 @@ def _joined(parts: Sequence[RecordingArrays]) -> dict[str, npt.NDArray[Any]]:
     sizes = [len(part.time_ms) for part in parts]
     first = np.cumsum([0, *sizes[:-1]])
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _PER_FRAME}
+    labels, state = len(BINARY_LABELS), len(ACTIONS)
+    # Apart from the others, so that files from before slow_{h}s stay readable.
+    arrays["slow"] = np.hstack([arrays["state"][:, state:], arrays["labels"][:, labels:]])
+    arrays["labels"], arrays["state"] = arrays["labels"][:, :labels], arrays["state"][:, :state]
     arrays["recording"] = np.repeat(np.arange(len(parts), dtype=np.int16), sizes)
     arrays["region"] = np.array([part.region for part in parts], np.int32)
     starts = [part.window_start + offset for part, offset in zip(parts, first, strict=True)]
@@ -116,11 +121,15 @@ def read_split(path: Path, expected_fingerprint: str | None = None) -> Split:
             )
         inputs = tuple(json.loads(attributes["features"]))
         check_schema(attributes["schema"], inputs, str(path), "build the splits again")
+        arrays, labels = {name: values[()] for name, values in file.items()}, json.loads(attributes["labels"])
+        if (slow := arrays.pop("slow", None)) is not None:
+            arrays["labels"] = np.hstack([arrays["labels"], slow[:, 1:]])
+            arrays["state"], labels = np.hstack([arrays["state"], slow[:, :1]]), [*labels, *SLOW_LABELS]
         return Split(
-            **{name: values[()] for name, values in file.items()},
+            **arrays,
             recordings=tuple(json.loads(attributes["recordings"])),
             feature_names=inputs,
-            label_names=tuple(json.loads(attributes["labels"])),
+            label_names=tuple(labels),
             class_names=tuple(json.loads(attributes["class_names"])),
             window=WindowConfig(**json.loads(attributes["window"])),
             coast_threshold=float(attributes["coast_threshold"]),

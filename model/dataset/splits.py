@@ -14,7 +14,7 @@ from model.dataset.summaries import Summary, repeated
 from model.dataset.summary_cache import SummaryCache
 from model.dataset.windows import WindowConfig, common_traits
 from model.recording.folder import Recording
-from model.recording.schema import BINARY_LABELS, used_schema
+from model.recording.schema import BINARY_LABELS, TASKS, used_schema
 
 
 def build_manifest(
@@ -126,7 +126,7 @@ def _lacking(used: Mapping[str, Summary]) -> dict[str, list[str]]:
 def _summary(members: Sequence[RecordingStats], total: int) -> dict[str, Any]:
     """A split in the manifest; `total` is the number of windows of all splits."""
     windows = sum(each.windows for each in members)
-    positives = {label: sum(each.positives[label] for each in members) for label in BINARY_LABELS}
+    positives = {label: sum(each.positives[label] for each in members) for label in TASKS}
     return {
         "recordings": [each.name for each in members],
         "frames": sum(each.frames for each in members),

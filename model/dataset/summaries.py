@@ -19,7 +19,7 @@ from model.recording.plausibility import (
     implausible_detections,
     implausible_drive,
 )
-from model.recording.schema import BINARY_LABELS, BOX_VALUES
+from model.recording.schema import BOX_VALUES, TASKS
 from model.recording.telemetry import TelemetryReport
 
 SAMPLED_ROWS = 64
@@ -61,7 +61,7 @@ def summarise(own: Recording, window: WindowConfig) -> Summary:
             name=own.name,
             frames=len(when),
             windows=len(arrays.window_start),
-            positives=dict(zip(BINARY_LABELS, positives.tolist(), strict=True)),
+            positives=dict(zip(TASKS, positives.tolist(), strict=True)),
             content=own.digests(),
             region=arrays.region,
         ),

@@ -12,7 +12,7 @@ from torch import Tensor
 from model.common.errors import DataError
 from model.dataset.features import detection_features, telemetry_features
 from model.dataset.split_file import Split, read_split
-from model.recording.schema import ACTIONS, DEFAULT_TASKS
+from model.recording.schema import DEFAULT_TASKS, STATES
 
 
 class Batch(NamedTuple):
@@ -89,7 +89,7 @@ class WindowData:
         mask = torch.from_numpy(split.detection_mask[:, :used])
         last = split.window_start.astype(np.int64) + split.window.length - 1
         labels = torch.from_numpy(split.labels[last][:, [split.label_names.index(task) for task in tasks]])
-        state = split.state[last][:, [ACTIONS.index(task.split("_")[0]) for task in tasks]]
+        state = split.state[last][:, [STATES.index(task.split("_")[0]) for task in tasks]]
         data = cls(
             path=path,
             tasks=tuple(tasks),

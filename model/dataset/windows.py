@@ -14,12 +14,18 @@ from model.common.errors import DataError
 from model.recording.annotations import Annotations
 from model.recording.content import check_annotated
 from model.recording.folder import EXAMPLES, Recording
-from model.recording.labels import contradictions, current_state
+from model.recording.labels import DERIVED_BRAKE, contradictions, current_state, future_labels, not_driven
 from model.recording.schema import (
     BINARY_LABELS,
     BOX_VALUES,
-    FEATURES,
+    BRAKE,
+    CHANNELS,
+    INPUTS,
+    PEDAL,
+    PRESSED,
+    SLOW_LABELS,
     TARGETS,
+    TASKS,
     WINDOW_FRAMES,
     check_inputs,
 )
@@ -34,7 +40,8 @@ class WindowConfig(Config):
     max_gap_ms: int = Field(MAX_STEP_MS, ge=1, description="Largest step between consecutive frames, ms")
     max_detections: int = Field(12, ge=1, description="Largest number of detections of a frame, the most confident")
     required_labels: list[str] = Field(
-        list(BINARY_LABELS), description="Labels that must be known for a window to be used"
+        list(BINARY_LABELS),
+        description="Labels that must be known for a window to be used, of those that the recording's channels give",
     )
     inputs: list[str] = Field(
         [],
@@ -44,11 +51,8 @@ class WindowConfig(Config):
 
     @model_validator(mode="after")
     def _names(self) -> Self:
-        unknown = set(self.required_labels) - set(BINARY_LABELS)
-        if unknown:
-            raise DataError(
-                f"required_labels {', '.join(sorted(unknown))}: expected some of {', '.join(BINARY_LABELS)}."
-            )
+        if unknown := set(self.required_labels) - set(TASKS):
+            raise DataError(f"required_labels {', '.join(sorted(unknown))}: expected some of {', '.join(TASKS)}.")
         check_inputs(self.inputs, "inputs")
         return self
 
@@ -64,11 +68,11 @@ class Frames:
     detection_mask: npt.NDArray[np.bool_]
     """(F,12)"""
     labels: npt.NDArray[np.int8]
-    """(F,10) in the order of BINARY_LABELS: 1, 0, -1 unknown"""
+    """(F,15) in the order of TASKS: 1, 0, -1 unknown"""
     targets: npt.NDArray[np.float32]
     """(F,10) in the order of TARGETS, NaN unknown"""
     state: npt.NDArray[np.int8]
-    """(F,2) in the order of ACTIONS: whether the driver brakes and coasts at the frame itself"""
+    """(F,3) in the order of STATES: what the driver and the car do at the frame itself: 1, 0, -1 unknown"""
     time_ms: npt.NDArray[np.int64]
     """(F,) rising within a recording, also where its clock was set back (`separated_times`)"""
     clock_ms: npt.NDArray[np.int64]
@@ -86,6 +90,12 @@ class Traits(NamedTuple):
     """Of the detector that annotated it"""
     coast_threshold: float
     """Accelerator position (%) below which the labels, and `Frames.state`, say that the car coasts"""
+    slow_threshold: float
+    """Deceleration (m/s2) from which they say that it slows"""
+    drivetrain: str
+    """As declared or imported; empty if neither"""
+    brake: str
+    """Where brake labels come from: measured, derived (from deceleration), or unknown"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,10 +110,11 @@ class RecordingArrays(Frames):
 def join_recording(own: Recording, config: WindowConfig, telemetry: pd.DataFrame | None = None) -> RecordingArrays:
     """Join a recording's telemetry, annotations and labels by time and find its windows.
 
-    A frame that was not annotated ("not looked") is left out, so that no window runs over it.
+    A frame that was not annotated ("not looked") is left out, so that no window runs over it. None ends where
+    `not_driven` says that the driver does not drive.
 
     Args:
-        telemetry: the recording's, if it was read already.
+        telemetry: the recording's, with its drivetrain, if it was read already.
 
     Raises:
         DataError: one of the three files is missing or wrong, labels are older than the telemetry, or a channel that
@@ -121,21 +132,25 @@ def join_recording(own: Recording, config: WindowConfig, telemetry: pd.DataFrame
     rows, frames = np.flatnonzero(annotated >= 0), annotated[annotated >= 0]
     detections, mask = _pad(annotations, frames, config.max_detections)
     slots = separated_times(telemetry, SLOT)[rows]  # no window over a step back in time
-    known = labels[list(BINARY_LABELS)].iloc[rows]
-    label_values = np.column_stack([known[name].to_numpy(np.int8, na_value=-1) for name in BINARY_LABELS])
-    required = [BINARY_LABELS.index(name) for name in config.required_labels]
+    slow = future_labels(telemetry, label_config)[list(SLOW_LABELS)]  # not in the files of home-made recordings
+    known = labels[list(BINARY_LABELS)].join(slow).iloc[rows]
+    label_values = np.column_stack([known[name].to_numpy(np.int8, na_value=-1) for name in TASKS])
+    driven = ~np.any(list(not_driven(telemetry, label_config.coast_threshold).values()), axis=0)
+    required = [TASKS.index(name) for name in config.required_labels if _is_given(name, telemetry)]
+    brake = "measured" if BRAKE in telemetry else "derived" if DERIVED_BRAKE in telemetry else "unknown"
+    thresholds = label_config.coast_threshold, label_config.slow_threshold
     return RecordingArrays(
-        traits=Traits(inputs, own.class_names(), label_config.coast_threshold),
+        traits=Traits(inputs, own.class_names(), *thresholds, own.drivetrain, brake),
         region=own.annotated_region()[2:],
         telemetry=telemetry[list(inputs)].to_numpy(np.float32)[rows],
         detections=detections,
         detection_mask=mask,
         labels=label_values,
         targets=labels[list(TARGETS)].to_numpy(np.float32)[rows],
-        state=current_state(telemetry, label_config.coast_threshold)[rows],
+        state=current_state(telemetry, label_config)[rows],
         time_ms=separated_times(telemetry)[rows],
         clock_ms=telemetry["t"].to_numpy()[rows],
-        window_start=window_starts(slots, np.all(label_values[:, required] >= 0, axis=1), config),
+        window_start=window_starts(slots, driven[rows] & np.all(label_values[:, required] >= 0, axis=1), config),
     )
 
 
@@ -160,7 +175,7 @@ def window_starts(
 
 def common_traits(traits: Mapping[str, Traits]) -> Traits:
     """The traits that all recordings, by name, have. DataError if they differ."""
-    shared = [name for name in FEATURES if all(name in each.inputs for each in traits.values())]
+    shared = [name for name in INPUTS if all(name in each.inputs for each in traits.values())]
     fields = {
         "inputs": (
             "telemetry channels",
@@ -168,6 +183,7 @@ def common_traits(traits: Mapping[str, Traits]) -> Traits:
         ),
         "class_names": ("classes of detections", "annotate all with one detector"),
         "coast_threshold": ("coasting thresholds", "label all with the same coast_threshold"),
+        "slow_threshold": ("thresholds of slow_{h}s", "label all with the same slow_threshold"),
     }
     for field, (what, advice) in fields.items():
         names: dict[str, list[str]] = {}
@@ -187,7 +203,15 @@ def _inputs(recording: Recording, telemetry: pd.DataFrame, config: WindowConfig)
         raise DataError(
             f"{recording.telemetry_path} has no column {', '.join(missing)}, which the option inputs names."
         )
-    return tuple(name for name in FEATURES if name in (config.inputs or telemetry))
+    if config.inputs:
+        return tuple(name for name in INPUTS if name in config.inputs)
+    return tuple(name for name in INPUTS if name in telemetry and CHANNELS[name].stands_for not in telemetry)
+
+
+def _is_given(label: str, telemetry: pd.DataFrame) -> bool:
+    """Whether a recording's channels give a label, other than in rows beyond doubt."""
+    channels = {"brake": {BRAKE}, "coast": {PEDAL, PRESSED}, "slow": {"SPEED"}}
+    return bool(channels[label.split("_")[0]] & {*telemetry})
 
 
 def _pad(

@@ -18,6 +18,7 @@ from model.evaluation.lane import boxes_in_lane, lead_box
 from model.evaluation.predictions import Predictions, last_frames
 from model.evaluation.results import EVALUATION, Evaluation
 from model.evaluation.scoring import evaluate_predictions
+from model.recording.schema import ACTIONS
 
 Features = npt.NDArray[np.float32]
 
@@ -29,7 +30,7 @@ def constant(split: Split) -> Features:
 
 def last_state(split: Split) -> Features:
     """(W,2) whether the driver brakes and coasts at the last frame: the present action continues."""
-    return split.state[last_frames(split)].astype(np.float32)
+    return split.state[last_frames(split), : len(ACTIONS)].astype(np.float32)
 
 
 def speed_and_pedal(split: Split) -> Features:

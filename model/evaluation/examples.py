@@ -20,7 +20,7 @@ from model.evaluation.plots import shade
 from model.evaluation.predictions import Predictions
 from model.evaluation.results import AlarmThreshold, SplitFigures
 from model.recording.folder import Recording
-from model.recording.schema import ACTIONS
+from model.recording.schema import STATES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -116,7 +116,7 @@ def picture(example: Any, predictions: Predictions, split: Split, recordings: Pa
     for name, colour in (("SPEED", COLOURS[2]), ("ACCELERATOR_POS_D", COLOURS[3])):
         values = split.channel(name)[near] / 100
         right.plot(since[near] / 1000, values, color=colour, linewidth=1, label=f"{name} / 100")
-    action = split.state[near, ACTIONS.index(example.task.split("_")[0])] == 1
+    action = split.state[near, STATES.index(example.task.split("_")[0])] == 1
     shade(right, since[near] / 1000, action, alpha=0.25)
     column = predictions.tasks.index(example.task)
     since = predictions.time_ms - example.at_ms

@@ -11,7 +11,7 @@ from model.common.errors import DataError
 from model.common.files import atomic_path
 from model.dataset.split_file import Split
 from model.evaluation.lane import boxes_in_lane
-from model.recording.schema import ACTIONS, TARGETS
+from model.recording.schema import STATES, TARGETS
 
 PREDICTIONS = "predictions_{}.npz"
 
@@ -55,7 +55,7 @@ class Predictions:
             recordings=split.recordings,
             labels=labels == 1,
             known=labels >= 0,
-            going_on=split.state[last][:, [ACTIONS.index(action) for action in actions]] == 1,
+            going_on=split.state[last][:, [STATES.index(action) for action in actions]] == 1,
             probabilities=probabilities,
             time_ms=split.time_ms[last],
             recording=split.recording[last],

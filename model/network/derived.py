@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from model.dataset.lead import LAGS, OWN_LANE, in_own_lane
 from model.network.config import ModelConfig
-from model.recording.schema import BOX_FEATURES, CHANNELS, STEP_MS
+from model.recording.schema import BOX_FEATURES, CHANNELS, PEDAL, PRESSED, STEP_MS
 
 FRAME_S = STEP_MS / 1000
 SPANS = (3, 6, 10)
@@ -35,7 +35,6 @@ CHANGE_WEIGHTS = (0.3, 1.0, 3.0)
 box's size, and of log size add up to less than MOST_CHANGE. Size is strict, so that an undetected vehicle is not taken
 for the one ahead of it; the middle is lenient, since the car turns."""
 FARTHEST_M = 250.0
-PEDAL = "ACCELERATOR_POS_D"
 PULL = ("SPEED", "RPM", "ENGINE_LOAD")
 SLOWEST_MPS = 2.0
 
@@ -189,6 +188,8 @@ def telemetry_changes(telemetry: Tensor, channels: Mapping[str, int], coast_thre
     if PEDAL in channels:
         low, high = CHANNELS[PEDAL].scaling or (0.0, 1.0)
         off = (telemetry[..., channels[PEDAL]] < (coast_threshold - low) / (high - low)).to(off.dtype)
+    elif PRESSED in channels:
+        off = 1 - telemetry[..., channels[PRESSED]]
     same = (off == off[:, -1:]).flip(1).to(off.dtype).cumprod(1).mean(1)
     return torch.cat((*features, torch.stack((off[:, -1], off.mean(1), off[:, -4:].mean(1), same), dim=-1)), dim=-1)
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +16,15 @@ from pydantic import Field, model_validator
 
 from model.common.config import Config
 from model.common.errors import DataError
-from model.recording.schema import CHANNELS, REQUIRED_COLUMNS, SPELLINGS, TIME
+from model.recording.schema import BRAKE, CHANNELS, PEDAL, REQUIRED_COLUMNS, SPELLINGS, TIME
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 DECIMAL_MARKS = {".": "point", ",": "comma"}
 HEADER_WITHIN = 20
 """Lines in which the header is looked for: loggers write about themselves above it."""
 MOST_UNREADABLE = 0.05
+MAY_BE_MISSING = (PEDAL, BRAKE)
+"""Required channels that imported recordings may lack, and others that declare it: labels are then unknown."""
 
 
 class ReadingConfig(Config):
@@ -59,8 +61,8 @@ class ReadingConfig(Config):
     factors: dict[str, float] = Field(
         {}, description='Factors by channel from the file\'s unit to ours, such as {"SPEED": 1.609344} for mph'
     )
-    true_values: list[str] = Field([], description="Texts of BRAKE_SIGNAL that mean that the brake is pressed")
-    false_values: list[str] = Field([], description="Texts of BRAKE_SIGNAL that mean that the brake is released")
+    true_values: list[str] = Field([], description="Texts of switches, such as BRAKE_SIGNAL, that mean on")
+    false_values: list[str] = Field([], description="Texts of switches that mean off")
     missing_values: list[str] = Field(
         [], description="Texts in any column that mean that there is no value, besides empty cells"
     )
@@ -69,7 +71,15 @@ class ReadingConfig(Config):
         ge=0,
         le=60,
         description="Longest time (s) that the last value stands for empty cells after it, as of a slowly polled "
-        "channel. Never for SPEED, ACCELERATOR_POS_D and BRAKE_SIGNAL",
+        "channel. Never for SPEED, ACCELERATOR_POS_D and switches",
+    )
+    missing_channels: list[str] = Field(
+        [],
+        description="Required channels that the recorder does not have, ACCELERATOR_POS_D or BRAKE_SIGNAL: without "
+        "them, labels are unknown. Imported recordings need not declare them",
+    )
+    drivetrain: Literal["", "combustion", "hybrid", "electric", "unknown"] = Field(
+        "", description="Drivetrain of the car. Empty: as the import says; data sets do not mix drivetrains"
     )
 
     @model_validator(mode="after")
@@ -83,6 +93,8 @@ class ReadingConfig(Config):
             )
         if self.decimal_mark not in ("", *DECIMAL_MARKS):
             raise DataError(f"decimal_mark {self.decimal_mark!r}: expected . or ,.")
+        if unknown := set(self.missing_channels) - set(MAY_BE_MISSING):
+            raise DataError(f"missing_channels {', '.join(unknown)}: expected some of {', '.join(MAY_BE_MISSING)}.")
         if unknown := self.columns.keys() - {TIME, *CHANNELS}:
             raise DataError(f"columns {', '.join(unknown)}: expected headers of {TIME}, {', '.join(CHANNELS)}.")
         if any(name not in numeric or not math.isfinite(factor) or not factor for name, factor in self.factors.items()):
@@ -142,7 +154,7 @@ def read_cells(path: Path, config: ReadingConfig) -> Cells:
     first, separator = _header(path, lines, names_of, config.separator or "".join(SEPARATORS))
     headers = _split(lines[first], separator)
     names = [names_of.get(header.lower(), "") for header in headers]
-    _check_columns(path, headers, names, separator)
+    _check_columns(path, headers, names, separator, config)
     numbers = [number for number in range(first + 1, len(lines)) if lines[number] and not lines[number].isspace()]
     empty = [""] * len(names)
     rows = [_row(lines[number], separator, len(names)) for number in numbers]
@@ -192,13 +204,15 @@ def _header(path: Path, lines: Sequence[str], names_of: Mapping[str, str], separ
     return max(candidates, key=lambda at: len(names_of.keys() & {cell.lower() for cell in _split(lines[at[0]], at[1])}))
 
 
-def _check_columns(path: Path, headers: Sequence[str], names: Sequence[str], separator: str) -> None:
-    if missing := [name for name in REQUIRED_COLUMNS if name not in names]:
+def _check_columns(
+    path: Path, headers: Sequence[str], names: Sequence[str], separator: str, config: ReadingConfig
+) -> None:
+    if missing := [name for name in REQUIRED_COLUMNS if name not in (*names, *config.missing_channels)]:
         shown = ("".join(c if c.isprintable() else "?" for c in header[:40]) for header in headers[:12])
         raise DataError(
             f"{path} lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}: found {', '.join(shown)}, "
             f"separated by {SEPARATORS.get(separator, separator)}. Expected {', '.join(REQUIRED_COLUMNS)} in its "
-            "header; declare other headers, a separator or an encoding in reading.json."
+            "header; declare other headers, a separator, an encoding or missing_channels in reading.json."
         )
 
 

@@ -16,9 +16,17 @@ from pydantic import NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 from model.common.errors import DataError
 from model.common.files import sha256, write_json
 from model.recording.annotations import Annotations, read_annotations
-from model.recording.dialect import MOST_UNREADABLE, ReadingConfig
+from model.recording.dialect import MAY_BE_MISSING, MOST_UNREADABLE, ReadingConfig
 from model.recording.frame_files import frame_name, is_frame, is_whole, repeated_frames
-from model.recording.labels import CONFIG_SUFFIX, LabelConfig, read_future_labels, read_label_config
+from model.recording.labels import (
+    CONFIG_SUFFIX,
+    DERIVED_BRAKE,
+    LabelConfig,
+    derived_brake,
+    read_future_labels,
+    read_label_config,
+)
+from model.recording.schema import BRAKE
 from model.recording.tables import read_object
 from model.recording.telemetry import TelemetryReport, read_telemetry
 from model.recording.times import read_times
@@ -36,6 +44,8 @@ READING = "reading.json"
 """Options of `ReadingConfig` that the recording's telemetry is read with."""
 ORIGIN = ".source.json"
 """The source that the recording was made from."""
+IMPORTED = "origin.json"
+"""What an imported recording was made from: its kind, drivetrain, clock offset, licence and notes."""
 CONTENT = (TELEMETRY, ANNOTATIONS, LABELS, READING)
 """Files that windows are made from. The last is optional."""
 AS_RECORDED = [0.0, 100.0]
@@ -97,13 +107,36 @@ class Recording:
     def reading_path(self) -> Path:
         return self.folder / READING
 
+    @cached_property
+    def imported(self) -> dict[str, Any]:
+        """What the recording was imported from; empty if it was recorded in our layout.
+
+        Raises:
+            DataError: the file is not a JSON object.
+        """
+        return read_object(self.folder / IMPORTED, "what the recording was imported from; import it again")
+
+    @property
+    def drivetrain(self) -> str:
+        """combustion, hybrid, electric or unknown, as declared or imported; empty if neither."""
+        return self.reading().drivetrain or (self.imported and self.imported.get("drivetrain", "unknown")) or ""
+
     def digests(self) -> dict[str, str]:
         """SHA-256 by name of the files in CONTENT that exist."""
         return {name: sha256(self.folder / name) for name in CONTENT if (self.folder / name).is_file()}
 
     def telemetry(self, most_unreadable: float = 1.0) -> tuple[pd.DataFrame, TelemetryReport]:
-        """As `read_telemetry`. How many rows may be unreadable was decided when the recording was taken."""
-        return read_telemetry(self.telemetry_path, self.reading().replace(most_unreadable=most_unreadable))
+        """As `read_telemetry`, with the column DERIVED_BRAKE where a combustion car has no brake signal.
+
+        How many rows may be unreadable was decided when the recording was taken.
+        """
+        config = self.reading().replace(most_unreadable=most_unreadable, drivetrain=self.drivetrain)
+        if self.imported:
+            config = config.replace(missing_channels=list(MAY_BE_MISSING))
+        table, report = read_telemetry(self.telemetry_path, config)
+        if BRAKE not in table and config.drivetrain == "combustion":
+            table[DERIVED_BRAKE] = derived_brake(table)
+        return table, report
 
     def reading(self) -> ReadingConfig:
         """How the telemetry is read: the options in reading.json.

@@ -11,7 +11,7 @@ from pydantic import Field
 from model.common.config import Config
 from model.common.errors import DataError
 from model.common.files import atomic_path, write_json
-from model.recording.schema import BINARY_LABELS, HORIZONS_S, LABEL_COLUMNS, LABELS, TIME
+from model.recording.schema import BRAKE, HORIZONS_S, LABEL_COLUMNS, LABELS, PEDAL, PRESSED, STATES, TASKS, TIME
 from model.recording.tables import read_object, read_table
 from model.recording.times import MAX_STEP_MS, SLOT, nearest_rows, separated_times
 
@@ -23,12 +23,24 @@ class LabelConfig(Config):
     tolerance_s: float = Field(
         0.3, gt=0, lt=1, description="Largest distance (s) of a row from t + h; without one, the label is unknown"
     )
+    slow_threshold: float = Field(
+        1.0,
+        gt=0,
+        le=10,
+        description="Deceleration (m/s2), averaged over one second, at and above which the car slows (slow_1s to "
+        "slow_5s)",
+    )
 
 
 ASSISTED_KMH, ASSISTED_LOAD, ASSISTED_ROWS = 20.0, 20.0, 10
 """Faster than a car creeps, km/h; more load than an engine has without fuel, %; five seconds."""
 HELD_KMH_S, REST_BAND = 0.5, 0.5
 """A speed that falls no faster is held; a pedal within as many % of its lowest position rests."""
+DERIVED_BRAKE = "derived_brake"
+"""The column of `derived_brake` in a recording's telemetry."""
+BRAKED_KMH_S = 10.8
+"""No car slows this fast (3 m/s2) by its engine, a slope and the wind alone."""
+INFERRED = "driver assistance inferred from a speed that is held"
 _DEFAULT = LabelConfig()
 CONFIG_SUFFIX = ".json"
 """Of the file beside the labels that holds their config."""
@@ -38,22 +50,28 @@ def future_labels(telemetry: pd.DataFrame, config: LabelConfig = _DEFAULT) -> pd
     """Labels of each valid row of `read_telemetry`'s table.
 
     A label is looked up in the row nearest to t + h, the earlier of two, if it is at most `tolerance_s` away.
-    Otherwise, past the end, in a gap or where driver assistance drives, it is unknown: <NA>, never False.
+    Otherwise it is unknown: <NA>, never False. So it is past the end, in a gap, where `not_driven` says that the driver
+    does not drive, now or then, and where the source does not say what the driver does, now or then.
 
     Returns:
-        `LABEL_COLUMNS`; `brake_*` and `coast_*` nullable booleans, the rest floats, NaN where unknown.
+        `LABEL_COLUMNS` and `SLOW_LABELS`; numbers are floats, NaN where unknown, the rest nullable booleans.
     """
-    quantities, assists = _quantities(telemetry, config), assisted(telemetry, config.coast_threshold)
+    states, reasons = current_state(telemetry, config), not_driven(telemetry, config.coast_threshold)
+    here = np.any([rows for reason, rows in reasons.items() if reason != INFERRED], axis=0)
+    there = np.any(list(reasons.values()), axis=0)
     t, tolerance = separated_times(telemetry), round(config.tolerance_s * 1000)
-    columns: dict[str, object] = {TIME: telemetry[TIME]}
-    for h in HORIZONS_S:
-        rows, near = future_rows(t, h * 1000, tolerance)
-        known = near & ~assists[rows]
-        for label in (label for label in LABELS if label.horizon_s == h):
-            values = quantities[label.name.removesuffix(f"_{h}s")][rows]
-            columns[label.name] = (
-                pd.arrays.BooleanArray(values, ~known) if label.binary else np.where(known, values, np.nan)
+    future = {h: future_rows(t, h * 1000, tolerance) for h in HORIZONS_S}
+    known = {h: near & ~here & ~there[rows] for h, (rows, near) in future.items()}
+    columns: dict[str, object] = {TIME: telemetry[TIME], **dict.fromkeys(LABEL_COLUMNS[1:])}
+    for state, now in zip(STATES, states.T, strict=True):
+        for h, (rows, _) in future.items():
+            columns[f"{state}_{h}s"] = pd.arrays.BooleanArray(
+                now[rows] == 1, ~(known[h] & (now >= 0) & (now[rows] >= 0))
             )
+    numbers = {"brake_force": _number(telemetry, "BRAKE_FORCE").clip(min=0), "acc_pos": _number(telemetry, PEDAL)}
+    for label in (label for label in LABELS if not label.binary):
+        h, values = label.horizon_s, numbers[label.name.removesuffix(f"_{label.horizon_s}s")]
+        columns[label.name] = np.where(known[h], values[future[h][0]], np.nan)
     return pd.DataFrame(columns)
 
 
@@ -74,21 +92,64 @@ def contradictions(telemetry: pd.DataFrame, labels: pd.DataFrame, config: LabelC
     return differing
 
 
-def current_state(telemetry: pd.DataFrame, coast_threshold: float) -> npt.NDArray[np.int8]:
-    """(N,2) in the order of ACTIONS: whether the driver brakes and coasts at each row itself."""
-    brakes = telemetry["BRAKE_SIGNAL"].to_numpy(bool)
-    return np.column_stack([brakes, telemetry["ACCELERATOR_POS_D"].to_numpy() < coast_threshold]).astype(np.int8)
+def current_state(telemetry: pd.DataFrame, config: LabelConfig) -> npt.NDArray[np.int8]:
+    """(N,3) in the order of STATES: whether the driver brakes and coasts, and the car slows, at each row itself.
+
+    1 yes, 0 no, -1 unknown.
+    """
+    brakes = switch(telemetry, BRAKE if BRAKE in telemetry else DERIVED_BRAKE)
+    coasts = np.array([1, 0, -1], np.int8)[pressed(telemetry, config.coast_threshold)]
+    t, speed = separated_times(telemetry), telemetry["SPEED"].to_numpy()
+    before, near = future_rows(t, -1000, round(config.tolerance_s * 1000))
+    deceleration = (speed[before] - speed) / 3.6 / np.maximum((t - t[before]) / 1000, 0.5)
+    slows = np.where(near, deceleration.round(6) >= config.slow_threshold, -1)
+    return np.column_stack([brakes, coasts, slows]).astype(np.int8)
+
+
+def switch(telemetry: pd.DataFrame, name: str) -> npt.NDArray[np.int8]:
+    """(N,) a switch at each row: 1 on, 0 off, -1 unknown, as all are of a recording without it."""
+    if name not in telemetry:
+        return np.full(len(telemetry), -1, np.int8)
+    return np.asarray(telemetry[name].astype("boolean").to_numpy(np.int8, na_value=-1))
+
+
+def pressed(telemetry: pd.DataFrame, coast_threshold: float) -> npt.NDArray[np.int8]:
+    """(N,) whether the accelerator is pressed at each row, by its position or else by its switch: 1, 0, -1 unknown."""
+    if PEDAL not in telemetry:
+        return switch(telemetry, PRESSED)
+    return (telemetry[PEDAL].to_numpy() >= coast_threshold).astype(np.int8)
+
+
+def derived_brake(telemetry: pd.DataFrame) -> pd.arrays.BooleanArray:
+    """(N,) whether the brake is pressed, of a car with a combustion engine and without a brake signal.
+
+    Known only beyond doubt: the car slows by `BRAKED_KMH_S` or more, or the accelerator is pressed while it does not.
+    """
+    change = speed_change(telemetry)
+    around = np.roll(change, 1)
+    brakes = around <= -BRAKED_KMH_S
+    driven = (pressed(telemetry, _DEFAULT.coast_threshold) == 1) & (np.minimum(change, around) >= 0)
+    return pd.arrays.BooleanArray(brakes, ~brakes & ~driven)
+
+
+def not_driven(telemetry: pd.DataFrame, coast_threshold: float) -> dict[str, npt.NDArray[np.bool_]]:
+    """(N,) by reason, the rows in which the pedals do not show what a driver ahead of traffic does."""
+    assistance = switch(telemetry, "ASSISTANCE")
+    return {
+        "driver assistance engaged": assistance == 1,
+        "not known whether driver assistance is engaged": (assistance < 0) & ("ASSISTANCE" in telemetry),
+        "reverse gear": switch(telemetry, "REVERSE") == 1,
+        INFERRED: assisted(telemetry, coast_threshold) & (assistance != 1),
+    }
 
 
 def assisted(telemetry: pd.DataFrame, coast_threshold: float) -> npt.NDArray[np.bool_]:
     """(N,) rows in which driver assistance drives: accelerator and brake are released for seconds, and the engine's
     load holds the speed."""
-    if "ENGINE_LOAD" not in telemetry or SLOT not in telemetry:
+    if not {"ENGINE_LOAD", PEDAL, SLOT} <= {*telemetry}:
         return np.zeros(len(telemetry), bool)
-    pedal = telemetry["ACCELERATOR_POS_D"].to_numpy()
-    released = (
-        (pedal < coast_threshold) & (pedal <= pedal.min() + REST_BAND) & ~telemetry["BRAKE_SIGNAL"].to_numpy(bool)
-    )
+    pedal = telemetry[PEDAL].to_numpy()
+    released = (pedal < coast_threshold) & (pedal <= pedal.min() + REST_BAND) & (switch(telemetry, BRAKE) < 1)
     holds = (speed_change(telemetry) >= -HELD_KMH_S) & (telemetry["SPEED"].to_numpy() > ASSISTED_KMH)
     candidates = pd.Series(released & holds & (telemetry["ENGINE_LOAD"].to_numpy() >= ASSISTED_LOAD))
     runs = candidates.groupby((candidates != candidates.shift()).cumsum()).transform("size")
@@ -104,16 +165,9 @@ def speed_change(telemetry: pd.DataFrame) -> npt.NDArray[np.float64]:
     return change
 
 
-def _quantities(telemetry: pd.DataFrame, config: LabelConfig) -> dict[str, npt.NDArray]:
-    """The quantity of each label at each row; NaN throughout without its channel."""
-    pedal = telemetry["ACCELERATOR_POS_D"].to_numpy()
-    force = telemetry.get("BRAKE_FORCE")
-    return {
-        "brake": telemetry["BRAKE_SIGNAL"].to_numpy(),
-        "coast": pedal < config.coast_threshold,
-        "brake_force": np.full(len(pedal), np.nan) if force is None else np.maximum(force.to_numpy(), 0.0),
-        "acc_pos": pedal,
-    }
+def _number(telemetry: pd.DataFrame, name: str) -> npt.NDArray[np.float64]:
+    """(N,) values of a channel; NaN throughout without it."""
+    return telemetry[name].to_numpy(float) if name in telemetry else np.full(len(telemetry), np.nan)
 
 
 def future_rows(
@@ -125,10 +179,13 @@ def future_rows(
 
 
 def write_future_labels(path: Path, labels: pd.DataFrame, config: LabelConfig = _DEFAULT) -> None:
-    """Write the table, atomically: booleans as True and False, unknown as an empty cell; and its config beside it."""
+    """Write the table, atomically: booleans as True and False, unknown as an empty cell; and its config beside it.
+
+    Of home-made recordings `SLOW_LABELS` are not in it.
+    """
     write_json(path.with_suffix(CONFIG_SUFFIX), config.model_dump())
     with atomic_path(path) as temporary:
-        labels[list(LABEL_COLUMNS)].to_csv(temporary, index=False)
+        labels.to_csv(temporary, index=False)
 
 
 def read_label_config(path: Path) -> LabelConfig:
@@ -151,5 +208,5 @@ def read_future_labels(path: Path) -> pd.DataFrame:
     Raises:
         DataError: missing, a column missing, or a cell of the wrong kind.
     """
-    kinds: dict[str, Any] = {name: "boolean" if name in BINARY_LABELS else "float64" for name in LABEL_COLUMNS[1:]}
+    kinds: dict[str, Any] = dict.fromkeys(LABEL_COLUMNS[1:], "float64") | dict.fromkeys(TASKS, "boolean")
     return read_table(path, LABEL_COLUMNS, "label", {TIME: str, **kinds})

@@ -20,9 +20,9 @@ import pandas as pd
 from model.recording.folder import parse_recording_name
 from model.recording.frame_files import is_whole
 from model.recording.gears import fitting_gear
-from model.recording.labels import LabelConfig, assisted, speed_change
-from model.recording.schema import CHANNELS, GEARS, STEP_MS, WINDOW_FRAMES
-from model.recording.telemetry import PEDAL, TelemetryReport
+from model.recording.labels import INFERRED, LabelConfig, not_driven, pressed, speed_change, switch
+from model.recording.schema import BRAKE, CHANNELS, GEARS, PEDAL, STEP_MS, WINDOW_FRAMES
+from model.recording.telemetry import TelemetryReport
 
 REST_SHARE, REST_BAND = 0.05, 0.5
 """A pedal rests where at least this share of rows is within this many % of its lowest position."""
@@ -82,9 +82,11 @@ def implausible_drive(
 ) -> list[Finding]:
     """What is implausible in the rows of `read_telemetry`. `coast_threshold`: % as in `LabelConfig`."""
     numeric = [name for name, channel in CHANNELS.items() if channel.kind == "number" and name in telemetry]
+    reasons = not_driven(telemetry, coast_threshold)
+    driven = ~np.any([rows for reason, rows in reasons.items() if reason != INFERRED], axis=0)
     rules = [
-        _pedal(telemetry, coast_threshold),
-        _brake(telemetry, coast_threshold),
+        _pedal(telemetry, driven, coast_threshold) if PEDAL in telemetry and driven.any() else (),
+        _brake(telemetry, driven, coast_threshold, report.drivetrain == "electric"),
         _standing(telemetry, coast_threshold),
         _out_of_range(report),
         _speed_unit(telemetry),
@@ -111,9 +113,12 @@ def _remarks(telemetry: pd.DataFrame, report: TelemetryReport, coast_threshold: 
     if report.gear_inferred > GUESSED_SHARE * len(telemetry):
         text = f"the gear of {report.gear_inferred} of {len(telemetry)} rows is none of 0 to {GEARS - 1}"
         remarks.append(("gear", f"{text}: it follows from speed and engine speed by the ratios of one car"))
-    if rows := int(assisted(telemetry, coast_threshold).sum()):
-        text = f"{rows} of {len(telemetry)} rows hold their speed under load with the accelerator at rest"
-        remarks.append(("assistance", f"{text}: driver assistance drives, and labels there are unknown"))
+    for reason, rows in not_driven(telemetry, coast_threshold).items():
+        if rows.any():
+            text = (
+                f"{reason} in {rows.sum()} of {len(telemetry)} rows: labels there are unknown, and no window ends there"
+            )
+            remarks.append(("assistance", text))
     if report.backwards:
         remarks.append(("clock", f"the clock was set back {report.backwards} times"))
     if report.longest_gap_s > LONGEST_GAP_S:
@@ -178,14 +183,10 @@ def implausible_detections(box: npt.NDArray[np.float32], region_height: int) -> 
     return [Finding("upside_down", text, bool(up < -0.5 and down < 0.25))]
 
 
-def _seconds(telemetry: pd.DataFrame) -> float:
-    return len(telemetry) * STEP_MS / 1000
-
-
-def _pedal(telemetry: pd.DataFrame, coast_threshold: float) -> Iterator[Finding]:
-    pedal, seconds = telemetry[PEDAL].to_numpy(), _seconds(telemetry)
+def _pedal(telemetry: pd.DataFrame, driven: npt.NDArray[np.bool_], coast_threshold: float) -> Iterator[Finding]:
+    pedal, seconds = telemetry[PEDAL].to_numpy()[driven], driven.sum() * STEP_MS / 1000
     lowest, highest = float(pedal.min()), float(pedal.max())
-    rises = int((speed_change(telemetry) > RISING_KMH_S).sum())
+    rises = int((speed_change(telemetry)[driven] > RISING_KMH_S).sum())
     rests = float((pedal <= lowest + REST_BAND).mean())
     if highest < coast_threshold and seconds >= MINUTE_S and rises:
         text = (
@@ -202,24 +203,28 @@ def _pedal(telemetry: pd.DataFrame, coast_threshold: float) -> Iterator[Finding]
         yield Finding("pedal_never_rests", text, rests >= REST_SHARE)
 
 
-def _brake(telemetry: pd.DataFrame, coast_threshold: float) -> Iterator[Finding]:
-    moving = telemetry["SPEED"].to_numpy() > MOVING_KMH
-    brake, change, seconds = telemetry["BRAKE_SIGNAL"].to_numpy(bool), speed_change(telemetry), _seconds(telemetry)
-    driven = brake & (telemetry[PEDAL].to_numpy() >= coast_threshold) & (change > RISING_KMH_S / 2)
-    slowed = change <= -HARD_KMH_S
+def _brake(
+    telemetry: pd.DataFrame, driven: npt.NDArray[np.bool_], coast_threshold: float, regenerates: bool
+) -> Iterator[Finding]:
+    """`regenerates`: the car slows hard without its brake."""
+    known = driven & (switch(telemetry, BRAKE) >= 0)
+    moving = known & (telemetry["SPEED"].to_numpy() > MOVING_KMH)
+    brake, change = switch(telemetry, BRAKE) == 1, speed_change(telemetry)
+    pushed = known & brake & (pressed(telemetry, coast_threshold) == 1) & (change > RISING_KMH_S / 2)
+    slowed, seconds = known & (change <= -HARD_KMH_S), known.sum() * STEP_MS / 1000
     if moving.sum() < WINDOW_FRAMES:
         return
     if (share := brake[moving].mean()) > BRAKE_SHARE:
         text = f"the brake is on in {share:.0%} of the {moving.sum()} rows in which the car moves"
         yield Finding("brake_always_on", text)
-    elif driven.sum() > INVERTED_SHARE * brake.sum():
-        first = telemetry["Time"].iloc[int(driven.argmax())]
+    elif pushed.sum() > INVERTED_SHARE * brake.sum():
+        first = telemetry["Time"].iloc[int(pushed.argmax())]
         text = (
-            f"in {driven.sum()} of the {brake.sum()} rows with the brake on, the pedal is pressed and the car gains "
+            f"in {pushed.sum()} of the {brake.sum()} rows with the brake on, the pedal is pressed and the car gains "
             f"speed, the first {first}: is BRAKE_SIGNAL inverted (true_values and false_values of recording)?"
         )
         yield Finding("brake_inverted", text)
-    elif not brake[moving].any() and slowed.sum() >= HARD_ROWS:
+    elif not brake[moving].any() and slowed.sum() >= HARD_ROWS and not regenerates:
         first = telemetry["Time"].iloc[int(slowed.argmax())]
         text = f"the brake is never on, though the car slows hard in {slowed.sum()} rows, the first {first}"
         yield Finding("brake_never_on", text)
@@ -229,12 +234,10 @@ def _brake(telemetry: pd.DataFrame, coast_threshold: float) -> Iterator[Finding]
 
 def _standing(telemetry: pd.DataFrame, coast_threshold: float) -> Iterator[Finding]:
     """Whether the speed says that the car stands throughout, and the accelerator that it does not."""
-    fastest, seconds = telemetry["SPEED"].max(), _seconds(telemetry)
-    pressed = int((telemetry[PEDAL] >= coast_threshold).sum())
-    if seconds >= MINUTE_S and fastest <= MOVING_KMH and pressed >= len(telemetry) / 4:
-        text = (
-            f"SPEED is never above {fastest:g} km/h in {seconds:.0f} s, though the pedal is pressed in {pressed} rows"
-        )
+    fastest, seconds = telemetry["SPEED"].max(), len(telemetry) * STEP_MS / 1000
+    rows = int((pressed(telemetry, coast_threshold) == 1).sum())
+    if seconds >= MINUTE_S and fastest <= MOVING_KMH and rows >= len(telemetry) / 4:
+        text = f"SPEED is never above {fastest:g} km/h in {seconds:.0f} s, though the pedal is pressed in {rows} rows"
         yield Finding("frozen", text)
 
 

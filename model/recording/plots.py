@@ -7,7 +7,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from model.common.figures import COLOURS, new_figure
-from model.recording.schema import ACTIONS, HORIZONS_S
+from model.recording.labels import LabelConfig, current_state, pressed
+from model.recording.schema import ACTIONS, HORIZONS_S, PEDAL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,8 +23,8 @@ def drive_timeline(telemetry: pd.DataFrame, labels: pd.DataFrame | None, name: s
     seconds = (telemetry["t"] - telemetry["t"].iloc[0]).to_numpy() / 1000
     top.plot(seconds, telemetry["SPEED"], color=COLOURS[0], linewidth=1)
     top.set(ylabel="km/h")
-    pedal.plot(seconds, telemetry["ACCELERATOR_POS_D"], color=COLOURS[2], linewidth=1)
-    brake = telemetry["BRAKE_SIGNAL"].to_numpy()
+    pedal.plot(seconds, telemetry.get(PEDAL, 100.0 * (pressed(telemetry, 0) == 1)), color=COLOURS[2], linewidth=1)
+    brake = current_state(telemetry, LabelConfig())[:, 0] == 1
     pedal.fill_between(seconds, 0, 100, where=brake, color=COLOURS[1], alpha=0.4, step="mid", linewidth=0)
     pedal.set(ylabel="pedal %", ylim=(0, 100))
     step = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 1.0

@@ -30,9 +30,12 @@ class Channel:
     fastest: float | None = None
     """The largest change a second that can be."""
     required: bool = False
-    """Whether a recording must have the column. Others are no input where they are missing."""
+    """Whether a recording must have the column, unless it is imported or declares that it lacks the channel. Others
+    are no input where they are missing."""
     input: bool = False
     """Whether the networks see it, in the order of the table."""
+    stands_for: str = ""
+    """The channel in whose place it is an input, and gives labels, where a recording lacks that one."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,9 @@ class Label:
     """Whether it is a task that a network can predict; else a number beside the tasks."""
 
 
+PEDAL = "ACCELERATOR_POS_D"
+PRESSED = "ACCELERATOR_PRESSED"
+BRAKE = "BRAKE_SIGNAL"
 GEARS = 6
 """0 (neutral) to 5."""
 WINDOW_FRAMES = 20
@@ -65,11 +71,14 @@ CHANNELS = {
             input=True,
         ),
         Channel("RPM", "1/min", plausible=(0.0, 12_000.0), scaling=(650.0, 4500.0), input=True),
-        Channel("ACCELERATOR_POS_D", "%", plausible=(-10.0, 110.0), scaling=(0.0, 100.0), required=True, input=True),
+        Channel(PEDAL, "%", plausible=(-10.0, 110.0), scaling=(0.0, 100.0), required=True, input=True),
         Channel("ENGINE_LOAD", "%", plausible=(-10.0, 150.0), scaling=(0.0, 100.0), input=True),
-        Channel("BRAKE_SIGNAL", "", kind="flag", required=True),
+        Channel(BRAKE, "", kind="flag", required=True),
         Channel("GEAR", "", kind="gear", scaling=(0.0, GEARS - 1.0), input=True),
         Channel("BRAKE_FORCE", "share of 9.81 m/s2", plausible=(-3.0, 3.0)),
+        Channel(PRESSED, "", kind="flag", scaling=(0.0, 1.0), input=True, stands_for=PEDAL),
+        Channel("ASSISTANCE", "", kind="flag"),  # the car, not the driver, works the pedals
+        Channel("REVERSE", "", kind="flag"),
     )
 }
 HORIZONS_S = (1, 2, 3, 4, 5)
@@ -77,11 +86,13 @@ STEP_MS = 500
 """Of the 2 Hz of labels, windows and networks."""
 ACTIONS = ("brake", "coast")
 """What the driver does at a frame, and in the binary labels after it."""
+STATES = (*ACTIONS, "slow")
+"""The same, and whether the car slows: from its speed alone, so that it is known of every car."""
 _QUANTITIES = (
-    (ACTIONS[0], "BRAKE_SIGNAL", True),
-    (ACTIONS[1], "ACCELERATOR_POS_D", True),
+    (ACTIONS[0], BRAKE, True),
+    (ACTIONS[1], PEDAL, True),
     ("brake_force", "BRAKE_FORCE", False),
-    ("acc_pos", "ACCELERATOR_POS_D", False),
+    ("acc_pos", PEDAL, False),
 )
 LABELS = tuple(
     Label(f"{quantity}_{h}s", h, channel, binary) for h in HORIZONS_S for quantity, channel, binary in _QUANTITIES
@@ -96,10 +107,16 @@ SPELLINGS = {TIME.lower(): TIME} | {
 }
 """Columns by what a header may call them, in lower case: with their unit too, if it is the channel's."""
 REQUIRED_COLUMNS = (TIME, *(name for name, channel in CHANNELS.items() if channel.required))
-FEATURES = tuple(name for name, channel in CHANNELS.items() if channel.input)
-"""Channels that the networks see of a recording that has all of them, in their order."""
+INPUTS = tuple(name for name, channel in CHANNELS.items() if channel.input)
+"""Channels that the networks can see, in their order."""
+FEATURES = tuple(name for name in INPUTS if not CHANNELS[name].stands_for)
+"""Those that they see of a recording that has all of them."""
 LABEL_COLUMNS = (TIME, *(label.name for label in LABELS))
 BINARY_LABELS = tuple(f"{name}_{h}s" for name, _, binary in _QUANTITIES if binary for h in HORIZONS_S)
+SLOW_LABELS = tuple(f"slow_{h}s" for h in HORIZONS_S)
+"""Labels besides, which the fingerprint of the schema leaves out: data sets from before they existed stay valid."""
+TASKS = (*BINARY_LABELS, *SLOW_LABELS)
+"""Labels that a network can predict."""
 TARGETS = tuple(f"{name}_{h}s" for name, _, binary in _QUANTITIES if not binary for h in HORIZONS_S)
 DEFAULT_TASKS = ("brake_1s", "brake_2s", "coast_1s", "coast_2s")
 BOX_VALUES = ("class_id", "confidence", "x1", "y1", "x2", "y2", "area")
@@ -119,9 +136,9 @@ TELEMETRY_DIM = {gear: telemetry_dim(FEATURES, gear) for gear in GEAR_CODINGS}
 
 def check_inputs(names: Sequence[str], what: str) -> None:
     """Raises DataError unless `names` are distinct channels that can be inputs."""
-    unknown = [name for name in names if name not in FEATURES]
+    unknown = [name for name in names if name not in INPUTS]
     if unknown or len(set(names)) != len(names):
-        raise DataError(f"{what} {', '.join(names)}: expected distinct channels of {', '.join(FEATURES)}.")
+        raise DataError(f"{what} {', '.join(names)}: expected distinct channels of {', '.join(INPUTS)}.")
 
 
 def used_schema(inputs: Sequence[str]) -> dict[str, Any]:
@@ -136,7 +153,7 @@ def used_schema(inputs: Sequence[str]) -> dict[str, Any]:
 
 def check_schema(schema: str, inputs: Sequence[str], what: str, advice: str) -> None:
     """Raises DataError unless `schema` is the fingerprint of today's schema of these inputs."""
-    unknown = [name for name in inputs if name not in FEATURES]
+    unknown = [name for name in inputs if name not in INPUTS]
     expected = "" if unknown else used_schema(inputs)["fingerprint"]
     if unknown or schema != expected:
         reason = f"{', '.join(unknown)} is no input now" if unknown else f"schema {schema or 'unknown'}, now {expected}"

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,13 +12,12 @@ import pandas as pd
 from model.common.errors import DataError
 from model.recording.dialect import DECIMAL_MARKS, Cells, Dialect, ReadingConfig, read_cells
 from model.recording.gears import infer_gear, ratios_fit, recorded_gear
-from model.recording.schema import CHANNELS, GEARS, TIME, WINDOW_FRAMES
+from model.recording.schema import CHANNELS, GEARS, PEDAL, TIME, WINDOW_FRAMES
 from model.recording.times import FASTEST_STEP_MS, MAX_STEP_MS, SLOT, read_times, recorded_step, two_hertz
 from model.recording.values import SELECTOR, booleans, decimal_mark, held, missing, numbers, within_range
 
 FAULT_TIMES = {"No Frame": "no_frame", "Incomplete Data": "incomplete"}
 NO_DATA = "No Data"
-PEDAL = "ACCELERATOR_POS_D"
 MOST_STEPS_BACK, MOST_BACK_SHARE = 4, 0.1
 """A clock is set back a few times in a drive, not every few rows."""
 _DEFAULT = ReadingConfig()
@@ -56,6 +56,8 @@ class TelemetryReport:
     longest_gap_s: float
     duration_s: float
     dialect: Dialect
+    drivetrain: str
+    """As declared or imported; empty if neither"""
 
     @property
     def share_lost(self) -> float:
@@ -71,13 +73,14 @@ def read_telemetry(path: Path, config: ReadingConfig = _DEFAULT) -> tuple[pd.Dat
 
     Rows that the recorder marked as failed, rows that cannot be read and rows with impossible values are dropped and
     counted. The order is the file's: where time steps back a new segment begins. Of rows with the same time the last is
-    kept, as its frame is the one on disk. Of more than 2 Hz the rows nearest to each half second are kept.
+    kept, as its frame is the one on disk. Of more than 2 Hz the rows nearest to each half second are kept. Switches
+    that a recording need not have are unknown where their cell is empty.
 
     Returns:
         A row per valid sample: `Time` (text as recorded: the frame's name), `t` (int64, ms since 1970 in the recorder's
         local time), `slot` (the same, but of thinned out rows the half second that they stand for: two rows follow each
         other if their slots do), `segment` (int64, from 0), and the channels that the file has: numbers float64,
-        BRAKE_SIGNAL bool, GEAR int8; and the report.
+        switches bool, or nullable boolean if some are unknown, GEAR int8; and the report.
 
     Raises:
         DataError: file missing or empty, a required column missing, no valid row, more than `most_unreadable` of the
@@ -119,6 +122,7 @@ def read_telemetry(path: Path, config: ReadingConfig = _DEFAULT) -> tuple[pd.Dat
         longest_gap_s=float(steps.max(initial=0)) / 1000,
         duration_s=float(steps[steps > 0].sum()) / 1000,
         dialect=replace(dialect, rate_hz=None if step is None else round(1000 / step, 2)),
+        drivetrain=config.drivetrain,
     )
     return kept, report
 
@@ -167,23 +171,24 @@ def _parse(path: Path, config: ReadingConfig) -> tuple[_Rows, pd.DataFrame, tupl
         rows.remarks.append(
             "fractions of Time are milliseconds without leading zeros: as decimals their steps are uneven"
         )
-    empty = _empty_channels(path, cells)
+    empty = _empty_channels(path, cells, config)
     names = [name for name in CHANNELS if name in columns and name not in empty]
     _drop_faults(rows, names, t, config)
     rows.require(t >= 0, TIME, config.time_format or "YYYY-MM-DD HH-MM-SS-d from 1970 on")
     mark = decimal_mark(path, cells, [name for name in names if CHANNELS[name].kind != "flag"], config)
-    values, spelling = dict[str, npt.NDArray](), ""
+    values, spelling = dict[str, Any](), ""
     for name in names:
         if CHANNELS[name].kind == "flag":
-            values[name], known, spelling = booleans(columns[name], config)
-            rows.require(known, name, "True or False")
+            value, known, texts = booleans(columns[name], config)
+            rows.require(known | (may_be_unknown(name, config) & missing(columns[name])), name, "True or False")
+            values[name], spelling = pd.arrays.BooleanArray(value, ~known), spelling or texts
         elif CHANNELS[name].kind == "number":
             values[name] = numbers(columns[name], mark) * config.factors.get(name, 1.0)
             rows.require(np.isfinite(values[name]), name, "a number")
     silent = [name for name in values if _says_nothing(name, values[name][rows.kinds == ""])]
     for name in silent:
         del values[name]
-    if config.pedal_range:
+    if config.pedal_range and PEDAL in values:
         rest, full = config.pedal_range
         values[PEDAL] = (values[PEDAL] - rest) / (full - rest) * 100
     inferred = np.zeros(len(t), bool)
@@ -191,6 +196,8 @@ def _parse(path: Path, config: ReadingConfig) -> tuple[_Rows, pd.DataFrame, tupl
         inferred, values["GEAR"] = _gears(rows, values, mark)
     kept = rows.kinds == ""
     table = pd.DataFrame({TIME: columns[TIME], "t": t, **values, "inferred": inferred})[kept]
+    certain = [name for name in values if CHANNELS[name].kind == "flag" and not table[name].hasnans]
+    table[certain] = table[certain].astype(bool)
     if "GEAR" in names:
         gear = table.pop("GEAR")  # gaps are left in cars with other ratios
         if gear.isna().all():
@@ -206,12 +213,17 @@ def _parse(path: Path, config: ReadingConfig) -> tuple[_Rows, pd.DataFrame, tupl
 def _says_nothing(name: str, values: npt.NDArray[np.float64]) -> bool:
     """Whether a channel is at 0, or at its highest, throughout: the engine's in an electric car, for example."""
     channel = CHANNELS[name]
-    if channel.required or not channel.input or channel.scaling is None or len(values) < WINDOW_FRAMES:
+    if channel.required or channel.kind == "flag" or channel.scaling is None or len(values) < WINDOW_FRAMES:
         return False
     return bool((values == 0).all() or (values == channel.scaling[1]).all())
 
 
-def _empty_channels(path: Path, cells: Cells) -> tuple[str, ...]:
+def may_be_unknown(name: str, config: ReadingConfig) -> bool:
+    """Whether an empty cell of a channel is an unknown value of its row: of switches that the recording may lack."""
+    return CHANNELS[name].kind == "flag" and (not CHANNELS[name].required or name in config.missing_channels)
+
+
+def _empty_channels(path: Path, cells: Cells, config: ReadingConfig) -> tuple[str, ...]:
     """Channels whose column holds no value.
 
     Raises:
@@ -223,7 +235,7 @@ def _empty_channels(path: Path, cells: Cells) -> tuple[str, ...]:
     if not samples.any():
         return ()
     empty = [name for name in CHANNELS if name in cells.columns and missing(cells.columns[name][samples]).all()]
-    if required := [name for name in empty if CHANNELS[name].required]:
+    if required := [name for name in empty if CHANNELS[name].required and name not in config.missing_channels]:
         raise DataError(f"{path} has no value in the column {', '.join(required)}: check the recorder.")
     if "RPM" in cells.columns and "RPM" not in empty:  # the gear follows from it and the speed
         empty = [name for name in empty if name != "GEAR"]
@@ -243,9 +255,11 @@ def _drop_faults(rows: _Rows, names: Sequence[str], t: npt.NDArray[np.int64], co
         texts = columns[name]
         if name == "GEAR" and "RPM" in names:  # a missing gear follows from speed and engine speed
             continue
-        if not CHANNELS[name].required:
+        if may_be_unknown(name, config) and not (CHANNELS[name].input and CHANNELS[name].stands_for not in names):
+            continue
+        if not CHANNELS[name].required and CHANNELS[name].kind != "flag":
             texts[whole] = held(texts[whole], t[whole], config.hold_s * 1000)
-        elif CHANNELS[name].kind == "flag" and (blank := whole & (texts == "")).any():
+        elif CHANNELS[name].required and CHANNELS[name].kind == "flag" and (blank := whole & (texts == "")).any():
             value, known, _ = booleans(texts, config)
             if value[whole & ~blank].all() and known[whole & ~blank].all():
                 texts[blank] = "False"
@@ -272,4 +286,6 @@ def _gears(
     if not ratios_fit(values["SPEED"][kept], values["RPM"][kept]):
         rows.remarks.append("speed and engine speed do not fit the ratios that a missing GEAR is inferred from")
         return np.zeros(len(gear), bool), gear
-    return unknown, np.where(unknown, infer_gear(values["SPEED"], values["RPM"], values[PEDAL]), gear)
+    return unknown, np.where(
+        unknown, infer_gear(values["SPEED"], values["RPM"], values.get(PEDAL, np.zeros(len(gear)))), gear
+    )

@@ -276,7 +276,9 @@ def test_what_reading_json_declares_is_read(tmp_path: Path) -> None:
     rows = [f"01.05.2024 10.00.{n // 2:02}.{5 * (n % 2)}:100:{'?' if n == 5 else 35}:oui" for n in range(12)]
     recording = Recording(tmp_path)
     recording.telemetry_path.write_bytes("\n".join(["Time:Vitesse (mph):Pédale:Frein", *rows]).encode("utf-16-le"))
-    with pytest.raises(DataError, match=r"lacks the columns .* declare other headers, a separator or an encoding in"):
+    with pytest.raises(
+        DataError, match=r"lacks the columns .* declare other headers, a separator, an encoding or miss"
+    ):
         recording.telemetry()
     recording.keep_reading(ReadingConfig(**declared))
     table, report = recording.telemetry()
