@@ -1,14 +1,20 @@
-"""Routes of openpilot: rlog or qlog with a camera's video, in segments of a minute."""
+"""Routes of openpilot: the log and a camera's video, in segments of a minute.
+
+The formats are those of github.com/commaai/openpilot: log.capnp, car.capnp, and tools/lib/route.py for the names.
+"""
 
 import bz2
 import re
+import tempfile
+from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from model.common.errors import DataError
 from model.common.files import sha256
@@ -16,209 +22,311 @@ from model.common.progress import Log
 from model.imports.extras import library
 from model.imports.kinds import Drive, Importer
 from model.imports.logs.raw import Found
-from model.imports.pictures import decoded, encoded, half_seconds, open_video, probe
-from model.imports.signals import in_order
+from model.imports.pictures import decoded, encoded, half_seconds, open_video, probe, time_in_name
+from model.imports.signals import EPOCH
 from model.imports.writing import Clock, Origin, write_recording
 
-LOGS = ("rlog.zst", "rlog.bz2", "rlog", "qlog.zst", "qlog.bz2", "qlog")
-"""Of a segment, the first that is there is read: rlog has every message, qlog a tenth."""
-CAMERAS = {"fcamera.hevc": "roadEncodeIdx", "qcamera.ts": "qRoadEncodeIdx"}
-"""Videos, and the messages that time their frames."""
-_SEGMENT = re.compile(r"(?:^|.*--)(\d{1,4})")
-_STRUCTS = {"carState": 22, "selfdriveState": 130, "roadEncodeIdx": 14, "qRoadEncodeIdx": 90, "clocks": 35}
+ZONE = "UTC"
+CAMERAS = ("fcamera.hevc", "qcamera.ts")
+"""The video that is taken: in full resolution if it is there."""
+LARGEST_LOG, MOST_FRAMES = 2**30, 100_000
+"""Bytes of a segment's log once unpacked, and its frames. A minute has a tenth of the bytes, and 1,200 frames."""
+_LOG = re.compile(r"(?:(?P<prefix>.+)--)?(?P<kind>[rq]log)(?:\.zst|\.bz2)?")
+_SEGMENT = re.compile(r"(?P<route>.+)--(?P<number>\d{1,4})")
+_MESSAGES = {
+    "controlsState": (7, "ControlsState"),
+    "roadEncodeIdx": (15, "EncodeIndex"),
+    "carState": (22, "CarState"),
+    "clocks": (35, "Clocks"),
+    "qRoadEncodeIdx": (90, "EncodeIndex"),
+    "selfdriveState": (130, "SelfdriveState"),
+}
+"""Number in the union of messages, and type, of those that are read."""
 _SCHEMA = """\
 @0xaaaaaaaaaaaaaaa3;
 enum GearShifter {{
   unknown @0; park @1; drive @2; neutral @3; reverse @4; sport @5; low @6; brake @7; eco @8; manumatic @9;
 }}
-struct CruiseState {{ enabled @0 :Bool; speed @1 :Float32; available @2 :Bool; }}
+struct CruiseState {{ enabled @0 :Bool; }}
 struct CarState {{
   errors @0 :AnyPointer; vEgo @1 :Float32; wheelSpeeds @2 :AnyPointer; gas @3 :Float32; gasPressed @4 :Bool;
   brake @5 :Float32; brakePressed @6 :Bool; steeringAngleDeg @7 :Float32; steeringTorque @8 :Float32;
   steeringPressed @9 :Bool; cruiseState @10 :CruiseState; buttonEvents @11 :AnyPointer; canMonoTimes @12 :AnyPointer;
   events @13 :AnyPointer; gearShifter @14 :GearShifter;
 }}
-struct SelfdriveState {{ state @0 :UInt16; enabled @1 :Bool; active @2 :Bool; }}
+struct SelfdriveState {{ state @0 :UInt16; enabled @1 :Bool; }}
+struct ControlsState {{
+  f0 @0 :Float32; f1 @1 :Float32; f2 @2 :Float32; f3 @3 :Float32; f4 @4 :Float32; f5 @5 :Float32; f6 @6 :Float32;
+  f7 @7 :Float32; f8 @8 :Float32; f9 @9 :Float32; f10 @10 :Float32; f11 @11 :Float32; f12 @12 :Float32;
+  f13 @13 :Float32; f14 @14 :Int32; f15 @15 :Float32; f16 @16 :UInt64; f17 @17 :UInt64; f18 @18 :UInt64;
+  enabled @19 :Bool;
+}}
 struct EncodeIndex {{
   frameId @0 :UInt32; type @1 :UInt16; encodeId @2 :UInt32; segmentNum @3 :Int32; segmentId @4 :UInt32;
   segmentIdEncode @5 :UInt32; timestampSof @6 :UInt64; timestampEof @7 :UInt64;
 }}
-struct Clocks {{
-  bootTimeNanos @0 :UInt64; monotonicNanos @1 :UInt64; monotonicRawNanos @2 :UInt64; wallTimeNanos @3 :UInt64;
-}}
+struct Clocks {{ f0 @0 :UInt64; f1 @1 :UInt64; f2 @2 :UInt64; wallTimeNanos @3 :UInt64; }}
 struct Event {{ logMonoTime @0 :UInt64; valid @67 :Bool = true; union {{
 {members}
 }} }}
 """
-"""The part of openpilot's log.capnp and car.capnp that is read. Members of the union that are not are placeholders."""
-_MEMBERS = 150
+"""The part of log.capnp and car.capnp that is read, with placeholders for the rest."""
+_CHANNELS = {
+    "SPEED": "carState.vEgo",
+    "ACCELERATOR_PRESSED": "carState.gasPressed",
+    "BRAKE_SIGNAL": "carState.brakePressed",
+    "REVERSE": "carState.gearShifter is reverse",
+    "ASSISTANCE": "carState.cruiseState.enabled, or selfdriveState.enabled, in old logs controlsState.enabled",
+}
+"""What each channel is made from."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Segment:
-    """What the log of a minute says. Times are s of the car's clock since it started."""
+    """A minute's files."""
 
-    folder: Path
+    route: str
+    number: int
     log: Path
-    camera: Path
-    car: list[tuple[float, float, bool, bool, bool, bool]] = field(default_factory=list)
-    """s, km/h, accelerator pressed, brake pressed, cruise control on, reverse"""
-    engaged: list[tuple[float, bool]] = field(default_factory=list)
-    frames: list[float] = field(default_factory=list)
-    """s of each frame of the video"""
-    wall: float | None = None
-    """s since 1970 less the car's clock"""
+    camera: Path | None
+
+
+@dataclass(frozen=True)
+class Minute:
+    """What a log says. Times are s of the device's clock, which counts from when it started."""
+
+    car: npt.NDArray[np.float64]
+    """(N,6) time, and `_CHANNELS`"""
+    frames: npt.NDArray[np.float64]
+    """(F,) time of each frame of the video, NaN where the log lacks it"""
+    is_cut: bool
+    """Whether the log ends within a message."""
 
 
 class Openpilot(Importer):
-    """A segment's folder, or a folder of segments."""
+    """A log, a segment's folder, or a folder of segments or of files named after their segments."""
 
     kind = "openpilot"
 
     def find(self, path: Path, options: dict[str, str]) -> Sequence[Drive]:
-        folders = [path] if _is_segment(path) else sorted(filter(_is_segment, path.iterdir()), key=_order)
-        if not folders:
-            return []
-        routes: dict[str, list[Path]] = {}
-        for folder in folders:
-            routes.setdefault(_order(folder)[0], []).append(folder)
-        zone = options.get("zone", "UTC")
+        zone = options.get("zone", ZONE)
+        depths = ("", "*/", "*/*/", "*/*/*/")  # as deep as DEVICE/ROUTE/7/rlog.zst
+        logs = [path] if path.is_file() else [log for depth in depths for log in path.glob(f"{depth}*log*")]
+        routes: dict[str, dict[int, Segment]] = {}
+        for log in sorted(logs):  # rlog has every message, qlog a tenth: rlog comes later, and stays
+            if _LOG.fullmatch(log.name):
+                segment = _segment(log)
+                routes.setdefault(segment.route, {})[segment.number] = segment
         drives = []
-        for segments in routes.values():
-            start = _start(segments[0], zone)
-            drives.append(Drive(self.kind, Clock(start, zone).name(start), path, tuple(segments), options))
+        for numbered in routes.values():
+            segments = [numbered[number] for number in sorted(numbered)]
+            start, shift = _beginning(segments, zone)
+            name = Clock(start + shift, zone).name(start + shift)
+            drives.append(Drive(self.kind, name, path, tuple(segment.log for segment in segments), options))
         return drives
 
     def write(self, drive: Drive, folder: Path, log: Log) -> None:
-        zone = drive.options.get("zone", "UTC")
-        segments = [read_segment(each) for each in drive.files]
-        start = _start(drive.files[0], zone)
-        shift = start - segments[0].frames[0]
+        zone = drive.options.get("zone", ZONE)
+        segments = [_segment(path) for path in drive.files]
+        start, shift = _beginning(segments, zone)
         origin = Origin(self.kind)
-        origin.videos = [probe(segment.camera, zone).origin(segment.frames[0] + shift) for segment in segments]
-        origin.logs = [{"path": str(s.log), "bytes": s.log.stat().st_size, "sha256": sha256(s.log)} for s in segments]
-
-        def frames() -> Iterator[tuple[float, Any]]:
-            for segment in segments:
-                with open_video(segment.camera) as container:
-                    yield from decoded(container, 0.0, np.array(segment.frames) + shift)
-
-        found = _signals(segments, shift)
-        write_recording(folder, encoded(half_seconds(frames())), lambda: found, Clock(start, zone), origin, log)
-
-
-def _is_segment(path: Path) -> bool:
-    return path.is_dir() and any((path / name).is_file() for name in LOGS)
-
-
-def _order(folder: Path) -> tuple[str, int]:
-    """A segment's route and number: `a2a0ccea32023010|2023-07-27--13-01-19--7` is the seventh of its route."""
-    match = re.fullmatch(r"(.*)--(\d{1,4})", folder.name)
-    return (match[1], int(match[2])) if match else (folder.name, 0)
-
-
-def _start(folder: Path, zone: str) -> float:
-    """s since 1970 of the route's first frame: by the device's clock, else by the folder's name."""
-    segment = read_segment(folder)
-    if segment.wall is not None:
-        return segment.frames[0] + segment.wall
-    from model.imports.pictures import time_in_name
-
-    named = time_in_name(folder.name.replace("--", "_"), zone)
-    if named is None:
-        raise DataError(
-            f"{folder}: neither its log nor its name tells when it begins: name it YYYY-MM-DD--HH-MM-SS--N."
+        minutes: list[Minute] = []
+        frames = _frames(segments, shift, minutes, origin, log)
+        write_recording(
+            folder,
+            encoded(half_seconds(frames)),
+            lambda: _signals(minutes, shift),
+            Clock(start + shift, zone),
+            origin,
+            log,
         )
-    return named
+
+
+def _segment(log: Path) -> Segment:
+    """The segment of a log, by its name or its folder's: ROUTE--7, or 7 in the folder ROUTE."""
+    match = _LOG.fullmatch(log.name)
+    prefix = match["prefix"] if match else None
+    name = prefix or log.parent.name
+    if not prefix and name.isdigit():
+        name = f"{log.parent.parent.name}--{name}"
+    cameras = [log.with_name(f"{prefix}--{camera}" if prefix else camera) for camera in CAMERAS]
+    camera = next((each for each in cameras if each.is_file()), None)
+    numbered = _SEGMENT.fullmatch(name)
+    if numbered is None:
+        return Segment(name, 0, log, camera)
+    return Segment(numbered["route"], int(numbered["number"]), log, camera)
+
+
+def _beginning(segments: Sequence[Segment], zone: str) -> tuple[float, float]:
+    """s of the device's clock at the route's first frame, and what to add to it for s since 1970.
+
+    The log's wall time tells; else the route's name, as older ones have a date; else when the log was written.
+    """
+    first: float | None = None
+    for segment in segments:
+        try:
+            for kind, event in _events(segment.log):
+                if first is None and kind in ("roadEncodeIdx", "qRoadEncodeIdx"):
+                    first = _encoded_at(event, kind)
+                if kind == "clocks" and event.valid and event.clocks.wallTimeNanos / 1e9 > EPOCH and first is not None:
+                    return first, event.clocks.wallTimeNanos / 1e9 - event.logMonoTime / 1e9
+        except DataError:
+            continue  # is reported when the segment is read
+    named = time_in_name(segments[0].route.replace("--", "_"), zone)
+    start = segments[0].log.stat().st_mtime if named is None else named
+    return first or 0.0, start - (first or 0.0)
+
+
+def _frames(
+    segments: Sequence[Segment], shift: float, minutes: list[Minute], origin: Origin, log: Log
+) -> Iterator[tuple[float, Any]]:
+    """The frames of the segments; what their logs say is appended to `minutes`.
+
+    Raises:
+        DataError: no segment can be read.
+    """
+    problems: list[str] = []
+
+    def note(text: str) -> None:
+        origin.notes.append(text)
+        log(text)
+
+    for before, segment in zip((None, *segments), segments, strict=False):
+        if before is not None and segment.number > before.number + 1:
+            note(f"Segments {before.number + 1} to {segment.number - 1} of {segment.route} are missing.")
+        try:
+            if segment.camera is None:
+                raise DataError(f"{segment.log.parent} has no video: expected {' or '.join(CAMERAS)} with the log.")
+            minute = read_minute(segment)
+            video = probe(segment.camera, ZONE)
+            count = 0
+            with open_video(segment.camera) as container:
+                for t, frame in decoded(container, 0.0, minute.frames + shift):
+                    count += 1
+                    if np.isfinite(t):
+                        yield t, frame
+            if count < len(minute.frames) - 1:
+                note(f"{segment.camera} ends early: {count} of {len(minute.frames)} frames.")
+            if minute.is_cut:
+                note(f"{segment.log} ends early: what comes before is used.")
+            minutes.append(minute)
+            origin.videos.append(video.origin(float(np.nanmin(minute.frames)) + shift))
+            origin.logs.append(
+                {"path": str(segment.log), "bytes": segment.log.stat().st_size, "sha256": sha256(segment.log)}
+            )
+        except DataError as error:
+            problems.append(str(error))
+            note(f"Segment {segment.number} of {segment.route} is left out: {error}")
+    if not minutes:
+        raise DataError(problems[0])
+
+
+def read_minute(segment: Segment) -> Minute:
+    """Read a segment's log.
+
+    Raises:
+        DataError: it cannot be read, or has no state of the car or no times of frames.
+    """
+    video = "roadEncodeIdx" if segment.camera is not None and segment.camera.name.endswith("hevc") else "qRoadEncodeIdx"
+    car = array("d")
+    engaged: dict[str, bool] = {}
+    frames: dict[str, dict[int, float]] = {"roadEncodeIdx": {}, "qRoadEncodeIdx": {}}
+    is_cut = False
+    try:
+        for kind, event in _events(segment.log):
+            t = event.logMonoTime / 1e9
+            if kind == "carState":
+                state = event.carState
+                reverse = str(state.gearShifter) == "reverse"
+                assisted = state.cruiseState.enabled or any(engaged.values())
+                car.extend((t, 3.6 * state.vEgo, state.gasPressed, state.brakePressed, reverse, assisted))
+            elif kind in ("selfdriveState", "controlsState"):
+                engaged[kind] = getattr(event, kind).enabled
+            elif kind in frames and (number := getattr(event, kind).segmentId) < MOST_FRAMES:
+                frames[kind][number] = _encoded_at(event, kind)
+    except DataError:
+        if not car:
+            raise
+        is_cut = True
+    timed = frames[video] or frames["roadEncodeIdx"]  # logs before 2022 time both videos by one message
+    if not car or not timed:
+        raise DataError(
+            f"{segment.log} has {len(car) // 6} states of the car and the times of {len(timed)} frames: expected both. "
+            "Is it the log of a drive?"
+        )
+    times = np.full(max(timed) + 1, np.nan)
+    times[list(timed)] = list(timed.values())
+    return Minute(np.array(car).reshape(-1, 6), times, is_cut)
+
+
+def _encoded_at(event: Any, kind: str) -> float:
+    """s of a frame: when its exposure ended, or in old logs when it was encoded."""
+    return (getattr(event, kind).timestampEof or event.logMonoTime) / 1e9
+
+
+def _events(log: Path) -> Iterator[tuple[str, Any]]:
+    """Kind and content of the messages that are read.
+
+    Raises:
+        DataError: what follows cannot be read.
+    """
+    capnp = library("capnp", "An openpilot log")
+    content = _content(log)
+    if not content:
+        raise DataError(f"{log} is empty: copy it again.")
+    try:
+        for event in _event_class().read_multiple_bytes(content):
+            try:
+                kind = str(event.which())
+            except capnp.KjException:
+                continue  # a kind that only newer versions have
+            if kind in _MESSAGES:
+                yield kind, event
+    except (capnp.KjException, ValueError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise DataError(f"{log} is no openpilot log, or is damaged ({reason}): copy it again.") from error
+
+
+def _content(log: Path) -> bytes:
+    """The unpacked log; of one that is cut short what can be unpacked."""
+    zstandard = library("zstandard", "An openpilot log")
+    parts: list[bytes] = []
+    try:
+        with log.open("rb") as packed:
+            file: Any = packed
+            if log.suffix == ".zst":
+                file = zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True)
+            elif log.suffix == ".bz2":
+                file = bz2.BZ2File(packed)
+            while part := file.read(2**20):
+                parts.append(part)
+                if len(parts) * 2**20 > LARGEST_LOG:
+                    raise DataError(f"{log} unpacks to more than {LARGEST_LOG >> 20} MiB: expected a minute's log.")
+    except EOFError:
+        pass
+    except (OSError, zstandard.ZstdError) as error:
+        raise DataError(f"{log} cannot be unpacked ({error}): copy it again.") from error
+    return b"".join(parts)
 
 
 @cache
-def _event() -> Any:
-    """The class that reads messages."""
-    import tempfile
-
+def _event_class() -> Any:
     capnp = library("capnp", "An openpilot log")
     capnp.remove_import_hook()
-    names = {number: name for name, number in _STRUCTS.items()}
-    kinds = {"roadEncodeIdx": "EncodeIndex", "qRoadEncodeIdx": "EncodeIndex"}
-    members = [
-        f"    {names[i]} @{i} :{kinds.get(names[i], names[i][0].upper() + names[i][1:])};"
-        if i in names
-        else f"    u{i} @{i} :Void;"
-        for i in range(1, _MEMBERS)
-        if i != 67
-    ]
+    members = {number: f"    u{number} @{number} :Void;" for number in range(1, 131) if number != 67}
+    members |= {number: f"    {name} @{number} :{kind};" for name, (number, kind) in _MESSAGES.items()}
     with tempfile.NamedTemporaryFile("w", suffix=".capnp") as file:
-        file.write(_SCHEMA.format(members="\n".join(members)))
+        file.write(_SCHEMA.format(members="\n".join(members.values())))
         file.flush()
         return capnp.load(file.name).Event
 
 
-def _content(path: Path) -> bytes:
-    try:
-        if path.suffix == ".zst":
-            zstandard = library("zstandard", "A compressed openpilot log")
-            with path.open("rb") as file:
-                return bytes(zstandard.ZstdDecompressor().stream_reader(file).read())
-        return bz2.decompress(path.read_bytes()) if path.suffix == ".bz2" else path.read_bytes()
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} cannot be unpacked ({error}): copy it again.") from error
-
-
-@cache
-def read_segment(folder: Path) -> Segment:
-    """Read a minute.
-
-    Raises:
-        DataError: no video or no log, or one that cannot be read.
-    """
-    log = next(folder / name for name in LOGS if (folder / name).is_file())
-    cameras = {folder / name: index for name, index in CAMERAS.items() if (folder / name).is_file()}
-    if not cameras:
-        raise DataError(f"{folder} has no video: expected {' or '.join(CAMERAS)} beside {log.name}.")
-    camera, index = next(iter(cameras.items()))
-    segment = Segment(folder, log, camera)
-    try:
-        for event in _event().read_multiple_bytes(_content(log)):
-            _read_event(segment, event, index)
-    except DataError:
-        raise
-    except Exception as error:
-        if not segment.car:
-            raise DataError(f"{log} is no openpilot log ({' '.join(str(error).split())[:120]}).") from error
-    if not segment.car or not segment.frames:
-        raise DataError(f"{log} has {len(segment.car)} states of the car and times of {len(segment.frames)} frames.")
-    return segment
-
-
-def _read_event(segment: Segment, event: Any, index: str) -> None:
-    kind = str(event.which())
-    t = event.logMonoTime / 1e9
-    if kind == "carState":
-        state = event.carState
-        reverse = str(state.gearShifter) == "reverse"
-        speed = 3.6 * abs(state.vEgo)
-        segment.car.append((t, speed, state.gasPressed, state.brakePressed, state.cruiseState.enabled, reverse))
-    elif kind == "selfdriveState":
-        segment.engaged.append((t, event.selfdriveState.enabled))
-    elif kind == index:
-        segment.frames.append(getattr(event, kind).timestampEof / 1e9)
-    elif kind == "clocks" and event.clocks.wallTimeNanos:
-        segment.wall = event.clocks.wallTimeNanos / 1e9 - t
-
-
-def _signals(segments: Sequence[Segment], shift: float) -> dict[str, Found]:
-    car = np.array([row for segment in segments for row in segment.car], float)
-    engaged = np.array([row for segment in segments for row in segment.engaged], float).reshape(-1, 2)
-    columns = {"SPEED": 1, "ACCELERATOR_PRESSED": 2, "BRAKE_SIGNAL": 3, "REVERSE": 5}
-    found = {
-        name: Found(in_order(car[:, 0] + shift, car[:, column]), f"carState {name}", len(car), 0, 0)
-        for name, column in columns.items()
+def _signals(minutes: Sequence[Minute], shift: float) -> dict[str, Found]:
+    t, *columns = np.concatenate([minute.car for minute in minutes]).T
+    return {
+        name: Found.of(t + shift, values, source)
+        for (name, source), values in zip(_CHANNELS.items(), columns, strict=True)
     }
-    t = np.concatenate([car[:, 0], engaged[:, 0]]) + shift
-    on = np.concatenate([car[:, 4], engaged[:, 1]])
-    found["ASSISTANCE"] = Found(in_order(t, on), "cruiseState.enabled, selfdriveState.enabled", len(t), 0, 0)
-    return found
 
 
 IMPORTER = Openpilot()

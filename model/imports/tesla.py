@@ -1,6 +1,10 @@
-"""Clips of a Tesla's front camera, with the signals that the car stores in the video's stream (SEI messages)."""
+"""Clips of a Tesla's front camera, with the signals that the car stores in the video's stream.
+
+The signals are SEI messages of the H.264 stream, which github.com/teslamotors/dashcam describes.
+"""
 
 import re
+from array import array
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -12,12 +16,13 @@ from model.common.errors import DataError
 from model.common.progress import Log
 from model.imports.kinds import Drive, Importer
 from model.imports.logs.raw import Found
-from model.imports.pictures import Video, decoded, encoded, half_seconds, open_video, probe
-from model.imports.signals import in_order
+from model.imports.pictures import decoded, encoded, half_seconds, open_video, probe, time_in_name
 from model.imports.writing import Clock, Origin, write_recording
 
-LONGEST_GAP_S = 120.0
-"""A drive's clips are minutes that follow each other; one or two may be missing."""
+CLIP_S, LONGEST_GAP_S = 60.0, 120.0
+"""A drive's clips last a minute and follow each other; one or two may be missing."""
+NAME_ERROR_S = 1.0
+"""Clips are named by whole seconds: a clip that starts this close to the end of the one before follows it at once."""
 ZONE = "UTC"
 _CLIP = re.compile(r"\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}-front\.mp4")
 _FIELDS = (
@@ -32,33 +37,39 @@ _FIELDS = (
     ("brake_applied", 9, "bool"),
     ("autopilot_state", 10, "int32"),
 )
-"""Of the message that github.com/teslamotors/dashcam documents: name, number, type."""
+"""Name, number and type of the message's fields. Enumerations are read as numbers."""
 _REVERSE = 2
+_LARGEST_RATIO = 1.2
+"""Tesla's own viewer takes pedal positions up to this for a ratio, larger ones for percent."""
+_CHANNELS = {
+    "SPEED": "vehicle_speed_mps",
+    "ACCELERATOR_POS_D": "accelerator_pedal_position",
+    "BRAKE_SIGNAL": "brake_applied",
+    "ASSISTANCE": "autopilot_state is not none",
+    "REVERSE": "gear_state is reverse",
+}
+"""What each channel is made from."""
 
 
 class Tesla(Importer):
-    """A clip `...-front.mp4`, or a folder of them."""
+    """A clip `...-front.mp4`, or a folder such as TeslaCam with clips in it or in its folders."""
 
     kind = "tesla"
 
     def find(self, path: Path, options: dict[str, str]) -> Sequence[Drive]:
         zone = options.get("zone", ZONE)
-        paths = [path] if path.is_file() else sorted(p for p in path.iterdir() if _CLIP.fullmatch(p.name))
-        if path.is_file() and not (_CLIP.fullmatch(path.name) or _has_signals(path)):
-            return []
-        drives: list[list[Video]] = []
-        for video in (probe(each, zone) for each in paths):
-            before = drives[-1][-1] if drives else None
-            if before is not None and _start(video) - _start(before) - before.duration_s < LONGEST_GAP_S:
-                drives[-1].append(video)
+        drives: list[list[tuple[float, Path]]] = []
+        for start, clip in sorted((_start(clip, zone), clip) for clip in _clips(path)):
+            if drives and start - drives[-1][-1][0] < CLIP_S + LONGEST_GAP_S:
+                drives[-1].append((start, clip))
             else:
-                drives.append([video])
+                drives.append([(start, clip)])
         return [
             Drive(
                 self.kind,
-                Clock(_start(clips[0]), zone).name(_start(clips[0])),
+                Clock(clips[0][0], zone).name(clips[0][0]),
                 path,
-                tuple(c.path for c in clips),
+                tuple(clip for _, clip in clips),
                 options,
             )
             for clips in drives
@@ -66,48 +77,102 @@ class Tesla(Importer):
 
     def write(self, drive: Drive, folder: Path, log: Log) -> None:
         zone = drive.options.get("zone", ZONE)
-        clips = [probe(path, zone) for path in drive.files]
-        seen: list[tuple[float, Any]] = []
-        origin = Origin(self.kind, "electric", videos=[clip.origin(_start(clip)) for clip in clips])
+        start = _start(drive.files[0], zone)
+        origin = Origin(self.kind, "electric")
+        if not _CLIP.fullmatch(drive.files[0].name):
+            origin.notes.append(f"The date is that of the file: {drive.files[0].name} has none in its name.")
+        rows = array("d")
+        frames = _frames(drive.files, zone, rows, origin, log)
         write_recording(
-            folder,
-            encoded(half_seconds(_frames(clips, seen, log))),
-            lambda: _signals(seen, drive),
-            Clock(_start(clips[0]), zone),
-            origin,
-            log,
+            folder, encoded(half_seconds(frames)), lambda: _signals(rows, drive), Clock(start, zone), origin, log
         )
 
 
-def _start(video: Video) -> float:
-    if video.start is None:
-        raise DataError(f"{video.path}: expected a name with its start, such as 2024-05-31_08-15-00-front.mp4.")
-    return video.start
+def _clips(path: Path) -> list[Path]:
+    """Front clips, each name once: saved clips are copies of recent ones. Of two, the longer file."""
+    if path.is_file():
+        return [path] if _CLIP.fullmatch(path.name) or (path.suffix.lower() == ".mp4" and _has_signals(path)) else []
+    videos = [clip for depth in ("", "*/", "*/*/") for clip in path.glob(f"{depth}*.mp4")]
+    clips = {
+        clip.name: clip for clip in sorted(videos, key=lambda clip: clip.stat().st_size) if _CLIP.fullmatch(clip.name)
+    }
+    return list(clips.values()) or [clip for clip in sorted(path.glob("*.mp4")) if _is_renamed(clip)]
 
 
-def _frames(clips: Sequence[Video], seen: list[tuple[float, Any]], log: Log) -> Iterator[tuple[float, Any]]:
-    """The frames of the clips; time and message of those that carry one are added to `seen`."""
-    for clip in clips:
-        count = 0
-        with open_video(clip.path) as container:
-            for t, frame in decoded(container, _start(clip)):
-                count += 1
-                if (message := _message(frame)) is not None:
-                    seen.append((t, message))
-                yield t, frame
-        if not count:
-            raise DataError(
-                f"{clip.path} holds no frame that can be decoded: export clips that the car encrypted from the car or "
-                "the app first."
-            )
-        log(f"{clip.path.name}: {count} frames")
+def _is_renamed(clip: Path) -> bool:
+    try:
+        return _has_signals(clip)
+    except DataError:
+        return False
 
 
 def _has_signals(path: Path) -> bool:
     with open_video(path) as container:
-        return any(
-            _message(frame) is not None for _, (_, frame) in zip(range(60), decoded(container, 0.0), strict=False)
-        )
+        first = zip(range(60), decoded(container, 0.0), strict=False)
+        return any(_message(frame) is not None for _, (_, frame) in first)
+
+
+def _start(clip: Path, zone: str) -> float:
+    """s since 1970, from the clip's name, else from when the file was written."""
+    named = time_in_name(clip.name, zone)
+    return clip.stat().st_mtime if named is None else named
+
+
+def _frames(
+    clips: Sequence[Path], zone: str, rows: "array[float]", origin: Origin, log: Log
+) -> Iterator[tuple[float, Any]]:
+    """The frames of the clips. Time and `_CHANNELS` of those that carry a message are appended to `rows`.
+
+    Raises:
+        DataError: no clip can be read.
+    """
+    problems: list[str] = []
+    end = -np.inf
+    for clip in clips:
+        named = _start(clip, zone)
+        start = end if abs(named - end) <= NAME_ERROR_S else named
+        missing_s, count = start - end, 0
+        try:
+            _check(clip)
+            video = probe(clip, zone)
+            with open_video(clip) as container:
+                for t, frame in decoded(container, start):
+                    count += 1
+                    end = t + 1 / (video.rate_hz or 30)
+                    if (m := _message(frame)) is not None:
+                        assisted, reverse = m.autopilot_state != 0, m.gear_state == _REVERSE
+                        speed = 3.6 * m.vehicle_speed_mps
+                        rows.extend((t, speed, m.accelerator_pedal_position, m.brake_applied, assisted, reverse))
+                    yield t, frame
+            if not count:
+                raise DataError(_encrypted(clip))
+            if 0 < missing_s < np.inf:
+                origin.notes.append(f"{missing_s:.0f} s are missing before {clip.name}.")
+            origin.videos.append(video.origin(start))
+            log(f"{clip.name}: {count} frames")
+        except DataError as error:
+            problems.append(str(error))
+            origin.notes.append(f"{clip.name} is left out: {error}")
+            log(f"{clip.name} is left out: {error}")
+    if not np.isfinite(end):
+        raise DataError(problems[0])
+
+
+def _check(clip: Path) -> None:
+    """Raises DataError if the clip is empty or no MP4."""
+    with clip.open("rb") as file:
+        head = file.read(8)
+    if not head:
+        raise DataError(f"{clip} is empty: copy it again.")
+    if head[4:] != b"ftyp":
+        raise DataError(_encrypted(clip))
+
+
+def _encrypted(clip: Path) -> str:
+    return (
+        f"{clip} is encrypted or damaged: expected an MP4 with frames. Save a decrypted copy with Tesla's own viewer "
+        "or app, then import that."
+    )
 
 
 @cache
@@ -126,39 +191,32 @@ def _message_class() -> Any:
 
 def _message(frame: Any) -> Any | None:
     """The message in a frame's user data: bytes B up to one i, then the protobuf."""
+    from google.protobuf.message import DecodeError
+
     for data in frame.side_data:
         if str(data.type).endswith("SEI_UNREGISTERED"):
-            content = bytes(data).lstrip(b"\x42")
-            if content[:1] == b"\x69" and len(content) < len(bytes(data)):
-                message = _message_class()()
+            content = bytes(data)
+            protobuf = content.lstrip(b"B")
+            if len(protobuf) < len(content) and protobuf[:1] == b"i":
                 try:
-                    message.ParseFromString(content[1:])
-                except Exception:
+                    return _message_class().FromString(protobuf[1:])
+                except DecodeError:
                     continue
-                return message
     return None
 
 
-def _signals(seen: Sequence[tuple[float, Any]], drive: Drive) -> dict[str, Found]:
-    if not seen:
+def _signals(rows: "array[float]", drive: Drive) -> dict[str, Found]:
+    if not rows:
         raise DataError(
-            f"{drive.files[0]} has no signals in its stream: cars store them since firmware 2025.44.25. Use "
-            "`import video` with a log of your own."
+            f"{drive.files[0]} has no signals in its stream: cars store them since firmware 2025.44.25, while they are "
+            "driven. Use `import video` with a log of your own."
         )
-    t = np.array([each for each, _ in seen])
-    messages = [message for _, message in seen]
-    columns = {
-        "SPEED": [3.6 * abs(m.vehicle_speed_mps) for m in messages],
-        "ACCELERATOR_POS_D": [m.accelerator_pedal_position for m in messages],
-        "BRAKE_SIGNAL": [float(m.brake_applied) for m in messages],
-        "ASSISTANCE": [float(m.autopilot_state != 0) for m in messages],
-        "REVERSE": [float(m.gear_state == _REVERSE) for m in messages],
+    t, *columns = np.array(rows).reshape(-1, 1 + len(_CHANNELS)).T
+    if columns[1].max() <= _LARGEST_RATIO:
+        columns[1] = columns[1] * 100
+    return {
+        name: Found.of(t, values, source) for (name, source), values in zip(_CHANNELS.items(), columns, strict=True)
     }
-    found = {}
-    for name, values in columns.items():
-        signal = in_order(t, np.array(values, float))
-        found[name] = Found(signal, name, len(values), len(values) - len(signal.t), 0)
-    return found
 
 
 IMPORTER = Tesla()

@@ -1,5 +1,6 @@
 """Videos made by FFmpeg's own encoder, with messages in their stream where wanted."""
 
+import re
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -56,8 +57,7 @@ def with_message(packet: av.Packet, content: bytes) -> av.Packet:
     """The packet behind a SEI message of unregistered user data: NAL type 6, payload type 5."""
     size = b"\xff" * (len(content) // 255) + bytes([len(content) % 255])
     body = b"\x05" + size + content + b"\x80"
-    for start in (b"\0\0\0", b"\0\0\1", b"\0\0\2", b"\0\0\3"):
-        body = body.replace(start, b"\0\0\3" + start[2:])
+    body = re.sub(rb"\0\0(?=[\0-\3])", b"\0\0\3", body)
     changed = av.Packet(b"\0\0\0\1\x06" + body + bytes(packet))
     changed.pts, changed.dts, changed.time_base = packet.pts, packet.dts, packet.time_base
     changed.stream, changed.is_keyframe = packet.stream, packet.is_keyframe

@@ -38,6 +38,12 @@ class Found:
     """Without a value, or with one that means that there is none."""
     out_of_range: int
 
+    @classmethod
+    def of(cls, t: npt.NDArray[np.float64], values: npt.NDArray[Any], source: str) -> "Found":
+        """Values that need no mapping, (N,) in the channel's unit, at s since 1970."""
+        values = values.astype(float)
+        return cls(in_order(t, values), source, len(values), int(np.isnan(values).sum()), 0)
+
 
 def find(name: str, channel: ChannelMapping, source: str, raw: Raw, decimal_mark: str = "") -> Found:
     """The signal of channel `name`.
