@@ -13,14 +13,30 @@ from pathlib import Path
 
 from model.common.errors import DataError
 from model.common.processes import hide_from_others
+from model.imports.kinds import KINDS
 
 BROKEN_PIPE = 128 + signal.SIGPIPE
 ORDER = """from drives to models:
   drive-assets demo                                  everything on simulated drives, in about ten minutes
   drive-assets ingest ~/drives                       add recordings
+  drive-assets import tesla /media/usb/TeslaCam      make recordings of drives of other recorders
   drive-assets run --weights detector.pt --dry-run   list what is missing; without --dry-run: make it
   drive-assets status                                list what is made, missing, out of date, running and failed
   drive-assets ui                                    graph, report pages and MLflow in the browser
+"""
+IMPORTS = """kinds:
+  video      any video, or a folder of pictures, with any log: CSV, CAN, MDF4, MCAP or ROS; mapping.yaml joins them
+  tesla      clips of the front camera, with the car's signals in them
+  openpilot  routes or segments: rlog or qlog with a video
+  zod        sequences and drives of the Zenseact Open Dataset
+  l2d        Learning to Drive, a LeRobot data set
+
+examples:
+  drive-assets import video ~/drive --draft > ~/drive/mapping.yaml    what the video and the logs hold; check it
+  drive-assets import video ~/drive                                   one recording
+  drive-assets import video ~/drives/* --mapping torque-our-car.yaml  one mapping for many drives
+  drive-assets import tesla /media/usb/TeslaCam --zone Europe/Berlin
+  drive-assets import openpilot ~/route --dry-run
 """
 ASSETS = """examples:
   drive-assets run                                         everything
@@ -87,6 +103,14 @@ def parser() -> argparse.ArgumentParser:
     ingest.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="recording folders, zips, or their parents")
     pedal = "accelerator values at rest and fully pressed, such as 14.12 81.56: rescaled to 0 to 100 %%"
     ingest.add_argument("--pedal-range", nargs=2, type=float, metavar=("REST", "FULL"), help=pedal)
+
+    imports = add("import", "recordings.import_drives", "make recordings of drives of other recorders", IMPORTS)
+    imports.add_argument("kind", choices=list(KINDS), metavar="KIND", help=", ".join(KINDS))
+    imports.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="the drives, or folders that hold them")
+    imports.add_argument("--mapping", type=Path, metavar="FILE", help="of video; default mapping.yaml beside the video")
+    imports.add_argument("--draft", action="store_true", help="of video: print a mapping, drafted from the files")
+    imports.add_argument("--zone", help="of tesla and openpilot: time zone of the names, such as Europe/Berlin")
+    imports.add_argument("--dry-run", action="store_true", help="only list what would be imported")
 
     forget = add("forget", "recordings.forget", "remove recordings; their files move to recordings/.removed")
     forget.add_argument("names", nargs="+", metavar="NAME")

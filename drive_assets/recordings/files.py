@@ -6,11 +6,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from model.common.config import fingerprint
+from model.common.errors import DataError
 from model.common.printable import is_printable
+from model.imports.writing import ORIGIN
 from model.recording.folder import READING, ROI, TELEMETRY, TRUE_ANNOTATIONS
 from model.recording.frame_files import is_frame
 
-TAKEN = (TELEMETRY, ROI, READING, TRUE_ANNOTATIONS)
+LINKS_VARIABLE = "DRIVE_ASSETS_LINKS"
+"""Names a folder, such as the cache of DVC or git-annex, that files of a recording may link into."""
+TAKEN = (TELEMETRY, ROI, READING, TRUE_ANNOTATIONS, ORIGIN)
 """Files of a recording besides its frames. Files derived from a recording are not ingested."""
 
 
@@ -52,3 +56,26 @@ def missing_files(names: Sequence[str]) -> str:
     missing = [] if TELEMETRY in map(taken_as, names) else [TELEMETRY]
     missing += [] if any(is_frame(name) for name in names) else ["a frame (.jpg)"]
     return " and ".join(missing)
+
+
+def require_file(path: Path, root: Path) -> None:
+    """Raises DataError unless it is a regular file, or a link to one that may be followed.
+
+    Reading a FIFO or a device would never end. A link in a folder that others write to may point to anything that this
+    user can read: it is followed within `root`, the folder that holds the recordings, and where LINKS_VARIABLE allows
+    it.
+    """
+    allowed = os.environ.get(LINKS_VARIABLE, "")
+    roots = [real_path(root), *([real_path(Path(allowed))] if allowed else [])]
+    if path.is_symlink() and not any(real_path(path).is_relative_to(root) for root in roots):
+        raise DataError(
+            f"{path} is a link to {real_path(path)}: copy the recording with what its links point to (cp -rL), or set "
+            f"{LINKS_VARIABLE} to the folder that links may point into."
+        )
+    if not path.is_file():
+        raise DataError(f"{path} is no regular file (a folder, pipe, device or broken link): remove it.")
+
+
+def real_path(path: Path) -> Path:
+    """The path with links resolved; in a circle of links the path itself, where Path.resolve would raise."""
+    return Path(os.path.realpath(path))

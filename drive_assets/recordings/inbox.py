@@ -14,11 +14,12 @@ import dagster as dg
 from drive_assets.recordings.archives import open_archive
 from drive_assets.recordings.arrivals import INTERVAL_S, ArrivalRules, Tick
 from drive_assets.recordings.files import TAKEN, listing, missing_files, sizes_of
-from drive_assets.recordings.local import OTHER, find_all, find_units
+from drive_assets.recordings.local import OTHER, find_all, find_units, is_import
 from drive_assets.resources.storage import Storage
 from drive_assets.running.batches import error_text
 from model.common.config import fingerprint
 from model.common.errors import DataError
+from model.imports.kinds import MAPPING
 
 REFUSED = "refused"
 
@@ -53,7 +54,7 @@ class Memory:
 def glance(unit: Path) -> str:
     """A short hash that changes with a zip, or with the names in a folder and its files besides the frames."""
     seen = []
-    for path in (unit, *(unit / name for name in TAKEN)):
+    for path in (unit, *(unit / name for name in (*TAKEN, MAPPING))):
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             seen.append(os.lstat(path))
     return fingerprint([(each.st_ino, each.st_size, each.st_mtime_ns, each.st_ctime_ns) for each in seen])[:8]
@@ -127,7 +128,10 @@ def _scan(unit: Path, tick: Tick, requested: dict[str, str]) -> bool:
     version, changed = read_version(unit)
     if not tick.is_settled(unit.name, changed):
         return False
-    if unit.is_dir():
+    contents: dict[str, list[tuple[str, int]]] = {}
+    if is_import(unit):
+        pass  # its recordings have names and files only once it is read
+    elif unit.is_dir():
         contents = {unit.name: sizes_of(unit)}
     else:
         with open_archive(unit) as archive:
@@ -141,9 +145,9 @@ def _scan(unit: Path, tick: Tick, requested: dict[str, str]) -> bool:
     for reason in refused:
         tick.note(REFUSED, f"{unit.name}: {reason}")
     for source in sources:
-        if requested.get(source.name) == version or incomplete[source.name]:
+        if requested.get(source.name) == version or incomplete.get(source.name):
             continue
-        if tick.request(source, f"{source.name}:{version}", listing(contents[source.name])):
+        if tick.request(source, f"{source.name}:{version}", listing(contents.get(source.name, []))):
             requested[source.name] = version
         else:
             is_done = False

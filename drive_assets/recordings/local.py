@@ -1,6 +1,5 @@
 """Recordings in folders and zips of this machine, or of a file system that it mounts."""
 
-import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -11,21 +10,22 @@ from typing import ClassVar
 from drive_assets.partitions import NO_NAME, is_recording_name
 from drive_assets.recordings.archives import open_archive, unpack
 from drive_assets.recordings.disk import Progress, check_space
-from drive_assets.recordings.files import clashing_names, is_taken, missing_files, taken_as
+from drive_assets.recordings.files import clashing_names, is_taken, missing_files, real_path, require_file, taken_as
+from drive_assets.recordings.imported import imports_in
 from drive_assets.recordings.source import Source, Transfer
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
 from model.common.printable import is_printable, printable
 from model.common.progress import Log
+from model.imports.kinds import NO_MAPPING, has_video, kind_of
 from model.recording.folder import TELEMETRY
 from model.recording.frame_files import is_frame
 
-LINKS_VARIABLE = "DRIVE_ASSETS_LINKS"
-"""Names a folder, such as the cache of DVC or git-annex, that files of a recording may link into."""
 NOT_A_ZIP = (".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zst")
 UNFINISHED = (".crdownload", ".filepart", ".part", ".partial")
 """Suffixes of downloads and uploads in progress."""
 OTHER = f"holds no recording: expected folders YYYY-MM-DD_HH-MM-SS with {TELEMETRY}, or zips of such"
+NEUTRAL = (OTHER, NO_MAPPING)
 """Why a file or folder is not used that need not be one of ours."""
 
 
@@ -38,7 +38,7 @@ class LocalSource(Source):
     """Folder in the zip that holds the files, empty for its top; None if the source is a folder."""
 
     @classmethod
-    def find(cls, storage: Storage, name: str) -> "LocalSource | None":
+    def find(cls, storage: Storage, name: str) -> "Source | None":
         """A simulated drive, one in the inbox, or one in the data root itself, where a user may have put it.
 
         Raises:
@@ -70,7 +70,7 @@ def _copy_folder(folder: Path, target: Path, progress: Progress) -> Transfer:
     inside = list(folder.iterdir())
     files = sorted(path for path in inside if is_taken(path.name))
     for path in files:
-        _require_file(path)
+        require_file(path, folder.parent)
     if skipped := [printable(path.name) for path in inside if is_frame(path.name) and not is_taken(path.name)]:
         progress.log(f"{folder}: {len(skipped)} frames skipped, whose names cannot be printed: {skipped[:4]}")
     if clashes := clashing_names(path.name for path in files):
@@ -89,39 +89,17 @@ def _copy_folder(folder: Path, target: Path, progress: Progress) -> Transfer:
     return transfer | ({"skipped_frames": ", ".join(skipped)} if skipped else {})
 
 
-def _require_file(path: Path) -> None:
-    """Raises DataError unless it is a regular file, or a link to one that may be followed.
-
-    Reading a FIFO or a device would never end. A link in a folder that others write to may point to anything that this
-    user can read: it is followed within the folder that holds the recordings, and where LINKS_VARIABLE allows it.
-    """
-    allowed = os.environ.get(LINKS_VARIABLE, "")
-    roots = [_real(path.parent.parent), *([_real(Path(allowed))] if allowed else [])]
-    if path.is_symlink() and not any(_real(path).is_relative_to(root) for root in roots):
-        raise DataError(
-            f"{path} is a link to {_real(path)}: copy the recording with what its links point to (cp -rL), or set "
-            f"{LINKS_VARIABLE} to the folder that links may point into."
-        )
-    if not path.is_file():
-        raise DataError(f"{path} is no regular file (a folder, pipe, device or broken link): remove it.")
-
-
-def _real(path: Path) -> Path:
-    """The path with links resolved; in a circle of links the path itself, where Path.resolve would raise."""
-    return Path(os.path.realpath(path))
-
-
-def find_all(paths: Sequence[Path]) -> tuple[list[LocalSource], list[str]]:
+def find_all(paths: Sequence[Path]) -> tuple[list[Source], list[str]]:
     """The recordings at `paths` (recordings, zips, folders of these), and one error for each thing refused.
 
     An error in one does not affect the others.
     """
-    found: dict[str, LocalSource] = {}
+    found: dict[str, Source] = {}
     refused: list[str] = []
-    for path in (_real(path.expanduser()) for path in paths):
+    for path in (real_path(path.expanduser()) for path in paths):
         units = [(path, _problem(path) if path.exists() else "does not exist: check the path")]
-        if path.is_dir() and units[0][1] == OTHER:
-            units = [(unit, problem) for unit, problem in find_units(path) if problem != OTHER] or units
+        if path.is_dir() and units[0][1] in NEUTRAL:
+            units = [(unit, problem) for unit, problem in find_units(path) if problem not in NEUTRAL] or units
         for unit, problem in units:
             try:
                 if problem:
@@ -149,7 +127,7 @@ def find_units(folder: Path, deeper: bool = True) -> Iterator[tuple[Path, str]]:
     """
     for path in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
         inside, problem = [], _problem(path)
-        if deeper and problem == OTHER and path.is_dir() and not path.is_symlink():
+        if deeper and problem in NEUTRAL and path.is_dir() and not path.is_symlink():
             inside = [(unit, reason) for unit, reason in find_units(path, deeper=False) if reason != OTHER]
         yield from inside or [(path, problem)]
 
@@ -164,25 +142,33 @@ def _problem(path: Path) -> str:
         return "is an unfinished download or copy: wait until it is complete, or remove it"
     try:
         if path.is_dir():
-            is_unit = is_recording_name(path.name) or _has_telemetry(path)
+            is_unit = _has_telemetry(path) or kind_of(path) != ""
+            is_unit = is_unit or (is_recording_name(path.name) and not has_video(path))
         else:
             is_unit = path.suffix.lower() == ".zip" and path.exists()
-        return "" if is_unit else OTHER
+        return "" if is_unit else NO_MAPPING if has_video(path) else OTHER
     except OSError as error:
         return f"cannot be read: {error.strerror}"
+
+
+def is_import(unit: Path) -> bool:
+    """Whether a folder holds drives of another recorder."""
+    return unit.is_dir() and not _has_telemetry(unit) and kind_of(unit) != ""
 
 
 def _has_telemetry(folder: Path) -> bool:
     return TELEMETRY in (taken_as(path.name) for path in folder.iterdir())
 
 
-def sources_in(unit: Path) -> list[LocalSource]:
-    """The recordings that a folder or a zip holds.
+def sources_in(unit: Path) -> list[Source]:
+    """The recordings that a folder or a zip holds, and the drives of other recorders in a folder.
 
     Raises:
         DataError: it holds none, or the folder is not complete, or the zip is broken or hostile.
     """
     if unit.is_dir():
+        if is_import(unit):
+            return list(imports_in(unit, kind_of(unit), {}))
         if missing := missing_files([path.name for path in unit.iterdir()]):
             raise DataError(f"{unit} lacks {missing}: copy the whole recording.")
         return [LocalSource(unit.name, str(unit))]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from drive_assets.recordings.files import listing, sizes_of
+from drive_assets.recordings.imported import ImportSource
 from drive_assets.recordings.local import LocalSource
 from drive_assets.recordings.sharepoint.source import SharePointSource
 from drive_assets.recordings.source import Source
@@ -15,7 +16,7 @@ from model.common.errors import DataError
 from model.common.files import write_json
 from model.recording.folder import ORIGIN, parse_recording_name
 
-KINDS: tuple[type[Source], ...] = (LocalSource, SharePointSource)
+KINDS: tuple[type[Source], ...] = (LocalSource, ImportSource, SharePointSource)
 """In the order in which they look for a recording whose source nobody named."""
 _UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError)
 """What reading a source raises if the file does not hold one."""

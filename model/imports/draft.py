@@ -7,9 +7,9 @@ from pathlib import Path
 import yaml
 
 from model.common.errors import DataError
+from model.imports.kinds import VIDEOS
 from model.imports.logs.reading import LOGS, names
 from model.imports.mapping import LogMapping
-from model.imports.pictures import VIDEOS
 
 SUGGESTIONS = {
     "SPEED": r"(?<!\w)(vehicle_?)?speed\b|v_?ego|lon_?vel|twist\.linear\.x",

@@ -19,8 +19,6 @@ SWITCHES = ("BRAKE_SIGNAL", "ACCELERATOR_PRESSED", "ASSISTANCE", "REVERSE")
 """Channels that are on or off. ASSISTANCE says that the car, not the driver, works the pedals."""
 Drivetrain = Literal["combustion", "hybrid", "electric", "unknown"]
 ESTIMATE = "estimate"
-MAPPING = "mapping.yaml"
-"""Its name beside the video and the logs."""
 
 
 class ChannelMapping(Config):
@@ -35,6 +33,7 @@ class ChannelMapping(Config):
     log: str = Field(
         "", description="Name or pattern of the log that has it. Empty: the only one, or the first with it"
     )
+    optional: bool = Field(False, description="Whether the drive is imported without this channel if no log has it")
     unit: str = Field("", description="Unit in the log, such as m/s; empty: the channel's own")
     scale: float = Field(1.0, description="Factor on the values, after the unit's")
     shift: float = Field(0.0, description="Added after the factor")
@@ -69,7 +68,8 @@ class LogMapping(Config):
     separator: str = Field("", max_length=1, description="Of a CSV. Empty: as the header shows")
     decimal_mark: str = Field("", description="Of a CSV: point (.) or comma (,). Empty: as the numbers show")
     header_row: int = Field(0, ge=0, description="Line of a CSV's header, from 1; 0: the first that names the columns")
-    time_column: str = Field("", description="Of a CSV. Empty: the first column")
+    time_column: str = Field("", description="Of a CSV. Empty: the first that is named as times are")
+    zone_column: str = Field("", description="Of a CSV: a column whose texts name the times' zone, such as MESZ")
     name_column: str = Field("", description="Of a long CSV: the column of the signals' names")
     value_column: str = Field("", description="Of a long CSV: the column of the values")
     unit_column: str = Field("", description="Of a long CSV: the column of the units")

@@ -14,14 +14,18 @@ import numpy.typing as npt
 
 from model.common.errors import DataError
 from model.common.files import sha256
-from model.imports.extras import library
 
 STEP_S = 0.5
 NEAR_S = 0.3
 """A frame stands for a half second that is at most this far away; farther ones leave a gap."""
+LEAST_MISSING_S = 2.0
+"""A video that ends so much before its length says is cut."""
+MOST_DAMAGED = 1000
+"""Packets of a video that cannot be decoded, after which it is given up."""
 QUALITY = 90
 """Of the JPEG files."""
-VIDEOS = (".mp4", ".mkv", ".mov", ".avi", ".ts", ".hevc", ".m4v", ".webm")
+_DEMUXERS = {".mkv": "matroska", ".webm": "matroska", ".avi": "avi", ".ts": "mpegts", ".hevc": "hevc"}
+_DEMUXERS |= dict.fromkeys((".mp4", ".mov", ".m4v"), "mov")
 PICTURES = (".jpg", ".jpeg", ".png")
 _CLOCK_TIME = re.compile(
     r"(?<!\d)((?:19|20)\d\d)[-_.]?(\d\d)[-_.]?(\d\d)[-_ T.]?(\d\d)[-_.:]?(\d\d)[-_.:]?(\d\d)(?:[-_.](\d{1,6}))?(?!\d)"
@@ -79,9 +83,15 @@ def open_video(path: Path) -> Any:
     Raises:
         DataError: it cannot be read or holds no video.
     """
-    av = library("av", "A video")
+    import av
+
     try:
-        container = av.open(str(path))
+        # A playlist under the name of a video would read other files, or addresses.
+        container = av.open(
+            str(path.absolute()),
+            format=_DEMUXERS.get(path.suffix.lower()),
+            container_options={"protocol_whitelist": "file"},
+        )
     except (av.error.FFmpegError, OSError) as error:
         raise DataError(
             f"{path} cannot be read ({error.strerror}): expected a video; one without its index (moov), as after a "
@@ -138,35 +148,55 @@ def half_seconds(frames: Iterable[tuple[float, Any]]) -> Iterator[tuple[float, A
         before = (t, frame)
 
 
-def decoded(container: Any, start: float, times: npt.NDArray[np.float64] | None = None) -> Iterator[tuple[float, Any]]:
-    """Time and PyAV frame of each picture of a video.
-
-    A video that is damaged ends where it cannot be decoded any further.
+def decoded(
+    container: Any, start: float, times: npt.NDArray[np.float64] | None = None, notes: list[str] | None = None
+) -> Iterator[tuple[float, Any]]:
+    """Time and PyAV frame of each picture of a video. What is damaged is left out.
 
     Args:
         start: s since 1970 of the first frame.
         times: (F,) s of each frame, where something else than the video knows them.
+        notes: gets a sentence if the video is damaged.
     """
-    av = library("av", "A video")
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
-    first: float | None = None
-    frames = container.decode(stream)
-    number = 0
-    while True:
-        try:
-            frame = next(frames)
-        except (StopIteration, av.error.FFmpegError):
-            return
+    first, last = None, 0.0
+    damaged: list[str] = []
+    for number, frame in enumerate(_pictures(container, stream, damaged)):
         if times is not None:
             if number >= len(times):
                 return
             yield float(times[number]), frame
         elif frame.pts is not None:
-            seconds = float(frame.pts * stream.time_base)
-            first = seconds if first is None else first
-            yield start + seconds - first, frame
-        number += 1
+            last = float(frame.pts * stream.time_base)
+            first = last if first is None else first
+            yield start + last - first, frame
+    missing_s = float(stream.duration * stream.time_base) - (last - (first or 0.0)) if stream.duration else 0.0
+    if damaged:
+        notes = [] if notes is None else notes
+        notes.append(f"{container.name}: {len(damaged)} packets cannot be decoded ({damaged[0]}); they are left out.")
+    if notes is not None and times is None and missing_s > LEAST_MISSING_S:
+        notes.append(f"{container.name} is cut: its last {missing_s:.0f} s are missing.")
+
+
+def _pictures(container: Any, stream: Any, damaged: list[str]) -> Iterator[Any]:
+    """Frames of the packets that can be decoded; the errors of the others are added to `damaged`."""
+    import av
+
+    packets = container.demux(stream)
+    while True:
+        try:
+            frames = next(packets).decode()
+        except StopIteration:
+            return
+        except av.error.EOFError:
+            return
+        except av.error.FFmpegError as error:
+            damaged.append(str(error.strerror))
+            if len(damaged) > MOST_DAMAGED:
+                return
+            continue
+        yield from frames
 
 
 def jpeg(frame: Any) -> bytes:
@@ -194,13 +224,13 @@ def encoded(frames: Iterable[tuple[float, Any]], encode: Callable[[Any], bytes] 
             yield t, future.result()
 
 
-def video_frames(videos: Sequence[tuple[Video, float]]) -> Iterator[Frame]:
-    """Frames at 2 Hz of videos with their starts, one after the other."""
+def video_frames(videos: Sequence[tuple[Video, float]], notes: list[str]) -> Iterator[Frame]:
+    """Frames at 2 Hz of videos with their starts, one after the other; `notes` gets a sentence for a damaged one."""
 
     def one_after_the_other() -> Iterator[tuple[float, Any]]:
         for video, start in videos:
             with open_video(video.path) as container:
-                yield from decoded(container, start)
+                yield from decoded(container, start, notes=notes)
 
     yield from encoded(half_seconds(one_after_the_other()))
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from model.common.errors import DataError
 from model.common.files import sha256
 from model.common.progress import Log
-from model.imports.kinds import Drive, Importer
+from model.imports.kinds import MAPPING, VIDEOS, Drive, Importer
 from model.imports.logs.raw import Found
 from model.imports.logs.reading import log_files, read_channels
-from model.imports.mapping import ESTIMATE, MAPPING, ImportMapping, checked_moment, read_mapping
+from model.imports.mapping import ESTIMATE, ImportMapping, checked_moment, read_mapping
 from model.imports.offset import estimate_offset
-from model.imports.pictures import PICTURES, VIDEOS, Video, picture_frames, probe, video_frames
+from model.imports.pictures import PICTURES, Video, picture_frames, probe, video_frames
 from model.imports.signals import is_since_1970
 from model.imports.writing import Clock, Origin, write_recording
 
@@ -59,7 +59,11 @@ class VideoWithLogs(Importer):
             {"path": str(path), "bytes": path.stat().st_size, "sha256": sha256(path)}
             for path, _ in log_files(place, mapping)
         ]
-        frames = video_frames(starts) if starts else picture_frames(_picture_folder(place, mapping), mapping.zone)
+        frames = (
+            video_frames(starts, origin.notes)
+            if starts
+            else picture_frames(_picture_folder(place, mapping), mapping.zone)
+        )
         write_recording(
             folder,
             frames,

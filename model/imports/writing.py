@@ -1,9 +1,11 @@
 """Writes a recording in our layout from frames and signals, with its origin."""
 
+import contextlib
 import csv
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -24,7 +26,12 @@ from model.recording.frame_files import frame_name
 ORIGIN = "origin.json"
 """What an imported recording was made from."""
 MOST_WITHOUT = 0.05
-"""Share of rows without a value at which a channel that is not required is left out, as rows need all their cells."""
+"""Share of rows without a value at which a number is left out, as rows need all their cells."""
+LEAST_KNOWN = 0.5
+"""Share of rows in which a switch is known, below which a drive is refused."""
+SLOWEST_S = 1.2
+"""Median seconds between two values of a channel at most; OBD loggers write once a second."""
+_PACKAGES = ("drive-assets", "av", "python-can", "cantools", "asammdf", "mcap", "rosbags", "pycapnp", "pyarrow")
 _DIGITS = {"SPEED": 2, "RPM": 0, "ACCELERATOR_POS_D": 2, "ENGINE_LOAD": 2, "GEAR": 0}
 
 
@@ -44,6 +51,11 @@ class Origin:
     licence: str = ""
     attribution: str = ""
     notes: list[str] = field(default_factory=list)
+
+    def count(self, rows: npt.NDArray[np.bool_], what: str) -> None:
+        """Note how many of the frames are left out, and why."""
+        if rows.any():
+            self.notes.append(f"{rows.sum()} of {len(rows)} frames {what}, and are left out.")
 
 
 class Clock:
@@ -90,53 +102,116 @@ def write_recording(
     if not times:
         raise DataError(f"{folder.name} has no frame: {origin.kind} gave none.")
     found = signals()
-    columns = sampled(np.array(times), found, holds_s or {}, origin)
+    moments = np.array(times)
+    kept, columns = sampled(moments, found, holds_s or {}, origin)
+    for lost in moments[~kept]:
+        (folder / frame_name(clock.text(lost))).unlink()
     with (folder / TELEMETRY).open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["Time", *columns])
         texts = [[_cell(name, value) for value in values] for name, values in columns.items()]
-        writer.writerows([clock.text(t), *cells] for t, *cells in zip(times, *texts, strict=True))
+        writer.writerows([clock.text(each), *cells] for each, *cells in zip(moments[kept], *texts, strict=True))
     if region:
         write_json(folder / ROI, dict(zip(("x", "y", "width", "height"), region, strict=True)))
+    for name, each in found.items():
+        if each.steps_back:
+            origin.notes.append(
+                f"{name}: {each.steps_back} times in its log step back; its samples are sorted by time."
+            )
     channels = {
-        name: {"source": each.source, "samples": each.samples, "missing": each.missing, "dropped": each.out_of_range}
+        name: {
+            "source": each.source,
+            "samples": each.samples,
+            "missing": each.missing,
+            "dropped": each.out_of_range,
+            "same_time": each.same_time,
+        }
         for name, each in found.items()
     }
-    write_json(folder / ORIGIN, {**vars(origin), "channels": channels, "imported": datetime.now(UTC).isoformat()})
+    for note in origin.notes:
+        log(note)
+    made_from = {
+        **vars(origin),
+        "channels": channels,
+        "versions": _versions(),
+        "imported": datetime.now(UTC).isoformat(),
+    }
+    write_json(folder / ORIGIN, made_from)
 
 
 def sampled(
     times: npt.NDArray[np.float64], found: Mapping[str, Found], holds_s: Mapping[str, float], origin: Origin
-) -> dict[str, npt.NDArray[np.float64]]:
-    """(F,) of each channel at the frames' times; NaN where it is not known.
+) -> tuple[npt.NDArray[np.bool_], dict[str, npt.NDArray[np.float64]]]:
+    """(F,) which of the frames' times (F,) have a row, and (R,) of each channel in these rows; NaN where unknown.
+
+    A row needs the speed and all switches.
 
     Raises:
-        DataError: none has a speed.
+        DataError: there is no speed, it is known too rarely, or never while the video lasts.
     """
+    if "SPEED" not in found:
+        raise DataError(f"There is no speed among {', '.join(found) or 'no channels'}: map SPEED.")
+    found = {name: each for name, each in found.items() if _is_fast(name, each, holds_s.get(name, NEAR_S), origin)}
+    speed = found["SPEED"].signal
+    kept = np.isfinite(numbers_at(speed, times, holds_s.get("SPEED", NEAR_S)))
+    if not kept.any():
+        raise DataError(
+            f"Log and video do not overlap: the speed is known from {_moment(speed.t[0])} to {_moment(speed.t[-1])}, "
+            f"the video lasts from {_moment(times[0])} to {_moment(times[-1])}. Set the logs' zone or clock, "
+            "video_start or offset_s."
+        )
+    origin.count(~kept, "have no speed near enough in time")
+    for name, each in found.items():
+        if name in SWITCHES:
+            known = np.isfinite(switches_at(each.signal, times, 2 * STEP_S, holds_s.get(name, NEAR_S)))
+            if (kept & known).sum() < LEAST_KNOWN * kept.sum():
+                raise DataError(
+                    f"{name} ({each.source}) is known in {(kept & known).sum()} of {kept.sum()} rows: set its holds_s "
+                    "if it is logged on change, or remove it from the mapping."
+                )
+            origin.count(kept & ~known, f"have no {name} near enough in time")
+            kept &= known
     columns = {}
     for name, each in found.items():
         near_s = holds_s.get(name, NEAR_S)
         if name in SWITCHES:
-            columns[name] = switches_at(each.signal, times, 2 * STEP_S, near_s)
-        else:
-            columns[name] = numbers_at(each.signal, times, near_s)
-    speed = columns.get("SPEED")
-    if speed is None:
-        raise DataError(f"There is no speed among {', '.join(columns) or 'no channels'}: map SPEED.")
-    known = np.isfinite(speed)
-    if not known.any():
-        t = found["SPEED"].signal.t
-        raise DataError(
-            f"Log and video do not overlap: the speed is known from {_moment(t[0])} to {_moment(t[-1])}, the video "
-            f"lasts from {_moment(times[0])} to {_moment(times[-1])}. Set the logs' zone or clock, video_start or "
-            "offset_s."
-        )
-    for name in [name for name in columns if name not in ("SPEED", *SWITCHES)]:
-        without = float(np.isnan(columns[name][known]).mean())
+            columns[name] = switches_at(each.signal, times[kept], 2 * STEP_S, near_s)
+            continue
+        values = numbers_at(each.signal, times[kept], near_s)
+        without = float(np.isnan(values).mean())
         if without > MOST_WITHOUT:
             origin.notes.append(f"{name} is left out: {without:.0%} of the rows have none near enough; see `holds_s`.")
-            del columns[name]
-    return columns
+        else:
+            columns[name] = values
+    return kept, columns
+
+
+def _is_fast(name: str, each: Found, near_s: float, origin: Origin) -> bool:
+    """Whether a channel's values follow each other fast enough; notes it if not.
+
+    Raises:
+        DataError: the speed's do not.
+    """
+    step = float(np.median(np.diff(each.signal.t))) if len(each.signal.t) > 1 else np.inf
+    if step <= max(SLOWEST_S, 2 * near_s):
+        return True
+    text = f"{name} ({each.source}) has a value every {step:.1f} s ({1 / step:.2f} Hz)"
+    if name == "SPEED":
+        raise DataError(
+            f"{text}: expected one a second or more. Log fewer signals at once or use a faster adapter; if it is "
+            "logged on change, set its holds_s."
+        )
+    origin.notes.append(f"{text} and is left out: expected one a second or more.")
+    return False
+
+
+def _versions() -> dict[str, str]:
+    """Of the libraries that read the originals, as far as they are installed."""
+    versions = {}
+    for name in _PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
 
 
 def _moment(t: float) -> str:

@@ -261,7 +261,10 @@ def test_odd_tables(tmp_path: Path) -> None:
 
 def test_a_table_without_times(tmp_path: Path) -> None:
     (tmp_path / "drive.csv").write_text("name,speed\na,1\nb,2\nc,3\n")
-    with pytest.raises(DataError, match="times in column name, such as a, cannot be read: set time_column"):
+    with pytest.raises(
+        DataError,
+        match=r"no column is named as times are: found name, speed\. Set time_column or, without times, rate_hz",
+    ):
         read_channels(tmp_path, mapping({"path": "*.csv"}, SPEED={"source": "speed"}))
     found = read_channels(tmp_path, mapping({"path": "*.csv", "rate_hz": 2}, SPEED={"source": "speed"}))["SPEED"]
     assert found.signal.t.tolist() == [0.0, 0.5, 1.0]

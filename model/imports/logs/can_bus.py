@@ -1,6 +1,7 @@
 """CAN logs (candump, BLF, ASC, GVRET and what else python-can reads), decoded with DBC files."""
 
 import re
+from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -57,18 +58,21 @@ def read(path: Path, log: LogMapping, wanted: Sequence[str], database: Any) -> d
     """
     signals = {name: _find(database, name) for name in wanted}
     ids = {message.frame_id for found in signals.values() if found for message, _ in [found]}
-    times: dict[int, list[float]] = defaultdict(list)
+    times: dict[int, array[float]] = defaultdict(lambda: array("d"))
     payloads: dict[int, bytearray] = defaultdict(bytearray)
     short: dict[int, int] = defaultdict(int)
     lengths = {message.frame_id: message.length for found in signals.values() if found for message, _ in [found]}
+    last, back = 0.0, 0
     for message in messages(path, log):
-        key = message.arbitration_id
+        key, t = message.arbitration_id, message.timestamp
+        back += t < last
+        last = t
         if key in ids:
             data = message.data
             if len(data) < lengths[key]:
                 short[key] += 1
                 continue
-            times[key].append(message.timestamp)
+            times[key].append(t)
             payloads[key] += data[: lengths[key]]
     result = {}
     for name, found in signals.items():
@@ -89,7 +93,7 @@ def read(path: Path, log: LogMapping, wanted: Sequence[str], database: Any) -> d
             switch = message.get_signal_by_name(signal.multiplexer_signal)
             chosen = np.isin(decode(data, switch, scaled=False), signal.multiplexer_ids)
             t, values = t[chosen], values[chosen]
-        result[name] = Raw(t, values, signal.unit or "")
+        result[name] = Raw(t, values, signal.unit or "", back)
     return result
 
 

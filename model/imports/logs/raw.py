@@ -25,6 +25,13 @@ class Raw:
     """(N,) numbers, or texts"""
     unit: str = ""
     """As the log names it."""
+    steps_back: int = 0
+    """Times of the log that lie before the one above."""
+
+
+def steps_back(t: npt.NDArray[np.float64]) -> int:
+    """How many times (N,) lie before the one above."""
+    return int((np.diff(t[np.isfinite(t)]) < 0).sum())
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,13 @@ class Found:
     missing: int
     """Without a value, or with one that means that there is none."""
     out_of_range: int
+    steps_back: int = 0
+    """Times of the log that lie before the one above; the samples are sorted."""
+
+    @property
+    def same_time(self) -> int:
+        """Samples that were left out because a later one has the same time, or because theirs is unreadable."""
+        return self.samples - self.missing - self.out_of_range - len(self.signal.t)
 
     @classmethod
     def of(cls, t: npt.NDArray[np.float64], values: npt.NDArray[Any], source: str) -> "Found":
@@ -62,7 +76,7 @@ def find(name: str, channel: ChannelMapping, source: str, raw: Raw, decimal_mark
     signal = in_order(raw.t, np.where(wrong, np.nan, values))
     if not len(signal.t):
         raise DataError(f"{source}, mapped to {name}, has no readable value in {len(values)}.")
-    return Found(signal, source, len(values), int(missing.sum()), int(wrong.sum()))
+    return Found(signal, source, len(values), int(missing.sum()), int(wrong.sum()), raw.steps_back)
 
 
 def _values(

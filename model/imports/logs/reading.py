@@ -53,10 +53,12 @@ def read_channels(folder: Path, mapping: ImportMapping) -> dict[str, Found]:
     for path, log in log_files(folder, mapping):
         reader, arguments = _reader(path, log)
         raws.append((path, log, reader.read(*arguments[:2], wanted, *arguments[2:])))
-    return {name: _find(name, channel, raws) for name, channel in mapping.channels.items()}
+    found = {name: _find(name, channel, raws) for name, channel in mapping.channels.items()}
+    return {name: each for name, each in found.items() if each is not None}
 
 
-def _find(name: str, channel: ChannelMapping, raws: Sequence[tuple[Path, LogMapping, dict[str, Raw]]]) -> Found:
+def _find(name: str, channel: ChannelMapping, raws: Sequence[tuple[Path, LogMapping, dict[str, Raw]]]) -> Found | None:
+    """A channel's signal; None if it is optional and no log has it."""
     for source in channel.source:
         having = [
             (path, log, raw[source])
@@ -70,10 +72,13 @@ def _find(name: str, channel: ChannelMapping, raws: Sequence[tuple[Path, LogMapp
                 np.concatenate([_on_clock(raw.t, log) for _, raw in same]),
                 np.concatenate([raw.values for _, raw in same]),
                 first.unit,
+                max(raw.steps_back for _, raw in same),
             )
             return find(
                 name, channel, f"{', '.join(each.name for each, _ in same)}: {source}", joined, log.decimal_mark
             )
+    if channel.optional:
+        return None
     places = ", ".join(str(path) for path, _, _ in raws) or "no log"
     raise DataError(
         f"{name}: {' and '.join(channel.source)} is in none of {places}; `drive-assets import video --draft` lists the "
@@ -91,7 +96,7 @@ def _on_clock(t: npt.NDArray[np.float64], log: LogMapping) -> npt.NDArray[np.flo
 def _reader(path: Path, log: LogMapping) -> tuple[Any, tuple[Any, ...]]:
     """The module that reads a log, and the arguments of its `names`."""
     suffix = path.suffix.lower()
-    dbc = [path.parent / each for each in log.dbc]
+    dbc = [_inside(path.parent, each) for each in log.dbc]
     if suffix in BUSES or (suffix == ".csv" and _is_gvret(path)):
         return can_bus, (path, log, can_bus.read_databases(dbc))
     if suffix in MEASUREMENTS:
@@ -101,6 +106,13 @@ def _reader(path: Path, log: LogMapping) -> tuple[Any, tuple[Any, ...]]:
     if suffix in TABLES:
         return table, (path, log)
     raise DataError(f"{path}: expected a log, one of {', '.join(LOGS)}.")
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """Raises DataError if a name leads out of the drive's folder, which others may write to."""
+    if Path(name).name != name:
+        raise DataError(f"dbc {name}: expected the name of a file in {folder}: copy the DBC there.")
+    return folder / name
 
 
 def _is_gvret(path: Path) -> bool:

@@ -14,18 +14,24 @@ import numpy.typing as npt
 import pandas as pd
 
 from model.common.errors import DataError
-from model.imports.logs.raw import Raw, to_numbers
+from model.imports.logs.raw import Raw, steps_back, to_numbers
 from model.imports.mapping import LogMapping
 
 HEADER_WITHIN = 40
 """Lines in which the header is looked for."""
+LEAST_DISTINCT = 0.05
+"""Share of different cells in a column of times; several rows may share a time."""
 DAY_S = 86_400.0
 _UNIT = re.compile(r"^(?P<name>.*?)\s*[(\[](?P<unit>[^()\[\]]*)[)\]]$")
 _DATE = re.compile(r"(?<!\d)(20\d\d)[-_.]?([01]\d)[-_.]?([0-3]\d)(?!\d)")
+_TIME = re.compile(
+    r"time|stamp|date|clock|seconds|^t$|^sec|^ms$|^when$|zeit|uhr|heure|temps|hora|tiempo", re.IGNORECASE
+)
 _ZONES = {"MESZ": 2, "CEST": 2, "MEZ": 1, "CET": 1, "BST": 1, "GMT": 0, "UTC": 0, "EST": -5, "EDT": -4, "CST": -6}
 _ZONES |= {"CDT": -5, "MST": -7, "MDT": -6, "PST": -8, "PDT": -7, "JST": 9, "MSK": 3, "EET": 2, "EEST": 3}
 """Hours east of UTC of abbreviations that loggers write into times."""
-_ZONE = r"\b(" + "|".join(_ZONES) + r")\b ?"
+_ZONE = r"\b(" + "|".join(_ZONES) + r")(?:([+-]\d\d?)(?::?(\d\d))?)?(?!\w) ?"
+"""Such as MESZ, or GMT+02:00."""
 _OFFSET = r"\d(?:Z|[+-]\d\d:?\d\d)$"
 _UNITS_OF_TIME = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 
@@ -148,11 +154,13 @@ def read(path: Path, log: LogMapping, wanted: Sequence[str]) -> dict[str, Raw]:
         for name in wanted:
             rows = np.flatnonzero(which == name)
             if len(rows):
-                found[name] = Raw(t[rows], values[rows], "" if units is None else str(units[rows[0]]))
+                unit = "" if units is None else str(units[rows[0]])
+                found[name] = Raw(t[rows], values[rows], unit, steps_back(t[rows]))
         return found
     t = times(table, log)
     columns = {name: table.column(name) for name in wanted}
-    return {name: Raw(t, column, table.unit(name)) for name, column in columns.items() if column is not None}
+    back = steps_back(t)
+    return {name: Raw(t, column, table.unit(name), back) for name, column in columns.items() if column is not None}
 
 
 def times(table: Table, log: LogMapping) -> npt.NDArray[np.float64]:
@@ -160,19 +168,34 @@ def times(table: Table, log: LogMapping) -> npt.NDArray[np.float64]:
     if log.rate_hz:
         rows = len(next(iter(table.columns.values()), ()))
         return np.arange(rows) / log.rate_hz
-    name = log.time_column or table.headers[0]
+    name = log.time_column or _time_column(table)
     texts = table.required(name)
     numbers = to_numbers(texts, log.decimal_mark)
     if 2 * np.isfinite(numbers).sum() > len(numbers):
         return _number_times(table, log, numbers * _UNITS_OF_TIME[log.clock_unit])
-    moments = _text_times(texts, log)
+    moments = _text_times(texts, log, table.column(log.zone_column) if log.zone_column else None)
     if not np.isfinite(moments).any():
         example = next((text for text in texts if text), "nothing")
         raise DataError(
-            f"{table.path}: times in column {name}, such as {example}, cannot be read: set time_column, time_format "
-            "or, without times, rate_hz."
+            f"{table.path}: times in column {name}, such as {example}, cannot be read: set time_column or time_format."
         )
     return moments
+
+
+def _time_column(table: Table) -> str:
+    """The first column that is named as times are and that advances.
+
+    Raises:
+        DataError: there is none.
+    """
+    for header in table.headers:
+        texts = table.columns[header]
+        if _TIME.search(header) and len(set(texts)) > LEAST_DISTINCT * len(texts):
+            return header
+    raise DataError(
+        f"{table.path}: no column is named as times are: found {', '.join(table.headers[:12])}. Set time_column or, "
+        "without times, rate_hz."
+    )
 
 
 def _number_times(table: Table, log: LogMapping, t: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -191,23 +214,33 @@ def _day_of(path: Path) -> datetime:
     return datetime(int(match[1]), int(match[2]), int(match[3]), tzinfo=UTC)
 
 
-def _text_times(texts: npt.NDArray[np.object_], log: LogMapping) -> npt.NDArray[np.float64]:
-    """(N,) s since 1970 of texts: by the offset or the zone that they name, else in the log's zone."""
+def _text_times(
+    texts: npt.NDArray[np.object_], log: LogMapping, named: npt.NDArray[np.object_] | None
+) -> npt.NDArray[np.float64]:
+    """(N,) s since 1970 of texts: by the offset that they name, the zone that they or `named` do, else the log's."""
     plain = pd.Series(texts, dtype=object)
     form = log.time_format or "mixed"
     if plain.str.contains(_OFFSET).any():
         moments = pd.to_datetime(plain, format=form, errors="coerce", utc=True)
         return _since_1970(moments.dt.tz_localize(None))
-    hours = plain.str.extract(_ZONE)[0].map(_ZONES)
+    hours = _hours(plain if named is None else pd.Series(named, dtype=object))
     moments = pd.to_datetime(plain.str.replace(_ZONE, "", regex=True), format=form, errors="coerce")
     if hours.notna().any():
-        return _since_1970(moments) - hours.to_numpy(float) * 3600
+        return _since_1970(moments) - hours.bfill().ffill().to_numpy(float) * 3600
     zone = ZoneInfo(log.zone or "UTC")
     try:
         local = moments.dt.tz_localize(zone, ambiguous="infer", nonexistent="shift_forward")
     except ValueError:  # an hour that the clock shows twice, of which the log has only one
         local = moments.dt.tz_localize(zone, ambiguous=np.ones(len(moments), bool), nonexistent="shift_forward")
     return _since_1970(local.dt.tz_convert("UTC").dt.tz_localize(None))
+
+
+def _hours(texts: "pd.Series[str]") -> "pd.Series[float]":
+    """Hours east of UTC that texts name; NaN where they name none."""
+    parts = texts.str.extract(_ZONE)
+    hours = pd.to_numeric(parts[1]).fillna(0)
+    minutes = pd.to_numeric(parts[2]).fillna(0) * np.where(hours < 0, -1, 1)
+    return parts[0].map(_ZONES) + hours + minutes / 60
 
 
 def _since_1970(moments: "pd.Series[pd.Timestamp]") -> npt.NDArray[np.float64]:
