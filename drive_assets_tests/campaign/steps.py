@@ -28,6 +28,27 @@ TWO = ("simple_concat_lstm", "simple_concat_transformer")
 MARK = "DRIVE_ASSETS_CAMPAIGN"
 """Environment variable that marks the processes of a campaign, including orphans."""
 DISK = "500m"
+CLOCK = """
+#define _GNU_SOURCE
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+static long step(void) { char text[32] = ""; return readlink(STEP, text, 31) > 0 ? atol(text) : 0; }
+int clock_gettime(clockid_t id, struct timespec *now) {
+    int status = syscall(SYS_clock_gettime, id, now);
+    if (id == CLOCK_REALTIME) now->tv_sec += step();
+    return status;
+}
+int gettimeofday(struct timeval *restrict now, void *restrict zone) {
+    int status = syscall(SYS_gettimeofday, now, zone);
+    now->tv_sec += step();
+    return status;
+}
+time_t time(time_t *now) { struct timeval t; gettimeofday(&t, 0); return now ? *now = t.tv_sec : t.tv_sec; }
+"""
+"""A library that shifts the wall clock of the processes that preload it, by the seconds that the link STEP names."""
 Evidence = Mapping[str, Any]
 
 
@@ -37,6 +58,8 @@ class Step:
 
     name: str
     arguments: tuple[str, ...]
+    inputs: str = ""
+    """Pattern of input files in the data root, two of which may be swapped."""
     has_workers: bool = False
     is_killed: bool = True
     from_nothing: bool = False
@@ -92,24 +115,44 @@ def resumed_frames(root: Path) -> Evidence:
     return {path.parent.name: json.loads(path.read_text())["resumed"] for path in paths}
 
 
-def run(select: str, *arguments: str) -> tuple[str, ...]:
-    return ("run", "--select", select, *arguments, "--config", "config.yaml")
+def run(select: str, *arguments: str, config: str = "config.yaml") -> tuple[str, ...]:
+    return ("run", "--select", select, *arguments, "--config", config)
 
 
 SIMULATE = ("simulate", "--workers", "2", "--boxy-sequences", "3", "--boxy-frames", "2")
 SIX_SECONDS = (*SIMULATE, "--recordings", "2", "--duration", "6")
 DRIVES = (*SIMULATE, "--recordings", "4", "--duration", "24")
+SPLITS = Step("splits", run("split_manifest,h5_split"), "recordings/2*/annotations.csv")
+OTHER_SPLITS = Step("other splits", run("split_manifest,h5_split", config="other.yaml"))
 STEPS = (
     Step("simulate", SIX_SECONDS, has_workers=True, from_nothing=True, done=files("simulated/recordings/2*/*")),
     Step("drives", DRIVES, is_killed=False, from_nothing=True),
-    Step("recording", run("recording"), done=files("recordings/2*/[!.]*")),
+    Step("recording", run("recording"), "simulated/recordings/2*/telemetry.csv", done=files("recordings/2*/[!.]*")),
     Step("datasets", run("boxy_dataset,nuimages_dataset")),
-    Step("detector", run("boxy_detector"), has_workers=True, done=detector_epochs),
-    Step("annotations", run("annotations"), has_workers=True, done=annotated_frames, taken_over=resumed_frames),
-    Step("labels", run("future_labels")),
-    Step("splits", run("split_manifest,h5_split")),
-    Step("checkpoint", run("checkpoint", "--architectures", *TWO), has_workers=True, done=epochs),
-    Step("evaluation", run("evaluation", "--architectures", TWO[0]), has_workers=True),
+    Step("detector", run("boxy_detector"), "datasets/boxy_yolo/**/*.txt", has_workers=True, done=detector_epochs),
+    Step(
+        "annotations",
+        run("annotations"),
+        "recordings/2*/*.jpg",
+        has_workers=True,
+        done=annotated_frames,
+        taken_over=resumed_frames,
+    ),
+    Step("labels", run("future_labels"), "recordings/2*/telemetry.csv"),
+    SPLITS,
+    Step(
+        "checkpoint",
+        run("checkpoint", "--architectures", *TWO),
+        "datasets/multimodal/*.h5",
+        has_workers=True,
+        done=epochs,
+    ),
+    Step(
+        "evaluation",
+        run("evaluation", "--architectures", TWO[0]),
+        "models/multimodal/*/best_model.pt",
+        has_workers=True,
+    ),
     Step("comparison", run("model_comparison")),
 )
 
@@ -125,7 +168,9 @@ class Workshop:
     def __post_init__(self) -> None:
         self.data, self.temporary = self.folder / "data", self.folder / "tmp"
         self.temporary.mkdir(parents=True, exist_ok=True)
+        self.clock = self.folder / "clock"
         (self.folder / "config.yaml").write_text(CONFIG)
+        (self.folder / "other.yaml").write_text(CONFIG.replace("stride: 1", "stride: 2"))
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("DAGSTER_", "MLFLOW_"))}
         self.env = kept | {
             "DRIVE_ASSETS_DATA": str(self.data),
@@ -133,6 +178,11 @@ class Workshop:
             "OMP_NUM_THREADS": "1",
             MARK: str(self.folder),
         }
+        if shutil.which("cc"):
+            library = self.folder / "clock.so"
+            options = ("-shared", "-fPIC", f'-DSTEP="{self.clock}"', "-x", "c", "-", "-o", str(library))
+            subprocess.run(["cc", *options], input=CLOCK.encode(), check=True)
+            self.env["LD_PRELOAD"] = str(library)
 
     def after(self, step: Step) -> Path:
         """The data root that a step makes undisturbed."""

@@ -1,9 +1,8 @@
 """The items of a document library and their versions, from a folder."""
 
 import base64
+import contextlib
 import hashlib
-import os
-import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -33,12 +32,11 @@ class Entry:
 
 
 class Drive:
-    """A library in memory, which `put` and `remove` change. Thread-safe under `lock`."""
+    """A library in memory, which `put` and `remove` change."""
 
     def __init__(self, name: str = "Documents") -> None:
         self.name = name
         self.id = "b!" + base64.urlsafe_b64encode(hashlib.sha256(name.encode()).digest()).decode().rstrip("=")
-        self.lock = threading.RLock()
         self.version = 1
         self.root_id = create_id(f"{name}/root")
         self.entries = {self.root_id: Entry(self.root_id, "root", None, True, 0, 0, 1)}
@@ -71,9 +69,7 @@ class Drive:
         return [self.entries[child] for _, child in sorted(self._children[item_id].items())]
 
     def total_size(self, entry: Entry) -> int:
-        if not entry.is_folder:
-            return entry.size
-        return sum(self.total_size(child) for child in self.children(entry.id))
+        return entry.size + sum(self.total_size(child) for child in self.children(entry.id))
 
     def find(self, path: str, start: str) -> Entry | None:
         """The item at a path from a folder, ignoring case."""
@@ -84,12 +80,10 @@ class Drive:
 
     def path(self, item_id: str) -> str:
         """`folder/name` in the library; "" for the root and for unknown items."""
-        names = []
         entry = self.entries.get(item_id) or self.removed.get(item_id)
-        while entry is not None and entry.parent_id is not None:
-            names.append(entry.name)
-            entry = self.entries.get(entry.parent_id) or self.removed.get(entry.parent_id)
-        return "/".join(reversed(names))
+        if entry is None or entry.parent_id is None:
+            return ""
+        return f"{self.path(entry.parent_id)}/{entry.name}".lstrip("/")
 
     def changes(self, since: int) -> list[Entry]:
         """The root, what changed after version `since` (0: everything), parents first, then tombstones."""
@@ -112,17 +106,6 @@ class Drive:
         return None
 
 
-@dataclass
-class _Node:
-    """A file or folder on the disk."""
-
-    name: str
-    inode: int
-    size: int
-    modified_ns: int
-    children: "list[_Node] | None"
-
-
 class FolderDrive(Drive):
     """A folder as a library, without what SharePoint could not hold (links, forbidden and clashing names).
 
@@ -137,88 +120,70 @@ class FolderDrive(Drive):
 
     def refresh(self) -> None:
         """Compare the folder with the entries; any difference creates a new version."""
-        with self.lock:
-            nodes = _scan(self.folder)
-            known = {entry.inode: entry for entry in self.entries.values()}
-            self.version += 1
-            kept = {self.root_id}
-            changed = self._compare(nodes, self.root_id, known, kept)
-            for item_id in self.entries.keys() - kept:
-                self.remove(item_id)
-                changed = True
-            self.version -= not changed
+        known, kept = {entry.inode: entry for entry in self.entries.values()}, {self.root_id}
+        self.version += 1
+        self._scan(self.folder, self.root_id, known, kept)
+        for item_id in self.entries.keys() - kept:
+            self.remove(item_id)
+        if all(entry.version < self.version for entry in (*self.entries.values(), *self.removed.values())):
+            self.version -= 1
 
-    def _compare(self, nodes: list[_Node], parent_id: str, known: dict[int, Entry], kept: set[str]) -> bool:
-        """Store the nodes of a folder as entries, and add their ids to `kept`; returns whether one changed."""
-        changed = False
-        for node in nodes:
-            before = self._recognise(node, parent_id, known, kept)
-            item_id = before.id if before else self._new_id(node)
-            kept.add(item_id)
-            is_folder = node.children is not None
-            now = Entry(
-                item_id, node.name, parent_id, is_folder, node.size, node.modified_ns, self.version, 1, node.inode
-            )
-            if before is not None:
-                now = replace(now, version=before.version, revision=before.revision)
-                if now != (replace(before, modified_ns=node.modified_ns) if is_folder else before):
-                    now = replace(now, version=self.version, revision=before.revision + 1)
-            changed |= now.version == self.version
-            self.put(now)
-            changed |= self._compare(node.children or [], item_id, known, kept)
-        return changed
-
-    def _recognise(self, node: _Node, parent_id: str, known: dict[int, Entry], kept: set[str]) -> Entry | None:
-        """The entry that a node on the disk continues."""
-        here = self.entries.get(self._children[parent_id].get(node.name.lower(), ""))
-        for entry in (here, known.get(node.inode)):
-            if entry is None or entry.id in kept or entry.is_folder != (node.children is not None):
+    def _scan(self, folder: Path, parent_id: str, known: dict[int, Entry], kept: set[str]) -> None:
+        """Store what is in a folder as entries, and add their ids to `kept`."""
+        names: set[str] = set()
+        for path in sorted(folder.iterdir()):
+            if path.is_symlink() or FORBIDDEN & set(path.name) or path.name.lower() in names:
                 continue
-            if entry.inode == node.inode and (entry is here or self._is_same(entry, node)):
-                return entry
-        is_file_here = here is not None and here.id not in kept and not here.is_folder and node.children is None
-        return here if is_file_here else None  # a replaced file keeps its id, a replaced folder does not
+            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                entry = self._entry(path, parent_id, known, kept)
+                names.add(path.name.lower())
+                kept.add(entry.id)
+                self.put(entry)
+                if entry.is_folder:
+                    self._scan(path, entry.id, known, kept)
 
-    def _is_same(self, entry: Entry, node: _Node) -> bool:
-        """Whether a node with an entry's inode is that item: the inodes of deleted files are used again."""
-        if node.children is None:
-            return (entry.size, entry.modified_ns) == (node.size, node.modified_ns)
-        before = {(child.inode, child.size, child.modified_ns) for child in self.children(entry.id)}
-        inside = {(child.inode, child.size, child.modified_ns) for child in node.children}
-        return entry.modified_ns == node.modified_ns or bool(inside & before)
+    def _entry(self, path: Path, parent_id: str, known: dict[int, Entry], kept: set[str]) -> Entry:
+        """What a path is now."""
+        stat, is_folder = path.stat(), path.is_dir()
+        size = 0 if is_folder else stat.st_size
+        now = Entry("", path.name, parent_id, is_folder, size, stat.st_mtime_ns, self.version, 1, stat.st_ino)
+        before = self._recognise(path, now, known.get(now.inode), kept)
+        if before is None:
+            number = 0
+            while (item_id := create_id(f"{self.id}/{now.inode}/{number}")) in self.entries or item_id in self.removed:
+                number += 1
+            return replace(now, id=item_id)
+        same = replace(now, id=before.id, version=before.version, revision=before.revision)
+        if same == (replace(before, modified_ns=now.modified_ns) if is_folder else before):
+            return same
+        return replace(same, version=self.version, revision=before.revision + 1)
 
-    def _new_id(self, node: _Node) -> str:
-        number = 0
-        while (item_id := create_id(f"{self.id}/{node.inode}/{number}")) in self.entries or item_id in self.removed:
-            number += 1
-        return item_id
+    def _recognise(self, path: Path, now: Entry, moved: Entry | None, kept: set[str]) -> Entry | None:
+        """The entry that something on the disk continues: the one at its path, or `moved`, the one with its inode."""
+        here = self.entries.get(self._children[now.parent_id or ""].get(now.name.lower(), ""))
+        if here is None or here.inode != now.inode:
+            if moved and moved.id not in kept and self._is_same(path, now, moved):
+                return moved
+            if now.is_folder:  # a replaced file keeps its id, a replaced folder does not
+                return None
+        return here if here and here.id not in kept and here.is_folder == now.is_folder else None
+
+    def _is_same(self, path: Path, now: Entry, moved: Entry) -> bool:
+        """Whether a path with an entry's inode is that item: the inodes of deleted files are used again."""
+        if (now.is_folder, now.size, now.modified_ns) == (moved.is_folder, moved.size, moved.modified_ns):
+            return True
+        before = {(child.inode, child.modified_ns) for child in self.children(moved.id)}
+        inside = map(Path.stat, path.iterdir()) if now.is_folder else ()
+        return any((stat.st_ino, stat.st_mtime_ns) in before for stat in inside)
 
     def hash(self, entry: Entry) -> str | None:
-        key = (entry.inode, entry.modified_ns, entry.size)
-        path = self.file(entry.id)
+        key, path = (entry.inode, entry.modified_ns, entry.size), self.file(entry.id)
         if key not in self._hashes and path is not None and path.is_file():
             self._hashes[key] = hash_file(path)
         return self._hashes.get(key)
 
     def file(self, item_id: str) -> Path | None:
-        with self.lock:
-            return self.folder / self.path(item_id) if item_id in self.entries else None
-
-
-def _scan(folder: Path) -> list[_Node]:
-    nodes: dict[str, _Node] = {}
-    with os.scandir(folder) as listing:
-        for item in sorted(listing, key=lambda item: item.name):
-            if item.is_symlink() or FORBIDDEN & set(item.name) or item.name.lower() in nodes:
-                continue
-            try:
-                stat = item.stat(follow_symlinks=False)
-                inside = _scan(Path(item.path)) if item.is_dir(follow_symlinks=False) else None
-            except FileNotFoundError:  # deleted meanwhile
-                continue
-            size = 0 if inside is not None else stat.st_size
-            nodes[item.name.lower()] = _Node(item.name, stat.st_ino, size, stat.st_mtime_ns, inside)
-    return list(nodes.values())
+        return self.folder / self.path(item_id) if item_id in self.entries else None
 
 
 def create_id(text: str) -> str:

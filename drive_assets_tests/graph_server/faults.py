@@ -1,7 +1,8 @@
 """The faults of the server that a test can request."""
 
-import threading
 from dataclasses import dataclass
+
+from starlette.responses import Response
 
 STATUS = {
     "throttle": (429, "activityLimitReached", "The app or user has been throttled."),
@@ -64,33 +65,33 @@ class Fault:
 
 
 class Faults:
-    """The faults that are still to occur. Thread-safe."""
+    """The faults that are still to occur."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._waiting: list[list] = []  # [fault, to pass, left]
 
     def add(self, fault: Fault) -> None:
-        with self._lock:
-            self._waiting.append([fault, fault.after, fault.count])
+        self._waiting.append([fault, fault.after, fault.count])
 
     def take(self, kinds: set[str], *where: str, must_match: bool = False) -> Fault | None:
         """The first fault of these kinds for this request, counted; `where`: texts that it may match."""
-        if not self._waiting:
-            return None
-        with self._lock:
-            for state in self._waiting:
-                fault, to_pass, left = state
-                if fault.kind not in kinds or not any(fault.match in text for text in where):
-                    continue
-                if must_match and not fault.match:
-                    continue
-                if to_pass:
-                    state[1] -= 1
-                    continue
-                if left is not None:
-                    state[2] -= 1
-                    if left == 1:
-                        self._waiting.remove(state)
+        for state in self._waiting:
+            fault, to_pass, left = state
+            if fault.kind not in kinds or not any(fault.match in text for text in where):
+                continue
+            if must_match and not fault.match:
+                continue
+            if to_pass:
+                state[1] -= 1
+            elif left != 0:
+                state[2] = None if left is None else left - 1
                 return fault
         return None
+
+
+class Refusal(Exception):
+    """Raised instead of a response."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response.status_code)
+        self.response = response

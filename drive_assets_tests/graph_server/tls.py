@@ -3,7 +3,6 @@
 import atexit
 import functools
 import shutil
-import ssl
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,11 @@ HOSTS = ("localhost", "127.0.0.1", "graph.microsoft.com", "login.microsoftonline
 
 @dataclass(frozen=True)
 class Certificates:
+    """Each PEM file of a server or client holds its private key and its certificate."""
+
     ca_bundle: Path
-    """PEM file of the authority that signed the server's certificate."""
-    server: ssl.SSLContext
+    server_pem: Path
     client_pem: Path
-    """PEM file with the private key and the certificate of the app registration."""
     client: x509.Certificate
 
 
@@ -29,12 +28,11 @@ class Certificates:
 def certificates() -> Certificates:
     folder = Path(tempfile.mkdtemp(prefix="graph-server-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    ca_bundle, server_pem, client_pem = (folder / f"{name}.pem" for name in ("ca", "server", "client"))
     authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(*HOSTS).configure_cert(context)
+    authority.cert_pem.write_to_path(str(ca_bundle))
+    authority.issue_cert(*HOSTS).private_key_and_cert_chain_pem.write_to_path(str(server_pem))
     credential = authority.issue_cert("drive-assets.invalid", key_type=trustme.KeyType.RSA)
-    pem = credential.private_key_and_cert_chain_pem.bytes()
-    (folder / "client.pem").write_bytes(pem)
-    known = x509.load_pem_x509_certificate(credential.cert_chain_pems[0].bytes())
-    return Certificates(folder / "ca.pem", context, folder / "client.pem", known)
+    credential.private_key_and_cert_chain_pem.write_to_path(str(client_pem))
+    client = x509.load_pem_x509_certificate(credential.cert_chain_pems[0].bytes())
+    return Certificates(ca_bundle, server_pem, client_pem, client)

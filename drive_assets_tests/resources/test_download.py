@@ -5,13 +5,13 @@ import signal
 from pathlib import Path
 
 import pytest
+from starlette.responses import RedirectResponse
 
 from drive_assets.resources.sharepoint.client import GraphClient
 from drive_assets.resources.sharepoint.errors import AccessError, NotFound, Quarantined, SharePointError
 from drive_assets.resources.sharepoint.items import Item
 from drive_assets_tests.graph_server import Fault, GraphServer
 from drive_assets_tests.graph_server import Request as SentRequest
-from drive_assets_tests.graph_server.app import Answer
 from drive_assets_tests.resources.conftest import BIG, DRIVE
 from model.common.downloads import MAX_FAILURES
 from model.common.errors import DataError, PassingError
@@ -78,9 +78,7 @@ def test_a_redirect_to_an_address_without_https_is_an_error(big: Download, monke
 
 
 def test_redirects_that_go_on_are_an_error(big: Download, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        big.server.graph, "_download", lambda call: Answer(302, {"Location": f"{call.base}{call.target}"})
-    )
+    monkeypatch.setattr(big.server.graph, "_download", lambda call: RedirectResponse(f"{call.base}{call.target}", 302))
     with pytest.raises(SharePointError, match="TooManyRedirects"):
         big.run()
     assert len(big.requests) == 3 * MAX_FAILURES
