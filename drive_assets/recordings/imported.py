@@ -77,10 +77,7 @@ def find_imports(kind: str, paths: Sequence[Path], options: dict[str, str]) -> t
 def _units(kind: str, path: Path, options: dict[str, str]) -> list[Path]:
     if not path.exists():
         raise DataError(f"{path} does not exist: check the path.")
-    units = [path] if path.is_file() or "mapping" in options else list(folders_of(kind, path))
-    if not units:
-        raise DataError(f"{path} {_problem(kind, path)}.")
-    return units
+    return [path] if path.is_file() or "mapping" in options else list(folders_of(kind, path)) or [path]
 
 
 def _problem(kind: str, path: Path) -> str:

@@ -24,16 +24,26 @@ class Kind:
     module: str
     """Its IMPORTER is imported when needed, as its libraries are extras."""
     marks: tuple[str, ...]
-    """Patterns of files, one of which every folder with such drives holds"""
+    """Patterns of files, one of which a folder with such drives holds: as deep as its importer looks for what belongs
+    together"""
     expected: str
 
 
 KINDS = {
     "video": Kind("model.imports.video_with_logs", (MAPPING,), f"a folder with a video, its logs and {MAPPING}"),
-    "tesla": Kind("model.imports.tesla", ("????-??-??_??-??-??-front.mp4",), "clips YYYY-MM-DD_HH-MM-SS-front.mp4"),
+    "tesla": Kind(
+        "model.imports.tesla",
+        tuple(f"{depth}????-??-??_??-??-??-front.mp4" for depth in ("", "*/", "*/*/")),
+        "clips YYYY-MM-DD_HH-MM-SS-front.mp4",
+    ),
     "openpilot": Kind(
         "model.imports.openpilot",
-        ("[qr]log", "[qr]log.zst", "[qr]log.bz2", "*/[qr]log", "*/[qr]log.zst", "*/[qr]log.bz2"),
+        tuple(
+            f"{depth}{name}{packed}"
+            for depth in ("", "*/", "*/*/", "*/*/*/")
+            for name in ("[qr]log", "*--[qr]log")
+            for packed in ("", ".zst", ".bz2")
+        ),
         "folders of segments with rlog or qlog, and a video",
     ),
     "zod": Kind("model.imports.zod", ("vehicle_data.hdf5",), "folders with vehicle_data.hdf5"),

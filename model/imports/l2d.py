@@ -69,7 +69,7 @@ class L2d(Importer):
                 self.kind,
                 Clock(episodes[0].start, zone).name(episodes[0].start),
                 path,
-                tuple(dict.fromkeys(episode.video for episode in episodes)),
+                tuple(dict.fromkeys(file for episode in episodes for file in (episode.data, episode.video))),
                 options | {"episodes": ",".join(str(episode.index) for episode in episodes)},
             )
             for episodes in drives
@@ -185,11 +185,11 @@ def _frames(episodes: Sequence[Episode], rows: pd.DataFrame, origin: Origin, log
             for t, frame in _new_frames(episode, clock, last):
                 last = t
                 yield t, frame
+            log(f"Episode {episode.index}: {len(clock)} rows")
             origin.videos.append({"path": str(episode.video), "from_s": episode.video_from, "start": episode.start})
         except DataError as error:
             problems.append(str(error))
             origin.notes.append(f"Episode {episode.index} is left out: {error}")
-            log(f"Episode {episode.index} is left out: {error}")
     if not origin.videos:
         raise DataError(problems[0])
 

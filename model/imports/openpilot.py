@@ -4,6 +4,7 @@ The formats are those of github.com/commaai/openpilot: log.capnp, car.capnp, and
 """
 
 import bz2
+import contextlib
 import re
 import tempfile
 from array import array
@@ -22,7 +23,7 @@ from model.common.progress import Log
 from model.imports.extras import library
 from model.imports.kinds import Drive, Importer
 from model.imports.logs.raw import Found
-from model.imports.pictures import decoded, encoded, half_seconds, open_video, probe, time_in_name
+from model.imports.pictures import encoded, half_seconds, open_video, probe, time_in_name
 from model.imports.signals import EPOCH
 from model.imports.writing import Clock, Origin, write_recording
 
@@ -31,6 +32,8 @@ CAMERAS = ("fcamera.hevc", "qcamera.ts")
 """The video that is taken: in full resolution if it is there."""
 LARGEST_LOG, MOST_FRAMES = 2**30, 100_000
 """Bytes of a segment's log once unpacked, and its frames. A minute has a tenth of the bytes, and 1,200 frames."""
+UNKNOWN_AT_START = 0.03
+"""Share of frames for which the log may lack the state of the car: the device is up before the car's bus is read."""
 _LOG = re.compile(r"(?:(?P<prefix>.+)--)?(?P<kind>[rq]log)(?:\.zst|\.bz2)?")
 _SEGMENT = re.compile(r"(?P<route>.+)--(?P<number>\d{1,4})")
 _MESSAGES = {
@@ -122,12 +125,13 @@ class Openpilot(Importer):
             segments = [numbered[number] for number in sorted(numbered)]
             start, shift = _beginning(segments, zone)
             name = Clock(start + shift, zone).name(start + shift)
-            drives.append(Drive(self.kind, name, path, tuple(segment.log for segment in segments), options))
+            files = [file for segment in segments for file in (segment.log, segment.camera) if file]
+            drives.append(Drive(self.kind, name, path, tuple(files), options))
         return drives
 
     def write(self, drive: Drive, folder: Path, log: Log) -> None:
         zone = drive.options.get("zone", ZONE)
-        segments = [_segment(path) for path in drive.files]
+        segments = [_segment(path) for path in drive.files if _LOG.fullmatch(path.name)]
         start, shift = _beginning(segments, zone)
         origin = Origin(self.kind)
         minutes: list[Minute] = []
@@ -139,6 +143,7 @@ class Openpilot(Importer):
             Clock(start + shift, zone),
             origin,
             log,
+            most_without=UNKNOWN_AT_START,
         )
 
 
@@ -186,11 +191,7 @@ def _frames(
         DataError: no segment can be read.
     """
     problems: list[str] = []
-
-    def note(text: str) -> None:
-        origin.notes.append(text)
-        log(text)
-
+    note = origin.notes.append
     for before, segment in zip((None, *segments), segments, strict=False):
         if before is not None and segment.number > before.number + 1:
             note(f"Segments {before.number + 1} to {segment.number - 1} of {segment.route} are missing.")
@@ -200,16 +201,16 @@ def _frames(
             minute = read_minute(segment)
             video = probe(segment.camera, ZONE)
             count = 0
-            with open_video(segment.camera) as container:
-                for t, frame in decoded(container, 0.0, minute.frames + shift):
-                    count += 1
-                    if np.isfinite(t):
-                        yield t, frame
+            for t, frame in zip(minute.frames + shift, _decoded(segment.camera), strict=False):
+                count += 1
+                if np.isfinite(t):
+                    yield float(t), frame
             if count < len(minute.frames) - 1:
                 note(f"{segment.camera} ends early: {count} of {len(minute.frames)} frames.")
             if minute.is_cut:
                 note(f"{segment.log} ends early: what comes before is used.")
             minutes.append(minute)
+            log(f"Segment {segment.number}: {count} frames")
             origin.videos.append(video.origin(float(np.nanmin(minute.frames)) + shift))
             origin.logs.append(
                 {"path": str(segment.log), "bytes": segment.log.stat().st_size, "sha256": sha256(segment.log)}
@@ -219,6 +220,15 @@ def _frames(
             note(f"Segment {segment.number} of {segment.route} is left out: {error}")
     if not minutes:
         raise DataError(problems[0])
+
+
+def _decoded(camera: Path) -> Iterator[Any]:
+    """The frames up to the first that cannot be decoded: what follows could not be matched to its time."""
+    import av
+
+    with open_video(camera) as container, contextlib.suppress(av.error.FFmpegError):
+        container.streams.video[0].thread_type = "AUTO"
+        yield from container.decode(video=0)
 
 
 def read_minute(segment: Segment) -> Minute:

@@ -136,7 +136,7 @@ def _frames(
             _check(clip)
             video = probe(clip, zone)
             with open_video(clip) as container:
-                for t, frame in decoded(container, start):
+                for t, frame in decoded(container, start, notes=origin.notes):
                     count += 1
                     end = t + 1 / (video.rate_hz or 30)
                     if (m := _message(frame)) is not None:
@@ -153,7 +153,6 @@ def _frames(
         except DataError as error:
             problems.append(str(error))
             origin.notes.append(f"{clip.name} is left out: {error}")
-            log(f"{clip.name} is left out: {error}")
     if not np.isfinite(end):
         raise DataError(problems[0])
 

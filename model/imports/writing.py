@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image, ImageOps
 
 from model.common.errors import DataError
 from model.common.files import write_json
@@ -83,12 +84,15 @@ def write_recording(
     *,
     region: list[int] | None = None,
     holds_s: Mapping[str, float] | None = None,
+    most_without: float = 0.0,
 ) -> None:
     """Write frames, telemetry, region of interest and origin into `folder`.
 
     Args:
         signals: called once the frames are written.
+        region: x, y, width, height in px; the whole frame without it.
         holds_s: by channel, the seconds around a sample for which it counts.
+        most_without: share of frames without a speed or a switch up to which they stay, as rows with empty cells.
 
     Raises:
         DataError: no frame, or no row has a speed: the log does not overlap the video.
@@ -103,7 +107,7 @@ def write_recording(
         raise DataError(f"{folder.name} has no frame: {origin.kind} gave none.")
     found = signals()
     moments = np.array(times)
-    kept, columns = sampled(moments, found, holds_s or {}, origin)
+    kept, columns = sampled(moments, found, holds_s or {}, origin, most_without)
     for lost in moments[~kept]:
         (folder / frame_name(clock.text(lost))).unlink()
     with (folder / TELEMETRY).open("w", encoding="utf-8", newline="") as file:
@@ -111,8 +115,9 @@ def write_recording(
         writer.writerow(["Time", *columns])
         texts = [[_cell(name, value) for value in values] for name, values in columns.items()]
         writer.writerows([clock.text(each), *cells] for each, *cells in zip(moments[kept], *texts, strict=True))
-    if region:
-        write_json(folder / ROI, dict(zip(("x", "y", "width", "height"), region, strict=True)))
+    with Image.open(folder / frame_name(clock.text(moments[kept][0]))) as first:
+        whole = (0, 0, *ImageOps.exif_transpose(first).size)
+    write_json(folder / ROI, dict(zip(("x", "y", "width", "height"), region or whole, strict=True)))
     for name, each in found.items():
         if each.steps_back:
             origin.notes.append(
@@ -140,7 +145,11 @@ def write_recording(
 
 
 def sampled(
-    times: npt.NDArray[np.float64], found: Mapping[str, Found], holds_s: Mapping[str, float], origin: Origin
+    times: npt.NDArray[np.float64],
+    found: Mapping[str, Found],
+    holds_s: Mapping[str, float],
+    origin: Origin,
+    most_without: float = 0.0,
 ) -> tuple[npt.NDArray[np.bool_], dict[str, npt.NDArray[np.float64]]]:
     """(F,) which of the frames' times (F,) have a row, and (R,) of each channel in these rows; NaN where unknown.
 
@@ -160,10 +169,14 @@ def sampled(
             f"the video lasts from {_moment(times[0])} to {_moment(times[-1])}. Set the logs' zone or clock, "
             "video_start or offset_s."
         )
-    origin.count(~kept, "have no speed near enough in time")
+    if np.mean(~kept) > most_without:
+        origin.count(~kept, "have no speed near enough in time")
+    else:
+        kept = np.ones(len(times), bool)
     for name, each in found.items():
         if name in SWITCHES:
             known = np.isfinite(switches_at(each.signal, times, 2 * STEP_S, holds_s.get(name, NEAR_S)))
+            known |= np.mean(~known) <= most_without
             if (kept & known).sum() < LEAST_KNOWN * kept.sum():
                 raise DataError(
                     f"{name} ({each.source}) is known in {(kept & known).sum()} of {kept.sum()} rows: set its holds_s "

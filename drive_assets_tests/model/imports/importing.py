@@ -23,6 +23,7 @@ class Imported:
     name: str
     rows: pd.DataFrame
     origin: dict[str, Any]
+    region: dict[str, int]
     grey: list[float]
     """Mean of each frame"""
     log: list[str]
@@ -42,7 +43,8 @@ def imported(importer: Importer, path: Path, work: Path, **options: str) -> list
         importer.write(drive, folder, log.append)
         rows = pd.read_csv(folder / "telemetry.csv")
         grey = [float(cv2.mean(cv2.imread(str(folder / f"{time}.jpg")))[0]) for time in rows["Time"]]
-        found.append(Imported(drive.name, rows, json.loads((folder / "origin.json").read_text()), grey, log))
+        origin, region = (json.loads((folder / name).read_text()) for name in ("origin.json", "roi.json"))
+        found.append(Imported(drive.name, rows, origin, region, grey, log))
     return found
 
 

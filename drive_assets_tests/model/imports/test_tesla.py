@@ -82,6 +82,7 @@ def test_signals_and_frames_are_in_step(tmp_path: Path) -> None:
     assert rows["REVERSE"].tolist() == [True] * 6 + [True] + [False] * 13
     assert rows["ASSISTANCE"].tolist() == [False] * 18 + [True] * 2
     assert drive.origin["drivetrain"] == "electric"
+    assert drive.region == {"x": 0, "y": 0, "width": 320, "height": 180}
     assert drive.origin["videos"][0]["start"] == 1_717_143_300.0
 
 
