@@ -24,8 +24,12 @@ def _pictures(seed: int) -> list[bytes]:
 
 
 def write_drive(folder: Path, rows: int = 80, seed: int = 0) -> Path:
-    """A recording of 2 Hz whose driver brakes, after coasting, every 12 seconds; its frames are noise."""
+    """A recording of 2 Hz whose driver brakes, after coasting, every 12 seconds; its frames are noise.
+
+    The speed has noise, by the folder's name and `seed`: equal drives under two names would be one.
+    """
     folder.mkdir(parents=True)
+    noise = np.random.default_rng([*folder.name.encode(), seed])
     date, clock = folder.name.split("_")
     hours, minutes, seconds = (int(part) for part in clock.split("-"))
     lines = [HEADER]
@@ -34,7 +38,7 @@ def write_drive(folder: Path, rows: int = 80, seed: int = 0) -> Path:
         time = f"{date} {moment // 3600:02}-{moment // 60 % 60:02}-{moment % 60:02}-{5 * (row % 2)}"
         phase = (row + 5 * seed) % 24
         brake, pedal = 18 <= phase < 22, 0.0 if 14 <= phase < 23 else 30.0
-        lines.append(f"{time},{90 + phase},2000,{pedal},40,{brake},5,{0.3 if brake else -0.02:.4f},[],[]")
+        lines.append(f"{time},{90 + phase + 2 * noise.random():.2f},2000,{pedal},40,{brake},5,{0.3 if brake else -0.02:.4f},[],[]")
         (folder / f"{time}.jpg").write_bytes(_pictures(seed)[row % PICTURES])
     (folder / "telemetry.csv").write_text("\n".join(lines) + "\n")
     return folder

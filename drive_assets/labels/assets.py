@@ -19,7 +19,7 @@ from drive_assets.running.launchpad import Launchpad
 from model.common.code import code_version
 from model.common.files import sha256
 from model.recording.folder import Recording
-from model.recording.labels import LabelConfig, future_labels, write_future_labels
+from model.recording.labels import LabelConfig, brake_source, future_labels, not_driven, write_future_labels
 from model.recording.schema import DEFAULT_TASKS, LABEL_COLUMNS, LABELS, TASKS, TIME
 
 
@@ -67,12 +67,21 @@ def future_labels_asset(context: dg.AssetExecutionContext, config: LabelLaunchpa
         telemetry, _ = own.telemetry()
         labels = future_labels(telemetry, config)
         path = own.labels_path
-        write_future_labels(path, labels if own.imported else labels[list(LABEL_COLUMNS)], config)
+        columns = [*labels] if own.imported else [*LABEL_COLUMNS]
+        write_future_labels(path, labels[columns], config, brake_source(telemetry))
         version = sha256(path)[:12]
         link = {"report": report_link("future_labels", name, version)}
-        return dg.MaterializeResult(data_version=dg.DataVersion(version), metadata=link | _metadata(path, labels))
+        about = {"brake_labels": brake_source(telemetry), "not_driven": _reasons(telemetry, config.coast_threshold)}
+        metadata = link | _metadata(path, labels) | about
+        return dg.MaterializeResult(data_version=dg.DataVersion(version), metadata=metadata)
 
     yield from each_partition(context, label, bound_checks(context, storage))
+
+
+def _reasons(telemetry: pd.DataFrame, coast_threshold: float) -> str:
+    """Why labels are unknown, besides gaps and the end, and in how many rows."""
+    counts = {reason: int(rows.sum()) for reason, rows in not_driven(telemetry, coast_threshold).items()}
+    return "; ".join(f"{count} rows: {reason}" for reason, count in counts.items() if count)
 
 
 def _metadata(path: Path, labels: pd.DataFrame) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from model.common.code import code_version
 from model.common.files import write_json
 from model.dataset.assignment import SplitConfig
 from model.dataset.split_file import read_fingerprint, write_split
-from model.dataset.splits import build_manifest
+from model.dataset.splits import build_manifest, grouped
 from model.dataset.windows import WindowConfig
 from model.recording.schema import DEFAULT_TASKS
 
@@ -40,6 +40,7 @@ SPLIT_COLUMNS: list[Column] = [
     ("detections", "float (F, 12, 7)", "class, confidence, x1, y1, x2, y2, area of the twelve most confident"),
     ("detection_mask", "bool (F, 12)", "which of the twelve exist"),
     ("labels", "int (F, 10)", "1 yes, 0 no, -1 unknown"),
+    ("slow", "int (F, 6)", "whether the car slows now, and 1 to 5 s later: 1 yes, 0 no, -1 unknown"),
     ("window_start", "int (W,)", "first frame of each window"),
     ("recording", "int (F,)", "index of the frame's recording"),
 ]
@@ -91,7 +92,7 @@ def split_manifest(
     write_json(storage.manifest, manifest)
     for key, words in CHANGES.items():
         names = manifest[key]
-        lines = [f"  {name}: {reason}" for name, reason in list(names.items())[:MAX_LOGGED]]
+        lines = [f"  {line}" for line in grouped(dict(list(names.items())[:MAX_LOGGED]))]
         if len(names) > MAX_LOGGED:
             lines.append(f"  and {len(names) - MAX_LOGGED:,} more: see {storage.manifest}")
         if names:

@@ -37,6 +37,15 @@ class SplitConfig(Config):
         description="Assign all recordings again. Otherwise each keeps the split of the last manifest, so that no "
         "recording that was tested on is ever trained on",
     )
+    mix_drivetrains: bool = Field(
+        False,
+        description="Use recordings of all drivetrains. Otherwise only those of the most frequent one: electric cars "
+        "slow without their brake, so that coasting is another thing there",
+    )
+    mix_derived_brake: bool = Field(
+        False,
+        description="Use recordings whose brake labels are derived from deceleration beside those with a brake signal",
+    )
     accept_implausible: list[str] = Field(
         [], description="Recordings, by name, that are used though they are implausible (see the check of recording)"
     )

@@ -12,9 +12,12 @@ from model.dataset.assignment import RecordingStats, SplitConfig, assign_splits
 from model.dataset.split_file import SCHEMA_VERSION
 from model.dataset.summaries import Summary, repeated
 from model.dataset.summary_cache import SummaryCache
-from model.dataset.windows import WindowConfig, common_traits
+from model.dataset.windows import Traits, WindowConfig, common_traits
 from model.recording.folder import Recording
+from model.recording.labels import LabelConfig
 from model.recording.schema import BINARY_LABELS, TASKS, used_schema
+
+UNDECLARED = "not declared"
 
 
 def build_manifest(
@@ -28,9 +31,10 @@ def build_manifest(
     """The content of dataset_config.json: what goes into the splits, why, and what identifies it.
 
     Recordings that are gone, have no annotations, labels or window, are implausible in a way that blocks training, lack
-    a telemetry channel that most have, or hold the drive of another one (it could come into two splits) are listed as
-    skipped, with the reason. A recording keeps the split that the `previous` manifest gave it, unless the config fixes
-    another or asks to reshuffle; those that moved, and those that are no longer used, are listed too.
+    a telemetry channel that most have, have another drivetrain or other brake labels, or hold the drive of another one
+    (it could come into two splits) are listed as skipped, with the reason. A recording keeps the split that the
+    `previous` manifest gave it, unless the config fixes another or asks to reshuffle; those that moved, and those that
+    are no longer used, are listed too.
 
     Args:
         cache: a file of summaries, so that recordings whose files did not change are not read again.
@@ -48,9 +52,10 @@ def build_manifest(
     try:
         assigned = assign_splits(list(by_name.values()), split.replace(fixed=kept | split.fixed))
     except DataError as error:
-        reasons = "".join(f"\n  {name}: {reason}" for name, reason in list(skipped.items())[:20])
+        reasons = "".join(f"\n  {line}" for line in grouped(skipped)[:20])
         raise DataError(f"{error} Skipped: {len(skipped)}.{reasons}") from None
-    traits = common_traits({name: summary.traits for name, summary in used.items() if summary.traits})
+    traits_of = {name: summary.traits for name, summary in used.items() if summary.traits}
+    traits = common_traits(traits_of)
     schema, total = used_schema(traits.inputs), sum(each.windows for each in by_name.values())
     manifest: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
@@ -59,6 +64,8 @@ def build_manifest(
         "schema": schema["fingerprint"],
         "labels": list(BINARY_LABELS),
         "class_names": list(traits.class_names),
+        "sources": _sources(recordings, traits_of),
+        "slow_threshold": traits.slow_threshold,
         "window": window.model_dump(),
         "split": split.model_dump(),
         "splits": {name: _summary([by_name[n] for n in members], total) for name, members in assigned.items()},
@@ -76,7 +83,9 @@ def build_manifest(
         },
     }
     identity = {name: [each.content, each.region] for name, each in by_name.items()}
-    keys = ("schema_version", "schema", "labels", "class_names", "window")
+    keys = ["schema_version", "schema", "labels", "class_names", "window"]
+    if traits.slow_threshold != LabelConfig().slow_threshold:  # data sets from before there was one stay valid
+        keys.append("slow_threshold")
     manifest["fingerprint"] = fingerprint({key: manifest[key] for key in keys}, assigned, identity)
     return manifest
 
@@ -103,24 +112,64 @@ def _candidates(
             used[name] = summary
     cache.save()
     for name, other in repeated(used).items():
-        skipped[name] = f"the same drive as {other}, with equal times and telemetry: remove one of them"
+        skipped[name] = f"the same drive as {other}: their telemetry is the same, whatever the clock; remove one"
         del used[name]
-    for name, channels in _lacking(used).items():
-        skipped[name] = (
-            f"it has no {', '.join(channels)}, unlike most recordings. To use it, set the option inputs of window to "
-            "channels that all have"
-        )
-        del used[name]
+    for unlike in (_other_drivetrain, _derived_brake, _lacking):
+        reasons = unlike({name: summary.traits for name, summary in used.items() if summary.traits}, split)
+        skipped |= reasons
+        used = {name: summary for name, summary in used.items() if name not in reasons}
     return used, skipped, accepted
 
 
-def _lacking(used: Mapping[str, Summary]) -> dict[str, list[str]]:
-    """By recording, the telemetry channels that it lacks and most recordings have."""
-    inputs = {name: summary.traits.inputs for name, summary in used.items() if summary.traits}
-    having = Counter(channel for channels in inputs.values() for channel in channels)
-    usual = [channel for channel, count in having.items() if 2 * count > len(inputs)]
-    lacking = {name: [each for each in usual if each not in channels] for name, channels in inputs.items()}
-    return {name: channels for name, channels in lacking.items() if channels}
+def grouped(reasons: Mapping[str, str]) -> list[str]:
+    """A line a reason, with the recordings that have it."""
+    names: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        names.setdefault(str(reason), []).append(name)
+    return [f"{', '.join(having)}: {reason}" for reason, having in names.items()]
+
+
+def _other_drivetrain(traits: Mapping[str, Traits], split: SplitConfig) -> dict[str, str]:
+    counts = Counter(each.drivetrain or UNDECLARED for each in traits.values()).most_common(1)
+    return {
+        name: f"drivetrain {each.drivetrain or UNDECLARED}, unlike most recordings ({counts[0][0]}). To use both, set "
+        "the option mix_drivetrains of split; to correct it, the option drivetrain of recording"
+        for name, each in traits.items()
+        if not split.mix_drivetrains and (each.drivetrain or UNDECLARED) != counts[0][0]
+    }
+
+
+def _derived_brake(traits: Mapping[str, Traits], split: SplitConfig) -> dict[str, str]:
+    measured = any(each.brake == "measured" for each in traits.values())
+    return {
+        name: "brake labels derived from deceleration, unlike those of others, which are measured. To use both, set "
+        "the option mix_derived_brake of split"
+        for name, each in traits.items()
+        if not split.mix_derived_brake and measured and each.brake == "derived"
+    }
+
+
+def _lacking(traits: Mapping[str, Traits], split: SplitConfig) -> dict[str, str]:
+    having = Counter(channel for each in traits.values() for channel in each.inputs)
+    usual = [channel for channel, count in having.items() if 2 * count > len(traits)]
+    lacking = {name: [channel for channel in usual if channel not in each.inputs] for name, each in traits.items()}
+    return {
+        name: f"it has no {', '.join(channels)}, unlike most recordings. To use it, set the option inputs of window to "
+        "channels that all have"
+        for name, channels in lacking.items()
+        if channels
+    }
+
+
+def _sources(recordings: Path, traits: Mapping[str, Traits]) -> list[dict[str, Any]]:
+    """How many recordings have the same kind, drivetrain, brake labels, licence and attribution."""
+    counts: Counter[tuple[str, ...]] = Counter()
+    for name, each in traits.items():
+        origin = Recording(recordings / name).imported
+        licence = (str(origin.get(key, "")) for key in ("licence", "attribution"))
+        counts[origin.get("kind", "recorded"), each.drivetrain or UNDECLARED, each.brake, *licence] += 1
+    keys = ("kind", "drivetrain", "brake_labels", "licence", "attribution", "recordings")
+    return [dict(zip(keys, (*source, count), strict=True)) for source, count in sorted(counts.items())]
 
 
 def _summary(members: Sequence[RecordingStats], total: int) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What a recording contributes to a data set, and which recordings hold the same drive."""
 
 import itertools
-import zlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -12,6 +12,7 @@ from model.common.errors import DataError
 from model.dataset.assignment import RecordingStats
 from model.dataset.windows import RecordingArrays, Traits, WindowConfig, join_recording
 from model.recording.folder import Recording
+from model.recording.labels import pressed
 from model.recording.plausibility import (
     CAMERA,
     camera_findings,
@@ -19,12 +20,14 @@ from model.recording.plausibility import (
     implausible_detections,
     implausible_drive,
 )
-from model.recording.schema import BOX_VALUES, TASKS
+from model.recording.schema import BOX_VALUES, PEDAL, TASKS
 from model.recording.telemetry import TelemetryReport
 
-SAMPLED_ROWS = 64
-_SCATTER = 2_654_435_761
-"""Knuth's multiplier: the product's lower bits scatter times, so that recordings of one drive sample the same ones."""
+SKETCH = 64
+"""Hashes of runs of rows that are kept of a drive, the smallest."""
+RUN_ROWS = 8
+SAME_SHARE, LEAST_RUNS = 0.4, 12
+"""Drives that share this many of the runs that both sketches cover, and at least so many, are one."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,8 @@ class Summary:
     stats: RecordingStats | None = None
     """None where it cannot be used."""
     traits: Traits | None = None
-    sample: dict[int, int] = field(default_factory=dict)
-    """A checksum of the telemetry by time, ms, of rows that depend only on their time."""
+    sketch: list[int] = field(default_factory=list)
+    """As `drive_sketch`"""
 
 
 def summarise(own: Recording, window: WindowConfig) -> Summary:
@@ -52,22 +55,37 @@ def summarise(own: Recording, window: WindowConfig) -> Summary:
         return Summary(str(error))
     if not len(arrays.window_start):
         return Summary(f"no window of {window.length} frames without a gap and with known labels", blocker)
-    when = arrays.time_ms
-    sampled = np.argsort(when // 100 * _SCATTER % 2**32, kind="stable")[:SAMPLED_ROWS]
     positives = (arrays.labels[arrays.window_start + window.length - 1] == 1).sum(axis=0)
     return Summary(
         blocks_training=blocker,
         stats=RecordingStats(
             name=own.name,
-            frames=len(when),
+            frames=len(arrays.time_ms),
             windows=len(arrays.window_start),
             positives=dict(zip(TASKS, positives.tolist(), strict=True)),
             content=own.digests(),
             region=arrays.region,
         ),
         traits=arrays.traits,
-        sample={int(when[row]): zlib.crc32(arrays.telemetry[row].tobytes()) for row in sampled},
+        sketch=drive_sketch(telemetry),
     )
+
+
+def drive_sketch(telemetry: pd.DataFrame) -> list[int]:
+    """The smallest hashes of the drive's runs of speeds and pedals, rounded to 1 km/h and 1 %: a bottom-k sketch.
+
+    It does not depend on the clock, and little on the digits that a file has (Broder 1997, on resemblance).
+    """
+    driven = np.column_stack([telemetry["SPEED"], pressed(telemetry, 50), telemetry.get(PEDAL, telemetry["SPEED"])])
+    values = np.rint(driven).astype(np.uint64)
+    if len(values) < RUN_ROWS:
+        return []
+    runs = np.lib.stride_tricks.sliding_window_view(values, RUN_ROWS, axis=0).reshape(len(values) - RUN_ROWS + 1, -1)
+    hashes = np.zeros(len(runs), np.uint64)
+    for column in runs.T:  # products wrap
+        hashes = (hashes ^ column) * np.uint64(0x9E3779B97F4A7C15)
+        hashes ^= hashes >> np.uint64(29)
+    return [int(each) for each in np.unique(hashes >> np.uint64(1))[:SKETCH]]
 
 
 def _blocks_training(own: Recording, telemetry: pd.DataFrame, report: TelemetryReport, arrays: RecordingArrays) -> str:
@@ -86,20 +104,20 @@ def _blocks_training(own: Recording, telemetry: pd.DataFrame, report: TelemetryR
 
 
 def repeated(summaries: Mapping[str, Summary]) -> dict[str, str]:
-    """Recordings that hold the drive of another one with an earlier name, each with that name.
+    """Recordings that hold the drive of another one with an earlier name, or a part of it, each with that name.
 
-    Most of their telemetry at the same times is equal. Two cars may record at the same time, but not the same.
+    Their clocks and the digits of their numbers may differ.
     """
-    rows: dict[int, list[tuple[str, int]]] = {}
+    names: dict[int, list[str]] = {}
     for name in sorted(summaries):
-        for when, checksum in summaries[name].sample.items():
-            rows.setdefault(when, []).append((name, checksum))
-    equal: dict[tuple[str, str], list[bool]] = {}
-    for at_once in rows.values():
-        for (first, one), (second, other) in itertools.combinations(at_once, 2):
-            equal.setdefault((first, second), []).append(one == other)
+        for each in summaries[name].sketch:
+            names.setdefault(each, []).append(name)
+    shared = Counter(pair for having in names.values() for pair in itertools.combinations(having, 2))
     repeats: dict[str, str] = {}
-    for (first, second), matches in sorted(equal.items()):
-        if first not in repeats and sum(matches) > len(matches) / 2:
+    for (first, second), count in sorted(shared.items()):
+        sketches = summaries[first].sketch, summaries[second].sketch
+        covered = min(sketch[-1] if len(sketch) == SKETCH else 2**64 for sketch in sketches)
+        runs = min(sum(each <= covered for each in sketch) for sketch in sketches)
+        if first not in repeats and count >= max(LEAST_RUNS, SAME_SHARE * runs):
             repeats.setdefault(second, first)
     return repeats

@@ -14,7 +14,7 @@ from model.common.errors import DataError
 from model.recording.annotations import Annotations
 from model.recording.content import check_annotated
 from model.recording.folder import EXAMPLES, Recording
-from model.recording.labels import DERIVED_BRAKE, contradictions, current_state, future_labels, not_driven
+from model.recording.labels import brake_source, contradictions, current_state, future_labels, not_driven
 from model.recording.schema import (
     BINARY_LABELS,
     BOX_VALUES,
@@ -95,7 +95,7 @@ class Traits(NamedTuple):
     drivetrain: str
     """As declared or imported; empty if neither"""
     brake: str
-    """Where brake labels come from: measured, derived (from deceleration), or unknown"""
+    """As `brake_source`"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,10 +137,9 @@ def join_recording(own: Recording, config: WindowConfig, telemetry: pd.DataFrame
     label_values = np.column_stack([known[name].to_numpy(np.int8, na_value=-1) for name in TASKS])
     driven = ~np.any(list(not_driven(telemetry, label_config.coast_threshold).values()), axis=0)
     required = [TASKS.index(name) for name in config.required_labels if _is_given(name, telemetry)]
-    brake = "measured" if BRAKE in telemetry else "derived" if DERIVED_BRAKE in telemetry else "unknown"
     thresholds = label_config.coast_threshold, label_config.slow_threshold
     return RecordingArrays(
-        traits=Traits(inputs, own.class_names(), *thresholds, own.drivetrain, brake),
+        traits=Traits(inputs, own.class_names(), *thresholds, own.drivetrain, brake_source(telemetry)),
         region=own.annotated_region()[2:],
         telemetry=telemetry[list(inputs)].to_numpy(np.float32)[rows],
         detections=detections,

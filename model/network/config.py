@@ -9,12 +9,12 @@ from model.network.architectures import Decoder, Encoder, Fusion
 from model.recording.labels import LabelConfig
 from model.recording.schema import (
     ACTIONS,
-    BINARY_LABELS,
     BOX_FEATURES,
     DEFAULT_TASKS,
     FEATURES,
     GEAR_CODINGS,
     HORIZONS_S,
+    TASKS,
     TELEMETRY_DIM,
     check_inputs,
     telemetry_dim,
@@ -30,8 +30,8 @@ before; whether it ends if it was. "Now" is learnt too: no input channel says fo
 
 
 def _distinct_labels(tasks: list[str]) -> list[str]:
-    if not tasks or len(set(tasks)) != len(tasks) or not set(tasks) <= set(BINARY_LABELS):
-        raise ValueError(f"distinct labels of {', '.join(BINARY_LABELS)}")
+    if not tasks or len(set(tasks)) != len(tasks) or not set(tasks) <= set(TASKS):
+        raise ValueError(f"distinct labels of {', '.join(TASKS)}")
     return tasks
 
 

@@ -37,7 +37,7 @@ def with_transitions(data: WindowData) -> WindowData:
     for action in ACTIONS:
         columns = [data.tasks.index(f"{action}_{h}s") for h in HORIZONS_S]
         now = data.going_on[:, columns[0]]
-        before, seen = now, torch.ones_like(now)
+        before, seen = now, data.label_mask[:, columns].any(dim=1)  # none is known where the present is not
         learnt[f"{action}_now"] = now, seen, now
         for h, column in zip(HORIZONS_S, columns, strict=True):
             after, known = data.labels[:, column] > 0.5, data.label_mask[:, column]

@@ -36,6 +36,8 @@ ASSISTED_KMH, ASSISTED_LOAD, ASSISTED_ROWS = 20.0, 20.0, 10
 """Faster than a car creeps, km/h; more load than an engine has without fuel, %; five seconds."""
 HELD_KMH_S, REST_BAND = 0.5, 0.5
 """A speed that falls no faster is held; a pedal within as many % of its lowest position rests."""
+BRAKE_SOURCE = "brake_labels"
+"""Key of the `brake_source` in that file."""
 DERIVED_BRAKE = "derived_brake"
 """The column of `derived_brake` in a recording's telemetry."""
 BRAKED_KMH_S = 10.8
@@ -120,6 +122,11 @@ def pressed(telemetry: pd.DataFrame, coast_threshold: float) -> npt.NDArray[np.i
     return (telemetry[PEDAL].to_numpy() >= coast_threshold).astype(np.int8)
 
 
+def brake_source(telemetry: pd.DataFrame) -> str:
+    """Where brake labels come from: measured; derived, by `derived_brake`; or unknown, as they then all are."""
+    return "measured" if BRAKE in telemetry else "derived" if DERIVED_BRAKE in telemetry else "unknown"
+
+
 def derived_brake(telemetry: pd.DataFrame) -> pd.arrays.BooleanArray:
     """(N,) whether the brake is pressed, of a car with a combustion engine and without a brake signal.
 
@@ -178,12 +185,14 @@ def future_rows(
     return rows, np.abs(t[rows] - t - horizon_ms) <= tolerance_ms
 
 
-def write_future_labels(path: Path, labels: pd.DataFrame, config: LabelConfig = _DEFAULT) -> None:
-    """Write the table, atomically: booleans as True and False, unknown as an empty cell; and its config beside it.
+def write_future_labels(
+    path: Path, labels: pd.DataFrame, config: LabelConfig = _DEFAULT, brake: str = "measured"
+) -> None:
+    """Write the table, atomically: booleans as True and False, unknown as an empty cell.
 
-    Of home-made recordings `SLOW_LABELS` are not in it.
+    Its config is written beside it, with `brake`, the `brake_source`.
     """
-    write_json(path.with_suffix(CONFIG_SUFFIX), config.model_dump())
+    write_json(path.with_suffix(CONFIG_SUFFIX), {**config.model_dump(), BRAKE_SOURCE: brake})
     with atomic_path(path) as temporary:
         labels.to_csv(temporary, index=False)
 
@@ -196,6 +205,7 @@ def read_label_config(path: Path) -> LabelConfig:
     """
     config_path = path.with_suffix(CONFIG_SUFFIX)
     content = read_object(config_path, "a config of labels; label the recording again")
+    content.pop(BRAKE_SOURCE, None)
     try:
         return LabelConfig(**content)
     except DataError as error:

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from model.network.config import HAZARDS, NetworkConfig, Tasks
-from model.recording.schema import BINARY_LABELS, DEFAULT_TASKS
+from model.recording.schema import BINARY_LABELS, DEFAULT_TASKS, TASKS
 
 FOCAL_ALPHA = {"brake_1s": 0.2, "brake_2s": 0.2, "coast_1s": 0.3, "coast_2s": 0.3}
 FOCAL_GAMMA = {"brake_1s": 3.0, "brake_2s": 2.75, "coast_1s": 2.0, "coast_2s": 1.75}
@@ -84,6 +84,8 @@ class TrainingConfig(NetworkConfig):
     def _hazards_need_cross_entropy(self) -> Self:
         if self.head == "hazard" and self.loss != "bce":
             raise ValueError(f"loss {self.loss}: expected bce with head hazard, whose probabilities are multiplied")
+        if self.head == "hazard" and not set(self.tasks) <= set(BINARY_LABELS):
+            raise ValueError(f"tasks {', '.join(self.tasks)}: expected only brake and coast labels with head hazard")
         return self
 
     @property
@@ -101,7 +103,7 @@ class TrainingConfig(NetworkConfig):
     def weights(self) -> dict[str, float]:
         """Weight of each label, and of each hazard: the largest weight of a label that depends on it."""
         requested = {task: self.task_weights.get(task, OTHER_WEIGHT) for task in self.tasks}
-        labels = {label: requested.get(label, self.auxiliary_weight) for label in BINARY_LABELS}
+        labels = {label: requested.get(label, self.auxiliary_weight) for label in TASKS}
         return labels | {
             name: max(weight for label, weight in labels.items() if _depends(label, name)) for name in HAZARDS
         }
