@@ -28,7 +28,7 @@ def write_drive(folder: Path, rows: int = 80, seed: int = 0) -> Path:
 
     The speed has noise, by the folder's name and `seed`: equal drives under two names would be one.
     """
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng([*folder.name.encode(), seed])
     date, clock = folder.name.split("_")
     hours, minutes, seconds = (int(part) for part in clock.split("-"))
@@ -38,7 +38,8 @@ def write_drive(folder: Path, rows: int = 80, seed: int = 0) -> Path:
         time = f"{date} {moment // 3600:02}-{moment // 60 % 60:02}-{moment % 60:02}-{5 * (row % 2)}"
         phase = (row + 5 * seed) % 24
         brake, pedal = 18 <= phase < 22, 0.0 if 14 <= phase < 23 else 30.0
-        lines.append(f"{time},{90 + phase + 2 * noise.random():.2f},2000,{pedal},40,{brake},5,{0.3 if brake else -0.02:.4f},[],[]")
+        speed, force = 90 + phase + 2 * noise.random(), 0.3 if brake else -0.02
+        lines.append(f"{time},{speed:.2f},2000,{pedal},40,{brake},5,{force:.4f},[],[]")
         (folder / f"{time}.jpg").write_bytes(_pictures(seed)[row % PICTURES])
     (folder / "telemetry.csv").write_text("\n".join(lines) + "\n")
     return folder

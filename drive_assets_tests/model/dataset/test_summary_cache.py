@@ -1,18 +1,22 @@
 """Summaries of recordings and their cache."""
 
+import re
 import shutil
 import time
 from pathlib import Path
 
 import pytest
 
+from drive_assets_tests.drives import write_drive
 from drive_assets_tests.model.dataset.test_windows import labelled_drive
 from model.dataset import summary_cache
 from model.dataset.assignment import SplitConfig
 from model.dataset.splits import build_manifest
-from model.dataset.summaries import Summary, repeated, summarise
+from model.dataset.summaries import Summary, drive_sketch, repeated, summarise
 from model.dataset.windows import WindowConfig
 from model.recording.folder import Recording
+
+COPIES = (("copy", 120, 0), ("int", 120, 0))
 
 
 def test_a_recording_is_read_again_only_if_its_files_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,9 +53,16 @@ def test_a_recording_is_read_again_only_if_its_files_changed(tmp_path: Path, mon
     assert read[6:] == names
 
 
-def test_a_part_of_a_drive_repeats_it_and_another_car_at_the_same_time_does_not(tmp_path: Path) -> None:
-    summaries = {
-        car: summarise(Recording(labelled_drive(tmp_path / car / "2024-05-01_10-00-00", rows, seed)), WindowConfig())
-        for car, rows, seed in (("a", 120, 0), ("another", 120, 1), ("part of a", 60, 0))
+def test_a_drive_repeats_another_whatever_its_clock_and_digits_but_not_another_car_at_the_same_time(
+    tmp_path: Path,
+) -> None:
+    drives = {
+        car: Recording(write_drive(tmp_path / car / "2024-05-01_10-00-00", rows, seed))
+        for car, rows, seed in (("a", 120, 0), ("another", 120, 1), ("part of a", 60, 0), *COPIES)
     }
-    assert repeated(summaries) == {"part of a": "a"}
+    text = drives["copy"].telemetry_path.read_text().replace("2024-05-01 10-", "2024-05-01 08-")
+    for car, digits in (("copy", 1), ("int", 0)):
+        rounded = re.sub(r"\d+\.\d\d(?=,2000)", lambda speed, digits=digits: f"{float(speed[0]):.{digits}f}", text)
+        drives[car].telemetry_path.write_text(rounded)
+    summaries = {car: Summary(sketch=drive_sketch(own.telemetry()[0])) for car, own in drives.items()}
+    assert repeated(summaries) == {"part of a": "a", "copy": "a", "int": "a"}

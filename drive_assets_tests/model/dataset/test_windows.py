@@ -17,14 +17,14 @@ from model.common.errors import DataError
 from model.common.files import write_json
 from model.dataset.assignment import RecordingStats, SplitConfig, assign_splits
 from model.dataset.split_file import read_split, write_split
-from model.dataset.splits import build_manifest
+from model.dataset.splits import build_manifest, grouped
 from model.dataset.window_data import WindowData
 from model.dataset.windows import RecordingArrays, WindowConfig, join_recording, window_starts
 from model.recording import schema
 from model.recording.annotations import Annotations, read_annotations, write_annotations
 from model.recording.content import FRAME_HASHES, content_hash, file_hashes
 from model.recording.folder import Recording, inspect_recording, parse_recording_name
-from model.recording.labels import LabelConfig, future_labels, write_future_labels
+from model.recording.labels import LabelConfig, brake_source, future_labels, write_future_labels
 from model.recording.telemetry import read_telemetry
 from model.training.checkpoint import load_checkpoint
 from model.training.loop import train
@@ -229,7 +229,8 @@ def without(folder: Path, *columns: str, seed: int = 0) -> Path:
     drive = labelled_drive(folder, seed=seed)
     table = pd.read_csv(drive / "telemetry.csv", dtype=str).drop(columns=list(columns))
     table.to_csv(drive / "telemetry.csv", index=False)
-    write_future_labels(drive / "future_labels.csv", future_labels(read_telemetry(drive / "telemetry.csv")[0]))
+    table, _ = Recording(drive).telemetry()
+    write_future_labels(drive / "future_labels.csv", future_labels(table), brake=brake_source(table))
     return drive
 
 
@@ -262,6 +263,36 @@ def test_recordings_of_different_channels_need_a_choice(tmp_path: Path) -> None:
     assert "['SPEED', 'ACCELERATOR_POS_D', 'ENGINE_LOAD', 'GEAR']" in str(caught.value)
     manifest = build_manifest(tmp_path, names, WindowConfig(inputs=["GEAR", "SPEED"]), SplitConfig())
     assert (manifest["features"], sorted(manifest["recordings"])) == (["SPEED", "GEAR"], names)
+
+
+def imported(folder: Path, drivetrain: str, *columns: str, seed: int) -> str:
+    """The name of a labelled drive that was imported, without some columns."""
+    folder.mkdir()
+    write_json(folder / "origin.json", {"kind": "tesla", "drivetrain": drivetrain, "licence": "MIT"})
+    return without(folder, *columns, seed=seed).name
+
+
+def test_drivetrains_and_derived_brake_labels_are_not_mixed_unless_asked(tmp_path: Path) -> None:
+    names = labelled_drives(tmp_path, 3)
+    electric = [imported(tmp_path / f"2024-06-0{n}_10-00-00", "electric", seed=n) for n in (4, 5)]
+    manifest = manifest_of(tmp_path, [*names, *electric])
+    assert [*manifest["recordings"]] == names
+    assert grouped(manifest["skipped"]) == [
+        f"{electric[0]}, {electric[1]}: drivetrain electric, unlike most recordings (not declared). To use both, set "
+        "the option mix_drivetrains of split; to correct it, the option drivetrain of recording"
+    ]
+    mixed = manifest_of(tmp_path, [*names, *electric], mix_drivetrains=True)
+    assert [*mixed["recordings"]] == [*names, *electric]
+    assert [(each["kind"], each["drivetrain"], each["licence"], each["recordings"]) for each in mixed["sources"]] == [
+        ("recorded", "not declared", "", 3),
+        ("tesla", "electric", "MIT", 2),
+    ]
+    derived = imported(tmp_path / "2024-06-06_10-00-00", "combustion", "BRAKE_SIGNAL", seed=6)
+    assert json.loads((tmp_path / derived / "future_labels.json").read_text())["brake_labels"] == "derived"
+    skipped = manifest_of(tmp_path, [*names, derived], mix_drivetrains=True)["skipped"]
+    assert skipped[derived].startswith("brake labels derived from deceleration, unlike those of others")
+    used = manifest_of(tmp_path, [*names, derived], mix_drivetrains=True, mix_derived_brake=True)
+    assert [each["brake_labels"] for each in used["sources"]] == ["measured", "derived"]
 
 
 def test_a_changed_schema_changes_the_manifest_and_refuses_splits_and_checkpoints(
