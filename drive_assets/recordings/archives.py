@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from drive_assets.recordings.disk import Progress, check_space
-from drive_assets.recordings.files import clashing_names, is_taken, taken_as
+from drive_assets.recordings.files import Files, clashing_names, is_taken, taken_as
 from model.common.errors import DataError
 from model.common.printable import is_printable
 from model.recording.folder import TELEMETRY
@@ -41,24 +41,21 @@ class Archive:
                     raise DataError(f"{label} is encrypted: unpack it with its password, and ingest the folder.")
                 self.entries.setdefault("/".join(path.parent.parts), []).append(info)
 
-    def recordings(self) -> dict[str, str]:
-        """Folder in the zip of each recording, by name. Files at the top form a recording named as the zip.
+    def recordings(self) -> dict[str, tuple[str, Files]]:
+        """Folder in the zip and files of each recording, by name. Files at the top form a recording named as the zip.
 
         Raises:
             DataError: a name occurs twice.
         """
-        found: dict[str, str] = {}
+        found: dict[str, tuple[str, Files]] = {}
         for folder, infos in sorted(self.entries.items()):
-            if TELEMETRY in (taken_as(_path(info).name) for info in infos):
+            files = [(_path(info).name, info.file_size) for info in infos]
+            if TELEMETRY in (taken_as(name) for name, _ in files):
                 name = PurePosixPath(folder).name if folder else PurePosixPath(self.label).stem
                 if name in found:
                     raise DataError(f"{self.label} holds {name} more than once: remove all but one.")
-                found[name] = folder
+                found[name] = folder, files
         return found
-
-    def files(self, folder: str) -> list[tuple[str, int]]:
-        """Name and size in bytes of a recording's files."""
-        return [(_path(info).name, info.file_size) for info in self.entries.get(folder, [])]
 
 
 @contextmanager
@@ -115,13 +112,13 @@ def unpack(path: Path, label: str, folder: str, target: Path, progress: Progress
     """
     started, written = time.monotonic(), 0
     with open_archive(path, label) as archive:
-        files = archive.files(folder)
-        if clashes := clashing_names(name for name, _ in files):
+        infos = archive.entries.get(folder, [])
+        if clashes := clashing_names(_path(info).name for info in infos):
             raise DataError(f"{label} holds {' and '.join(clashes[:2])}: remove all but one, and zip the rest again.")
-        total = sum(size for _, size in files)
+        total = sum(info.file_size for info in infos)
         check_space(target, total, target.name)
         try:
-            for info in archive.entries.get(folder, []):
+            for info in infos:
                 with archive.zip.open(info) as stream, (target / taken_as(_path(info).name)).open("wb") as out:
                     shutil.copyfileobj(stream, out, 1 << 20)
                 written += info.file_size

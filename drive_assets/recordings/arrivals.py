@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import dagster as dg
 from pydantic import Field
 
-from drive_assets.partitions import KEYS_PER_CALL, RECORDINGS
+from drive_assets.partitions import KEYS_PER_CALL, RECORDINGS, is_recording_name
+from drive_assets.recordings.files import Files, listing, missing_files
 from drive_assets.recordings.source import Source
 from drive_assets.recordings.sources import name_conflict, register
 from drive_assets.resources.storage import Storage
@@ -19,6 +20,7 @@ TAGS = {"dagster/max_retries": "3"}
 """A run whose process is lost, for example with its machine, restarts by itself (`run_retries` in dagster.yaml)."""
 MAX_NAMES = 5
 """Names that a tick lists of each kind."""
+REFUSED, INCOMPLETE, WRONG_NAME = "refused", "not complete", "not named YYYY-MM-DD_HH-MM-SS"
 NAME_IN_USE = "not taken, since the name is in use"
 
 
@@ -80,22 +82,32 @@ class Tick:
             self.note("not settled", f"{label} changed {_duration(age)} ago (settling time {_duration(settling)})")
         return age >= settling
 
-    def request(self, source: Source, key: str, sizes: str) -> bool:
-        """Request a recording; reports it instead if another source holds its name. Returns whether it is requested.
+    def request(self, source: Source, key: str, files: Files | None, where: str) -> str:
+        """Request a recording, or report why not: its name is wrong or in use, or it lacks a file.
 
         Args:
             key: of the run: identifies the source's folder or zip, and its content.
-            sizes: `listing` of the recording's files.
+            files: None if only the ingestion will show them.
+            where: names the recording in a report.
+
+        Returns:
+            The kind of the report; empty if the recording is requested.
         """
-        conflict = name_conflict(self.storage, source, sizes)
-        if source.name in self.requested:
+        kind, text = NAME_IN_USE, ""
+        if not is_recording_name(source.name):
+            kind, text = WRONG_NAME, where
+        elif files is not None and (missing := missing_files(files)):
+            kind, text = INCOMPLETE, f"{where} lacks {missing}"
+        elif source.name in self.requested:
             other = self.requested[source.name][1].location
-            conflict = f"{source.location} and {other} are both {source.name}; the latter is taken"
-        if conflict:
-            self.note(NAME_IN_USE, conflict)
+            text = f"{source.location} and {other} are both {source.name}; the latter is taken"
         else:
-            self.requested[source.name] = (key, source)
-        return not conflict
+            text = name_conflict(self.storage, source, listing(files or []))
+        if text:
+            self.note(kind, text)
+            return kind
+        self.requested[source.name] = (key, source)
+        return ""
 
     def summary(self, nothing: str) -> str:
         """All notes by kind, with counts and the first few of each; `nothing` if there are none."""

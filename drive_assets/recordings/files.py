@@ -16,6 +16,8 @@ LINKS_VARIABLE = "DRIVE_ASSETS_LINKS"
 """Names a folder, such as the cache of DVC or git-annex, that files of a recording may link into."""
 TAKEN = (TELEMETRY, ROI, READING, TRUE_ANNOTATIONS, ORIGIN)
 """Files of a recording besides its frames. Files derived from a recording are not ingested."""
+Files = Sequence[tuple[str, int]]
+"""Name and size in bytes of each."""
 
 
 def taken_as(name: str) -> str:
@@ -29,17 +31,15 @@ def taken_as(name: str) -> str:
 
 
 def is_taken(name: str) -> bool:
-    """Whether a file of this name belongs to a recording."""
     return bool(taken_as(name))
 
 
-def listing(files: Sequence[tuple[str, int]]) -> str:
-    """Identity of a recording's files by name and size in bytes; others are ignored."""
+def listing(files: Files) -> str:
+    """Identity of a recording's files by name and size; others are ignored."""
     return fingerprint(sorted((taken_as(name), size) for name, size in files if is_taken(name)))
 
 
-def sizes_of(folder: Path) -> list[tuple[str, int]]:
-    """Name and size in bytes of the files in a folder."""
+def sizes_of(folder: Path) -> Files:
     with os.scandir(folder) as entries:
         return [(entry.name, entry.stat().st_size) for entry in entries if entry.is_file()]
 
@@ -51,8 +51,9 @@ def clashing_names(names: Iterable[str]) -> list[str]:
     return [name for name in names if count[name.lower()] > 1]
 
 
-def missing_files(names: Sequence[str]) -> str:
+def missing_files(files: Files) -> str:
     """What a recording with these files lacks to be complete; empty if nothing."""
+    names = [name for name, _ in files]
     missing = [] if TELEMETRY in map(taken_as, names) else [TELEMETRY]
     missing += [] if any(is_frame(name) for name in names) else ["a frame (.jpg)"]
     return " and ".join(missing)

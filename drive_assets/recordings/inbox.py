@@ -11,17 +11,14 @@ from pathlib import Path
 
 import dagster as dg
 
-from drive_assets.recordings.archives import open_archive
-from drive_assets.recordings.arrivals import INTERVAL_S, ArrivalRules, Tick
-from drive_assets.recordings.files import TAKEN, listing, missing_files, sizes_of
-from drive_assets.recordings.local import OTHER, find_all, find_units, is_import
+from drive_assets.recordings.arrivals import INTERVAL_S, REFUSED, ArrivalRules, Tick
+from drive_assets.recordings.files import TAKEN
+from drive_assets.recordings.local import OTHER, find_units, sources_in
 from drive_assets.resources.storage import Storage
 from drive_assets.running.batches import error_text
 from model.common.config import fingerprint
 from model.common.errors import DataError
 from model.imports.kinds import MAPPING
-
-REFUSED = "refused"
 
 
 @dataclass
@@ -128,27 +125,13 @@ def _scan(unit: Path, tick: Tick, requested: dict[str, str]) -> bool:
     version, changed = read_version(unit)
     if not tick.is_settled(unit.name, changed):
         return False
-    contents: dict[str, list[tuple[str, int]]] = {}
-    if is_import(unit):
-        pass  # its recordings have names and files only once it is read
-    elif unit.is_dir():
-        contents = {unit.name: sizes_of(unit)}
-    else:
-        with open_archive(unit) as archive:
-            contents = {name: archive.files(folder) for name, folder in archive.recordings().items()}
-    incomplete = {name: missing_files([file for file, _ in files]) for name, files in contents.items()}
-    sources, refused = find_all([unit] if not incomplete.get(unit.name) else [])
-    is_done = not any(incomplete.values()) and not refused
-    for name, missing in incomplete.items():
-        if missing:
-            tick.note("not complete", f"{name if unit.is_dir() else f'{name} in {unit.name}'} lacks {missing}")
-    for reason in refused:
-        tick.note(REFUSED, f"{unit.name}: {reason}")
-    for source in sources:
-        if requested.get(source.name) == version or incomplete.get(source.name):
+    is_done = True
+    for source, files in sources_in(unit):
+        where = source.name if source.name == unit.name else f"{source.name} in {unit.name}"
+        if requested.get(source.name) == version:
             continue
-        if tick.request(source, f"{source.name}:{version}", listing(contents.get(source.name, []))):
-            requested[source.name] = version
-        else:
+        if tick.request(source, f"{source.name}:{version}", files, where):
             is_done = False
+        else:
+            requested[source.name] = version
     return is_done

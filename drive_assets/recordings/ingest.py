@@ -52,7 +52,7 @@ def ingest(
     waiting = f"{source.name} is being ingested by {{holder}}: waiting for that to end."
     with locked(lock_of(storage, source.name), 0.0, waiting, log):
         _end_move(storage, target)
-        in_place = Path(source.location) == target
+        in_place = Path(source.location).resolve() == target.resolve()
         if in_place or _is_there(target, source):
             return _reread(target, source, config, in_place)
         try:

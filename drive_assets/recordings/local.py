@@ -10,7 +10,16 @@ from typing import ClassVar
 from drive_assets.partitions import NO_NAME, is_recording_name
 from drive_assets.recordings.archives import open_archive, unpack
 from drive_assets.recordings.disk import Progress, check_space
-from drive_assets.recordings.files import clashing_names, is_taken, missing_files, real_path, require_file, taken_as
+from drive_assets.recordings.files import (
+    Files,
+    clashing_names,
+    is_taken,
+    missing_files,
+    real_path,
+    require_file,
+    sizes_of,
+    taken_as,
+)
 from drive_assets.recordings.imported import imports_in
 from drive_assets.recordings.source import Source, Transfer
 from drive_assets.resources.storage import Storage
@@ -45,16 +54,10 @@ class LocalSource(Source):
             DataError: there are only incomplete or broken ones.
         """
         places = [storage.simulated / "recordings" / name, storage.inbox / name, storage.inbox / f"{name}.zip"]
-        refused = None
-        for place in filter(Path.exists, (*places, storage.recording(name))):
-            try:
-                if sources := [source for source in sources_in(place) if source.name == name]:
-                    return sources[0]
-            except DataError as error:
-                refused = refused or error
-        if refused is not None:
-            raise refused
-        return None
+        found, refused = find_all(list(filter(Path.exists, (*places, storage.recording(name)))))
+        if not found and refused:
+            raise DataError(refused[0])
+        return next((source for source in found if source.name == name), None)
 
     def fetch(self, storage: Storage, target: Path, log: Log) -> Transfer:
         if self.member is None:
@@ -111,9 +114,9 @@ def find_all(paths: Sequence[Path]) -> tuple[list[Source], list[str]]:
             except OSError as error:
                 refused.append(f"{unit} cannot be read: {error.strerror}.")
                 continue
-            for source in sources:
-                if not is_recording_name(source.name):
-                    refused.append(f"{source.location} holds {source.name!r}, {NO_NAME}: rename the folder.")
+            for source, files in sources:
+                if fault := _fault(source, files):
+                    refused.append(fault)
                 elif source != found.setdefault(source.name, source):
                     refused.append(f"{source.location} holds {source.name}, as {found[source.name].location} does.")
     return list(found.values()), [printable(reason) for reason in refused]
@@ -160,20 +163,28 @@ def _has_telemetry(folder: Path) -> bool:
     return TELEMETRY in (taken_as(path.name) for path in folder.iterdir())
 
 
-def sources_in(unit: Path) -> list[Source]:
-    """The recordings that a folder or a zip holds, and the drives of other recorders in a folder.
+def sources_in(unit: Path) -> list[tuple[Source, Files | None]]:
+    """The recordings that a folder or a zip holds, with their files, and the drives of other recorders in a folder.
 
     Raises:
-        DataError: it holds none, or the folder is not complete, or the zip is broken or hostile.
+        DataError: it holds none, or the zip is broken or hostile.
     """
+    if is_import(unit):
+        return [(source, None) for source in imports_in(unit, kind_of(unit), {})]
     if unit.is_dir():
-        if is_import(unit):
-            return list(imports_in(unit, kind_of(unit), {}))
-        if missing := missing_files([path.name for path in unit.iterdir()]):
-            raise DataError(f"{unit} lacks {missing}: copy the whole recording.")
-        return [LocalSource(unit.name, str(unit))]
+        return [(LocalSource(unit.name, str(unit)), sizes_of(unit))]
     with open_archive(unit) as archive:
-        folders = archive.recordings()
-    if not folders:
+        recordings = archive.recordings()
+    if not recordings:
         raise DataError(f"{unit} {OTHER}.")
-    return [LocalSource(name, str(unit), folder) for name, folder in folders.items()]
+    return [(LocalSource(name, str(unit), folder), files) for name, (folder, files) in recordings.items()]
+
+
+def _fault(source: Source, files: Files | None) -> str:
+    """Why a recording cannot be ingested; empty if its name is valid and no file is missing."""
+    if not is_recording_name(source.name):
+        return f"{source.location} holds {source.name!r}, {NO_NAME}: rename the folder."
+    if files is None or not (missing := missing_files(files)):
+        return ""
+    where = source.location if source.name == Path(source.location).name else f"{source.name} in {source.location}"
+    return f"{where} lacks {missing}: copy the whole recording."

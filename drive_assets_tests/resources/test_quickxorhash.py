@@ -1,11 +1,12 @@
 """quickXorHash against known values and a literal implementation of its definition."""
 
+import base64
 import random
+from pathlib import Path
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import pytest
 
-from drive_assets.resources.sharepoint.quickxorhash import WIDE_ROW, QuickXorHash
+from drive_assets.resources.sharepoint.quickxorhash import CHUNK, ROW, hash_file
 
 
 def bit_by_bit(data: bytes) -> bytes:
@@ -20,27 +21,16 @@ def bit_by_bit(data: bytes) -> bytes:
     return bytes(hashed)
 
 
-def hash_of(*chunks: bytes) -> QuickXorHash:
-    running = QuickXorHash()
-    for chunk in chunks:
-        running.update(chunk)
-    return running
+@pytest.mark.parametrize(
+    ("content", "known"), [(b"", "AAAAAAAAAAAAAAAAAAAAAAAAAAA="), (b"\x4a", "SgAAAAAAAAAAAAAAAQAAAAAAAAA=")]
+)
+def test_known_values(tmp_path: Path, content: bytes, known: str) -> None:
+    (tmp_path / "file").write_bytes(content)
+    assert hash_file(tmp_path / "file") == known
 
 
-def test_known_values() -> None:
-    assert hash_of().base64() == "AAAAAAAAAAAAAAAAAAAAAAAAAAA="
-    assert hash_of(b"\x4a").base64() == "SgAAAAAAAAAAAAAAAQAAAAAAAAA="
-
-
-@given(st.lists(st.binary(max_size=700), max_size=6))
-def test_any_chunks_hash_like_the_definition(chunks: list[bytes]) -> None:
-    assert hash_of(*chunks).digest() == bit_by_bit(b"".join(chunks))
-
-
-@settings(max_examples=20)
-@given(st.integers(0, 400), st.integers(-200, 200), st.integers(0, 1000))
-def test_chunks_of_many_rows_hash_like_the_definition(head: int, difference: int, seed: int) -> None:
-    data = random.Random(seed).randbytes(head + 2 * WIDE_ROW + difference)
-    running = hash_of(data[:head], memoryview(data)[head:])
-    assert running.digest() == bit_by_bit(data)
-    assert running.digest() == running.digest(), "digest changes nothing"
+@pytest.mark.parametrize("size", [1, 14, ROW - 1, ROW, ROW + 1, 5 * ROW + 77, CHUNK, CHUNK + 1, 2 * CHUNK + 333])
+def test_files_of_any_size_hash_like_the_definition(tmp_path: Path, size: int) -> None:
+    content = random.Random(size).randbytes(size)
+    (tmp_path / "file").write_bytes(content)
+    assert base64.b64decode(hash_file(tmp_path / "file")) == bit_by_bit(content)

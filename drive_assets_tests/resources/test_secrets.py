@@ -69,7 +69,7 @@ def work(
     yield lambda: client.download(drive_id, item, target)
     yield lambda: client.download(drive_id, client.item(drive_id, item.id), target.with_name("now"))
     yield lambda: client.download_all(drive_id, [(item, target.with_name("other"))], workers=2)
-    yield lambda: client.open(drive_id, item).read(10)
+    yield lambda: client.open_end(drive_id, item, 3_000_000).close()
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.kind} {fault.status or ''} {fault.match}".strip())

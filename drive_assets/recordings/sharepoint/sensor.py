@@ -13,12 +13,13 @@ import dagster as dg
 from drive_assets.partitions import is_recording_name
 from drive_assets.recordings import arrivals
 from drive_assets.recordings.archives import open_archive
-from drive_assets.recordings.arrivals import INTERVAL_S, NAME_IN_USE, ArrivalRules, Tick
-from drive_assets.recordings.files import is_taken, listing, missing_files, sizes_of, taken_as
+from drive_assets.recordings.arrivals import INTERVAL_S, NAME_IN_USE, REFUSED, ArrivalRules, Tick
+from drive_assets.recordings.files import Files, is_taken, listing, sizes_of, taken_as
 from drive_assets.recordings.sharepoint.known import AT_ONCE, Entry, Known, full_listing_request, read_known
 from drive_assets.recordings.sharepoint.library import SET_UP, connect, find_place, settings_key
 from drive_assets.recordings.sharepoint.source import SharePointSource, listing_of_zip
 from drive_assets.resources.sharepoint.errors import NotFound, ResyncRequired, SharePointError
+from drive_assets.resources.sharepoint.items import Item
 from drive_assets.resources.sharepoint.settings import SharePointSettings
 from drive_assets.resources.storage import Storage
 from drive_assets.running.batches import error_text
@@ -33,9 +34,10 @@ if TYPE_CHECKING:
 
 REFUSED_LINK = (400, 404)
 """What Graph answers, instead of 410, to a link that it no longer knows."""
+DIRECTORY_BYTES, MAX_DIRECTORY_BYTES = 1 << 20, 1 << 26
+"""The end of a zip that is read, for its directory of some 10,000 files; and of one with more files."""
 SHARE_FOR_PAGES = 0.75
 """Of a tick's time; the rest is for listing folders."""
-INCOMPLETE, REFUSED, WRONG_NAME = "not complete", "refused", "not named YYYY-MM-DD_HH-MM-SS"
 
 
 @dg.sensor(
@@ -189,11 +191,7 @@ class Scan:
             self._note(entry, REFUSED, f"{path}: SharePoint reports malware in it")
             return []
         try:
-            with (
-                self.client.open(self.known.place.drive, found) as stream,
-                open_archive(stream, self._location(item)) as archive,
-            ):
-                recordings = [(name, folder, archive.files(folder)) for name, folder in archive.recordings().items()]
+            recordings = self._read_directory(item, found)
         except (SharePointError, PassingError):
             raise
         except DataError as error:
@@ -201,34 +199,42 @@ class Scan:
             return []
         if not recordings and is_recording_name(entry.name[: -len(".zip")]):
             self._note(entry, REFUSED, f"{path} has no {TELEMETRY}")
-        for name, folder, files in recordings:
+        for name, (folder, files) in recordings.items():
             self._request(item, entry, name, folder, files, listing_of_zip(found.size))
         return []
 
-    def _request(
-        self, item: str, entry: Entry, name: str, member: str | None, files: list[tuple[str, int]], sizes: str
-    ) -> None:
-        """Request a recording, unless it is incomplete, its name is in use or wrong, or it was requested before.
+    def _read_directory(self, item: str, found: Item, length: int = DIRECTORY_BYTES) -> dict[str, tuple[str, Files]]:
+        """The recordings in a zip, by its last `length` bytes, or by more if its directory is longer."""
+        try:
+            with (
+                self.client.open_end(self.known.place.drive, found, length) as file,
+                open_archive(file, self._location(item)) as archive,
+            ):
+                return archive.recordings()
+        except DataError:
+            if length == MAX_DIRECTORY_BYTES:
+                raise
+        return self._read_directory(item, found, MAX_DIRECTORY_BYTES)
+
+    def _request(self, item: str, entry: Entry, name: str, member: str | None, files: Files, sizes: str) -> None:
+        """Request a recording, unless it was requested before.
 
         Args:
             member: folder in a zip.
             sizes: identity of the item by name and size.
         """
+        if name in entry.requested:
+            return
         where = self.known.path(item) if member is None else f"{name} in {self.known.path(item)}"
-        if not is_recording_name(name):
-            self._note(entry, WRONG_NAME, where)
-        elif missing := missing_files([file for file, _ in files]):
-            self._note(entry, INCOMPLETE, f"{where} lacks {missing}")
-        elif name not in entry.requested:
-            drive, location = self.known.place.drive, self._location(item)
-            source = SharePointSource(name, location, member, drive, item, sizes, identity=entry.version)
-            key = f"{item}:{fingerprint(name, entry.version, entry.number)}"  # a renamed recording is another one
-            if self.tick.request(source, key, listing(files)):
-                entry.requested = [*entry.requested, name] if member is not None else [name]
-            else:
-                entry.notes.append((NAME_IN_USE, self.tick.notes[NAME_IN_USE][-1]))
+        drive, location = self.known.place.drive, self._location(item)
+        source = SharePointSource(name, location, member, drive, item, sizes, identity=entry.version)
+        key = f"{item}:{fingerprint(name, entry.version, entry.number)}"  # a renamed recording is another one
+        if kind := self.tick.request(source, key, files, where):
+            entry.notes.append((kind, self.tick.notes[kind][-1]))
+        else:
+            entry.requested = [*entry.requested, name] if member is not None else [name]
 
-    def _is_part(self, name: str, files: list[tuple[str, int]]) -> bool:
+    def _is_part(self, name: str, files: Files) -> bool:
         """Whether some files of an ingested recording were deleted, and no other changed."""
         folder = self.tick.storage.recording(name)
         here = sizes_of(folder) if folder.is_dir() else []

@@ -99,9 +99,10 @@ class SharePointSource(Source):
         wrong = {name for name in names if "/" in name or "\\" in name}.union(clashing_names(names))
         if wrong:
             raise DataError(f"{self.location} has names that cannot be files, or differ only in case: {sorted(wrong)}.")
-        if missing_files(names):
-            raise DataError(f"{self.location} now lacks {missing_files(names)}: the sensor waits until it is complete.")
-        self._require_unchanged(listing([(item.name, item.size) for item in items]))
+        files = [(item.name, item.size) for item in items]
+        if missing := missing_files(files):
+            raise DataError(f"{self.location} now lacks {missing}: the sensor waits until it is complete.")
+        self._require_unchanged(listing(files))
         for path in cache.iterdir():
             if is_taken(path.name) and path.name not in names:
                 path.unlink()  # of an earlier version

@@ -23,7 +23,7 @@ def test_all_steps_pass(server: GraphServer, library: Path) -> None:
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert failed(ended.stdout.splitlines()) == [] and len(ended.stdout.splitlines()) == len(STEPS) + 1
-    assert "1 folders named as recordings" in ended.stdout and "the first byte of" in ended.stdout
+    assert "1 folders named as recordings" in ended.stdout and "the last byte of" in ended.stdout
     assert server.client_secret not in ended.stdout + ended.stderr
 
 
