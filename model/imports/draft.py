@@ -1,58 +1,94 @@
 """Drafts a mapping file from what lies in a drive's folder."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from model.common.errors import DataError
 from model.imports.kinds import VIDEOS
-from model.imports.logs.reading import LOGS, names
-from model.imports.mapping import LogMapping
+from model.imports.logs.reading import LOGS, TABLES, names, takes_dbc
+from model.imports.mapping import LogMapping, preset
 
 SUGGESTIONS = {
-    "SPEED": r"(?<!\w)(vehicle_?)?speed\b|v_?ego|lon_?vel|twist\.linear\.x",
-    "ACCELERATOR_POS_D": r"acc\w*_?\s?ped|gas_?ped|accelerator_?pos|pedal_?\s?(position)?_?\s?d\b|throttle_ped",
+    "SPEED": r"(?<![a-z])(vehicle_?\s?)?speed\b|v_?ego|lon_?vel|twist\.linear\.x|geschwindigkeit|vitesse|velocidad",
+    "ACCELERATOR_POS_D": r"acc\w*_?\s?ped|gas_?ped|accelerator_?\s?pos|pedal_?\s?(position)?_?\s?d\b|throttle_ped",
     "BRAKE_SIGNAL": r"brake_?\s?(pressed|switch|light|pedal|applied|signal)",
     "ASSISTANCE": r"cruise_?\s?(active|engaged|enabled|state)|acc_?active|autopilot|enabled$",
     "RPM": r"\brpm\b|engine_?\s?speed",
     "ENGINE_LOAD": r"engine_?\s?load",
 }
 """Names that signals of the channels often have, in lower case."""
+PRESET_HEADERS = {
+    "torque": r"GPS Time\s*,\s*Device Time",
+    "car-scanner": r"SECONDS\W+PID\W+VALUE\W+UNITS",
+    "obd-fusion": r"# ?StartTime|OBD ?Fusion",
+    "racechrono": r"RaceChrono",
+}
+"""What the beginning of a CSV has that a preset reads."""
 _HEADER = """\
 # What this drive's channels are. Check each line; remove what the car does not have.
-# `drive-assets import video` describes the keys.
+# Keys: docs/import.md. Times without a zone are in `zone`.
 """
+_SIGNALS = 200
+"""Of a log, that are listed at most."""
 
 
-def draft(folder: Path, dbc: Iterable[str] = ()) -> str:
-    """The text of a mapping for the videos and logs in `folder`: guesses to be checked, and every signal as a comment.
+def draft(folder: Path) -> str:
+    """The text of a mapping for the videos and logs in `folder`: guesses to be checked, and the signals as comments.
 
     Raises:
-        DataError: it holds no log.
+        DataError: it holds no log, or one that cannot be read.
     """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder: expected one with a video and its logs.")
     inside = sorted(path for path in folder.iterdir() if path.is_file())
     logs = [path for path in inside if path.suffix.lower() in LOGS]
     if not logs:
         raise DataError(f"{folder} holds no log: expected one of {', '.join(LOGS)}.")
-    databases = list(dbc) or [path.name for path in inside if path.suffix.lower() == ".dbc"]
-    entries, channels, comments = [], {}, []
-    for path in logs:
-        needs_dbc = path.suffix.lower() not in (".csv", ".txt", ".tsv", ".mcap", ".bag", ".db3")
-        entry = {"path": path.name} | ({"dbc": databases} if needs_dbc and databases else {})
-        entries.append(entry)
-        found = names(path, LogMapping(**entry))
-        comments += [f"# {path.name}:", *(f"#   {name}" for name in found)]
-        for channel, pattern in SUGGESTIONS.items():
-            fitting = [name for name in found if re.search(pattern, name.lower())]
-            if fitting and channel not in channels:
-                channels[channel] = {"source": fitting[:3]}
-    content = {
+    content: dict[str, Any] = {
         "video": [path.name for path in inside if path.suffix.lower() in VIDEOS],
         "zone": "UTC",
         "drivetrain": "unknown",
-        "logs": entries,
-        "channels": channels,
     }
+    known = next(filter(None, map(_preset_of, logs)), "")
+    comments: list[str] = []
+    if known:
+        content = {"preset": known} | content
+        read = preset(known)["logs"][0]
+    else:
+        content |= {"logs": [], "channels": {}}
+    databases = [path.name for path in inside if path.suffix.lower() == ".dbc"]
+    for path in logs:
+        entry: dict[str, Any] = {"path": path.name} | ({"dbc": databases} if databases and takes_dbc(path) else {})
+        found = names(path, LogMapping(**(read | entry if known else entry)))
+        comments += [f"# {path.name}:", *(f"#   {name}" for name in found[:_SIGNALS])]
+        comments += [f"#   and {len(found) - _SIGNALS} more"] if len(found) > _SIGNALS else []
+        if not known:
+            content["logs"].append(entry)
+            for channel, pattern in SUGGESTIONS.items():
+                fitting = _fitting(found, channel, pattern)
+                if fitting and channel not in content["channels"]:
+                    content["channels"][channel] = {"source": fitting[:3]}
     return _HEADER + yaml.safe_dump(content, sort_keys=False, allow_unicode=True) + "\n".join(comments) + "\n"
+
+
+def _fitting(signals: Sequence[str], channel: str, pattern: str) -> list[str]:
+    """Signals whose names fit a channel, best first: those of its own name, before those of whose message it is."""
+    ranks = {}
+    for signal in signals:
+        name = re.split(r"[. ]", signal)[-1]
+        if re.search(pattern, signal.lower()):
+            ranks[signal] = (name.lower() != channel.lower(), not re.search(pattern, name.lower()), len(signal))
+    return sorted(ranks, key=lambda signal: ranks[signal])
+
+
+def _preset_of(path: Path) -> str:
+    """The preset that reads a CSV; empty if none does."""
+    if path.suffix.lower() not in TABLES:
+        return ""
+    with path.open("rb") as file:
+        start = file.read(4000).decode("utf-8", errors="replace")
+    return next((name for name, header in PRESET_HEADERS.items() if re.search(header, start)), "")

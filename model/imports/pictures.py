@@ -114,19 +114,22 @@ def probe(path: Path, zone: str) -> Video:
             start, source = datetime.fromisoformat(created.replace("Z", "+00:00")).timestamp(), "its creation time"
             if start < 0 or start < 1e8:  # cameras without a clock write 1904 or 1970
                 start = None
-        duration = (
-            float(stream.duration * stream.time_base) if stream.duration else float(container.duration or 0) / 1e6
-        )
         return Video(
             path,
             start,
             source if start is not None else "",
-            duration,
+            _duration(container),
             float(stream.average_rate or 0),
             stream.width,
             stream.height,
             stream.codec_context.name,
         )
+
+
+def _duration(container: Any) -> float:
+    """s that a video says it lasts; 0 if it says nothing."""
+    stream = container.streams.video[0]
+    return float(stream.duration * stream.time_base) if stream.duration else float(container.duration or 0) / 1e6
 
 
 def half_seconds(frames: Iterable[tuple[float, Any]]) -> Iterator[tuple[float, Any]]:
@@ -171,7 +174,7 @@ def decoded(
             last = float(frame.pts * stream.time_base)
             first = last if first is None else first
             yield start + last - first, frame
-    missing_s = float(stream.duration * stream.time_base) - (last - (first or 0.0)) if stream.duration else 0.0
+    missing_s = _duration(container) - (last - (first or 0.0))
     if damaged:
         notes = [] if notes is None else notes
         notes.append(f"{container.name}: {len(damaged)} packets cannot be decoded ({damaged[0]}); they are left out.")

@@ -143,7 +143,9 @@ def _starts(videos: Sequence[Video], start: float, origin: Origin) -> list[tuple
                 f"{video.path} begins {at - end:.0f} s after {placed[-1][0].path} ends: import the drives one by one."
             )
         if number == 0 and video.start_is_from:
-            origin.notes.append(f"The video's start is from {video.start_is_from}.")
+            origin.notes.append(
+                f"The video's start is from {video.start_is_from}, which has whole seconds; see offset_s."
+            )
         placed.append((video, at))
         end = at + video.duration_s
     return placed

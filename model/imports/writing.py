@@ -21,11 +21,9 @@ from model.imports.logs.raw import Found
 from model.imports.mapping import SWITCHES
 from model.imports.pictures import STEP_S, Frame
 from model.imports.signals import NEAR_S, numbers_at, switches_at
-from model.recording.folder import ROI, TELEMETRY
+from model.recording.folder import IMPORTED, ROI, TELEMETRY
 from model.recording.frame_files import frame_name
 
-ORIGIN = "origin.json"
-"""What an imported recording was made from."""
 MOST_WITHOUT = 0.05
 """Share of rows without a value at which a number is left out, as rows need all their cells."""
 LEAST_KNOWN = 0.5
@@ -141,7 +139,7 @@ def write_recording(
         "versions": _versions(),
         "imported": datetime.now(UTC).isoformat(),
     }
-    write_json(folder / ORIGIN, made_from)
+    write_json(folder / IMPORTED, made_from)
 
 
 def sampled(

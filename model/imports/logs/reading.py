@@ -97,7 +97,7 @@ def _reader(path: Path, log: LogMapping) -> tuple[Any, tuple[Any, ...]]:
     """The module that reads a log, and the arguments of its `names`."""
     suffix = path.suffix.lower()
     dbc = [_inside(path.parent, each) for each in log.dbc]
-    if suffix in BUSES or (suffix == ".csv" and _is_gvret(path)):
+    if takes_dbc(path) and suffix not in MEASUREMENTS:
         return can_bus, (path, log, can_bus.read_databases(dbc))
     if suffix in MEASUREMENTS:
         return mdf, (path, log, dbc)
@@ -106,6 +106,12 @@ def _reader(path: Path, log: LogMapping) -> tuple[Any, tuple[Any, ...]]:
     if suffix in TABLES:
         return table, (path, log)
     raise DataError(f"{path}: expected a log, one of {', '.join(LOGS)}.")
+
+
+def takes_dbc(path: Path) -> bool:
+    """Whether a log may hold the bytes of a CAN bus."""
+    suffix = path.suffix.lower()
+    return suffix in (*BUSES, *MEASUREMENTS) or (suffix == ".csv" and _is_gvret(path))
 
 
 def _inside(folder: Path, name: str) -> Path:
