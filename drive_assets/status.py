@@ -4,6 +4,7 @@ Dagster alone does not notice that a file is gone, that one of more than a hundr
 was trained on older splits.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -18,8 +19,11 @@ from drive_assets.running.versions import latest, outdated
 from drive_assets.splits.manifest import current_version
 from model.common.errors import DataError
 
+CURRENT = "is_current"
+"""The check of `outdated`."""
 MAX_LISTED = 6
-"""Names that a line lists."""
+MAX_NAMED = 3
+"""Partitions that a line names which have the same reason."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class AssetStatus:
     failed: Mapping[str, str] = field(default_factory=dict)
     """Missing or outdated, and the last run failed; with the reason."""
     doubtful: Mapping[str, str] = field(default_factory=dict)
-    """Materialised, and a check of the partition failed; with what it found."""
+    """Materialised, and a check other than `is_current` failed; with what it found."""
 
 
 def read_status(instance: dg.DagsterInstance, graph: Any, storage: Storage) -> list[AssetStatus]:
@@ -65,9 +69,18 @@ def lines(statuses: Sequence[AssetStatus]) -> list[str]:
 
 
 def listed(reasons: Mapping[str, str], count: int) -> list[str]:
-    """The first partitions with their reasons, and how many more there are."""
-    texts = [f"{key}: {reason}" if key else reason for key, reason in list(reasons.items())[:count]]
-    return texts + ([f"and {len(reasons) - count} more"] if len(reasons) > count else [])
+    """A line for each of the first reasons with its partitions, and how many more partitions there are."""
+    keys = defaultdict[str, list[str]](list)
+    for key, reason in reasons.items():
+        keys[reason].append(key)
+    texts = [f"{named(names)}: {reason}" if any(names) else reason for reason, names in list(keys.items())[:count]]
+    more = sum(map(len, list(keys.values())[count:]))
+    return texts + ([f"and {more:,} more"] if more else [])
+
+
+def named(names: Sequence[str], count: int = MAX_NAMED) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:count]) + (f" and {len(names) - count:,} more" if len(names) > count else "")
 
 
 def _counts(status: AssetStatus) -> str:
@@ -77,8 +90,7 @@ def _counts(status: AssetStatus) -> str:
     text = f"{len(status.materialised):,} of {len(status.materialised) + len(status.missing):,} materialised"
     text += "".join(f", {count:,} {kind}" for kind, count in counts.items() if count)
     missing = [key for key in status.missing if key and key not in failed | set(status.running)]
-    more = f" and {len(missing) - MAX_LISTED:,} more" if len(missing) > MAX_LISTED else ""
-    return text + (f"; missing: {', '.join(missing[:MAX_LISTED])}{more}" if missing else "")
+    return text + (f"; missing: {named(missing, MAX_LISTED)}" if missing else "")
 
 
 def asset_status(instance: dg.DagsterInstance, graph: Any, storage: Storage, key: dg.AssetKey) -> AssetStatus:
@@ -105,15 +117,16 @@ def asset_status(instance: dg.DagsterInstance, graph: Any, storage: Storage, key
         dict(sorted(stale.items())),
         sorted(set(keys) & set(running)),
         {each: failed[each] for each in sorted((set(keys) & failed.keys()) - set(running))},
-        _doubtful(instance, key, declared, materialised) if declared is not None else {},
+        _doubtful(instance, graph, key, materialised),
     )
 
 
 def _doubtful(
-    instance: dg.DagsterInstance, key: dg.AssetKey, declared: Declaration, materialised: Sequence[str]
+    instance: dg.DagsterInstance, graph: Any, key: dg.AssetKey, materialised: Sequence[str]
 ) -> dict[str, str]:
     """Partitions whose latest check results failed, with the descriptions of these results."""
-    failed = failed_checks(instance, [dg.AssetCheckKey(key, check.name) for check in declared.checks])
+    checks = [each for each in sorted(graph.asset_check_keys) if each.asset_key == key and each.name != CURRENT]
+    failed = failed_checks(instance, checks)
     return {each: "; ".join(failed[each]) for each in sorted(failed.keys() & set(materialised))}
 
 

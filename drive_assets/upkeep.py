@@ -12,9 +12,9 @@ from drive_assets.asset import declarations
 from drive_assets.checks import check_result
 from drive_assets.resources.storage import Storage
 from drive_assets.running.batches import check_event
-from drive_assets.status import AssetStatus, asset_status, listed
+from drive_assets.status import CURRENT, AssetStatus, asset_status, listed
 
-CURRENT, TAKEN, TRUSTED = "is_current", "all_are_taken", "none_is_doubtful"
+TAKEN, TRUSTED = "all_are_taken", "none_is_doubtful"
 MAX_LISTED = 5
 
 

@@ -40,8 +40,10 @@ def run(options: argparse.Namespace) -> bool:
 def status(options: argparse.Namespace) -> bool:
     with open_instance() as instance:
         found = read_status(instance, defs.resolve_asset_graph(), Storage.from_environment())
-    for line in [json.dumps([asdict(status) for status in found], indent=1)] if options.json else lines(found):
-        tell(line)
+    tell(
+        json.dumps([asdict(status) for status in found], indent=1) if options.json else "\n".join(lines(found)),
+        wrap=not options.json,
+    )
     return True
 
 

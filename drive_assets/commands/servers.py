@@ -48,5 +48,7 @@ def completion(options: argparse.Namespace) -> bool:
 
     assets = sorted(key.to_user_string() for key in defs.resolve_asset_graph().get_all_asset_keys())
     recordings = shlex.quote(str(Storage.from_environment().recordings))
-    tell(COMPLETION.format(words=" ".join([*options.words, *assets, *ARCHITECTURES]), recordings=recordings))
+    tell(
+        COMPLETION.format(words=" ".join([*options.words, *assets, *ARCHITECTURES]), recordings=recordings), wrap=False
+    )
     return True

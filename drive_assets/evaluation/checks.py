@@ -5,6 +5,7 @@ import dagster as dg
 from drive_assets.checks import check_result, partition_check
 from drive_assets.resources.storage import Storage
 from drive_assets.splits.manifest import read_manifest
+from drive_assets.status import named
 from model.evaluation.results import COMPARISON, EVALUATION, FEW_EVENTS, Comparison, Evaluation
 from model.network.architectures import ARCHITECTURES
 
@@ -53,11 +54,17 @@ def complete(storage: Storage) -> dg.AssetCheckResult:
 def better_than_the_baselines(storage: Storage) -> dg.AssetCheckResult:
     """Each network beats the best baseline, overall and at onsets: otherwise there is no reason to deploy it."""
     comparison = Comparison.read(storage.evaluations / COMPARISON)
-    lost = [row.architecture for row in comparison.variants if row.beats_baseline is False]
-    lost_onset = [row.architecture for row in comparison.variants if row.beats_baseline_onset is False]
-    problems = [f"{', '.join(lost)} not shown to beat {comparison.best_baseline}"] if lost else []
-    if lost_onset:
-        problems.append(f"{', '.join(lost_onset)} not shown to beat {comparison.best_onset_baseline} at onsets")
+    variants = comparison.variants
+    problems = [
+        f"{len(lost)} of {len(variants)} networks are not shown to beat {baseline}: {named(lost)}"
+        for baseline, lost in {
+            comparison.best_baseline: [row.architecture for row in variants if row.beats_baseline is False],
+            f"{comparison.best_onset_baseline} at onsets": [
+                row.architecture for row in variants if row.beats_baseline_onset is False
+            ],
+        }.items()
+        if lost
+    ]
     return check_result(
         problems,
         "This is by the paired interval of the difference on test. Train longer or on more recordings, or deploy the "

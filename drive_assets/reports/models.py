@@ -32,7 +32,7 @@ def checkpoint_page(storage: Storage, architecture: str) -> Page:
         },
         sections=[
             Section("Curves", pictures=[drawn(training_curves(epochs, architecture), CAPTION)]),
-            Section("Recipe", "Where an option differs from recipe `best`, that value too.", _options(recipe)),
+            Section("Recipe", "Options that differ from recipe best come first, with its value.", _options(recipe)),
             Section("Files", links=[Link(HISTORY, file_link(storage, folder / HISTORY))]),
         ],
     )
@@ -42,6 +42,6 @@ def _options(recipe: Mapping[str, Any]) -> Table:
     default = RECIPES["best"].model_dump(mode="json")
     rows = [
         (name.replace("_", " "), value, default.get(name) if value != default.get(name) else "")
-        for name, value in recipe.items()
+        for name, value in sorted(recipe.items(), key=lambda option: option[1] == default.get(option[0]))
     ]
     return Table(("option", "value", "in best"), rows)

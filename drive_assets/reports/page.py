@@ -49,6 +49,11 @@ class Table:
     columns: Sequence[Cell]
     rows: Sequence[Sequence[Cell]]
 
+    @property
+    def is_text(self) -> Sequence[bool]:
+        """Of each column, whether it is aligned as text: any of its cells is neither a figure nor empty."""
+        return [any(_is_text(value) for value in column) for column in zip(*self.rows, strict=True)]
+
     @classmethod
     def of(cls, values: Mapping[str, Cell]) -> "Table":
         """Two columns: names and values."""
@@ -113,6 +118,10 @@ def sections_html(sections: Sequence[Section], root: str) -> str:
     return render(_PACKAGE, "sections.html", sections=sections, root=root, cell=cell)
 
 
+def _is_text(value: Cell) -> bool:
+    return bool(value) and not isinstance(value, (int, float)) and not (isinstance(value, str) and value[0].isdigit())
+
+
 def cell(value: Cell) -> str:
     """A value as text: numbers with thousands separators and at most four significant digits."""
     if value is None:
@@ -123,6 +132,8 @@ def cell(value: Cell) -> str:
         return f"{value:,}"
     if isinstance(value, (list, tuple)):
         return ", ".join(map(cell, value))
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {cell(each)}" for name, each in value.items())
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     return str(value)

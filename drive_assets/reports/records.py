@@ -49,24 +49,29 @@ def check_results(instance: dg.DagsterInstance, keys: Sequence[dg.AssetCheckKey]
 
 
 def failed_checks(instance: dg.DagsterInstance, keys: Sequence[dg.AssetCheckKey]) -> dict[str, list[str]]:
-    """The descriptions of failed checks by partition, which they need not name."""
+    """The descriptions of failed checks by partition, which they need not name; "" for checks of whole assets."""
     storage, descriptions = instance.event_log_storage, dict[str, list[str]]()
     for key in keys:
         infos = storage.get_asset_check_partition_info([key])
-        failed = {info.partition_key: info.latest_execution_status for info in infos if _has_failed(info)}
+        failed = {info.partition_key or "": info.latest_execution_status for info in infos if _has_failed(info)}
         statuses, last = set(failed.values()), None
         # The failures of all partitions, the latest first: a query for each partition is slow with thousands of them.
         while failed and (records := storage.get_asset_check_execution_history(key, PER_QUERY, last, statuses)):
             for record in records:
-                name, last = record.partition, record.id
-                if failed.pop(name, None) and name and record.evaluation:
-                    text = (record.evaluation.description or key.name).replace(f"{name}: ", "")
+                name, last = record.partition or "", record.id
+                if failed.pop(name, None) and record.evaluation:
+                    text = without_name(record.evaluation.description or key.name, name)
                     descriptions.setdefault(name, []).append(text)
     return descriptions
 
 
+def without_name(text: str, partition: str) -> str:
+    """What a check found, without the name of the partition, which stands beside it."""
+    return text.replace(f"{partition}: ", "") if partition else text
+
+
 def _has_failed(info: Any) -> bool:
-    return info.partition_key and info.latest_execution_status.name == "FAILED"
+    return bool(info.latest_execution_status.name == "FAILED")
 
 
 def _evaluations(

@@ -28,7 +28,7 @@ from drive_assets.partitions import ARCHITECTURE_PARTITIONS, RECORDINGS, is_reco
 from drive_assets.reports import drives
 from drive_assets.reports.links import base_url
 from drive_assets.reports.page import Cell, Link, Page, Section, Table, html, navigation_html, sections_html
-from drive_assets.reports.records import check_results, latest, with_metadata
+from drive_assets.reports.records import check_results, failed_checks, latest, with_metadata
 from drive_assets.reports.start import Choice, start_page
 from drive_assets.resources.storage import Storage
 from drive_assets.running.front_door import SETTINGS, guarded
@@ -91,19 +91,21 @@ class Reports:
         choice = Choice(**{name: query[name] for name in Choice._fields if name in query})
         recorded = {name for name, declared in self.declarations.items() if declared.partitions == RECORDINGS}
         checks = [key for key in self.checks if key.asset_key.to_user_string() in recorded]
-        others = Table(("output", "contents"), list(self._others()))
+        others = Table(("output", "contents", "warnings"), list(self._others()))
         return self._html(start_page(self.storage, self.instance, checks, others, choice), choice=choice)
 
     def _others(self) -> Iterator[list[Cell]]:
-        """Outputs that are neither of recordings nor of networks, each with what its last run reported."""
+        """Outputs that are neither of recordings nor of networks, each with what its last run and its checks found."""
         for asset, declared in self.declarations.items():
             if declared.partitions in (RECORDINGS, ARCHITECTURE_PARTITIONS):
                 continue
+            warnings = failed_checks(self.instance, [key for key in self.checks if key.asset_key == dg.AssetKey(asset)])
             for key in declared.partitions.get_partition_keys() if declared.partitions else [""]:
                 if self._exists(asset, key):
                     event = latest(self.instance, asset, key)
                     summary = event.metadata["summary"].value if event and "summary" in event.metadata else ""
-                    yield [Link(f"{asset} {key}".replace("_", " "), f"{asset}/{key}".rstrip("/")), summary]
+                    link = Link(f"{asset} {key}".replace("_", " "), f"{asset}/{key}".rstrip("/"))
+                    yield [link, summary, "; ".join(warnings.get(key, []))]
 
     def thumbnail(self, request: Request) -> Response:
         """A small picture from the middle of a recording."""

@@ -82,7 +82,7 @@ def start_page(
     rows = [_row(name, splits.get(name, ""), figures[name], warnings.get(name, [])) for name in shown]
     recordings = Section(
         "Recordings",
-        f"{len(names):,} of {len(every):,}; {sum(name in warnings for name in every):,} have warnings.",
+        f"{len(names):,} of {len(every):,}; with warnings: {sum(name in warnings for name in every):,}.",
         Table(_columns(choice), rows),
         links=[
             choice.link(f"{start + 1:,} to {min(start + PER_PAGE, len(names)):,}", page=str(start // PER_PAGE + 1))
@@ -107,7 +107,8 @@ def _columns(choice: Choice) -> list[Cell]:
 def _row(name: str, split: str, figures: Figures, warnings: Sequence[str]) -> list[Cell]:
     page = f"recording/{name}"
     picture = Thumbnail(f"thumbnail/{name}", page, f"A frame from the middle of recording {name}")
-    return [picture, Link(name, page), figures[0], split, figures[1], "; ".join(warnings)]
+    minutes, vehicles = (_fixed(figure, 1) for figure in figures)
+    return [picture, Link(name, page), minutes, split, vehicles, "; ".join(warnings)]
 
 
 def _splits(storage: Storage) -> dict[str, str]:
@@ -134,6 +135,11 @@ def _number(metadata: Mapping[str, Any], name: str) -> float | None:
     return metadata[name].value if name in metadata else None
 
 
+def _fixed(figure: float | None, digits: int) -> str:
+    """A figure whose digits stand below those of its column; empty if unknown."""
+    return "" if figure is None else f"{figure:.{digits}f}"
+
+
 def _models(storage: Storage, instance: dg.DagsterInstance) -> Table:
     """The networks, the best on val first."""
     names = [name for name in ARCHITECTURES if storage.checkpoint(name).is_dir()]
@@ -141,12 +147,12 @@ def _models(storage: Storage, instance: dg.DagsterInstance) -> Table:
     rows: list[list[Cell]] = [
         [
             Link(name, f"checkpoint/{name}"),
-            _number(trained.get(name, {}), "val_pr_auc_mean"),
-            _number(evaluated.get(name, {}), "mean_pr_auc"),
-            _number(evaluated.get(name, {}), "mean_onset_pr_auc"),
+            _fixed(_number(trained.get(name, {}), "val_pr_auc_mean"), 3),
+            _fixed(_number(evaluated.get(name, {}), "mean_pr_auc"), 3),
+            _fixed(_number(evaluated.get(name, {}), "mean_onset_pr_auc"), 3),
             Link("evaluation", f"evaluation/{name}") if name in evaluated else "",
         ]
         for name in names
     ]
-    rows.sort(key=lambda row: -(row[1] or 0))
+    rows.sort(key=lambda row: str(row[1]), reverse=True)
     return Table(("network", "mean PR-AUC on val", "on test", "at onsets on test", "report"), rows)

@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 SETTINGS = "FRONT_DOOR"
-"""Environment variable of a server behind the door: host names and token. Not DRIVE_ASSETS_..., which jobs inherit."""
+"""Environment variable of a server behind the door: hosts, token, page. Not DRIVE_ASSETS_..., which jobs inherit."""
 FOREIGN_HOST = 400
 """The status with which TrustedHostMiddleware refuses other host names."""
 
@@ -26,11 +26,12 @@ FOREIGN_HOST = 400
 class FrontDoor:
     """Lets requests of the server's own pages pass, and of whoever has the token; None admits everybody.
 
-    The token comes once in the address, then in a cookie, or from scripts as `Authorization: Bearer TOKEN`.
+    The token comes once in the address, then in a cookie, or from scripts as `Authorization: Bearer TOKEN`. An address
+    with nothing but the token leads to `page`.
     """
 
-    def __init__(self, app: ASGIApp, token: str | None) -> None:
-        self.app, self.token, self.cookie = app, token, cookie_name(token or "")
+    def __init__(self, app: ASGIApp, token: str | None, page: str = "/") -> None:
+        self.app, self.token, self.page, self.cookie = app, token, page, cookie_name(token or "")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
@@ -61,7 +62,7 @@ class FrontDoor:
         """Keep the token in a cookie, and open the page without the token in its address."""
         rest = urlencode([pair for pair in connection.query_params.multi_items() if pair[0] != "token"])
         path = "/" + connection.url.path.lstrip("/")  # of two slashes a browser would make another site
-        response = RedirectResponse(f"{path}?{rest}" if rest else path, 303)
+        response = RedirectResponse(f"{path}?{rest}" if rest else self.page if path == "/" else path, 303)
         is_encrypted = connection.headers.get("x-forwarded-proto") == "https"
         response.set_cookie(self.cookie, token, secure=is_encrypted, httponly=True, samesite="lax")
         return response
@@ -80,7 +81,9 @@ def guarded(app: ASGIApp) -> ASGIApp:
     if SETTINGS not in os.environ:
         return app
     settings = json.loads(os.environ[SETTINGS])
-    return TrustedHostMiddleware(FrontDoor(app, settings["token"]), settings["hosts"], www_redirect=False)
+    return TrustedHostMiddleware(
+        FrontDoor(app, settings["token"], settings.get("page", "/")), settings["hosts"], www_redirect=False
+    )
 
 
 def _serve_dagster(options: list[str]) -> None:

@@ -12,19 +12,19 @@ from typing import Any
 import dagster as dg
 
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS, RECORDINGS, SPLITS, check_known, recording_keys
+from drive_assets.reports.records import without_name
 from drive_assets.resources.storage import Storage, own_detector
 from drive_assets.running.batches import PARTITION, RANGE_END, RANGE_START
 from drive_assets.running.instance import end_interrupted_run, lease, wait_for_pools
 from drive_assets.running.interrupts import INTERRUPTIONS, raise_missed_interrupts
 from drive_assets.running.run_config import AssetConfig, check_config
-from drive_assets.status import asset_status, listed
+from drive_assets.status import MAX_NAMED, asset_status, listed, named
+from drive_assets.upkeep import TRUSTED
 from model.common.errors import DataError
 from model.common.progress import TERMINAL, Log
 
 REPOSITORY_TAG = {".dagster/repository": "__repository__@drive_assets.definitions"}
 """Tag with Dagster's name of our code location: the UI lists runs that have it with their jobs and assets."""
-MAX_NAMED = 3
-"""Partitions that a line names which have the same doubt."""
 QUIET: dict[str, Any] = {"console": {"config": {"log_level": "CRITICAL"}}}
 
 
@@ -241,9 +241,9 @@ class _Plan:
                     raise KeyboardInterrupt
             elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
                 check = event.asset_check_evaluation_data
-                if not check.passed:
+                if not check.passed and check.check_name != TRUSTED:  # it repeats the other checks
                     partition = check.partition or ""
-                    text = (check.description or "").removeprefix(f"{partition}: ")
+                    text = without_name(check.description or "", partition)
                     self.doubts[f"check {check.check_name}", text].append(partition)
                     if check.blocking and check.severity == dg.AssetCheckSeverity.ERROR:
                         made.pop(partition, None)  # nothing is made from what a check refuses
@@ -252,9 +252,7 @@ class _Plan:
     def _report_doubts(self) -> None:
         """One line for what a check says of several partitions."""
         for (name, text), partitions in self.doubts.items():
-            more = f" and {len(partitions) - MAX_NAMED} more" if len(partitions) > MAX_NAMED else ""
-            named = ", ".join(partitions[:MAX_NAMED]) + more
-            self.tell(f"  {name}: {named}: {text}" if named else f"  {name}: {text}")
+            self.tell(f"  {name}: {named(partitions)}: {text}" if any(partitions) else f"  {name}: {text}")
         self.doubts.clear()
 
 

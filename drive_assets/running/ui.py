@@ -53,7 +53,7 @@ class Server:
     """0: it serves nothing."""
     env: Mapping[str, str] = field(default_factory=dict)
     page: str = "/"
-    """What to open first."""
+    """What the address with the token leads to."""
 
 
 def run_ui(host: str, port: int, mlflow_port: int, reports_port: int, tell: Log = print, has_token: bool = True) -> int:
@@ -75,25 +75,27 @@ def run_ui(host: str, port: int, mlflow_port: int, reports_port: int, tell: Log 
     token = read_token(home / TOKEN) if has_token else None
     linked = [urlsplit(address).hostname or host for address in addresses.values()]
     hosts = sorted({"127.0.0.1", "localhost", socket.gethostname(), host, *linked})
-    door = {front_door.SETTINGS: json.dumps({"token": token, "hosts": hosts})}
+    door = {"token": token, "hosts": hosts}
     module, definitions = [sys.executable, "-m"], ["-m", "drive_assets.definitions"]
     guarded = [*module, front_door.__name__]
     reports = ["drive_assets.cli", "reports", "--host", host, "--port", str(reports_port)]
     servers = [
-        Server("dagster", [*guarded, "dagster", *definitions, "-h", host, "-p", str(port)], port, door, LINEAGE),
+        Server("dagster", [*guarded, "dagster", *definitions, "-h", host, "-p", str(port)], port, {}, LINEAGE),
         Server("daemon", [str(Path(sys.executable).parent / "dagster-daemon"), "run", *definitions]),
-        Server("reports", [*module, *reports], reports_port, door),
+        Server("reports", [*module, *reports], reports_port),
     ]
     if "--mlflow-port" in options:
-        servers.append(_mlflow([*guarded, "mlflow", host, str(mlflow_port)], mlflow_port, door))
+        servers.append(_mlflow([*guarded, "mlflow", host, str(mlflow_port)], mlflow_port))
     logs = home / LOGS
     logs.mkdir(exist_ok=True)
     running: dict[str, psutil.Popen] = {}
     with locked(home / "ui.lock", 0.0, "{holder} serves the UI of this data root already: use that, or end it first."):
-        tell(f"Logs: {logs}. Press Ctrl-C to stop.")
+        tell(f"Servers start; the address of each follows when it answers. Logs: {logs}. Press Ctrl-C to stop.")
         try:
             for server in servers:
-                running[server.name] = _start(server, {**os.environ, **addresses, **server.env}, home, logs)
+                settings = {front_door.SETTINGS: json.dumps({**door, "page": server.page})} if server.port else {}
+                env = {**os.environ, **addresses, **server.env, **settings}
+                running[server.name] = _start(server, env, home, logs)
             return _watch(host, servers, running, logs, token, tell)
         except KeyboardInterrupt:
             return 0
@@ -136,7 +138,7 @@ def check_free(host: str, port: int, option: str) -> None:
             ) from error
 
 
-def _mlflow(command: Sequence[str], port: int, door: Mapping[str, str]) -> Server:
+def _mlflow(command: Sequence[str], port: int) -> Server:
     mlflow = Mlflow.from_environment()
     env = {
         # In the environment, not in the process list: the store's address may hold a password.
@@ -147,7 +149,7 @@ def _mlflow(command: Sequence[str], port: int, door: Mapping[str, str]) -> Serve
         "MLFLOW_ENABLE_AI_GATEWAY": "false",
         "MLFLOW_ENABLE_ASSISTANT_SANDBOX": "true",  # its assistant would run commands on this machine
     }
-    return Server("mlflow", command, port, {**env, **door}, table_of_trainings(mlflow.prepared()))
+    return Server("mlflow", command, port, env, table_of_trainings(mlflow.prepared()))
 
 
 def _start(server: Server, env: Mapping[str, str], home: Path, logs: Path) -> psutil.Popen:
@@ -184,9 +186,7 @@ def _watch(
                     f"status {status}, expected {front_door.FOREIGN_HOST}. Install the pinned packages."
                 )
             if status is not None:
-                page, mark, fragment = server.page.partition("#")
-                query = f"{'&' if '?' in page else '?'}token={token}" if token else ""
-                tell(f"{server.name:8} {address}{page}{query}{mark}{fragment}")
+                tell(f"{server.name:8} {address}{f'/?token={token}' if token else server.page}")
                 waiting.remove(server)
         time.sleep(0.5)
 

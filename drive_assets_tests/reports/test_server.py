@@ -111,7 +111,7 @@ def test_the_start_page_sorts_and_filters_recordings(client: TestClient) -> None
         return re.findall(r'href="/recording/[^"]+">([-_0-9]+)</a>', client.get(f"/{query}").text)
 
     page = client.get("/").text
-    texts = ("lost 30 %: look at the recorder", 'href="/h5_split/test"', ">60</td>", ">3.1</td>")
+    texts = ("lost 30 %: look at the recorder", 'href="/h5_split/test"', ">60.0</td>", ">3.1</td>")
     assert all(text in page for text in texts)
     assert shown() == NAMES and shown("?sort=recording&down=1") == NAMES[::-1]
     assert shown("?sort=minutes") == [*NAMES[1:], NAME]

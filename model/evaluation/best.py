@@ -100,8 +100,8 @@ def _needed_hours(difference: Interval, hours: float) -> str:
     if needed <= hours:
         return ""
     return (
-        f"; in docs/experiments.md a gain of {GAIN} took {GAIN_HOURS} hours of driving in train; to show it, test "
-        f"needs about {needed:.1f} and has {hours:.1f}"
+        f"; a gain of {GAIN} took {GAIN_HOURS} hours of driving in train (docs/experiments.md), and shows in about "
+        f"{needed:.1f} hours of test, which has {hours:.1f}"
     )
 
 
