@@ -19,7 +19,7 @@ from drive_assets.running.launchpad import Launchpad
 from model.common.code import code_version
 from model.common.files import sha256
 from model.recording.folder import Recording
-from model.recording.labels import LabelConfig, brake_source, future_labels, not_driven, write_future_labels
+from model.recording.labels import LabelConfig, brake_source, future_labels, row_reasons, write_future_labels
 from model.recording.schema import DEFAULT_TASKS, LABEL_COLUMNS, LABELS, TASKS, TIME
 
 
@@ -59,8 +59,9 @@ def _columns() -> Iterator[Column]:
 )
 def future_labels_asset(context: dg.AssetExecutionContext, config: LabelLaunchpad, storage: Storage) -> Iterator[Event]:
     """What the driver does one to five seconds after each row. **In:** the recording's telemetry. **Out:** braking,
-    coasting, brake force and accelerator position for each horizon, looked up by time. Cells past the end of the drive
-    and in gaps are empty (unknown), never False."""
+    coasting, brake force and accelerator position for each horizon, looked up by time. Cells past the end of the drive,
+    in gaps, and where driver assistance drives are empty (unknown), never False. Imported recordings also have slow_{h}s,
+    whether the car slows."""
 
     def label(name: str) -> dg.MaterializeResult:
         own = Recording(storage.recording(name))
@@ -71,17 +72,12 @@ def future_labels_asset(context: dg.AssetExecutionContext, config: LabelLaunchpa
         write_future_labels(path, labels[columns], config, brake_source(telemetry))
         version = sha256(path)[:12]
         link = {"report": report_link("future_labels", name, version)}
-        about = {"brake_labels": brake_source(telemetry), "not_driven": _reasons(telemetry, config.coast_threshold)}
+        reasons = row_reasons(telemetry, config.coast_threshold)
+        about = {"brake_labels": brake_source(telemetry), "unknown_as": dg.MetadataValue.json(reasons)}
         metadata = link | _metadata(path, labels) | about
         return dg.MaterializeResult(data_version=dg.DataVersion(version), metadata=metadata)
 
     yield from each_partition(context, label, bound_checks(context, storage))
-
-
-def _reasons(telemetry: pd.DataFrame, coast_threshold: float) -> str:
-    """Why labels are unknown, besides gaps and the end, and in how many rows."""
-    counts = {reason: int(rows.sum()) for reason, rows in not_driven(telemetry, coast_threshold).items()}
-    return "; ".join(f"{count} rows: {reason}" for reason, count in counts.items() if count)
 
 
 def _metadata(path: Path, labels: pd.DataFrame) -> dict[str, Any]:

@@ -35,7 +35,9 @@ def fits_telemetry(storage: Storage, name: str) -> dg.AssetCheckResult:
 )
 def plausible_rates(storage: Storage, name: str) -> dg.AssetCheckResult:
     labels = Recording(storage.recording(name)).labels()[list(LABELS)].astype("boolean")
-    rates, unknown = labels.mean().fillna(0.0).astype(float), float(labels.isna().to_numpy().mean())
+    known = labels.notna().mean()
+    rates = labels.mean().fillna(0.0).astype(float)
+    unknown = 1 - float(known[known > 0].mean() if known.any() else 0)  # of labels that the source gives at all
     problems = [
         f"{rates[label]:.0%} of {label} are true, more than {most:.0%}"
         for label, most in LABELS.items()

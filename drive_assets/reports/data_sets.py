@@ -1,6 +1,8 @@
 """Report pages of the splits, and of detectors and their data sets."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from drive_assets.reports.links import file_link
 from drive_assets.reports.page import Cell, Link, Page, Picture, Section, Table, drawn
@@ -63,10 +65,18 @@ def manifest_page(storage: Storage) -> Page:
                 Table(("recording", "split", *columns), by_recording),
             ),
             *left_out,
+            *_sources(manifest),
             Section("Content", table=Table.of(content)),
             Section("Files", links=[Link("dataset_config.json", file_link(storage, storage.manifest))]),
         ],
     )
+
+
+def _sources(manifest: Mapping[str, Any]) -> list[Section]:
+    """How many recordings come from each source."""
+    sources = manifest.get("sources")  # not in manifests of earlier versions
+    table = Table([*sources[0]], [[*source.values()] for source in sources]) if sources else None
+    return [Section("Sources", table=table)] if table else []
 
 
 def split_page(storage: Storage, name: str) -> Page:

@@ -14,8 +14,9 @@ from model.annotation.plots import annotation_overview, framed_boxes
 from model.common.errors import DataError
 from model.common.images import evenly, small_jpeg
 from model.recording.folder import Recording, inspect_recording
+from model.recording.labels import brake_source, future_labels, row_reasons
 from model.recording.plots import drive_timeline
-from model.recording.schema import BINARY_LABELS
+from model.recording.schema import SLOW_LABELS, TASKS
 
 TILES, TILE_WIDTH, TILE_BYTES = 9, 400, 40_000
 THUMBNAIL_WIDTH = 160
@@ -44,6 +45,7 @@ def recording_page(storage: Storage, name: str) -> Page:
             "MB of frames": round(report.frame_bytes / 1e6, 1),
         },
         sections=[
+            *([Section("Source", table=Table.of(_source(recording)))] if recording.imported else []),
             Section("Frames over the drive", pictures=_frames(storage, recording), side_by_side=True),
             Section("Telemetry and labels", pictures=[_timeline(recording)]),
             Section("Telemetry rows", table=Table.of(counts)),
@@ -98,11 +100,13 @@ def annotations_page(storage: Storage, name: str) -> Page:
 
 
 def labels_page(storage: Storage, name: str) -> Page:
-    """How often each label is true, how often it is unknown, and when."""
+    """How often each label is true, how often it is unknown, when, and why."""
     recording = Recording(storage.recording(name))
-    labels = recording.labels()
+    telemetry, config = recording.telemetry()[0], recording.label_config()
+    labels = recording.labels().assign(**future_labels(telemetry, config)[list(SLOW_LABELS)])
+    reasons = {"labels of the brake": brake_source(telemetry)} | row_reasons(telemetry, config.coast_threshold)
     rows: list[list[Cell]] = []
-    for label in BINARY_LABELS:
+    for label in TASKS:
         known, true = int(labels[label].count()), int(labels[label].sum())
         rows.append([label, true, known, len(labels) - known, f"{true / known:.1%}" if known else None])
     return Page(
@@ -112,8 +116,23 @@ def labels_page(storage: Storage, name: str) -> Page:
         sections=[
             Section("Over time", pictures=[_timeline(recording)]),
             Section("Rates", table=Table(("label", "true", "known", "unknown", "rate"), rows)),
+            Section("Where they come from, and rows in which they are unknown", table=Table.of(reasons)),
         ],
     )
+
+
+def _source(recording: Recording) -> dict[str, Cell]:
+    """Where an imported recording comes from, and what to know about it."""
+    origin = recording.imported
+    known = {key: origin[key] for key in ("kind", "licence", "attribution", "imported") if origin.get(key)}
+    doubt, notes = origin.get("offset_doubt_s"), enumerate(origin.get("notes", []), start=1)
+    trusted = "the clocks are trusted" if doubt is None else f"estimated, within {doubt:.2g} s"
+    return {
+        **known,
+        "drivetrain": recording.drivetrain,
+        "offset of the log's clock": f"{origin.get('offset_s', 0):+.2f} s, {trusted}",
+        **{f"note {number}": note for number, note in notes},
+    }
 
 
 def film_parts(recording: Recording) -> list[slice]:

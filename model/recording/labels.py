@@ -122,6 +122,12 @@ def pressed(telemetry: pd.DataFrame, coast_threshold: float) -> npt.NDArray[np.i
     return (telemetry[PEDAL].to_numpy() >= coast_threshold).astype(np.int8)
 
 
+def row_reasons(telemetry: pd.DataFrame, coast_threshold: float) -> dict[str, str]:
+    """`not_driven` in words: the share of rows by reason, where there are any."""
+    counts = {reason: int(rows.sum()) for reason, rows in not_driven(telemetry, coast_threshold).items()}
+    return {reason: f"{count} of {len(telemetry)} rows" for reason, count in counts.items() if count}
+
+
 def brake_source(telemetry: pd.DataFrame) -> str:
     """Where brake labels come from: measured; derived, by `derived_brake`; or unknown, as they then all are."""
     return "measured" if BRAKE in telemetry else "derived" if DERIVED_BRAKE in telemetry else "unknown"

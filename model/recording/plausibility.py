@@ -20,7 +20,7 @@ import pandas as pd
 from model.recording.folder import parse_recording_name
 from model.recording.frame_files import is_whole
 from model.recording.gears import fitting_gear
-from model.recording.labels import INFERRED, LabelConfig, not_driven, pressed, speed_change, switch
+from model.recording.labels import INFERRED, LabelConfig, not_driven, pressed, row_reasons, speed_change, switch
 from model.recording.schema import BRAKE, CHANNELS, GEARS, PEDAL, STEP_MS, WINDOW_FRAMES
 from model.recording.telemetry import TelemetryReport
 
@@ -113,12 +113,8 @@ def _remarks(telemetry: pd.DataFrame, report: TelemetryReport, coast_threshold: 
     if report.gear_inferred > GUESSED_SHARE * len(telemetry):
         text = f"the gear of {report.gear_inferred} of {len(telemetry)} rows is none of 0 to {GEARS - 1}"
         remarks.append(("gear", f"{text}: it follows from speed and engine speed by the ratios of one car"))
-    for reason, rows in not_driven(telemetry, coast_threshold).items():
-        if rows.any():
-            text = (
-                f"{reason} in {rows.sum()} of {len(telemetry)} rows: labels there are unknown, and no window ends there"
-            )
-            remarks.append(("assistance", text))
+    for reason, rows in row_reasons(telemetry, coast_threshold).items():
+        remarks.append(("assistance", f"{rows}: {reason}; labels there are unknown, and no window ends there"))
     if report.backwards:
         remarks.append(("clock", f"the clock was set back {report.backwards} times"))
     if report.longest_gap_s > LONGEST_GAP_S:
