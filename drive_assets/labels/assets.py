@@ -60,8 +60,8 @@ def _columns() -> Iterator[Column]:
 def future_labels_asset(context: dg.AssetExecutionContext, config: LabelLaunchpad, storage: Storage) -> Iterator[Event]:
     """What the driver does one to five seconds after each row. **In:** the recording's telemetry. **Out:** braking,
     coasting, brake force and accelerator position for each horizon, looked up by time. Cells past the end of the drive,
-    in gaps, and where driver assistance drives are empty (unknown), never False. Imported recordings also have slow_{h}s,
-    whether the car slows."""
+    in gaps, and where driver assistance drives are empty (unknown), never False. Those of imported recordings say, too,
+    whether the car slows (slow_{h}s)."""
 
     def label(name: str) -> dg.MaterializeResult:
         own = Recording(storage.recording(name))

@@ -113,8 +113,8 @@ def _remarks(telemetry: pd.DataFrame, report: TelemetryReport, coast_threshold: 
     if report.gear_inferred > GUESSED_SHARE * len(telemetry):
         text = f"the gear of {report.gear_inferred} of {len(telemetry)} rows is none of 0 to {GEARS - 1}"
         remarks.append(("gear", f"{text}: it follows from speed and engine speed by the ratios of one car"))
-    for reason, rows in row_reasons(telemetry, coast_threshold).items():
-        remarks.append(("assistance", f"{rows}: {reason}; labels there are unknown, and no window ends there"))
+    if rows := row_reasons(telemetry, coast_threshold).get(INFERRED):  # signals that say so leave no doubt
+        remarks.append(("assistance", f"{rows}: {INFERRED}; labels there are unknown, and no window ends there"))
     if report.backwards:
         remarks.append(("clock", f"the clock was set back {report.backwards} times"))
     if report.longest_gap_s > LONGEST_GAP_S:
