@@ -75,13 +75,13 @@ class View:
         return float(np.interp(ahead, _GRID_M, self.across))
 
     def project(self, points: Points) -> Points:
-        """(N,3) metres, all at least NEAR_M ahead -> (N,2) px."""
+        """(N,3) metres, all at least NEAR_M ahead -> (N,2) px, limited to the range that OpenCV can draw."""
         ahead = points[:, 2]
         scale = self.camera.focal / ahead
         pixels = np.empty((len(points), 2))
         pixels[:, 0] = self.camera.width / 2 + scale * (points[:, 0] + np.interp(ahead, _GRID_M, self.across))
         pixels[:, 1] = self.camera.horizon + self.pitch_px - scale * (points[:, 1] + np.interp(ahead, _GRID_M, self.up))
-        return pixels
+        return pixels.clip(-16_000, 16_000)
 
     def polygons(self, polygons: Sequence[Points]) -> list[Points]:
         """Project polygons of (N,3) metres, clipped in front of the camera; (0,2) if none of one lies ahead."""

@@ -24,8 +24,8 @@ Stretches = list[tuple[float, float]]
 
 
 def fixed(points: Points) -> NDArray[np.int32]:
-    """OpenCV's fixed-point px, limited to the range that it can draw."""
-    return np.rint(points.clip(-16000, 16000) * (1 << SUBPIXEL_BITS)).astype(np.int32)
+    """OpenCV's fixed-point px."""
+    return np.rint(points * (1 << SUBPIXEL_BITS)).astype(np.int32)
 
 
 def fill(image: Image, points: Points, colour: Colour) -> None:
@@ -94,7 +94,12 @@ class Scenery:
     def _ground(self, image: Image, view: View, y: float) -> None:
         """Grass and asphalt in bands from far to near, each lit by its distance."""
         asphalt = _ASPHALT * (0.72 if self.look.weather == "rain" else 1.0)
-        self._strip(image, view, 1e4, -1e4, _GRASS)
+        middle = np.stack([np.zeros_like(self.ahead), np.zeros_like(self.ahead), self.ahead], axis=1)
+        below = np.minimum.accumulate(view.project(middle)[:, 1])
+        rows = np.arange(int(below[-1]), len(image))
+        ahead = np.interp(rows, below[::-1], self.ahead[::-1])
+        grass = self.look.lit(np.broadcast_to(_GRASS, (len(rows), 3)), ahead).astype(np.uint8)
+        cv2.resize(grass[:, None], (image.shape[1], len(rows)), dst=image[rows[0] :], interpolation=cv2.INTER_NEAREST)
         self._strip(image, view, 1.4 - y, _RIGHT_M - 2.6 - y, asphalt)
         for start, end in self._near(self.road.weaves, view):
             self._strip(image, view, _RIGHT_M - 2.4 - y, _RIGHT_M - LANE_WIDTH_M - 2.4 - y, asphalt, start, end)
@@ -125,15 +130,21 @@ class Scenery:
     ) -> None:  # fmt: skip
         """A band along the road from `left` to `right` (m left of the camera) and from height `low` to `high`."""
         near, far = max(start - view.s, NEAR_M), min(end - view.s, 600.0)
-        if near >= far:
-            return
-        ahead = np.array([near, *self.ahead[(self.ahead > near) & (self.ahead < far)], far])
-        points = np.empty((2, len(ahead), 3))
-        points[0, :, :2], points[1, :, :2], points[..., 2] = (-left, low), (-right, high), ahead
-        one, other = view.project(points.reshape(-1, 3)).reshape(2, -1, 2)
-        tones = self.look.lit(np.broadcast_to(colour, (len(ahead), 3)), ahead).tolist()
-        quads = fixed(np.stack([one[:-1], one[1:], other[1:], other[:-1]], axis=1))
-        for quad, tone in zip(quads[::-1], tones[-2::-1], strict=True):
+        if near < far:
+            ahead = np.array([near, *self.ahead[(self.ahead > near) & (self.ahead < far)], far])
+            self._bands(image, view, left, right, colour, ahead[:-1], ahead[1:], low, high)
+
+    def _bands(
+        self, image: Image, view: View, left: float, right: float, colour: Colour,
+        near: Points, far: Points, low: float = 0.0, high: float = 0.0,
+    ) -> None:  # fmt: skip
+        """As `_strip`, one straight piece for each distance `near` and `far` (m ahead)."""
+        points = np.empty((len(near), 4, 3))
+        points[:, :2, :2], points[:, 2:, :2] = (-left, low), (-right, high)
+        points[:, ::3, 2], points[:, 1:3, 2] = near[:, None], far[:, None]
+        quads = fixed(view.project(points.reshape(-1, 3))).reshape(-1, 4, 2)
+        tones = self.look.lit(np.broadcast_to(colour, (len(near), 3)), near).tolist()
+        for quad, tone in zip(quads[::-1], tones[::-1], strict=True):
             cv2.fillConvexPoly(image, quad, tone, cv2.LINE_AA, SUBPIXEL_BITS)
 
     def _near(self, stretches: Iterable[tuple[float, float]], view: View) -> Stretches:
@@ -146,17 +157,20 @@ class Scenery:
 
     def _markings(self, image: Image, view: View, y: float) -> None:
         white, weaves = _WHITE * (0.8 if self.look.weather == "rain" else 1.0), self.road.weaves
-        lines = [(-0.02, 0.18, [(-1e9, 1e9)])]
-        lines += [(_RIGHT_M + 0.2, 0.22, self._between(weaves, view))]
-        lines += [(_RIGHT_M - LANE_WIDTH_M + 0.2, 0.2, self._near(weaves, view))]
-        for lane in range(1, LANES):
-            lines.append((0.075 - LANE_WIDTH_M * lane, 0.15, _dashes(view.s, view.s + FARTHEST_M, 18.0)))
-        for start, end in self._near(weaves, view):
-            dashes = _dashes(max(start, view.s), min(end, view.s + FARTHEST_M), 12.0)
-            lines.append((_RIGHT_M + 0.15, 0.3, dashes))
-        for left, width, stretches in lines:
+        self._strip(image, view, -0.02 - y, -0.2 - y, white)
+        for left, stretches in (
+            (_RIGHT_M + 0.2, self._between(weaves, view)),
+            (_RIGHT_M - LANE_WIDTH_M + 0.2, self._near(weaves, view)),
+        ):
             for start, end in stretches:
-                self._strip(image, view, left - y, left - width - y, white, start, end)
+                self._strip(image, view, left - y, left - 0.22 - y, white, start, end)
+        dashed = [(0.075 - LANE_WIDTH_M * lane, 0.15, 18.0, view.s, view.s + FARTHEST_M) for lane in range(1, LANES)]
+        for start, end in self._near(weaves, view):
+            dashed.append((_RIGHT_M + 0.15, 0.3, 12.0, max(start, view.s), min(end, view.s + FARTHEST_M)))
+        for left, width, period, start, end in dashed:
+            dashes = np.arange(np.floor(start / period) * period, end, period) - view.s
+            near, far = dashes.clip(NEAR_M), dashes + 6.0
+            self._bands(image, view, left - y, left - width - y, white, near[far > near], far[far > near])
 
     def _rails(self, image: Image, view: View, y: float) -> None:
         """The concrete wall on the left and the guard rail on the right."""
@@ -185,12 +199,6 @@ class Scenery:
         for i in np.flatnonzero(seen).tolist():
             for shape, colour in ((self.trunk_shape, trunk), (self.crown_shape, dark), (self.light_shape, bright)):
                 fill(image, foot[i] + shape * tall[i], colour[i])
-
-
-def _dashes(start: float, end: float, period: float) -> Stretches:
-    """Dashes of 6 m whose starts are the multiples of `period`, those under way at `start` included."""
-    starts = np.arange(np.floor(start / period) * period, end, period)
-    return [(each, each + 6.0) for each in starts.tolist()]
 
 
 def _crown(rng: np.random.Generator) -> Points:
