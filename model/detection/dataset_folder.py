@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.common.config import fingerprint
-from model.common.files import explained_errors, fsync, locked
+from model.common.files import explained_errors, fsync, locked, temporary_folder
 from model.common.images import contact_sheet, evenly
 
 PARTS = ("train", "val")
@@ -19,52 +19,36 @@ MOSAIC_TILES = 9
 
 
 @contextmanager
-def replaced_folder(output: Path) -> Iterator[tuple[Path, list[Path]]]:
+def replaced_folder(output: Path) -> Iterator[Path]:
     """Yield a new folder that replaces `output` at the end of the block; on an error nothing changes.
 
-    One process at a time fills it. Yielded with it are the earlier folders whose files can be linked: `output`, and
-    the folder of a killed run, which is removed at the end.
+    One process at a time fills it.
     """
-    output.parent.mkdir(parents=True, exist_ok=True)
-    hidden = f".{output.name}"
-    new, old, left = (output.with_name(f"{hidden}.{kind}") for kind in ("new", "old", "left"))
-    with locked(output.with_name(f"{hidden}.lock")), explained_errors(output):
+    old = output.with_name(f".{output.name}.old")
+    with (
+        locked(output.with_name(f".{output.name}.lock")),
+        explained_errors(output),
+        temporary_folder(output) as new,
+    ):
         if old.exists() and not output.exists():  # killed between the two renames
             old.rename(output)
         shutil.rmtree(old, ignore_errors=True)
-        if new.exists():
-            shutil.rmtree(left, ignore_errors=True)
-            new.rename(left)
-        new.mkdir()
-        try:
-            yield new, [folder for folder in (output, left) if folder.exists()]
-            fsync(new)
-            if output.exists():
-                output.rename(old)
-            new.rename(output)
-            fsync(output.parent)
-        except Exception:  # after an interruption, which is none, the next run links these files
-            if old.exists() and not output.exists():
-                old.rename(output)
-            shutil.rmtree(new, ignore_errors=True)
-            raise
-        for folder in (old, left):
-            shutil.rmtree(folder, ignore_errors=True)
+        yield new
+        fsync(new)
+        if output.exists():
+            output.rename(old)
+        new.rename(output)
+        fsync(output.parent)
+        shutil.rmtree(old, ignore_errors=True)
 
 
-def known_images(folders: Sequence[Path]) -> dict[str, Path]:
-    """The images of earlier data sets by file name."""
-    parts = [folder / "images" / part for folder in reversed(folders) for part in PARTS]
-    return {entry.name: Path(entry.path) for part in parts if part.is_dir() for entry in os.scandir(part)}
-
-
-def link_or_copy(source: Path, target: Path) -> None:
+def link_or_copy(source: str, target: str) -> None:
     """A hard link where the file system can, else a symbolic one, else a copy."""
     try:
         os.link(source, target)
     except OSError:
         try:
-            target.symlink_to(source.resolve())
+            Path(target).symlink_to(Path(source).resolve())
         except OSError:
             shutil.copyfile(source, target)
 

@@ -26,10 +26,16 @@ TIMEOUT_S = (15.0, 60.0)
 PROGRESS_S = 10.0
 SPARE_BYTES = 200 * 1024 * 1024
 EXTRACTED = ".extracted.json"
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)
+"""What reading a damaged archive raises."""
 
 
 class NotOnServer(DataError):
     """The server has no such file."""
+
+
+class DamagedArchive(DataError):
+    """An archive cannot be extracted, or does not hold what is expected."""
 
 
 @dataclass(frozen=True)
@@ -151,42 +157,46 @@ def _zip_damage(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             bad = archive.testzip()
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, OSError) as error:
+    except (*DAMAGE, OSError) as error:
         return str(error)
     return f"wrong CRC of {bad}" if bad else ""
 
 
 def extract_archives(
-    raw: Path, archives: Sequence[Path], wanted: Callable[[str], bool], log: Log = lambda line: None
+    folder: Path, archives: Sequence[Path], wanted: Callable[[str], bool], log: Log = lambda line: None
 ) -> None:
-    """Extract the regular files whose names are `wanted` from tar archives into `raw`, each archive once.
+    """Extract the regular files whose names are `wanted` from zip or tar archives into `folder`, each archive once.
 
     Nothing else is extracted, be it a link, a device or a name that leads out of the archive. The files are moved into
-    `raw` once the archive is read to its end.
+    `folder` once the archive is read to its end.
 
     Raises:
-        DataError: an archive is damaged or holds no wanted file.
+        DamagedArchive: an archive is damaged or holds no wanted file.
     """
-    done = _read_json(raw / EXTRACTED)
+    done = _read_json(folder / EXTRACTED)
     for archive in archives:
         stamp = f"{archive.stat().st_size} {archive.stat().st_mtime_ns}"
         if done.get(archive.name) == stamp:
             continue
         log(f"Extracting {archive.name}")
         try:
-            with explained_errors(raw / archive.name), temporary_folder(raw / archive.name) as folder:
-                with tarfile.open(archive, "r|*") as opened:
-                    members = (member for member in opened if member.isfile() and wanted(member.name))
-                    opened.extractall(folder, members, filter="data")
-                files = [path for path in folder.rglob("*") if path.is_file()]
+            with explained_errors(folder / archive.name), temporary_folder(folder / archive.name) as new:
+                if archive.suffix == ".zip":
+                    with zipfile.ZipFile(archive) as opened:
+                        opened.extractall(new, [name for name in opened.namelist() if wanted(name)])
+                else:
+                    with tarfile.open(archive, "r|*") as tar:
+                        members = (member for member in tar if member.isfile() and wanted(member.name))
+                        tar.extractall(new, members, filter="data")
+                files = [path for path in new.rglob("*") if path.is_file()]
                 for file in files:
-                    target = raw / file.relative_to(folder)
+                    target = folder / file.relative_to(new)
                     target.parent.mkdir(parents=True, exist_ok=True)
                     file.replace(target)
-        except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-            raise DataError(f"{archive} cannot be extracted ({error}): delete it and download it again.") from error
+        except (*DAMAGE, tarfile.TarError, OSError) as error:
+            raise DamagedArchive(f"{archive} cannot be extracted ({error}): download it again.") from error
         if not files:
-            raise DataError(f"{archive} holds none of the expected files: is it the right archive?")
+            raise DamagedArchive(f"{archive} holds none of the expected files: is it the right archive?")
         done[archive.name] = stamp
-        write_json(raw / EXTRACTED, done)
+        write_json(folder / EXTRACTED, done)
         log(f"{archive.name}: {len(files):,} files extracted")

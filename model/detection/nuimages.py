@@ -14,10 +14,9 @@ from pydantic import Field
 from model.common.config import Config
 from model.common.errors import DataError
 from model.common.progress import Log
-from model.detection.dataset_folder import PARTS, replaced_folder
 from model.detection.downloads import Remote, extract_archives
 from model.detection.json_rows import json_rows
-from model.detection.yolo_dataset import DatasetReport, DatasetWriter, Labels, split_groups
+from model.detection.yolo_dataset import DatasetReport, LabelledImage, split_groups, write_dataset
 
 CLASSES = ("person", "vehicle.car", "vehicle.motorcycle", "vehicle.bus", "vehicle.truck", "trafficcone")
 CATEGORIES = {
@@ -62,18 +61,9 @@ def convert_nuimages(raw: Path, output: Path, config: NuimagesConfig, log: Log =
         DataError: no tables, a table that is broken or has no such column, no usable image; names it.
     """
     report = DatasetReport()
-    tables = {name: _read_table(raw / name, config, report, log) for name in _sets(raw, config)}
-    part_of = _split(tables, config)
-    with replaced_folder(output) as (new, _):
-        writer = DatasetWriter(new, CLASSES, report)
-        placed: set[str] = set()
-        for name, table in tables.items():
-            for part in PARTS:
-                files = {i: file for i, file in enumerate(table.files) if part_of[name, table.groups[i]] == part}
-                used = writer.add(part, table, _images(raw, files, placed, report))
-                report.groups[part] += sorted({table.groups[i] for i in used})
-                log(f"{name}: {len(used):,} images to {part}")
-        writer.finish(raw, f"images of {', '.join(config.cameras)} under samples/ as the tables name them")
+    sets = {name: _read_set(raw, name, config, report, log) for name in _sets(raw, config)}
+    part_of = _split({name: {image.group for image in images} for name, images in sets.items()}, config)
+    write_dataset(output, raw, CLASSES, [image for images in sets.values() for image in images], part_of, report, log)
     return report
 
 
@@ -126,43 +116,45 @@ def _rows(path: Path, *columns: str) -> Iterator[tuple[Any, ...]]:
             raise DataError(f"{path}, row {number}: no {error}; expected {', '.join(columns)}.") from error
 
 
-def _read_table(folder: Path, config: NuimagesConfig, report: DatasetReport, log: Log) -> Labels:
-    table, image_of_token = _read_images(folder, config, report)
-    log(f"{folder.name}: {len(table.files):,} images of {', '.join(config.cameras)}")
-    category_of = dict(_rows(folder / "category.json", "token", "name"))
+def _read_set(raw: Path, name: str, config: NuimagesConfig, report: DatasetReport, log: Log) -> list[LabelledImage]:
+    """The key frames of the chosen cameras with their boxes."""
+    images, unused = _read_images(raw, raw / name, config, report)
+    log(f"{name}: {len(images):,} images of {', '.join(config.cameras)}")
+    path = raw / name / "object_ann.json"
+    category_of = dict(_rows(raw / name / "category.json", "token", "name"))
     class_of = {token: CLASSES.index(CATEGORIES[name]) for token, name in category_of.items() if name in CATEGORIES}
-    path = folder / "object_ann.json"
-    for token, category, image, box in _rows(path, "token", "category_token", "sample_data_token", "bbox"):
-        index = image_of_token.get(image, -1)
-        if index is None:  # of another camera
+    for token, category, key, box in _rows(path, "token", "category_token", "sample_data_token", "bbox"):
+        if key in unused:
             continue
         if category in category_of and category not in class_of:
             report.drop("boxes of other classes")
             continue
         try:
             x1, y1, x2, y2 = box
-            if index < 0:
-                raise ValueError
-            table.add_box(index, class_of[category], x1, y1, x2, y2)
+            if reason := images[key].add_box(class_of[category], x1, y1, x2, y2, config.min_box_px):
+                report.drop(reason)
         except (LookupError, TypeError, ValueError):
-            text = f"category {category}, image {image}, bbox {str(box)[:60]}"
+            text = f"category {category}, image {key}, bbox {str(box)[:60]}"
             report.drop("boxes that cannot be read", 1, f"{path}, {token}: {text}.")
-    return table
+    return list(images.values())
 
 
-def _read_images(folder: Path, config: NuimagesConfig, report: DatasetReport) -> tuple[Labels, dict[str, int | None]]:
-    """The key frames of the chosen cameras, and their index by token (None: another camera's or unusable)."""
+def _read_images(
+    raw: Path, folder: Path, config: NuimagesConfig, report: DatasetReport
+) -> tuple[dict[str, LabelledImage], set[str]]:
+    """The key frames of the chosen cameras by token, and the tokens of unusable ones and those of other cameras."""
     camera_of = _cameras(folder, config)
     logfile_of = dict(_rows(folder / "log.json", "token", "logfile"))
     log_of = {key: log for log, key in _rows(folder / "sample.json", "log_token", "key_camera_token")}
-    table, index_of = Labels(config.min_box_px, report), dict[str, int | None]()
+    images, unused = dict[str, LabelledImage](), set[str]()
     path = folder / "sample_data.json"
     columns = ("token", "calibrated_sensor_token", "filename", "width", "height")
     for token, sensor, file, width, height in _rows(path, *columns):
         if token not in log_of:  # between the key frames; without boxes
             continue
-        log, index_of[token] = log_of.pop(token), None
+        log = log_of.pop(token)
         if sensor in camera_of and camera_of[sensor] not in config.cameras:
+            unused.add(token)
             continue
         sized = isinstance(width, int) and isinstance(height, int) and min(width, height) > 0
         if not isinstance(file, str) or not _FILE.match(file):
@@ -170,16 +162,17 @@ def _read_images(folder: Path, config: NuimagesConfig, report: DatasetReport) ->
         if sensor not in camera_of or log not in logfile_of or not sized:
             text = f"calibrated sensor {sensor}, log {log}, size {width}x{height}"
             report.drop("images whose rows cannot be read", 1, f"{path}, {token}: {text}.")
+            unused.add(token)
         else:
             name = PurePosixPath(file).name
-            index_of[token] = table.add_image(name, file, str(logfile_of[log]), (width, height))
+            images[token] = LabelledImage(f"{raw}/{file}", name, str(logfile_of[log]), width, height)
     if log_of:
         report.drop(
             "samples whose image is not in sample_data",
             len(log_of),
             f"{folder / 'sample.json'}: key_camera_token {next(iter(log_of))} is not in sample_data.json.",
         )
-    return table, index_of
+    return images, unused
 
 
 def _cameras(folder: Path, config: NuimagesConfig) -> dict[str, str | None]:
@@ -194,28 +187,11 @@ def _cameras(folder: Path, config: NuimagesConfig) -> dict[str, str | None]:
     return {token: channel_of.get(sensor) for token, sensor in calibrated}
 
 
-def _split(tables: dict[str, Labels], config: NuimagesConfig) -> dict[tuple[str, str], str]:
-    """Train or val by set and log: as published, else by log. A log that two sets share is trained on."""
-    logs = {name: set(table.groups) for name, table in tables.items()}
-    every = sorted(set().union(*logs.values()))
-    if set(PUBLISHED) <= set(tables):
-        published = dict.fromkeys(every, "train") | {
-            log: "val" for log in every if all(PUBLISHED.get(name) == "val" for name in logs if log in logs[name])
-        }
-        if len(set(published.values())) == len(PARTS):
-            return {(name, log): published[log] for name in logs for log in logs[name]}
-    part_of = split_groups(every, config.val_share) if every else {}
-    return {(name, log): part_of[log] for name in logs for log in logs[name]}
-
-
-def _images(raw: Path, files: Mapping[int, str], placed: set[str], report: DatasetReport) -> Iterator[tuple[int, Path]]:
-    """Index and path of the files that exist. `placed` holds the names of all sets so far."""
-    for index, file in files.items():
-        image = raw / file
-        if image.name in placed:
-            report.drop("images that occur twice")
-        elif not image.is_file():
-            report.drop("images that are missing", 1, f"{image} is missing.")
-        else:
-            placed.add(image.name)
-            yield index, image
+def _split(logs: Mapping[str, set[str]], config: NuimagesConfig) -> dict[str, str]:
+    """Train or val by log, from the logs of each set: as published, else anew. A log of two sets is trained on."""
+    every = set().union(*logs.values())
+    if set(PUBLISHED) <= set(logs):
+        trained = set().union(*(logs[name] for name in logs if PUBLISHED.get(name) != "val"))
+        if trained and every - trained:
+            return {log: "train" if log in trained else "val" for log in every}
+    return split_groups(sorted(every), config.val_share) if every else {}
