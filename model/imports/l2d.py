@@ -19,6 +19,7 @@ from model.common.progress import Log
 from model.imports.kinds import Drive, Importer
 from model.imports.logs.raw import Found
 from model.imports.pictures import encoded, half_seconds, open_video
+from model.imports.signals import EPOCH, LATEST
 from model.imports.writing import Clock, Origin, write_recording
 
 CAMERA = "observation.images.front_left"
@@ -142,6 +143,8 @@ def _episodes(folder: Path) -> list[Episode]:
             spans[data] = clocks.groupby("episode_index")[CLOCK].agg(["min", "max"]) / 1e9
         if index in spans[data].index:
             start, end = spans[data].loc[[index]].to_numpy(float)[0].tolist()
+            if not EPOCH < start <= end < LATEST:
+                raise DataError(f"{data}: {CLOCK} of episode {index} is not in ns since 1970: download it again.")
             session = str(row.get("session_id") or row.get("canonical_name") or index)
             found.append(Episode(index, data, video, from_s, start, end, session))
     if not found:

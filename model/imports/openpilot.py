@@ -24,7 +24,7 @@ from model.imports.extras import library
 from model.imports.kinds import Drive, Importer
 from model.imports.logs.raw import Found
 from model.imports.pictures import encoded, half_seconds, open_video, probe, time_in_name
-from model.imports.signals import EPOCH
+from model.imports.signals import EPOCH, LATEST
 from model.imports.writing import Clock, Origin, write_recording
 
 ZONE = "UTC"
@@ -45,17 +45,15 @@ _MESSAGES = {
     "selfdriveState": (130, "SelfdriveState"),
 }
 """Number in the union of messages, and type, of those that are read."""
+_FRAMES = ("roadEncodeIdx", "qRoadEncodeIdx")
 _SCHEMA = """\
 @0xaaaaaaaaaaaaaaa3;
-enum GearShifter {{
-  unknown @0; park @1; drive @2; neutral @3; reverse @4; sport @5; low @6; brake @7; eco @8; manumatic @9;
-}}
 struct CruiseState {{ enabled @0 :Bool; }}
 struct CarState {{
   errors @0 :AnyPointer; vEgo @1 :Float32; wheelSpeeds @2 :AnyPointer; gas @3 :Float32; gasPressed @4 :Bool;
   brake @5 :Float32; brakePressed @6 :Bool; steeringAngleDeg @7 :Float32; steeringTorque @8 :Float32;
   steeringPressed @9 :Bool; cruiseState @10 :CruiseState; buttonEvents @11 :AnyPointer; canMonoTimes @12 :AnyPointer;
-  events @13 :AnyPointer; gearShifter @14 :GearShifter;
+  events @13 :AnyPointer; gearShifter @14 :UInt16;
 }}
 struct SelfdriveState {{ state @0 :UInt16; enabled @1 :Bool; }}
 struct ControlsState {{
@@ -74,6 +72,8 @@ struct Event {{ logMonoTime @0 :UInt64; valid @67 :Bool = true; union {{
 }} }}
 """
 """The part of log.capnp and car.capnp that is read, with placeholders for the rest."""
+_REVERSE = 4
+"""Of the enumeration of gears."""
 _CHANNELS = {
     "SPEED": "carState.vEgo",
     "ACCELERATOR_PRESSED": "carState.gasPressed",
@@ -123,7 +123,7 @@ class Openpilot(Importer):
         drives = []
         for numbered in routes.values():
             segments = [numbered[number] for number in sorted(numbered)]
-            start, shift = _beginning(segments, zone)
+            start, shift, _ = _beginning(segments, zone)
             name = Clock(start + shift, zone).name(start + shift)
             files = [file for segment in segments for file in (segment.log, segment.camera) if file]
             drives.append(Drive(self.kind, name, path, tuple(files), options))
@@ -132,8 +132,8 @@ class Openpilot(Importer):
     def write(self, drive: Drive, folder: Path, log: Log) -> None:
         zone = drive.options.get("zone", ZONE)
         segments = [_segment(path) for path in drive.files if _LOG.fullmatch(path.name)]
-        start, shift = _beginning(segments, zone)
-        origin = Origin(self.kind)
+        start, shift, note = _beginning(segments, zone)
+        origin = Origin(self.kind, notes=[note] if note else [])
         minutes: list[Minute] = []
         frames = _frames(segments, shift, minutes, origin, log)
         write_recording(
@@ -162,24 +162,26 @@ def _segment(log: Path) -> Segment:
     return Segment(numbered["route"], int(numbered["number"]), log, camera)
 
 
-def _beginning(segments: Sequence[Segment], zone: str) -> tuple[float, float]:
-    """s of the device's clock at the route's first frame, and what to add to it for s since 1970.
+def _beginning(segments: Sequence[Segment], zone: str) -> tuple[float, float, str]:
+    """s of the device's clock at the route's first frame, what to add to it for s since 1970, and a note on that.
 
     The log's wall time tells; else the route's name, as older ones have a date; else when the log was written.
     """
     first: float | None = None
     for segment in segments:
         try:
-            for kind, event in _events(segment.log):
-                if first is None and kind in ("roadEncodeIdx", "qRoadEncodeIdx"):
-                    first = _encoded_at(event, kind)
-                if kind == "clocks" and event.valid and event.clocks.wallTimeNanos / 1e9 > EPOCH and first is not None:
-                    return first, event.clocks.wallTimeNanos / 1e9 - event.logMonoTime / 1e9
+            for kind, t, values in _events(segment.log):
+                if first is None and kind in _FRAMES:
+                    first = values[1]
+                if kind == "clocks" and EPOCH < values[0] < LATEST and first is not None:
+                    return first, values[0] - t, ""
         except DataError:
             continue  # is reported when the segment is read
     named = time_in_name(segments[0].route.replace("--", "_"), zone)
-    start = segments[0].log.stat().st_mtime if named is None else named
-    return first or 0.0, start - (first or 0.0)
+    if named is not None:
+        return first or 0.0, named - (first or 0.0), ""
+    written = segments[0].log.stat().st_mtime
+    return first or 0.0, written - (first or 0.0), "The date is that of the file: neither the log nor its name has one."
 
 
 def _frames(
@@ -240,20 +242,17 @@ def read_minute(segment: Segment) -> Minute:
     video = "roadEncodeIdx" if segment.camera is not None and segment.camera.name.endswith("hevc") else "qRoadEncodeIdx"
     car = array("d")
     engaged: dict[str, bool] = {}
-    frames: dict[str, dict[int, float]] = {"roadEncodeIdx": {}, "qRoadEncodeIdx": {}}
+    frames: dict[str, dict[int, float]] = {kind: {} for kind in _FRAMES}
     is_cut = False
     try:
-        for kind, event in _events(segment.log):
-            t = event.logMonoTime / 1e9
+        for kind, t, values in _events(segment.log):
             if kind == "carState":
-                state = event.carState
-                reverse = str(state.gearShifter) == "reverse"
-                assisted = state.cruiseState.enabled or any(engaged.values())
-                car.extend((t, 3.6 * state.vEgo, state.gasPressed, state.brakePressed, reverse, assisted))
+                *driver, cruises = values
+                car.extend((t, *driver, cruises or any(engaged.values())))
+            elif kind in _FRAMES and values[0] < MOST_FRAMES:
+                frames[kind][values[0]] = values[1]
             elif kind in ("selfdriveState", "controlsState"):
-                engaged[kind] = getattr(event, kind).enabled
-            elif kind in frames and (number := getattr(event, kind).segmentId) < MOST_FRAMES:
-                frames[kind][number] = _encoded_at(event, kind)
+                engaged[kind] = values[0]
     except DataError:
         if not car:
             raise
@@ -269,13 +268,8 @@ def read_minute(segment: Segment) -> Minute:
     return Minute(np.array(car).reshape(-1, 6), times, is_cut)
 
 
-def _encoded_at(event: Any, kind: str) -> float:
-    """s of a frame: when its exposure ended, or in old logs when it was encoded."""
-    return (getattr(event, kind).timestampEof or event.logMonoTime) / 1e9
-
-
-def _events(log: Path) -> Iterator[tuple[str, Any]]:
-    """Kind and content of the messages that are read.
+def _events(log: Path) -> Iterator[tuple[str, float, tuple[Any, ...]]]:
+    """Kind, s of the device's clock, and content of the messages that are read.
 
     Raises:
         DataError: what follows cannot be read.
@@ -291,10 +285,24 @@ def _events(log: Path) -> Iterator[tuple[str, Any]]:
             except capnp.KjException:
                 continue  # a kind that only newer versions have
             if kind in _MESSAGES:
-                yield kind, event
+                yield kind, event.logMonoTime / 1e9, _values(kind, event)
     except (capnp.KjException, ValueError, AttributeError) as error:
         reason = " ".join(str(error).split())[:120]
         raise DataError(f"{log} is no openpilot log, or is damaged ({reason}): copy it again.") from error
+
+
+def _values(kind: str, event: Any) -> tuple[Any, ...]:
+    """Of the car: km/h, accelerator, brake, reverse, cruise control. Of a frame: number and s, when its exposure ended
+    or in old logs when it was encoded. Of the clock: s since 1970. Of openpilot: whether it is engaged."""
+    content = getattr(event, kind)
+    if kind == "carState":
+        reverse = content.gearShifter == _REVERSE
+        return 3.6 * content.vEgo, content.gasPressed, content.brakePressed, reverse, content.cruiseState.enabled
+    if kind in _FRAMES:
+        return content.segmentId, (content.timestampEof or event.logMonoTime) / 1e9
+    if kind == "clocks":
+        return (content.wallTimeNanos / 1e9 if event.valid else 0.0,)
+    return (content.enabled,)
 
 
 def _content(log: Path) -> bytes:

@@ -27,6 +27,8 @@ NEAR_S = 0.3
 
 EPOCH = 2e8
 """Seconds from here on are since 1970, fewer are since a log's start."""
+LATEST = 4e9
+"""Seconds since 1970 that no drive is after; clocks that say so are wrong."""
 
 
 @dataclass(frozen=True)
