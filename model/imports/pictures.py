@@ -1,5 +1,6 @@
 """Frames at 2 Hz of videos and of folders of pictures, as JPEG, one at a time."""
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -91,6 +92,7 @@ def open_video(path: Path) -> Any:
             str(path.absolute()),
             format=_DEMUXERS.get(path.suffix.lower()),
             container_options={"protocol_whitelist": "file"},
+            metadata_errors="replace",
         )
     except (av.error.FFmpegError, OSError) as error:
         raise DataError(
@@ -100,6 +102,9 @@ def open_video(path: Path) -> Any:
     if not container.streams.video:
         container.close()
         raise DataError(f"{path} holds no video: found {', '.join(s.type for s in container.streams) or 'nothing'}.")
+    if container.streams.video[0].codec_context is None:
+        container.close()
+        raise DataError(f"{path} holds a video that no decoder is known for: it is damaged or encrypted.")
     return container
 
 
@@ -111,8 +116,9 @@ def probe(path: Path, zone: str) -> Video:
         named = time_in_name(path.name, zone)
         start, source = named, "its name"
         if named is None and created:
-            start, source = datetime.fromisoformat(created.replace("Z", "+00:00")).timestamp(), "its creation time"
-            if start < 0 or start < 1e8:  # cameras without a clock write 1904 or 1970
+            with contextlib.suppress(ValueError, OverflowError):  # damaged
+                start, source = datetime.fromisoformat(created.replace("Z", "+00:00")).timestamp(), "its creation time"
+            if start is not None and start < 1e8:  # cameras without a clock write 1904 or 1970
                 start = None
         return Video(
             path,
