@@ -47,7 +47,7 @@ campaign: $(STAMP)  ## random kills and malformed inputs, 20 and 80: see docs/re
 sbom: $(STAMP)  ## bill of materials (CycloneDX) and licences of what is installed, in build/
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[release]'
 	mkdir -p build
-	$(BIN)/cyclonedx-py environment --output-reproducible --output-file build/sbom.json $(BIN)/python
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file build/sbom.json $(BIN)/python
 	$(BIN)/pip-licenses --format=markdown --with-urls --output-file=build/licences.md
 
 lock: $(STAMP)  ## constraints.txt and requirements.lock, with hashes, from what is installed and was tested

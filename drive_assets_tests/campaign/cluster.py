@@ -9,7 +9,6 @@ import itertools
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,7 @@ import dagster as dg
 import psutil
 
 from drive_assets_tests.campaign.trial import Trial
-from drive_assets_tests.cluster.graph import GIVEN, REQUEST, settings
+from drive_assets_tests.cluster import graph
 from drive_assets_tests.cluster.slurm import LocalCluster, local_cluster
 from drive_assets_tests.cluster.worker import begun, ended
 
@@ -42,18 +41,44 @@ LIMIT_S = 300.0
 QUEUE_S = 60.0
 
 
-class Command:
-    """A run over all partitions in its own process, as `drive-assets run` is, on its own instance in `root`/dagster."""
+class Requester:
+    """Requests runs over all partitions, on its own instance in `root`/dagster."""
 
     process: subprocess.Popen[bytes]
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        (root / "dagster").mkdir(parents=True)
-        (root / "dagster" / "dagster.yaml").write_text(_CONFIG)
-        self.environment = {**os.environ, "DAGSTER_HOME": str(root / "dagster")}
-        with self.instance():  # two processes that create its databases at the same time would damage them
-            pass
+    def __init__(self, root: Path, has_daemon: bool) -> None:
+        """With `has_daemon`, its sensor requests runs, and it retries lost ones; else a command is the run."""
+        self.root, self.has_daemon, self.requests, self.over_since = root, has_daemon, 0, 0.0
+        home, chosen, config = root / "dagster", graph.settings(root), {"seconds": SECONDS}
+        self.given = json.dumps({"chosen": chosen, "config": config, "first": "a", "last": "d"})
+        self.environment = {
+            **os.environ,
+            "DAGSTER_HOME": str(home),
+            graph.GIVEN: json.dumps({"settings": chosen, "config": config}),
+        }
+        home.mkdir(parents=True)
+        (home / "dagster.yaml").write_text(_CONFIG)
+        self.runs()  # two processes that create the instance's databases at the same time would damage them
+        if has_daemon:
+            self.start()
+
+    def start(self) -> None:
+        """Start the daemon, or the run."""
+        command = [sys.executable, "-W", "ignore", "-m", graph.__name__, self.given]
+        if self.has_daemon:
+            command = [str(Path(sys.executable).with_name("dagster-daemon")), "run", "-m", graph.__name__]
+        with (self.root / "runs.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                command, env=self.environment, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def request(self) -> None:
+        """Request a run, for the first time or again."""
+        self.requests, self.over_since = self.requests + 1, 0.0
+        if self.has_daemon:
+            (self.root / graph.REQUEST).write_text(str(self.requests))
+        else:
+            self.start()
 
     def instance(self) -> dg.DagsterInstance:
         return dg.DagsterInstance.from_config(self.environment["DAGSTER_HOME"])
@@ -62,60 +87,12 @@ class Command:
         with self.instance() as instance:
             return instance.get_runs()
 
-    def request(self) -> None:
-        """Request a run, for the first time or again."""
-        given = {"chosen": settings(self.root), "config": {"seconds": SECONDS}, "first": "a", "last": "d"}
-        self.start(sys.executable, "-W", "ignore", "-m", "drive_assets_tests.cluster.graph", json.dumps(given))
-
     def outcome(self) -> bool | None:
-        """Whether the run succeeded; None while it is active or will be retried."""
-        if self.process.poll() is None:
-            return None
-        # A command that is killed after its run has succeeded is not repeated: that would do all work again.
-        return self.process.returncode == 0 or any(run.is_success for run in self.runs())
-
-    def start(self, *command: str) -> None:
-        with (self.root / "runs.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                command, env=self.environment, stdout=log, stderr=log, start_new_session=True
-            )
-
-    def processes(self) -> Iterator[psutil.Process]:
-        """Dagster's processes on this instance, without jobs of the cluster."""
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if process.environ().get("DAGSTER_HOME") == self.environment["DAGSTER_HOME"]:
-                    yield process
-
-    def end(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(30)
-        for process in self.processes():
-            with contextlib.suppress(psutil.Error):
-                process.kill()
-
-
-class Service(Command):
-    """The daemon with its code server, which starts each run in its own process and retries lost runs."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        self.environment[GIVEN] = json.dumps({"settings": settings(root), "config": {"seconds": SECONDS}})
-        self.requests, self.over_since = 0, 0.0
-        self.start_daemon()
-
-    def start_daemon(self) -> None:
-        self.start(
-            str(Path(sys.executable).with_name("dagster-daemon")), "run", "-m", "drive_assets_tests.cluster.graph"
-        )
-
-    def request(self) -> None:
-        self.requests, self.over_since = self.requests + 1, 0.0
-        (self.root / REQUEST).write_text(str(self.requests))
-
-    def outcome(self) -> bool | None:
+        """Whether a run succeeded; None while one is active or will be retried."""
         runs = self.runs()
+        if not self.has_daemon:
+            # A command that is killed after its run has succeeded is not repeated: that would do all work again.
+            return None if self.process.poll() is None else any(run.is_success for run in runs)
         if any(run.is_success for run in runs):
             return True
         if not runs or not all(run.is_finished for run in runs):
@@ -124,36 +101,37 @@ class Service(Command):
         self.over_since = self.over_since or time.monotonic()
         return False if time.monotonic() > self.over_since + RETRIED_S else None
 
+    def kill(self, part: str = "") -> None:
+        """Kill Dagster's processes with this part in their command line; jobs of the cluster are none."""
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                is_ours = process.environ().get("DAGSTER_HOME") == self.environment["DAGSTER_HOME"]
+                if is_ours and part in " ".join(process.cmdline()):
+                    process.kill()
 
-def _kill(processes: Iterator[psutil.Process], part: str = "") -> None:
-    """Kill the processes with this part in their command line."""
-    for process in processes:
-        with contextlib.suppress(psutil.Error):
-            if part in " ".join(process.cmdline()):
-                process.kill()
+    def end(self) -> None:
+        self.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(30)
+        self.kill()
 
 
-def kill_run_worker(cluster: LocalCluster, requester: Service) -> None:
-    """Kill the processes of the run; the daemon and its code server live."""
-    _kill(requester.processes(), "--multiprocessing-fork")
-
-
-def kill_daemon(cluster: LocalCluster, requester: Service) -> None:
+def kill_daemon(cluster: LocalCluster, requester: Requester) -> None:
     """Kill and restart the daemon; the run's process lives, or dies with the code server."""
     requester.process.kill()
     requester.process.wait()
     time.sleep(2)
-    requester.start_daemon()
+    requester.start()
 
 
-def kill_dagster(cluster: LocalCluster, requester: Service) -> None:
+def kill_dagster(cluster: LocalCluster, requester: Requester) -> None:
     """Kill the daemon, the code server and the run's processes together, as a loss of power does."""
-    _kill(requester.processes())
+    requester.kill()
     requester.process.wait()
-    requester.start_daemon()
+    requester.start()
 
 
-def kill_job(cluster: LocalCluster, requester: Command) -> None:
+def kill_job(cluster: LocalCluster, requester: Requester) -> None:
     """Kill the worker of one job."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -163,41 +141,39 @@ def kill_job(cluster: LocalCluster, requester: Command) -> None:
                 return
 
 
-def lose_node(cluster: LocalCluster, requester: Command) -> None:
+def lose_node(cluster: LocalCluster, requester: Requester) -> None:
     """Kill slurmd, let Slurm notice, and bring it back."""
-    cluster.processes["n1"].kill()
-    cluster.stop("n1")
-    cluster.call("scontrol", "update", "nodename=n1", "state=down", "reason=campaign")
+    cluster.lose_node("campaign")
     time.sleep(2)
     cluster.run("n1", "slurmd", "-D", "-N", "n1")
     cluster.call("scontrol", "update", "nodename=n1", "state=resume")
 
 
-def kill_controller(cluster: LocalCluster, requester: Command) -> None:
+def kill_controller(cluster: LocalCluster, requester: Requester) -> None:
     cluster.processes["slurmctld"].kill()
     cluster.stop("slurmctld")
     time.sleep(2)
     cluster.start_controller()
 
 
-def signal_jobs(cluster: LocalCluster, requester: Command) -> None:
+def signal_jobs(cluster: LocalCluster, requester: Requester) -> None:
     """Signal all jobs as before their time limit."""
     for job in cluster.call("squeue", "--noheader", "--array", "--format=%i").split():
         cluster.call("scancel", "--signal=USR1", "--batch", job)
 
 
-METHODS: dict[str, tuple[Callable[..., None], type[Command]]] = {
-    "kill the run's worker": (kill_run_worker, Service),
-    "kill the command": (lambda cluster, requester: requester.process.kill(), Command),
-    "kill the daemon": (kill_daemon, Service),
-    "kill a job": (kill_job, Command),
-    "kill Dagster": (kill_dagster, Service),
-    "lose a node": (lose_node, Command),
-    "terminate the command": (lambda cluster, requester: requester.process.terminate(), Command),
-    "kill the controller": (kill_controller, Command),
-    "signal the jobs": (signal_jobs, Command),
+METHODS: dict[str, tuple[Callable[[LocalCluster, Requester], None], bool]] = {
+    "kill the run's worker": (lambda cluster, requester: requester.kill("--multiprocessing-fork"), True),
+    "kill the command": (lambda cluster, requester: requester.process.kill(), False),
+    "kill the daemon": (kill_daemon, True),
+    "kill a job": (kill_job, False),
+    "kill Dagster": (kill_dagster, True),
+    "lose a node": (lose_node, False),
+    "terminate the command": (lambda cluster, requester: requester.process.terminate(), False),
+    "kill the controller": (kill_controller, False),
+    "signal the jobs": (signal_jobs, False),
 }
-"""A command is terminated as when a service is restarted: nobody terminates its run."""
+"""With whether a daemon runs. A command is terminated as when a service is restarted: nobody terminates its run."""
 
 
 def trials(folder: Path, seed: int, names: Sequence[str]) -> Generator[Trial]:
@@ -208,9 +184,8 @@ def trials(folder: Path, seed: int, names: Sequence[str]) -> Generator[Trial]:
         os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
         for count in itertools.count():
             name, root = chosen[count % len(chosen)], Path(temporary) / str(count)
-            method, requester_type = METHODS[name]
-            requester = requester_type(root)
-            trial, started = Trial(count, name), time.monotonic()
+            method, has_daemon = METHODS[name]
+            requester, trial, started = Requester(root, has_daemon), Trial(count, name), time.monotonic()
             try:
                 _attempt(cluster, requester, method, random.Random(f"{seed} {count}"), trial)
             finally:
@@ -220,7 +195,7 @@ def trials(folder: Path, seed: int, names: Sequence[str]) -> Generator[Trial]:
 
 
 def _attempt(
-    cluster: LocalCluster, requester: Command, method: Callable[..., None], rng: random.Random, trial: Trial
+    cluster: LocalCluster, requester: Requester, method: Callable[..., None], rng: random.Random, trial: Trial
 ) -> None:
     """Kill some time after the first job's beginning, or (early) after the jobs' folder was created."""
     root, moment, is_early = requester.root, rng.uniform(0, SECONDS + 2), rng.random() < 0.2
@@ -234,7 +209,7 @@ def _attempt(
     trial.faults += [*_until_it_succeeds(requester), *_faults(cluster, requester)]
 
 
-def _until_it_succeeds(requester: Command) -> Iterator[str]:
+def _until_it_succeeds(requester: Requester) -> Iterator[str]:
     """Request the run again if nobody retries it, as a person does; yields a fault if that does not help."""
     for _ in range(TRIES):
         deadline = time.monotonic() + LIMIT_S
@@ -249,7 +224,7 @@ def _until_it_succeeds(requester: Command) -> Iterator[str]:
     yield f"no success in {TRIES} runs"
 
 
-def _faults(cluster: LocalCluster, requester: Command) -> Iterator[str]:
+def _faults(cluster: LocalCluster, requester: Requester) -> Iterator[str]:
     for key in KEYS:
         path = requester.root / f"{key}.txt"
         if not path.is_file() or path.read_text() != key:
@@ -259,7 +234,7 @@ def _faults(cluster: LocalCluster, requester: Command) -> Iterator[str]:
     with requester.instance() as instance:
         materialized = instance.get_materialized_partitions(dg.AssetKey("echoes"))
     active = [run.run_id for run in requester.runs() if not run.is_finished]
-    if isinstance(requester, Service) and active:
+    if requester.has_daemon and active:
         yield f"runs {active} are still active"
     if materialized != set(KEYS):
         yield f"only {sorted(materialized)} are recorded"

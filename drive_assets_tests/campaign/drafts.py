@@ -188,14 +188,19 @@ def saved(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
     return stream.getvalue()
 
 
-def pack(folder: Path, prefix: str = "", method: int = zipfile.ZIP_STORED) -> Path:
-    """Replace a folder by a zip beside it."""
-    archive_path = folder.with_name(f"{folder.name}.zip")
-    with zipfile.ZipFile(archive_path, "w", method) as archive:
-        for path in sorted(folder.iterdir()):
-            archive.writestr(prefix + path.name, path.read_bytes())
-    shutil.rmtree(folder)
-    return archive_path
+def pack(draft: Draft, change: Callable[[Path], object], prefix: str = "", method: int = zipfile.ZIP_STORED) -> None:
+    """Replace the draft's folder by a zip beside it, and change that."""
+
+    def arrange(folder: Path) -> Path:
+        archive_path = folder.with_name(f"{folder.name}.zip")
+        with zipfile.ZipFile(archive_path, "w", method) as archive:
+            for path in sorted(folder.iterdir()):
+                archive.writestr(prefix + path.name, path.read_bytes())
+        shutil.rmtree(folder)
+        change(archive_path)
+        return archive_path
+
+    draft.arrange.append(arrange)
 
 
 def stamp(moment: datetime) -> str:

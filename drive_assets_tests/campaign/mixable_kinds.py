@@ -187,13 +187,11 @@ def zipped(draft: Draft, rng: Random) -> None:
     # A huge field expands to an absurd size, and a name with a line break is refused in a zip.
     draft.may_refuse |= len(draft.telemetry()) > 100_000 or any("\n" in name for name in draft.frames)
 
-    def arrange(folder: Path) -> Path:
-        archive_path = pack(folder, prefix, method)
-        with zipfile.ZipFile(archive_path, "a", method) as archive:
+    def change(path: Path) -> None:
+        with zipfile.ZipFile(path, "a", method) as archive:
             archive.comment = comment
             for name, content in ((f"__MACOSX/._{draft.name}.jpg", b"x"), ("Icon\r", b""), (".DS_Store", b"x")):
                 archive.writestr(name, content)
-        archive_path.write_bytes(around + archive_path.read_bytes())
-        return archive_path
+        path.write_bytes(around + path.read_bytes())
 
-    draft.arrange.append(arrange)
+    pack(draft, change, prefix, method)

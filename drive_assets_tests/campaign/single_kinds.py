@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import stat
 import zipfile
 from collections.abc import Callable
@@ -21,6 +22,10 @@ _BINARY = (
     *(start + _JUNK for start in (b"", b"PK\x03\x04", b"SQLite format 3\0", b"\x1f\x8b", b"\xff\xd8\xff")),
     b"<html><body>Sign in</body></html>",
 )
+_ENCRYPTED = re.compile(rb"(PK\x03\x04..|PK\x01\x02....)\0", re.DOTALL)
+"""The flag of encryption in a zip's headers."""
+_METHOD = re.compile(rb"(PK\x01\x02.{6}).", re.DOTALL)
+"""The compression method in a zip's directory."""
 _TIMES: tuple[Callable[[str], str], ...] = (
     lambda time: time[:10] + "T" + time[11:19].replace("-", ":") + "Z",
     lambda time: time[11:],
@@ -189,21 +194,21 @@ def frame_twice(draft: Draft, rng: Random) -> None:
 def region_junk(draft: Draft, rng: Random) -> None:
     regions = ["NaN, 0, 9, 9", "-5, 0, 640, 200", "0, 0, 0, 200", "0, 9999, 640, 200", "0, 0, 1e400, 200"]
     regions += ['"a", 0, 640, 200', "0, 0, 99999999999999999999, 200"]
-    fields = '{"x": %s, "y": %s, "width": %s, "height": %s}'
-    texts = [(fields % tuple(region.split(", "))).encode() for region in regions]
+    fields = '{{"x": {}, "y": {}, "width": {}, "height": {}}}'.format(*rng.choice(regions).split(", "))
     junk = [b"", b"{", b"null", b"[]", b"7", b"\xff\xfe{\0}\0", b"[" * 100_000, rng.randbytes(3000)]
-    draft.files["roi.json"] = rng.choice([*texts, *junk])
+    draft.files["roi.json"] = rng.choice([fields.encode()] * len(regions) + junk)
     draft.may_refuse = True
 
 
 def no_regular_file(draft: Draft, rng: Random) -> None:
+    target = rng.choice(["itself", "/dev/zero", "/dev/stdin", "/etc/passwd", "nowhere"])
     makers: list[Callable[[Path], None]] = [
         os.mkfifo,
         Path.mkdir,
         lambda path: os.mknod(path, stat.S_IFSOCK),
-        lambda path: path.symlink_to(rng.choice([str(path), "/dev/zero", "/dev/stdin", "/etc/passwd", "nowhere"])),
+        *(lambda path: path.symlink_to(path if target == "itself" else target),) * 2,
     ]
-    make = rng.choice([*makers, makers[-1]])
+    make = rng.choice(makers)
     name = rng.choice(["telemetry.csv", "roi.json", "odd.jpg", draft.times[3] + ".jpg"])
 
     def arrange(folder: Path) -> Path:
@@ -232,11 +237,12 @@ def telemetry_names(draft: Draft, rng: Random) -> None:
 
 
 def deeper(draft: Draft, rng: Random) -> None:
+    inside = rng.choice([draft.name, "data", "export"])
+
     def arrange(folder: Path) -> Path:
         aside = folder.rename(folder.with_name("aside"))
         folder.mkdir()
-        aside.rename(folder / rng.choice([draft.name, "data", "export"]))
-        return folder
+        return aside.rename(folder / inside).parent
 
     draft.arrange.append(arrange)
     draft.may_refuse = True
@@ -253,34 +259,17 @@ def hostile_zip(draft: Draft, rng: Random) -> None:
     ]
     name, content, mode = rng.choice(entries)
 
-    def arrange(folder: Path) -> Path:
-        archive_path = pack(folder, f"{draft.name}/")
-        with zipfile.ZipFile(archive_path, "a") as archive:
+    def add(path: Path) -> None:
+        with zipfile.ZipFile(path, "a") as archive:
             info = zipfile.ZipInfo(name)
             info.external_attr = mode << 16
             archive.writestr(info, content, zipfile.ZIP_DEFLATED)
-        return archive_path
 
-    draft.arrange.append(arrange)
+    pack(draft, add, f"{draft.name}/")
     draft.refuse(f"{draft.name}.zip")
 
 
 def broken_zip(draft: Draft, rng: Random) -> None:
-    def flip(content: bytes) -> bytes:
-        return flipped(content, rng, 60)
-
-    def encrypt(content: bytes) -> bytes:
-        changed = bytearray(content)
-        for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-            place = -1
-            while (place := content.find(signature, place + 1)) >= 0:
-                changed[place + offset] |= 1
-        return bytes(changed)
-
-    def other_method(content: bytes) -> bytes:
-        place = content.find(b"PK\x01\x02") + 10
-        return content[:place] + b"a" + content[place + 1 :]
-
     def nest(content: bytes) -> bytes:
         outer = io.BytesIO()
         with zipfile.ZipFile(outer, "w") as archive:
@@ -288,18 +277,16 @@ def broken_zip(draft: Draft, rng: Random) -> None:
         return outer.getvalue()
 
     changes: list[Callable[[bytes], bytes]] = [
+        lambda content: flipped(content, rng, 60),
+        nest,
+        lambda content: _ENCRYPTED.sub(rb"\1\1", content),
+        lambda content: _METHOD.sub(rb"\1a", content, count=1),
         lambda content: content[: rng.randrange(len(content))],
         lambda content: b"",
         lambda content: rng.randbytes(5000),
         lambda content: b"Rar!\x1a\x07" + rng.randbytes(5000),
     ]
-    change = rng.choice([flip, flip, encrypt, other_method, nest, *changes])
-
-    def arrange(folder: Path) -> Path:
-        archive_path = pack(folder)
-        archive_path.write_bytes(change(archive_path.read_bytes()))
-        return archive_path
-
-    draft.arrange.append(arrange)
+    number = max(0, rng.randrange(-1, len(changes)))  # flips twice as often
+    pack(draft, lambda path: path.write_bytes(changes[number](path.read_bytes())))
     # A flip may hit what nobody reads; one in a frame is detected by its checksum.
-    draft.may_refuse, draft.must_refuse = True, change is not flip
+    draft.may_refuse, draft.must_refuse = True, number > 0

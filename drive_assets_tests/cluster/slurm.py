@@ -86,11 +86,9 @@ class LocalCluster:
         values = {"host": socket.gethostname(), "dir": self.folder, "port": port, "port1": port1, "port2": port2}
         self.config.write_text(CONFIG.format(**values))
         (self.folder / "gres.conf").write_text("NodeName=n[1-2] Name=gpu File=/dev/null\n")
-        munge = self.folder / "munge"
-        names = {"socket": "socket", "key-file": "key", "log-file": "log", "pid-file": "pid", "seed-file": "seed"}
-        options = [f"--{option}={munge / name}" for option, name in names.items()]
-        self.run("munged", "munged", "--foreground", "--force", *options)
-        until((munge / "socket").exists, "munged listens")
+        options = [f"--{name}={key.parent}/{name}" for name in ("socket", "log-file", "pid-file", "seed-file")]
+        self.run("munged", "munged", "--foreground", "--force", f"--key-file={key}", *options)
+        until((key.parent / "socket").exists, "munged listens")
         self.start_controller()
         self.run("n1", "slurmd", "-D", "-N", "n1")
         blind = f"mount -t tmpfs none {self.hidden} && exec slurmd -D -N n2"
@@ -110,6 +108,12 @@ class LocalCluster:
             process.kill()
             process.wait()
 
+    def lose_node(self, reason: str) -> None:
+        """Kill slurmd of node n1 and mark the node as down, as after SlurmdTimeout."""
+        self.processes["n1"].kill()
+        self.stop("n1")
+        self.call("scontrol", "update", "nodename=n1", "state=down", f"reason={reason}")
+
     def stop_all(self) -> None:
         self.call("scancel", "--full", "--user=root", "--signal=KILL")
         self.call("scancel", "--user=root")
@@ -125,12 +129,9 @@ class LocalCluster:
 
     def run(self, name: str, *command: str) -> None:
         with (self.folder / f"{name}.out").open("ab") as log:
+            # It may leave a core file in its working directory.
             self.processes[name] = subprocess.Popen(
-                command,
-                env=self.environment,
-                stdout=log,
-                stderr=log,
-                cwd=self.folder,  # it may leave a core file
+                command, env=self.environment, stdout=log, stderr=log, cwd=self.folder
             )
 
 

@@ -192,9 +192,7 @@ def test_the_job_of_a_lost_node_begins_elsewhere_but_not_beside_the_first(
     """The job's process on the lost node lives, as after the death of slurmd alone."""
 
     def lose() -> None:
-        other.processes["n1"].kill()
-        other.stop("n1")
-        other.call("scontrol", "update", "nodename=n1", "state=down", "reason=test")  # as after SlurmdTimeout
+        other.lose_node("test")
         until(lambda: "Restarts=1" in lab.job_details(), "Slurm requeues the job")
         log = next(lab.root.glob("jobs/echoes-*/*.log"))
         until(lambda: "Waiting for another process" in log.read_text(), "it waits for the first")
