@@ -176,9 +176,12 @@ def _handle_interrupts() -> threading.Event:
 
 
 def _explain(error: Exception) -> int:
-    """Report an error of Dagster's database or of the terminal in a sentence; raise any other."""
-    from drive_assets.running.database_errors import explain, is_database_error
-
+    """Report an error of Dagster's database, or a lack of memory or open files, in a sentence; raise any other."""
+    try:
+        from drive_assets.running.database_errors import explain, is_database_error
+    except (OSError, MemoryError, ImportError) as shortage:
+        limits = "Raise the limits on memory and open files (`ulimit -a`), then run the command again."
+        return _fail(f"{type(error).__name__}: {error}. No module can be loaded any more: {shortage!r}. {limits}", 1)
     if is_database_error(error):
         return _fail(explain(error, Path(os.environ["DAGSTER_HOME"])), 1)  # set before a database was opened
     raise error

@@ -1,5 +1,6 @@
 """The command line as a whole; what its commands do is tested with what they call."""
 
+import errno
 import json
 import signal
 import subprocess
@@ -72,6 +73,18 @@ def test_an_interruption_ends_the_command_quietly_though_python_makes_another_er
 
     monkeypatch.setattr(graph, "status", imports_when_interrupted)
     assert (drive_assets("status"), capsys.readouterr().err) == (130, "")
+
+
+def test_an_error_for_which_no_module_can_be_loaded_is_a_sentence(
+    signals_kept: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: object) -> bool:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(graph, "status", fail)
+    monkeypatch.setitem(sys.modules, "drive_assets.running.database_errors", None)
+    assert drive_assets("status") == 1
+    assert "drive-assets: OSError: [Errno 24] Too many open files. No module can be loaded" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
