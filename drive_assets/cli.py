@@ -47,6 +47,11 @@ ASSETS = """examples:
 assets: recording, boxy_dataset, boxy_detector, nuimages_dataset, nuimages_detector, annotations, future_labels,
 split_manifest, h5_split, checkpoint, evaluation, model_comparison
 """
+COMPLETE = """to switch it on:
+  eval "$(drive-assets completion)"           bash, in ~/.bashrc
+  eval "$(drive-assets completion zsh)"       zsh, in ~/.zshrc below compinit
+  drive-assets completion fish | source       fish, in ~/.config/fish/config.fish
+"""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -151,9 +156,10 @@ def parser() -> argparse.ArgumentParser:
     services = "create what services need: DAGSTER_HOME, MLflow's store, the pool's limit"
     add("prepare", "servers.prepare", services)
 
-    complete = """print bash's completion; in ~/.bashrc: eval "$(drive-assets completion)\""""
     options = {word for each in commands.choices.values() for word in re.findall(r"--[\w-]+", each.format_usage())}
-    add("completion", "servers.completion", complete).set_defaults(words=[*commands.choices, *sorted(options)])
+    completion = add("completion", "servers.completion", "print a shell's completion of commands and names", COMPLETE)
+    completion.add_argument("shell", nargs="?", choices=["bash", "zsh", "fish"], default="bash", help="default bash")
+    completion.set_defaults(words=[*commands.choices, *sorted(options)])
     return parser
 
 

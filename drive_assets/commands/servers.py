@@ -6,11 +6,16 @@ import shlex
 from drive_assets.commands.common import tell, writable_storage
 
 # compgen expands its words again, so names of folders that are not recordings must not get there: `$(rm x)` would run.
-COMPLETION = """_drive_assets() {{
-  local names=$(ls {recordings} 2>/dev/null | grep -xE '[0-9_-]+')
-  COMPREPLY=($(compgen -W "{words} $names" -- "${{COMP_WORDS[COMP_CWORD]}}"))
+NAMES = "ls %(recordings)s 2>/dev/null | grep -xE '[0-9_-]+'"
+COMPLETIONS = {
+    "bash": f"""_drive_assets() {{
+  COMPREPLY=($(compgen -W "%(words)s $({NAMES})" -- "${{COMP_WORDS[COMP_CWORD]}}"))
 }}
-complete -o default -F _drive_assets drive-assets"""
+complete -o default -F _drive_assets drive-assets""",
+    "zsh": f"""_drive_assets() {{ compadd -- %(words)s $({NAMES}); _files }}
+compdef _drive_assets drive-assets""",
+    "fish": f"""complete -c drive-assets -a "%(words)s ({NAMES})\"""",
+}
 
 
 def prepare(options: argparse.Namespace) -> bool:
@@ -41,14 +46,13 @@ def reports(options: argparse.Namespace) -> bool:
 
 
 def completion(options: argparse.Namespace) -> bool:
-    """Words that bash may complete: commands, options, assets, architectures, and the recordings of the moment."""
+    """Words that a shell may complete: commands, options, assets, architectures, and the recordings of the moment."""
     from drive_assets.definitions import defs
     from drive_assets.resources.storage import Storage
     from model.network.architectures import ARCHITECTURES
 
     assets = sorted(key.to_user_string() for key in defs.resolve_asset_graph().get_all_asset_keys())
     recordings = shlex.quote(str(Storage.from_environment().recordings))
-    tell(
-        COMPLETION.format(words=" ".join([*options.words, *assets, *ARCHITECTURES]), recordings=recordings), wrap=False
-    )
+    words = " ".join([*options.words, *assets, *ARCHITECTURES])
+    tell(COMPLETIONS[options.shell] % {"words": words, "recordings": recordings}, wrap=False)
     return True
