@@ -1,7 +1,6 @@
 """Checks of annotations: are the detections plausible?"""
 
 from statistics import median
-from typing import NamedTuple
 
 import dagster as dg
 
@@ -45,38 +44,31 @@ def plausible_detections(storage: Storage, name: str) -> dg.AssetCheckResult:
 def steady_detections(storage: Storage, name: str) -> dg.AssetCheckResult:
     """The same detector finds about as many vehicles, with about the same confidence, as in the preceding recordings.
     Otherwise the camera, its mounting or the weather changed, and the detector may no longer fit."""
-    own = _statistics(storage, name)
+    weights, vehicles, confidence = _statistics(storage, name)
     others = [_statistics(storage, other) for other in storage.recordings_before(name, EARLIER)]
-    earlier = [other for other in others if other and own and other.weights == own.weights]
+    earlier = [figures for other, *figures in others if weights and other == weights]
     changes = []
-    if own and len(earlier) >= MIN_EARLIER:
-        vehicles = median(other.vehicles_per_frame for other in earlier)
-        confidence = median(other.confidence for other in earlier)
+    if len(earlier) >= MIN_EARLIER:
+        usual_vehicles, usual_confidence = (median(column) for column in zip(*earlier, strict=True))
         preceding = f"in the {len(earlier)} preceding recordings"
-        if vehicles > 0 and not vehicles / MAX_RATIO <= own.vehicles_per_frame <= vehicles * MAX_RATIO:
-            changes.append(f"{own.vehicles_per_frame:.2f} vehicles a frame, {vehicles:.2f} {preceding}")
-        if abs(own.confidence - confidence) > MAX_CONFIDENCE_CHANGE:
-            changes.append(f"mean confidence {own.confidence:.2f}, {confidence:.2f} {preceding}")
+        if usual_vehicles > 0 and not usual_vehicles / MAX_RATIO <= vehicles <= usual_vehicles * MAX_RATIO:
+            changes.append(f"{vehicles:.2f} vehicles a frame, {usual_vehicles:.2f} {preceding}")
+        if abs(confidence - usual_confidence) > MAX_CONFIDENCE_CHANGE:
+            changes.append(f"mean confidence {confidence:.2f}, {usual_confidence:.2f} {preceding}")
     return check_result(
         changes,
         "Look at its frames (report): does the region of interest fit, is the lens clean? If only the traffic differs, "
         "ignore this.",
         about=name,
-        metadata={"compared_with": len(earlier), **({"confidence": round(own.confidence, 3)} if own else {})},
+        metadata={"compared_with": len(earlier), **({"confidence": round(confidence, 3)} if weights else {})},
     )
 
 
-class _Statistics(NamedTuple):
-    weights: str
-    vehicles_per_frame: float
-    confidence: float
-
-
-def _statistics(storage: Storage, name: str) -> _Statistics | None:
-    """From annotations.json; None if the recording is not annotated, or was annotated elsewhere."""
+def _statistics(storage: Storage, name: str) -> tuple[str, float, float]:
+    """Weights, vehicles a frame and mean confidence; no weights if it is not annotated, or was annotated elsewhere."""
     details = Recording(storage.recording(name)).details
     histogram = details.get("confidence_histogram", [])
     if "weights" not in details or "vehicles_per_frame" not in details or not sum(histogram):
-        return None
+        return "", 0.0, 0.0
     mean = sum((i + 0.5) / len(histogram) * count for i, count in enumerate(histogram)) / sum(histogram)
-    return _Statistics(str(details["weights"]), float(details["vehicles_per_frame"]), mean)
+    return str(details["weights"]), float(details["vehicles_per_frame"]), mean

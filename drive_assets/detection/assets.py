@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Callable
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -155,18 +154,18 @@ def _detector(
     name: str,
     dataset_asset: dg.AssetsDefinition,
     launchpad_class: type[DetectorConfig],
-    paths: Callable[[Storage], tuple[Path, Path]],
     description: str,
     quick: dict[str, Any],
 ) -> dg.AssetsDefinition:
-    """A detector's asset; `paths` returns the folder of its data set and its weights file."""
+    """A detector's asset. Its weights and its data set are at the storage's paths of the assets' names."""
+    dataset_path, weights_path = attrgetter(dataset_asset.key.to_user_string()), attrgetter(name)
 
     @asset(
         name=name,
         group_name="2_detection",
         deps=[dataset_asset],
-        output=lambda storage: paths(storage)[1],
-        page=lambda storage: detector_page(storage, paths(storage)[1]),
+        output=weights_path,
+        page=lambda storage: detector_page(storage, weights_path(storage)),
         quick=QUICK | quick,
         pool="gpu",
         retry_policy=dg.RetryPolicy(max_retries=1),
@@ -181,7 +180,7 @@ def _detector(
         compute: Compute,
         mlflow: Mlflow,
     ) -> dg.MaterializeResult:
-        dataset, weights = paths(storage)
+        dataset, weights = dataset_path(storage), weights_path(storage)
         described = dataset / "dataset.yaml"
         with fail_when_terminated(), mlflow.ended(context.run_id), fail_on_data_error(context):
             if not described.is_file():
@@ -224,7 +223,6 @@ boxy_detector = _detector(
     "boxy_detector",
     boxy_dataset,
     BoxyDetectorLaunchpad,
-    lambda storage: (storage.boxy_dataset, storage.boxy_detector),
     "The detector that annotates: YOLO12n fine-tuned for vehicles on highways. **In:** `boxy_dataset`. **Out:** "
     "weights and training curves. An interrupted training resumes.",
     # The bundled weights have been trained on many such frames: large steps would spoil them.
@@ -234,7 +232,6 @@ nuimages_detector = _detector(
     "nuimages_detector",
     nuimages_dataset,
     NuimagesDetectorLaunchpad,
-    lambda storage: (storage.nuimages_dataset, storage.nuimages_detector),
     "YOLO11n for people, types of vehicles and traffic cones. **In:** `nuimages_dataset`. **Out:** weights and "
     "training curves. An interrupted training resumes.",
     {"image_size": 320},

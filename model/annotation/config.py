@@ -14,7 +14,11 @@ PACE = ("batch", "decode_threads", "checkpoint_every")
 class AnnotationConfig(Config):
     """How frames are annotated."""
 
-    roi: list[int] = Field(list(DEFAULT_REGION), description="Region of interest: x, y, width, height, px")
+    roi: list[int] = Field(
+        list(DEFAULT_REGION),
+        description="Region of interest: x, y, width, height, px. The default applies to frames 1,920 px wide; of "
+        "frames of other sizes, all is seen",
+    )
     image_size: int = Field(
         704, ge=32, multiple_of=32, description="Longer side that the network sees, px; a multiple of 32"
     )

@@ -14,7 +14,7 @@ import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from model.common.errors import DataError
-from model.recording.folder import ROI, Region
+from model.recording.folder import DEFAULT_REGION, ROI, Region
 
 Frame = npt.NDArray[np.uint8]
 """(height, width, 3) BGR"""
@@ -60,6 +60,8 @@ class _Picture(NamedTuple):
 def view_of(recording: Path, frames: Sequence[Path], roi: Region, image_size: int, stride: int = 32) -> View:
     """The view of a recording's frames, whose size is the most frequent one in a sample.
 
+    The default region of interest is that of a camera 1,920 px wide; of other frames, all is seen.
+
     Raises:
         DataError: none of the sample can be read, or the region of interest does not fit.
     """
@@ -74,7 +76,10 @@ def view_of(recording: Path, frames: Sequence[Path], roi: Region, image_size: in
         raise DataError(f"{recording} has no readable frame: {len(picked)} were tried; copy the recording again.")
     (frame, _), *_ = sizes.most_common(1)
     x, y, width, height = roi
-    if x + width > frame[0] or y + height > frame[1]:
+    fits = x + width <= frame[0] and y + height <= frame[1]
+    if roi == DEFAULT_REGION and not (fits and width == frame[0]):
+        return View(frame, Region(0, 0, *frame), image_size, stride)
+    if not fits:
         raise DataError(
             f"{recording} has frames of {frame[0]}x{frame[1]} px: the region of interest {tuple(roi)} (x, y, width, "
             f"height) does not fit. Set roi in the launchpad, or put a {ROI} beside the recording."

@@ -79,10 +79,10 @@ class Annotator:
         present = recording.frames()
         frames = {row: present[row] for row in telemetry["Time"] if row in present}
         paths = list(frames.values())
-        roi = recording.region() or Region(*self.config.roi)
-        view = view_of(folder, paths, roi, self.config.image_size, self.stride)
+        chosen = recording.region() or Region(*self.config.roi)
+        view = view_of(folder, paths, chosen, self.config.image_size, self.stride)
         hashes = file_hashes(paths)
-        identity = fingerprint(self.digest, self.config.model_dump(exclude=set(PACE)), roi)
+        identity = fingerprint(self.digest, self.config.model_dump(exclude=set(PACE)), view.roi)
         with PartialAnnotations(recording, identity, hashes) as done:
             todo = [path for path in paths if path.name not in done.frames]
             skipped = self._run(todo, view, done, lambda line: log(f"{recording.name}: {line}"))
@@ -106,7 +106,7 @@ class Annotator:
                 vehicles_per_frame=len(annotations.confidence) / len(annotations),
                 frames_without_vehicle=int((annotations.count == 0).sum()),
                 confidence_histogram=np.histogram(annotations.confidence, CONFIDENCE_BINS, (0, 1))[0].tolist(),
-                roi=list(roi),
+                roi=list(view.roi),
                 class_names=self.class_names,
                 backend=self.backend.name,
                 resumed=resumed,

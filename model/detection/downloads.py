@@ -125,23 +125,19 @@ class Remote:
             if not validator or validator.startswith("W/"):  # If-Range takes no weak ETag
                 validator = response.headers.get("Last-Modified", "")
             write_json(about, {"validator": validator} if validator else {})
-            receive(response, file, f"Downloading {name}", _Progress(name, log))
+            logged = time.monotonic()
+
+            def progress(size: int) -> None:
+                nonlocal logged
+                if time.monotonic() - logged > PROGRESS_S:
+                    logged = time.monotonic()
+                    log(f"{name}: {size / 1e6:,.0f} MB")
+
+            receive(response, file, f"Downloading {name}", progress)
 
     def _url(self, name: str) -> str:
         parts = urlsplit(self.base)
         return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{quote(name)}", fragment=""))
-
-
-class _Progress:
-    """Logs the size of a download every few seconds."""
-
-    def __init__(self, name: str, log: Log) -> None:
-        self._name, self._log, self._logged = name, log, time.monotonic()
-
-    def __call__(self, size: int) -> None:
-        if time.monotonic() - self._logged > PROGRESS_S:
-            self._logged = time.monotonic()
-            self._log(f"{self._name}: {size / 1e6:,.0f} MB")
 
 
 def _read_json(path: Path) -> dict[str, str]:

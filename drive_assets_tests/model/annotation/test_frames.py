@@ -10,7 +10,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from model.annotation.frames import ORIENTATION, UnreadableFrame, View, read_region, view_of
 from model.common.errors import DataError
-from model.recording.folder import Region
+from model.recording.folder import DEFAULT_REGION, Region
 
 ROI = Region(0, 320, 1920, 575)
 VIEW = View((1920, 1080), ROI, 704)
@@ -100,6 +100,14 @@ def test_the_size_of_most_frames_counts(tmp_path: Path) -> None:
     for path, (width, height) in zip(frames, [(640, 480), (1920, 1080), (1920, 1080), (0, 0)], strict=True):
         path.write_bytes(jpeg(width, height).tobytes() if width else b"no jpeg")
     assert view_of(tmp_path, frames, ROI, 704) == VIEW
+
+
+@pytest.mark.parametrize("size", [(1280, 720), (1920, 800), (3840, 2160), (480, 640)])
+def test_of_frames_that_the_default_region_is_not_made_for_all_is_seen(tmp_path: Path, size: tuple[int, int]) -> None:
+    (tmp_path / "frame.jpg").write_bytes(jpeg(*size).tobytes())
+    assert view_of(tmp_path, [tmp_path / "frame.jpg"], DEFAULT_REGION, 704).roi == (0, 0, *size)
+    with pytest.raises(DataError, match="does not fit"):
+        view_of(tmp_path, [tmp_path / "frame.jpg"], Region(0, 0, size[0] + 1, size[1]), 704)
 
 
 def test_grey_frames_of_16_bits_keep_their_shades(tmp_path: Path) -> None:
