@@ -42,6 +42,14 @@ def test_a_flipped_bit_is_named_or_harmless(tmp_path: Path) -> None:
     assert detected > 30  # the others lie where nothing is
 
 
+def test_a_file_that_is_missing_or_no_h5_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is missing"):
+        read_split(tmp_path / "train.h5")
+    (tmp_path / "train.h5").write_text("no H5")
+    with pytest.raises(DataError, match="cannot be read as an H5 file"):
+        read_split(tmp_path / "train.h5")
+
+
 @pytest.mark.parametrize("name", ["features", "window", "schema_version", "fingerprint", "checksum"])
 def test_a_changed_attribute_is_named(tmp_path: Path, name: str) -> None:
     path = write_split_file(tmp_path / "train.h5", frames=60)
