@@ -17,6 +17,7 @@ from drive_assets.resources.storage import Storage
 from drive_assets.running.batches import Event, each_partition
 from drive_assets.running.launchpad import Launchpad
 from model.recording.dialect import ReadingConfig
+from model.recording.folder import Recording
 from model.recording.schema import CHANNELS, TIME
 
 
@@ -61,13 +62,16 @@ def recording(context: dg.AssetExecutionContext, config: RecordingLaunchpad, sto
 
 def _result(folder: Path, report: IngestReport, doubts: Sequence[str]) -> dg.MaterializeResult:
     content, telemetry = report.content, report.content.telemetry
+    notes = Recording(folder).imported.get("notes", [])
     return dg.MaterializeResult(
         data_version=dg.DataVersion(report.version),
         metadata={
             "report": report_link("recording", folder.name, report.version),
             "summary": f"{content.usable_frames:,} usable frames; {telemetry.share_lost * telemetry.rows:.0f} of "
             f"{telemetry.rows:,} rows dropped, {content.truncated_frames} frames truncated, "
-            f"{content.rows_without_frame} missing",
+            f"{content.rows_without_frame} missing"
+            + ("" if report.change == "new" else f" ({report.change})")
+            + "".join(f"\n    {note}" for note in notes),
             **({"doubtful": "; ".join(doubts)} if doubts else {}),
             "change": report.change,
             "source": report.source,

@@ -13,14 +13,20 @@ from model.imports.logs.reading import LOGS, TABLES, names, takes_dbc
 from model.imports.mapping import LogMapping, preset
 
 SUGGESTIONS = {
-    "SPEED": r"(?<![a-z])(vehicle_?\s?)?speed\b|v_?ego|lon_?vel|twist\.linear\.x|geschwindigkeit|vitesse|velocidad",
-    "ACCELERATOR_POS_D": r"acc\w*_?\s?ped|gas_?ped|accelerator_?\s?pos|pedal_?\s?(position)?_?\s?d\b|throttle_ped",
-    "BRAKE_SIGNAL": r"brake_?\s?(pressed|switch|light|pedal|applied|signal)",
-    "ASSISTANCE": r"cruise_?\s?(active|engaged|enabled|state)|acc_?active|autopilot|enabled$",
-    "RPM": r"\brpm\b|engine_?\s?speed",
-    "ENGINE_LOAD": r"engine_?\s?load",
+    "SPEED": (
+        r"(?<![a-z])(?<!set_)(vehicle_?\s?)?speed\b",
+        r"v_?ego|lon_?vel|twist\.linear\.x|geschwindigkeit|vitesse|velocidad",
+    ),
+    "ACCELERATOR_POS_D": (
+        r"acc\w*_?\s?ped|gas_?ped|accelerator_?\s?pos|throttle_ped",
+        r"pedal_?\s?(position)?_?\s?d\b|pedal_?pos",
+    ),
+    "BRAKE_SIGNAL": (r"brake_?\s?(pressed|switch|light|applied|signal)", r"brake_?\s?pedal"),
+    "ASSISTANCE": (r"(cruise|acc)_?\s?(active|engaged|enabled)", r"autopilot|cruise_?\s?state|enabled$"),
+    "RPM": (r"(?<![a-z])rpm\b|engine_?\s?speed",),
+    "ENGINE_LOAD": (r"engine_?\s?load",),
 }
-"""Names that signals of the channels often have, in lower case."""
+"""Names that signals of the channels often have, in lower case, the best first."""
 PRESET_HEADERS = {
     "torque": r"GPS Time\s*,\s*Device Time",
     "car-scanner": r"SECONDS\W+PID\W+VALUE\W+UNITS",
@@ -68,21 +74,22 @@ def draft(folder: Path) -> str:
         comments += [f"#   and {len(found) - _SIGNALS} more"] if len(found) > _SIGNALS else []
         if not known:
             content["logs"].append(entry)
-            for channel, pattern in SUGGESTIONS.items():
-                fitting = _fitting(found, channel, pattern)
+            for channel, patterns in SUGGESTIONS.items():
+                fitting = next(filter(None, (_fitting(found, channel, pattern) for pattern in patterns)), "")
                 if fitting and channel not in content["channels"]:
-                    content["channels"][channel] = {"source": fitting[:3]}
+                    content["channels"][channel] = {"source": fitting}
     return _HEADER + yaml.safe_dump(content, sort_keys=False, allow_unicode=True) + "\n".join(comments) + "\n"
 
 
-def _fitting(signals: Sequence[str], channel: str, pattern: str) -> list[str]:
-    """Signals whose names fit a channel, best first: those of its own name, before those of whose message it is."""
+def _fitting(signals: Sequence[str], channel: str, pattern: str) -> str:
+    """The signal whose name fits a channel best, rather than its message's; empty if none does."""
     ranks = {}
     for signal in signals:
-        name = re.split(r"[. ]", signal)[-1]
+        message, _, name = signal.lower().rpartition(".")
         if re.search(pattern, signal.lower()):
-            ranks[signal] = (name.lower() != channel.lower(), not re.search(pattern, name.lower()), len(signal))
-    return sorted(ranks, key=lambda signal: ranks[signal])
+            kind = channel.lower().partition("_")[0]
+            ranks[name != channel.lower(), not re.search(pattern, name), kind not in message, len(signal)] = signal
+    return ranks[min(ranks)] if ranks else ""
 
 
 def _preset_of(path: Path) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Hashable
 from datetime import date, datetime
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
@@ -41,6 +41,9 @@ class ChannelMapping(Config):
         [],
         description="Values of a switch that mean on; others mean off. Empty: all numbers but 0, and on, true, yes, "
         "pressed",
+    )
+    pressed_from: float | None = Field(
+        None, description="Of a pressure or a travel: the smallest value, in the log's unit, that means on"
     )
     missing: list[str | float] = Field([], description="Values that mean that there was no answer")
     at_least: float | None = Field(None, description="Smallest value that can be; smaller ones are dropped and counted")
@@ -80,7 +83,9 @@ class LogMapping(Config):
         description="What its times are: seconds since 1970, since the log's start or since midnight, or a date's "
         "text. Empty: as the values show",
     )
-    clock_unit: Literal["s", "ms", "us", "ns"] = Field("s", description="Unit of times that are numbers")
+    clock_unit: Literal["", "s", "ms", "us", "ns"] = Field(
+        "", description="Unit of times that are numbers. Empty: s, or of times since 1970 as their size shows"
+    )
     time_format: str = Field("", description="Of times that are texts, in strftime codes. Empty: as they show")
     day: date | None = Field(None, description="Date of times since midnight. Empty: the date in the file's name")
     start: datetime | None = Field(None, description="Moment of time 0 of a relative clock. Empty: the video's start")
@@ -91,6 +96,13 @@ class LogMapping(Config):
     @classmethod
     def _known_zone(cls, zone: str) -> str:
         return checked_zone(zone)
+
+    @field_validator("dbc")
+    @classmethod
+    def _beside_the_log(cls, dbc: list[str]) -> list[str]:
+        if outside := [name for name in dbc if Path(name).name != name]:
+            raise DataError(f"names of files beside the log, not {', '.join(outside)}: copy the DBC there")
+        return dbc
 
 
 class ImportMapping(Config):
@@ -103,7 +115,7 @@ class ImportMapping(Config):
     video_start: datetime | None = Field(
         None, description="Moment of the video's first frame. Empty: as the file says, or its name"
     )
-    offset_s: float | Literal["estimate"] = Field(
+    offset_s: Annotated[float, Field(ge=-1e9, le=1e9)] | Literal["estimate"] = Field(
         0.0,
         description="Seconds to add to the logs' times so that they are the video's; `estimate`: from the picture's "
         "flow and the speed",
@@ -166,7 +178,11 @@ def read_mapping(path: Path) -> ImportMapping:
     Raises:
         DataError: no YAML, an unknown key, a key twice, or a value that does not fit.
     """
-    content = _load(path.read_text(encoding="utf-8"), str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no mapping: expected text in UTF-8; save it as such.") from error
+    content = _load(text, str(path))
     try:
         name = str(content.get("preset", ""))
         return ImportMapping(**(preset(name) | content if name else content))

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from model.common.errors import DataError
 from model.common.files import sha256
@@ -258,4 +259,9 @@ def picture_frames(folder: Path, zone: str) -> Iterator[Frame]:
                 raise DataError(f"{path}: its name holds no time: expected a date with a time, or seconds since 1970.")
             times.append((t, path))
     for t, path in half_seconds(sorted(times)):
+        try:
+            with Image.open(path) as picture:
+                picture.verify()
+        except (OSError, SyntaxError, ValueError) as error:
+            raise DataError(f"{path} is no picture: copy it again, or remove it.") from error
         yield t, path.read_bytes()

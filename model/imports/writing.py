@@ -115,12 +115,17 @@ def write_recording(
         writer.writerows([clock.text(each), *cells] for each, *cells in zip(moments[kept], *texts, strict=True))
     with Image.open(folder / frame_name(clock.text(moments[kept][0]))) as first:
         whole = (0, 0, *ImageOps.exif_transpose(first).size)
+    if region and (min(region[:2]) < 0 or region[0] + region[2] > whole[2] or region[1] + region[3] > whole[3]):
+        raise DataError(f"region {region} leaves the frame of {whole[2]} x {whole[3]} px: correct it in the mapping.")
     write_json(folder / ROI, dict(zip(("x", "y", "width", "height"), region or whole, strict=True)))
     for name, each in found.items():
-        if each.steps_back:
-            origin.notes.append(
-                f"{name}: {each.steps_back} times in its log step back; its samples are sorted by time."
-            )
+        counts = {
+            "cannot be and are dropped": each.out_of_range,
+            "have the time of a later one and are dropped": each.same_time,
+            "lie in time before the one above and are sorted": each.steps_back,
+        }
+        if parts := [f"{count} {what}" for what, count in counts.items() if count]:
+            origin.notes.append(f"{name}: of {each.samples} values, {', '.join(parts)}.")
     channels = {
         name: {
             "source": each.source,

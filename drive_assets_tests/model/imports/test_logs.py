@@ -1,6 +1,7 @@
 """Readers of logs, on files that the formats' own libraries write."""
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -127,11 +128,23 @@ def test_a_channel_of_an_mdf_file(tmp_path: Path) -> None:
     assert found.signal.t[0] == pytest.approx(START, abs=1)
 
 
-def test_an_mdf_file_that_is_cut(tmp_path: Path) -> None:
+def unfinalised(content: bytes) -> bytes:
+    """As a logger without power leaves it: the length of the last data block is not written yet."""
+    return b"UnFinMF " + content[8:60] + b"\x05\0" + content[62:]
+
+
+@pytest.mark.parametrize("dbc", [["car.dbc"], []])
+@pytest.mark.parametrize(
+    "damage", [lambda content: content[:70], lambda content: content[: len(content) // 2], unfinalised]
+)
+def test_an_mdf_file_that_is_cut_or_not_finalised(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], damage: Callable[[bytes], bytes], dbc: list[str]
+) -> None:
     path = write_bus(tmp_path, ".mf4")
-    path.write_bytes(path.read_bytes()[:70])
-    with pytest.raises(DataError, match=r"drive\.mf4 is no complete MDF4 measurement"):
-        read_channels(tmp_path, mapping({"path": "*.mf4", "dbc": ["car.dbc"]}))
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match=r"drive\.mf4 is no complete MDF4 measurement .* finalise it"):
+        read_channels(tmp_path, mapping({"path": "*.mf4", "dbc": dbc}))
+    assert "Traceback" not in "".join(capfd.readouterr())
 
 
 def write_mcap(path: Path, summary: bool = True) -> None:
@@ -163,9 +176,12 @@ def test_a_field_of_a_topic_in_mcap(tmp_path: Path, summary: bool) -> None:
 
 
 def test_an_mcap_that_is_cut_or_none(tmp_path: Path) -> None:
-    (tmp_path / "drive.mcap").write_bytes(b"MCAP?")
-    with pytest.raises(DataError, match=r"drive\.mcap cannot be read .*mcap recover"):
-        read_channels(tmp_path, mapping({"path": "*.mcap"}, SPEED={"source": "/car twist.x"}))
+    path = tmp_path / "drive.mcap"
+    write_mcap(path)
+    for content in (b"MCAP?", path.read_bytes()[:-200]):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"drive\.mcap cannot be read .*mcap recover"):
+            read_channels(tmp_path, mapping({"path": "*.mcap"}, SPEED={"source": "/car twist.x"}))
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -190,6 +206,14 @@ def test_a_field_of_a_topic_in_a_ros_bag(tmp_path: Path, version: int) -> None:
         next((tmp_path / "bag").glob("*.db3")).rename(tmp_path / "drive.db3")
     found = read_channels(tmp_path, mapping({"path": "drive.*"}, SPEED={"source": "/speed x", "unit": "m/s"}))
     assert np.allclose(found["SPEED"].signal.values, np.arange(20) * 3.6)
+    if version == 1:
+        bag = (tmp_path / "drive.bag").read_bytes()
+        at = bag.index(b"index_pos=") + 10
+        (tmp_path / "drive.bag").write_bytes(
+            bag[:at] + bytes(8) + bag[at + 8 :]
+        )  # as `rosbag record` leaves it if killed
+        with pytest.raises(DataError, match=r"drive\.bag cannot be read .*not indexed.*rosbag reindex"):
+            read_channels(tmp_path, mapping({"path": "drive.*"}, SPEED={"source": "/speed x"}))
 
 
 WIDE = "Time,Speed (mph),Brake,Pedal\n" + "".join(
@@ -212,6 +236,19 @@ def test_values_that_cannot_be_are_dropped_and_counted(tmp_path: Path) -> None:
     channel = {"source": "Speed", "at_most": 300, "missing": [255]}
     found = read_channels(tmp_path, mapping({"path": "*.csv"}, SPEED=channel))["SPEED"]
     assert (found.signal.values.tolist(), found.out_of_range, found.missing) == ([10.0, 11.0], 1, 1)
+
+
+@pytest.mark.parametrize("factor", [1, 1e3, 1e6, 1e9])
+def test_times_since_1970_in_any_unit_a_clock_without_its_date_and_a_pressure(tmp_path: Path, factor: float) -> None:
+    rows = (f"{round((START + n) * factor)},{n},{n / 2}\n" for n in range(4))
+    (tmp_path / "drive.csv").write_text("Time,Speed,Bar\n" + "".join(rows))
+    channels = {"SPEED": {"source": "Speed"}, "BRAKE_SIGNAL": {"source": "Bar", "pressed_from": 1}}
+    found = read_channels(tmp_path, mapping({"path": "*.csv"}, **channels))
+    assert np.allclose(found["SPEED"].signal.t, START + np.arange(4))
+    assert found["BRAKE_SIGNAL"].signal.values.tolist() == [0, 0, 1, 1]
+    since_start = {"path": "*.csv", "clock": "relative", "start": datetime(2024, 6, 1)}
+    found = read_channels(tmp_path, mapping(since_start, **channels))
+    assert found["SPEED"].signal.t[0] == datetime(2024, 6, 1, tzinfo=UTC).timestamp()
 
 
 def test_a_unit_of_another_kind(tmp_path: Path) -> None:

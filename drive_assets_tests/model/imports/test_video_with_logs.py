@@ -150,7 +150,8 @@ def test_odd_values_are_left_out_and_counted(tmp_path: Path) -> None:
     assert drive.origin["channels"]["SPEED"] | {"source": ""} == {
         "source": "", "samples": 201, "missing": 0, "dropped": 1, "same_time": 1,
     }  # fmt: skip
-    assert "SPEED: 1 times in its log step back" in drive.notes
+    assert "SPEED: of 201 values, 1 cannot be and are dropped, 1 have the time of a later one" in drive.notes
+    assert "1 lie in time before the one above and are sorted" in drive.notes
     assert len(drive.rows) == 20
 
 
@@ -161,6 +162,10 @@ def truncate(folder: Path) -> None:
 
 def hide_playlist(folder: Path) -> None:
     (folder / "video.mp4").write_text("#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n")
+
+
+def since_start(folder: Path) -> None:
+    (folder / "drive.csv").write_text(rows(start=0.0))
 
 
 def slow(folder: Path) -> None:
@@ -178,7 +183,15 @@ def slow(folder: Path) -> None:
         ({}, slow, r"SPEED \(drive\.csv: Speed\) has a value every 5\.0 s \(0\.20 Hz\): expected one a second"),
         ({"channels": {"BRAKE_SIGNAL": {"source": "Brake"}}}, None, "no speed among BRAKE_SIGNAL: map SPEED"),
         ({"video": ["other*.mp4"]}, None, r"has no video other\*\.mp4"),
-        ({"logs": [{"path": "*.csv", "dbc": ["../car.dbc"]}]}, None, r"dbc \.\./car\.dbc: expected the name of a file"),
+        (
+            {"logs": [{"path": "*.csv", "dbc": ["../car.dbc"]}]},
+            None,
+            r"dbc.*names of files beside the log, not \.\./car",
+        ),
+        ({"region": [0, 320, 1920, 575]}, None, r"region .* leaves the frame of 320 x 180 px"),
+        ({"offset_s": 1e300}, None, r"mapping\.yaml: .*offset_s"),
+        ({"logs": [{"path": "drive.csv", "clock": "epoch"}]}, since_start, "times are not since 1970, as `clock` says"),
+        ({}, lambda folder: (folder / "mapping.yaml").write_bytes(b"zone: \x80"), "expected text in UTF-8"),
         ({"vidoe": []}, None, r"mapping\.yaml: .*vidoe"),
         ({"channels": {"SPED": {"source": "Speed"}}}, None, r"mapping\.yaml: .*SPED"),
         ({"channels": {"SPEED": {"source": "Speed", "unit": "furlongs"}}}, None, r"a unit of SPEED among km/h"),
@@ -204,6 +217,13 @@ def test_a_mapping_with_a_channel_twice_or_no_mapping(tmp_path: Path) -> None:
     path.write_text("- SPEED")
     with pytest.raises(DataError, match="expected keys such as video, logs and channels"):
         read_mapping(path)
+
+
+def test_a_picture_that_is_none(tmp_path: Path) -> None:
+    folder = write_drive(tmp_path / "drive", clip="")
+    (folder / f"{START:.0f}000.jpg").write_bytes(b"\xff\xd8 no picture")
+    with pytest.raises(DataError, match=r"000\.jpg is no picture"):
+        take(folder)
 
 
 def noise(number: int) -> np.ndarray:
@@ -271,7 +291,7 @@ def test_a_draft_of_unknown_logs_guesses_and_lists_the_signals(tmp_path: Path) -
     write_bus(folder, ".log")
     content = yaml.safe_load(draft(folder))
     assert content["video"] == ["video.mp4"] and content["logs"][0] == {"path": "drive.log", "dbc": ["car.dbc"]}
-    assert content["channels"]["SPEED"]["source"] == ["SPEED.SPEED"]
+    assert content["channels"]["SPEED"]["source"] == "SPEED.SPEED"
     assert "#   BRAKE.PRESSED\n" in draft(folder) and "#   Pedal\n" in draft(folder)
     with pytest.raises(DataError, match=r"holds no log: expected one of \.csv"):
         draft(tmp_path)

@@ -1,4 +1,4 @@
-"""CAN logs (candump, BLF, ASC, GVRET and what else python-can reads), decoded with DBC files."""
+"""CAN logs (candump, BLF, ASC, MDF4, GVRET and what else python-can reads), decoded with DBC files."""
 
 import re
 from array import array
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from model.common.errors import DataError
 from model.imports.extras import library
+from model.imports.logs.mdf import opened
 from model.imports.logs.raw import Raw
 from model.imports.mapping import LogMapping
 
@@ -153,14 +154,16 @@ def _all(path: Path) -> Iterator[Any]:
     if GVRET_HEADER.match(start):
         yield from _gvret(path, can)
         return
+    if path.suffix.lower() == ".mf4":
+        with opened(path):  # python-can's errors say less
+            pass
     try:
         with can.LogReader(str(path)) as reader:
             yield from reader
-    except DataError:
-        raise
     except Exception as error:
         raise DataError(
-            f"{path} cannot be read as a {path.suffix.lstrip('.') or 'CAN'} log ({' '.join(str(error).split())[:160]})."
+            f"{path} cannot be read as a {path.suffix.lstrip('.')} log ({' '.join(str(error).split())[:160]}): copy it "
+            "again, or export it with the logger's tool."
         ) from error
 
 

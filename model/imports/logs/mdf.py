@@ -1,6 +1,9 @@
-"""MDF4 measurements, as channels or as the bytes of a CAN bus that DBC files decode; read by asammdf."""
+"""Channels of MDF4 measurements, read by asammdf."""
 
-from collections.abc import Sequence
+import contextlib
+import gc
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +15,19 @@ from model.imports.logs.raw import Raw
 from model.imports.mapping import LogMapping
 
 
-def names(path: Path, log: LogMapping, dbc: Sequence[Path]) -> list[str]:
-    """The channels of the measurement; of decoded messages as `message.signal`."""
-    with _open(path, log, dbc) as mdf:
+def names(path: Path, log: LogMapping) -> list[str]:
+    """The channels of the measurement."""
+    with opened(path) as mdf:
         return sorted(name for name in mdf.channels_db if name not in ("time", "t"))
 
 
-def read(path: Path, log: LogMapping, wanted: Sequence[str], dbc: Sequence[Path]) -> dict[str, Raw]:
+def read(path: Path, log: LogMapping, wanted: Sequence[str]) -> dict[str, Raw]:
     """The wanted channels that the measurement has. A channel in several groups is read from the first that has values.
 
     Raises:
-        DataError: it is no MDF4, is not finalised, or a DBC file does not fit.
+        DataError: it is no MDF4, or is cut.
     """
-    with _open(path, log, dbc) as mdf:
+    with opened(path) as mdf:
         start = mdf.header.start_time.timestamp()
         found = {}
         for name in wanted:
@@ -43,24 +46,29 @@ def read(path: Path, log: LogMapping, wanted: Sequence[str], dbc: Sequence[Path]
         return found
 
 
-def _open(path: Path, log: LogMapping, dbc: Sequence[Path]) -> Any:
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """asammdf's measurement.
+
+    Raises:
+        DataError: it is no MDF4, or is cut; or it was not finalised and asammdf cannot do so in memory.
+    """
     asammdf = library("asammdf", "An MDF4 file")
-    for file in dbc:
-        if not file.is_file():
-            raise DataError(f"{file} does not exist: expected a DBC file.")
-    try:
-        mdf = asammdf.MDF(path)
-    except Exception as error:
-        raise DataError(
-            f"{path} is no complete MDF4 measurement ({' '.join(str(error).split())[:160]}): copy it again, or "
-            "finalise it with the logger's tool."
-        ) from error
-    if not dbc:
-        return mdf
-    try:
-        files = [(str(file), int(log.bus or 0)) for file in dbc]
-        decoded = mdf.extract_bus_logging({"CAN": files})
-    except Exception as error:
-        raise DataError(f"{path}: {', '.join(map(str, dbc))} does not decode it ({str(error)[:160]}).") from error
-    mdf.close()
-    return decoded
+    reason, hook = "", sys.unraisablehook
+    sys.unraisablehook = lambda unraisable: None  # asammdf fails again when what it began is deleted
+    with path.open("rb") as file:
+        try:
+            with contextlib.redirect_stdout(None):  # it prints tracebacks
+                mdf = asammdf.MDF(file)
+        except Exception as error:
+            reason = " ".join(str(error).split())[:160]
+        if reason:
+            gc.collect()
+        sys.unraisablehook = hook
+        if reason:
+            raise DataError(
+                f"{path} is no complete MDF4 measurement ({reason}): copy it again, or finalise it with "
+                "the logger's tool."
+            )
+        with mdf:
+            yield mdf

@@ -94,6 +94,8 @@ def _values(
     missing = _among(values, texts, channel.missing)
     if name in SWITCHES:
         on = _among(values, texts, channel.pressed) if channel.pressed else values != 0
+        if channel.pressed_from is not None:
+            on = values >= channel.pressed_from
         known = np.isfinite(values)
         if channel.pressed and lower is not None:
             known |= ~np.isin(lower, _NO_ANSWER)

@@ -87,7 +87,11 @@ def _find(name: str, channel: ChannelMapping, raws: Sequence[tuple[Path, LogMapp
 
 
 def _on_clock(t: npt.NDArray[np.float64], log: LogMapping) -> npt.NDArray[np.float64]:
-    """`t` (N,) since 1970, if it is relative and the mapping says to what."""
+    """`t` (N,) since 1970, if the log or the mapping says so; else since the log's start."""
+    if log.clock == "relative" and is_since_1970(t):
+        t = t - np.nanmin(t)
+    if log.clock == "epoch" and not is_since_1970(t):
+        raise DataError(f"{log.path}: its times are not since 1970, as `clock` says: set clock_unit, or remove clock.")
     if log.start is None or is_since_1970(t):
         return t
     return t + checked_moment(log.start, log.zone)
@@ -96,11 +100,10 @@ def _on_clock(t: npt.NDArray[np.float64], log: LogMapping) -> npt.NDArray[np.flo
 def _reader(path: Path, log: LogMapping) -> tuple[Any, tuple[Any, ...]]:
     """The module that reads a log, and the arguments of its `names`."""
     suffix = path.suffix.lower()
-    dbc = [_inside(path.parent, each) for each in log.dbc]
-    if takes_dbc(path) and suffix not in MEASUREMENTS:
-        return can_bus, (path, log, can_bus.read_databases(dbc))
-    if suffix in MEASUREMENTS:
-        return mdf, (path, log, dbc)
+    if suffix in MEASUREMENTS and not log.dbc:
+        return mdf, (path, log)
+    if takes_dbc(path):
+        return can_bus, (path, log, can_bus.read_databases([path.parent / each for each in log.dbc]))
     if suffix in TOPICS:
         return topics, (path, log)
     if suffix in TABLES:
@@ -112,13 +115,6 @@ def takes_dbc(path: Path) -> bool:
     """Whether a log may hold the bytes of a CAN bus."""
     suffix = path.suffix.lower()
     return suffix in (*BUSES, *MEASUREMENTS) or (suffix == ".csv" and _is_gvret(path))
-
-
-def _inside(folder: Path, name: str) -> Path:
-    """Raises DataError if a name leads out of the drive's folder, which others may write to."""
-    if Path(name).name != name:
-        raise DataError(f"dbc {name}: expected the name of a file in {folder}: copy the DBC there.")
-    return folder / name
 
 
 def _is_gvret(path: Path) -> bool:

@@ -34,6 +34,8 @@ _ZONE = r"\b(" + "|".join(_ZONES) + r")(?:([+-]\d\d?)(?::?(\d\d))?)?(?!\w) ?"
 """Such as MESZ, or GMT+02:00."""
 _OFFSET = r"\d(?:Z|[+-]\d\d:?\d\d)$"
 _UNITS_OF_TIME = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+_LARGEST_S = 1e10
+"""Times beyond are since 1970 in a smaller unit."""
 
 
 @dataclass(frozen=True)
@@ -171,8 +173,8 @@ def times(table: Table, log: LogMapping) -> npt.NDArray[np.float64]:
     name = log.time_column or _time_column(table)
     texts = table.required(name)
     numbers = to_numbers(texts, log.decimal_mark)
-    if 2 * np.isfinite(numbers).sum() > len(numbers):
-        return _number_times(table, log, numbers * _UNITS_OF_TIME[log.clock_unit])
+    if log.clock != "text" and not log.time_format and 2 * np.isfinite(numbers).sum() > len(numbers):
+        return _number_times(table, log, numbers)
     moments = _text_times(texts, log, table.column(log.zone_column) if log.zone_column else None)
     if not np.isfinite(moments).any():
         example = next((text for text in texts if text), "nothing")
@@ -198,7 +200,10 @@ def _time_column(table: Table) -> str:
     )
 
 
-def _number_times(table: Table, log: LogMapping, t: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _number_times(table: Table, log: LogMapping, numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    largest = float(np.nanmedian(numbers))
+    fitting = (factor for factor in _UNITS_OF_TIME.values() if largest * factor < _LARGEST_S)
+    t = numbers * (_UNITS_OF_TIME[log.clock_unit] if log.clock_unit else next(fitting, 1e-9))
     if log.clock == "midnight":
         day = log.day or _day_of(table.path)
         t = t + DAY_S * np.concatenate([[0], np.cumsum(np.diff(np.nan_to_num(t)) < -DAY_S / 2)])  # past midnight
