@@ -23,7 +23,16 @@ from model.common.errors import DataError
 from model.network.architectures import ARCHITECTURES
 
 OWNERS, CODE_URL = "DRIVE_ASSETS_OWNERS", "DRIVE_ASSETS_CODE_URL"
-GROUPS = ("1_recordings", "2_detection", "3_annotation", "4_labels", "5_splits", "6_training", "7_evaluation")
+GROUPS = (
+    "1_recordings",
+    "2_detection",
+    "3_annotation",
+    "4_labels",
+    "5_splits",
+    "6_training",
+    "7_evaluation",
+    "8_predictions",
+)
 """Dagster sorts groups by name: the number keeps the order of the pipeline."""
 Column = tuple[str, str, str]
 """Name, type, description."""

@@ -45,7 +45,14 @@ ASSETS = """examples:
   drive-assets run --select '+key:checkpoint' --lacking    checkpoint and what it is made from, where needed
 
 assets: recording, boxy_dataset, boxy_detector, nuimages_dataset, nuimages_detector, annotations, future_labels,
-split_manifest, h5_split, checkpoint, evaluation, model_comparison
+split_manifest, h5_split, checkpoint, evaluation, model_comparison, predictions
+"""
+PREDICTIONS = """examples:
+  drive-assets predict 2024-05-31_08-15-00                 of the data root: the asset predictions, with its report page
+  drive-assets predict /media/usb/2024-06-01_09-00-00      any drive; pages and tables in predictions/ of the data root
+  drive-assets predict 2024-05-31_08-15-00 --architecture simple_concat_lstm --false-alarms 10
+
+A drive without annotations is annotated first.
 """
 COMPLETE = """to switch it on:
   eval "$(drive-assets completion)"           bash, in ~/.bashrc
@@ -135,6 +142,15 @@ def parser() -> argparse.ArgumentParser:
 
     status = add("status", "graph.status", "list what is made, missing, out of date, running and refused")
     status.add_argument("--json", action="store_true", help="for scripts")
+
+    predict = add("predict", "predictions.predict", "predict a drive: probabilities, alarms and a page", PREDICTIONS)
+    what = "name of a recording, or the folder of a drive anywhere, which is only read"
+    predict.add_argument("recording", metavar="RECORDING|PATH", help=what)
+    best = "an evaluated network; default: the one with the alias best, else the first of the comparison"
+    predict.add_argument("--architecture", metavar="NAME", help=best)
+    budget = "false alarms per hour whose thresholds ring; default 3"
+    predict.add_argument("--false-alarms", type=float, metavar="NUMBER", help=budget)
+    predict.add_argument("--weights", type=Path, help="detector for a drive without annotations")
 
     video = add("video", "recordings.video", "write a video of an annotated recording")
     video.add_argument("recording", metavar="RECORDING", help="name of a recording")

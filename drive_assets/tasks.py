@@ -6,7 +6,7 @@ Ops import this module, so it imports neither torch nor ultralytics: the functio
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -15,8 +15,9 @@ from model.annotation.config import AnnotationConfig
 from model.annotation.report import AnnotationReport
 from model.common.progress import Log
 from model.detection.detector_config import DetectorConfig, DetectorResult
-from model.evaluation.config import EvaluationConfig
-from model.evaluation.results import EVALUATION
+from model.evaluation.config import EvaluationConfig, PredictionConfig
+from model.evaluation.forecast import FORECAST
+from model.evaluation.results import COMPARISON, EVALUATION
 from model.recording.folder import ANNOTATIONS, TELEMETRY
 from model.training.published import TrainingResult
 from model.training.recipes import TrainingConfig
@@ -82,6 +83,20 @@ class EvaluateJob:
     """Recording folders, for the frames in the report."""
     data_version: str = ""
     """That the splits must have; by default the one that it was trained on."""
+
+
+@dataclass(frozen=True)
+class PredictJob:
+    """Predict one annotated recording; the predictions are written beside its annotations."""
+
+    recording: Path
+    evaluations: Path
+    checkpoints: Path
+    config: PredictionConfig
+    split: str = ""
+    """That holds the recording; empty if none does"""
+    windows: dict[str, int] = field(default_factory=dict)
+    """Frames of a window, by data version"""
 
 
 def exit_if_requested() -> None:
@@ -158,6 +173,17 @@ def evaluate(job: EvaluateJob, tell: Log) -> Path:
     return job.output / EVALUATION
 
 
+def predict(job: PredictJob, tell: Log) -> Path:
+    """Predict; returns the path of predictions.json."""
+    from model.evaluation.forecasting import choose_network, write_forecast
+
+    network = choose_network(job.evaluations, job.checkpoints, job.config.architecture)
+    budget = job.config.false_alarms_per_hour
+    done = write_forecast(job.recording, network, budget, job.split, job.windows)
+    tell(f"{job.recording.name}: {done.predicted:,} of {done.rows:,} rows predicted. {done.chosen}")
+    return job.recording / FORECAST
+
+
 @dataclass(frozen=True)
 class Task(Generic[J, R_co]):
     """A kind of work: its name, the classes of its jobs and results, and the function that does a job."""
@@ -201,4 +227,12 @@ EVALUATE = Task(
     lambda job: [job.checkpoint, *_splits(job)],
     lambda job: job.output,
 )
-TASKS: dict[str, Task[Any, Any]] = {task.name: task for task in (ANNOTATE, TRAIN_DETECTOR, TRAIN, EVALUATE)}
+PREDICT = Task(
+    "predict",
+    PredictJob,
+    Path,
+    predict,
+    lambda job: [job.recording / ANNOTATIONS, job.evaluations / COMPARISON],
+    lambda job: job.recording / FORECAST,
+)
+TASKS: dict[str, Task[Any, Any]] = {task.name: task for task in (ANNOTATE, TRAIN_DETECTOR, TRAIN, EVALUATE, PREDICT)}

@@ -22,6 +22,7 @@ EXPECTED: dict[str, tuple[dg.PartitionsDefinition | None, set[str]]] = {
     "checkpoint": (ARCHITECTURE_PARTITIONS, {"h5_split"}),
     "evaluation": (ARCHITECTURE_PARTITIONS, {"checkpoint", "h5_split"}),
     "model_comparison": (None, {"evaluation"}),
+    "predictions": (RECORDINGS, {"annotations", "model_comparison"}),
 }
 
 

@@ -14,12 +14,13 @@ from model.annotation.plots import annotation_overview, framed_boxes
 from model.common.errors import DataError
 from model.common.images import evenly, small_jpeg
 from model.recording.folder import Recording, inspect_recording
+from model.recording.frame_files import is_frame
 from model.recording.labels import brake_source, future_labels, row_reasons
 from model.recording.plots import drive_timeline
 from model.recording.schema import SLOW_LABELS, TASKS
 
 TILES, TILE_WIDTH, TILE_BYTES = 9, 400, 40_000
-THUMBNAIL_WIDTH = 160
+THUMBNAIL_WIDTH, FRAME_WIDTH = 160, 320
 DETECTIONS = "Vehicles in each frame over the drive, and how confident the detector is"
 CAPTION = "Speed and pedal over the drive, where the driver brakes, and the labels"
 FILM_FRAMES = 300
@@ -157,13 +158,23 @@ def _timeline(recording: Recording) -> Picture:
     return drawn(drive_timeline(telemetry, labels, recording.name), CAPTION)
 
 
-def thumbnail(recording: Recording) -> bytes:
-    """A JPEG of a frame from the middle of a recording. DataError if no frame there can be read."""
-    frames = list(recording.frames().values())
-    image = _tile(frames[len(frames) // 2], THUMBNAIL_WIDTH) if frames else None
-    if image is None:
-        raise DataError(f"{recording.folder} has no readable frame in the middle.")
-    return small_jpeg(image, TILE_BYTES)
+def thumbnail(recording: Recording, frame: str = "") -> bytes:
+    """A JPEG of a frame, by default one from the middle of a recording. DataError if it cannot be read."""
+    if frame:
+        path = recording.folder / frame
+        content = small_frame(path, FRAME_WIDTH) if is_frame(frame) and path.parent == recording.folder else b""
+    else:
+        frames = list(recording.frames().values())
+        content = small_frame(frames[len(frames) // 2], THUMBNAIL_WIDTH) if frames else b""
+    if not content:
+        raise DataError(f"{recording.folder} has no readable frame {frame or 'in the middle'}.")
+    return content
+
+
+def small_frame(path: Path, width: int) -> bytes:
+    """A frame as a small JPEG; empty if it cannot be read."""
+    image = _tile(path, width)
+    return b"" if image is None else small_jpeg(image, TILE_BYTES)
 
 
 def _frames(storage: Storage, recording: Recording) -> list[Picture]:
@@ -178,7 +189,8 @@ def _frames(storage: Storage, recording: Recording) -> list[Picture]:
 
 def _tile(path: Path, width: int) -> npt.NDArray[np.uint8] | None:
     """A picture scaled to a width, px; None if it cannot be read."""
-    image = cv2.imread(str(path), cv2.IMREAD_REDUCED_COLOR_2)
+    wide = {cv2.IMREAD_REDUCED_COLOR_2: width > FRAME_WIDTH, cv2.IMREAD_REDUCED_COLOR_4: width > THUMBNAIL_WIDTH}
+    image = cv2.imread(str(path), next((mode for mode in wide if wide[mode]), cv2.IMREAD_REDUCED_COLOR_8))
     if image is None:
         return None
     size = (width, round(image.shape[0] * width / image.shape[1]))

@@ -1,7 +1,10 @@
 """The content of a report page, and its rendering as HTML."""
 
+import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model.common.figures import png_bytes
@@ -11,6 +14,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIGURE_BYTES = 200_000
+SCRIPT = (Path(__file__).parent / "templates" / "timeline.js").read_text(encoding="utf-8")
+SCRIPT_HASH = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+"""The only script of the pages, which browsers are told to run by its hash."""
 _PACKAGE = "drive_assets.reports"
 Cell = Any
 """A text, a number, a list of these, a `Link`, a `Thumbnail`, or None if undefined."""
@@ -76,6 +82,8 @@ class Section:
     """Whether pictures are small enough for three in a row"""
     films: Sequence[Film] = ()
     links: Sequence[Link] = ()
+    timeline: Mapping[str, Any] | None = None
+    """What templates/timeline.js draws"""
 
 
 @dataclass(frozen=True)
@@ -96,16 +104,17 @@ def drawn(figure: "Figure", caption: str) -> Picture:
     return Picture(png_bytes(figure, FIGURE_BYTES), caption)
 
 
-def html(page: Page, root: str, links: Sequence[Link] = (), notice: str = "", choice: Any = None) -> str:
+def html(page: Page, root: str, links: Sequence[Link] | None = (), notice: str = "", choice: Any = None) -> str:
     """A page as HTML.
 
     Args:
         root: the path prefix of the server, such as "" or "/reports", for links.
-        links: to other pages, in the navigation.
+        links: to other pages, in the navigation; None: a page that stands alone has none.
         notice: a warning at the top.
         choice: what the start page shows, for its form.
     """
-    return render(_PACKAGE, "page.html", page=page, root=root, links=links, notice=notice, choice=choice, cell=cell)
+    values = {"page": page, "root": root, "links": links, "notice": notice, "choice": choice}
+    return render(_PACKAGE, "page.html", **values, cell=cell, script=SCRIPT)
 
 
 def navigation_html(links: Sequence[Link], root: str) -> str:

@@ -27,7 +27,17 @@ from drive_assets.asset import GROUPS, declarations
 from drive_assets.partitions import ARCHITECTURE_PARTITIONS, RECORDINGS, is_recording_name
 from drive_assets.reports import drives
 from drive_assets.reports.links import base_url
-from drive_assets.reports.page import Cell, Link, Page, Section, Table, html, navigation_html, sections_html
+from drive_assets.reports.page import (
+    SCRIPT_HASH,
+    Cell,
+    Link,
+    Page,
+    Section,
+    Table,
+    html,
+    navigation_html,
+    sections_html,
+)
 from drive_assets.reports.records import check_results, failed_checks, latest, with_metadata
 from drive_assets.reports.start import Choice, start_page
 from drive_assets.resources.storage import Storage
@@ -38,11 +48,11 @@ from model.common.files import sha256
 from model.recording.folder import Recording
 
 SHOWN_SUFFIXES = {".html", ".png", ".jpg", ".jpeg", ".csv", ".json", ".mp4", ".webm"}
-SHOWN_FOLDERS = ("recordings", "datasets", "models", "evaluation")
+SHOWN_FOLDERS = ("recordings", "datasets", "models", "evaluation", "predictions")
 """In the data root: not the files of Dagster, MLflow and cluster jobs, which may hold secrets."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; media-src 'self'; style-src 'unsafe-inline'; "
-    "base-uri 'self'; form-action 'self'; frame-ancestors 'self'",
+    f"script-src 'sha256-{SCRIPT_HASH}'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
@@ -72,6 +82,7 @@ class Reports:
         routes = [
             get("/", _one_at_a_time(self.home)),
             get("/thumbnail/{recording}", self.thumbnail),
+            get("/thumbnail/{recording}/{frame}", self.thumbnail),
             Mount("/files", ShownFiles(directory=self.storage.root)),
             get("/film/{recording}/{number:int}", _one_at_a_time(self.film)),
             get("/{asset}", page),
@@ -108,8 +119,9 @@ class Reports:
                     yield [link, summary, "; ".join(warnings.get(key, []))]
 
     def thumbnail(self, request: Request) -> Response:
-        """A small picture from the middle of a recording."""
-        content = drives.thumbnail(Recording(self._output("recording", request.path_params["recording"])))
+        """A small picture of a frame, by default from the middle of the recording."""
+        recording = Recording(self._output("recording", request.path_params["recording"]))
+        content = drives.thumbnail(recording, request.path_params.get("frame", ""))
         return Response(content, headers=HEADERS, media_type="image/jpeg")
 
     def asset(self, request: Request) -> Response:

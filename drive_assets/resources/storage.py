@@ -89,6 +89,14 @@ class Storage(dg.ConfigurableResource):
     def future_labels(self, name: str) -> Path:
         return Recording(self.recording(name)).labels_path
 
+    def predictions(self, name: str) -> Path:
+        return self.recording(name) / "predictions.csv"
+
+    def predictions_elsewhere(self, name: str) -> Path:
+        """The folder of the predictions for a drive that is not in `recordings`."""
+        parse_recording_name(name)
+        return self.root / "predictions" / name
+
     @property
     def boxy_raw(self) -> Path:
         return self.root / "raw" / "boxy"

@@ -14,7 +14,14 @@ from model.common.errors import DataError
 from model.recording.annotations import Annotations
 from model.recording.content import check_annotated
 from model.recording.folder import EXAMPLES, Recording
-from model.recording.labels import brake_source, contradictions, current_state, future_labels, not_driven
+from model.recording.labels import (
+    LabelConfig,
+    brake_source,
+    contradictions,
+    current_state,
+    future_labels,
+    not_driven,
+)
 from model.recording.schema import (
     BINARY_LABELS,
     BOX_VALUES,
@@ -107,7 +114,12 @@ class RecordingArrays(Frames):
     """Width and height of the region of interest that the boxes are in the pixels of"""
 
 
-def join_recording(own: Recording, config: WindowConfig, telemetry: pd.DataFrame | None = None) -> RecordingArrays:
+def join_recording(
+    own: Recording,
+    config: WindowConfig,
+    telemetry: pd.DataFrame | None = None,
+    label_config: LabelConfig | None = None,
+) -> RecordingArrays:
     """Join a recording's telemetry, annotations and labels by time and find its windows.
 
     A frame that was not annotated ("not looked") is left out, so that no window runs over it. None ends where
@@ -115,6 +127,7 @@ def join_recording(own: Recording, config: WindowConfig, telemetry: pd.DataFrame
 
     Args:
         telemetry: the recording's, with its drivetrain, if it was read already.
+        label_config: derive the labels with it, of a recording that need not be labelled.
 
     Raises:
         DataError: one of the three files is missing or wrong, labels are older than the telemetry, or a channel that
@@ -122,10 +135,13 @@ def join_recording(own: Recording, config: WindowConfig, telemetry: pd.DataFrame
     """
     if telemetry is None:
         telemetry, _ = own.telemetry()
-    annotations, labels = own.annotations(), own.labels()
-    label_config = own.label_config()
-    for label, text in contradictions(telemetry, labels, label_config).items():
-        raise DataError(f"{own.labels_path}, {label}: {text}: label the recording again.")
+    annotations = own.annotations()
+    if label_config is None:
+        labels, label_config = own.labels(), own.label_config()
+        for label, text in contradictions(telemetry, labels, label_config).items():
+            raise DataError(f"{own.labels_path}, {label}: {text}: label the recording again.")
+    else:
+        labels = future_labels(telemetry, label_config)
     check_annotated(own)
     inputs = _inputs(own, telemetry, config)
     annotated = pd.Index(annotations.time).get_indexer(pd.Index(telemetry["Time"]))

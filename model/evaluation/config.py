@@ -32,3 +32,16 @@ class EvaluationConfig(Config):
     )
     batch_size: int = Field(1024, ge=1, description="Windows per step")
     device: str = Field("auto", description="auto (CUDA if available, else CPU) or a torch device such as cuda:1")
+
+
+class PredictionConfig(Config):
+    """How a recording is predicted."""
+
+    architecture: str = Field(
+        "",
+        description="The network, of those that are evaluated; empty: the one with the alias best, or, where none has "
+        "it, the first of the comparison",
+    )
+    false_alarms_per_hour: float = Field(
+        3.0, gt=0, description="Budget of false alarms per hour whose thresholds ring; one of the evaluation's"
+    )
