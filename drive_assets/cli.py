@@ -38,6 +38,14 @@ examples:
   drive-assets import tesla /media/usb/TeslaCam --zone Europe/Berlin
   drive-assets import openpilot ~/route --dry-run
 """
+EXPORTS = """formats:
+  lerobot    the data set, in the layout of LeRobot's version 3
+  mcap       recordings, for Foxglove and Lichtblick
+
+examples:
+  drive-assets export lerobot --output ~/lerobot --zone Europe/Berlin
+  drive-assets export mcap 2024-05-31_08-15-00
+"""
 ASSETS = """examples:
   drive-assets run                                         everything
   drive-assets run --select annotations --recordings 2024-05-31_08-15-00 --weights detector.pt
@@ -123,6 +131,12 @@ def parser() -> argparse.ArgumentParser:
     imports.add_argument("--draft", action="store_true", help="of video: print a mapping, drafted from the files")
     imports.add_argument("--zone", help="of tesla and openpilot: time zone of the names, such as Europe/Berlin")
     imports.add_argument("--dry-run", action="store_true", help="only list what would be imported")
+
+    export = add("export", "exports.export", "write a data set or recordings for other tools", EXPORTS)
+    export.add_argument("format", choices=["lerobot", "mcap"])
+    export.add_argument("recordings", nargs="*", metavar="RECORDING", help="of mcap: names of recordings")
+    export.add_argument("--output", type=Path, help="folder; default exports in the data root")
+    export.add_argument("--zone", default="UTC", help="time zone of the recordings, such as Europe/Berlin; default UTC")
 
     forget = add("forget", "recordings.forget", "remove recordings; their files move to recordings/.removed")
     forget.add_argument("names", nargs="+", metavar="NAME")

@@ -19,6 +19,7 @@ MODEL_ROOMS = (
     "network",
     "training",
     "evaluation",
+    "exports",
 )
 """In the order in which data flows: a room imports itself and the rooms before it."""
 EXCEPTIONS = {("model.training", "model.factory"), ("model.training", "model.evaluation.measures")}

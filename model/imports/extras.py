@@ -11,6 +11,7 @@ EXTRAS = {
     "asammdf": "mdf",
     "mcap": "mcap",
     "mcap_protobuf": "mcap",
+    "foxglove": "mcap",
     "rosbags": "ros",
     "capnp": "openpilot",
     "zstandard": "openpilot",
