@@ -148,6 +148,15 @@ class Storage(dg.ConfigurableResource):
         return self.checkpoints / architecture
 
     @property
+    def review(self) -> Path:
+        """The folder of the review queue and of review.csv."""
+        return self.root / "review"
+
+    @property
+    def tags(self) -> Path:
+        return self.review / "review.csv"
+
+    @property
     def evaluations(self) -> Path:
         return self.root / "evaluation"
 

@@ -19,6 +19,7 @@ from drive_assets.splits.manifest import check_unchanged, outdated_manifest, rea
 from model.common.code import code_version
 from model.common.files import write_json
 from model.dataset.assignment import SplitConfig
+from model.dataset.review import Review, ReviewConfig, read_tags
 from model.dataset.split_file import read_fingerprint, write_split
 from model.dataset.splits import build_manifest, grouped
 from model.dataset.windows import WindowConfig
@@ -56,11 +57,16 @@ class SplitLaunchpad(SplitConfig, Launchpad):
     """How recordings are assigned to splits."""
 
 
+class ReviewLaunchpad(ReviewConfig, Launchpad):
+    """What tags of the review, and frequent situations, do to train and val."""
+
+
 class ManifestLaunchpad(Launchpad):
     """What the data set consists of."""
 
     window: WindowLaunchpad = WindowLaunchpad()
     split: SplitLaunchpad = SplitLaunchpad()
+    review: ReviewLaunchpad = ReviewLaunchpad()
 
 
 @asset(
@@ -88,7 +94,16 @@ def split_manifest(
         known = recording_keys(context.instance)
         used = previous["recordings"] if previous else {}
         names = [name for name in known if storage.recording(name).is_dir() or name in used]
-        manifest = build_manifest(storage.recordings, names, config.window, config.split, previous, storage.summaries)
+        manifest = build_manifest(
+            storage.recordings,
+            names,
+            config.window,
+            config.split,
+            previous,
+            storage.summaries,
+            ReviewConfig(**config.review.model_dump()),
+            read_tags(storage.tags),
+        )
     write_json(storage.manifest, manifest)
     for key, words in CHANGES.items():
         names = manifest[key]
@@ -97,6 +112,9 @@ def split_manifest(
             lines.append(f"  and {len(names) - MAX_LOGGED:,} more: see {storage.manifest}")
         if names:
             context.log.warning("\n".join([f"{len(names):,} recordings {words}:", *lines]))
+    if unmatched := manifest.get("review", {}).get("without_window"):
+        moments = ", ".join(f"{recording} {time}" for recording, time, _ in unmatched[:MAX_LOGGED])
+        context.log.warning(f"{len(unmatched):,} tags of {storage.tags} have no window now, and are kept: {moments}")
     return _manifest_result(manifest, storage)
 
 
@@ -127,6 +145,7 @@ def _manifest_result(manifest: Mapping[str, Any], storage: Storage) -> dg.Materi
             "summary": ", ".join(counts) + left_out,
             "splits": dg.MetadataValue.table(table),
             **numbers,
+            **{key: dg.MetadataValue.json(manifest[key]) for key in ("review", "similar") if key in manifest},
             **{key: dg.MetadataValue.json(value) for key, value in lists.items()},
             "path": dg.MetadataValue.path(storage.manifest),
         },
@@ -159,7 +178,7 @@ def h5_split(context: dg.AssetExecutionContext, storage: Storage) -> Iterator[Ev
         check_unchanged(storage, manifest, name)
         members = [storage.recording(recording) for recording in manifest["splits"][name]["recordings"]]
         window = WindowConfig(**manifest["window"])
-        write_split(storage.split(name), members, window, manifest["fingerprint"])
+        write_split(storage.split(name), members, window, manifest["fingerprint"], Review.of(manifest))
         part = manifest["splits"][name]
         rates = [
             dg.TableRecord({"label": label, "positives": count, "rate": round(part["label_rates"][label], 4)})

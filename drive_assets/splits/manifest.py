@@ -10,6 +10,7 @@ import dagster as dg
 from drive_assets.partitions import recording_keys
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
+from model.dataset.review import Review, read_tags, relevant
 from model.dataset.split_file import read_fingerprint
 from model.dataset.summary_cache import last_change
 from model.recording.content import check_annotated
@@ -55,7 +56,14 @@ def recorded_version(path: Path) -> str:
 def outdated_manifest(instance: dg.DagsterInstance, storage: Storage) -> str:
     """Why the manifest does not match the recordings; empty if it does. Dagster ignores changes past 100 partitions."""
     changes = changed_recordings(storage, recording_keys(instance))
-    return f"{len(changes)} recordings are new, changed or gone" if changes else ""
+    if changes:
+        return f"{len(changes)} recordings are new, changed or gone"
+    manifest = read_manifest(storage)
+    recorded = Review.of(manifest)
+    split_of = {name: split for split, part in manifest["splits"].items() for name in part["recordings"]}
+    if relevant(read_tags(storage.tags), recorded.config, split_of) != sorted(recorded.tags):
+        return f"tags in {storage.tags.name} changed"
+    return ""
 
 
 def changed_recordings(storage: Storage, known: list[str]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from model.common.config import fingerprint as fingerprint_of
 from model.common.errors import DataError
 from model.common.files import atomic_path
+from model.dataset.review import Review, Weights
 from model.dataset.windows import Frames, RecordingArrays, WindowConfig, common_traits, join_recording
 from model.recording.folder import Recording
 from model.recording.schema import ACTIONS, BINARY_LABELS, SLOW_LABELS, check_schema, used_schema
@@ -43,6 +44,8 @@ class Split(Frames):
     window: WindowConfig
     fingerprint: str
     """Of the manifest that the file was made from."""
+    window_weight: Weights | None = None
+    """(W,) in the training loss, where a review weighs windows"""
 
     def channel(self, name: str) -> npt.NDArray[np.float32]:
         """(F,) raw values of a telemetry channel; NaN if it is no input of this split."""
@@ -51,8 +54,14 @@ class Split(Frames):
         return self.telemetry[:, self.feature_names.index(name)]
 
 
-def write_split(path: Path, recordings: Sequence[Path], config: WindowConfig, fingerprint: str = "") -> None:
-    """Write the split of `recordings`, folders in their final order. DataError as `join_recording`, `common_traits`."""
+def write_split(
+    path: Path, recordings: Sequence[Path], config: WindowConfig, fingerprint: str = "", review: Review | None = None
+) -> None:
+    """Write the split of `recordings`, folders in their final order. DataError as `join_recording`, `common_traits`.
+
+    Args:
+        review: whose windows are left out or weighed, by the rules for the split that the file is named after.
+    """
     if not recordings:
         raise DataError(f"{path}: expected at least one recording.")
     parts = {recording.name: join_recording(Recording(recording), config) for recording in recordings}
@@ -69,8 +78,17 @@ def write_split(path: Path, recordings: Sequence[Path], config: WindowConfig, fi
         "coast_threshold": str(traits.coast_threshold),
         "slow_threshold": str(traits.slow_threshold),
     }
+    weights = dict[str, Weights]()
+    if review is not None:
+        for name, part in parts.items():
+            weights[name], _ = review.weights(name, path.stem, part, config.length)
+            parts[name] = replace(part, window_start=part.window_start[weights[name] > 0])
+    arrays = _joined(list(parts.values()))
+    kept = np.concatenate([each[each > 0] for each in weights.values()]) if weights else np.empty(0)
+    if (kept != 1).any():
+        arrays["window_weight"] = kept
     with atomic_path(path) as temporary:
-        write_arrays(temporary, _joined(list(parts.values())), attributes)
+        write_arrays(temporary, arrays, attributes)
 
 
 def _joined(parts: Sequence[RecordingArrays]) -> dict[str, npt.NDArray[Any]]:
@@ -100,6 +118,18 @@ def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]], attributes:
         file.attrs.update(attributes)
         file.attrs["schema_version"] = SCHEMA_VERSION
         file.attrs[CHECKSUM] = fingerprint_of(_texts(file))
+
+
+def choose_windows(source: Path, target: Path, weights: Weights, fingerprint: str | None = None) -> None:
+    """Copy a split file with the windows (W,) whose weight is above 0, and with their weights if any is not 1."""
+    with _opened(source) as (file, attributes):
+        arrays = {name: values[()] for name, values in file.items() if name != "window_weight"}
+    arrays["window_start"] = arrays["window_start"][weights > 0]
+    if (weights[weights > 0] != 1).any():
+        arrays["window_weight"] = weights[weights > 0]
+    del attributes["schema_version"]
+    with atomic_path(target) as temporary:
+        write_arrays(temporary, arrays, attributes | ({} if fingerprint is None else {"fingerprint": fingerprint}))
 
 
 def read_split(path: Path, expected_fingerprint: str | None = None) -> Split:

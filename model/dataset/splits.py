@@ -2,22 +2,26 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from model.common.config import fingerprint
 from model.common.errors import DataError
 from model.dataset.assignment import RecordingStats, SplitConfig, assign_splits
+from model.dataset.review import REVIEWED, Review, ReviewConfig, Tag, Weighted, relevant
 from model.dataset.split_file import SCHEMA_VERSION
 from model.dataset.summaries import Summary, repeated
 from model.dataset.summary_cache import SummaryCache
-from model.dataset.windows import Traits, WindowConfig, common_traits
+from model.dataset.windows import Traits, WindowConfig, common_traits, join_recording
 from model.recording.folder import Recording
 from model.recording.labels import LabelConfig
 from model.recording.schema import BINARY_LABELS, TASKS, used_schema
 
 UNDECLARED = "not declared"
+_REVIEW = ReviewConfig()
 
 
 def build_manifest(
@@ -27,6 +31,8 @@ def build_manifest(
     split: SplitConfig,
     previous: Mapping[str, Any] | None = None,
     cache: Path | None = None,
+    review: ReviewConfig = _REVIEW,
+    tags: Sequence[Tag] = (),
 ) -> dict[str, Any]:
     """The content of dataset_config.json: what goes into the splits, why, and what identifies it.
 
@@ -38,12 +44,13 @@ def build_manifest(
 
     Args:
         cache: a file of summaries, so that recordings whose files did not change are not read again.
+        tags: that people set; windows near them are left out of train and val, or weighed, once recordings have splits.
 
     Raises:
         DataError: too few recordings are left; says how many were skipped and why. Or those that are left differ in
             telemetry channels, classes or coasting threshold.
     """
-    used, skipped, accepted = _candidates(recordings, names, split, SummaryCache(cache, window))
+    used, skipped, accepted, similar = _candidates(recordings, names, split, SummaryCache(cache, window), review)
     by_name = {name: summary.stats for name, summary in used.items() if summary.stats}
     before = {
         name: place for place, part in (previous or {"splits": {}})["splits"].items() for name in part["recordings"]
@@ -54,6 +61,7 @@ def build_manifest(
     except DataError as error:
         reasons = "".join(f"\n  {line}" for line in grouped(skipped)[:20])
         raise DataError(f"{error} Skipped: {len(skipped)}.{reasons}") from None
+    by_name, reviewed, weighed = _reviewed(recordings, by_name, assigned, window, review, tags)
     traits_of = {name: summary.traits for name, summary in used.items() if summary.traits}
     traits = common_traits(traits_of)
     schema, total = used_schema(traits.inputs), sum(each.windows for each in by_name.values())
@@ -82,18 +90,22 @@ def build_manifest(
             name: skipped.get(name, "it is no longer a recording") for name in sorted(before.keys() - by_name.keys())
         },
     }
+    manifest |= {"similar": similar} if similar else {}
+    manifest |= {"review": reviewed} if reviewed else {}  # data sets without tags stay as they were
     identity = {name: [each.content, each.region] for name, each in by_name.items()}
     keys = ["schema_version", "schema", "labels", "class_names", "window"]
     if traits.slow_threshold != LabelConfig().slow_threshold:  # data sets from before there was one stay valid
         keys.append("slow_threshold")
-    manifest["fingerprint"] = fingerprint({key: manifest[key] for key in keys}, assigned, identity)
+    manifest["fingerprint"] = fingerprint(
+        {key: manifest[key] for key in keys}, assigned, identity, *([weighed] if weighed else [])
+    )
     return manifest
 
 
 def _candidates(
-    recordings: Path, names: Sequence[str], split: SplitConfig, cache: SummaryCache
-) -> tuple[dict[str, Summary], dict[str, str], dict[str, str]]:
-    """The recordings to use, and the reasons of those that are skipped, or accepted though implausible."""
+    recordings: Path, names: Sequence[str], split: SplitConfig, cache: SummaryCache, review: ReviewConfig
+) -> tuple[dict[str, Summary], dict[str, str], dict[str, str], dict[str, tuple[str, float]]]:
+    """The recordings to use; why others are skipped, or accepted though implausible; and similar ones."""
     used: dict[str, Summary] = {}
     skipped: dict[str, str] = {}
     accepted: dict[str, str] = {}
@@ -111,14 +123,54 @@ def _candidates(
         else:
             used[name] = summary
     cache.save()
-    for name, other in repeated(used).items():
+    repeats, similar = repeated(used, review.same_drive)
+    for name, other in repeats.items():
         skipped[name] = f"the same drive as {other}: their telemetry is the same, whatever the clock; remove one"
         del used[name]
     for unlike in (_other_drivetrain, _derived_brake, _lacking):
         reasons = unlike({name: summary.traits for name, summary in used.items() if summary.traits}, split)
         skipped |= reasons
         used = {name: summary for name, summary in used.items() if name not in reasons}
-    return used, skipped, accepted
+    return used, skipped, accepted, {name: each for name, each in similar.items() if {name, each[0]} <= {*used}}
+
+
+def _reviewed(
+    recordings: Path,
+    stats: Mapping[str, RecordingStats],
+    assigned: Mapping[str, Sequence[str]],
+    window: WindowConfig,
+    config: ReviewConfig,
+    tags: Sequence[Tag],
+) -> tuple[dict[str, RecordingStats], dict[str, Any], dict[str, str]]:
+    """What recordings contribute without the windows that the review leaves out; what the manifest says about it; and
+    of each recording whose windows it changes, the fingerprint of their weights."""
+    split_of = {name: split for split, members in assigned.items() for name in members}
+    review = Review(config, relevant(tags, config, split_of))
+    after, weighed, matched, counts = dict(stats), dict[str, str](), set[Weighted](), Counter[str]()
+    for name, split in split_of.items():
+        if not review.concerns(name, split):
+            continue
+        arrays = join_recording(Recording(recordings / name), window)
+        weights, found = review.weights(name, split, arrays, window.length)
+        matched |= found
+        if (weights == 1).all():
+            continue
+        last = arrays.window_start[weights > 0] + window.length - 1
+        positives = dict(zip(TASKS, (arrays.labels[last] == 1).sum(axis=0).tolist(), strict=True))
+        after[name] = replace(stats[name], windows=len(last), positives=positives)
+        weighed[name] = fingerprint(np.round(weights, 4).tolist())
+        counts[f"{split}_out"] += int((weights == 0).sum())
+        counts[f"{split}_weighted"] += int(((weights != 1) & (weights > 0)).sum())
+    if config == _REVIEW and not review.tags:
+        return after, {}, weighed
+    content = {
+        "config": config.model_dump(),
+        "tags": list(map(list, review.tags)),
+        "without_window": list(map(list, sorted(set(review.tags) - matched))),
+        "of_test": sum(split_of.get(tag.recording, REVIEWED[0]) not in REVIEWED for tag in tags),
+        "windows": dict(counts),
+    }
+    return after, content, weighed
 
 
 def grouped(reasons: Mapping[str, str]) -> list[str]:

@@ -26,8 +26,8 @@ from model.recording.telemetry import TelemetryReport
 SKETCH = 64
 """Hashes of runs of rows that are kept of a drive, the smallest."""
 RUN_ROWS = 8
-SAME_SHARE, LEAST_RUNS = 0.4, 12
-"""Drives that share this many of the runs that both sketches cover, and at least so many, are one."""
+LEAST_RUNS = 12
+"""Drives that share fewer of the runs that both sketches cover are not compared."""
 
 
 @dataclass(frozen=True)
@@ -103,10 +103,14 @@ def _blocks_training(own: Recording, telemetry: pd.DataFrame, report: TelemetryR
     return "; ".join(finding.text for finding in findings if finding.blocks_training)
 
 
-def repeated(summaries: Mapping[str, Summary]) -> dict[str, str]:
-    """Recordings that hold the drive of another one with an earlier name, or a part of it, each with that name.
+def repeated(summaries: Mapping[str, Summary], same: float) -> tuple[dict[str, str], dict[str, tuple[str, float]]]:
+    """Recordings that hold the drive of another one with an earlier name, or a part of it, each with that name; and
+    those that are similar to another one, with the share of what both hold.
 
     Their clocks and the digits of their numbers may differ.
+
+    Args:
+        same: share from which two drives are one.
     """
     names: dict[int, list[str]] = {}
     for name in sorted(summaries):
@@ -114,10 +118,17 @@ def repeated(summaries: Mapping[str, Summary]) -> dict[str, str]:
             names.setdefault(each, []).append(name)
     shared = Counter(pair for having in names.values() for pair in itertools.combinations(having, 2))
     repeats: dict[str, str] = {}
+    similar: dict[str, tuple[str, float]] = {}
     for (first, second), count in sorted(shared.items()):
         sketches = summaries[first].sketch, summaries[second].sketch
         covered = min(sketch[-1] if len(sketch) == SKETCH else 2**64 for sketch in sketches)
         runs = min(sum(each <= covered for each in sketch) for sketch in sketches)
-        if first not in repeats and count >= max(LEAST_RUNS, SAME_SHARE * runs):
+        if first in repeats or count < LEAST_RUNS:
+            continue
+        if count >= same * runs:
             repeats.setdefault(second, first)
-    return repeats
+        else:
+            similar[second] = max(
+                similar.get(second, (first, 0.0)), (first, round(count / runs, 2)), key=lambda s: s[1]
+            )
+    return repeats, {name: each for name, each in similar.items() if not {name, each[0]} & {*repeats}}

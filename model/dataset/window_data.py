@@ -32,6 +32,8 @@ class Batch(NamedTuple):
     """(B,tasks) bool, True where the task's action goes on at the window's last frame"""
     derived: Tensor | None = None
     """(B,D) float32, what the network derives from the window, where that is stored"""
+    weight: Tensor | None = None
+    """(B,) float32, weights in the loss, where a review weighs windows"""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ class WindowData:
     """(W,tasks) bool: the driver brakes, or coasts, at the window's last frame already"""
     derived: Tensor | None = None
     """(W,D) float32, what a network derives from the windows, stored so that it is derived once, not in each epoch"""
+    weight: Tensor | None = None
+    """(W,) float32, as `Split.window_weight`"""
 
     @classmethod
     def load(
@@ -110,6 +114,7 @@ class WindowData:
             labels=(labels == 1).float(),
             label_mask=labels >= 0,
             going_on=torch.from_numpy(state == 1),
+            weight=None if split.window_weight is None else torch.from_numpy(split.window_weight),
         )
         return data.to(device)
 
@@ -147,6 +152,7 @@ class WindowData:
             self.label_mask[windows],
             self.going_on[windows],
             None if self.derived is None else self.derived[windows],
+            None if self.weight is None else self.weight[windows],
         )
 
     def deriving(self, derive: Callable[[Tensor, Tensor, Tensor], Tensor], batch_size: int) -> Self:

@@ -128,5 +128,10 @@ def _fit(train: Split, inputs: Features, task: str, model: Callable[[], Any]) ->
     if len(np.unique(values[known])) < 2:
         rate = float(values[known].mean()) if known.any() else 0.0
         return lambda features: np.full(len(features), rate)
-    fitted = model().fit(inputs[known], values[known] == 1)
+    fitted = model()
+    weights = {}
+    if train.window_weight is not None:
+        steps = [f"{name}__" for name in getattr(fitted, "named_steps", {})]
+        weights[f"{steps[-1] if steps else ''}sample_weight"] = train.window_weight[known]
+    fitted.fit(inputs[known], values[known] == 1, **weights)
     return lambda features: fitted.predict_proba(features)[:, 1]

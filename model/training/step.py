@@ -108,6 +108,7 @@ class Step:
         batch = self.data.gather(windows)
         # Windows before an onset can weigh more than those in which the driver brakes (coasts) already.
         weight = torch.ones_like(batch.labels) + (self.config.onset_weight - 1.0) * ~batch.going_on
+        weight = weight if batch.weight is None else weight * batch.weight[:, None]
         with autocast(self.config.precision, self.device):
             logits = self.forward(*batch[:3], batch.derived)
         loss = self.loss(logits, batch.labels, batch.label_mask, weight)

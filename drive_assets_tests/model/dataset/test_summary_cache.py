@@ -65,4 +65,7 @@ def test_a_drive_repeats_another_whatever_its_clock_and_digits_but_not_another_c
         rounded = re.sub(r"\d+\.\d\d(?=,2000)", lambda speed, digits=digits: f"{float(speed[0]):.{digits}f}", text)
         drives[car].telemetry_path.write_text(rounded)
     summaries = {car: Summary(sketch=drive_sketch(own.telemetry()[0])) for car, own in drives.items()}
-    assert repeated(summaries) == {"part of a": "a", "copy": "a", "int": "a"}
+    repeats, similar = repeated(summaries, same=0.4)
+    assert (repeats, similar) == ({"part of a": "a", "copy": "a", "int": "a"}, {})
+    repeats, similar = repeated(summaries, same=1.0)
+    assert repeats == {"part of a": "a", "int": "a"} and similar["copy"][0] == "a"
