@@ -4,7 +4,7 @@ Nothing here is learnt. Cameras are mounted differently, and boxes of detectors 
 both from the boxes of train.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -125,9 +125,7 @@ class DerivedInputs(nn.Module):
                 features.append(telemetry_changes(telemetry, self.channels, self.config.coast_threshold))
             if self.config.lead_tracks:
                 speed = unscaled(telemetry, self.channels, "SPEED") / 3.6
-                features.append(
-                    lead_track(detections, self._vehicles(detections, mask), speed, Camera(*self.camera.tolist()))
-                )
+                features.append(lead_track(detections, self._vehicles(detections, mask), speed, self.camera.unbind()))
         return torch.cat(features, dim=-1)
 
 
@@ -190,11 +188,11 @@ def telemetry_changes(telemetry: Tensor, channels: Mapping[str, int], coast_thre
         off = (telemetry[..., channels[PEDAL]] < (coast_threshold - low) / (high - low)).to(off.dtype)
     elif PRESSED in channels:
         off = 1 - telemetry[..., channels[PRESSED]]
-    same = (off == off[:, -1:]).flip(1).to(off.dtype).cumprod(1).mean(1)
+    same = ((off != off[:, -1:]).flip(1).to(off.dtype).cumsum(1) == 0).to(off.dtype).mean(1)
     return torch.cat((*features, torch.stack((off[:, -1], off.mean(1), off[:, -4:].mean(1), same), dim=-1)), dim=-1)
 
 
-def lead_track(detections: Tensor, mask: Tensor, speed: Tensor, camera: Camera) -> Tensor:
+def lead_track(detections: Tensor, mask: Tensor, speed: Tensor, camera: Sequence[Tensor]) -> Tensor:
     """The nearest vehicle in the own lane at the end of the window, followed back through it.
 
     Args:
@@ -208,6 +206,7 @@ def lead_track(detections: Tensor, mask: Tensor, speed: Tensor, camera: Camera) 
         first. Motion, for each of MOTIONS: relative speed, its uncertainty, acceleration, required deceleration,
         1 / time to contact. Then rates of change of log size and of lateral position, and the number of vehicles.
     """
+    horizon, distance, box_noise = camera
     track, valid = _follow(_boxes(detections), mask)
     bottom, size = track[..., 1], track[..., 2]
     side = ((track[..., 0] - 0.5) / track[..., 3]).clamp(-2, 2)
@@ -217,10 +216,10 @@ def lead_track(detections: Tensor, mask: Tensor, speed: Tensor, camera: Camera) 
     latest = torch.where(valid > 0, time, -length * FRAME_S).amax(-1, keepdim=True)
     first = torch.where(valid > 0, time, 0.0).amin(-1, keepdim=True)
     # A vehicle's own size is constant: with its mean over the frames, the size of a box gives the distance.
-    own_size = size - torch.log((bottom - camera.horizon).clamp(min=0.01))
+    own_size = size - torch.log((bottom - horizon).clamp(min=0.01))
     own_size = (valid * own_size).sum(-1, keepdim=True) / count.clamp(min=1)
-    gap = (camera.distance * torch.exp(own_size - size)).clamp(1, FARTHEST_M)
-    noise = torch.sqrt(LEAST_NOISE**2 + (camera.noise * torch.exp(-size)) ** 2)
+    gap = (distance * torch.exp(own_size - size)).clamp(1.0, FARTHEST_M)
+    noise = torch.sqrt(LEAST_NOISE**2 + (box_noise * torch.exp(-size)) ** 2)
     motions = [_motion(gap, noise, valid, time, *motion) for motion in MOTIONS]
     motion = []
     for place, relative, acceleration, spread in motions:
@@ -287,10 +286,23 @@ def _motion(
     powers = torch.stack((torch.ones_like(time), time, time**2 / 2))
     prior = torch.tensor([1e-4, SPEED_PRIOR**-2, accelerations**-2], device=gap.device, dtype=gap.dtype)
     system = torch.einsum("bt,it,jt->bij", weight, powers, powers) + torch.diag(prior)
-    inverse = torch.linalg.inv(system)
+    inverse = _inverse(system)
     solution = torch.einsum("bij,jt,bt->bi", inverse, powers, weight * (gap - last))
     place, relative, acceleration = solution[:, :1], solution[:, 1:2], solution[:, 2:]
     spread = inverse[:, 1, 1, None].clamp(min=1e-6).sqrt()
-    place = (last + place).clamp(1, FARTHEST_M)
+    place = (last + place).clamp(1.0, FARTHEST_M)
     relative, acceleration = relative.clamp(-20, 20), acceleration.clamp(-6, 6)
     return place.to(kind), relative.to(kind), acceleration.to(kind), spread.to(kind)
+
+
+def _inverse(a: Tensor) -> Tensor:
+    """Inverses of symmetric positive definite matrices (B,3,3), by their LDL decomposition."""
+    d1 = a[:, 0, 0]
+    l21, l31 = a[:, 1, 0] / d1, a[:, 2, 0] / d1
+    d2 = a[:, 1, 1] - l21 * a[:, 1, 0]
+    l32 = (a[:, 2, 1] - l31 * a[:, 1, 0]) / d2
+    d3 = a[:, 2, 2] - l31 * a[:, 2, 0] - l32 * (a[:, 2, 1] - l31 * a[:, 1, 0])
+    zero, one = torch.zeros_like(d1), torch.ones_like(d1)
+    # the inverse of L, row by row
+    rows = torch.unflatten(torch.stack((one, zero, zero, -l21, one, zero, l21 * l32 - l31, -l32, one), -1), -1, (3, 3))
+    return rows.mT @ (rows / torch.stack((d1, d2, d3), -1)[..., None])

@@ -36,7 +36,7 @@ class ObjectSets(NamedTuple):
             all_slots: whether to keep empty slots; by default on every device except a CPU.
         """
         mask = mask.flatten(0, -2)
-        if mask.device.type != "cpu" if all_slots is None else all_slots:
+        if mask.device.type != "cpu" or torch.compiler.is_exporting() if all_slots is None else all_slots:
             return cls(None, None, None, [(mask.shape[0], mask.shape[1])], mask)
         count, order = mask.sum(dim=-1).sort(stable=True)
         slots = torch.arange(mask.numel(), device=mask.device).view_as(mask)[order][mask[order]]
