@@ -113,7 +113,10 @@ class Drives:
         for first, last in runs(p >= threshold * config.alarm_off_share, t, self.merge_ms):
             begin, end = np.searchsorted(t, first), np.searchsorted(t, last, "right")
             on = begin + np.flatnonzero(p[begin:end] >= threshold)
-            late = begin + np.flatnonzero(t[begin:end] >= t[on[0]] + config.alarm_min_s * 1000) if len(on) else on
+            high = p[begin:end] >= threshold * config.alarm_off_share
+            late = (
+                begin + np.flatnonzero(high & (t[begin:end] >= t[on[0]] + config.alarm_min_s * 1000)) if len(on) else on
+            )
             if len(late):
                 yield int(t[late[0]]), int(last), float(p[on[0] : end].max())
 
