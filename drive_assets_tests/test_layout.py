@@ -20,6 +20,7 @@ MODEL_ROOMS = (
     "training",
     "evaluation",
     "exports",
+    "bundle",
 )
 """In the order in which data flows: a room imports itself and the rooms before it."""
 EXCEPTIONS = {("model.training", "model.factory"), ("model.training", "model.evaluation.measures")}

@@ -8,12 +8,12 @@ from pathlib import Path
 from model.common.config import fingerprint
 from model.common.errors import DataError
 from model.common.printable import is_printable
-from model.recording.folder import IMPORTED, READING, ROI, TELEMETRY, TRUE_ANNOTATIONS
+from model.recording.folder import IMPORTED, READING, ROI, SHADOW, TELEMETRY, TRUE_ANNOTATIONS
 from model.recording.frame_files import is_frame
 
 LINKS_VARIABLE = "DRIVE_ASSETS_LINKS"
 """Names a folder, such as the cache of DVC or git-annex, that files of a recording may link into."""
-TAKEN = (TELEMETRY, ROI, READING, TRUE_ANNOTATIONS, IMPORTED)
+TAKEN = (TELEMETRY, ROI, READING, TRUE_ANNOTATIONS, IMPORTED, SHADOW)
 """Files of a recording besides its frames. Files derived from a recording are not ingested."""
 Files = Sequence[tuple[str, int]]
 """Name and size in bytes of each."""

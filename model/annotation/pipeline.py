@@ -29,6 +29,8 @@ from model.recording.plausibility import CAMERA, implausible_camera
 
 PROGRESS_S = 5.0
 CONFIDENCE_BINS = 20
+OPTIONS = "options"
+"""Key in the details of annotations: the options that they were made with."""
 
 
 class Annotator:
@@ -117,7 +119,13 @@ class Annotator:
             camera = [asdict(finding) for finding in implausible_camera(present, telemetry, repeated_frames(present))]
             annotated_hashes = {name: hashes[name] for name in annotated.values()}
             write_annotations(recording.annotations_path, annotations)
-            details = {**asdict(report), "fingerprint": identity, CAMERA: camera, FRAME_HASHES: annotated_hashes}
+            details = {
+                **asdict(report),
+                "fingerprint": identity,
+                OPTIONS: self.config.model_dump(mode="json"),
+                CAMERA: camera,
+                FRAME_HASHES: annotated_hashes,
+            }
             write_json(recording.details_path, details)
             done.discard()
         return report

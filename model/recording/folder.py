@@ -46,6 +46,8 @@ ORIGIN = ".source.json"
 """The source that the recording was made from."""
 IMPORTED = "origin.json"
 """What an imported recording was made from: its kind, drivetrain, clock offset, licence and notes."""
+SHADOW = "shadow.csv"
+"""What a bundle in the car anticipated while the drive was recorded."""
 CONTENT = (TELEMETRY, ANNOTATIONS, LABELS, READING)
 """Files that windows are made from. The last is optional."""
 AS_RECORDED = [0.0, 100.0]

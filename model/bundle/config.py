@@ -1,0 +1,17 @@
+"""Options of a bundle for the car. Imports no torch: the launchpad derives from them."""
+
+from pydantic import Field
+
+from model.common.config import Config
+
+
+class BundleConfig(Config):
+    """What a bundle contains."""
+
+    false_alarms_per_hour: float = Field(
+        3.0, gt=0, description="Budget of false alarms an hour and task, one of those of the evaluation"
+    )
+    recording: str = Field(
+        "", description="Recording that the golden drive is cut from; empty: that of the likeliest action in test"
+    )
+    golden_frames: int = Field(16, ge=1, le=600, description="Windows of the golden drive")
