@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from model.common.files import atomic_path
+from model.evaluation.forecast import PREDICTIONS
 from model.exports.times import nanoseconds
 from model.imports.extras import library
 from model.recording.folder import Recording
@@ -14,7 +15,6 @@ from model.recording.schema import CHANNELS, TIME
 from model.recording.tables import read_table
 
 CAMERA, BOXES = "/camera", "/camera/boxes"
-PREDICTIONS = "predictions.csv"
 COLOUR, THICKNESS, FONT = (1.0, 0.78, 0.0, 1.0), 4.0, 28.0
 """Of the boxes: RGBA, and px of the frame."""
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,18 +23,20 @@ from model.recording.annotations import Annotations, write_annotations
 from model.recording.folder import Recording
 from model.recording.labels import future_labels, write_future_labels
 
-ROWS, BOX = 40, (100, 50, 300, 150, 0.75, 0)
+ROWS, BOX = 40, (80, 30, 160, 75, 0.75, 0)
 
 
 def drive(folder: Path, seed: int) -> Path:
-    """A labelled drive with a box in every frame; the 12th frame is damaged, the 20th is missing."""
+    """A labelled drive of small frames that brighten, with a box in each; frame 12 is damaged, frame 20 is missing."""
     own = Recording(write_drive(folder, ROWS, seed))
     telemetry, _ = own.telemetry()
     write_future_labels(own.labels_path, future_labels(telemetry))
     times = telemetry["Time"].tolist()
     boxes = [np.array([BOX], np.float32)] * ROWS
     write_annotations(own.annotations_path, Annotations.from_frames(times, [f"{time}.jpg" for time in times], boxes))
-    own.details_path.write_text(json.dumps({"camera": [], "class_names": ["car"], "roi": [0, 320, 1920, 575]}))
+    own.details_path.write_text(json.dumps({"camera": [], "class_names": ["car"], "roi": [0, 60, 320, 100]}))
+    for row, time in enumerate(times):
+        cv2.imwrite(str(folder / f"{time}.jpg"), np.full((180, 320, 3), 6 * row, np.uint8))
     (folder / f"{times[12]}.jpg").write_bytes(b"\xff\xd8")
     (folder / f"{times[20]}.jpg").unlink()
     return folder
@@ -57,21 +60,22 @@ def test_a_data_set_as_lerobot(tmp_path: Path) -> None:
     for _, part in rows.groupby("episode_index"):
         np.testing.assert_array_equal(part["timestamp"], np.arange(len(part)) / 2)
     corners = np.stack(np.stack(rows["observation.boxes"].to_list())[0])[0]
-    np.testing.assert_allclose(corners[:6], [0, 0.75, 100 / 1920, 370 / 1080, 300 / 1920, 470 / 1080], rtol=1e-6)
+    np.testing.assert_allclose(corners[:6], [0, 0.75, 0.25, 0.5, 0.5, 0.75], rtol=1e-6)
     statistics = json.loads((output / "meta" / "stats.json").read_text())
     assert statistics["observation.state.vehicle"]["mean"][1] == 2000
     assert np.array(statistics[l2d.CAMERA]["mean"]).shape == (3, 1, 1)
-    assert 0.4 < np.mean(statistics[l2d.CAMERA]["mean"]) < 0.6
+    assert np.mean(statistics[l2d.CAMERA]["max"]) == pytest.approx(39 * 6 / 255, abs=0.02)
 
     for found, folder in zip(
         imported(l2d.IMPORTER, output, tmp_path / "back"), [*splits["train"], *splits["val"]], strict=True
     ):
-        before = pd.read_csv(folder / "telemetry.csv").drop(index=[12, 20]).reset_index(drop=True)
+        before = pd.read_csv(folder / "telemetry.csv").drop(index=[12, 20])
         assert found.name == folder.name
         times = [time.rstrip("0").ljust(21, "0") for time in found.rows["Time"]]
         kept = before[before["Time"].isin(times)]
         assert len(kept) >= len(before) - 1
         after = found.rows[pd.Index(times).isin(before["Time"])]
+        np.testing.assert_allclose(np.array(found.grey)[after.index], kept.index * 6, atol=5)
         np.testing.assert_allclose(after["SPEED"], kept["SPEED"], atol=0.01)
         np.testing.assert_allclose(after["ACCELERATOR_POS_D"], kept["ACCELERATOR_POS_D"], atol=0.01)
     with pytest.raises(DataError, match="exists already: expected a new folder"):
@@ -114,7 +118,7 @@ def test_a_recording_as_mcap(tmp_path: Path) -> None:
             schema.name: each for schema, _, _, each in reader.iter_decoded_messages(["/camera", "/camera/boxes"])
         }
         box = decoded["foxglove.ImageAnnotations"]
-        assert (box.texts[0].text, box.points[0].points[0].y) == ("car 0.75", 370)
+        assert (box.texts[0].text, box.points[0].points[0].y) == ("car 0.75", 90)
         assert decoded["foxglove.CompressedImage"].data == (folder / f"{times.iloc[-1]}.jpg").read_bytes()
     channels = {"SPEED": {"source": "/telemetry SPEED"}, "BRAKE_SIGNAL": {"source": "/telemetry BRAKE_SIGNAL"}}
     mapping = ImportMapping(logs=[LogMapping(path="*.mcap")], channels=channels)
