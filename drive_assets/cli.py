@@ -1,6 +1,7 @@
 """`drive-assets`: each command does what the UI does, on the same Dagster instance."""
 
 import argparse
+import errno
 import importlib
 import os
 import re
@@ -16,6 +17,8 @@ from model.common.processes import hide_from_others
 from model.imports.kinds import KINDS
 
 BROKEN_PIPE = 128 + signal.SIGPIPE
+SHORTAGES = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+LIMITS = "Raise the limits on memory and open files (`ulimit -a`), then run the command again."
 ORDER = """from drives to models:
   drive-assets demo                                  everything on simulated drives, in about ten minutes
   drive-assets ingest ~/drives                       add recordings
@@ -216,10 +219,11 @@ def _explain(error: Exception) -> int:
     try:
         from drive_assets.running.database_errors import explain, is_database_error
     except (OSError, MemoryError, ImportError) as shortage:
-        limits = "Raise the limits on memory and open files (`ulimit -a`), then run the command again."
-        return _fail(f"{type(error).__name__}: {error}. No module can be loaded any more: {shortage!r}. {limits}", 1)
+        return _fail(f"{type(error).__name__}: {error}. No module can be loaded any more: {shortage!r}. {LIMITS}", 1)
     if is_database_error(error):
         return _fail(explain(error, Path(os.environ["DAGSTER_HOME"])), 1)  # set before a database was opened
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in SHORTAGES):
+        return _fail(f"{type(error).__name__}: {error}. {LIMITS}", 1)
     raise error
 
 

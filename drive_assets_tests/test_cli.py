@@ -75,13 +75,15 @@ def test_an_interruption_ends_the_command_quietly_though_python_makes_another_er
     assert (drive_assets("status"), capsys.readouterr().err) == (130, "")
 
 
-def test_an_error_for_which_no_module_can_be_loaded_is_a_sentence(
+def test_a_lack_of_memory_or_open_files_is_a_sentence(
     signals_kept: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(_: object) -> bool:
         raise OSError(errno.EMFILE, "Too many open files")
 
     monkeypatch.setattr(graph, "status", fail)
+    assert drive_assets("status") == 1
+    assert "drive-assets: OSError: [Errno 24] Too many open files. Raise the limits" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "drive_assets.running.database_errors", None)
     assert drive_assets("status") == 1
     assert "drive-assets: OSError: [Errno 24] Too many open files. No module can be loaded" in capsys.readouterr().err

@@ -149,7 +149,10 @@ class Draft:
                 wrong += [] if number in self.harmed else [f"row {time} is lost"]
                 continue
             for name, value in truth(number).items():
-                if name in rows[time] and not abs(rows[time][name] - value) <= self.tolerance:
+                held = truth(number - 1)[name] if number in self.harmed else value  # in an empty cell
+                if name in rows[time] and not any(
+                    abs(rows[time][name] - known) <= self.tolerance for known in (value, held)
+                ):
                     wrong.append(f"{name} of {time} is {rows[time][name]} and was {value}")
         return wrong[:5]
 

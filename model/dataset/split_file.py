@@ -67,6 +67,7 @@ def write_split(
     parts = {recording.name: join_recording(Recording(recording), config) for recording in recordings}
     traits = common_traits({name: part.traits for name, part in parts.items()})
     attributes = {
+        "split": path.stem,
         "fingerprint": fingerprint,
         "recordings": json.dumps(list(parts)),
         "features": json.dumps(traits.inputs),
@@ -188,6 +189,8 @@ def _opened(path: Path) -> Iterator[tuple[h5py.File, dict[str, str]]]:
                 raise DataError(f"{path} has schema {version}: expected {SCHEMA_VERSION}; build the splits again.")
             if attributes.pop(CHECKSUM, "") != fingerprint_of(attributes):
                 raise DataError(f"{path} is damaged: its attributes were changed; build the splits again.")
+            if (name := attributes.get("split", path.stem)) != path.stem:  # older files have no name
+                raise DataError(f"{path} holds the split {name}: expected {path.stem}; build the splits again.")
             yield file, attributes
     except DataError:
         raise

@@ -112,6 +112,9 @@ def test_a_split_file_reads_back(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train\.h5 holds data version abc, expected abd: .* start again"):
         WindowData.load(tmp_path / "train.h5", expected_fingerprint="abd")
     assert WindowData.load(tmp_path / "train.h5", expected_fingerprint="abc").coast_threshold == 7.5
+    (tmp_path / "train.h5").rename(tmp_path / "test.h5")
+    with pytest.raises(DataError, match=r"test\.h5 holds the split train: expected test; build the splits again"):
+        read_split(tmp_path / "test.h5")
 
 
 def test_the_coasting_threshold_of_the_labels_reaches_the_split(tmp_path: Path) -> None:

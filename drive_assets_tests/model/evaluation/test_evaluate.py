@@ -223,7 +223,7 @@ def test_baselines_are_rows_of_the_comparison(evaluated: Path, tmp_path: Path) -
         undecided = content.variants[0].difference_to_baseline.model_copy(update={"mean": mean})
         row = content.variants[0].model_copy(update={"difference_to_baseline": undecided})
         reason = judge(content.model_copy(update={"variants": [row]}), folder, weights).reason
-        assert ("to show it, test needs about" in reason) == is_small
+        assert ("and shows in about" in reason) == is_small
     assert len(table.splitlines()) == 1 + 2 + len(BASELINES)
 
 
