@@ -188,10 +188,11 @@ def locked(
         except NotImplementedError as error:
             raise OSError(errno.ENOLCK, "the file system has no locks") from error
     try:
+        named = temporary_sibling(holder)
         with contextlib.suppress(OSError):  # on a full disk the one before stays named
-            named = temporary_sibling(holder)
             named.write_text(f"process {os.getpid()} on {os.uname().nodename}")
             named.replace(holder)
+        named.unlink(missing_ok=True)
         yield
     finally:
         lock.release()

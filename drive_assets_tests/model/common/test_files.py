@@ -151,3 +151,9 @@ def test_a_folder_in_the_place_of_a_file_and_a_file_in_that_of_a_folder_are_name
     ):
         with pytest.raises(DataError, match=r"models/.* cannot be written: .*\. A file has the name"):
             work()
+
+
+def test_a_lock_whose_holder_cannot_be_named_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "lock.holder").mkdir()
+    with locked(tmp_path / "lock"):
+        assert {path.name for path in tmp_path.iterdir()} == {"lock", "lock.holder"}
