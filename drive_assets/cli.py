@@ -65,6 +65,10 @@ PREDICTIONS = """examples:
 
 A drive without annotations is annotated first.
 """
+VIEW = """moments: found, missed, alarm, false-alarm, each with its number in the drive, such as false-alarm-2.
+
+Needs the extra viewer: pip install 'drive-assets[viewer]'. The viewer is started without analytics, on loopback only.
+"""
 COMPLETE = """to switch it on:
   eval "$(drive-assets completion)"           bash, in ~/.bashrc
   eval "$(drive-assets completion zsh)"       zsh, in ~/.zshrc below compinit
@@ -174,6 +178,14 @@ def parser() -> argparse.ArgumentParser:
     where = "an .mp4 or .webm file; default videos/<recording>.mp4 in the data root"
     video.add_argument("--output", type=Path, help=where)
     video.add_argument("--speed", type=float, default=5.0, help="times faster than recorded; default 5")
+
+    view = add("view", "predictions.view", "write a file of the Rerun viewer, and open it", VIEW)
+    view.add_argument("recording", metavar="RECORDING", help="name of a recording, or of a drive that was predicted")
+    moment = "a clip around a row's time, such as 08-15-12-5, or a moment, such as missed-1"
+    view.add_argument("--around", default="", metavar="TIME|MOMENT", help=moment)
+    view.add_argument("--seconds", type=float, default=20.0, help="length of the clip; default 20")
+    view.add_argument("--output", type=Path, help="an .rrd file; default videos/<recording>.rrd in the data root")
+    view.add_argument("--no-open", action="store_false", dest="open", help="only write the file")
 
     ui = add("ui", "servers.ui", "serve Dagster, the report pages and MLflow on loopback")
     ui.add_argument("--host", default="127.0.0.1")

@@ -18,7 +18,7 @@ ARCHITECTURE = "simple_concat_lstm"
 NAMES = [f"2024-05-0{day}_10-00-00" for day in range(1, 5)]
 """The first three are train, val and test; the last is in no data set."""
 TRAINING = TrainingConfig(
-    epochs=8, batch_size=32, embedding_dim=16, hidden_dim=16, attention_num_heads=4, decoder_num_layers=1,
+    epochs=12, batch_size=32, embedding_dim=16, hidden_dim=16, attention_num_heads=4, decoder_num_layers=1,
     learning_rate=0.01, warmup_epochs=0,
 )  # fmt: skip
 EVALUATION = EvaluationConfig(bootstrap_samples=20, false_alarms_per_hour=[3, 60], importances=False)

@@ -1,6 +1,10 @@
-"""Commands for what a network foresees: predict."""
+"""Commands for what a network foresees: predict, view."""
 
 import argparse
+import os
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 from drive_assets.commands.common import tell, writable_storage
@@ -79,3 +83,26 @@ def _link(drive: Path, folder: Path) -> None:
     for name, path in wanted.items():
         (folder / name).unlink(missing_ok=True)
         (folder / name).symlink_to(path)
+
+
+def view(options: argparse.Namespace) -> bool:
+    """Write a file of the Rerun viewer, and open it."""
+    from model.evaluation.viewer import SUFFIX, write_viewer_file
+
+    storage, name = writable_storage(), options.recording
+    folder = storage.recording(name)
+    if not folder.is_dir() and storage.predictions_elsewhere(name).is_dir():
+        folder = storage.predictions_elsewhere(name)
+    stem = f"{name}_{options.around.replace(' ', '_')}" if options.around else name
+    output = options.output or storage.root / "videos" / f"{stem.replace('/', '_')}{SUFFIX}"
+    if output.suffix != SUFFIX:
+        raise DataError(f"{output}: expected a file name that ends with {SUFFIX}.")
+    frames = write_viewer_file(folder, output, options.around, options.seconds)
+    tell(f"{output}: {frames} frames")
+    if options.open and any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")):
+        # CI: Rerun's switch for sending no analytics. It would also listen on all of the machine's addresses.
+        command = [sys.executable, "-m", "rerun_cli", "--bind", "127.0.0.1", "--port", "auto", str(output)]
+        subprocess.Popen(command, env={**os.environ, "CI": "1"}, start_new_session=True)
+    else:
+        tell(f"To open it: CI=1 rerun --bind 127.0.0.1 {shlex.quote(str(output))}")
+    return True

@@ -106,11 +106,11 @@ def check_sharepoint(options: argparse.Namespace) -> bool:
 
 def video(options: argparse.Namespace) -> bool:
     from model.annotation.video import SUFFIX, write_video
-    from model.recording.folder import parse_recording_name
+    from model.evaluation.forecast import predictions_of
 
-    parse_recording_name(options.recording)
     storage = writable_storage()
+    folder = storage.recording(options.recording)
     output = options.output or storage.root / "videos" / f"{options.recording}{SUFFIX}"
-    frames = write_video(storage.recording(options.recording), output, options.speed, tell)
+    frames = write_video(folder, output, options.speed, tell, predictions=predictions_of(folder))
     tell(f"{output}: {frames} frames")
     return True

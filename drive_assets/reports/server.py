@@ -45,6 +45,7 @@ from drive_assets.running.front_door import SETTINGS, guarded
 from model.annotation.video import SUFFIX, write_video
 from model.common.errors import DataError
 from model.common.files import sha256
+from model.evaluation.forecast import PREDICTIONS, predictions_of
 from model.recording.folder import Recording
 
 SHOWN_SUFFIXES = {".html", ".png", ".jpg", ".jpeg", ".csv", ".json", ".mp4", ".webm"}
@@ -156,10 +157,11 @@ class Reports:
         parts = drives.film_parts(recording)
         if number >= len(parts):
             raise HTTPException(404, f"{name} has {len(parts)} parts of a film, counted from 0.")
-        version = sha256(recording.annotations_path)[:8] + sha256(recording.labels_path)[:8]
+        shown = [recording.annotations_path, recording.labels_path, recording.folder / PREDICTIONS]
+        version = "".join(sha256(file)[:8] for file in shown if file.is_file())
         path = self.storage.cache / "films" / f"{name}-{number}-{version}{SUFFIX}"
         if not path.is_file():
-            write_video(recording.folder, path, part=parts[number])
+            write_video(recording.folder, path, part=parts[number], predictions=predictions_of(recording.folder))
         for older in set(path.parent.glob(f"{name}-{number}-*")) - {path}:
             older.unlink()
         return FileResponse(path, headers=HEADERS)

@@ -1,6 +1,6 @@
 """A recording as a film: its frames with boxes, region of interest, telemetry, and what the driver does next."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from time import monotonic
@@ -34,6 +34,7 @@ ENCODERS = {
 """By the file's suffix: encoder, its options and the container's; browsers play both."""
 BOXES = ((0, 200, 255), (255, 160, 0), (120, 220, 80), (220, 100, 220))
 BRAKE, COAST, OFF = (60, 60, 230), (60, 190, 240), (70, 70, 70)
+ALARM = (90, 255, 255)
 INK, DARK, FAINT = (255, 255, 255), (0, 0, 0), (150, 150, 150)
 
 
@@ -43,12 +44,14 @@ def write_video(
     speed: float = SPEED,
     log: Log = lambda line: None,
     part: slice = slice(None),
+    predictions: pd.DataFrame | None = None,
 ) -> int:
     """Write the annotated frames of `recording` as a film, 1280 px wide; return the number of frames.
 
     Args:
         output: an .mp4 (H.264) or .webm (VP8) file.
         part: which of the annotated frames; all.
+        predictions: by `Time`, a probability a task and the `alarms` that ring, shown in the cells of the labels.
 
     Raises:
         DataError: the recording is not annotated or not labelled, or has no readable frame.
@@ -63,7 +66,7 @@ def write_video(
     frames, size = 0, (0, 0, 0)
     with atomic_path(output) as temporary, av.open(temporary, "w", options=container_options) as film:
         stream: Any = film.add_stream(encoder, Fraction(RECORDED_FPS * speed).limit_denominator(1000), options=options)
-        for image in _images(Recording(recording), part, log):
+        for image in _images(Recording(recording), part, log, predictions):
             if not frames:
                 size = image.shape
                 stream.height, stream.width, stream.pix_fmt = size[0], size[1], "yuv420p"
@@ -77,7 +80,7 @@ def write_video(
     return frames
 
 
-def _images(recording: Recording, part: slice, log: Log) -> Iterator[Image]:
+def _images(recording: Recording, part: slice, log: Log, predictions: pd.DataFrame | None) -> Iterator[Image]:
     """The annotated frames that can be read, each with its bar."""
     annotations, (telemetry, _), labels = recording.annotations(), recording.telemetry(), recording.labels()
     if not labels["Time"].equals(telemetry["Time"].astype(labels["Time"].dtype)):
@@ -85,6 +88,7 @@ def _images(recording: Recording, part: slice, log: Log) -> Iterator[Image]:
     now = current_state(telemetry, recording.label_config()) == 1
     ahead = [labels[[f"{name}_{h}s" for h in HORIZONS_S]].astype(object).to_numpy() for name in ACTIONS]
     rows = {time: row for row, time in enumerate(telemetry["Time"])}
+    foreseen = {} if predictions is None else predictions.set_index("Time").to_dict("index")
     region, names, frames = recording.annotated_region(), recording.class_names(), recording.frames()
     indices, logged = range(len(annotations))[part], monotonic()
     for index in indices:
@@ -97,7 +101,8 @@ def _images(recording: Recording, part: slice, log: Log) -> Iterator[Image]:
             row = rows[time]
             frame = _draw_frame(np.asarray(image, np.uint8), annotations.frame(index), region, names)
             text = f"{time}   {telemetry['SPEED'].iloc[row]:.0f} km/h   {annotations.count[index]} vehicles"
-            bar = _draw_bar(text, [[now[row, line], *values[row]] for line, values in enumerate(ahead)])
+            cells = [[now[row, line], *values[row]] for line, values in enumerate(ahead)]
+            bar = _draw_bar(text, cells, foreseen.get(time, {}))
             yield np.vstack([frame, bar])
 
 
@@ -117,8 +122,11 @@ def _draw_frame(image: Image, detections: npt.NDArray[np.float32], roi: Region, 
     return frame
 
 
-def _draw_bar(text: str, actions: list[list[Any]]) -> Image:
-    """`text` on the left; on the right, for braking and coasting, whether it is so now and after each horizon."""
+def _draw_bar(text: str, actions: list[list[Any]], foreseen: Mapping[Hashable, Any]) -> Image:
+    """`text` on the left; on the right, for braking and coasting, whether it is so now and after each horizon.
+
+    With `foreseen`, a row of the predictions, cells hold probabilities, and have a frame while their alarm rings.
+    """
     bar = np.full((BAR, WIDTH, 3), 25, np.uint8)
     _write(bar, text, (16, 40), 0.6, INK)
     start, step = WIDTH - 70 * (len(HORIZONS_S) + 1) - 16, 70
@@ -128,8 +136,13 @@ def _draw_bar(text: str, actions: list[list[Any]]) -> Image:
         for column, value in enumerate(values):
             left, known = start + step * column, not pd.isna(value)
             title = "now" if column == 0 else f"+{HORIZONS_S[column - 1]} s"
+            task = f"{name}_{HORIZONS_S[column - 1]}s" if column else ""
+            if not pd.isna(probability := foreseen.get(task, np.nan)):
+                title = f"{title[:2]}s {probability:.2f}".replace("0.", ".")
             fill, ink = (colour, DARK) if known and value else (OFF, INK)
             cv2.rectangle(bar, (left, top), (left + step - 8, top + 23), fill, -1 if known else 1)
+            if task in str(foreseen.get("alarms", "")).split():
+                cv2.rectangle(bar, (left, top), (left + step - 8, top + 23), ALARM, 2)
             _write(bar, title if known else f"{title} ?", (left + 8, top + 17), 0.45, ink if known else FAINT)
     return bar
 

@@ -60,3 +60,8 @@ def read_predictions(folder: Path) -> pd.DataFrame:
     """The table in predictions.csv: Time, a probability a task (NaN if there is none), alarms, reason."""
     texts = {TIME: str, ALARMS: str, REASON: str}
     return read_table(folder / PREDICTIONS, list(texts), "predict", texts).fillna({ALARMS: "", REASON: ""})
+
+
+def predictions_of(folder: Path) -> pd.DataFrame | None:
+    """As `read_predictions`; None if the recording is not predicted."""
+    return read_predictions(folder) if (folder / PREDICTIONS).is_file() else None

@@ -3,6 +3,7 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
 from drive_assets_tests.drives import write_drive
@@ -53,6 +54,21 @@ def test_a_video_shows_each_annotated_frame_its_boxes_and_the_labels(tmp_path: P
         assert write_video(drive, tmp_path / f"part{suffix}", part=slice(20, 30)) == 4
         with av.open(tmp_path / f"part{suffix}") as film:
             assert film.streams.video[0].codec_context.name == codec
+
+
+def test_a_video_of_predictions_shows_them_and_frames_what_rings(tmp_path: Path) -> None:
+    drive = write_drive(tmp_path / NAME, rows=24)
+    annotate_and_label(drive)
+    times = Recording(drive).telemetry()[0]["Time"]
+    table = pd.DataFrame(
+        {"Time": times, "brake_1s": [np.nan] * 8 + [0.25] * 16, "alarms": ["brake_1s"] * 4 + [""] * 20}
+    )
+    for name, predictions in (("plain", None), ("with", table)):
+        write_video(drive, tmp_path / f"{name}.mp4", predictions=predictions)
+    films = [cv2.VideoCapture(str(tmp_path / f"{name}.mp4")) for name in ("plain", "with")]
+    cell = slice(720 + 4, 720 + 32), slice(WIDTH - 16 - 350 - 2, WIDTH - 16 - 350 + 64)
+    changes = [np.abs(np.subtract(*(film.read()[1][cell].astype(int) for film in films))).mean() for _ in range(24)]
+    assert [change > 5 for change in changes] == [row < 4 or row >= 8 for row in range(24)]
 
 
 def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
