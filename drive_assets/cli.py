@@ -11,35 +11,45 @@ import threading
 import warnings
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, NoReturn
 
-from model.common.errors import DataError
+from model.common.errors import DataError, did_you_mean
 from model.common.processes import hide_from_others
+from model.common.progress import wrapped
 from model.imports.kinds import KINDS
 
 BROKEN_PIPE = 128 + signal.SIGPIPE
 SHORTAGES = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 LIMITS = "Raise the limits on memory and open files (`ulimit -a`), then run the command again."
 ORDER = """from drives to models:
-  drive-assets demo                                  everything on simulated drives, in about ten minutes
-  drive-assets ingest ~/drives                       add recordings
-  drive-assets import tesla /media/usb/TeslaCam      make recordings of drives of other recorders
-  drive-assets run --weights detector.pt --dry-run   list what is missing; without --dry-run: make it
-  drive-assets status                                list what is made, missing, out of date, running and failed
-  drive-assets ui                                    graph, report pages and MLflow in the browser
+  drive-assets demo                  everything on simulated drives, 10 minutes
+  drive-assets ingest ~/drives       add recordings
+  drive-assets import tesla ~/clips  drives of other recorders
+  drive-assets run --dry-run         list what would be made; without: make it
+  drive-assets status                what is made, missing, out of date, failed
+  drive-assets ui                    graph, reports and MLflow in the browser
+
+documentation: `make docs` builds it; open site/index.html, also from disk
+uninstall: delete the checkout, and the data root if it lies elsewhere
 """
 IMPORTS = """kinds:
-  video      any video, or a folder of pictures, with any log: CSV, CAN, MDF4, MCAP or ROS; mapping.yaml joins them
+  video      any video, or a folder of pictures, with any log: CSV, CAN, MDF4,
+             MCAP or ROS; mapping.yaml joins them
   tesla      clips of the front camera, with the car's signals in them
   openpilot  routes or segments: rlog or qlog with a video
   zod        sequences and drives of the Zenseact Open Dataset
   l2d        Learning to Drive, a LeRobot data set
 
 examples:
-  drive-assets import video ~/drive --draft > ~/drive/mapping.yaml    what the video and the logs hold; check it
-  drive-assets import video ~/drive                                   one recording
-  drive-assets import video ~/drives/* --mapping torque-our-car.yaml  one mapping for many drives
-  drive-assets import tesla /media/usb/TeslaCam --zone Europe/Berlin
-  drive-assets import openpilot ~/route --dry-run
+  what the video and the logs hold, to check:
+    drive-assets import video ~/drive --draft > ~/drive/mapping.yaml
+  one recording:
+    drive-assets import video ~/drive
+  one mapping for many drives:
+    drive-assets import video ~/drives/* --mapping torque-our-car.yaml
+  other kinds:
+    drive-assets import tesla /media/usb/TeslaCam --zone Europe/Berlin
+    drive-assets import openpilot ~/route --dry-run
 """
 EXPORTS = """formats:
   lerobot    the data set, in the layout of LeRobot's version 3
@@ -50,18 +60,28 @@ examples:
   drive-assets export mcap 2024-05-31_08-15-00
 """
 ASSETS = """examples:
-  drive-assets run                                         everything
-  drive-assets run --select annotations --recordings 2024-05-31_08-15-00 --weights detector.pt
-  drive-assets run --select 'checkpoint,evaluation,model_comparison' --architectures simple_concat_lstm
-  drive-assets run --select '+key:checkpoint' --lacking    checkpoint and what it is made from, where needed
+  everything:
+    drive-assets run
+  what is missing or out of date, up to the checkpoints:
+    drive-assets run --select '+key:checkpoint' --lacking
+  some partitions:
+    drive-assets run --select checkpoint,evaluation,model_comparison \\
+      --architectures simple_concat_lstm
+    drive-assets run --select annotations --weights detector.pt \\
+      --recordings 2024-05-31_08-15-00
 
-assets: recording, boxy_dataset, boxy_detector, nuimages_dataset, nuimages_detector, annotations, future_labels,
-split_manifest, h5_split, checkpoint, evaluation, model_comparison, predictions
+assets:
+  recording, annotations, future_labels, split_manifest, h5_split, checkpoint,
+  evaluation, model_comparison, predictions, boxy_dataset, boxy_detector,
+  nuimages_dataset, nuimages_detector
 """
 PREDICTIONS = """examples:
-  drive-assets predict 2024-05-31_08-15-00                 of the data root: the asset predictions, with its report page
-  drive-assets predict /media/usb/2024-06-01_09-00-00      any drive; pages and tables in predictions/ of the data root
-  drive-assets predict 2024-05-31_08-15-00 --architecture simple_concat_lstm --false-alarms 10
+  a recording of the data root, with its report page:
+    drive-assets predict 2024-05-31_08-15-00
+  any drive; pages and tables in predictions/ of the data root:
+    drive-assets predict /media/usb/2024-06-01_09-00-00
+  with another network:
+    drive-assets predict 2024-05-31_08-15-00 --architecture simple_concat_lstm
 
 A drive without annotations is annotated first.
 """
@@ -70,10 +90,27 @@ VIEW = """moments: found, missed, alarm, false-alarm, each with its number in th
 Needs the extra viewer: pip install 'drive-assets[viewer]'. The viewer is started without analytics, on loopback only.
 """
 COMPLETE = """to switch it on:
-  eval "$(drive-assets completion)"           bash, in ~/.bashrc
-  eval "$(drive-assets completion zsh)"       zsh, in ~/.zshrc below compinit
-  drive-assets completion fish | source       fish, in ~/.config/fish/config.fish
+  eval "$(drive-assets completion)"       bash, in ~/.bashrc
+  eval "$(drive-assets completion zsh)"   zsh, in ~/.zshrc below compinit
+  drive-assets completion fish | source   fish, in ~/.config/fish/config.fish
 """
+
+
+class Parser(argparse.ArgumentParser):
+    """Begins its errors with the sentence, and reports an unknown option where the options are known."""
+
+    def parse_known_args(self, *arguments: Any) -> Any:  # type: ignore[override]
+        options, unknown = super().parse_known_args(*arguments)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return options, unknown
+
+    def error(self, message: str) -> NoReturn:
+        problem, _, choices = message.partition(" (choose from ")
+        known = re.findall(r"[\w-]+", choices or self.format_usage())
+        word = problem.split(" ")[-1].strip("'")
+        hint = did_you_mean(word, known) + f" `{self.prog} --help` lists what there is."
+        self.exit(2, wrapped(f"{self.prog}: {problem}.{hint}", sys.stderr) + "\n")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -103,7 +140,7 @@ def main(arguments: list[str] | None = None) -> None:
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands; `options.command` is module.function in `drive_assets.commands`."""
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "drive-assets", description="From recorded drives to compared models.", epilog=ORDER, formatter_class=raw
     )
     parser.add_argument("--version", action="version", version=f"drive-assets {version('drive-assets')}")
@@ -240,7 +277,7 @@ def _explain(error: Exception) -> int:
 
 
 def _fail(reason: object, status: int) -> int:
-    print(f"drive-assets: {reason}", file=sys.stderr)
+    print(wrapped(f"drive-assets: {reason}", sys.stderr), file=sys.stderr)
     return status
 
 

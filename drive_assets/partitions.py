@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from model.common.errors import DataError
+from model.common.errors import DataError, did_you_mean
 from model.dataset import assignment
 from model.network.architectures import ARCHITECTURES
 from model.recording.folder import parse_recording_name
@@ -46,4 +46,4 @@ def check_known(keys: list[str], known: list[str], what: str) -> None:
     """Raises DataError if some of `keys` are not among the `known` ones; it names both."""
     if unknown := sorted(set(keys) - set(known)):
         shown = ", ".join(known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "") or "none yet"
-        raise DataError(f"Unknown {what}: {', '.join(unknown)}. Known: {shown}.")
+        raise DataError(f"Unknown {what}: {', '.join(unknown)}.{did_you_mean(unknown[0], known)} Known: {shown}.")

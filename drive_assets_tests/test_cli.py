@@ -39,6 +39,16 @@ def test_help_names_every_asset_and_the_version_is_printed(capsys: pytest.Captur
     assert capsys.readouterr().out.startswith("drive-assets ")
 
 
+def test_help_fits_a_terminal_and_a_mistyped_word_is_named_first(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["--help"], ["run", "--help"], ["import", "--help"], ["completion", "--help"]):
+        assert drive_assets(*arguments) == 0
+        assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+    for arguments, meant in ((["rnu"], "run"), (["run", "--lakcing"], "--lacking"), (["completion", "zhs"], "zsh")):
+        assert drive_assets(*arguments) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("drive-assets") and f"Did you mean {meant}?" in error
+
+
 def test_bash_completes_commands_assets_and_recordings(
     data_root: Path, signals_kept: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

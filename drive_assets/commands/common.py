@@ -1,15 +1,11 @@
 """What several commands need."""
 
 import sys
-import textwrap
-from shutil import get_terminal_size
 
 from drive_assets.resources.storage import Storage
 from model.common.errors import DataError
 from model.common.files import remove_abandoned
-
-INDENT = " " * 6
-"""Of the rest of a wrapped line."""
+from model.common.progress import wrapped
 
 
 def tell(text: str, wrap: bool = True) -> None:
@@ -18,18 +14,11 @@ def tell(text: str, wrap: bool = True) -> None:
     An output that cannot be written, for example on a full disk, is a DataError.
     """
     try:
-        print(_wrapped(text) if wrap and sys.stdout.isatty() else text, flush=True)
+        print(wrapped(text, sys.stdout) if wrap else text, flush=True)
     except BrokenPipeError:
         raise
     except OSError as error:
         raise DataError(f"The standard output cannot be written: {error.strerror}.") from error
-
-
-def _wrapped(text: str) -> str:
-    wrapper = textwrap.TextWrapper(
-        get_terminal_size().columns, subsequent_indent=INDENT, break_long_words=False, break_on_hyphens=False
-    )
-    return "\n".join(wrapper.fill(line) for line in text.split("\n"))
 
 
 def writable_storage() -> Storage:

@@ -1,6 +1,5 @@
 """Config of assets from a YAML file, for the command line and the refresh: read, and checked before any run."""
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ import dagster as dg
 import yaml
 
 from drive_assets.running.dagster_private import PostProcessingError
-from model.common.errors import DataError
+from model.common.errors import DataError, did_you_mean
 from model.common.progress import Log
 
 AssetConfig = Mapping[str, Mapping[str, Any]]
@@ -42,8 +41,7 @@ def check_config(
     known, ignored = [key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()], list[str]()
     for name, options in config.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            raise DataError(f"Config for {name!r}: no such asset." + (f" Did you mean {near[0]}?" if near else ""))
+            raise DataError(f"Config for {name!r}: no such asset.{did_you_mean(name, known)}")
         if dg.AssetKey(name) not in selected:
             ignored.append(name)
             continue

@@ -1,5 +1,8 @@
 """The exception for input that a user can correct, and which errors are caused by too little memory."""
 
+import difflib
+from collections.abc import Iterable
+
 MEMORY_ERRORS = (
     "out of memory",
     "can't allocate",
@@ -14,6 +17,12 @@ MEMORY_ERRORS = (
 def is_out_of_memory(error: Exception) -> bool:
     """Whether a smaller batch might work."""
     return isinstance(error, MemoryError) or any(words in str(error).lower() for words in MEMORY_ERRORS)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A sentence with the known name that `name` resembles, to append to an error; empty if there is none."""
+    near = difflib.get_close_matches(name, set(known) - {name}, 1)
+    return f" Did you mean {near[0]}?" if near else ""
 
 
 class DataError(ValueError):

@@ -1,12 +1,17 @@
 """How long-running work reports its progress: a line of text at a time, to the log, the terminal or nowhere."""
 
 import os
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from shutil import get_terminal_size
+from typing import TextIO
 
 Log = Callable[[str], None]
 GAP = "  "
 """Between the parts of a line of progress."""
+INDENT = " " * 6
+"""Of the rest of a wrapped line."""
 TERMINAL = "PROGRESS_TERMINAL"
 """Environment variable of workers: the terminal of the command that started them, such as /dev/pts/3."""
 
@@ -52,3 +57,12 @@ def fitted(line: str, width: int) -> str:
     while others and len(GAP.join([first, *others])) > width:
         others.pop(0)
     return GAP.join([first, *others])[:width]
+
+
+def wrapped(text: str, stream: TextIO) -> str:
+    """Text for a stream: if it is a terminal, with long lines wrapped between words."""
+    if not stream.isatty():
+        return text
+    width = get_terminal_size().columns
+    wrap = textwrap.TextWrapper(width, subsequent_indent=INDENT, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(map(wrap.fill, text.split("\n")))
