@@ -28,7 +28,8 @@ screenshots: $(STAMP)  ## the pictures of the documentation, from the demo's dat
 
 docs: $(STAMP)  ## the documentation as a site, in site/
 	$(BIN)/python -W ignore -m drive_assets_tests.documentation.reference > docs/configuration.md
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "Open $(CURDIR)/site/index.html"
 
 lint: $(STAMP)  ## style and types
 	$(BIN)/ruff format --check drive_assets model drive_assets_tests benchmarks examples
