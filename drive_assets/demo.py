@@ -1,7 +1,9 @@
 """The demo: simulated drives through the whole graph, small enough for two cores and ten minutes."""
 
+import os
 import sys
 import time
+from shutil import which
 
 import dagster as dg
 
@@ -82,10 +84,11 @@ def run_demo(
         assert compared is not None
         tell(f"\nVerdict: {compared.metadata['verdict'].value}.")
     tell("\nNext:")
+    program = "drive-assets" if which("drive-assets") else os.path.relpath(sys.argv[0])
     for command, purpose in (
-        ("ui", "the graph, report pages and trainings in the browser"),
-        (f"video {names[0]}", "a film of a drive with what the detector found"),
+        ("ui", "graph, reports and MLflow"),
+        (f"video {names[0]}", "a drive as a film"),
         ("ingest PATH", "your own drives"),
     ):
-        tell(f"  {sys.argv[0]} {command:25}  # {purpose}")
+        tell(f"  {program} {command:25}  # {purpose}")
     return succeeded

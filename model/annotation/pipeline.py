@@ -19,7 +19,7 @@ from model.annotation.report import AnnotationReport
 from model.common.config import fingerprint
 from model.common.errors import DataError, PassingError, is_out_of_memory
 from model.common.files import sha256, write_json
-from model.common.progress import Log
+from model.common.progress import Log, Progress
 from model.detection.detector import configure_ultralytics, load_detector, training_source, vehicle_classes
 from model.recording.annotations import Annotations, write_annotations
 from model.recording.content import FRAME_HASHES, file_hashes
@@ -87,7 +87,7 @@ class Annotator:
         identity = fingerprint(self.digest, self.config.model_dump(exclude=set(PACE)), view.roi)
         with PartialAnnotations(recording, identity, hashes) as done:
             todo = [path for path in paths if path.name not in done.frames]
-            skipped = self._run(todo, view, done, lambda line: log(f"{recording.name}: {line}"))
+            skipped = self._run(todo, view, done, lambda line: log(type(line)(f"{recording.name}: {line}")))
             if _files(recording) != files_before:
                 done.discard()
                 raise PassingError(f"{folder} was changed or replaced while it was annotated: annotate it again.")
@@ -140,7 +140,7 @@ class Annotator:
                 finished += len(batch)
                 if time.perf_counter() - logged > PROGRESS_S:
                     logged = time.perf_counter()
-                    log(f"{finished} of {len(frames)} frames")
+                    log(Progress(f"{finished} of {len(frames)} frames"))
         return skipped
 
     def _batches(
