@@ -78,6 +78,7 @@ def run_demo(
     tell(f"  comparison of all, as a page             {storage.evaluations / 'comparison.html'}")
     if warnings:
         tell("\nWarnings:\n" + "\n".join(dict.fromkeys(warnings)))
+        tell("nuimages_detector learns from scratch, too little here to find anything: the demo does not use it.")
     event = instance.get_latest_materialization_event(dg.AssetKey("model_comparison"))
     if succeeded and event is not None:  # else it may be of an earlier demo
         compared = event.asset_materialization

@@ -17,7 +17,7 @@ def training_curves(epochs: Sequence[Mapping[str, Any]], title: str) -> "Figure"
     number = [epoch["epoch"] + 1 for epoch in epochs]
     for colour, name in enumerate(("train_loss", "val_loss")):
         left.plot(number, [epoch[name] for epoch in epochs], color=COLOURS[colour], label=name, marker=".")
-    left.set(xlabel="epoch", ylabel="focal loss")
+    left.set(xlabel="epoch", ylabel="loss")
     tasks = [key for key in epochs[0] if key.startswith("val_pr_auc_") and not key.endswith("_mean")] if epochs else []
     for colour, name in enumerate(tasks):
         values = [np.nan if epoch[name] is None else epoch[name] for epoch in epochs]
