@@ -32,6 +32,7 @@ GROUPS = (
     "6_training",
     "7_evaluation",
     "8_predictions",
+    "9_car",
 )
 """Dagster sorts groups by name: the number keeps the order of the pipeline."""
 Column = tuple[str, str, str]

@@ -190,7 +190,9 @@ def parser() -> argparse.ArgumentParser:
     sharepoint.add_argument("action", choices=["check"], help="test the access step by step")
 
     run = add("run", "graph.run", "materialise assets", ASSETS)
-    run.add_argument("--select", default="*", help="Dagster's selection syntax; default everything")
+    run.add_argument(
+        "--select", help="Dagster's selection syntax; default everything but car_bundle, which is made on request"
+    )
     run.add_argument("--recordings", nargs="+", default=[], metavar="NAME", help="default all")
     run.add_argument("--architectures", nargs="+", default=[], metavar="NAME", help="default all twelve")
     run.add_argument("--weights", type=Path, help="detector for annotations, instead of the trained one")

@@ -4,7 +4,7 @@ from typing import Any
 
 import dagster as dg
 
-from drive_assets import annotation, automation, detection, evaluation, labels, predictions, splits, training
+from drive_assets import annotation, automation, car, detection, evaluation, labels, predictions, splits, training
 from drive_assets.jobs import JOBS
 from drive_assets.recordings import definitions as recordings
 from drive_assets.resources.backends import compute_from_environment
@@ -14,7 +14,7 @@ from drive_assets.running import notifications
 from drive_assets.running.launchpad import fixed
 from drive_assets.upkeep import upkeep
 
-ROOMS = [detection, annotation, labels, splits, training, evaluation, predictions]
+ROOMS = [detection, annotation, labels, splits, training, evaluation, predictions, car]
 
 
 def load(**resources: dg.ConfigurableResource[Any]) -> dg.Definitions:

@@ -14,7 +14,7 @@ from drive_assets.recordings.sources import register
 from drive_assets.resources.backends import compute_from_environment
 from drive_assets.resources.compute import Compute, LocalCompute
 from drive_assets.resources.storage import Storage
-from drive_assets.running.materialize import materialize
+from drive_assets.running.materialize import EVERYTHING, materialize
 from drive_assets.simulation.clips import simulate_boxy, simulate_nuimages
 from drive_assets.simulation.config import SimulationConfig
 from drive_assets.simulation.drives import simulate_drives
@@ -68,7 +68,7 @@ def run_demo(
             warnings.append(line)
         tell(line)
 
-    succeeded = materialize(repository, instance, "*", recordings=names, config=config, tell=log)
+    succeeded = materialize(repository, instance, EVERYTHING, recordings=names, config=config, tell=log)
     minutes = (time.monotonic() - started) / 60
     tell(f"\n{'Succeeded' if succeeded else 'Some failed, see above'} in {minutes:.1f} minutes. Below {storage.root}:")
     tell(f"  recordings with annotations and labels   {storage.recordings}")

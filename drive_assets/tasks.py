@@ -13,6 +13,8 @@ from typing import Any, Generic, TypeVar
 from drive_assets.resources.mlflow.tracking import EpochLog, TrackedRun
 from model.annotation.config import AnnotationConfig
 from model.annotation.report import AnnotationReport
+from model.bundle.config import DESCRIPTION, BundleConfig
+from model.common.errors import DataError
 from model.common.progress import Log
 from model.detection.detector_config import DetectorConfig, DetectorResult
 from model.evaluation.config import EvaluationConfig, PredictionConfig
@@ -97,6 +99,20 @@ class PredictJob:
     """That holds the recording; empty if none does"""
     windows: dict[str, int] = field(default_factory=dict)
     """Frames of a window, by data version"""
+
+
+@dataclass(frozen=True)
+class BundleJob:
+    """Make a bundle for the car."""
+
+    checkpoint: Path
+    evaluation: Path
+    test: Path
+    recordings: Path
+    weights: Path
+    output: Path
+    cache: Path
+    config: BundleConfig
 
 
 def exit_if_requested() -> None:
@@ -184,6 +200,30 @@ def predict(job: PredictJob, tell: Log) -> Path:
     return job.recording / FORECAST
 
 
+def bundle(job: BundleJob, tell: Log) -> Path:
+    """Make a bundle; returns the path of its description."""
+    try:
+        import onnxscript  # noqa: F401
+
+        from model.bundle.export import make_bundle
+    except ImportError as error:
+        raise DataError(
+            f"{error.name} is not installed, which bundles need: pip install 'drive-assets[car]'."
+        ) from error
+    make_bundle(
+        job.checkpoint,
+        job.evaluation,
+        job.test,
+        job.recordings,
+        job.weights,
+        job.output,
+        job.config,
+        job.cache,
+        tell,
+    )
+    return job.output / DESCRIPTION
+
+
 @dataclass(frozen=True)
 class Task(Generic[J, R_co]):
     """A kind of work: its name, the classes of its jobs and results, and the function that does a job."""
@@ -235,4 +275,14 @@ PREDICT = Task(
     lambda job: [job.recording / ANNOTATIONS, job.evaluations / COMPARISON],
     lambda job: job.recording / FORECAST,
 )
-TASKS: dict[str, Task[Any, Any]] = {task.name: task for task in (ANNOTATE, TRAIN_DETECTOR, TRAIN, EVALUATE, PREDICT)}
+BUNDLE = Task(
+    "bundle",
+    BundleJob,
+    Path,
+    bundle,
+    lambda job: [job.checkpoint, job.evaluation / EVALUATION, job.test, job.weights],
+    lambda job: job.output,
+)
+TASKS: dict[str, Task[Any, Any]] = {
+    task.name: task for task in (ANNOTATE, TRAIN_DETECTOR, TRAIN, EVALUATE, PREDICT, BUNDLE)
+}

@@ -23,6 +23,7 @@ EXPECTED: dict[str, tuple[dg.PartitionsDefinition | None, set[str]]] = {
     "evaluation": (ARCHITECTURE_PARTITIONS, {"checkpoint", "h5_split"}),
     "model_comparison": (None, {"evaluation"}),
     "predictions": (RECORDINGS, {"annotations", "model_comparison"}),
+    "car_bundle": (ARCHITECTURE_PARTITIONS, {"evaluation", "boxy_detector"}),
 }
 
 
@@ -70,12 +71,15 @@ def test_checks() -> None:
         "checkpoint:no_worse_than_before",
         "evaluation:enough_events",
         "evaluation:calibrated",
+        "car_bundle:same_as_torch",
+        "car_bundle:of_the_checkpoint",
         "model_comparison:complete",
         "model_comparison:better_than_the_baselines",
     }
     blocking = {key.name for key in GRAPH.asset_check_keys if GRAPH.get_check_spec(key).blocking}
     assert blocking == {
-        "finds_vehicles", "fits_telemetry", "no_recording_in_two_splits", "of_the_manifest", "finite_history"
+        "finds_vehicles", "fits_telemetry", "no_recording_in_two_splits", "of_the_manifest", "finite_history",
+        "same_as_torch",
     }  # fmt: skip
 
 

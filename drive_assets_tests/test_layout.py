@@ -25,7 +25,17 @@ MODEL_ROOMS = (
 """In the order in which data flows: a room imports itself and the rooms before it."""
 EXCEPTIONS = {("model.training", "model.factory"), ("model.training", "model.evaluation.measures")}
 """A checkpoint builds its network by name; training computes the measures of the evaluation."""
-GLUE_ROOMS = ("recordings", "detection", "annotation", "labels", "splits", "training", "evaluation", "predictions")
+GLUE_ROOMS = (
+    "recordings",
+    "detection",
+    "annotation",
+    "labels",
+    "splits",
+    "training",
+    "evaluation",
+    "predictions",
+    "car",
+)
 RESOURCES = "resources"
 STARTS = ("cli", "commands", "definitions")
 """Modules that assemble everything: only those that start a process import them."""

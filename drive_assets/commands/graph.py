@@ -10,7 +10,7 @@ from drive_assets.demo import demo_compute, run_demo
 from drive_assets.resources.backends import compute_from_environment
 from drive_assets.resources.storage import Storage
 from drive_assets.running.instance import open_instance, set_default_limit
-from drive_assets.running.materialize import materialize
+from drive_assets.running.materialize import EVERYTHING, materialize
 from drive_assets.running.run_config import read_config
 from drive_assets.status import lines, read_status
 from model.common.errors import DataError
@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> bool:
         return materialize(
             defs.get_repository_def(),
             instance,
-            options.select,
+            options.select or EVERYTHING,
             options.recordings,
             options.architectures,
             config,

@@ -49,7 +49,7 @@ from model.evaluation.forecast import PREDICTIONS, predictions_of
 from model.recording.folder import Recording
 
 SHOWN_SUFFIXES = {".html", ".png", ".jpg", ".jpeg", ".csv", ".json", ".mp4", ".webm"}
-SHOWN_FOLDERS = ("recordings", "datasets", "models", "evaluation", "predictions")
+SHOWN_FOLDERS = ("recordings", "datasets", "models", "evaluation", "predictions", "bundles")
 """In the data root: not the files of Dagster, MLflow and cluster jobs, which may hold secrets."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; media-src 'self'; style-src 'unsafe-inline'; "

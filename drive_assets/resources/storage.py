@@ -165,6 +165,11 @@ class Storage(dg.ConfigurableResource):
         _require(architecture, ARCHITECTURES, "architecture")
         return self.evaluations / architecture
 
+    def bundle(self, architecture: str) -> Path:
+        """Raises DataError if the architecture does not exist."""
+        _require(architecture, ARCHITECTURES, "architecture")
+        return self.root / "bundles" / architecture
+
     @property
     def summaries(self) -> Path:
         """Summaries of recordings that the last manifest read."""

@@ -25,6 +25,8 @@ from model.common.progress import TERMINAL, Log
 
 REPOSITORY_TAG = {".dagster/repository": "__repository__@drive_assets.definitions"}
 """Tag with Dagster's name of our code location: the UI lists runs that have it with their jobs and assets."""
+EVERYTHING = 'not key:"car_bundle"'
+"""What is made unless assets are named: bundles take a while, and a car needs one."""
 QUIET: dict[str, Any] = {"console": {"config": {"log_level": "CRITICAL"}}}
 
 

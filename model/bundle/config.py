@@ -4,6 +4,12 @@ from pydantic import Field
 
 from model.common.config import Config
 
+PACKAGE = "drive_alarms"
+DESCRIPTION, MEASURED = "bundle.json", "measured.json"
+"""In a bundle: what it is, and differences from torch and times, which its identity does not cover."""
+LIMITS = {"network": 1e-4, "box_px": 1.0, "confidence": 0.01}
+"""Largest differences from torch on the golden drive: of a probability, of a box's edge and of a confidence."""
+
 
 class BundleConfig(Config):
     """What a bundle contains."""

@@ -14,7 +14,7 @@ import torch
 from model.annotation.config import AnnotationConfig
 from model.annotation.frames import View, read_letterboxed, view_of
 from model.annotation.pipeline import OPTIONS, Annotator
-from model.bundle.config import BundleConfig
+from model.bundle.config import LIMITS, MEASURED, PACKAGE, BundleConfig
 from model.bundle.network import BundledNetwork, export_network
 from model.bundle.runtime import bundle as layout
 from model.bundle.runtime import check as parity
@@ -38,10 +38,6 @@ from model.recording.labels import LabelConfig, brake_source, future_labels, wri
 from model.recording.schema import CHANNELS, GEARS, SPELLINGS, STEP_MS, TIME, used_schema
 from model.recording.telemetry import FAULT_TIMES, NO_DATA
 from model.recording.times import FASTEST_STEP_MS, SLOT
-
-PACKAGE = "drive_alarms"
-MEASURED = "measured.json"
-"""Differences from torch and times, beside what the bundle's identity covers."""
 
 
 @dataclass(frozen=True)
@@ -268,6 +264,7 @@ def _description(metrics: Evaluation, split: Split, thresholds: Mapping[str, Ala
         "architecture": metrics.architecture,
         "data_version": metrics.data_version,
         "recipe": metrics.recipe,
+        "limits": LIMITS,
         "false_alarms_per_hour": next(iter(thresholds.values())).budget,
         "tasks": [asdict(task) for task in tasks],
         "schema": used_schema(split.feature_names)["fingerprint"],
@@ -331,7 +328,7 @@ def _checked(folder: Path) -> tuple[str, parity.Parity]:
         measured = parity.check(made)
     except BundleError as error:
         raise DataError(f"The bundle differs from torch: {error}") from error
-    if problems := measured.problems():
+    if problems := measured.problems(LIMITS):
         raise DataError(f"The bundle differs from torch: {'; '.join(problems)}. Report this.")
     return made.identity, measured
 

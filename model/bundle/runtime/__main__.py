@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "check":
             parity = check(bundle)
             print(json.dumps(parity.to_dict()))
-            if problems := parity.problems():
+            if problems := parity.problems(bundle.limits):
                 raise BundleError(f"{options.bundle}: {'; '.join(problems)}: do not use this bundle here.")
         else:
             drive(bundle, options)

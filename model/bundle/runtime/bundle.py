@@ -61,6 +61,8 @@ class Bundle:
     merge_s: float
     """An alarm that resumes within this time is the same one."""
     detector: dict[str, Any]
+    limits: dict[str, float]
+    """Largest differences from torch on the golden drive."""
     slots: int
     """Detections of a frame that the network takes."""
 

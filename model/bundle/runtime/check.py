@@ -1,7 +1,7 @@
 """Whether a bundle gives on this machine what torch gave where it was made: on the golden drive."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
@@ -15,9 +15,6 @@ from .detector import Detector
 from .errors import BundleError
 from .sources import frames_of, recorded_lines
 from .telemetry import TELEMETRY, Reader, Row, region_of
-
-PARITY, BOX_PX, CONFIDENCE = 1e-4, 1.0, 0.01
-"""Largest differences of a probability, of a box's edge and of a confidence."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +32,13 @@ class Parity:
     network_ms: float
     detector_ms: float
 
-    def problems(self) -> list[str]:
-        limits = {"network": PARITY, "box_px": BOX_PX, "confidence": CONFIDENCE}
-        return [f"{name} differs by {value:.1e}, more than {limit:g}" for name, limit in limits.items()
-                if not (value := getattr(self, name)) <= limit]  # fmt: skip
+    def problems(self, limits: Mapping[str, float]) -> list[str]:
+        measured = self.to_dict()
+        return [
+            f"{name} differs by {measured[name]:.1e}, more than {limit:g}"
+            for name, limit in limits.items()
+            if not measured[name] <= limit
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -107,7 +107,7 @@ def _paired(
 ) -> tuple[float, float]:
     """Largest difference of an edge and of a confidence; boxes whose confidence is at the threshold may be missing."""
     assert own is not None
-    least = min(bundle.detector["thresholds"]) + CONFIDENCE
+    least = min(bundle.detector["thresholds"]) + bundle.limits["confidence"]
     clear = expected[expected[:, 1] > least]
     if len(own) < len(clear):
         raise BundleError(

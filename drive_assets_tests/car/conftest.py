@@ -4,15 +4,17 @@ import shutil
 from pathlib import Path
 
 import cv2
+import dagster as dg
 import pytest
 
+from drive_assets.car.assets import car_bundle
+from drive_assets.resources.compute import LocalCompute
+from drive_assets.resources.storage import Storage
 from drive_assets.simulation.camera import RECORDER
 from drive_assets_tests.drives import write_drive
 from drive_assets_tests.simulation.test_render import EGO_X, EGO_Y, renderer, vehicles
 from model.annotation.config import AnnotationConfig
 from model.annotation.pipeline import Annotator
-from model.bundle.config import BundleConfig
-from model.bundle.export import make_bundle
 from model.bundle.runtime.bundle import Bundle
 from model.dataset.split_file import write_split
 from model.dataset.windows import WindowConfig
@@ -34,9 +36,15 @@ BUDGET = 1e6
 
 
 @pytest.fixture(scope="session")
-def drives(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Storage:
+    root = tmp_path_factory.mktemp("car")
+    return Storage(data_root=str(root), inbox_root=str(root / "inbox"))
+
+
+@pytest.fixture(scope="session")
+def drives(storage: Storage) -> Path:
     """Folder of three recordings, annotated by the bundled detector at a small size, and labelled."""
-    root = tmp_path_factory.mktemp("drives")
+    root = storage.recordings
     drawing, pictures = renderer(), list[bytes]()
     for number in range(PICTURES):
         around = vehicles(("hatch", 14.0 + 2 * number, 0.0, False), ("van", 25.0, 3.75, False))
@@ -54,7 +62,7 @@ def drives(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for path in sorted(short.glob("*.jpg"))[PICTURES:]:
         path.unlink()
     options = AnnotationConfig(image_size=320, backend="torch", decode_threads=1)
-    Annotator(BUNDLED, options, root / ".cache").annotate(short)
+    Annotator(BUNDLED, options, storage.cache).annotate(short)
     known = Recording(short).annotations()
     assert known.count.min() >= 1
     for name in NAMES.values():
@@ -69,36 +77,37 @@ def drives(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def splits(drives: Path) -> Path:
-    folder = drives / ".splits"
+def trained(drives: Path, storage: Storage) -> Storage:
+    """The data root with splits and a small variant of recipe best, trained for an epoch and evaluated."""
     window = WindowConfig(length=LENGTH, stride=1, max_detections=4)
     for split, name in NAMES.items():
-        write_split(folder / f"{split}.h5", [drives / name], window, "v1")
-    return folder
+        write_split(storage.split(split), [drives / name], window, "v1")
+    write_network(storage, ARCHITECTURE)
+    return storage
 
 
-def bundled(drives: Path, splits: Path, architecture: str = ARCHITECTURE) -> Path:
-    """The bundle of an architecture, trained for an epoch with a small variant of recipe best."""
-    folder, config = drives / ".models" / architecture, RECIPES["best"].replace(device="cpu", **SMALL)
-    trained = train(architecture, splits, folder, config, "v1")
-    scored = EvaluationConfig(
-        bootstrap_samples=2, importances=False, device="cpu", false_alarms_per_hour=[BUDGET], calibration="platt"
+def write_network(storage: Storage, architecture: str) -> None:
+    config = RECIPES["best"].replace(device="cpu", **SMALL)
+    made = train(architecture, storage.splits, storage.checkpoint(architecture), config, "v1")
+    scored = EvaluationConfig(bootstrap_samples=2, importances=False, device="cpu", false_alarms_per_hour=[BUDGET])
+    evaluate_checkpoint(made.best_model, storage.splits, storage.evaluation(architecture), scored, architecture)
+
+
+def materialize(storage: Storage, **options: object) -> dg.ExecuteInProcessResult:
+    """Make the bundle as the UI does, with a worker of its own."""
+    config = {"false_alarms_per_hour": BUDGET, "golden_frames": 20, "weights": str(BUNDLED), **options}
+    return dg.materialize(
+        [car_bundle, *map(dg.AssetSpec, ("evaluation", "boxy_detector"))],
+        selection=["car_bundle"],
+        partition_key=ARCHITECTURE,
+        resources={"storage": storage, "compute": LocalCompute(threads=1)},
+        run_config={"ops": {"car_bundle": {"config": config}}},
+        raise_on_error=False,
     )
-    evaluate_checkpoint(trained.best_model, splits, folder / "evaluation", scored, architecture)
-    made = make_bundle(
-        trained.best_model,
-        folder / "evaluation",
-        splits / "test.h5",
-        drives,
-        BUNDLED,
-        folder / "bundle",
-        BundleConfig(false_alarms_per_hour=BUDGET, golden_frames=20),
-        drives / ".cache",
-    )
-    assert made.parity.network <= 1e-4 and made.parity.whole <= 1e-4, made.parity
-    return made.folder
 
 
 @pytest.fixture(scope="session")
-def bundle(drives: Path, splits: Path) -> Bundle:
-    return Bundle.read(bundled(drives, splits))
+def bundle(trained: Storage) -> Bundle:
+    result = materialize(trained)
+    assert result.success and all(check.passed for check in result.get_asset_check_evaluations())
+    return Bundle.read(trained.bundle(ARCHITECTURE))

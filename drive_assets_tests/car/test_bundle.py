@@ -14,8 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from drive_assets.car.checks import of_the_checkpoint, same_as_torch
 from drive_assets.recordings.files import taken_as
-from drive_assets_tests.model.bundle.conftest import ARCHITECTURE, BUDGET
+from drive_assets.reports.car import bundle_page
+from drive_assets.reports.page import html
+from drive_assets.resources.storage import Storage
+from drive_assets_tests.car.conftest import ARCHITECTURE, BUDGET
 from drive_assets_tests.waiting import until
 from model.bundle.config import BundleConfig
 from model.bundle.export import make_bundle
@@ -222,16 +226,20 @@ def test_other_boxes_or_alarms_than_expected_are_found(bundle: Bundle, monkeypat
         check(bundle)
     shifted = {time: (np.array(found) + 5).tolist() for time, found in expected["boxes"].items()}
     monkeypatch.setattr(Bundle, "expected", lambda self: {**expected, "boxes": shifted})
-    assert [problem.split()[0] for problem in check(bundle).problems()] == ["network", "box_px", "confidence"]
+    assert [problem.split()[0] for problem in check(bundle).problems(bundle.limits)] == [
+        "network",
+        "box_px",
+        "confidence",
+    ]
 
 
-def test_parts_that_do_not_belong_together_make_no_bundle(bundle: Bundle, drives: Path, tmp_path: Path) -> None:
-    folder = drives / ".models" / ARCHITECTURE
+def test_parts_that_do_not_belong_together_make_no_bundle(trained: Storage, tmp_path: Path) -> None:
+    checkpoint = trained.checkpoint(ARCHITECTURE) / "best_model.pt"
 
-    def make(weights: Path = BUNDLED, checkpoint: Path = folder / "best_model.pt", **options: object) -> None:
+    def make(weights: Path = BUNDLED, checkpoint: Path = checkpoint, **options: object) -> None:
         config = BundleConfig(**{"false_alarms_per_hour": BUDGET, **options})
-        splits = drives / ".splits" / "test.h5"
-        make_bundle(checkpoint, folder / "evaluation", splits, drives, weights, tmp_path / "out", config, tmp_path)
+        evaluation, test = trained.evaluation(ARCHITECTURE), trained.split("test")
+        make_bundle(checkpoint, evaluation, test, trained.recordings, weights, tmp_path / "out", config, tmp_path)
 
     with pytest.raises(DataError, match="no thresholds for 2 false alarms an hour: expected one of 1e"):
         make(false_alarms_per_hour=2.0)
@@ -240,7 +248,21 @@ def test_parts_that_do_not_belong_together_make_no_bundle(bundle: Bundle, drives
     (tmp_path / "other.pt").write_bytes(b"other")
     with pytest.raises(DataError, match=r"was made by yolo12n_simulated.pt .*, not by .*other.pt"):
         make(tmp_path / "other.pt")
-    shutil.copy(folder / "best_model.pt", tmp_path)
+    shutil.copy(checkpoint, tmp_path)
     with pytest.raises(DataError, match="has no calibration beside it"):
         make(checkpoint=tmp_path / "best_model.pt")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_page_and_the_checks_of_a_bundle(bundle: Bundle, trained: Storage, tmp_path: Path) -> None:
+    shown = html(bundle_page(trained, ARCHITECTURE), "")
+    assert "python -m drive_alarms check" in shown and "network.onnx" in shown and "brake_1s" in shown
+    storage = Storage(data_root=str(tmp_path), inbox_root="")
+    shutil.copytree(bundle.folder, storage.bundle(ARCHITECTURE))
+    shutil.copytree(trained.checkpoint(ARCHITECTURE), storage.checkpoint(ARCHITECTURE))
+    assert same_as_torch.evaluate(storage, ARCHITECTURE).passed
+    assert of_the_checkpoint.evaluate(storage, ARCHITECTURE).passed
+    (storage.bundle(ARCHITECTURE) / "network.onnx").write_bytes(b"other")
+    (storage.checkpoint(ARCHITECTURE) / "best_model.pt").write_bytes(b"other")
+    assert "1 files changed, as network.onnx" in str(same_as_torch.evaluate(storage, ARCHITECTURE).description)
+    assert "an earlier checkpoint" in str(of_the_checkpoint.evaluate(storage, ARCHITECTURE).description)
