@@ -78,10 +78,12 @@ class RecordingStats:
     """SHA-256 of each file that its windows come from."""
     region: tuple[int, int]
     """Width and height that its boxes are normalised by, px."""
+    drive: str = ""
+    """Recordings of one drive have the same; empty: no other is of this drive."""
 
 
 def assign_splits(stats: Sequence[RecordingStats], config: SplitConfig) -> dict[str, list[str]]:
-    """Assign whole recordings so that windows, and brake and coast windows, come close to the wanted shares.
+    """Assign whole drives so that windows, and brake and coast windows, come close to the wanted shares.
 
     The cost of an assignment is the squared difference of each split's shares from the wanted ones, and far more for a
     split in which a default task has no positive. Up to nine recordings every assignment is tried; beyond, recordings
@@ -89,19 +91,25 @@ def assign_splits(stats: Sequence[RecordingStats], config: SplitConfig) -> dict[
     is random.
 
     Raises:
-        DataError: fewer recordings than splits, or a fixed one is missing.
+        DataError: fewer drives than splits, a fixed recording is missing, or those of one drive are fixed apart.
     """
-    ordered = sorted(stats, key=lambda s: (-s.windows, s.name))
-    unknown = set(config.fixed) - {s.name for s in ordered}
+    drives: dict[str, list[RecordingStats]] = {}
+    for each in sorted(stats, key=lambda s: s.name):
+        drives.setdefault(each.drive or each.name, []).append(each)
+    ordered = sorted(drives.values(), key=lambda drive: (-sum(s.windows for s in drive), drive[0].name))
+    unknown = set(config.fixed) - {s.name for s in stats}
     if unknown:
         raise DataError(f"fixed names {', '.join(sorted(unknown))}: expected recordings that have windows.")
     if len(ordered) < len(SPLITS):
         raise DataError(
             f"{len(ordered)} recording(s) with windows are too few: expected at least {len(SPLITS)}, as train, val and "
-            "test share none. Add recordings, or annotate and label those that are there."
+            "test share none, and those of one drive count as one. Add recordings, or annotate and label those that "
+            "are there."
         )
-    amounts = np.array([[s.windows, *(s.positives[task] for task in DEFAULT_TASKS)] for s in ordered], float)
-    fixed = np.array([SPLITS.index(config.fixed[s.name]) if s.name in config.fixed else -1 for s in ordered])
+    amounts = np.array(
+        [[sum(s.windows for s in d), *(sum(s.positives[t] for s in d) for t in DEFAULT_TASKS)] for d in ordered], float
+    )
+    fixed = np.array([_fixed_split(drive, config) for drive in ordered])
     choice = _exhaustive(amounts, fixed, config) if len(ordered) <= EXHAUSTIVE_UP_TO else _local(amounts, fixed, config)
     if len(set(choice.tolist())) < len(SPLITS):
         raise DataError(
@@ -109,9 +117,20 @@ def assign_splits(stats: Sequence[RecordingStats], config: SplitConfig) -> dict[
             "fixed, or set reshuffle."
         )
     return {
-        split: sorted(s.name for s, chosen in zip(ordered, choice, strict=True) if chosen == index)
+        split: sorted(s.name for drive, chosen in zip(ordered, choice, strict=True) if chosen == index for s in drive)
         for index, split in enumerate(SPLITS)
     }
+
+
+def _fixed_split(drive: Sequence[RecordingStats], config: SplitConfig) -> int:
+    """Index of the split that the recordings of a drive must go into, -1 for any. DataError if there are several."""
+    wanted = {config.fixed[s.name] for s in drive if s.name in config.fixed}
+    if len(wanted) > 1:
+        raise DataError(
+            f"{', '.join(s.name for s in drive)} are recordings of one drive, and are fixed to, or keep, the splits "
+            f"{', '.join(sorted(wanted))}: fix them to one, or set reshuffle."
+        )
+    return SPLITS.index(wanted.pop()) if wanted else -1
 
 
 def _cost(totals: npt.NDArray[np.float64], config: SplitConfig) -> npt.NDArray[np.float64]:

@@ -65,6 +65,7 @@ def summarise(own: Recording, window: WindowConfig) -> Summary:
             positives=dict(zip(TASKS, positives.tolist(), strict=True)),
             content=own.digests(),
             region=arrays.region,
+            drive=str(own.imported.get("drive", "")),
         ),
         traits=arrays.traits,
         sketch=drive_sketch(telemetry),

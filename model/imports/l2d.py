@@ -83,6 +83,7 @@ class L2d(Importer):
         origin = Origin(
             self.kind,
             "electric",
+            drive=episodes[0].session,
             licence="Apache-2.0",
             attribution="Learning to Drive (L2D), Yaak and Hugging Face",
             notes=[

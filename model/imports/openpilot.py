@@ -133,7 +133,7 @@ class Openpilot(Importer):
         zone = drive.options.get("zone", ZONE)
         segments = [_segment(path) for path in drive.files if _LOG.fullmatch(path.name)]
         start, shift, note = _beginning(segments, zone)
-        origin = Origin(self.kind, notes=[note] if note else [])
+        origin = Origin(self.kind, drive=segments[0].route, notes=[note] if note else [])
         minutes: list[Minute] = []
         frames = _frames(segments, shift, minutes, origin, log)
         write_recording(

@@ -40,6 +40,8 @@ class Origin:
 
     kind: str
     drivetrain: str = "unknown"
+    drive: str = ""
+    """The source's name of the drive, where several recordings can be of one: all go into one split."""
     offset_s: float = 0.0
     """Added to the logs' times."""
     offset_doubt_s: float | None = None

@@ -156,6 +156,18 @@ def test_fixed_recordings_stay_and_too_few_are_refused() -> None:
         assign_splits(every[:2], SplitConfig())
 
 
+def test_recordings_of_one_drive_are_in_one_split() -> None:
+    every = [replace(stats(f"r{i}", 100 * (i + 1), 5), drive=f"route {i % 4}") for i in range(12)]
+    for config in (SplitConfig(), SplitConfig(fixed={"r4": "test"})):
+        assigned = assign_splits(every, config)
+        assert all({f"r{int(name[1:]) % 4 + 4}" in names for name in names} == {True} for names in assigned.values())
+    assert {"r0", "r4", "r8"} <= {*assigned["test"]}
+    with pytest.raises(DataError, match=r"r1, r5, r9 are recordings of one drive.*keep, the splits test, train: fix"):
+        assign_splits(every, SplitConfig(fixed={"r1": "test", "r9": "train"}))
+    with pytest.raises(DataError, match=r"2 recording.*those of one drive count as one"):
+        assign_splits([each for each in every if each.drive < "route 2"], SplitConfig())
+
+
 def test_the_manifest_skips_with_reasons_and_changes_with_its_inputs(tmp_path: Path) -> None:
     names = [*labelled_drives(tmp_path, 4), write_drive(tmp_path / "2024-05-09_10-00-00").name]
     manifest = manifest_of(tmp_path, names)

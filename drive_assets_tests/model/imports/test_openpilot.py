@@ -106,7 +106,7 @@ def test_segments_join_and_signals_are_the_drivers(tmp_path: Path, event: Any) -
     segment(route / "00000a1b--4c5d6e7f80--4", log_bytes(event, 40), camera="")
     segment(route / "00000a1b--4c5d6e7f80--10", log_bytes(event, 50)[:30_001])
     (drive,) = imported(IMPORTER, route, tmp_path / "out")
-    assert drive.name == "2024-05-31_08-15-00"
+    assert (drive.name, drive.origin["drive"]) == ("2024-05-31_08-15-00", "00000a1b--4c5d6e7f80")
     rows = drive.rows
     t = pd.to_datetime(rows["Time"], format="%Y-%m-%d %H-%M-%S-%f").map(lambda time: time.timestamp()) - START
     np.testing.assert_allclose(t[:40], np.arange(0, 20, 0.5))

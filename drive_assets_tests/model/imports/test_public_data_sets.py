@@ -114,6 +114,7 @@ def test_l2d_episodes_of_a_session_join_without_frames_twice(tmp_path: Path) -> 
     )
     drives = imported(l2d.IMPORTER, folder, tmp_path / "out")
     assert [drive.name for drive in drives] == [f"2024-05-31_{time}" for time in ("10-15-00", "10-21-40", "10-15-00")]
+    assert drives[0].origin["drive"] == drives[1].origin["drive"] != drives[2].origin["drive"]
     for drive, t in zip(drives, (np.arange(0, 40, 0.5), np.arange(400, 410, 0.5), np.arange(0, 45, 0.5)), strict=True):
         rows = drive.rows.iloc[: len(t)]
         assert len(drive.rows) <= len(t) + 1
