@@ -72,8 +72,8 @@ ASSETS = """examples:
 
 assets:
   recording, annotations, future_labels, split_manifest, h5_split, checkpoint,
-  evaluation, model_comparison, predictions, boxy_dataset, boxy_detector,
-  nuimages_dataset, nuimages_detector
+  evaluation, model_comparison, review_queue, review_gain, predictions,
+  boxy_dataset, boxy_detector, nuimages_dataset, nuimages_detector
 """
 PREDICTIONS = """examples:
   a recording of the data root, with its report page:

@@ -16,10 +16,11 @@ from model.annotation.report import AnnotationReport
 from model.bundle.config import DESCRIPTION, BundleConfig
 from model.common.errors import DataError
 from model.common.progress import Log
+from model.dataset.review import QUEUE, Review
 from model.detection.detector_config import DetectorConfig, DetectorResult
-from model.evaluation.config import EvaluationConfig, PredictionConfig
+from model.evaluation.config import EvaluationConfig, PredictionConfig, ReviewGainConfig, ReviewQueueConfig
 from model.evaluation.forecast import FORECAST
-from model.evaluation.results import COMPARISON, EVALUATION
+from model.evaluation.results import COMPARISON, EVALUATION, REVIEW_GAIN
 from model.recording.folder import ANNOTATIONS, TELEMETRY
 from model.training.published import TrainingResult
 from model.training.recipes import TrainingConfig
@@ -113,6 +114,36 @@ class BundleJob:
     output: Path
     cache: Path
     config: BundleConfig
+
+
+@dataclass(frozen=True)
+class ReviewJob:
+    """Find the moments of train and val that people should look at."""
+
+    splits: Path
+    output: Path
+    work: Path
+    config: ReviewQueueConfig
+    data_version: str
+    checkpoint: Path
+    """Of the predictor, if that is an architecture"""
+    recordings: Path
+
+
+@dataclass(frozen=True)
+class GainJob:
+    """Train on train as it was, as reviewed and changed at random, and compare."""
+
+    splits: Path
+    output: Path
+    work: Path
+    config: ReviewGainConfig
+    data_version: str
+    checkpoint: Path
+    recordings: Path
+    members: list[str]
+    """The recordings of train"""
+    review: Review
 
 
 def exit_if_requested() -> None:
@@ -224,6 +255,23 @@ def bundle(job: BundleJob, tell: Log) -> Path:
     return job.output / DESCRIPTION
 
 
+def review(job: ReviewJob, tell: Log) -> Path:
+    """Find the moments; returns the path of the queue."""
+    from model.evaluation.review_queue import write_queue
+
+    write_queue(job.splits, job.output, job.work, job.config, job.data_version, job.checkpoint, job.recordings, tell)
+    return job.output / QUEUE
+
+
+def gain(job: GainJob, tell: Log) -> Path:
+    """Prove the gain of a review; returns the path of the figures."""
+    from model.evaluation.review_gain import prove
+
+    how = (job.work, job.config, job.data_version, job.checkpoint, tell)
+    prove(job.splits, job.recordings, job.members, job.review, *how).write(job.output / REVIEW_GAIN)
+    return job.output / REVIEW_GAIN
+
+
 @dataclass(frozen=True)
 class Task(Generic[J, R_co]):
     """A kind of work: its name, the classes of its jobs and results, and the function that does a job."""
@@ -238,7 +286,7 @@ class Task(Generic[J, R_co]):
     """The file or folder that a job writes."""
 
 
-def _splits(job: TrainJob | EvaluateJob) -> list[Path]:
+def _splits(job: TrainJob | EvaluateJob | ReviewJob | GainJob) -> list[Path]:
     return [job.splits / f"{name}.h5" for name in ("train", "val", "test")]
 
 
@@ -283,6 +331,8 @@ BUNDLE = Task(
     lambda job: [job.checkpoint, job.evaluation / EVALUATION, job.test, job.weights],
     lambda job: job.output,
 )
+REVIEW = Task("review", ReviewJob, Path, review, _splits, lambda job: job.output)
+GAIN = Task("gain", GainJob, Path, gain, _splits, lambda job: job.output / REVIEW_GAIN)
 TASKS: dict[str, Task[Any, Any]] = {
-    task.name: task for task in (ANNOTATE, TRAIN_DETECTOR, TRAIN, EVALUATE, PREDICT, BUNDLE)
+    task.name: task for task in (ANNOTATE, TRAIN_DETECTOR, TRAIN, EVALUATE, PREDICT, BUNDLE, REVIEW, GAIN)
 }

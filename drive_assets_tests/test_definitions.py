@@ -22,6 +22,8 @@ EXPECTED: dict[str, tuple[dg.PartitionsDefinition | None, set[str]]] = {
     "checkpoint": (ARCHITECTURE_PARTITIONS, {"h5_split"}),
     "evaluation": (ARCHITECTURE_PARTITIONS, {"checkpoint", "h5_split"}),
     "model_comparison": (None, {"evaluation"}),
+    "review_queue": (None, {"h5_split"}),
+    "review_gain": (None, {"h5_split"}),
     "predictions": (RECORDINGS, {"annotations", "model_comparison"}),
     "car_bundle": (ARCHITECTURE_PARTITIONS, {"evaluation", "boxy_detector"}),
 }
@@ -43,7 +45,15 @@ def test_keys_partitions_and_dependencies() -> None:
 
 def test_gpu_work_is_in_the_pool() -> None:
     pools = {key.to_user_string() for key in GRAPH.get_all_asset_keys() if "gpu" in (GRAPH.get(key).pools or set())}
-    assert pools == {"boxy_detector", "nuimages_detector", "annotations", "checkpoint", "evaluation"}
+    assert pools == {
+        "boxy_detector",
+        "nuimages_detector",
+        "annotations",
+        "checkpoint",
+        "evaluation",
+        "review_queue",
+        "review_gain",
+    }
 
 
 def test_checks() -> None:

@@ -14,9 +14,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIGURE_BYTES = 200_000
-SCRIPT = (Path(__file__).parent / "templates" / "timeline.js").read_text(encoding="utf-8")
-SCRIPT_HASH = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-"""The only script of the pages, which browsers are told to run by its hash."""
+SCRIPTS = {
+    name: (Path(__file__).parent / "templates" / f"{name}.js").read_text(encoding="utf-8")
+    for name in ("timeline", "review")
+}
+"""The only scripts of the pages, by the field of `Section` that needs them."""
+_HASHES = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in SCRIPTS.values())
+SCRIPT_SOURCES = " ".join(f"'sha256-{each}'" for each in _HASHES)
+"""By which browsers are told to run them"""
 _PACKAGE = "drive_assets.reports"
 Cell = Any
 """A text, a number, a list of these, a `Link`, a `Thumbnail`, or None if undefined."""
@@ -84,6 +89,8 @@ class Section:
     links: Sequence[Link] = ()
     timeline: Mapping[str, Any] | None = None
     """What templates/timeline.js draws"""
+    review: Mapping[str, Any] | None = None
+    """Clips that people tag: clips, tags by moment, and names of tags"""
 
 
 @dataclass(frozen=True)
@@ -114,7 +121,7 @@ def html(page: Page, root: str, links: Sequence[Link] | None = (), notice: str =
         choice: what the start page shows, for its form.
     """
     values = {"page": page, "root": root, "links": links, "notice": notice, "choice": choice}
-    return render(_PACKAGE, "page.html", **values, cell=cell, script=SCRIPT)
+    return render(_PACKAGE, "page.html", **values, cell=cell, scripts=SCRIPTS)
 
 
 def navigation_html(links: Sequence[Link], root: str) -> str:

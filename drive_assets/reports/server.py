@@ -1,10 +1,11 @@
-"""The server of the report pages. Reads and draws on request; writes nothing but its cache of films."""
+"""The server of the report pages. Reads and draws on request; writes its cache of films, and tags of the review."""
 
 import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ from urllib.parse import urlsplit
 import dagster as dg
 import uvicorn
 from anyio import CapacityLimiter, to_thread
+from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -28,7 +30,7 @@ from drive_assets.partitions import ARCHITECTURE_PARTITIONS, RECORDINGS, is_reco
 from drive_assets.reports import drives
 from drive_assets.reports.links import base_url
 from drive_assets.reports.page import (
-    SCRIPT_HASH,
+    SCRIPT_SOURCES,
     Cell,
     Link,
     Page,
@@ -39,21 +41,24 @@ from drive_assets.reports.page import (
     sections_html,
 )
 from drive_assets.reports.records import check_results, failed_checks, latest, with_metadata
+from drive_assets.reports.review import NewTag, moment_id, moments, tags_by_moment
 from drive_assets.reports.start import Choice, start_page
 from drive_assets.resources.storage import Storage
 from drive_assets.running.front_door import SETTINGS, guarded
 from model.annotation.video import SUFFIX, write_video
+from model.common.config import problems
 from model.common.errors import DataError
 from model.common.files import sha256
+from model.dataset.review import Tag, store_tag
 from model.evaluation.forecast import PREDICTIONS, predictions_of
 from model.recording.folder import Recording
 
 SHOWN_SUFFIXES = {".html", ".png", ".jpg", ".jpeg", ".csv", ".json", ".mp4", ".webm"}
-SHOWN_FOLDERS = ("recordings", "datasets", "models", "evaluation", "predictions", "bundles")
+SHOWN_FOLDERS = ("recordings", "datasets", "models", "evaluation", "predictions", "bundles", "review")
 """In the data root: not the files of Dagster, MLflow and cluster jobs, which may hold secrets."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; media-src 'self'; style-src 'unsafe-inline'; "
-    f"script-src 'sha256-{SCRIPT_HASH}'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'",
+    f"script-src {SCRIPT_SOURCES}; connect-src 'self'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
@@ -61,6 +66,8 @@ HEADERS = {
 IN_MLFLOW = {"mlflow_run": "its training in MLflow", "mlflow": "all trainings in MLflow"}
 """Metadata of checkpoints that links to MLflow, and the texts of the links."""
 VERSION_TAG = "dagster/data_version"
+MOST_SENT = 10_000
+"""Bytes of a tag"""
 REQUEST_S = 30.0
 """Time for a connection to send a complete request."""
 
@@ -74,7 +81,7 @@ class Reports:
         self.root = urlsplit(base_url()).path
 
     def app(self) -> Starlette:
-        """Serves GET requests for known host names only: scripts of other sites cannot read pages through a browser.
+        """Serves known host names only, and GET alone but for tags: scripts of other sites cannot use it by a browser.
 
         The front door checks the names if there is one.
         """
@@ -86,6 +93,7 @@ class Reports:
             get("/thumbnail/{recording}/{frame}", self.thumbnail),
             Mount("/files", ShownFiles(directory=self.storage.root)),
             get("/film/{recording}/{number:int}", _one_at_a_time(self.film)),
+            Route("/review_queue/tags", self.tags, methods=["GET", "POST"]),
             get("/{asset}", page),
             get("/{asset}/{partition}", page),
         ]
@@ -166,6 +174,21 @@ class Reports:
             older.unlink()
         return FileResponse(path, headers=HEADERS)
 
+    async def tags(self, request: Request) -> Response:
+        """The tags of all moments of the review queue, after one more is stored if one is sent."""
+        try:
+            if request.method == "POST":
+                tag = await _sent_tag(request)
+                if moment_id(tag.model_dump()) not in {clip["id"] for clip in moments(self.storage)["clips"]}:
+                    raise HTTPException(404, "This moment is not in the review queue now: load the page again.")
+                at = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
+                await to_thread.run_sync(store_tag, self.storage.tags, Tag(**tag.model_dump(), at=at))
+            return JSONResponse(tags_by_moment(self.storage), headers=HEADERS)
+        except HTTPException as error:
+            return PlainTextResponse(error.detail, error.status_code, HEADERS)
+        except DataError as error:
+            return PlainTextResponse(str(error), 409, HEADERS)
+
     def _exists(self, asset: str, partition: str | None) -> bool:
         return self.declarations[asset].path(self.storage, partition).exists()
 
@@ -223,6 +246,24 @@ class Reports:
 
     def _html(self, page: Page, status: int = 200, **shown: Any) -> Response:
         return HTMLResponse(html(page, self.root, **shown), status, HEADERS)
+
+
+async def _sent_tag(request: Request) -> NewTag:
+    """The tag in a request of the page itself. A foreign page can send no JSON without asking, which is refused."""
+    origin = request.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        raise HTTPException(403, "Pages of other sites may not use this server.")
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        raise HTTPException(415, "Send a tag as application/json.")
+    content = b""
+    async for part in request.stream():
+        content += part
+        if len(content) > MOST_SENT:
+            raise HTTPException(413, f"A tag has at most {MOST_SENT} bytes.")
+    try:
+        return NewTag.model_validate_json(content)
+    except ValidationError as error:
+        raise HTTPException(422, f"This is no tag: {problems(error, NewTag)}") from None
 
 
 class ShownFiles(StaticFiles):

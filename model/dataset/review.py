@@ -22,6 +22,10 @@ from model.dataset.windows import RecordingArrays
 from model.recording.folder import parse_recording_name
 
 TAGS = ("label wrong", "not the driver's choice", "bad sensor", "hard")
+QUEUE, CLIPS = "queue.csv", "clips.json"
+KINDS = ("missed", "false alarm", "doubtful label")
+COLUMNS = ("recording", "split", "time", "task", "kind", "reason", "probability", "threshold", "score")
+"""Of the queue"""
 REVIEWED = ("train", "val")
 """Splits that tags change."""
 LOCK = ".review.lock"

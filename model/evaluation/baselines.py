@@ -1,6 +1,6 @@
 """Baselines that a network has to beat: trivial models of the same windows, fitted on train, scored as networks are."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,19 +97,28 @@ def evaluate_baselines(splits: Path, output: Path, like: Evaluation) -> dict[str
     parts = {name: read_split(splits / f"{name}.h5", like.data_version) for name in ("train", "val", "test")}
     tasks = tuple(like.tasks)
     evaluations = {}
-    for baseline, (features, model) in BASELINES.items():
-        inputs = {name: features(split) for name, split in parts.items()}
-        used = np.isfinite(inputs["train"]).any(axis=0)  # train may have no lead vehicle, for example
-        fitted = [_fit(parts["train"], inputs["train"][:, used], task, model) for task in tasks]
-        raw = {}
-        for name in ("val", "test"):
-            probabilities = np.column_stack([predict(inputs[name][:, used]) for predict in fitted])
-            raw[name] = Predictions.of(parts[name], tasks, probabilities.astype(float))
+    for baseline in BASELINES:
+        predict = fitted_baseline(baseline, parts["train"], tasks)
+        raw = {name: Predictions.of(parts[name], tasks, predict(parts[name])) for name in ("val", "test")}
         evaluations[baseline], _ = evaluate_predictions(
             raw["val"], raw["test"], like.evaluation_config, output / baseline,
             architecture=baseline, data_version=like.data_version, epoch=None,
         )  # fmt: skip
     return evaluations
+
+
+def fitted_baseline(baseline: str, train: Split, tasks: Sequence[str]) -> Callable[[Split], npt.NDArray[np.float64]]:
+    """Predicts probabilities (W,tasks) of the windows of a split, by a baseline that is fitted on train."""
+    features, model = BASELINES[baseline]
+    inputs = features(train)
+    used = np.isfinite(inputs).any(axis=0)  # train may have no lead vehicle, for example
+    fitted = [_fit(train, inputs[:, used], task, model) for task in tasks]
+
+    def predict(split: Split) -> npt.NDArray[np.float64]:
+        values = features(split)[:, used]
+        return np.column_stack([each(values) for each in fitted]).astype(float)
+
+    return predict
 
 
 def _existing(output: Path, like: Evaluation) -> dict[str, Evaluation] | None:

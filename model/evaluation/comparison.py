@@ -21,10 +21,12 @@ from model.evaluation.predictions import test_predictions
 from model.evaluation.results import (
     COMPARISON,
     FEW_EVENTS,
+    REVIEW_GAIN,
     SCHEMA_VERSION,
     SHOWN_FIGURES,
     Comparison,
     Evaluation,
+    ReviewGain,
     Row,
 )
 
@@ -124,6 +126,7 @@ def write_comparison(content: Comparison, verdict: Verdict, output: Path, notes:
         "recordings": len(set(test_predictions(output / content.best).recording.tolist())),
         "created": datetime.now().strftime("%Y-%m-%d %H:%M"),
         "few_events": FEW_EVENTS,
+        "gain": _gain(output / REVIEW_GAIN, content.data_version),
     }
     for folder in (output / BY_DATA_VERSION / content.data_version, output):
         write_bytes(folder / "comparison.png", figure)
@@ -133,6 +136,14 @@ def write_comparison(content: Comparison, verdict: Verdict, output: Path, notes:
         page = render("model.evaluation", "comparison.html", links=folder == output, **shown)
         write_text(folder / "comparison.html", page)
         content.write(folder / COMPARISON)
+
+
+def _gain(path: Path, version: str) -> ReviewGain | None:
+    """What a review gains, if that was measured on these data."""
+    if not path.is_file():
+        return None
+    gain = ReviewGain.read(path)
+    return gain if gain.changed and gain.data_version == version else None
 
 
 def _ranked(evaluations: Mapping[str, Evaluation]) -> list[str]:

@@ -45,3 +45,33 @@ class PredictionConfig(Config):
     false_alarms_per_hour: float = Field(
         3.0, gt=0, description="Budget of false alarms per hour whose thresholds ring; one of the evaluation's"
     )
+
+
+BOOSTING = "boosting"
+
+
+class ReviewQueueConfig(Config):
+    """Which moments of train and val people look at."""
+
+    items: int = Field(200, ge=1, le=2000, description="Moments in the queue, the worst of each kind")
+    predictor: str = Field(
+        BOOSTING,
+        description="boosting: gradient boosting on the last frame and the lead vehicle, seconds; or an architecture, "
+        "which is trained once a fold with the recipe of its published checkpoint",
+    )
+    folds: int = Field(
+        5, ge=2, le=50, description="Parts of train by recording, each predicted by a model that did not see it"
+    )
+    false_alarms_per_hour: float = Field(
+        3.0, gt=0, description="Budget at which onsets are missed and alarms are false"
+    )
+
+
+class ReviewGainConfig(Config):
+    """How the gain of a review is proven."""
+
+    predictor: str = Field(
+        BOOSTING, description="boosting, in seconds; or an architecture, with the recipe of its published checkpoint"
+    )
+    seeds: int = Field(3, ge=1, le=50, description="Trainings of each of the three arms")
+    false_alarms_per_hour: float = Field(3.0, gt=0, description="At which the arms are compared on test")

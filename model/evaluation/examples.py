@@ -52,12 +52,12 @@ def find_examples(
         for threshold in [alarm.threshold for alarm in figures[task].alarms if alarm.threshold.on is not None]:
             of = {"task": task, "horizon_s": drives.windows.horizon_s, "threshold": threshold.on}
             of["false_alarms_per_hour"] = threshold.budget
-            for moment, example in sorted(_examples(drives, threshold, config), key=itemgetter(0)):
-                rows.append({**of, **example, **_located(split, *drives.place(moment))})
+            for moment, example in sorted(examples_of(drives, threshold, config), key=itemgetter(0)):
+                rows.append({**of, **example, **located(split, *drives.place(moment))})
     return pd.DataFrame(rows, columns=[*EVENT_COLUMNS, "threshold", "at_ms", "frame"])
 
 
-def _examples(
+def examples_of(
     drives: Drives, threshold: AlarmThreshold, config: EvaluationConfig
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Each onset and each false alarm with its time on the joint clock."""
@@ -75,7 +75,7 @@ def _examples(
             yield alarm.start_ms, {"kind": "false alarm", "probability": alarm.probability}
 
 
-def _located(split: Split, recording: int, at_ms: int) -> dict[str, Any]:
+def located(split: Split, recording: int, at_ms: int) -> dict[str, Any]:
     """The frame nearest to a moment of a recording, and the moment by the recorder's clock."""
     rows = np.flatnonzero(split.recording == recording)
     frame = int(rows[np.abs(split.time_ms[rows] - at_ms).argmin()])

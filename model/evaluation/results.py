@@ -266,3 +266,44 @@ class Comparison(Result):
 def _mean_of_defined(values: Iterable[float | None]) -> float | None:
     defined = [value for value in values if value is not None]
     return sum(defined) / len(defined) if defined else None
+
+
+ARMS = ("untouched", "reviewed", "random")
+"""Train as it was, as reviewed, and with the same weights on windows drawn at random."""
+REVIEW_GAIN = "review_gain.json"
+
+
+class ArmFigures(Result):
+    """What one arm reaches on test; means over seeds."""
+
+    windows: int
+    """Of train"""
+    foreseen: float | None
+    """Share of the onsets of all tasks, at equal false alarms an hour"""
+    onset_pr_auc: float | None
+
+
+class ReviewGain(Result):
+    """The content of review_gain.json: whether a review of train helps."""
+
+    data_version: str
+    predictor: str
+    seeds: int
+    false_alarms_per_hour: float
+    changed: int
+    """Windows of train that tags leave out or weigh; if none, nothing is compared"""
+    arms: dict[str, ArmFigures]
+    foreseen: dict[str, Interval | None]
+    """Paired interval of reviewed minus each other arm, of the share of onsets that are foreseen"""
+    onset_pr_auc: dict[str, Interval | None]
+    """The same of the mean PR-AUC at onsets"""
+
+    @property
+    def verdict(self) -> str:
+        if not self.changed:
+            return "No tag changes train: there is nothing to compare"
+        gains = [each is not None and each[0] > 0 for each in self.foreseen.values()]
+        losses = [each is not None and each[1] < 0 for each in self.foreseen.values()]
+        if all(gains):
+            return "The review is shown to help: more onsets are foreseen than without it, and than by chance"
+        return "The review is shown to do harm" if any(losses) else "The review is not shown to help"
