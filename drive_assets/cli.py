@@ -85,9 +85,11 @@ PREDICTIONS = """examples:
 
 A drive without annotations is annotated first.
 """
-VIEW = """moments: found, missed, alarm, false-alarm, each with its number in the drive, such as false-alarm-2.
+VIEW = """moments: found, missed, alarm, false-alarm, each with its number in the drive,
+such as false-alarm-2.
 
-Needs the extra viewer: pip install 'drive-assets[viewer]'. The viewer is started without analytics, on loopback only.
+Needs the extra viewer: pip install 'drive-assets[viewer]'. The viewer is
+started without analytics, on loopback only.
 """
 COMPLETE = """to switch it on:
   eval "$(drive-assets completion)"       bash, in ~/.bashrc

@@ -28,7 +28,7 @@ from model.recording.folder import Recording
 from model.recording.labels import current_state
 from model.recording.schema import STATES, TIME
 
-EMBEDDED, EMBEDDED_WIDTH = 1000, 160
+EMBEDDED, EMBEDDED_WIDTH = 600, 160
 """Most thumbnails in a page that stands alone, and their width, px."""
 IN_SAMPLE = {
     "train": "This recording was in train: the network has seen it, and predicts it better than other drives.",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import rerun
 
 SUFFIX = ".rrd"
-FRAMES_AT_ONCE = 32
+FRAMES_AT_ONCE = 8
 """In memory"""
 AROUND_S = 20.0
 """Length of a clip"""
@@ -64,6 +64,7 @@ def write_viewer_file(recording: Path, output: Path, around: str = "", seconds: 
             part = shown[start : start + FRAMES_AT_ONCE]
             images = rr.EncodedImage.columns(blob=[path.read_bytes() for _, path in part])
             stream.send_columns(CAMERA, _index(rr, [moment for moment, _ in part]), images)
+            stream.flush()  # otherwise they wait in memory for a slow disk
         if own.annotations_path.is_file():
             _send_boxes(rr, stream, own, at)
         for name, values in _numbers(own, telemetry, forecast).items():
@@ -150,8 +151,11 @@ def _blueprint(telemetry: pd.DataFrame, forecast: Forecast | None) -> Any:
     import rerun.blueprint as rrb
 
     tasks = tuple(forecast.thresholds) if forecast else ()
+    share = rrb.ScalarAxis(range=(0, 1))
     plots = [
-        rrb.TimeSeriesView(origin="/", contents=[f"/{PROBABILITIES}/{task}", f"/{THRESHOLDS}/{task}"], name=task)
+        rrb.TimeSeriesView(
+            origin="/", contents=[f"/{PROBABILITIES}/{task}", f"/{THRESHOLDS}/{task}"], name=task, axis_y=share
+        )
         for task in tasks
     ]
     signals = [rrb.TimeSeriesView(origin=f"/{TELEMETRY}/{name}", name=name) for name in CHANNELS if name in telemetry]
