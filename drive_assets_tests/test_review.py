@@ -4,9 +4,14 @@ import csv
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import dagster as dg
 import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
 from starlette.testclient import TestClient
 
 from drive_assets.definitions import defs
@@ -16,7 +21,9 @@ from drive_assets.resources.compute import LocalCompute
 from drive_assets.resources.storage import Storage
 from drive_assets.running.front_door import SETTINGS, cookie_name, guarded
 from drive_assets.splits.manifest import outdated_manifest
+from drive_assets_tests.browser.walk import BROWSER, DRIVER, browser
 from drive_assets_tests.model.dataset.test_windows import labelled_drive
+from drive_assets_tests.test_predictions import reports
 from model.dataset.assignment import SplitConfig
 from model.dataset.review import COLUMNS, Review, ReviewConfig, Weighted, read_tags
 from model.dataset.split_file import read_split, write_split
@@ -176,3 +183,40 @@ def test_three_arms_are_trained_alike_and_compared(storage: Storage, client: Tes
     }
     gain.write(storage.evaluations / "review_gain.json")
     assert gain.verdict in (page := client.get("/review_gain").text) and page.count("<tr>") == 4
+
+
+@pytest.mark.skipif(BROWSER is None or DRIVER is None, reason="no chromium and chromedriver")
+def test_in_the_browser_two_people_tag_by_keyboard(storage: Storage, tmp_path: Path) -> None:
+    storage.tags.unlink(missing_ok=True)
+    with reports(storage) as address, browser(tmp_path / "ann") as ann, browser(tmp_path / "bob") as bob:
+
+        def see(driver: webdriver.Chrome, number: int, words: str) -> None:
+            path = f"(//article)[{number}]//*[@class='tag' and contains(.,\"{words}\")]"
+            WebDriverWait(driver, 60).until(lambda _: driver.find_elements(By.XPATH, path), f"{words} at {number}")
+
+        for driver, name in ((ann, "Ann"), (bob, "Bob")):
+            driver.get(f"{address}/review_queue")
+            driver.find_element(By.TAG_NAME, "body").send_keys("1")
+            WebDriverWait(driver, 60).until(
+                lambda d: d.find_element(By.TAG_NAME, "output").text.startswith("Enter your")
+            )
+            driver.switch_to.active_element.send_keys(name)
+            driver.execute_script("document.activeElement.blur()")
+        keys = {driver: driver.find_element(By.TAG_NAME, "body").send_keys for driver in (ann, bob)}
+        keys[ann]("1")
+        see(ann, 1, "label wrong — Ann")
+        see(bob, 1, "label wrong — Ann")
+        keys[bob]("2")
+        see(bob, 1, "not the driver's choice — Bob")
+        see(ann, 1, "not the driver's choice — Bob")
+        keys[ann]("n")
+        ann.switch_to.active_element.send_keys("<i>turns off</i>", Keys.ENTER)
+        see(bob, 2, "note — Ann")
+        keys[ann]("k", "0")
+        see(ann, 1, "")
+        WebDriverWait(ann, 60).until(lambda _: storage.tags.read_text().count("\n") == 5)
+        assert [(tag.tag, tag.note) for tag in read_tags(storage.tags)] == [("", ""), ("", "<i>turns off</i>")]
+        image = ann.find_element(By.CSS_SELECTOR, "article.active img")
+        WebDriverWait(ann, 60).until(lambda _: image.get_property("naturalWidth") == 320)
+        complaints = [entry["message"] for entry in ann.get_log("browser") if entry["level"] == "SEVERE"]
+        assert [text for text in complaints if "favicon.ico" not in text] == []

@@ -161,5 +161,6 @@ def _table(content: Comparison) -> pd.DataFrame:
             low, high = figures.pr_auc_interval or (None, None)
             cells |= {f"{task}_pr_auc_low": low, f"{task}_pr_auc_high": high}
             cells[f"{task}_random_pr_auc"] = figures.random_pr_auc
+            cells[f"{task}_onset_matched_pr_auc"] = figures.onset.matched_pr_auc
         rows.append(cells)
     return pd.DataFrame(rows)

@@ -18,6 +18,22 @@ def average_precision(labels: Labels, scores: Array) -> float | None:
     return float(metrics.average_precision_score(labels, scores)) if labels.any() else None
 
 
+def matched_precision(labels: Labels, scores: Array, group: npt.NDArray[np.int64]) -> float | None:
+    """PR-AUC against matched negatives: those of each group (W,) weigh as many as its positives, at the rate of all.
+
+    A model that only knows which groups have positives is then no better than random. Groups without positives or
+    without negatives are left out. None if no group has both.
+    """
+    _, group = np.unique(group, return_inverse=True)
+    positives, negatives = (np.bincount(group[rows], minlength=group.max(initial=0) + 1) for rows in (labels, ~labels))
+    both = ((positives > 0) & (negatives > 0))[group]
+    if not both.any():
+        return None
+    rate = (~labels[both]).sum() / labels[both].sum()
+    weight = np.where(labels, 1.0, rate * (positives / np.maximum(negatives, 1))[group])[both]
+    return float(metrics.average_precision_score(labels[both], scores[both], sample_weight=weight))
+
+
 def roc_auc(labels: Labels, scores: Array) -> float | None:
     """Area under the ROC curve, ties counted half. None unless both classes occur."""
     return float(metrics.roc_auc_score(labels, scores)) if labels.any() and not labels.all() else None

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from model.common.errors import DataError
 from model.common.files import atomic_path
 from model.dataset.split_file import Split
-from model.evaluation.lane import boxes_in_lane
+from model.evaluation.lane import boxes_in_lane, scenes
 from model.recording.schema import STATES, TARGETS
 
 PREDICTIONS = "predictions_{}.npz"
@@ -43,6 +43,8 @@ class Predictions:
     """(W,) detections in the own lane"""
     brake_force: npt.NDArray[np.float32]
     """(W,tasks) at the task's horizon, share of 9.81 m/s2; NaN if unknown"""
+    scene: npt.NDArray[np.int64] | None = None
+    """(W,) as `scenes`; None in files of earlier versions"""
 
     @classmethod
     def of(cls, split: Split, tasks: tuple[str, ...], probabilities: npt.NDArray[np.float64]) -> Self:
@@ -61,6 +63,7 @@ class Predictions:
             recording=split.recording[last],
             speed=split.channel("SPEED")[last],
             lane_boxes=boxes_in_lane(split)[last].sum(axis=1),
+            scene=scenes(split, last),
             brake_force=split.targets[last][:, [TARGETS.index(f"brake_force_{horizon}") for horizon in horizons]],
         )
 
@@ -93,7 +96,9 @@ class Predictions:
     def save(self, path: Path) -> None:
         """Write as an .npz file, atomically."""
         with atomic_path(path) as temporary:
-            arrays: dict[str, Any] = {name: np.asarray(values) for name, values in vars(self).items()}
+            arrays: dict[str, Any] = {
+                name: np.asarray(values) for name, values in vars(self).items() if values is not None
+            }
             np.savez_compressed(temporary, **arrays)
 
     @classmethod
@@ -101,7 +106,9 @@ class Predictions:
         """Read a file that `save` wrote. DataError if it is missing, damaged or of another version."""
         try:
             with np.load(path) as file:
-                content: dict[str, Any] = {field.name: file[field.name] for field in fields(cls)}
+                content: dict[str, Any] = {
+                    field.name: file[field.name] for field in fields(cls) if field.name in file or field.name != "scene"
+                }
         except Exception as error:  # numpy, zipfile and zlib each raise errors of their own for damage
             raise DataError(f"{path} cannot be read as predictions ({error}): evaluate again.") from error
         return cls(**content | {name: tuple(content[name].tolist()) for name in ("tasks", "recordings")})

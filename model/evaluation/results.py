@@ -54,6 +54,8 @@ class OnsetFigures(Result):
     pr_auc_interval: Interval | None
     roc_auc: float | None
     roc_auc_interval: Interval | None
+    matched_pr_auc: float | None = None
+    """PR-AUC against matched negatives: moments of the same kind of scene without the action"""
 
 
 class AlarmThreshold(Result):

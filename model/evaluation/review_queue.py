@@ -102,7 +102,7 @@ def write_queue(
     recipe = recipe_of(config.predictor, checkpoint, version)
     tasks = DEFAULT_TASKS if recipe is None else tuple(recipe.tasks)
     parts = {name: read_split(splits / f"{name}.h5", version) for name in ("train", "val")}
-    probabilities = _out_of_sample(parts["train"], splits, work, config, recipe, version, log)
+    probabilities = _out_of_sample(parts["train"], splits, work, config, recipe, version, recordings, log)
     if recipe is None:
         on_val = fitted_baseline("boosting_lead_box", parts["train"], tasks)(parts["val"])
     else:
@@ -126,26 +126,27 @@ def write_queue(
 
 def _out_of_sample(
     split: Split, splits: Path, work: Path, config: ReviewQueueConfig, recipe: TrainingConfig | None, version: str,
-    log: Log,
+    recordings: Path, log: Log,
 ) -> npt.NDArray[np.float64] | None:  # fmt: skip
-    """(W,tasks) probabilities of train, each by a model of other recordings; None if there are none."""
-    group = split.recording[last_frames(split)]
+    """(W,tasks) probabilities of train, each by a model of other drives; None if there are none."""
+    drives = [str(Recording(recordings / name).imported.get("drive") or name) for name in split.recordings]
+    group = np.array(drives)[split.recording[last_frames(split)]]
     tasks = DEFAULT_TASKS if recipe is None else tuple(recipe.tasks)
     folds = min(config.folds, len(np.unique(group)))
     if folds < 2:
-        log("Train has a single recording, which no model of other recordings can predict: only val is in the queue")
+        log("Train has a single drive, which no model of other drives can predict: only val is in the queue")
         return None
     weights = window_weights(split)
     result = np.zeros((len(group), len(tasks)))
     for number, (others, held) in enumerate(GroupKFold(folds).split(group, groups=group), 1):
         folder, fold_version = work / f"fold_{number}", f"{version}-{number}-of-{folds}"
-        chosen = np.isin(np.arange(len(group)), others)
+        held_out, chosen = folder / "held" / "train.h5", np.isin(np.arange(len(group)), others)
         choose_windows(splits / "train.h5", folder / "train.h5", weights * chosen, fold_version)
-        choose_windows(splits / "train.h5", folder / "held.h5", (~chosen).astype(np.float32), fold_version)
+        choose_windows(splits / "train.h5", held_out, (~chosen).astype(np.float32), fold_version)
         choose_windows(
             splits / "val.h5", folder / "val.h5", window_weights(read_split(splits / "val.h5")), fold_version
         )
-        result[held] = learn(config.predictor, folder, tasks, recipe, fold_version)(folder / "held.h5")
+        result[held] = learn(config.predictor, folder, tasks, recipe, fold_version)(held_out)
         shutil.rmtree(folder)
         log(f"Fold {number} of {folds}: {len(held):,} windows predicted")
     return result

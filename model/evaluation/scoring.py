@@ -119,6 +119,7 @@ def _onset_figures(windows: Predictions, config: EvaluationConfig) -> OnsetFigur
         pr_auc_interval=precision,
         roc_auc=measures.roc_auc(labels, scores) if roc else None,
         roc_auc_interval=roc,
+        matched_pr_auc=None if onset.scene is None else measures.matched_precision(labels, scores, onset.scene),
     )
 
 

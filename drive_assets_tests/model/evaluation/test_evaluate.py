@@ -168,7 +168,7 @@ def test_the_comparison_is_ranked_by_val_and_written(evaluated: Path) -> None:
     lines = (evaluated / "evaluation" / "comparison.csv").read_text().splitlines()
     assert len(lines) == 3
     page = (evaluated / "evaluation" / "comparison.html").read_text()
-    assert page.count("<table>") == 3 + 2 * len(content.tasks)
+    assert page.count("<table>") == 4 + 2 * len(content.tasks)
     assert "<h1>Deploy no network</h1>\n<p><b>Why:</b> none is better. It is not given.</p>\n" in page
     assert '<p class="warn">A note.</p>' in page
     events = content.variants[0].test["brake_1s"].events

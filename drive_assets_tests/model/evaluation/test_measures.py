@@ -11,6 +11,7 @@ from model.evaluation.measures import (
     choose_threshold,
     expected_calibration_error,
     interval,
+    matched_precision,
     roc_auc,
 )
 
@@ -92,3 +93,15 @@ def test_positives_of_one_block_have_no_interval() -> None:
 def test_intervals_need_most_resamples() -> None:
     assert interval(np.array([0.0, 1.0, np.nan]), 0.5) == (0.25, 0.75)
     assert interval(np.array([0.5, np.nan, np.nan])) is None
+
+
+def test_a_model_that_only_knows_the_scene_is_random_against_matched_negatives() -> None:
+    """Braking is frequent where a vehicle is close: saying so is worth nothing among moments of that kind."""
+    rng = np.random.default_rng(0)
+    close = np.repeat([True, False], 1000)
+    labels = rng.random(2000) < np.where(close, 0.4, 0.02)
+    scene, exact = close * 1.0, labels + 0.1 * rng.random(2000)
+    assert average_precision(labels, scene) == pytest.approx(0.38, abs=0.03)
+    assert matched_precision(labels, scene, close.astype(np.int64)) == pytest.approx(labels.mean(), abs=1e-6)
+    assert matched_precision(labels, exact, close.astype(np.int64)) == 1.0
+    assert matched_precision(close, scene, close.astype(np.int64)) is None
