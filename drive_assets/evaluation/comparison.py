@@ -1,6 +1,8 @@
 """All evaluations -> the comparison -> MLflow's registry, if the best model is shown to be better."""
 
 import contextlib
+import json
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +19,15 @@ from drive_assets.resources.storage import Storage
 from drive_assets.running.environment import Count, setting
 from drive_assets.splits.manifest import read_manifest, recorded_version
 from drive_assets.tasks import EVALUATE, EvaluateJob
+from model.bundle.config import DESCRIPTION, MEASURED
 from model.common.errors import DataError
+from model.common.files import sha256
 from model.common.pages import number
 from model.dataset.split_file import read_split
 from model.evaluation.config import EvaluationConfig
 from model.evaluation.results import COMPARISON, EVALUATION, Comparison, Evaluation, Row
 from model.network.architectures import ARCHITECTURES
-from model.training.published import decline
+from model.training.published import BEST, decline
 
 if TYPE_CHECKING:
     from drive_assets.resources.mlflow.registry import Example
@@ -63,7 +67,7 @@ def model_comparison(
     try:
         first = next(iter(evaluations.values()), None)
         baselines = evaluate_baselines(storage.splits, output / BASELINE_FOLDER, first) if first else {}
-        content = rank(evaluations, baselines, missing, output)
+        content = rank(evaluations, baselines, missing, output, _bundle_times(storage, list(evaluations)))
         winner, weights = evaluations[content.best], storage.checkpoint(content.best) / best.WEIGHTS
         unscored = _score_incumbent(context, storage, compute, version, winner.evaluation_config)
         verdict = best.judge(content, output, weights, unscored)
@@ -154,6 +158,17 @@ def _evaluations(storage: Storage, version: str) -> tuple[dict[str, Evaluation],
         else:
             missing[name] = "evaluated on older splits: train and evaluate again."
     return evaluations, missing
+
+
+def _bundle_times(storage: Storage, names: Sequence[str]) -> dict[str, float]:
+    """The time of a window, ms, in bundles of the present checkpoints, by architecture."""
+    times = {}
+    for name in names:
+        with contextlib.suppress(OSError, ValueError, LookupError):  # there is none, or it is of another version
+            folder = storage.bundle(name)
+            if json.loads((folder / DESCRIPTION).read_bytes())["checkpoint"] == sha256(storage.checkpoint(name) / BEST):
+                times[name] = float(json.loads((folder / MEASURED).read_bytes())["network_ms"])
+    return times
 
 
 def _metadata(storage: Storage, content: Comparison, verdict: "Verdict") -> dict[str, Any]:

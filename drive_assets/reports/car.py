@@ -10,8 +10,9 @@ from model.bundle.config import DESCRIPTION, LIMITS, MEASURED, PACKAGE
 
 INSTALL = (
     "Copy the folder to the car's computer (Python 3.11 or newer). There: python3 -m venv venv; venv/bin/pip install "
-    f"-r requirements.txt; venv/bin/python -m {PACKAGE} check; then venv/bin/python -m {PACKAGE} watch FOLDER, with "
-    "the folder that the recorder writes to. The documentation's page In the car has the rest. It is no safety system."
+    f"--no-compile -r requirements.txt; venv/bin/python -m {PACKAGE} check. Then venv/bin/python -m {PACKAGE} watch "
+    "FOLDER, with the folder that the recorder writes to. The documentation's page In the car has the rest. It is no "
+    "safety system."
 )
 
 

@@ -15,11 +15,14 @@ import pytest
 from PIL import Image
 
 from drive_assets.car.checks import of_the_checkpoint, same_as_torch
-from drive_assets.recordings.files import taken_as
+from drive_assets.evaluation.comparison import _bundle_times
+from drive_assets.recordings.ingest import ingest
+from drive_assets.recordings.local import find_all
 from drive_assets.reports.car import bundle_page
 from drive_assets.reports.page import html
 from drive_assets.resources.storage import Storage
-from drive_assets_tests.car.conftest import ARCHITECTURE, BUDGET
+from drive_assets_tests.car.conftest import ARCHITECTURE
+from drive_assets_tests.car.data import BUDGET
 from drive_assets_tests.waiting import until
 from model.bundle.config import BundleConfig
 from model.bundle.export import make_bundle
@@ -84,7 +87,11 @@ def test_a_replay_logs_each_frame_and_its_clips_are_recordings(bundle: Bundle, d
     assert len(clips) == counts["clips"] >= 1
     report = inspect_recording(clips[0])
     assert report.usable_frames == report.telemetry.valid > 5 and Recording(clips[0]).region() == (0, 320, 1920, 575)
-    assert taken_as(SHADOW) == SHADOW and len(rows_of(clips[0] / SHADOW)) == report.telemetry.rows
+    storage = Storage(data_root=str(tmp_path / "data"), inbox_root="")
+    for source in find_all([tmp_path / "clips"])[0]:
+        ingest(storage, source)
+    assert [name for name in storage.recording_names() if name[0] != "."] == [clip.name for clip in clips]
+    assert len(rows_of(storage.recording(clips[0].name) / SHADOW)) == report.telemetry.rows
 
 
 def test_beside_a_recorder(bundle: Bundle, drives: Path, tmp_path: Path) -> None:
@@ -257,6 +264,7 @@ def test_parts_that_do_not_belong_together_make_no_bundle(trained: Storage, tmp_
 def test_the_page_and_the_checks_of_a_bundle(bundle: Bundle, trained: Storage, tmp_path: Path) -> None:
     shown = html(bundle_page(trained, ARCHITECTURE), "")
     assert "python -m drive_alarms check" in shown and "network.onnx" in shown and "brake_1s" in shown
+    assert _bundle_times(trained, [ARCHITECTURE, "simple_concat_lstm"]).keys() == {ARCHITECTURE}
     storage = Storage(data_root=str(tmp_path), inbox_root="")
     shutil.copytree(bundle.folder, storage.bundle(ARCHITECTURE))
     shutil.copytree(trained.checkpoint(ARCHITECTURE), storage.checkpoint(ARCHITECTURE))

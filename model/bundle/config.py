@@ -20,4 +20,4 @@ class BundleConfig(Config):
     recording: str = Field(
         "", description="Recording that the golden drive is cut from; empty: that of the likeliest action in test"
     )
-    golden_frames: int = Field(16, ge=1, le=600, description="Windows of the golden drive")
+    golden_frames: int = Field(8, ge=1, le=600, description="Windows of the golden drive")

@@ -76,7 +76,8 @@ def export_network(network: BundledNetwork, example: tuple[Tensor, Tensor, Tenso
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        for name in ("torch.onnx", "onnxscript"):
+            logging.getLogger(name).setLevel(logging.ERROR)
         program = torch.onnx.export(
             network.eval(), example, dynamo=True, verbose=False, input_names=[*NETWORK_INPUTS], output_names=[OUTPUT]
         )

@@ -6,6 +6,7 @@ The best is chosen on val; its figures are reported on test.
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -41,6 +42,7 @@ def rank(
     baselines: Mapping[str, Evaluation],
     missing: Mapping[str, str],
     output: Path,
+    network_ms: Mapping[str, float] = MappingProxyType({}),
 ) -> Comparison:
     """Rank evaluations and baselines by mean PR-AUC over the tasks on val: on test, the best would look too good.
 
@@ -49,6 +51,7 @@ def rank(
 
     Args:
         missing: architectures that cannot be compared, with the reason.
+        network_ms: times of a window in bundles for the car, by architecture.
 
     Raises:
         DataError: there is no evaluation, or they are of different data, tasks or windows.
@@ -89,6 +92,7 @@ def rank(
             difference_to_baseline=to_baseline,
             beats_baseline=to_baseline.better if to_baseline else None,
             beats_baseline_onset=onset_to_baseline.better_onset if onset_to_baseline else None,
+            network_ms=network_ms.get(name),
         )
 
     return Comparison(
@@ -154,7 +158,7 @@ def _table(content: Comparison) -> pd.DataFrame:
     """One row per model, for the CSV file."""
     rows = []
     for row in (*content.variants, *content.baselines):
-        cells = row.model_dump(include={"rank", "architecture", "val_mean_pr_auc", "test_mean_pr_auc"})
+        cells = row.model_dump(include={"rank", "architecture", "val_mean_pr_auc", "test_mean_pr_auc", "network_ms"})
         for task in content.tasks:
             figures = row.test[task]
             cells |= {f"{task}_{name}": getattr(figures, name) for name in SHOWN_FIGURES}

@@ -244,6 +244,8 @@ class Row(Result):
     """Whether the interval of the difference in mean PR-AUC to the best baseline lies above zero"""
     beats_baseline_onset: bool | None
     """The same at onsets, to the baseline that is best there"""
+    network_ms: float | None = None
+    """Time of a window on one core in its bundle for the car; None without a bundle of this checkpoint"""
 
 
 class Comparison(Result):

@@ -53,7 +53,7 @@ def compare(
     baselines: Mapping[str, Evaluation] = MappingProxyType({}),
     missing: Mapping[str, str] = MappingProxyType({}),
 ) -> Comparison:
-    content = rank(evaluations, baselines, missing, folder)
+    content = rank(evaluations, baselines, missing, folder, {"simple_concat_lstm": 1.234})
     write_comparison(content, VERDICT, folder, ["A note"])
     return content
 
@@ -170,7 +170,7 @@ def test_the_comparison_is_ranked_by_val_and_written(evaluated: Path) -> None:
     page = (evaluated / "evaluation" / "comparison.html").read_text()
     assert page.count("<table>") == 4 + 2 * len(content.tasks)
     assert "<h1>Deploy no network</h1>\n<p><b>Why:</b> none is better. It is not given.</p>\n" in page
-    assert '<p class="warn">A note.</p>' in page
+    assert '<p class="warn">A note.</p>' in page and "for the car: simple_concat_lstm 1.23 ms.</p>" in page
     events = content.variants[0].test["brake_1s"].events
     assert f"<td>{events.foreseen} of {events.events}</td>" in page
     options = "epochs 1, batch_size 64, embedding_dim 16, hidden_dim 16, attention_num_heads 4, decoder_num_layers 1"
