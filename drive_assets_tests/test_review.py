@@ -23,16 +23,20 @@ from drive_assets.running.front_door import SETTINGS, cookie_name, guarded
 from drive_assets.splits.manifest import outdated_manifest
 from drive_assets_tests.browser.walk import BROWSER, DRIVER, browser
 from drive_assets_tests.model.dataset.test_windows import labelled_drive
+from drive_assets_tests.networks import ARCHITECTURE, TRAINING
 from drive_assets_tests.test_predictions import reports
+from model.common.errors import DataError
 from model.dataset.assignment import SplitConfig
 from model.dataset.review import COLUMNS, Review, ReviewConfig, Weighted, read_tags
 from model.dataset.split_file import read_split, write_split
 from model.dataset.splits import build_manifest
 from model.dataset.windows import WindowConfig
-from model.evaluation.config import ReviewGainConfig
+from model.evaluation.config import ReviewGainConfig, ReviewQueueConfig
 from model.evaluation.review_gain import prove
+from model.evaluation.review_queue import write_queue
 from model.recording.folder import Recording
 from model.recording.labels import future_labels, write_future_labels
+from model.training.loop import train
 
 NAMES = [f"2024-05-0{day}_10-00-00" for day in range(1, 6)]
 WINDOW = WindowConfig(stride=1)
@@ -161,10 +165,15 @@ def test_tags_make_the_splits_out_of_date(storage: Storage, client: TestClient) 
             tags=read_tags(storage.tags),
         )  # fmt: skip
         assert sum(manifest["review"]["windows"].values()) > 0
+        before = storage.manifest.read_text()
+        storage.manifest.write_text(json.dumps(manifest | {"similar": {NAMES[0]: [NAMES[1], 0.25]}}))
+        page = client.get("/split_manifest").text
+        storage.manifest.write_text(before)
+        assert "tags that change train or val" in page and "25%" in page
 
 
 def test_three_arms_are_trained_alike_and_compared(storage: Storage, client: TestClient) -> None:
-    """Tags that leave out a stretch of wrong labels, on the folds' predictor; without tags nothing is trained."""
+    """Tags leave windows out; without tags nothing is trained."""
     splits, members = storage.splits, json.loads(storage.manifest.read_text())["splits"]["train"]["recordings"]
     version = json.loads(storage.manifest.read_text())["fingerprint"]
     work, config = storage.cache / "gain", ReviewGainConfig(seeds=2, false_alarms_per_hour=60)
@@ -183,6 +192,26 @@ def test_three_arms_are_trained_alike_and_compared(storage: Storage, client: Tes
     }
     gain.write(storage.evaluations / "review_gain.json")
     assert gain.verdict in (page := client.get("/review_gain").text) and page.count("<tr>") == 4
+
+
+def test_a_network_is_trained_once_a_fold_and_once_an_arm(storage: Storage, tmp_path: Path) -> None:
+    splits, manifest = storage.splits, json.loads(storage.manifest.read_text())
+    version, members = manifest["fingerprint"], manifest["splits"]["train"]["recordings"]
+    recipe = TRAINING.replace(epochs=1)
+    best = train(ARCHITECTURE, splits, tmp_path / "published", recipe, version).best_model
+    config = ReviewQueueConfig(predictor=ARCHITECTURE, folds=2, items=10)
+    found = write_queue(splits, tmp_path, tmp_path / "work", config, version, best, storage.recordings)
+    assert set(found["split"]) == {"train", "val"}
+    review = Review(ReviewConfig(), [Weighted(*row, 3.0) for row in found[["recording", "time"]].values.tolist()])
+    once = ReviewGainConfig(predictor=ARCHITECTURE, seeds=1)
+    gain = prove(splits, storage.recordings, members, review, tmp_path / "work", once, version, best)
+    assert gain.changed and len({figures.windows for figures in gain.arms.values()}) == 1
+    with pytest.raises(DataError, match=r"was trained on data version .*, the splits have other: train simple_concat"):
+        write_queue(splits, tmp_path, tmp_path / "work", config, "other", best, storage.recordings)
+    with pytest.raises(DataError, match="predictor 'best': expected boosting or one of"):
+        write_queue(
+            splits, tmp_path, tmp_path / "work", config.replace(predictor="best"), version, best, storage.recordings
+        )
 
 
 @pytest.mark.skipif(BROWSER is None or DRIVER is None, reason="no chromium and chromedriver")

@@ -66,6 +66,7 @@ def manifest_page(storage: Storage) -> Page:
             ),
             *left_out,
             *_sources(manifest),
+            *_review(manifest),
             Section("Content", table=Table.of(content)),
             Section("Files", links=[Link("dataset_config.json", file_link(storage, storage.manifest))]),
         ],
@@ -77,6 +78,21 @@ def _sources(manifest: Mapping[str, Any]) -> list[Section]:
     sources = manifest.get("sources")  # not in manifests of earlier versions
     table = Table([*sources[0]], [[*source.values()] for source in sources]) if sources else None
     return [Section("Sources", table=table)] if table else []
+
+
+def _review(manifest: Mapping[str, Any]) -> list[Section]:
+    """What tags do to train and val, and which drives are near duplicates; nothing where there are none."""
+    sections, review, similar = list[Section](), manifest.get("review"), manifest.get("similar")
+    if review:
+        kept = [f"{recording} {time}" for recording, time, _ in review["without_window"]]
+        counts = {"tags that change train or val": len(review["tags"]), **review["windows"]}
+        counts |= {"tags of test, which change nothing": review["of_test"], "tags without a window now, kept": kept}
+        sections.append(Section("Review", table=Table.of(counts)))
+    if similar:
+        rows = [(name, other, f"{share:.0%}") for name, (other, share) in similar.items()]
+        text = "Telemetry that two drives share. The option same_drive of split_manifest leaves near duplicates out."
+        sections.append(Section("Near duplicates", text, Table(("recording", "similar to", "shared"), rows)))
+    return sections
 
 
 def split_page(storage: Storage, name: str) -> Page:

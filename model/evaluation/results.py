@@ -310,4 +310,4 @@ class ReviewGain(Result):
         losses = [each is not None and each[1] < 0 for each in self.foreseen.values()]
         if all(gains):
             return "The review is shown to help: more onsets are foreseen than without it, and than by chance"
-        return "The review is shown to do harm" if any(losses) else "The review is not shown to help"
+        return "The review is shown to do harm" if all(losses) else "The review is not shown to help"
