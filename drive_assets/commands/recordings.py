@@ -11,6 +11,7 @@ from drive_assets.resources.storage import Storage
 from drive_assets.running.instance import open_instance
 from drive_assets.running.run_config import AssetConfig
 from model.common.errors import DataError
+from model.common.progress import Terminal, terminal_of
 
 
 def simulate(options: argparse.Namespace) -> bool:
@@ -111,6 +112,8 @@ def video(options: argparse.Namespace) -> bool:
     storage = writable_storage()
     folder = storage.recording(options.recording)
     output = options.output or storage.root / "videos" / f"{options.recording}{SUFFIX}"
-    frames = write_video(folder, output, options.speed, tell, predictions=predictions_of(folder))
+    terminal = Terminal(terminal_of(sys.stdout))
+    frames = write_video(folder, output, options.speed, terminal, predictions=predictions_of(folder))
+    terminal.end()
     tell(f"{output}: {frames} frames")
     return True

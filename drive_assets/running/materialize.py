@@ -21,7 +21,7 @@ from drive_assets.running.run_config import AssetConfig, check_config
 from drive_assets.status import MAX_NAMED, asset_status, listed, named
 from drive_assets.upkeep import TRUSTED
 from model.common.errors import DataError
-from model.common.progress import TERMINAL, Log
+from model.common.progress import TERMINAL, Log, terminal_of
 
 REPOSITORY_TAG = {".dagster/repository": "__repository__@drive_assets.definitions"}
 """Tag with Dagster's name of our code location: the UI lists runs that have it with their jobs and assets."""
@@ -57,8 +57,8 @@ def materialize(
         DataError: an unknown partition key, or a selection that selects nothing.
         KeyboardInterrupt: SIGINT or SIGTERM arrived.
     """
-    if sys.stdout.isatty():
-        os.environ[TERMINAL] = os.ttyname(sys.stdout.fileno())
+    if terminal := terminal_of(sys.stdout):
+        os.environ[TERMINAL] = terminal
     config = config or {}
     graph = repository.asset_graph
     every = [key for level in graph.toposorted_asset_keys_by_level for key in sorted(level)]

@@ -14,7 +14,7 @@ import pandas as pd
 
 from model.common.errors import DataError
 from model.common.files import atomic_path
-from model.common.progress import Log
+from model.common.progress import Log, Progress
 from model.recording.folder import Recording, Region
 from model.recording.labels import current_state
 from model.recording.schema import ACTIONS, HORIZONS_S
@@ -94,7 +94,7 @@ def _images(recording: Recording, part: slice, log: Log, predictions: pd.DataFra
     for index in indices:
         if monotonic() - logged > PROGRESS_S:
             logged = monotonic()
-            log(f"{index - indices.start:,} of {len(indices):,} frames")
+            log(Progress(f"{index - indices.start:,} of {len(indices):,} frames"))
         time = annotations.time[index]
         image = cv2.imread(str(frames[time])) if time in frames and time in rows else None
         if image is not None:

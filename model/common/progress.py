@@ -23,7 +23,7 @@ class Progress(str):
 class Terminal:
     """Prints lines to standard output, and lines of progress in place on the terminal at `path`, if there is one.
 
-    Standard output is no terminal then: Dagster captures it, and copies it to the terminal.
+    A worker needs the path: its standard output is captured by Dagster, which copies it to the terminal.
     """
 
     def __init__(self, path: str | None) -> None:
@@ -49,6 +49,11 @@ class Terminal:
         except OSError:  # among others if it is no terminal
             return False
         return True
+
+
+def terminal_of(stream: TextIO) -> str | None:
+    """The path of the terminal that a stream writes to, if it does."""
+    return os.ttyname(stream.fileno()) if stream.isatty() else None
 
 
 def fitted(line: str, width: int) -> str:
