@@ -78,7 +78,7 @@ class Tesla(Importer):
     def write(self, drive: Drive, folder: Path, log: Log) -> None:
         zone = drive.options.get("zone", ZONE)
         start = _start(drive.files[0], zone)
-        origin = Origin(self.kind, "electric")
+        origin = Origin(self.kind, "electric", self._whole(drive))
         if not _CLIP.fullmatch(drive.files[0].name):
             origin.notes.append(f"The date is that of the file: {drive.files[0].name} has none in its name.")
         rows = array("d")
@@ -86,6 +86,13 @@ class Tesla(Importer):
         write_recording(
             folder, encoded(half_seconds(frames)), lambda: _signals(rows, drive), Clock(start, zone), origin, log
         )
+
+    def _whole(self, drive: Drive) -> str:
+        """Name of the drive that the clip is of, by the clips that lie beside it: it may be imported alone."""
+        clip = drive.files[0].name
+        place = drive.place if drive.place.is_dir() else drive.place.parent
+        beside = self.find(place, drive.options) if _CLIP.fullmatch(clip) else []
+        return next((each.name for each in beside if clip in {file.name for file in each.files}), drive.name)
 
 
 def _clips(path: Path) -> list[Path]:

@@ -59,6 +59,7 @@ class VideoWithLogs(Importer):
             {"path": str(path), "bytes": path.stat().st_size, "sha256": sha256(path)}
             for path, _ in log_files(place, mapping)
         ]
+        origin.drive = origin.logs[0]["sha256"]
         frames = (
             video_frames(starts, origin.notes)
             if starts

@@ -54,11 +54,13 @@ class Zod(Importer):
                 "000000_romeo_2022-06-13T10:32:36.117886Z.jpg. Download the images too."
             )
         found = _signals(place / VEHICLE_DATA)
+        digest = sha256(place / VEHICLE_DATA)
         origin = Origin(
             self.kind,
+            drive=digest,
             licence="CC BY-SA 4.0",
             attribution="Zenseact Open Dataset, zod.zenseact.com, Alibeigi et al., ICCV 2023",
-            logs=[{"path": str(place / VEHICLE_DATA), "sha256": sha256(place / VEHICLE_DATA)}],
+            logs=[{"path": str(place / VEHICLE_DATA), "sha256": digest}],
             videos=[{"path": str(pictures[0][1].parent), "start": pictures[0][0], "frames": len(pictures)}],
             notes=["Nothing says whether driver assistance was engaged."],
         )

@@ -51,6 +51,8 @@ def test_zod_sequences(tmp_path: Path) -> None:
     np.testing.assert_allclose(first.rows["ACCELERATOR_POS_D"][:40], t, atol=0.02)
     np.testing.assert_allclose(first.grey[:40], np.arange(0, 200, 5), atol=2)
     assert first.rows.index[first.rows["BRAKE_SIGNAL"]].tolist() == [7]
+    again = imported(zod.IMPORTER, tmp_path / "in" / "sequences", tmp_path / "again")[0]
+    assert again.origin["drive"] == first.origin["drive"] != later.origin["drive"]
     assert first.origin["licence"] == "CC BY-SA 4.0"
     assert "Zenseact" in first.origin["attribution"]
 

@@ -109,6 +109,12 @@ def test_clips_of_a_drive_join_and_a_bad_one_loses_no_other(tmp_path: Path) -> N
     assert any("is encrypted" in line for line in first_drive.log)
 
 
+def test_clips_imported_one_at_a_time_are_of_one_drive(tmp_path: Path) -> None:
+    clips = [clip(tmp_path / "in", time) for time in ("08-15-00", "08-16-00", "09-30-00")]
+    first, second, later = (imported(IMPORTER, each, tmp_path / each.stem)[0].origin["drive"] for each in clips)
+    assert first == second != later
+
+
 def test_clips_that_give_nothing_say_what_to_do(tmp_path: Path) -> None:
     encrypted = tmp_path / "2024-05-31_08-15-00-front.mp4"
     encrypted.write_bytes(bytes(range(256)) * 40)

@@ -68,6 +68,9 @@ def test_a_drive_of_a_video_and_a_log(tmp_path: Path) -> None:
     assert origin["videos"][0]["start"] == START and len(origin["videos"][0]["sha256"]) == 64
     assert origin["channels"]["SPEED"]["source"] == "drive.csv: Speed" and origin["versions"]["av"]
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    moved = take(write_drive(folder, drivetrain="hybrid", offset_s=0.25))
+    other = take(write_drive(tmp_path / "other", rows(30)))
+    assert moved.origin["drive"] == origin["drive"] != other.origin["drive"]
 
 
 def test_a_can_log_a_second_log_and_pictures_instead_of_a_video(tmp_path: Path) -> None:
