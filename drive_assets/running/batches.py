@@ -195,8 +195,7 @@ def _step_failure(
     if is_retried:
         wait_s = retry_wait_s * 2**context.retry_number
         reason = f"Retrying in {wait_s:.0f} s, because that may succeed then. {transient}"
-        context.log.warning(reason)
-        print(f"  {reason}", flush=True)  # for the user of a command, who does not see the run's log
+        warn(context, reason)
         sleep(wait_s)
     return dg.Failure(text, allow_retries=is_retried)
 
@@ -223,3 +222,9 @@ def _made_by(context: dg.AssetExecutionContext, run_id: str) -> set[str]:
     made = {event.partition for event in events if event and event.asset_key == context.asset_key and event.partition}
     # Dagster records an event with its run first, then with the asset: a kill in between must not lose the partition.
     return made & context.instance.get_materialized_partitions(context.asset_key)
+
+
+def warn(context: dg.AssetExecutionContext, text: str) -> None:
+    """Warn in the run's log, and on standard output: the user of a command does not see the log."""
+    context.log.warning(text)
+    print(f"  {text}", flush=True)

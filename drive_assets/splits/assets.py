@@ -12,11 +12,12 @@ from drive_assets.partitions import SPLITS, recording_keys
 from drive_assets.reports.data_sets import manifest_page, split_page
 from drive_assets.reports.links import report_link
 from drive_assets.resources.storage import Storage
-from drive_assets.running.batches import Event, each_partition, fail_on_data_error
+from drive_assets.running.batches import Event, each_partition, fail_on_data_error, warn
 from drive_assets.running.launchpad import Launchpad
 from drive_assets.splits.checks import of_the_manifest
 from drive_assets.splits.manifest import check_unchanged, outdated_manifest, read_manifest
 from model.common.code import code_version
+from model.common.config import changed_options
 from model.common.files import write_json
 from model.dataset.assignment import SplitConfig
 from model.dataset.review import Review, ReviewConfig, read_tags
@@ -104,6 +105,9 @@ def split_manifest(
             ReviewConfig(**config.review.model_dump()),
             read_tags(storage.tags),
         )
+    for part in ("window", "split"):
+        if changes := changed_options((previous or {}).get(part, {}), manifest[part]):
+            warn(context, f"Replaces the data set, with other options of {part}: {changes}")
     write_json(storage.manifest, manifest)
     for key, words in CHANGES.items():
         names = manifest[key]

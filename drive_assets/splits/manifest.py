@@ -57,7 +57,7 @@ def outdated_manifest(instance: dg.DagsterInstance, storage: Storage) -> str:
     """Why the manifest does not match the recordings; empty if it does. Dagster ignores changes past 100 partitions."""
     changes = changed_recordings(storage, recording_keys(instance))
     if changes:
-        return f"{len(changes)} recordings are new, changed or gone"
+        return f"{len(changes)} recording{'s are' if len(changes) > 1 else ' is'} new, changed or gone"
     manifest = read_manifest(storage)
     recorded = Review.of(manifest)
     split_of = {name: split for split, part in manifest["splits"].items() for name in part["recordings"]}

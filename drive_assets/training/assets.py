@@ -1,6 +1,8 @@
 """splits -> checkpoint of one architecture"""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -16,14 +18,15 @@ from drive_assets.resources.compute import Compute
 from drive_assets.resources.mlflow.client import Mlflow
 from drive_assets.resources.mlflow.tracking import DAGSTER_RUN, GROUP, TrackedRun, UsedData
 from drive_assets.resources.storage import Storage
-from drive_assets.running.batches import Event, each_result, fail_on_data_error, partition_keys
+from drive_assets.running.batches import Event, each_result, fail_on_data_error, partition_keys, warn
 from drive_assets.running.interrupts import fail_when_terminated
 from drive_assets.running.launchpad import Launchpad
 from drive_assets.splits.manifest import read_current_manifest, recorded_version
 from drive_assets.tasks import TRAIN, TrainJob
 from drive_assets.training.checks import finite_history, learnt_something, no_worse_than_before
 from model.common.code import code_version
-from model.common.config import fingerprint
+from model.common.config import changed_options, fingerprint
+from model.common.errors import DataError
 from model.common.files import sha256
 from model.training.published import (
     BEST,
@@ -33,6 +36,7 @@ from model.training.published import (
     TrainingResult,
     decline,
     hold,
+    read_history,
     restore_previous,
 )
 from model.training.recipes import RECIPES, TrainingConfig
@@ -119,6 +123,7 @@ def checkpoint(
         with fail_on_data_error(context):
             chosen = config.training_config(_given(context))
             version, runs = _runs(context, config.name_of(chosen), chosen, storage, mlflow)
+            _warn_of_changes(context, chosen, storage)
         # A failure after the training, such as in logging, is no reason to train again.
         anew = config.train_anew and context.retry_number == 0
         jobs = [
@@ -166,6 +171,17 @@ def _runs(
         key = training_key(name, version, options)
         runs[name] = TrackedRun(experiment, key, f"{name}, {recipe}", options, of_training, data)
     return version, runs
+
+
+def _warn_of_changes(context: dg.AssetExecutionContext, chosen: TrainingConfig, storage: Storage) -> None:
+    """Warn of options that differ from those of the published trainings, which will be replaced."""
+    names = defaultdict(list)
+    for name in partition_keys(context):
+        with suppress(DataError):  # there is none, or it is damaged
+            before = read_history(storage.checkpoint(name))["training_config"]
+            names[changed_options(before, chosen.model_dump(mode="json"))].append(name)
+    for changes in filter(None, names):
+        warn(context, f"Replaces {', '.join(names[changes])}, with other options: {changes}")
 
 
 def _given(context: dg.AssetExecutionContext) -> Iterable[str]:

@@ -131,6 +131,8 @@ def test_each_training_has_a_run_of_its_own_and_a_published_one_is_reused(
         patch.setattr(assets, "sha256", version_of)
         result, log = train(instance, seed=1, keep_better=True)
     assert result.success and not any(" epoch " in line for line in log)
+    (changed,) = [line for line in log if line.startswith("Replaces ")]
+    assert changed.startswith(f"Replaces {', '.join(TWO)}, with other options: seed 1 instead of ")
     (event,) = [event for event in result.asset_materializations_for_node("checkpoint") if event.partition == TWO[0]]
     assert str(event.metadata["previous"].value).startswith("kept")
     assert (data_root / "models" / "multimodal" / TWO[0] / HISTORY).read_bytes() == published

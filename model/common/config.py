@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -28,6 +29,12 @@ class Config(BaseModel):
     def replace(self, **values: Any) -> Self:
         """A copy with other values, validated again."""
         return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | values)
+
+
+def changed_options(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The options whose values differ, such as `stride 1 instead of 5`, of those that both have."""
+    changed = [name for name in now if name in before and before[name] != now[name]]
+    return ", ".join(f"{name} {now[name]} instead of {before[name]}" for name in changed)
 
 
 def problems(error: ValidationError, cls: type[BaseModel]) -> str:
