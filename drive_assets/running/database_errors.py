@@ -15,7 +15,8 @@ DAMAGED = (
 )
 ADVICE = {
     "is full": "",
-    "i/o error": "The disk reports an error: look for it in the system's log, and check the disk.",
+    "i/o error": "Either memory ran out (also a limit of memory, see `ulimit -v`): free some or raise the limit. "
+    "Or the disk reports an error: look for it in the system's log, and check the disk.",
     "locked": "Another process uses it: wait for it or end it, then run the command again.",
     "readonly": "Allow this user to write to the folder and the files in it.",
     "unable to open": "Check that the folder exists and that this user may write to it.",
