@@ -24,5 +24,8 @@ def test_progress_is_redrawn_in_place_and_is_a_plain_line_without_a_terminal(
         terminal.end()
         assert capsys.readouterr().out == (log or "\n".join(lines) + "\n")
     fitted = EPOCH.replace("loss 1.06/1.07  ", "")
-    drawn = os.read(ours, 1000).decode().replace("\x1b[K", "").split("\r")
+    text = ""
+    while not text.endswith("\n"):
+        text += os.read(ours, 1000).decode()
+    drawn = text.replace("\x1b[K", "").split("\r")
     assert drawn == ["", fitted.format(11), fitted.format(12), fitted.format(12), "\n"] and len(drawn[2]) <= 80
