@@ -44,7 +44,7 @@ class Terminal:
         """Whether the terminal is still there."""
         try:
             with Path(self.path or os.devnull).open("w") as terminal:
-                self.shown = fitted(line, os.get_terminal_size(terminal.fileno()).columns)
+                self.shown = fitted(line, os.get_terminal_size(terminal.fileno()).columns or 80)
                 terminal.write(f"\r\x1b[K{self.shown}{end}")
         except OSError:  # among others if it is no terminal
             return False
