@@ -90,7 +90,7 @@ def _review(manifest: Mapping[str, Any]) -> list[Section]:
         sections.append(Section("Review", table=Table.of(counts)))
     if similar:
         rows = [(name, other, f"{share:.0%}") for name, (other, share) in similar.items()]
-        text = "Telemetry that two drives share. The option same_drive of split_manifest leaves near duplicates out."
+        text = "Telemetry that two drives share: remove one, or lower the option same_drive of split_manifest."
         sections.append(Section("Near duplicates", text, Table(("recording", "similar to", "shared"), rows)))
     return sections
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from model.common.errors import DataError
@@ -26,8 +27,15 @@ from model.recording.telemetry import TelemetryReport
 SKETCH = 64
 """Hashes of runs of rows that are kept of a drive, the smallest."""
 RUN_ROWS = 8
-LEAST_RUNS = 12
-"""Drives that share fewer of the runs that both sketches cover are not compared."""
+LEAST_SHARED = 12
+"""Drives that share fewer of the hashes that both sketches cover are not compared."""
+LEVEL_KMH, LEVELS_FROM = 5.0, 0.5
+"""Speeds whose crossings are times that do not depend on when a log has its samples."""
+CROSSINGS = 4
+"""In a hash."""
+SIMILAR_CROSSINGS = 0.45
+"""Share from which two drives may be one. Of twelve simulated drives, those sampled at other moments or rates, rounded
+to 1 km/h or cut share at least 0.54, and different ones at most 0.29."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,8 @@ class Summary:
     traits: Traits | None = None
     sketch: list[int] = field(default_factory=list)
     """As `drive_sketch`"""
+    crossings: list[int] = field(default_factory=list)
+    """As `crossing_sketch`"""
 
 
 def summarise(own: Recording, window: WindowConfig) -> Summary:
@@ -69,6 +79,7 @@ def summarise(own: Recording, window: WindowConfig) -> Summary:
         ),
         traits=arrays.traits,
         sketch=drive_sketch(telemetry),
+        crossings=crossing_sketch(telemetry),
     )
 
 
@@ -81,9 +92,37 @@ def drive_sketch(telemetry: pd.DataFrame) -> list[int]:
     values = np.rint(driven).astype(np.uint64)
     if len(values) < RUN_ROWS:
         return []
-    runs = np.lib.stride_tricks.sliding_window_view(values, RUN_ROWS, axis=0).reshape(len(values) - RUN_ROWS + 1, -1)
-    hashes = np.zeros(len(runs), np.uint64)
-    for column in runs.T:  # products wrap
+    return _smallest(
+        np.lib.stride_tricks.sliding_window_view(values, RUN_ROWS, axis=0).reshape(len(values) - RUN_ROWS + 1, -1)
+    )
+
+
+def crossing_sketch(telemetry: pd.DataFrame) -> list[int]:
+    """The smallest hashes of the speeds that the car passes, some at a time, with the whole seconds between them.
+
+    Where the log has its samples, and how often, matters little.
+    """
+    t, speed = telemetry["t"].to_numpy() / 1000, telemetry["SPEED"].to_numpy(np.float64)
+    at = np.floor((speed - LEVELS_FROM) / LEVEL_KMH)
+    crossed = np.abs(np.diff(at)).astype(np.int64)
+    row = np.repeat(np.arange(len(crossed)), crossed)
+    rising = at[row + 1] > at[row]
+    number = np.arange(len(row)) - np.repeat(np.cumsum(crossed) - crossed, crossed)  # of those within one row
+    level = np.where(rising, at[row] + 1 + number, at[row] - number)
+    share = (level * LEVEL_KMH + LEVELS_FROM - speed[row]) / (speed[row + 1] - speed[row])
+    gaps = np.rint(np.diff(t[row] + share * (t[row + 1] - t[row])))
+    passed = level * 2 + rising
+    if len(passed) < CROSSINGS:
+        return []
+    runs = np.lib.stride_tricks.sliding_window_view
+    values = np.column_stack([runs(passed, CROSSINGS), runs(gaps, CROSSINGS - 1)])
+    return _smallest((values + 2**20).astype(np.uint64))
+
+
+def _smallest(rows: npt.NDArray[np.uint64]) -> list[int]:
+    """The smallest hashes of the rows of (N, M)."""
+    hashes = np.zeros(len(rows), np.uint64)
+    for column in rows.T:  # products wrap
         hashes = (hashes ^ column) * np.uint64(0x9E3779B97F4A7C15)
         hashes ^= hashes >> np.uint64(29)
     return [int(each) for each in np.unique(hashes >> np.uint64(1))[:SKETCH]]
@@ -113,23 +152,34 @@ def repeated(summaries: Mapping[str, Summary], same: float) -> tuple[dict[str, s
     Args:
         same: share from which two drives are one.
     """
-    names: dict[int, list[str]] = {}
-    for name in sorted(summaries):
-        for each in summaries[name].sketch:
-            names.setdefault(each, []).append(name)
-    shared = Counter(pair for having in names.values() for pair in itertools.combinations(having, 2))
     repeats: dict[str, str] = {}
     similar: dict[str, tuple[str, float]] = {}
-    for (first, second), count in sorted(shared.items()):
-        sketches = summaries[first].sketch, summaries[second].sketch
-        covered = min(sketch[-1] if len(sketch) == SKETCH else 2**64 for sketch in sketches)
-        runs = min(sum(each <= covered for each in sketch) for sketch in sketches)
-        if first in repeats or count < LEAST_RUNS:
+    rows = _shares({name: summary.sketch for name, summary in summaries.items()})
+    crossings = _shares({name: summary.crossings for name, summary in summaries.items()})
+    for pair in sorted(rows.keys() | {pair for pair, share in crossings.items() if share >= SIMILAR_CROSSINGS}):
+        first, second = pair
+        share = rows.get(pair, 0.0)
+        if first in repeats:
             continue
-        if count >= same * runs:
+        if share >= same:
             repeats.setdefault(second, first)
         else:
-            similar[second] = max(
-                similar.get(second, (first, 0.0)), (first, round(count / runs, 2)), key=lambda s: s[1]
-            )
+            found = (first, round(max(share, crossings.get(pair, 0.0)), 2))
+            similar[second] = max(similar.get(second, found), found, key=lambda s: s[1])
     return repeats, {name: each for name, each in similar.items() if not {name, each[0]} & {*repeats}}
+
+
+def _shares(sketches: Mapping[str, list[int]]) -> dict[tuple[str, str], float]:
+    """Of pairs that share enough hashes, the share of those that both sketches cover."""
+    names: dict[int, list[str]] = {}
+    for name in sorted(sketches):
+        for each in sketches[name]:
+            names.setdefault(each, []).append(name)
+    counts = Counter(pair for having in names.values() for pair in itertools.combinations(having, 2))
+    shares = {}
+    for pair, count in counts.items():
+        if count >= LEAST_SHARED:
+            both = [sketches[name] for name in pair]
+            covered = min(sketch[-1] if len(sketch) == SKETCH else 2**64 for sketch in both)
+            shares[pair] = count / min(sum(each <= covered for each in sketch) for sketch in both)
+    return shares

@@ -5,6 +5,8 @@ import shutil
 import time
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from drive_assets_tests.drives import write_drive
@@ -12,7 +14,7 @@ from drive_assets_tests.model.dataset.test_windows import labelled_drive
 from model.dataset import summary_cache
 from model.dataset.assignment import SplitConfig
 from model.dataset.splits import build_manifest
-from model.dataset.summaries import Summary, drive_sketch, repeated, summarise
+from model.dataset.summaries import Summary, crossing_sketch, drive_sketch, repeated, summarise
 from model.dataset.windows import WindowConfig
 from model.recording.folder import Recording
 
@@ -69,3 +71,24 @@ def test_a_drive_repeats_another_whatever_its_clock_and_digits_but_not_another_c
     assert (repeats, similar) == ({"part of a": "a", "copy": "a", "int": "a"}, {})
     repeats, similar = repeated(summaries, same=1.0)
     assert repeats == {"part of a": "a", "int": "a"} and similar["copy"][0] == "a"
+
+
+def test_a_drive_sampled_at_other_moments_or_in_part_is_similar_and_other_drives_are_not() -> None:
+    fine = np.arange(0, 600_000, 100)
+
+    def summary(seed: int, first: int, step: int, last: int = 600_000, unit: float = 0.01) -> Summary:
+        knots = np.random.default_rng(seed).uniform(0, 90, 40)
+        smooth = np.convolve(np.interp(fine, np.linspace(0, 600_000, 40), knots), np.ones(100) / 100, "same")
+        t = np.arange(first, last, step)
+        rounded = np.round(np.interp(t, fine, smooth) / unit) * unit
+        return Summary(crossings=crossing_sketch(pd.DataFrame({"t": t, "SPEED": rounded})))
+
+    drives = {f"{seed}": summary(seed, 0, 500) for seed in range(8)}
+    assert repeated(drives, same=0.4) == ({}, {})
+    for changes in ((250, 500), (100, 200), (100_000, 500, 500_000), (400, 500, 600_000, 0.1)):
+        copies = {f"{seed} again": summary(seed, *changes) for seed in range(8)}
+        repeats, similar = repeated({**drives, **copies}, same=0.4)
+        assert not repeats and {name: first for name, (first, _) in similar.items()} == {
+            f"{n} again": n for n in drives
+        }
+    assert crossing_sketch(pd.DataFrame({"t": fine, "SPEED": 0.0})) == []
