@@ -133,6 +133,16 @@ def unfinalised(content: bytes) -> bytes:
     return b"UnFinMF " + content[8:60] + b"\x05\0" + content[62:]
 
 
+def test_an_error_of_asammdf_without_words_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise AssertionError
+
+    path = write_bus(tmp_path, ".mf4").parent
+    monkeypatch.setattr("asammdf.MDF", fail)
+    with pytest.raises(DataError, match=r"drive\.mf4 is no complete MDF4 measurement \(AssertionError\)"):
+        read_channels(path, mapping({"path": "*.mf4"}))
+
+
 @pytest.mark.parametrize("dbc", [["car.dbc"], []])
 @pytest.mark.parametrize(
     "damage", [lambda content: content[:70], lambda content: content[: len(content) // 2], unfinalised]

@@ -61,7 +61,7 @@ def opened(path: Path) -> Iterator[Any]:
             with contextlib.redirect_stdout(None):  # it prints tracebacks
                 mdf = asammdf.MDF(file)
         except Exception as error:
-            reason = " ".join(str(error).split())[:160]
+            reason = " ".join(str(error).split())[:160] or type(error).__name__
         if reason:
             gc.collect()
         sys.unraisablehook = hook
